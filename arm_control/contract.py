@@ -1,0 +1,119 @@
+"""The contract: what an exported policy promises, as lossless JSON in the metadata of its ONNX file.
+
+Written by `arm_control.export`, read and enforced by `arm_control.runner`. No PyTorch here.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from envs.limits import JointLimits
+
+METADATA_KEY = "arm_control.contract"
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class JointContract:
+    """One joint: its name and what it may do."""
+
+    name: str
+    lower_deg: float
+    upper_deg: float
+    max_speed_deg_s: float
+    max_acceleration_deg_s2: float
+
+
+@dataclass(frozen=True)
+class TensorContract:
+    """An input or output of the graph, float32 (batch, size)."""
+
+    name: str
+    size: int
+    unit: str
+    meaning: str
+
+
+@dataclass(frozen=True)
+class GoldenSamples:
+    """Inputs by name, each (samples, size), and the targets that the policy gave, within `tolerance_deg`."""
+
+    inputs: dict[str, list[list[float]]]
+    target_deg: list[list[float]]
+    tolerance_deg: float
+
+
+@dataclass(frozen=True)
+class Contract:
+    """Everything a runner must know of a policy beside its graph."""
+
+    schema_version: int
+    arm: str
+    joints: list[JointContract]  # in the order of every array
+    arm_urdf: str  # the arm's own description, from which the runner takes its kinematics
+    control_rate_hz: float
+    environment: str
+    goal_tolerance_m: float
+    inputs: list[TensorContract]
+    output: TensorContract
+    agent: str
+    config_sha256: str
+    versions: dict[str, str]
+    golden: GoldenSamples
+
+    @property
+    def joint_names(self) -> tuple[str, ...]:
+        return tuple(joint.name for joint in self.joints)
+
+    @property
+    def limits(self) -> JointLimits:
+        """The joints' limits. Raises ValueError if they make no sense."""
+        return JointLimits(
+            tuple(joint.lower_deg for joint in self.joints),
+            tuple(joint.upper_deg for joint in self.joints),
+            tuple(joint.max_speed_deg_s for joint in self.joints),
+            tuple(joint.max_acceleration_deg_s2 for joint in self.joints),
+        )
+
+    def to_json(self) -> str:
+        """The contract at full precision: reading it back gives an equal one."""
+        return msgspec.json.encode(self).decode()
+
+    @staticmethod
+    def from_json(text: str) -> "Contract":
+        """Read a contract. Raises ValueError, naming the field, for one that is malformed or newer."""
+        try:
+            version = msgspec.json.decode(text, type=dict[str, Any]).get("schema_version")
+        except (msgspec.DecodeError, msgspec.ValidationError, RecursionError) as error:
+            raise ValueError(f"the contract is no JSON object ({error})") from None
+        if version != SCHEMA_VERSION:
+            raise ValueError(
+                f"the contract has schema version {version!r}, this program reads {SCHEMA_VERSION}: "
+                "export the policy again, or update arm-control"
+            )
+        try:
+            contract = msgspec.json.decode(text, type=Contract)
+        except msgspec.ValidationError as error:
+            raise ValueError(f"the contract is malformed: {error}") from None
+        contract._check()
+        return contract
+
+    def _check(self) -> None:
+        self.limits  # noqa: B018  (raises for limits that make no sense)
+        if not 0 < self.control_rate_hz <= 10_000:
+            raise ValueError(f"the contract is malformed: control_rate_hz is {self.control_rate_hz}")
+        samples = len(self.golden.target_deg)
+        sizes = {tensor.name: tensor.size for tensor in self.inputs}
+        if not samples or set(sizes) != set(self.golden.inputs):
+            raise ValueError("the contract is malformed: its golden samples do not match its inputs")
+        for name, rows in (*self.golden.inputs.items(), (self.output.name, self.golden.target_deg)):
+            size = sizes.get(name, self.output.size)
+            if len(rows) != samples or any(len(row) != size for row in rows):
+                raise ValueError(f"the contract is malformed: golden samples of '{name}' are not ({samples}, {size})")
+
+
+def config_hash(config_json: bytes) -> str:
+    """The hash by which a policy names the configuration it was trained with."""
+    return hashlib.sha256(config_json).hexdigest()

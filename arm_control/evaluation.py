@@ -1,0 +1,172 @@
+"""Evaluation on held-out goals: how near, how often, how fast; the same figures for every controller."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from statistics import NormalDist
+from typing import Any, Protocol
+
+import gymnasium
+import numpy as np
+from numpy.typing import NDArray
+
+LADDER_MM = (50, 20, 10, 5, 2, 1)
+ARMS_AT_ONCE = 25
+
+# Seeds of different purposes never meet, whatever number a person gives to each.
+TRAINING, VALIDATION, EVALUATION = range(3)
+
+FloatArray = NDArray[np.float32]
+Observation = dict[str, FloatArray]
+
+
+def derived_seeds(seed: int, purpose: int, count: int) -> list[int]:
+    """`count` environment seeds for one purpose; those of other purposes and seeds are others."""
+    return [int(word) for word in np.random.SeedSequence((seed, purpose)).generate_state(count, np.uint64) >> np.uint64(1)]
+
+
+class Controller(Protocol):
+    """Anything that maps the observations of several arms to their actions, in degrees."""
+
+    def __call__(self, observation: Observation, arms: list[Any]) -> FloatArray: ...
+
+
+def zero_controller(observation: Observation, arms: list[Any]) -> FloatArray:
+    """Every joint to its lower limit."""
+    return np.stack([arm.action_space.low for arm in arms])
+
+
+class RandomController:
+    """A uniformly random target at every step: the 0 of the normalised return."""
+
+    def __init__(self, seed: int) -> None:
+        self._generator = np.random.default_rng(np.random.SeedSequence((seed, EVALUATION)))
+
+    def __call__(self, observation: Observation, arms: list[Any]) -> FloatArray:
+        """Draw new targets."""
+        space = arms[0].action_space
+        return self._generator.uniform(space.low, space.high, (len(arms), len(space.low))).astype(np.float32)
+
+
+def ik_controller(observation: Observation, arms: list[Any]) -> FloatArray:
+    """The pose that inverse kinematics gives for the goal: the 1 of the normalised return."""
+    angles = arms[0].arm.inverse_kinematics(observation["desired_goal"], tolerance_m=1e-5)
+    return angles.astype(np.float32)  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True)
+class Rollouts:
+    """Distances to the goal (goals, steps) in metres, the first column at reset, and the control period."""
+
+    distances_m: NDArray[np.float64]
+    control_period_s: float
+
+    @property
+    def final_error_mm(self) -> NDArray[np.float64]:
+        return self.distances_m[:, -1] * 1000.0
+
+    @property
+    def returns(self) -> NDArray[np.float64]:
+        """Sum of minus the distance over the episode, whatever reward was trained on."""
+        return -self.distances_m[:, 1:].sum(axis=1)
+
+
+def roll_out(controller: Controller, make_env: Callable[[], gymnasium.Env[Any, Any]], seeds: list[int]) -> Rollouts:
+    """One episode a seed; the result of an episode does not depend on the others."""
+    arms = [make_env().unwrapped for _ in range(min(ARMS_AT_ONCE, len(seeds)))]
+    try:
+        rows = []
+        for start in range(0, len(seeds), len(arms)):
+            rows.append(_episodes(controller, arms[: len(seeds) - start], seeds[start : start + len(arms)]))
+        return Rollouts(np.concatenate(rows), arms[0].simulation.control_period_s)  # type: ignore[attr-defined]
+    finally:
+        for arm in arms:
+            arm.close()
+
+
+def _episodes(controller: Controller, arms: list[Any], seeds: list[int]) -> NDArray[np.float64]:
+    results = [arm.reset(seed=seed) for arm, seed in zip(arms, seeds, strict=True)]
+    observations = [observation for observation, _ in results]
+    distances = [[info["distance_m"] for _, info in results]]
+    truncated = False
+    while not truncated:
+        batch = {key: np.stack([observation[key] for observation in observations]) for key in observations[0]}
+        steps = [arm.step(action) for arm, action in zip(arms, controller(batch, arms), strict=True)]
+        observations = [step[0] for step in steps]
+        distances.append([step[4]["distance_m"] for step in steps])
+        truncated = steps[0][3]
+    return np.array(distances).T
+
+
+def wilson_interval(successes: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Wilson's score interval for a proportion (Wilson 1927, equation 2 of Brown, Cai and DasGupta 2001)."""
+    z = NormalDist().inv_cdf(0.5 + confidence / 2)
+    share = successes / trials
+    middle = (share + z * z / (2 * trials)) / (1 + z * z / trials)
+    half = z / (1 + z * z / trials) * math.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials))
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def time_to_reach(rollouts: Rollouts, tolerance_m: float) -> float | None:
+    """Median time in s until the tip is within the tolerance for good, over the episodes in which it ends there."""
+    outside = rollouts.distances_m > tolerance_m
+    reached = ~outside[:, -1]
+    if not reached.any():
+        return None
+    steps = outside.shape[1] - np.argmax(outside[:, ::-1], axis=1)  # the step after the last one outside
+    steps = np.where(outside.any(axis=1), steps, 0)
+    return float(np.median(steps[reached])) * rollouts.control_period_s
+
+
+def evaluate_controller(
+    controller: Controller,
+    make_env: Callable[[], gymnasium.Env[Any, Any]],
+    *,
+    goals: int,
+    seed: int,
+    tolerance_m: float = 0.01,
+) -> dict[str, Any]:
+    """The figures of shared vocabulary: errors in mm at the last step, success ladder, time to reach, return.
+
+    `normalised_return` is 0 for uniformly random targets and 1 for the inverse-kinematics controller on the very
+    same starts and goals.
+    """
+    seeds = derived_seeds(seed, EVALUATION, goals)
+    rollouts = roll_out(controller, make_env, seeds)
+    random = roll_out(RandomController(seed), make_env, seeds).returns.mean()
+    planned = roll_out(ik_controller, make_env, seeds).returns.mean()
+    error = rollouts.final_error_mm
+    successes = {mm: int((error <= mm).sum()) for mm in LADDER_MM}
+    return {
+        "goals": goals,
+        "seed": seed,
+        "mean_error_mm": float(error.mean()),
+        "median_error_mm": float(np.median(error)),
+        "p95_error_mm": float(np.percentile(error, 95)),
+        "max_error_mm": float(error.max()),
+        "success": {str(mm): count / goals for mm, count in successes.items()},
+        "success_interval": {str(mm): list(wilson_interval(count, goals)) for mm, count in successes.items()},
+        "time_to_reach_s": time_to_reach(rollouts, tolerance_m),
+        "return": float(rollouts.returns.mean()),
+        "normalised_return": float((rollouts.returns.mean() - random) / (planned - random)),
+        "return_random": float(random),
+        "return_ik": float(planned),
+    }
+
+
+def format_evaluation(name: str, figures: dict[str, Any]) -> str:
+    """The figures as a table for people."""
+    reach = figures["time_to_reach_s"]
+    lines = [
+        f"{name}: {figures['goals']} held-out goals, seed {figures['seed']}",
+        f"  error at the last step   mean {figures['mean_error_mm']:.2f} mm, median {figures['median_error_mm']:.2f} mm, "
+        f"95 % below {figures['p95_error_mm']:.2f} mm, worst {figures['max_error_mm']:.2f} mm",
+    ]
+    for mm in map(str, LADDER_MM):
+        low, high = figures["success_interval"][mm]
+        lines.append(f"  within {mm:>2} mm   {figures['success'][mm]:7.1%}   (95 % interval {low:.1%} to {high:.1%})")
+    lines.append(f"  time to reach and stay   {'never' if reach is None else f'{reach:.2f} s (median)'}")
+    lines.append(
+        f"  normalised return   {figures['normalised_return']:.3f}   (0 random targets, 1 inverse kinematics)"
+    )
+    return "\n".join(lines)

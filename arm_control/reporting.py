@@ -1,0 +1,76 @@
+"""Reporter: a training's progress for people, for `metrics.jsonl`, for TensorBoard and as a learning curve."""
+
+import json
+import sys
+import time
+from typing import Any
+
+from arm_control.config import TrainConfig
+from arm_control.plots import draw_learning_curve
+from arm_control.run_folder import RunFolder
+
+TICK_S = 0.5
+
+
+class Reporter:
+    """Writes what a training reports; the live line shows the latest validation between reports."""
+
+    def __init__(self, run: RunFolder, config: TrainConfig, step: int, *, quiet: bool) -> None:
+        from torch.utils.tensorboard.writer import SummaryWriter
+
+        self._run = run
+        self._quiet = quiet
+        self._live = sys.stderr.isatty()
+        self._latest = "not validated yet"
+        self._last_tick = 0.0
+        self._tensorboard = SummaryWriter(str(run.tensorboard), purge_step=step + 1 if step else None)  # type: ignore[no-untyped-call]
+        verb = f"going on from step {step:,}" if step else "training"
+        self._say(f"{verb}: {config.agent} on {config.env}, seed {config.seed}, into {run.path}")
+
+    def tick(self, step: int, updates: int, elapsed_s: float, progress: float) -> None:
+        """Refresh the live line, twice a second at most."""
+        now = time.monotonic()
+        if self._live and now - self._last_tick > TICK_S:
+            self._last_tick = now
+            self._say(self._line(step, updates, elapsed_s, progress), end="\r")
+
+    def report(self, row: dict[str, Any]) -> None:
+        """Write one validation."""
+        with self._run.metrics.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+        for name, value in row.items():
+            if name != "step":
+                self._tensorboard.add_scalar(name, value, row["step"])  # type: ignore[no-untyped-call]
+        self._latest = f"error {row['mean_error_mm']:6.2f} mm, success {row['success']:4.0%}"
+        self._say(self._line(row["step"], row["updates"], row["elapsed_s"], row["progress"]))
+
+    def flush(self) -> None:
+        """Let TensorBoard's file catch up."""
+        self._tensorboard.flush()  # type: ignore[no-untyped-call]
+
+    def close(self, step: int, elapsed_s: float, *, finished: bool) -> None:
+        """Draw the learning curve and say how to go on."""
+        self._tensorboard.close()  # type: ignore[no-untyped-call]
+        rows = self._run.read_metrics()
+        if rows:
+            draw_learning_curve(rows, self._run.curve)
+        how = "finished" if finished else "stopped"
+        self._say(f"{how} at step {step:,} after {elapsed_s:.0f} s of training; checkpoint in {self._run.checkpoints}")
+        if not finished:
+            self._say(f"go on with: arm-control resume {self._run.path}")
+
+    def _line(self, step: int, updates: int, elapsed_s: float, progress: float) -> str:
+        speed = step / elapsed_s if elapsed_s else 0.0
+        left = elapsed_s * (1 - progress) / progress if progress else 0.0
+        return (
+            f"{progress:4.0%}  {step:>9,} steps  {updates:>7,} updates  {self._latest}  "
+            f"{speed:5,.0f} steps/s  {left:4.0f} s left"
+        )
+
+    def _say(self, text: str, end: str = "\n") -> None:
+        if self._quiet:
+            return
+        try:
+            print(f"\x1b[2K{text}" if self._live else text, end=end, file=sys.stderr, flush=True)
+        except OSError:  # nobody reads any more: training goes on without a word
+            self._quiet = True

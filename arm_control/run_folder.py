@@ -1,0 +1,95 @@
+"""RunFolder: where one training keeps its configuration, checkpoints, metrics and results."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+FORMAT_VERSION = 1
+
+
+class RunFolder:
+    """The files of a run, by name.
+
+    | file | what |
+    |---|---|
+    | `config.json` | the configuration it was started with |
+    | `checkpoints/` | the latest checkpoints, see `arm_control.checkpoint` |
+    | `metrics.jsonl` | one JSON object a report |
+    | `tensorboard/` | the same as TensorBoard scalars |
+    | `curve.png` | the learning curve |
+    | `policy.onnx` | the exported policy |
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.config = self.path / "config.json"
+        self.checkpoints = self.path / "checkpoints"
+        self.metrics = self.path / "metrics.jsonl"
+        self.tensorboard = self.path / "tensorboard"
+        self.curve = self.path / "curve.png"
+        self.policy = self.path / "policy.onnx"
+
+    @classmethod
+    def create(cls, path: str | Path, config: dict[str, Any]) -> "RunFolder":
+        """Start a run in a new or empty folder. Raises ValueError if there is something in it already."""
+        run = cls(path)
+        if run.path.exists() and (not run.path.is_dir() or any(run.path.iterdir())):
+            raise ValueError(f"{run.path} exists already: name another with --out, or go on with 'resume {run.path}'")
+        run.path.mkdir(parents=True, exist_ok=True)
+        write_text(run.config, json.dumps({"version": FORMAT_VERSION, **config}, indent=2) + "\n")
+        return run
+
+    @classmethod
+    def open(cls, path: str | Path) -> tuple["RunFolder", dict[str, Any]]:
+        """An existing run and its configuration. Raises ValueError if it is missing, incomplete or newer."""
+        run = cls(path)
+        if not run.path.is_dir():
+            raise ValueError(f"no run folder {run.path}{_available(run.path.parent)}")
+        try:
+            config = json.loads(run.config.read_text())
+        except FileNotFoundError:
+            raise ValueError(f"{run.path} is no run folder: it has no config.json{_available(run.path.parent)}") from None
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{run.config} is damaged ({error})") from None
+        if not isinstance(config, dict) or config.get("version") != FORMAT_VERSION:
+            version = config.get("version") if isinstance(config, dict) else None
+            raise ValueError(
+                f"{run.config} has format version {version}, this program reads {FORMAT_VERSION}: "
+                "it was written by another arm-control"
+            )
+        return run, config
+
+    def read_metrics(self) -> list[dict[str, Any]]:
+        """All complete lines of `metrics.jsonl`; one cut short by a crash is left out."""
+        if not self.metrics.exists():
+            return []
+        lines = self.metrics.read_text().split("\n")[:-1]
+        return [json.loads(line) for line in lines]
+
+    def cut_metrics(self, step: int) -> None:
+        """Forget what was reported after `step`."""
+        rows = [row for row in self.read_metrics() if row["step"] <= step]
+        write_text(self.metrics, "".join(json.dumps(row) + "\n" for row in rows))
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a whole file or nothing: aside first, then renamed over the old one."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a whole file or nothing: aside first, then renamed over the old one."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        aside.write_bytes(content)
+        os.replace(aside, path)
+    except OSError as error:
+        raise OSError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def _available(folder: Path) -> str:
+    runs = sorted(config.parent.name for config in folder.glob("*/config.json"))[:8] if folder.is_dir() else []
+    return f"; in {folder} there are {', '.join(runs)}" if runs else ""

@@ -1,0 +1,235 @@
+"""Training: one loop for every agent, that can be stopped at any moment and gone on with."""
+
+import functools
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+
+import envs  # noqa: F401  (registers the environments)
+from arm_control.checkpoint import list_checkpoints, load_latest, save_checkpoint
+from arm_control.config import TrainConfig
+from arm_control.evaluation import TRAINING, VALIDATION, Observation, derived_seeds, roll_out
+from arm_control.reporting import Reporter
+from arm_control.run_folder import RunFolder
+from policies.agent import Agent, Spec, Transition
+from policies.ddpg import DDPG
+
+REPORTS = 20  # validations and reports in a run
+VALIDATION_GOALS = 50
+CHECKPOINT_EVERY_S = 10.0
+TORCH_THREADS = 1  # the networks are small: a second thread costs more than it gives
+
+MakeEnv = Callable[[], gymnasium.Env[Any, Any]]
+
+
+def environment_maker(config: TrainConfig) -> MakeEnv:
+    """A picklable function that makes the run's environment, without Gymnasium's checker, which halves its speed."""
+    return functools.partial(gymnasium.make, config.env, disable_env_checker=True, **config.environment_options())
+
+
+def make_agent(config: TrainConfig, env: Any) -> Agent:
+    """The agent that `config` names, for one environment's sizes, bounds and reward."""
+    spaces = env.observation_space.spaces
+    spec = Spec(
+        observation_size=spaces["observation"].shape[0],
+        goal_size=spaces["desired_goal"].shape[0],
+        action_low=tuple(map(float, env.action_space.low)),
+        action_high=tuple(map(float, env.action_space.high)),
+    )
+    return {"ddpg": DDPG}[config.agent](spec, config.settings, env.compute_reward, config.seed)
+
+
+def load_policy(run: RunFolder) -> tuple[TrainConfig, torch.nn.Module]:
+    """A run's configuration and the policy of its latest checkpoint."""
+    run, values = RunFolder.open(run.path)
+    config = TrainConfig.from_json(values)
+    _, state = load_latest(run.checkpoints)
+    env = environment_maker(config)()
+    try:
+        agent = make_agent(config, env.unwrapped)
+    finally:
+        env.close()
+    agent.load_state_dict(state["agent"])
+    return config, agent.policy()
+
+
+class PolicyController:
+    """A PyTorch policy as a controller for `arm_control.evaluation`."""
+
+    def __init__(self, policy: torch.nn.Module) -> None:
+        self._policy = policy
+
+    @torch.no_grad()
+    def __call__(self, observation: Observation, arms: list[Any]) -> Any:
+        """The policy's targets, (arms, joints) in degrees."""
+        parts = (torch.from_numpy(observation[key]) for key in ("observation", "achieved_goal", "desired_goal"))
+        return self._policy(*parts).numpy()
+
+
+def train(config: TrainConfig, out: str | Path, *, quiet: bool = False) -> Path:
+    """Train from the start into the new folder `out`; returns it."""
+    torch.set_num_threads(TORCH_THREADS)
+    with Training(config) as training:  # made first: what is wrong with the configuration leaves no folder behind
+        if config.init is not None:
+            _, state = load_latest(RunFolder.open(config.init)[0].checkpoints)
+            training.agent.load_policy_state(state["agent"])
+        run = RunFolder.create(out, config.to_json())
+        training.run(run, quiet=quiet)
+    return run.path
+
+
+def resume(path: str | Path, *, quiet: bool = False) -> Path:
+    """Go on with an interrupted run; a run of `--steps` then ends bit for bit as if it had not been interrupted."""
+    torch.set_num_threads(TORCH_THREADS)
+    run, values = RunFolder.open(path)
+    config = TrainConfig.from_json(values)
+    step, state = load_latest(run.checkpoints)
+    with Training(config) as training:
+        training.load_state_dict(state)
+        run.cut_metrics(step)
+        training.run(run, quiet=quiet)
+    return run.path
+
+
+class Training:
+    """The arms, the agent and the counters of one run."""
+
+    def __init__(self, config: TrainConfig) -> None:
+        self.config = config
+        self._make_env = environment_maker(config)
+        self.arms = SyncVectorEnv([self._make_env] * config.arms, autoreset_mode=AutoresetMode.SAME_STEP)
+        self.agent = make_agent(config, self.arms.envs[0].unwrapped)
+        seeds = derived_seeds(config.seed, TRAINING, config.arms)
+        self.observation: Observation = self.arms.reset(seed=seeds)[0]
+        self.step = 0
+        self.updates = 0
+        self.elapsed_s = 0.0
+
+    def __enter__(self) -> "Training":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.arms.close()
+
+    @property
+    def progress(self) -> float:
+        """From 0 at the start to 1 at the end."""
+        if self.config.steps is not None:
+            return min(1.0, self.step / self.config.steps)
+        assert self.config.minutes is not None
+        return min(1.0, self.elapsed_s / (60.0 * self.config.minutes))
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that the training to come depends on."""
+        return {
+            "agent": self.agent.state_dict(),
+            "arms": [arm.unwrapped.save_state() for arm in self.arms.envs],
+            "step": self.step,
+            "updates": self.updates,
+            "elapsed_s": self.elapsed_s,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a state of `state_dict`."""
+        self.agent.load_state_dict(state["agent"])
+        if len(state["arms"]) != len(self.arms.envs):
+            raise ValueError(f"the checkpoint is of {len(state['arms'])} arms, config.json says {len(self.arms.envs)}")
+        rows = [arm.unwrapped.restore_state(s) for arm, s in zip(self.arms.envs, state["arms"], strict=True)]
+        self.observation = {key: np.stack([row[key] for row in rows]) for key in rows[0]}
+        self.step, self.updates, self.elapsed_s = state["step"], state["updates"], state["elapsed_s"]
+
+    def run(self, run: RunFolder, *, quiet: bool) -> None:
+        """Train to the end or to Ctrl-C, then write a last checkpoint and the learning curve."""
+        reporter = Reporter(run, self.config, self.step, quiet=quiet)
+        last_checkpoint = time.monotonic()
+        next_report = (int(self.progress * REPORTS) + 1) / REPORTS
+        metrics: dict[str, float] = {}
+        with _stop_on_signals() as stopped:
+            while self.progress < 1.0 and not stopped():
+                begin = time.monotonic()
+                metrics |= self._advance()
+                self.elapsed_s += time.monotonic() - begin
+                if self.progress >= next_report:
+                    next_report = (int(self.progress * REPORTS) + 1) / REPORTS
+                    self._report(reporter, metrics)
+                elif not quiet:
+                    reporter.tick(self.step, self.updates, self.elapsed_s, self.progress)
+                if time.monotonic() - last_checkpoint > CHECKPOINT_EVERY_S:
+                    self._save(run, reporter)
+                    last_checkpoint = time.monotonic()
+            self._save(run, reporter)
+            reporter.close(self.step, self.elapsed_s, finished=self.progress >= 1.0)
+
+    def _advance(self) -> dict[str, float]:
+        """One step of every arm, and the agent's updates for it."""
+        action = self.agent.act(self.observation, explore=True)
+        following, reward, terminated, truncated, info = self.arms.step(action)
+        ended = terminated | truncated
+        next_observation = following
+        if ended.any():
+            # An arm that was reset within the step: the transition ends in what it saw before.
+            next_observation = {key: value.copy() for key, value in following.items()}
+            for index in np.flatnonzero(ended):
+                for key, value in next_observation.items():
+                    value[index] = info["final_obs"][index][key]
+        self.agent.observe(
+            Transition(self.observation, action, reward.astype(np.float32), next_observation, terminated)
+        )
+        self.observation = following
+        self.step += self.config.arms
+        metrics = self.agent.update(self.progress)
+        self.updates += bool(metrics)
+        return metrics
+
+    def _report(self, reporter: Reporter, metrics: dict[str, float]) -> None:
+        seeds = derived_seeds(self.config.seed, VALIDATION, VALIDATION_GOALS)
+        rollouts = roll_out(PolicyController(self.agent.policy()), self._make_env, seeds)
+        error = rollouts.final_error_mm
+        reporter.report(
+            {
+                "step": self.step,
+                "updates": self.updates,
+                "elapsed_s": round(self.elapsed_s, 3),
+                "progress": self.progress,
+                "mean_error_mm": float(error.mean()),
+                "success": float((error <= 1000 * self.config.goal_tolerance_m).mean()),
+                "return": float(rollouts.returns.mean()),
+                **metrics,
+            }
+        )
+
+    def _save(self, run: RunFolder, reporter: Reporter) -> None:
+        reporter.flush()
+        save_checkpoint(run.checkpoints, self.step, self.state_dict())
+
+
+@contextmanager
+def _stop_on_signals() -> Iterator[Callable[[], bool]]:
+    """Ctrl-C and SIGTERM ask for an orderly end; a second Ctrl-C ends at once."""
+    asked = False
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        nonlocal asked
+        if asked:
+            raise KeyboardInterrupt
+        asked = True
+
+    previous = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: asked
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+__all__ = ["PolicyController", "Training", "list_checkpoints", "load_policy", "make_agent", "os", "resume", "train"]

@@ -1,0 +1,68 @@
+"""Limiting of joint targets in position, speed and acceleration: one function for the simulated and the real arm."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import copysign, isfinite, sqrt
+
+
+@dataclass(frozen=True)
+class JointLimits:
+    """What each joint may do, in the order of the joints: degrees, degrees/s and degrees/s^2."""
+
+    lower_deg: tuple[float, ...]
+    upper_deg: tuple[float, ...]
+    max_speed_deg_s: tuple[float, ...]
+    max_acceleration_deg_s2: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        columns = (self.lower_deg, self.upper_deg, self.max_speed_deg_s, self.max_acceleration_deg_s2)
+        if len({len(column) for column in columns}) != 1 or not self.lower_deg:
+            raise ValueError(f"joint limits: wanted one value a joint in each field, got {self}")
+        if not all(isfinite(value) for column in columns for value in column):
+            raise ValueError(f"joint limits: wanted finite values, got {self}")
+        if any(low >= high for low, high in zip(self.lower_deg, self.upper_deg, strict=True)):
+            raise ValueError(f"joint limits: wanted lower < upper, got {self.lower_deg} and {self.upper_deg} degrees")
+        if min(self.max_speed_deg_s) <= 0 or min(self.max_acceleration_deg_s2) <= 0:
+            raise ValueError(f"joint limits: wanted positive speeds and accelerations, got {self}")
+
+
+def limit_target(
+    desired_deg: Sequence[float],
+    target_deg: Sequence[float],
+    speed_deg_s: Sequence[float],
+    limits: JointLimits,
+    period_s: float,
+) -> tuple[list[float], list[float]]:
+    """The next target on the way to `desired_deg`, and the speed at which it gets there.
+
+    `target_deg` and `speed_deg_s` are the target and speed that this function returned last (at the start: where the
+    arm is, at rest). Called once a period with its own results, it keeps every target inside the position limits,
+    never changes faster than the speed limit nor accelerates harder than the acceleration limit, and comes to rest
+    on a constant desired angle without passing it.
+
+    Plain floats, since three joints are too few for an array to pay. Raises ValueError for a non-finite angle.
+    """
+    targets: list[float] = []
+    speeds: list[float] = []
+    for desired, target, speed, low, high, max_speed, max_acceleration in zip(
+        desired_deg,
+        target_deg,
+        speed_deg_s,
+        limits.lower_deg,
+        limits.upper_deg,
+        limits.max_speed_deg_s,
+        limits.max_acceleration_deg_s2,
+        strict=True,
+    ):
+        if not isfinite(desired):
+            raise ValueError(f"wanted finite target angles in degrees, got {[float(d) for d in desired_deg]}")
+        gap = min(max(desired, low), high) - target
+        speed_change = max_acceleration * period_s
+        # The fastest speed v from which the joint can still stop on the spot: v * period + v^2 / (2 a) = |gap|.
+        braking_speed = sqrt(speed_change * speed_change + 2.0 * max_acceleration * abs(gap)) - speed_change
+        wanted_speed = copysign(min(braking_speed, max_speed), gap)
+        next_speed = min(max(wanted_speed, speed - speed_change), speed + speed_change)
+        next_target = min(max(target + next_speed * period_s, low), high)
+        targets.append(next_target)
+        speeds.append(next_speed)
+    return targets, speeds

@@ -1,0 +1,114 @@
+"""Scene: the arm as a person sees it, on its table, with its goal.
+
+It has a PyBullet client of its own, which is given poses and never stepped: looking at an arm cannot change its motion.
+"""
+
+import ctypes
+import ctypes.util
+import math
+import os
+import sys
+import weakref
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pybullet
+from numpy.typing import NDArray
+
+from envs.arm import Arm
+from envs.arm import RADIANS as _RADIANS
+
+GOAL_COLOUR = (0.10, 0.62, 0.30, 0.85)
+TABLE_COLOUR = (0.86, 0.80, 0.70, 1.0)
+TABLE_THICKNESS_M = 0.02
+
+
+class Scene:
+    """The arm, a table under it and a ball at the goal; in a window, or as pictures without a display."""
+
+    def __init__(self, arm: Arm, *, window: bool = False) -> None:
+        """Raises RuntimeError if a window is wanted and there is no display."""
+        if window:
+            _check_display()
+        self._client = pybullet.connect(pybullet.GUI if window else pybullet.DIRECT)
+        if self._client < 0:
+            raise RuntimeError("PyBullet refused another client: close scenes that are no longer used")
+        self._close = weakref.finalize(self, pybullet.disconnect, self._client)
+        client = {"physicsClientId": self._client}
+        if window:
+            pybullet.configureDebugVisualizer(pybullet.COV_ENABLE_GUI, 0, **client)
+        self._body = pybullet.loadURDF(str(arm.urdf), useFixedBase=True, **client)
+        count = pybullet.getNumJoints(self._body, **client)
+        names = [pybullet.getJointInfo(self._body, index, **client)[1].decode() for index in range(count)]
+        self._joints = [names.index(name) for name in arm.joint_names]
+        self._extent = arm.reach_m
+        half = (0.55 * self._extent, 0.55 * self._extent, TABLE_THICKNESS_M / 2)
+        centre = (0.3 * self._extent, 0.3 * self._extent, -TABLE_THICKNESS_M / 2)
+        self._add(pybullet.GEOM_BOX, TABLE_COLOUR, centre, halfExtents=half)
+        self._goal = self._add(pybullet.GEOM_SPHERE, GOAL_COLOUR, (0.0, 0.0, -1.0), radius=0.022 * self._extent)
+        self._eye = np.array([2.00, -0.90, 1.25]) * self._extent
+        self._target = np.array([0.22, 0.22, 0.42]) * self._extent
+        if window:
+            offset = self._eye - self._target
+            distance = float(np.linalg.norm(offset))
+            yaw = math.degrees(math.atan2(offset[0], -offset[1]))
+            pitch = -math.degrees(math.asin(offset[2] / distance))
+            pybullet.resetDebugVisualizerCamera(distance, yaw, pitch, self._target.tolist(), **client)
+
+    def _add(self, shape: int, colour: Sequence[float], position: Sequence[float], **size: Any) -> int:
+        visual = pybullet.createVisualShape(
+            shape, rgbaColor=colour, specularColor=(0, 0, 0), physicsClientId=self._client, **size
+        )
+        body: int = pybullet.createMultiBody(
+            baseVisualShapeIndex=visual, basePosition=position, physicsClientId=self._client
+        )
+        return body
+
+    def show(self, angles_deg: Sequence[float], goal_m: Sequence[float]) -> None:
+        """Put the arm in this pose and the goal's ball at this point."""
+        if not self._close.alive:
+            raise RuntimeError("this scene is closed")
+        for joint, angle in zip(self._joints, angles_deg, strict=True):
+            pybullet.resetJointState(self._body, joint, angle * _RADIANS, physicsClientId=self._client)
+        pybullet.resetBasePositionAndOrientation(self._goal, goal_m, (0, 0, 0, 1), physicsClientId=self._client)
+
+    def picture(self, width: int = 640, height: int = 480) -> NDArray[np.uint8]:
+        """What the camera sees, (height, width, 3), drawn without a display."""
+        view = pybullet.computeViewMatrix(self._eye.tolist(), self._target.tolist(), (0, 0, 1))
+        projection = pybullet.computeProjectionMatrixFOV(34.0, width / height, 0.05, 10.0 * self._extent)
+        pixels = pybullet.getCameraImage(
+            width,
+            height,
+            view,
+            projection,
+            lightDirection=(1.0, -1.2, 2.2),
+            lightAmbientCoeff=0.62,
+            lightDiffuseCoeff=0.45,
+            lightSpecularCoeff=0.05,
+            renderer=pybullet.ER_TINY_RENDERER,
+            flags=pybullet.ER_NO_SEGMENTATION_MASK,
+            physicsClientId=self._client,
+        )[2]
+        return np.ascontiguousarray(np.reshape(pixels, (height, width, 4))[:, :, :3].astype(np.uint8))
+
+    def close(self) -> None:
+        """Close the client; closing twice is fine."""
+        self._close()
+
+
+def _check_display() -> None:
+    """PyBullet ends the whole process when it cannot open a window, so ask the X server first."""
+    if sys.platform != "linux":
+        return
+    library = ctypes.util.find_library("X11")
+    if library and os.environ.get("DISPLAY"):
+        x11 = ctypes.CDLL(library)
+        x11.XOpenDisplay.restype = ctypes.c_void_p
+        if display := x11.XOpenDisplay(None):
+            x11.XCloseDisplay(ctypes.c_void_p(display))
+            return
+    raise RuntimeError(
+        f"render mode 'human' wants a display, and there is none (DISPLAY={os.environ.get('DISPLAY', 'not set')}); "
+        "without one, use render mode 'rgb_array' or write a video"
+    )

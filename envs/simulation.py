@@ -1,0 +1,169 @@
+"""Simulation: one PyBullet client that holds one arm and nothing else."""
+
+import math
+import weakref
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+import pybullet
+
+from envs.arm import RADIANS, Arm
+
+DEGREES = 1.0 / RADIANS
+
+# The share of a position error that a servo removes in one physics step. 0.2 closes an error with a time constant of
+# 19 ms and holds a pose to 0.001 degrees under gravity.
+POSITION_GAIN = 0.2
+LIMIT_TOLERANCE_DEG = 1e-6
+
+
+@dataclass(frozen=True)
+class SimulationState:
+    """All that the motion to come depends on, in PyBullet's own radians, so that restoring loses no bit."""
+
+    angles_rad: tuple[float, ...]
+    speeds_rad_s: tuple[float, ...]
+    target_rad: tuple[float, ...]
+
+
+class Simulation:
+    """A simulated arm under gravity, its servos holding target angles.
+
+    `reset` puts the arm somewhere at rest; `command` sets the servos' targets; `step` lets one control period pass.
+    Afterwards `angles_deg` and `speeds_deg_s` are the measured state. Close it, or use it as a context manager; one
+    that is forgotten closes its client when it is collected.
+
+    The servos jump at whatever target they get, as real ones do: smooth it with `envs.limits.limit_target` first.
+    """
+
+    def __init__(self, arm: Arm, *, physics_step_s: float = 1 / 240, control_period_s: float = 1 / 30) -> None:
+        """Start a client. Raises ValueError unless the control period is a whole multiple of the physics step."""
+        if not (0 < physics_step_s < math.inf and 0 < control_period_s < math.inf):
+            raise ValueError(f"wanted positive periods, got {physics_step_s} s and {control_period_s} s")
+        self.substeps = round(control_period_s / physics_step_s)
+        if self.substeps < 1 or not math.isclose(self.substeps * physics_step_s, control_period_s, rel_tol=1e-9):
+            raise ValueError(
+                f"wanted a control period that is a whole multiple of the physics step {physics_step_s:.6g} s, "
+                f"got {control_period_s:.6g} s = {control_period_s / physics_step_s:.4f} steps"
+            )
+        self.arm = arm
+        self.control_period_s = control_period_s
+        self._low = tuple(angle * RADIANS for angle in arm.limits.lower_deg)
+        self._high = tuple(angle * RADIANS for angle in arm.limits.upper_deg)
+        self._client = pybullet.connect(pybullet.DIRECT)
+        if self._client < 0:
+            raise RuntimeError("PyBullet refused another client: close simulations that are no longer used")
+        self._finalizer = weakref.finalize(self, _disconnect, self._client)
+        self._body, self._joints = self._load(physics_step_s)
+        self._forces = list(arm.max_torque_nm)
+        self._position_gains = [POSITION_GAIN] * len(self._joints)
+        self._velocity_gains = [1.0] * len(self._joints)
+        self.reset(arm.limits.lower_deg)
+
+    def _load(self, physics_step_s: float) -> tuple[int, list[int]]:
+        client = self._client
+        pybullet.setGravity(0, 0, -9.81, physicsClientId=client)
+        pybullet.setPhysicsEngineParameter(
+            fixedTimeStep=physics_step_s, deterministicOverlappingPairs=1, physicsClientId=client
+        )
+        flags = pybullet.URDF_USE_INERTIA_FROM_FILE
+        body = pybullet.loadURDF(str(self.arm.urdf), useFixedBase=True, flags=flags, physicsClientId=client)
+        count = pybullet.getNumJoints(body, physicsClientId=client)
+        names = [pybullet.getJointInfo(body, index, physicsClientId=client)[1].decode() for index in range(count)]
+        joints = [names.index(name) for name in self.arm.joint_names]
+        for link in range(-1, count):
+            # PyBullet damps every link by default, which no servo data sheet knows of.
+            pybullet.changeDynamics(
+                body, link, linearDamping=0, angularDamping=0, jointDamping=0, physicsClientId=client
+            )
+        for joint, speed in zip(joints, self.arm.limits.max_speed_deg_s, strict=True):
+            pybullet.changeDynamics(body, joint, maxJointVelocity=speed * RADIANS, physicsClientId=client)
+        return body, joints
+
+    def reset(self, angles_deg: Sequence[float]) -> None:
+        """Put the arm at these angles, at rest, its servos holding it there."""
+        radians = self._checked(angles_deg)
+        self.restore(SimulationState(radians, (0.0,) * len(radians), radians))
+
+    def command(self, target_deg: Sequence[float]) -> None:
+        """Set the servos' targets. Raises ValueError for a non-finite one or one outside the joint limits."""
+        self._send(self._checked(target_deg))
+
+    def step(self) -> None:
+        """Let one control period pass and measure."""
+        step, client = pybullet.stepSimulation, self._open_client()
+        for _ in range(self.substeps):
+            step(client)
+        self._measure()
+
+    def save(self) -> SimulationState:
+        """The present state, to be given to `restore`, of this or of another Simulation of the same arm."""
+        return self._state
+
+    def restore(self, state: SimulationState) -> None:
+        """Go back to a saved state, motor targets included; what follows is bit for bit what followed then."""
+        client = self._open_client()
+        for joint, angle, speed in zip(self._joints, state.angles_rad, state.speeds_rad_s, strict=True):
+            pybullet.resetJointState(self._body, joint, angle, speed, physicsClientId=client)
+        self._send(state.target_rad)
+        self._measure()
+
+    def close(self) -> None:
+        """Close the client; closing twice is fine."""
+        self._finalizer()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    @property
+    def _state(self) -> SimulationState:
+        angles, speeds = zip(*((state[0], state[1]) for state in self._states), strict=True)
+        return SimulationState(angles, speeds, self._target_rad)
+
+    def _open_client(self) -> int:
+        if not self._finalizer.alive:
+            raise RuntimeError("this simulation is closed")
+        return self._client
+
+    def _checked(self, angles_deg: Sequence[float]) -> tuple[float, ...]:
+        radians = tuple(float(angle) * RADIANS for angle in angles_deg)
+        if len(radians) != len(self._joints):
+            raise ValueError(f"wanted {len(self._joints)} angles in degrees, got {list(angles_deg)}")
+        slack = LIMIT_TOLERANCE_DEG * RADIANS
+        for angle, low, high in zip(radians, self._low, self._high, strict=True):
+            if not low - slack <= angle <= high + slack:
+                limits = self.arm.limits
+                raise ValueError(
+                    f"wanted angles from {limits.lower_deg} to {limits.upper_deg} degrees, got {list(angles_deg)}"
+                )
+        return radians
+
+    def _send(self, target_rad: tuple[float, ...]) -> None:
+        self._target_rad = target_rad
+        pybullet.setJointMotorControlArray(
+            self._body,
+            self._joints,
+            pybullet.POSITION_CONTROL,
+            targetPositions=target_rad,
+            forces=self._forces,
+            positionGains=self._position_gains,
+            velocityGains=self._velocity_gains,
+            physicsClientId=self._open_client(),
+        )
+
+    def _measure(self) -> None:
+        self._states = pybullet.getJointStates(self._body, self._joints, self._client)
+        self.angles_deg = [state[0] * DEGREES for state in self._states]
+        self.speeds_deg_s = [state[1] * DEGREES for state in self._states]
+
+
+def _disconnect(client: int) -> None:
+    try:
+        pybullet.disconnect(client)
+    except pybullet.error:  # the process is going down and PyBullet has closed it already
+        pass

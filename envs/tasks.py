@@ -1,0 +1,74 @@
+"""What the arm is to do: observation, goal, reward and success, as pure functions.
+
+They work on one arm's numbers (`xp=math`), on arrays of many (`xp=numpy`), and are traced by the exporter (`xp=torch`),
+so that environment, training and exported policy cannot disagree.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from envs.arm import RADIANS, Arm, UnreachableGoalError
+
+RewardKind = Literal["dense", "sparse"]
+
+
+def observe(
+    arm: Arm, angles_deg: Sequence[Any], speeds_deg_s: Sequence[Any], previous_target_deg: Sequence[Any], xp: Any = math
+) -> tuple[list[Any], tuple[Any, Any, Any]]:
+    """`observation` and `achieved_goal` as lists of columns, from the raw readings, one column a joint.
+
+    observation: angles (rad), speeds (rad/s), previous target (rad). achieved_goal: tip position x, y, z (m).
+    """
+    readings = (*angles_deg, *speeds_deg_s, *previous_target_deg)
+    return [value * RADIANS for value in readings], arm.tip_position(angles_deg, xp)
+
+
+def distance(achieved_goal: Any, desired_goal: Any) -> NDArray[np.float64]:
+    """Distance (...,) in metres between points (..., 3)."""
+    difference = np.subtract(achieved_goal, desired_goal, dtype=np.float64)
+    x, y, z = difference[..., 0], difference[..., 1], difference[..., 2]
+    return np.sqrt(x * x + y * y + z * z)
+
+
+@dataclass(frozen=True)
+class Reach:
+    """Reach a goal with the tip and stay there.
+
+    `dense`: minus the distance in metres. `sparse`: 0 within `goal_tolerance_m` of the goal, else -1.
+    """
+
+    reward_kind: RewardKind = "dense"
+    goal_tolerance_m: float = 0.01
+
+    def __post_init__(self) -> None:
+        if self.reward_kind not in ("dense", "sparse"):
+            raise ValueError(f"wanted reward dense or sparse, got '{self.reward_kind}'")
+        if not (0 < self.goal_tolerance_m < math.inf):
+            raise ValueError(f"wanted a positive goal tolerance in metres, got {self.goal_tolerance_m}")
+
+    def reward(self, distance_m: Any) -> Any:
+        """Reward (...,) for being this far from the goal."""
+        if self.reward_kind == "dense":
+            return -distance_m
+        return np.where(distance_m <= self.goal_tolerance_m, 0.0, -1.0)
+
+    def draw_goal(self, arm: Arm, generator: np.random.Generator) -> tuple[float, float, float]:
+        """A reachable goal: the tip of a pose drawn uniformly from the joint ranges."""
+        return arm.tip_position(generator.uniform(arm.limits.lower_deg, arm.limits.upper_deg).tolist())
+
+
+def check_goal(arm: Arm, goal_m: Sequence[float]) -> tuple[float, float, float]:
+    """The goal as three floats. Raises ValueError if it is not three finite numbers, UnreachableGoalError out of reach."""
+    goal = np.asarray(goal_m, dtype=np.float64)
+    if goal.shape != (3,):
+        raise ValueError(f"wanted a goal x,y,z in metres, got {goal_m}")
+    arm.inverse_kinematics(goal, tolerance_m=1e-5)
+    return float(goal[0]), float(goal[1]), float(goal[2])
+
+
+__all__ = ["Reach", "RewardKind", "UnreachableGoalError", "check_goal", "distance", "observe"]

@@ -1,0 +1,60 @@
+"""The few verbs that every agent has, and what it must be told of its task."""
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.float32]
+Observation = dict[str, FloatArray]  # `observation`, `achieved_goal`, `desired_goal`, each (arms, size)
+
+
+@dataclass(frozen=True)
+class Spec:
+    """Sizes and bounds of a goal-based task with continuous actions, in the environment's own units."""
+
+    observation_size: int
+    goal_size: int
+    action_low: tuple[float, ...]
+    action_high: tuple[float, ...]
+
+
+class ComputeReward(Protocol):
+    """Reward (batch,) of ending a step at `achieved_goal` (batch, size) when the goal was `desired_goal`."""
+
+    def __call__(self, achieved_goal: FloatArray, desired_goal: FloatArray, info: Any, /) -> Any: ...
+
+
+@dataclass(frozen=True)
+class Transition:
+    """One step of several arms at once; every field has a leading axis of arms."""
+
+    observation: Observation
+    action: FloatArray
+    reward: FloatArray
+    next_observation: Observation
+    terminated: NDArray[np.bool_]
+
+
+class Agent(Protocol):
+    """A learner. One loop (`arm_control.training`) drives them all: act, step the arms, observe, update."""
+
+    def act(self, observation: Observation, *, explore: bool) -> FloatArray:
+        """Actions (arms, joints) in the environment's units."""
+
+    def observe(self, transition: Transition) -> None:
+        """Remember what happened."""
+
+    def update(self, progress: float) -> dict[str, float]:
+        """Learn from what was observed; `progress` runs from 0 to 1 over the training. Returns metrics by name."""
+
+    def policy(self) -> torch.nn.Module:
+        """The deterministic controller: (observation, achieved_goal, desired_goal) -> actions, all scaling inside."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that the training to come depends on: nested dicts of tensors and plain values."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a state of `state_dict`."""

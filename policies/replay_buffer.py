@@ -1,0 +1,71 @@
+"""ReplayBuffer: the last transitions, one row each, sampled uniformly."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from policies.agent import FloatArray, Spec, Transition
+
+
+class ReplayBuffer:
+    """A ring of transitions in one float32 array, so that a batch is a single gather."""
+
+    def __init__(self, capacity: int, spec: Spec) -> None:
+        sizes = {
+            "observation": spec.observation_size,
+            "achieved_goal": spec.goal_size,
+            "desired_goal": spec.goal_size,
+            "action": len(spec.action_low),
+            "reward": 1,
+            "next_observation": spec.observation_size,
+            "next_achieved_goal": spec.goal_size,
+            "terminated": 1,
+        }
+        ends = np.cumsum(list(sizes.values())).tolist()
+        self.columns = {name: slice(end - size, end) for (name, size), end in zip(sizes.items(), ends, strict=True)}
+        self._rows = np.zeros((capacity, ends[-1]), np.float32)
+        self._next = 0
+        self.size = 0
+
+    @property
+    def capacity(self) -> int:
+        return len(self._rows)
+
+    def add(self, transition: Transition) -> None:
+        """Store one step of several arms, over the oldest rows once the ring is full."""
+        fields = (
+            transition.observation["observation"],
+            transition.observation["achieved_goal"],
+            transition.observation["desired_goal"],
+            transition.action,
+            transition.reward[:, None],
+            transition.next_observation["observation"],
+            transition.next_observation["achieved_goal"],
+            transition.terminated[:, None],
+        )
+        rows = np.concatenate(fields, axis=-1, dtype=np.float32)
+        self._rows[(self._next + np.arange(len(rows))) % self.capacity] = rows
+        self._next = (self._next + len(rows)) % self.capacity
+        self.size = min(self.size + len(rows), self.capacity)
+
+    def sample(self, batch: int, generator: np.random.Generator) -> dict[str, FloatArray]:
+        """`batch` transitions drawn with replacement, by field."""
+        rows = self._rows[generator.integers(self.size, size=batch)]
+        return {name: rows[:, columns] for name, columns in self.columns.items()}
+
+    def column(self, name: str) -> FloatArray:
+        """One field of all stored transitions, (size, width); a view."""
+        return self._rows[: self.size, self.columns[name]]
+
+    def state_dict(self) -> dict[str, Any]:
+        """The stored rows and the place of the next one."""
+        return {"rows": self._rows[: self.size].copy(), "next": self._next}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a state of `state_dict`. Raises ValueError for rows of another width or too many of them."""
+        rows: NDArray[np.float32] = np.asarray(state["rows"])
+        if rows.ndim != 2 or rows.shape[1] != self._rows.shape[1] or len(rows) > self.capacity:
+            raise ValueError(f"replay: wanted up to {self._rows.shape} rows, got {rows.shape}")
+        self.size, self._next = len(rows), int(state["next"])
+        self._rows[: self.size] = rows

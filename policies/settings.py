@@ -1,0 +1,65 @@
+"""The settings of each agent: plain dataclasses without PyTorch, so that `--help` works on the base install."""
+
+import math
+from dataclasses import dataclass
+
+
+def _check(settings: object, *, positive: tuple[str, ...] = (), fractions: tuple[str, ...] = ()) -> None:
+    """Raise ValueError unless these fields are positive and finite, and these from 0 to 1."""
+    for name in positive:
+        if not 0 < (value := getattr(settings, name)) < math.inf:
+            raise ValueError(f"{name.replace('_', '-')}: wanted a positive number, got {value}")
+    for name in fractions:
+        if not 0 <= (value := getattr(settings, name)) <= 1:
+            raise ValueError(f"{name.replace('_', '-')}: wanted a number from 0 to 1, got {value}")
+
+
+@dataclass(frozen=True)
+class DDPGSettings:
+    """Deep deterministic policy gradient (Lillicrap et al. 2015) with goal relabelling."""
+
+    hidden_units: int = 128
+    """Units in each of the two hidden layers of actor and critic."""
+    learning_rate: float = 1e-3
+    """Adam's step size for actor and critic at the start; it falls to zero over the training."""
+    discount: float = 0.5
+    """gamma of equation (2): how much a reward one step later counts."""
+    target_rate: float = 0.01
+    """tau of equation (5): how far the target networks follow in one update."""
+    batch_size: int = 256
+    """Transitions in one update."""
+    replay_capacity: int = 400_000
+    """Transitions remembered."""
+    random_steps: int = 2_000
+    """Steps of uniformly random actions before learning starts."""
+    updates_per_step: int = 1
+    """Updates for each step of all arms together."""
+    exploration_deg: float = 10.0
+    """Standard deviation of the noise added to each action while training, in degrees."""
+    relabel_other: float = 0.4
+    """Share of a batch relearned for the goal of another transition."""
+    relabel_near: float = 0.4
+    """Share of a batch relearned for a goal near where the tip went."""
+
+    def __post_init__(self) -> None:
+        _check(
+            self,
+            positive=("hidden_units", "learning_rate", "batch_size", "replay_capacity", "updates_per_step"),
+            fractions=("discount", "target_rate", "relabel_other", "relabel_near"),
+        )
+        if not 0 <= self.exploration_deg < math.inf:
+            raise ValueError(f"exploration-deg: wanted a number of degrees from 0, got {self.exploration_deg}")
+        if self.relabel_other + self.relabel_near > 1:
+            raise ValueError(
+                "relabel-other and relabel-near: wanted shares that add up to at most 1, got "
+                f"{self.relabel_other} and {self.relabel_near}"
+            )
+        if not self.batch_size <= self.random_steps <= self.replay_capacity:
+            raise ValueError(
+                "random-steps: wanted from batch-size to replay-capacity, "
+                f"{self.batch_size} to {self.replay_capacity}, got {self.random_steps}"
+            )
+
+
+# Every agent by the name that the command line gives it.
+AGENTS: dict[str, type[DDPGSettings]] = {"ddpg": DDPGSettings}
