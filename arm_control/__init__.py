@@ -1,0 +1,33 @@
+"""Train a controller for a small robot arm, export it to ONNX, and run it without PyTorch.
+
+    from arm_control import PolicyRunner, TrainConfig, evaluate, export, train
+
+Names are loaded when first used, so that the runner needs neither PyTorch nor PyBullet.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from arm_control.config import TrainConfig
+    from arm_control.sources import evaluate
+    from arm_control.export import export
+    from arm_control.runner import PolicyRunner
+    from arm_control.training import resume, train
+
+_HOMES = {
+    "PolicyRunner": "arm_control.runner",
+    "TrainConfig": "arm_control.config",
+    "evaluate": "arm_control.sources",
+    "export": "arm_control.export",
+    "resume": "arm_control.training",
+    "train": "arm_control.training",
+}
+
+__all__ = ["PolicyRunner", "TrainConfig", "evaluate", "export", "resume", "train"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'arm_control' has no attribute '{name}'")
+    return getattr(import_module(_HOMES[name]), name)

@@ -1,4 +1,7 @@
-"""The configuration of each command: one frozen dataclass is its flags, its help and the JSON in the run folder."""
+"""The settings of each command: one frozen dataclass is its flags, its help and, for a training, its `config.json`.
+
+Only what `--help` needs is imported here.
+"""
 
 import dataclasses
 import difflib
@@ -6,47 +9,62 @@ import json
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import msgspec
+import tyro
 
-from envs.tasks import RewardKind
 from policies.settings import AGENTS, DDPGSettings
 
-Settings = DDPGSettings
+DEFAULT_STEPS = 200_000
 
 
 @dataclass(frozen=True)
 class TrainConfig:
     """What to train, on what, and for how long."""
 
-    agent: str
-    settings: Settings
+    agent: tyro.conf.Suppress[str]
+    settings: Annotated[DDPGSettings, tyro.conf.arg(name="agent")]
     env: str = "ArmReach-v0"
-    reward: RewardKind = "dense"
+    """The environment's id."""
+    reward: Literal["dense", "sparse"] = "dense"
+    """The reward that the environment gives."""
     goal_tolerance_m: float = 0.01
+    """How near the tip must be to a goal to have reached it, in metres."""
     arm: str | None = None
+    """URDF file of another arm."""
     arms: int = 8
+    """Arms simulated side by side."""
     seed: int = 0
+    """Seed of everything random."""
     steps: int | None = None
+    """Length of the training in steps, those of all arms together (200000, unless --minutes is given)."""
     minutes: float | None = None
+    """Length of the training in minutes, instead of --steps."""
     init: str | None = None
+    """Run folder from whose policy to start."""
 
     def __post_init__(self) -> None:
         check_choice("agent", self.agent, AGENTS)
         check_choice("environment", self.env, environment_ids())
-        if self.arms < 1 or self.arms > 512:
-            raise ValueError(f"--arms: wanted from 1 to 512 arms, got {self.arms}")
+        if self.steps is not None and self.minutes is not None:
+            raise ValueError("wanted one of --steps and --minutes, got both")
+        if not 1 <= self.arms <= 512:
+            raise ValueError(f"--arms: wanted from 1 to 512, got {self.arms}")
         if self.seed < 0:
             raise ValueError(f"--seed: wanted a number from 0, got {self.seed}")
-        if (self.steps is None) == (self.minutes is None):
-            raise ValueError("wanted one of --steps and --minutes")
         if self.steps is not None and self.steps < 1:
             raise ValueError(f"--steps: wanted a positive number, got {self.steps}")
         if self.minutes is not None and not 0 < self.minutes < math.inf:
             raise ValueError(f"--minutes: wanted a positive number, got {self.minutes}")
         if not 0 < self.goal_tolerance_m < math.inf:
-            raise ValueError(f"--goal-tolerance-m: wanted a positive length, got {self.goal_tolerance_m}")
+            raise ValueError(f"--goal-tolerance-m: wanted a positive length in metres, got {self.goal_tolerance_m}")
+
+    def progress(self, step: int, elapsed_s: float) -> float:
+        """From 0 at the start of a training to 1 at its end."""
+        if self.minutes is not None:
+            return min(1.0, elapsed_s / (60.0 * self.minutes))
+        return min(1.0, step / (self.steps or DEFAULT_STEPS))
 
     def to_json(self) -> dict[str, Any]:
         """As it is kept in the run folder."""
@@ -57,7 +75,6 @@ class TrainConfig:
         """Read one back. Raises ValueError, naming the field, for one that does not fit."""
         values = {key: value for key, value in config.items() if key != "version"}
         try:
-            check_choice("agent", str(values.get("agent")), AGENTS)
             return msgspec.convert(values, TrainConfig)
         except (msgspec.ValidationError, ValueError) as error:
             raise ValueError(f"config.json is damaged: {error}") from None
@@ -66,6 +83,127 @@ class TrainConfig:
         """The keyword arguments of `gymnasium.make`."""
         options: dict[str, Any] = {"reward": self.reward, "goal_tolerance_m": self.goal_tolerance_m}
         return options if self.arm is None else options | {"arm": self.arm}
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train an agent into a run folder. Ctrl-C ends it cleanly, with a checkpoint; 'resume' goes on from there."""
+
+    config: Annotated[TrainConfig, tyro.conf.arg(name="")]
+    out: str | None = None
+    """The run's folder (runs/AGENT-seedSEED, unless given)."""
+
+
+@dataclass(frozen=True)
+class Resume:
+    """Go on with an interrupted run. One of --steps then ends bit for bit as if it had not been interrupted."""
+
+    run: tyro.conf.Positional[str]
+    """The run's folder."""
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Measure a controller on held-out goals."""
+
+    source: tyro.conf.Positional[str]
+    """A run folder, a policy file, or one of zero, random, ik."""
+    goals: int = 1000
+    """How many goals."""
+    seed: int = 0
+    """Which goals. No seed's are ever used in training."""
+    arm: str | None = None
+    """URDF file of the arm, for a policy that was trained on another than the default one."""
+    json: str | None = None
+    """Also write the figures into this file."""
+
+    def __post_init__(self) -> None:
+        check_count("goals", self.goals)
+        check_count("seed", self.seed, least=0)
+
+
+@dataclass(frozen=True)
+class Export:
+    """Write a run's policy as one ONNX file, and keep it only if onnxruntime agrees with PyTorch on 10,000 states."""
+
+    run: tyro.conf.Positional[str]
+    """The run's folder."""
+    output: Annotated[str | None, tyro.conf.arg(aliases=("-o",))] = None
+    """The file (policy.onnx in the run's folder, unless given)."""
+
+
+@dataclass(frozen=True)
+class Inspect:
+    """Print what an exported policy promises, after re-running its golden samples."""
+
+    policy: tyro.conf.Positional[str]
+    """The ONNX file."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """Drive an arm through goals with an exported policy. Ctrl-C parks the arm."""
+
+    policy: tyro.conf.Positional[str]
+    """The ONNX file."""
+    driver: str = "sim"
+    """The arm to drive: sim."""
+    goal: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """A goal as x,y,z in metres; may be given several times."""
+    goals_file: str | None = None
+    """File with a goal x,y,z on each line; - for standard input."""
+    random: int | None = None
+    """Draw this many goals instead."""
+    seed: int = 0
+    """Seed of --random."""
+    seconds_per_goal: float = 2.0
+    """Time for each goal."""
+    pace: Literal["realtime", "fast"] = "realtime"
+    """Keep the policy's rate, or let the simulated arm go as fast as it can."""
+    arm: str | None = None
+    """URDF file of the arm, for a policy that was trained on another than the default one."""
+    json: str | None = None
+    """Also write the figures into this file."""
+
+    def __post_init__(self) -> None:
+        check_choice("driver", self.driver, ("sim",))
+        if sum((bool(self.goal), self.goals_file is not None, self.random is not None)) != 1:
+            raise ValueError("wanted goals, by one of --goal, --goals-file and --random")
+        if self.random is not None:
+            check_count("random", self.random)
+        check_count("seed", self.seed, least=0)
+        if not 0 < self.seconds_per_goal <= 3600:
+            raise ValueError(f"--seconds-per-goal: wanted from 0 to 3600, got {self.seconds_per_goal}")
+
+
+@dataclass(frozen=True)
+class Replay:
+    """Watch a controller go through several goals."""
+
+    source: tyro.conf.Positional[str]
+    """A run folder, a policy file, or one of zero, random, ik."""
+    save: str
+    """The file to write, ending in .mp4."""
+    viewer: Literal["video"] = "video"
+    """The way to look at it."""
+    goals: int = 6
+    """How many goals."""
+    seed: int = 0
+    """Which goals."""
+    arm: str | None = None
+    """URDF file of the arm, for a policy that was trained on another than the default one."""
+
+    def __post_init__(self) -> None:
+        check_count("goals", self.goals)
+        check_count("seed", self.seed, least=0)
+
+
+@dataclass(frozen=True)
+class Report:
+    """Write a one-page report.md into a run's folder, from its evaluation.json, run.json and policy.onnx."""
+
+    run: tyro.conf.Positional[str]
+    """The run's folder."""
 
 
 def environment_ids() -> list[str]:
@@ -84,6 +222,12 @@ def check_choice(kind: str, name: str, available: Iterable[str]) -> None:
         close = difflib.get_close_matches(name, names, 1)
         hint = f" (did you mean {close[0]}?)" if close else ""
         raise ValueError(f"unknown {kind} '{name}'{hint}; available: {', '.join(names)}")
+
+
+def check_count(name: str, value: int, least: int = 1) -> None:
+    """Raise ValueError unless a count is at least this."""
+    if value < least:
+        raise ValueError(f"--{name}: wanted a number from {least}, got {value}")
 
 
 def canonical_json(value: Any) -> bytes:

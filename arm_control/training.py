@@ -1,13 +1,9 @@
 """Training: one loop for every agent, that can be stopped at any moment and gone on with."""
 
 import functools
-import os
-import signal
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import gymnasium
@@ -16,18 +12,19 @@ import torch
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 import envs  # noqa: F401  (registers the environments)
-from arm_control.checkpoint import list_checkpoints, load_latest, save_checkpoint
+from arm_control.checkpoint import load_latest, save_checkpoint
 from arm_control.config import TrainConfig
 from arm_control.evaluation import TRAINING, VALIDATION, Observation, derived_seeds, roll_out
 from arm_control.reporting import Reporter
 from arm_control.run_folder import RunFolder
+from arm_control.signals import stop_on_signals
+from envs.arm import RADIANS
 from policies.agent import Agent, Spec, Transition
 from policies.ddpg import DDPG
 
 REPORTS = 20  # validations and reports in a run
 VALIDATION_GOALS = 50
 CHECKPOINT_EVERY_S = 10.0
-TORCH_THREADS = 1  # the networks are small: a second thread costs more than it gives
 
 MakeEnv = Callable[[], gymnasium.Env[Any, Any]]
 
@@ -45,6 +42,8 @@ def make_agent(config: TrainConfig, env: Any) -> Agent:
         goal_size=spaces["desired_goal"].shape[0],
         action_low=tuple(map(float, env.action_space.low)),
         action_high=tuple(map(float, env.action_space.high)),
+        measured_columns=tuple(range(env.action_space.shape[0])),  # the angles come first in `observation`
+        measured_unit=1.0 / RADIANS,
     )
     return {"ddpg": DDPG}[config.agent](spec, config.settings, env.compute_reward, config.seed)
 
@@ -78,7 +77,7 @@ class PolicyController:
 
 def train(config: TrainConfig, out: str | Path, *, quiet: bool = False) -> Path:
     """Train from the start into the new folder `out`; returns it."""
-    torch.set_num_threads(TORCH_THREADS)
+    torch_threads()
     with Training(config) as training:  # made first: what is wrong with the configuration leaves no folder behind
         if config.init is not None:
             _, state = load_latest(RunFolder.open(config.init)[0].checkpoints)
@@ -90,7 +89,7 @@ def train(config: TrainConfig, out: str | Path, *, quiet: bool = False) -> Path:
 
 def resume(path: str | Path, *, quiet: bool = False) -> Path:
     """Go on with an interrupted run; a run of `--steps` then ends bit for bit as if it had not been interrupted."""
-    torch.set_num_threads(TORCH_THREADS)
+    torch_threads()
     run, values = RunFolder.open(path)
     config = TrainConfig.from_json(values)
     step, state = load_latest(run.checkpoints)
@@ -124,10 +123,7 @@ class Training:
     @property
     def progress(self) -> float:
         """From 0 at the start to 1 at the end."""
-        if self.config.steps is not None:
-            return min(1.0, self.step / self.config.steps)
-        assert self.config.minutes is not None
-        return min(1.0, self.elapsed_s / (60.0 * self.config.minutes))
+        return self.config.progress(self.step, self.elapsed_s)
 
     def state_dict(self) -> dict[str, Any]:
         """All that the training to come depends on."""
@@ -149,18 +145,18 @@ class Training:
         self.step, self.updates, self.elapsed_s = state["step"], state["updates"], state["elapsed_s"]
 
     def run(self, run: RunFolder, *, quiet: bool) -> None:
-        """Train to the end or to Ctrl-C, then write a last checkpoint and the learning curve."""
+        """Train to the end, or to Ctrl-C and raise KeyboardInterrupt; either way with a last checkpoint."""
         reporter = Reporter(run, self.config, self.step, quiet=quiet)
         last_checkpoint = time.monotonic()
-        next_report = (int(self.progress * REPORTS) + 1) / REPORTS
+        next_report = (int(self.progress * REPORTS + 1e-9) + 1) / REPORTS
         metrics: dict[str, float] = {}
-        with _stop_on_signals() as stopped:
+        with stop_on_signals() as stopped:
             while self.progress < 1.0 and not stopped():
                 begin = time.monotonic()
                 metrics |= self._advance()
                 self.elapsed_s += time.monotonic() - begin
                 if self.progress >= next_report:
-                    next_report = (int(self.progress * REPORTS) + 1) / REPORTS
+                    next_report = (int(self.progress * REPORTS + 1e-9) + 1) / REPORTS
                     self._report(reporter, metrics)
                 elif not quiet:
                     reporter.tick(self.step, self.updates, self.elapsed_s, self.progress)
@@ -169,6 +165,8 @@ class Training:
                     last_checkpoint = time.monotonic()
             self._save(run, reporter)
             reporter.close(self.step, self.elapsed_s, finished=self.progress >= 1.0)
+            if self.progress < 1.0:
+                raise KeyboardInterrupt
 
     def _advance(self) -> dict[str, float]:
         """One step of every arm, and the agent's updates for it."""
@@ -213,23 +211,6 @@ class Training:
         save_checkpoint(run.checkpoints, self.step, self.state_dict())
 
 
-@contextmanager
-def _stop_on_signals() -> Iterator[Callable[[], bool]]:
-    """Ctrl-C and SIGTERM ask for an orderly end; a second Ctrl-C ends at once."""
-    asked = False
-
-    def ask(number: int, frame: FrameType | None) -> None:
-        nonlocal asked
-        if asked:
-            raise KeyboardInterrupt
-        asked = True
-
-    previous = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield lambda: asked
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-
-
-__all__ = ["PolicyController", "Training", "list_checkpoints", "load_policy", "make_agent", "os", "resume", "train"]
+def torch_threads() -> None:
+    """Use one thread: the networks are small, and a second one costs more than it gives."""
+    torch.set_num_threads(1)

@@ -75,17 +75,18 @@ def _accumulate(total: Any, factor: Any, value: Any) -> Any:
 class Arm:
     """A serial arm of revolute joints, read from a URDF file.
 
-    Attributes: `name`, `urdf`, `joint_names`, `limits` (JointLimits), `max_torque_nm`, `tip_link` (the last link).
+    Attributes: `name`, `urdf`, `urdf_text`, `joint_names`, `limits` (JointLimits), `max_torque_nm`, `tip_link` (the last link).
     """
 
-    def __init__(self, urdf: str | Path = DEFAULT_URDF) -> None:
-        """Read the URDF. Raises ValueError, naming the file and the fault, for one that is no such arm."""
+    def __init__(self, urdf: str | Path = DEFAULT_URDF, *, text: str | None = None) -> None:
+        """Read the URDF, or its `text` where the file is elsewhere. Raises ValueError, naming the fault, for no arm."""
         self.urdf = Path(urdf).resolve()
-        if not self.urdf.is_file():
+        if text is None and not self.urdf.is_file():
             raise ValueError(f"arm {urdf}: no such file")
         try:
-            robot = ElementTree.parse(self.urdf).getroot()
-        except ElementTree.ParseError as error:
+            self.urdf_text = self.urdf.read_text() if text is None else text
+            robot = ElementTree.fromstring(self.urdf_text)
+        except (ElementTree.ParseError, UnicodeDecodeError) as error:
             raise ValueError(f"arm {urdf}: not well-formed XML ({error})") from None
         self.name = robot.get("name", self.urdf.stem)
         chain = _serial_chain(robot, self.urdf)

@@ -40,8 +40,9 @@ class ArmEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
     | `desired_goal` | 0-2 | goal position x, y, z | m |
 
     ## Reward
-    `dense` (default): minus the distance between tip and goal after the step, in metres.
-    `sparse`: 0 within `goal_tolerance_m`, else -1. `compute_reward` gives it for arrays of goals.
+    With d the distance between tip and goal after the step, in metres:
+    `dense` (default): -5 d + exp(-d / 10 mm) / 2 + exp(-d / 50 mm) / 2, at most 1.
+    `sparse`: 0 within `goal_tolerance_m`, else -1. `compute_reward` gives either for arrays of goals.
 
     ## Start and end
     The arm starts at rest in a pose drawn uniformly from the joint ranges; the goal is the tip position of another such

@@ -13,12 +13,19 @@ Observation = dict[str, FloatArray]  # `observation`, `achieved_goal`, `desired_
 
 @dataclass(frozen=True)
 class Spec:
-    """Sizes and bounds of a goal-based task with continuous actions, in the environment's own units."""
+    """Sizes and bounds of a goal-based task with continuous actions, in the environment's own units.
+
+    Where an action sets a target for something that is also measured (a joint's angle), `measured_columns` says which
+    columns of `observation` measure it, one an action, and `measured_unit` what to multiply them by to get the
+    action's unit. Policies then act relative to the present value, which makes small corrections easy to learn.
+    """
 
     observation_size: int
     goal_size: int
     action_low: tuple[float, ...]
     action_high: tuple[float, ...]
+    measured_columns: tuple[int, ...] | None = None
+    measured_unit: float = 1.0
 
 
 class ComputeReward(Protocol):
@@ -52,6 +59,9 @@ class Agent(Protocol):
 
     def policy(self) -> torch.nn.Module:
         """The deterministic controller: (observation, achieved_goal, desired_goal) -> actions, all scaling inside."""
+
+    def load_policy_state(self, state: dict[str, Any]) -> None:
+        """Start from the policy alone of another agent's `state_dict`."""
 
     def state_dict(self) -> dict[str, Any]:
         """All that the training to come depends on: nested dicts of tensors and plain values."""

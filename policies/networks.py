@@ -1,7 +1,126 @@
-"""The networks: a multilayer perceptron on normalised Fourier features, as actor and as critic."""
+"""The networks' parts: what they see, how their actions are scaled, and the layers between."""
+
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from policies.agent import Spec
 from policies.normalizer import Normalizer
+
+
+def mlp(inputs: int, hidden: int, outputs: int, *, layer_norm: bool) -> nn.Sequential:
+    """Two hidden layers of rectified units, optionally with layer normalisation before each rectifier."""
+    layers: list[nn.Module] = []
+    for size in (inputs, hidden):
+        layers += [nn.Linear(size, hidden), *([nn.LayerNorm(hidden)] if layer_norm else []), nn.ReLU()]
+    return nn.Sequential(*layers, nn.Linear(hidden, outputs))
+
+
+def fourier_features(x: Tensor, octaves: int) -> Tensor:
+    """x (batch, n) with the sines and cosines of x/2, x, 2x, ...: (batch, n (1 + 2 octaves)).
+
+    Plain layers are slow to learn detail; these inputs carry it (Tancik et al. 2020, "Fourier features let networks
+    learn high frequency functions in low dimensional domains").
+    """
+    if octaves == 0:
+        return x
+    scaled = torch.cat([x * 2.0 ** (octave - 1) for octave in range(octaves)], -1)
+    return torch.cat([x, torch.sin(scaled), torch.cos(scaled)], -1)
+
+
+class Encoder(nn.Module):
+    """What every network sees: observation, tip, goal and the way between them, normalised, as Fourier features."""
+
+    def __init__(self, spec: Spec, octaves: int) -> None:
+        super().__init__()
+        raw = spec.observation_size + 3 * spec.goal_size
+        self.normalizer = Normalizer(raw)
+        self.octaves = octaves
+        self.size = raw * (1 + 2 * octaves)
+
+    @staticmethod
+    def raw(observation: Tensor, achieved_goal: Tensor, desired_goal: Tensor) -> Tensor:
+        """The inputs before normalisation, (batch, raw)."""
+        return torch.cat([observation, achieved_goal, desired_goal, desired_goal - achieved_goal], -1)
+
+    def forward(self, observation: Tensor, achieved_goal: Tensor, desired_goal: Tensor) -> Tensor:
+        return fourier_features(self.normalizer(self.raw(observation, achieved_goal, desired_goal)), self.octaves)
+
+
+class ActionScaling(nn.Module):
+    """Actions in the environment's units <-> actions from -1 to 1, and the present value of what they set."""
+
+    low: Tensor
+    high: Tensor
+
+    def __init__(self, spec: Spec) -> None:
+        super().__init__()
+        self.register_buffer("low", torch.tensor(spec.action_low))
+        self.register_buffer("high", torch.tensor(spec.action_high))
+        self._columns = spec.measured_columns
+        self._unit = spec.measured_unit
+
+    def to_unit(self, action: Tensor) -> Tensor:
+        """From the environment's units to -1..1."""
+        return 2.0 * (action - self.low) / (self.high - self.low) - 1.0
+
+    def from_unit(self, unit_action: Tensor) -> Tensor:
+        """From -1..1 to the environment's units, clipped to their bounds."""
+        action = self.low + 0.5 * (unit_action + 1.0) * (self.high - self.low)
+        return torch.clamp(action, self.low, self.high)
+
+    def present(self, observation: Tensor) -> Tensor:
+        """The present value of what the actions set, in -1..1; the middle of the range where nothing measures it."""
+        if self._columns is None:
+            return torch.zeros(*observation.shape[:-1], len(self.low))
+        first, last = self._columns[0], self._columns[-1]
+        return self.to_unit(observation[..., first : last + 1] * self._unit)
+
+
+class DeterministicPolicy(nn.Module):
+    """mu: (observation, achieved_goal, desired_goal) -> actions in the environment's units, all scaling inside."""
+
+    def __init__(self, spec: Spec, hidden: int, octaves: int) -> None:
+        super().__init__()
+        self.encoder = Encoder(spec, octaves)
+        self.scaling = ActionScaling(spec)
+        self.net = mlp(self.encoder.size, hidden, len(spec.action_low), layer_norm=False)
+        with torch.no_grad():  # start near "stay where you are", away from tanh's flat ends
+            self.net[-1].weight.mul_(0.1)
+            self.net[-1].bias.zero_()
+
+    def unit_action(self, net: nn.Module, features: Tensor, present: Tensor) -> Tensor:
+        """The action in -1..1: a squashed step from the present value."""
+        return torch.clamp(present + torch.tanh(net(features)), -1.0, 1.0)
+
+    def forward(self, observation: Tensor, achieved_goal: Tensor, desired_goal: Tensor) -> Tensor:
+        features = self.encoder(observation, achieved_goal, desired_goal)
+        return self.scaling.from_unit(self.unit_action(self.net, features, self.scaling.present(observation)))
+
+
+class Critic(nn.Module):
+    """Q: features and unit action -> expected return (batch,)."""
+
+    STEP_SCALE = 3.0  # steps from the present value are small: scale them towards unit variance
+
+    def __init__(self, spec: Spec, hidden: int, octaves: int, features: int) -> None:
+        super().__init__()
+        self.octaves = octaves
+        self.net = mlp(features + 2 * len(spec.action_low) * (1 + 2 * octaves), hidden, 1, layer_norm=True)
+
+    def forward(self, features: Tensor, unit_action: Tensor, present: Tensor) -> Tensor:
+        action = torch.cat([unit_action, (unit_action - present) * self.STEP_SCALE], -1)
+        q: Tensor = self.net(torch.cat([features, fourier_features(action, self.octaves)], -1))
+        return q.squeeze(-1)
+
+
+def optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """The optimiser's moments, by the parameter's place."""
+    return {str(place): dict(moments) for place, moments in optimizer.state_dict()["state"].items()}
+
+
+def load_optimizer_state(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Go on from `optimizer_state`."""
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": {int(place): m for place, m in state.items()}, "param_groups": groups})

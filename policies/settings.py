@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 
 
-def _check(settings: object, *, positive: tuple[str, ...] = (), fractions: tuple[str, ...] = ()) -> None:
+def _check(settings: object, positive: tuple[str, ...], fractions: tuple[str, ...]) -> None:
     """Raise ValueError unless these fields are positive and finite, and these from 0 to 1."""
     for name in positive:
         if not 0 < (value := getattr(settings, name)) < math.inf:
@@ -20,13 +20,15 @@ class DDPGSettings:
 
     hidden_units: int = 128
     """Units in each of the two hidden layers of actor and critic."""
+    fourier_octaves: int = 4
+    """Octaves of sines and cosines added to each input of the networks."""
     learning_rate: float = 1e-3
-    """Adam's step size for actor and critic at the start; it falls to zero over the training."""
+    """Adam's step size for actor and critic at the start; it falls to nearly zero over the training."""
     discount: float = 0.5
-    """gamma of equation (2): how much a reward one step later counts."""
-    target_rate: float = 0.01
-    """tau of equation (5): how far the target networks follow in one update."""
-    batch_size: int = 256
+    """gamma of equation (5): how much a reward one step later counts."""
+    target_rate: float = 0.03
+    """tau of Algorithm 1: how far the target networks follow in one update."""
+    batch_size: int = 128
     """Transitions in one update."""
     replay_capacity: int = 400_000
     """Transitions remembered."""
@@ -34,25 +36,27 @@ class DDPGSettings:
     """Steps of uniformly random actions before learning starts."""
     updates_per_step: int = 1
     """Updates for each step of all arms together."""
-    exploration_deg: float = 10.0
-    """Standard deviation of the noise added to each action while training, in degrees."""
-    relabel_other: float = 0.4
-    """Share of a batch relearned for the goal of another transition."""
+    smallest_noise: float = 0.5
+    """Standard deviation of the exploration noise of the calmest arm, in the action's unit (degrees)."""
+    largest_noise: float = 30.0
+    """The same of the wildest arm; the others lie between, in equal ratios."""
     relabel_near: float = 0.4
     """Share of a batch relearned for a goal near where the tip went."""
+    relabel_other: float = 0.4
+    """Share of a batch relearned for the goal of another transition."""
+    relabel_distance: float = 0.02
+    """How near a goal near the tip is: the largest standard deviation, in the goal's unit (metres)."""
 
     def __post_init__(self) -> None:
-        _check(
-            self,
-            positive=("hidden_units", "learning_rate", "batch_size", "replay_capacity", "updates_per_step"),
-            fractions=("discount", "target_rate", "relabel_other", "relabel_near"),
-        )
-        if not 0 <= self.exploration_deg < math.inf:
-            raise ValueError(f"exploration-deg: wanted a number of degrees from 0, got {self.exploration_deg}")
-        if self.relabel_other + self.relabel_near > 1:
+        positive = ("hidden_units", "learning_rate", "batch_size", "replay_capacity", "updates_per_step")
+        noises = ("smallest_noise", "largest_noise", "relabel_distance")
+        _check(self, positive + noises, fractions=("discount", "target_rate", "relabel_near", "relabel_other"))
+        if not 0 <= self.fourier_octaves <= 10:
+            raise ValueError(f"fourier-octaves: wanted a number from 0 to 10, got {self.fourier_octaves}")
+        if self.relabel_near + self.relabel_other > 1:
             raise ValueError(
-                "relabel-other and relabel-near: wanted shares that add up to at most 1, got "
-                f"{self.relabel_other} and {self.relabel_near}"
+                "relabel-near and relabel-other: wanted shares that add up to at most 1, got "
+                f"{self.relabel_near} and {self.relabel_other}"
             )
         if not self.batch_size <= self.random_steps <= self.replay_capacity:
             raise ValueError(

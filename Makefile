@@ -1,0 +1,43 @@
+# make demo and make test create all that they need. PYTHON names the interpreter: 3.11 is what is tested.
+PYTHON ?= python3.11
+BIN := .venv/bin
+DEMO := runs/demo
+READY := .venv/ready
+
+.PHONY: demo test check clean
+
+demo: $(READY)
+	@if [ -e $(DEMO) ]; then mv $(DEMO) $(DEMO)-$$(date +%Y%m%d-%H%M%S); fi
+	$(BIN)/arm-control train ddpg --minutes 1.5 --out $(DEMO)
+	$(BIN)/arm-control evaluate $(DEMO) --goals 1000 --json $(DEMO)/evaluation.json
+	$(BIN)/arm-control export $(DEMO)
+	$(BIN)/arm-control inspect $(DEMO)/policy.onnx
+	$(BIN)/arm-control run $(DEMO)/policy.onnx --driver sim --random 5 --json $(DEMO)/run.json
+	$(BIN)/arm-control replay $(DEMO)/policy.onnx --viewer video --save $(DEMO)/video.mp4
+	$(BIN)/arm-control report $(DEMO)
+	@echo
+	@echo "Done. Look at:"
+	@ls -1 $(DEMO)/report.md $(DEMO)/curve.png $(DEMO)/video.mp4 $(DEMO)/policy.onnx
+
+test: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/python -m pytest
+
+check: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/python -m pytest -m "not slow"
+
+$(READY): pyproject.toml constraints.txt
+	@command -v $(PYTHON) >/dev/null || { echo "wanted $(PYTHON): install Python 3.11, or name another with PYTHON=..."; exit 2; }
+	[ -x $(BIN)/python ] || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $(READY)
+
+clean:
+	rm -rf .venv dist

@@ -1,0 +1,224 @@
+"""The `arm-control` command. Heavy imports wait until a command runs.
+
+Bad input ends in one line on standard error and exit code 2; Ctrl-C in exit code 130. With `ARM_CONTROL_DEBUG=1` an
+error shows its traceback.
+"""
+
+import contextlib
+import io
+import json
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+from arm_control.config import (
+    Evaluate,
+    Export,
+    Inspect,
+    Replay,
+    Report,
+    Resume,
+    Run,
+    Train,
+    TrainConfig,
+    check_choice,
+)
+from policies.settings import AGENTS
+
+PROGRAM = "arm-control"
+BAD_INPUT, INTERRUPTED = 2, 130
+
+# The extra that brings a package which a command may lack.
+EXTRAS = {
+    "torch": "train",
+    "safetensors": "train",
+    "tensorboard": "train",
+    "matplotlib": "train",
+    "onnx": "train",
+    "onnxscript": "train",
+    "pybullet": "sim",
+    "imageio_ffmpeg": "view",
+    "PIL": "view",
+}
+
+
+def train(command: Train) -> None:
+    from arm_control.training import train
+
+    config = command.config
+    train(config, command.out or f"runs/{config.agent}-seed{config.seed}")
+
+
+def resume(command: Resume) -> None:
+    from arm_control.training import resume
+
+    resume(command.run)
+
+
+def evaluate(command: Evaluate) -> None:
+    from arm_control.evaluation import format_evaluation
+    from arm_control.sources import evaluate
+
+    with writing_json(command.json) as figures:
+        figures |= evaluate(command.source, goals=command.goals, seed=command.seed, arm=command.arm)
+        print(format_evaluation(command.source, figures))
+
+
+def export(command: Export) -> None:
+    from arm_control.export import export
+
+    path = export(command.run, command.output)
+    print(f"{path}: {path.stat().st_size / 1000:.0f} kB, onnxruntime and PyTorch agree to 0.001 degrees")
+
+
+def inspect(command: Inspect) -> None:
+    from arm_control.inspection import describe
+
+    print(describe(command.policy))
+
+
+def run(command: Run) -> None:
+    from arm_control.running import run_policy
+
+    with writing_json(command.json) as figures:
+        figures |= run_policy(command)
+    if figures["interrupted"]:
+        raise KeyboardInterrupt
+
+
+def replay(command: Replay) -> None:
+    from arm_control.replay.video import write_video
+    from arm_control.sources import open_source
+
+    frames = write_video(
+        open_source(command.source, command.seed, command.arm), command.save, goals=command.goals, seed=command.seed
+    )
+    print(f"{command.save}: {frames} frames, {command.goals} goals")
+
+
+def report(command: Report) -> None:
+    from arm_control.report import write_report
+
+    print(write_report(command.run))
+
+
+COMMANDS: dict[str, tuple[type[Any], Callable[[Any], None]]] = {
+    "train": (Train, train),
+    "resume": (Resume, resume),
+    "evaluate": (Evaluate, evaluate),
+    "export": (Export, export),
+    "inspect": (Inspect, inspect),
+    "run": (Run, run),
+    "replay": (Replay, replay),
+    "report": (Report, report),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    try:
+        work = parse(list(sys.argv[1:] if arguments is None else arguments))
+        if work is not None:
+            work()
+            sys.stdout.flush()
+        return 0
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # so that Python's own last flush finds a reader
+        return 1
+    except ModuleNotFoundError as error:
+        package = (error.name or "").split(".")[0]
+        if package not in EXTRAS or debugging():
+            raise
+        return complain(f"this wants {package}, which is not installed: pip install 'arm-control[{EXTRAS[package]}]'")
+    except (ValueError, OSError, RuntimeError) as error:
+        if debugging():
+            raise
+        return complain(" ".join(str(error).split()))
+
+
+def parse(words: list[str]) -> Callable[[], None] | None:
+    """What the words ask for; None if they asked for help. Raises ValueError for words that make no command."""
+    if not words or words[0] in ("-h", "--help"):
+        print(overview())
+        return None
+    if words[0] == "--version":
+        from importlib.metadata import version
+
+        print(f"{PROGRAM} {version('arm-control')}")
+        return None
+    name, rest = words[0], words[1:]
+    check_choice("command", name, COMMANDS)
+    kind, work = COMMANDS[name]
+    program, default = f"{PROGRAM} {name}", None
+    if name == "train":
+        if not rest or rest[0].startswith("-"):
+            if rest and rest[0] in ("-h", "--help"):
+                print(f"usage: {program} AGENT [options]\n\nagents: {', '.join(AGENTS)}\n\n{program} AGENT --help")
+                return None
+            raise ValueError(f"train: wanted an agent first; available: {', '.join(AGENTS)}")
+        agent, rest = rest[0], rest[1:]
+        check_choice("agent", agent, AGENTS)
+        program = f"{program} {agent}"
+        default = Train(TrainConfig(agent, AGENTS[agent]()))
+    command = parse_flags(kind, program, rest, default)
+    return None if command is None else lambda: work(command)
+
+
+def parse_flags(kind: type[Any], program: str, words: list[str], default: Any) -> Any:
+    """The command's dataclass from its flags; None if they asked for help. Raises ValueError with tyro's first line."""
+    said = io.StringIO()
+    config = (tyro.conf.OmitArgPrefixes, tyro.conf.DisallowNone)
+    try:
+        with contextlib.redirect_stderr(said):
+            known = {} if default is None else {"default": default}
+            return tyro.cli(kind, prog=program, args=words, config=config, **known)
+    except SystemExit as end:
+        if not end.code:
+            return None
+        rows = [row.strip("│ ").strip() for row in said.getvalue().splitlines()[1:]]
+        rule = next((place for place, row in enumerate(rows) if set(row) <= set("─╰╯")), len(rows))
+        hints = [row.split()[0] for row in rows[rule:] if row.startswith("--")]
+        hint = f" (did you mean {hints[0]}?)" if hints else ""
+        text = re.sub(r"^Error parsing [\w.]+: ", "", " ".join(rows[:rule]))
+        raise ValueError(f"{text}{hint}; see {program} --help") from None
+
+
+def overview() -> str:
+    """The help of the whole program."""
+    lines = [f"usage: {PROGRAM} COMMAND ...", "", "Train a controller for a robot arm, export it, and run it.", ""]
+    for name, (kind, _) in COMMANDS.items():
+        lines.append(f"  {name:<10} {(kind.__doc__ or '').split('. ')[0].rstrip('.')}.")
+    return "\n".join([*lines, "", f"{PROGRAM} COMMAND --help says more. Errors exit with 2, Ctrl-C with 130."])
+
+
+@contextlib.contextmanager
+def writing_json(path: str | None) -> Iterator[dict[str, Any]]:
+    """A dict of figures that is written to `path` at the end; a path that cannot be written to is told at once."""
+    figures: dict[str, Any] = {}
+    if path is not None and not os.access(Path(path).parent, os.W_OK):
+        raise ValueError(f"cannot write {path}: {Path(path).parent} is no folder that can be written to")
+    yield figures
+    if path is not None:
+        from arm_control.run_folder import write_text
+
+        write_text(Path(path), json.dumps(figures, indent=2) + "\n")
+
+
+def debugging() -> bool:
+    return bool(os.environ.get("ARM_CONTROL_DEBUG"))
+
+
+def complain(text: str) -> int:
+    print(f"{PROGRAM}: error: {text}", file=sys.stderr)
+    return BAD_INPUT
+
+
+if __name__ == "__main__":
+    sys.exit(main())

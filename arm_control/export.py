@@ -1,0 +1,213 @@
+"""Export: a run's policy and the arm's kinematics as one ONNX file with its contract, verified before it is kept."""
+
+import logging
+import os
+import platform
+import warnings
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from arm_control.config import TrainConfig, canonical_json
+from arm_control.contract import (
+    METADATA_KEY,
+    SCHEMA_VERSION,
+    Contract,
+    GoldenSamples,
+    JointContract,
+    TensorContract,
+    config_hash,
+)
+from arm_control.run_folder import RunFolder
+from arm_control.runner.policy_runner import PolicyRunner
+from arm_control.training import environment_maker, load_policy
+from envs.arm import Arm
+from envs.tasks import observe
+
+FloatArray = NDArray[np.float32]
+Inputs = dict[str, FloatArray]
+
+TOLERANCE_DEG = 1e-3
+RANDOM_STATES = 10_000
+GOLDEN_SAMPLES = 16
+
+
+class ExportError(ValueError):
+    """The exported graph does not do what the policy does."""
+
+
+class ExportedPolicy(nn.Module):
+    """The graph: raw readings and goal -> observation -> policy -> target angles, all in degrees and metres."""
+
+    def __init__(self, arm: Arm, policy: nn.Module) -> None:
+        super().__init__()
+        self._arm = arm
+        self.policy = policy
+
+    def forward(
+        self, joint_angle_deg: Tensor, joint_speed_deg_s: Tensor, previous_target_deg: Tensor, goal_m: Tensor
+    ) -> Tensor:
+        readings = (joint_angle_deg, joint_speed_deg_s, previous_target_deg)
+        observation, tip = observe(self._arm, *([*reading.unbind(-1)] for reading in readings), xp=torch)
+        target: Tensor = self.policy(torch.stack(observation, -1), torch.stack(tip, -1), goal_m)
+        return target
+
+
+def export(run: str | Path, output: str | Path | None = None) -> Path:
+    """Write the policy of a run's latest checkpoint to `output` (default: `policy.onnx` in the run folder).
+
+    Raises ExportError, keeping nothing, unless onnxruntime agrees with PyTorch and with the environment's own
+    observation to 0.001 degrees on 10,000 random states and on the corners of the state space.
+    """
+    folder = RunFolder(run)
+    config, policy = load_policy(folder)
+    target = folder.policy if output is None else Path(output)
+    if not target.parent.is_dir():
+        raise ValueError(f"cannot write {target}: there is no folder {target.parent}")
+    env = environment_maker(config)()
+    try:
+        arm: Arm = env.unwrapped.arm  # type: ignore[attr-defined]
+        control_rate_hz = 1.0 / env.unwrapped.simulation.control_period_s  # type: ignore[attr-defined]
+    finally:
+        env.close()
+
+    policy.eval()
+    states = random_states(arm, RANDOM_STATES, np.random.default_rng(0))
+    wanted = environment_path(arm, policy, states)
+    golden = {name: values[:GOLDEN_SAMPLES] for name, values in states.items()}
+    contract = make_contract(config, arm, control_rate_hz, golden, wanted[:GOLDEN_SAMPLES])
+    model = trace(ExportedPolicy(arm, policy), contract)
+
+    aside = target.with_name(f".{target.stem}-{os.getpid()}.onnx")
+    try:
+        onnx.save_model(model, aside)
+        runner = PolicyRunner.load(aside)
+        verify(runner, ExportedPolicy(arm, policy), arm, states, wanted)
+        os.replace(aside, target)
+    except OSError as error:
+        raise OSError(f"cannot write {target}: {error.strerror or error}") from error
+    finally:
+        aside.unlink(missing_ok=True)
+    return target
+
+
+def random_states(arm: Arm, count: int, generator: np.random.Generator) -> Inputs:
+    """`count` random states, then every corner of angles, speeds, previous targets and goals, as the graph's inputs."""
+    limits, joints = arm.limits, arm.joint_count
+    low, high, speed = (np.array(v) for v in (limits.lower_deg, limits.upper_deg, limits.max_speed_deg_s))
+    reach = np.full(3, arm.reach_m)
+    lower, upper = np.concatenate([low, -speed, low, -reach]), np.concatenate([high, speed, high, reach])
+    # Half of the goals are reachable ones, half anywhere that the arm's length allows.
+    random = generator.uniform(lower, upper, (count, len(lower)))
+    tips = arm.forward_kinematics(generator.uniform(low, high, (count // 2, joints)))
+    random[: count // 2, -3:] = tips
+    corners = np.array(np.meshgrid(*([0.0, 1.0] for _ in range(min(len(lower), 12))))).reshape(min(len(lower), 12), -1).T
+    corners = np.concatenate([corners, generator.integers(0, 2, (len(corners), len(lower) - corners.shape[1]))], axis=1)
+    rows = np.concatenate([random, lower + corners * (upper - lower)]).astype(np.float32)
+    parts = np.split(rows, [joints, 2 * joints, 3 * joints], axis=1)
+    names = ("joint_angle_deg", "joint_speed_deg_s", "previous_target_deg", "goal_m")
+    return dict(zip(names, map(np.ascontiguousarray, parts), strict=True))
+
+
+@torch.no_grad()
+def environment_path(arm: Arm, policy: nn.Module, inputs: Inputs) -> FloatArray:
+    """Targets by the way that training takes: the environment's float64 observation, then the PyTorch policy."""
+    readings = [inputs[n].astype(np.float64).T for n in ("joint_angle_deg", "joint_speed_deg_s", "previous_target_deg")]
+    observation, tip = observe(arm, *([*reading] for reading in readings), xp=np)
+    columns = (np.stack(observation, -1), np.stack(tip, -1), inputs["goal_m"])
+    targets: FloatArray = policy(*(torch.from_numpy(c.astype(np.float32)) for c in columns)).numpy()
+    return targets
+
+
+def make_contract(
+    config: TrainConfig, arm: Arm, control_rate_hz: float, golden: Inputs, golden_target_deg: FloatArray
+) -> Contract:
+    """What the exported policy promises."""
+    limits, joints = arm.limits, arm.joint_count
+    columns = (limits.lower_deg, limits.upper_deg, limits.max_speed_deg_s, limits.max_acceleration_deg_s2)
+    return Contract(
+        schema_version=SCHEMA_VERSION,
+        arm=arm.name,
+        joints=[JointContract(name, *row) for name, *row in zip(arm.joint_names, *columns, strict=True)],
+        arm_urdf=arm.urdf_text,
+        control_rate_hz=control_rate_hz,
+        environment=config.env,
+        goal_tolerance_m=config.goal_tolerance_m,
+        inputs=[
+            TensorContract("joint_angle_deg", joints, "degrees", "measured joint angles"),
+            TensorContract("joint_speed_deg_s", joints, "degrees/s", "measured joint speeds"),
+            TensorContract("previous_target_deg", joints, "degrees", "the limited target sent last"),
+            TensorContract("goal_m", 3, "metres", "where the tip is to go, in the base's frame"),
+        ],
+        output=TensorContract("target_deg", joints, "degrees", "target joint angles, not yet limited in speed"),
+        agent=config.agent,
+        config_sha256=config_hash(canonical_json(config.to_json())),
+        versions={
+            "python": platform.python_version(),
+            **{name: version(name) for name in ("arm-control", "torch", "onnx", "onnxruntime", "pybullet")},
+        },
+        golden=GoldenSamples(
+            inputs={name: values.tolist() for name, values in golden.items()},
+            target_deg=golden_target_deg.tolist(),
+            tolerance_deg=TOLERANCE_DEG,
+        ),
+    )
+
+
+def trace(module: ExportedPolicy, contract: Contract) -> Any:
+    """The ONNX model with the contract in its metadata and nothing of this machine in it."""
+    example = tuple(torch.zeros(2, tensor.size) for tensor in contract.inputs)  # a batch of 1 would be baked in
+    names = [tensor.name for tensor in contract.inputs]
+    # The exporter tells of operators of packages that are not there, and of its own deprecations.
+    registry = logging.getLogger("torch.onnx._internal.exporter._registration")
+    level = registry.level
+    registry.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            program = torch.onnx.export(
+                module.eval(),
+                example,
+                dynamo=True,
+                verbose=False,
+                input_names=names,
+                output_names=[contract.output.name],
+                dynamic_shapes=tuple({0: "batch"} for _ in names),
+            )
+    finally:
+        registry.setLevel(level)
+    assert program is not None
+    model = program.model_proto
+    for node in model.graph.node:  # stack traces with this machine's paths
+        node.ClearField("metadata_props")
+        node.ClearField("doc_string")
+    del model.metadata_props[:]
+    entry = model.metadata_props.add()
+    entry.key, entry.value = METADATA_KEY, contract.to_json()
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+@torch.no_grad()
+def verify(runner: PolicyRunner, module: ExportedPolicy, arm: Arm, states: Inputs, wanted: FloatArray) -> None:
+    """Raise ExportError unless the file gives what PyTorch and the environment's own path give."""
+    got = runner.infer(states)
+    traced = module(*(torch.from_numpy(values) for values in states.values())).numpy()
+    for name, other in (("PyTorch", traced), ("the environment's observation and PyTorch", wanted)):
+        difference = np.abs(got - other)
+        worst = float(difference.max()) if np.isfinite(difference).all() else float("nan")
+        if not worst <= TOLERANCE_DEG:
+            row = {key: values[int(np.nanargmax(difference.max(axis=1)))].tolist() for key, values in states.items()}
+            raise ExportError(
+                f"export failed, nothing kept: onnxruntime and {name} differ by {worst:.3g} degrees "
+                f"(allowed {TOLERANCE_DEG}) at {row}"
+            )
+    limits = arm.limits
+    if (got < np.array(limits.lower_deg) - 1e-4).any() or (got > np.array(limits.upper_deg) + 1e-4).any():
+        raise ExportError("export failed, nothing kept: a target lies outside the joint limits")

@@ -1,0 +1,34 @@
+"""What an exported policy promises, for people."""
+
+from pathlib import Path
+
+from arm_control.runner import PolicyRunner
+
+
+def describe(path: str | Path) -> str:
+    """The contract as text. Raises PolicyFileError for a file that does not keep it."""
+    contract = PolicyRunner.load(path).contract
+    golden = contract.golden
+    lines = [
+        f"{path}: {Path(path).stat().st_size / 1000:.0f} kB, contract version {contract.schema_version}",
+        f"  agent          {contract.agent}, trained on {contract.environment}, configuration "
+        f"{contract.config_sha256[:12]}",
+        f"  arm            {contract.arm}, {len(contract.joints)} joints",
+    ]
+    for joint in contract.joints:
+        lines.append(
+            f"    {joint.name:<12} {joint.lower_deg:g} to {joint.upper_deg:g} degrees, up to "
+            f"{joint.max_speed_deg_s:.1f} degrees/s and {joint.max_acceleration_deg_s2:.0f} degrees/s^2"
+        )
+    lines += [
+        f"  control rate   {contract.control_rate_hz:g} Hz",
+        f"  goal reached   within {1000 * contract.goal_tolerance_m:g} mm",
+    ]
+    for kind, tensors in (("input", contract.inputs), ("output", [contract.output])):
+        for tensor in tensors:
+            lines.append(f"  {kind:<14} {tensor.name} (batch, {tensor.size}), {tensor.unit}: {tensor.meaning}")
+    lines += [
+        f"  golden         {len(golden.target_deg)} samples re-run, all within {golden.tolerance_deg:g} degrees",
+        f"  made with      {', '.join(f'{name} {version}' for name, version in contract.versions.items())}",
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,111 @@
+"""Video: a controller going through several goals, as an mp4, without a display."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from arm_control.evaluation import EVALUATION, derived_seeds
+from arm_control.sources import Source
+from envs.scene import Scene
+
+Frame = NDArray[np.uint8]
+
+WIDTH, HEIGHT = 640, 480
+SUPERSAMPLING = 2  # PyBullet's software renderer does not smooth edges
+CAPTION_HEIGHT = 40
+INK, PAPER = (30, 30, 34), (255, 255, 255)
+
+
+def write_video(source: Source, path: str | Path, *, goals: int, seed: int) -> int:
+    """Write the mp4 whole or not at all; returns the number of frames."""
+    import imageio_ffmpeg
+
+    target = Path(path)
+    if target.suffix.lower() != ".mp4":
+        raise ValueError(f"wanted a file that ends in .mp4, got {target}")
+    if not target.parent.is_dir():
+        raise ValueError(f"cannot write {target}: there is no folder {target.parent}")
+    aside = target.with_name(f".{target.stem}-{os.getpid()}.mp4")
+    frames = 0
+    try:
+        aside.touch()  # ffmpeg's own words for a folder that cannot be written to are many
+        env = source.make_env().unwrapped
+        try:
+            encoder = imageio_ffmpeg.write_frames(
+                str(aside),
+                (WIDTH, HEIGHT),
+                fps=env.metadata["render_fps"],
+                macro_block_size=2,
+                output_params=["-preset", "veryfast", "-crf", "20", "-movflags", "+faststart"],
+            )
+            encoder.send(None)
+            try:
+                for frame in video_frames(source, env, goals, seed):
+                    encoder.send(frame)
+                    frames += 1
+            finally:
+                encoder.close()
+        finally:
+            env.close()
+        os.replace(aside, target)
+    except OSError as error:
+        raise OSError(f"cannot write {target}: {error.strerror or error}") from error
+    finally:
+        aside.unlink(missing_ok=True)
+    return frames
+
+
+def video_frames(source: Source, env: Any, goals: int, seed: int) -> Iterator[Frame]:
+    """Goal after goal from where the arm is, each frame one control period, captioned."""
+    scene = Scene(env.arm)
+    try:
+        angles: list[float] | None = None
+        for number, goal_seed in enumerate(derived_seeds(seed, EVALUATION, goals), 1):
+            options = {} if angles is None else {"angles_deg": clip_to_limits(env, angles)}
+            observation, info = env.reset(seed=goal_seed, options=options)
+            truncated, step = False, 0
+            while not truncated:
+                batch = {key: value[None] for key, value in observation.items()}
+                observation, _, _, truncated, info = env.step(source.controller(batch, [env])[0])
+                step += 1
+                scene.show(env.simulation.angles_deg, observation["desired_goal"].tolist())
+                caption = (
+                    f"goal {number} of {goals}",
+                    f"{step * env.simulation.control_period_s:4.2f} s",
+                    f"error {1000 * info['distance_m']:5.1f} mm",
+                )
+                yield compose(scene, caption, reached=info["is_success"])
+            angles = env.simulation.angles_deg
+    finally:
+        scene.close()
+
+
+def clip_to_limits(env: Any, angles_deg: list[float]) -> list[float]:
+    """Measured angles may lie a hair outside the limits; a start pose may not."""
+    limits = env.arm.limits
+    clipped: list[float] = np.clip(angles_deg, limits.lower_deg, limits.upper_deg).tolist()
+    return clipped
+
+
+def compose(scene: Scene, caption: tuple[str, str, str], *, reached: bool) -> Frame:
+    """One frame: the picture with smooth edges, and the caption under it."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    height = HEIGHT - CAPTION_HEIGHT
+    large = scene.picture(WIDTH * SUPERSAMPLING, height * SUPERSAMPLING)
+    blocks = large.reshape(height, SUPERSAMPLING, WIDTH, SUPERSAMPLING, 3)
+    frame = np.empty((HEIGHT, WIDTH, 3), np.uint8)
+    frame[:height] = blocks.mean(axis=(1, 3), dtype=np.float32).astype(np.uint8)
+    strip = Image.new("RGB", (WIDTH, CAPTION_HEIGHT), PAPER)
+    draw = ImageDraw.Draw(strip)
+    font = ImageFont.load_default(20)
+    for left, text in zip((16, 250, 420), caption, strict=True):
+        draw.text((left, 7), text, INK, font)
+    if reached:
+        draw.text((590, 7), "\u2713", (0, 120, 60), font)
+    frame[height:] = np.asarray(strip)
+    return frame

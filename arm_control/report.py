@@ -1,0 +1,76 @@
+"""A one-page report of a run: what was trained, how good it is, what was exported, how it ran."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from arm_control.evaluation import LADDER_MM
+from arm_control.run_folder import RunFolder, write_text
+from arm_control.runner import PolicyRunner
+
+
+def write_report(path: str | Path) -> Path:
+    """Write `report.md` into a run folder, from the files that the other commands left there."""
+    run, config = RunFolder.open(path)
+    rows = run.read_metrics()
+    if not rows:
+        raise ValueError(f"{run.metrics} has no report yet: train the run first")
+    evaluation = _read(run.path / "evaluation.json", "evaluate")
+    ran = _read(run.path / "run.json", "run")
+    contract = PolicyRunner.load(run.policy).contract
+    last, settings = rows[-1], config["settings"]
+    reach = evaluation["time_to_reach_s"]
+    latency = ran["inference_us"]
+    lines = [
+        f"# {config['agent']} on {config['env']}, seed {config['seed']}",
+        "",
+        f"Trained for {last['elapsed_s']:.0f} s: {last['step']:,} steps of {config['arms']} arms, "
+        f"{last['updates']:,} updates of {settings['batch_size']} transitions.",
+        "",
+        "![learning curve](curve.png)",
+        "",
+        f"## How good it is: {evaluation['goals']:,} held-out goals",
+        "",
+        "| | |",
+        "|---|---|",
+        f"| mean error at the last step | **{evaluation['mean_error_mm']:.2f} mm** |",
+        f"| median, 95 % below, worst | {evaluation['median_error_mm']:.2f}, {evaluation['p95_error_mm']:.2f}, "
+        f"{evaluation['max_error_mm']:.2f} mm |",
+        f"| time to reach {1000 * contract.goal_tolerance_m:g} mm and stay | "
+        f"{'never' if reach is None else f'{reach:.2f} s'} (median) |",
+        f"| normalised return (0 random, 1 inverse kinematics) | {evaluation['normalised_return']:.3f} |",
+        "",
+        "| within | of the goals | 95 % interval (Wilson) |",
+        "|---|---|---|",
+    ]
+    for mm in map(str, LADDER_MM):
+        low, high = evaluation["success_interval"][mm]
+        lines.append(f"| {mm} mm | {evaluation['success'][mm]:.1%} | {low:.1%} to {high:.1%} |")
+    lines += [
+        "",
+        "## The exported policy",
+        "",
+        f"[policy.onnx](policy.onnx), {run.policy.stat().st_size / 1000:.0f} kB: raw joint readings and a goal in, "
+        f"{len(contract.joints)} target angles out, at {contract.control_rate_hz:g} Hz. Its golden samples were re-run "
+        "when this page was written.",
+        "",
+        f"Run through the ONNX runner on the simulated arm, {len(ran['goals'])} goals: mean error "
+        f"{ran['mean_error_mm']:.2f} mm; inference p50 {latency['p50']:.0f} us, p99 {latency['p99']:.0f} us.",
+        "",
+    ]
+    video = run.path / "video.mp4"
+    if video.exists():
+        lines += ["Watch it: [video.mp4](video.mp4)", ""]
+    target = run.path / "report.md"
+    write_text(target, "\n".join(lines))
+    return target
+
+
+def _read(path: Path, command: str) -> dict[str, Any]:
+    try:
+        values: dict[str, Any] = json.loads(path.read_text())
+    except OSError:
+        raise ValueError(f"{path} is missing: make it with 'arm-control {command} ... --json {path}'") from None
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error})") from None
+    return values

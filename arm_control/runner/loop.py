@@ -1,0 +1,133 @@
+"""The control loop: read, decide, write, once a period, goal after goal; and what it did."""
+
+import math
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from arm_control.drivers import Driver
+from arm_control.runner.policy_runner import PolicyRunner
+
+
+@dataclass(frozen=True)
+class GoalResult:
+    """How near the tip came to one goal, and when it was within the tolerance for good (None: it was not)."""
+
+    goal_m: tuple[float, float, float]
+    error_mm: float
+    time_to_reach_s: float | None
+
+
+@dataclass
+class LoopReport:
+    """What a loop did."""
+
+    period_s: float
+    goals: list[GoalResult] = field(default_factory=list)
+    policy_s: list[float] = field(default_factory=list)  # inference and limits, each tick
+    late_ticks: int = 0  # ticks that began more than half a period late
+    loop_s: float = 0.0
+    interrupted: bool = False
+
+    def figures(self) -> dict[str, Any]:
+        """The same as plain values."""
+        latency = np.array(self.policy_s or [math.nan]) * 1e6
+        return {
+            "goals": [
+                {"goal_m": goal.goal_m, "error_mm": goal.error_mm, "time_to_reach_s": goal.time_to_reach_s}
+                for goal in self.goals
+            ],
+            "mean_error_mm": float(np.mean([goal.error_mm for goal in self.goals])) if self.goals else None,
+            "ticks": len(self.policy_s),
+            "late_ticks": self.late_ticks,
+            "wanted_rate_hz": 1.0 / self.period_s,
+            "rate_hz": len(self.policy_s) / self.loop_s if self.loop_s else None,
+            "inference_us": {name: float(np.percentile(latency, q)) for name, q in PERCENTILES.items()},
+            "interrupted": self.interrupted,
+        }
+
+
+PERCENTILES = {"p50": 50.0, "p99": 99.0, "p99.9": 99.9}
+
+
+def run_goals(
+    runner: PolicyRunner,
+    driver: Driver,
+    goals: Iterable[tuple[float, float, float]],
+    *,
+    seconds_per_goal: float,
+    real_time: bool,
+    stopped: Callable[[], bool] = lambda: False,
+    on_goal: Callable[[GoalResult], None] = lambda result: None,
+) -> LoopReport:
+    """Drive the arm to each goal in turn, then park it.
+
+    Ticks are due at whole multiples of the period from the loop's start, on the monotonic clock, so lateness does not
+    add up; a tick that is missed by more than a period moves the multiples on. Not in `real_time`, they follow each
+    other at once. Raises ValueError if the driver's joints are not the contract's.
+    """
+    if driver.joint_names != runner.contract.joint_names:
+        raise ValueError(f"the policy moves joints {runner.contract.joint_names}, the arm has {driver.joint_names}")
+    report = LoopReport(runner.period_s)
+    driver.enable()
+    runner.start(driver.read().angles_deg)
+    try:
+        for goal in goals:
+            if stopped():
+                break
+            result = _run_goal(runner, driver, goal, seconds_per_goal, real_time, stopped, report)
+            if result is None:
+                break
+            report.goals.append(result)
+            on_goal(result)
+    finally:
+        driver.park()
+    report.interrupted = stopped()
+    return report
+
+
+def _run_goal(
+    runner: PolicyRunner,
+    driver: Driver,
+    goal: tuple[float, float, float],
+    seconds: float,
+    real_time: bool,
+    stopped: Callable[[], bool],
+    report: LoopReport,
+) -> GoalResult | None:
+    """Run one goal to its end; None if asked to stop on the way."""
+    period, tolerance_mm = runner.period_s, 1000 * runner.contract.goal_tolerance_m
+    ticks = max(1, round(seconds / period))
+    reached: int | None = None
+    error_mm = math.inf
+    begin = due = time.monotonic()
+    for tick in range(1, ticks + 1):
+        if stopped():
+            return None
+        if real_time:
+            due = _wait(due + period, period, report)
+        state = driver.read()
+        start = time.perf_counter()
+        target = runner.step(state.angles_deg, state.speeds_deg_s, goal)
+        report.policy_s.append(time.perf_counter() - start)
+        driver.write(target)
+        error_mm = 1000 * math.dist(runner.arm.tip_position(driver.read().angles_deg), goal)
+        if error_mm > tolerance_mm:
+            reached = None
+        elif reached is None:
+            reached = tick
+    report.loop_s += time.monotonic() - begin
+    return GoalResult(goal, error_mm, None if reached is None else reached * period)
+
+
+def _wait(due: float, period: float, report: LoopReport) -> float:
+    """Sleep until a tick is due; returns when it was due, moved on by whole periods if one was missed entirely."""
+    now = time.monotonic()
+    if now < due:
+        time.sleep(due - now)
+        return due
+    report.late_ticks += now - due > period / 2
+    return due + math.floor((now - due) / period) * period

@@ -1,0 +1,150 @@
+"""PolicyRunner: an exported policy, verified at load, for anybody's own control loop."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from numpy.typing import ArrayLike, NDArray
+
+from arm_control.contract import METADATA_KEY, Contract
+from arm_control.runner.onnx_file import check_self_contained
+from envs.arm import Arm
+from envs.limits import limit_target
+from envs.tasks import check_goal
+
+FloatArray = NDArray[np.float32]
+
+
+class PolicyFileError(ValueError):
+    """An ONNX file that is not a policy of arm-control, or does not keep its contract."""
+
+
+class PolicyRunner:
+    """Runs an exported policy with onnxruntime; loads neither PyTorch nor PyBullet.
+
+        runner = PolicyRunner.load("policy.onnx")
+        runner.start(angles_deg)                       # where the arm is now
+        while True:                                    # at runner.contract.control_rate_hz
+            target_deg = runner.step(angles_deg, speeds_deg_s, goal_m)
+
+    `step` holds the contract's position, speed and acceleration limits, whatever the policy says.
+    """
+
+    def __init__(self, session: onnxruntime.InferenceSession, contract: Contract) -> None:
+        self._session = session
+        self.contract = contract
+        self.limits = contract.limits
+        self.period_s = 1.0 / contract.control_rate_hz
+        self.arm = Arm(f"{contract.arm}.urdf", text=contract.arm_urdf)
+        if self.arm.joint_names != contract.joint_names:
+            raise ValueError(f"its arm has joints {self.arm.joint_names}, its contract {contract.joint_names}")
+        self._output = [contract.output.name]
+        self.target_deg: list[float] | None = None
+        self._target_speed_deg_s = [0.0] * len(contract.joints)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "PolicyRunner":
+        """Read a policy, check its contract, and re-run its golden samples.
+
+        Raises PolicyFileError, with what is wrong, for a file that is not ONNX, has external data or no contract,
+        whose shapes differ from its contract, or whose golden samples do not come out.
+        """
+        try:
+            content = Path(path).read_bytes()
+        except OSError as error:
+            raise PolicyFileError(f"cannot read policy {path}: {error.strerror or error}") from None
+        try:
+            check_self_contained(content)
+            session = _open_session(content)
+            text = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
+            if text is None:
+                raise ValueError("it has no contract: it was not written by 'arm-control export'")
+            contract = Contract.from_json(text)
+            _check_shapes(session, contract)
+            runner = cls(session, contract)
+            runner._check_golden_samples()
+        except ValueError as error:
+            raise PolicyFileError(f"policy {path} is refused: {error}") from None
+        return runner
+
+    def start(self, angles_deg: Sequence[float]) -> None:
+        """Begin where the arm is, at rest: the next targets leave from there."""
+        self.target_deg = [float(angle) for angle in angles_deg]
+        self._target_speed_deg_s = [0.0] * len(self.contract.joints)
+
+    def check_goal(self, goal_m: Sequence[float]) -> tuple[float, float, float]:
+        """The goal as three floats. Raises ValueError for one that is not finite or that the arm cannot reach."""
+        return check_goal(self.arm, goal_m)
+
+    def step(self, angles_deg: Sequence[float], speeds_deg_s: Sequence[float], goal_m: Sequence[float]) -> list[float]:
+        """The next target in degrees, within the limits, from the arm's readings and the goal."""
+        if self.target_deg is None:
+            self.start(angles_deg)
+        assert self.target_deg is not None
+        desired = self.infer(
+            {
+                "joint_angle_deg": [angles_deg],
+                "joint_speed_deg_s": [speeds_deg_s],
+                "previous_target_deg": [self.target_deg],
+                "goal_m": [goal_m],
+            }
+        )[0]
+        self.target_deg, self._target_speed_deg_s = limit_target(
+            desired.tolist(), self.target_deg, self._target_speed_deg_s, self.limits, self.period_s
+        )
+        return self.target_deg
+
+    def infer(self, inputs: Mapping[str, ArrayLike]) -> FloatArray:
+        """What the graph itself says, (batch, joints) in degrees, for inputs (batch, size) by name."""
+        arrays = {name: np.asarray(values, np.float32) for name, values in inputs.items()}
+        result: FloatArray = self._session.run(self._output, arrays)[0]
+        return result
+
+    def _check_golden_samples(self) -> None:
+        golden = self.contract.golden
+        try:
+            got = self.infer(golden.inputs)
+        except Exception as error:  # onnxruntime's own exceptions share no public base
+            raise ValueError(f"its golden samples do not run ({_first_line(error)})") from None
+        difference = np.abs(got - np.array(golden.target_deg))
+        worst = float(difference.max()) if np.isfinite(difference).all() else float("nan")
+        if not worst <= golden.tolerance_deg:
+            raise ValueError(
+                f"its golden samples do not match: off by {worst:.4g} degrees, allowed {golden.tolerance_deg:g}; "
+                "the file was changed after its export"
+            )
+
+
+def _open_session(content: bytes) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = 4
+    try:
+        return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's own exceptions share no public base
+        raise ValueError(f"onnxruntime cannot load it ({_first_line(error)})") from None
+
+
+def _check_shapes(session: onnxruntime.InferenceSession, contract: Contract) -> None:
+    def described(nodes: Any) -> dict[str, tuple[str, int, Any]]:
+        return {node.name: (node.type, len(node.shape), node.shape[-1] if node.shape else None) for node in nodes}
+
+    def promised(tensors: Any) -> dict[str, tuple[str, int, Any]]:
+        return {tensor.name: ("tensor(float)", 2, tensor.size) for tensor in tensors}
+
+    for kind, nodes, tensors in (
+        ("inputs", session.get_inputs(), contract.inputs),
+        ("outputs", session.get_outputs(), [contract.output]),
+    ):
+        if (got := described(nodes)) != (wanted := promised(tensors)):
+            raise ValueError(f"its {kind} are {got}, its contract promises {wanted} (type, axes, size)")
+        if any(isinstance(node.shape[0], int) for node in nodes):
+            raise ValueError(f"its {kind} want a fixed batch of {[node.shape[0] for node in nodes]}")
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0][:200]

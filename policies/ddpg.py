@@ -1,0 +1,191 @@
+"""DDPG: deep deterministic policy gradient (Lillicrap et al. 2015, arXiv:1509.02971, Algorithm 1).
+
+Differences from the paper, each measured on the arm:
+- Transitions are relearned for other goals (Andrychowicz et al. 2017, hindsight experience replay): the arm moves the
+  same way whatever its goal, so a transition's goal may be drawn anew each time it is sampled.
+- Each arm explores with normal noise of a size of its own, from tiny to large (Horgan et al. 2018, Ape-X), instead of
+  one Ornstein-Uhlenbeck process: the tiny ones show the critic the last millimetres.
+- Fourier features at the inputs, layer normalisation in the critic, a learning rate that falls to zero.
+"""
+
+import copy
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import mse_loss
+
+from policies.agent import ComputeReward, FloatArray, Observation, Spec, Transition
+from policies.networks import Critic, DeterministicPolicy, Encoder, load_optimizer_state, optimizer_state
+from policies.replay_buffer import ReplayBuffer
+from policies.settings import DDPGSettings
+
+SMALLEST_LEARNING_RATE = 0.02  # of the first one
+RANDOM_ACTIONS = 0.1  # share of actions drawn uniformly while exploring
+
+
+class DDPG:
+    """The agent: an actor mu, a critic Q, a slowly following copy of each, and a replay buffer."""
+
+    def __init__(self, spec: Spec, settings: DDPGSettings, compute_reward: ComputeReward, seed: int) -> None:
+        self._spec, self._settings, self._compute_reward = spec, settings, compute_reward
+        self._generator = np.random.default_rng(seed)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self._policy = DeterministicPolicy(spec, settings.hidden_units, settings.fourier_octaves)
+            features = self._policy.encoder.size
+            self._critic = Critic(spec, settings.hidden_units, settings.fourier_octaves, features)
+        self._actor = self._policy.net
+        self._target_actor = copy.deepcopy(self._actor).requires_grad_(False)
+        self._target_critic = copy.deepcopy(self._critic).requires_grad_(False)
+        self._actor_optimizer = torch.optim.Adam(self._actor.parameters(), settings.learning_rate, fused=True)
+        self._critic_optimizer = torch.optim.Adam(self._critic.parameters(), settings.learning_rate, fused=True)
+        self._replay = ReplayBuffer(settings.replay_capacity, spec)
+        self._normalizer_fitted = False
+
+    @torch.no_grad()
+    def act(self, observation: Observation, *, explore: bool) -> FloatArray:
+        """mu(s), with exploration noise if asked for; uniformly random until learning starts."""
+        arms = len(observation["observation"])
+        low, high = np.array(self._spec.action_low), np.array(self._spec.action_high)
+        uniform = self._generator.uniform(low, high, (arms, len(low))) if explore else None
+        if uniform is not None and not self._warm:
+            return uniform.astype(np.float32)
+        action: FloatArray = self._policy(*_tensors(observation)).numpy()
+        if uniform is None:
+            return action
+        smallest, largest = self._settings.smallest_noise, self._settings.largest_noise
+        size = np.geomspace(smallest, largest, arms) if arms > 1 else np.array([np.sqrt(smallest * largest)])
+        noisy = action + self._generator.normal(size=action.shape) * size[:, None]  # equation (7)
+        random = self._generator.random((arms, 1)) < RANDOM_ACTIONS
+        return np.clip(np.where(random, uniform, noisy), low, high).astype(np.float32)
+
+    def observe(self, transition: Transition) -> None:
+        """Put a step of all arms into the replay buffer."""
+        self._replay.add(transition)
+
+    def update(self, progress: float) -> dict[str, float]:
+        """One step of Algorithm 1's inner loop, or as many as the settings say; nothing until there is enough replay."""
+        if not self._warm:
+            return {}
+        if not self._normalizer_fitted:
+            self._fit_normalizer()
+        rate = self._settings.learning_rate * max(SMALLEST_LEARNING_RATE, 1.0 - progress)
+        for optimizer in (self._actor_optimizer, self._critic_optimizer):
+            optimizer.param_groups[0]["lr"] = rate
+        metrics = {}
+        for _ in range(self._settings.updates_per_step):
+            metrics = self._update_once()
+        return metrics | {"learning_rate": rate}
+
+    def _update_once(self) -> dict[str, float]:
+        batch, encoder, policy = self._sample(), self._policy.encoder, self._policy
+        goal = batch["desired_goal"]
+        with torch.no_grad():
+            s = encoder(batch["observation"], batch["achieved_goal"], goal)
+            next_s = encoder(batch["next_observation"], batch["next_achieved_goal"], goal)
+            present = policy.scaling.present(batch["observation"])
+            next_present = policy.scaling.present(batch["next_observation"])
+            a = policy.scaling.to_unit(batch["action"])
+            # Equation (5), with the target networks of Algorithm 1:  y = r + gamma Q'(s', mu'(s'))
+            next_a = policy.unit_action(self._target_actor, next_s, next_present)
+            next_q = self._target_critic(next_s, next_a, next_present)
+            y = batch["reward"] + self._settings.discount * (1.0 - batch["terminated"]) * next_q
+
+        # Equation (4):  L = mean (Q(s, a) - y)^2
+        q = self._critic(s, a, present)
+        critic_loss = mse_loss(q, y)
+        self._critic_optimizer.zero_grad()
+        critic_loss.backward()
+        self._critic_optimizer.step()
+
+        # Equation (6):  dJ/dtheta = mean  dQ(s, a)/da at a = mu(s)  *  dmu(s)/dtheta
+        mu = policy.unit_action(self._actor, s, present)
+        a = mu.detach().requires_grad_()
+        (dq_da,) = torch.autograd.grad(self._critic(s, a, present).mean(), a)
+        self._actor_optimizer.zero_grad()
+        mu.backward(-dq_da)
+        self._actor_optimizer.step()
+
+        # Algorithm 1, last lines:  theta' <- tau theta + (1 - tau) theta'
+        for target, online in ((self._target_actor, self._actor), (self._target_critic, self._critic)):
+            torch._foreach_lerp_(
+                list(target.parameters()), [p.detach() for p in online.parameters()], self._settings.target_rate
+            )
+        return {"critic_loss": float(critic_loss.detach()), "q": float(q.detach().mean())}
+
+    def _sample(self) -> dict[str, Tensor]:
+        """A batch in which some transitions are relearned for other goals."""
+        settings, generator = self._settings, self._generator
+        batch = self._replay.sample(settings.batch_size, generator)
+        shape = batch["desired_goal"].shape
+        achieved = batch["next_achieved_goal"]
+        away = generator.normal(size=shape) * generator.random((len(achieved), 1)) * settings.relabel_distance
+        near = (achieved + away).astype(np.float32)
+        other = self._replay.sample(settings.batch_size, generator)["desired_goal"]
+        lot = generator.random((len(achieved), 1))
+        kept = np.where(lot < settings.relabel_near + settings.relabel_other, other, batch["desired_goal"])
+        goal = np.where(lot < settings.relabel_near, near, kept)
+        reward = self._compute_reward(achieved, goal, None).astype(np.float32)
+        tensors = {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in batch.items()}
+        return tensors | {
+            "desired_goal": torch.from_numpy(goal),
+            "reward": torch.from_numpy(reward),
+            "terminated": tensors["terminated"].squeeze(-1),
+        }
+
+    @property
+    def _warm(self) -> bool:
+        return self._replay.size >= self._settings.random_steps
+
+    def _fit_normalizer(self) -> None:
+        """From the random steps, once: what comes later moves over the same ranges."""
+        names = ("observation", "achieved_goal", "desired_goal")
+        columns = [torch.from_numpy(np.ascontiguousarray(self._replay.column(name))) for name in names]
+        self._policy.encoder.normalizer.fit(Encoder.raw(*columns))
+        self._normalizer_fitted = True
+
+    def policy(self) -> DeterministicPolicy:
+        """The present controller mu."""
+        return self._policy
+
+    def load_policy_state(self, state: dict[str, Any]) -> None:
+        """Start from another run's policy and its normaliser; the critic starts afresh."""
+        self._policy.load_state_dict(state["policy"])
+        self._target_actor.load_state_dict(self._actor.state_dict())
+        self._normalizer_fitted = True
+
+    def state_dict(self) -> dict[str, Any]:
+        """Networks, targets, optimisers, replay and the generator's state."""
+        return {
+            "policy": self._policy.state_dict(),
+            "critic": self._critic.state_dict(),
+            "target_actor": self._target_actor.state_dict(),
+            "target_critic": self._target_critic.state_dict(),
+            "actor_optimizer": optimizer_state(self._actor_optimizer),
+            "critic_optimizer": optimizer_state(self._critic_optimizer),
+            "replay": self._replay.state_dict(),
+            "generator": self._generator.bit_generator.state,
+            "normalizer_fitted": self._normalizer_fitted,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a state of `state_dict`."""
+        self._policy.load_state_dict(state["policy"])
+        self._critic.load_state_dict(state["critic"])
+        self._target_actor.load_state_dict(state["target_actor"])
+        self._target_critic.load_state_dict(state["target_critic"])
+        load_optimizer_state(self._actor_optimizer, state["actor_optimizer"])
+        load_optimizer_state(self._critic_optimizer, state["critic_optimizer"])
+        self._replay.load_state_dict(state["replay"])
+        self._generator.bit_generator.state = state["generator"]
+        self._normalizer_fitted = state["normalizer_fitted"]
+
+
+def _tensors(observation: Observation) -> tuple[Tensor, Tensor, Tensor]:
+    return (
+        torch.from_numpy(observation["observation"]),
+        torch.from_numpy(observation["achieved_goal"]),
+        torch.from_numpy(observation["desired_goal"]),
+    )
