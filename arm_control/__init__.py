@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from arm_control.config import TrainConfig
-    from arm_control.sources import evaluate
     from arm_control.export import export
     from arm_control.runner import PolicyRunner
+    from arm_control.sources import evaluate
     from arm_control.training import resume, train
 
 _HOMES = {

@@ -44,7 +44,7 @@ def save_checkpoint(folder: Path, step: int, state: dict[str, Any]) -> Path:
             _sync(aside / name)
         if target.exists():
             shutil.rmtree(target)
-        os.replace(aside, target)
+        aside.replace(target)
         _sync(folder)
     except (OSError, SafetensorError) as error:
         raise OSError(f"cannot write a checkpoint into {folder}: {error}; earlier checkpoints are untouched") from error

@@ -22,7 +22,9 @@ Observation = dict[str, FloatArray]
 
 def derived_seeds(seed: int, purpose: int, count: int) -> list[int]:
     """`count` environment seeds for one purpose; those of other purposes and seeds are others."""
-    return [int(word) for word in np.random.SeedSequence((seed, purpose)).generate_state(count, np.uint64) >> np.uint64(1)]
+    return [
+        int(word) for word in np.random.SeedSequence((seed, purpose)).generate_state(count, np.uint64) >> np.uint64(1)
+    ]
 
 
 class Controller(Protocol):
@@ -50,8 +52,8 @@ class RandomController:
 
 def ik_controller(observation: Observation, arms: list[Any]) -> FloatArray:
     """The pose that inverse kinematics gives for the goal: the 1 of the normalised return."""
-    angles = arms[0].arm.inverse_kinematics(observation["desired_goal"], tolerance_m=1e-5)
-    return angles.astype(np.float32)  # type: ignore[no-any-return]
+    angles: NDArray[np.float64] = arms[0].arm.inverse_kinematics(observation["desired_goal"], tolerance_m=1e-5)
+    return angles.astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,8 @@ class Rollouts:
     @property
     def returns(self) -> NDArray[np.float64]:
         """Sum of minus the distance over the episode, whatever reward was trained on."""
-        return -self.distances_m[:, 1:].sum(axis=1)
+        sums: NDArray[np.float64] = self.distances_m[:, 1:].sum(axis=1)
+        return -sums
 
 
 def roll_out(controller: Controller, make_env: Callable[[], gymnasium.Env[Any, Any]], seeds: list[int]) -> Rollouts:
@@ -159,14 +162,13 @@ def format_evaluation(name: str, figures: dict[str, Any]) -> str:
     reach = figures["time_to_reach_s"]
     lines = [
         f"{name}: {figures['goals']} held-out goals, seed {figures['seed']}",
-        f"  error at the last step   mean {figures['mean_error_mm']:.2f} mm, median {figures['median_error_mm']:.2f} mm, "
+        f"  error at the last step   mean {figures['mean_error_mm']:.2f} mm, "
+        f"median {figures['median_error_mm']:.2f} mm, "
         f"95 % below {figures['p95_error_mm']:.2f} mm, worst {figures['max_error_mm']:.2f} mm",
     ]
     for mm in map(str, LADDER_MM):
         low, high = figures["success_interval"][mm]
         lines.append(f"  within {mm:>2} mm   {figures['success'][mm]:7.1%}   (95 % interval {low:.1%} to {high:.1%})")
     lines.append(f"  time to reach and stay   {'never' if reach is None else f'{reach:.2f} s (median)'}")
-    lines.append(
-        f"  normalised return   {figures['normalised_return']:.3f}   (0 random targets, 1 inverse kinematics)"
-    )
+    lines.append(f"  normalised return   {figures['normalised_return']:.3f}   (0 random targets, 1 inverse kinematics)")
     return "\n".join(lines)

@@ -54,8 +54,8 @@ class ExportedPolicy(nn.Module):
         self, joint_angle_deg: Tensor, joint_speed_deg_s: Tensor, previous_target_deg: Tensor, goal_m: Tensor
     ) -> Tensor:
         readings = (joint_angle_deg, joint_speed_deg_s, previous_target_deg)
-        observation, tip = observe(self._arm, *([*reading.unbind(-1)] for reading in readings), xp=torch)
-        target: Tensor = self.policy(torch.stack(observation, -1), torch.stack(tip, -1), goal_m)
+        observation, tip = observe(self._arm, *readings, torch)
+        target: Tensor = self.policy(observation, tip, goal_m)
         return target
 
 
@@ -89,7 +89,7 @@ def export(run: str | Path, output: str | Path | None = None) -> Path:
         onnx.save_model(model, aside)
         runner = PolicyRunner.load(aside)
         verify(runner, ExportedPolicy(arm, policy), arm, states, wanted)
-        os.replace(aside, target)
+        aside.replace(target)
     except OSError as error:
         raise OSError(f"cannot write {target}: {error.strerror or error}") from error
     finally:
@@ -107,7 +107,9 @@ def random_states(arm: Arm, count: int, generator: np.random.Generator) -> Input
     random = generator.uniform(lower, upper, (count, len(lower)))
     tips = arm.forward_kinematics(generator.uniform(low, high, (count // 2, joints)))
     random[: count // 2, -3:] = tips
-    corners = np.array(np.meshgrid(*([0.0, 1.0] for _ in range(min(len(lower), 12))))).reshape(min(len(lower), 12), -1).T
+    corners = (
+        np.array(np.meshgrid(*([0.0, 1.0] for _ in range(min(len(lower), 12))))).reshape(min(len(lower), 12), -1).T
+    )
     corners = np.concatenate([corners, generator.integers(0, 2, (len(corners), len(lower) - corners.shape[1]))], axis=1)
     rows = np.concatenate([random, lower + corners * (upper - lower)]).astype(np.float32)
     parts = np.split(rows, [joints, 2 * joints, 3 * joints], axis=1)
@@ -118,9 +120,9 @@ def random_states(arm: Arm, count: int, generator: np.random.Generator) -> Input
 @torch.no_grad()
 def environment_path(arm: Arm, policy: nn.Module, inputs: Inputs) -> FloatArray:
     """Targets by the way that training takes: the environment's float64 observation, then the PyTorch policy."""
-    readings = [inputs[n].astype(np.float64).T for n in ("joint_angle_deg", "joint_speed_deg_s", "previous_target_deg")]
-    observation, tip = observe(arm, *([*reading] for reading in readings), xp=np)
-    columns = (np.stack(observation, -1), np.stack(tip, -1), inputs["goal_m"])
+    readings = [inputs[n].astype(np.float64) for n in ("joint_angle_deg", "joint_speed_deg_s", "previous_target_deg")]
+    observation, tip = observe(arm, *readings)
+    columns = (observation, tip, inputs["goal_m"])
     targets: FloatArray = policy(*(torch.from_numpy(c.astype(np.float32)) for c in columns)).numpy()
     return targets
 

@@ -21,12 +21,18 @@ def draw_learning_curve(rows: list[dict[str, Any]], path: Path) -> None:
     above.set_yscale("log")
     above.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     above.yaxis.set_minor_formatter(NullFormatter())
-    above.set_yticks([mm for mm in (1, 2, 5, 10, 20, 50, 100, 200) if mm >= 0.5 * min(row["mean_error_mm"] for row in rows)])
+    above.set_yticks(
+        [mm for mm in (1, 2, 5, 10, 20, 50, 100, 200) if mm >= 0.5 * min(row["mean_error_mm"] for row in rows)]
+    )
     above.set_ylabel("mean error at the\nlast step (mm)")
     above.set_title("Distance from tip to goal, validation goals", loc="left", fontsize=11)
     last = rows[-1]
     above.annotate(
-        f"{last['mean_error_mm']:.2f} mm", (seconds[-1], last["mean_error_mm"]), (0, 9), textcoords="offset points", ha="right"
+        f"{last['mean_error_mm']:.2f} mm",
+        (seconds[-1], last["mean_error_mm"]),
+        (0, 9),
+        textcoords="offset points",
+        ha="right",
     )
     below.plot(seconds, [row["success"] for row in rows], color=ORANGE, marker="s", markersize=4)
     below.yaxis.set_major_formatter(PercentFormatter(1.0))

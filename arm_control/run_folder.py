@@ -49,7 +49,9 @@ class RunFolder:
         try:
             config = json.loads(run.config.read_text())
         except FileNotFoundError:
-            raise ValueError(f"{run.path} is no run folder: it has no config.json{_available(run.path.parent)}") from None
+            raise ValueError(
+                f"{run.path} is no run folder: it has no config.json{_available(run.path.parent)}"
+            ) from None
         except (OSError, ValueError) as error:
             raise ValueError(f"{run.config} is damaged ({error})") from None
         if not isinstance(config, dict) or config.get("version") != FORMAT_VERSION:
@@ -83,7 +85,7 @@ def write_bytes(path: Path, content: bytes) -> None:
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         aside.write_bytes(content)
-        os.replace(aside, path)
+        aside.replace(path)
     except OSError as error:
         raise OSError(f"cannot write {path}: {error.strerror or error}") from error
     finally:

@@ -107,9 +107,10 @@ class Training:
         self.config = config
         self._make_env = environment_maker(config)
         self.arms = SyncVectorEnv([self._make_env] * config.arms, autoreset_mode=AutoresetMode.SAME_STEP)
-        self.agent = make_agent(config, self.arms.envs[0].unwrapped)
+        self._bare_arms: list[Any] = [arm.unwrapped for arm in self.arms.envs]
+        self.agent = make_agent(config, self._bare_arms[0])
         seeds = derived_seeds(config.seed, TRAINING, config.arms)
-        self.observation: Observation = self.arms.reset(seed=seeds)[0]
+        self.observation: Observation = self.arms.reset(seed=[*seeds])[0]
         self.step = 0
         self.updates = 0
         self.elapsed_s = 0.0
@@ -129,7 +130,7 @@ class Training:
         """All that the training to come depends on."""
         return {
             "agent": self.agent.state_dict(),
-            "arms": [arm.unwrapped.save_state() for arm in self.arms.envs],
+            "arms": [arm.save_state() for arm in self._bare_arms],
             "step": self.step,
             "updates": self.updates,
             "elapsed_s": self.elapsed_s,
@@ -140,7 +141,7 @@ class Training:
         self.agent.load_state_dict(state["agent"])
         if len(state["arms"]) != len(self.arms.envs):
             raise ValueError(f"the checkpoint is of {len(state['arms'])} arms, config.json says {len(self.arms.envs)}")
-        rows = [arm.unwrapped.restore_state(s) for arm, s in zip(self.arms.envs, state["arms"], strict=True)]
+        rows = [arm.restore_state(s) for arm, s in zip(self._bare_arms, state["arms"], strict=True)]
         self.observation = {key: np.stack([row[key] for row in rows]) for key in rows[0]}
         self.step, self.updates, self.elapsed_s = state["step"], state["updates"], state["elapsed_s"]
 
@@ -150,6 +151,8 @@ class Training:
         last_checkpoint = time.monotonic()
         next_report = (int(self.progress * REPORTS + 1e-9) + 1) / REPORTS
         metrics: dict[str, float] = {}
+        if self.step == 0:
+            self._report(reporter, {})
         with stop_on_signals() as stopped:
             while self.progress < 1.0 and not stopped():
                 begin = time.monotonic()

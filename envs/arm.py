@@ -66,7 +66,7 @@ class _Joint:
 
 def _accumulate(total: Any, factor: Any, value: Any) -> Any:
     """total + factor * value, leaving out additions of 0 and products with 1, so that traced graphs stay small."""
-    if isinstance(value, float) and value == 0.0 or isinstance(factor, float) and factor == 0.0:
+    if (isinstance(value, float) and value == 0.0) or (isinstance(factor, float) and factor == 0.0):
         return total
     product = value if isinstance(factor, float) and factor == 1.0 else factor * value
     return product if isinstance(total, float) and total == 0.0 else total + product
@@ -75,7 +75,7 @@ def _accumulate(total: Any, factor: Any, value: Any) -> Any:
 class Arm:
     """A serial arm of revolute joints, read from a URDF file.
 
-    Attributes: `name`, `urdf`, `urdf_text`, `joint_names`, `limits` (JointLimits), `max_torque_nm`, `tip_link` (the last link).
+    Attributes: `name`, `urdf`, `urdf_text`, `joint_names`, `limits` (JointLimits), `max_torque_nm`, `tip_link`.
     """
 
     def __init__(self, urdf: str | Path = DEFAULT_URDF, *, text: str | None = None) -> None:

@@ -13,15 +13,15 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import pybullet
 from numpy.typing import NDArray
 
-from envs.arm import Arm
-from envs.arm import RADIANS as _RADIANS
+from envs.arm import RADIANS, Arm
+from envs.bullet import pybullet
 
 GOAL_COLOUR = (0.10, 0.62, 0.30, 0.85)
 TABLE_COLOUR = (0.86, 0.80, 0.70, 1.0)
 TABLE_THICKNESS_M = 0.02
+BACKDROP_TOP, BACKDROP_BOTTOM = (206, 217, 228), (244, 246, 248)  # of the sky, so to say
 
 
 class Scene:
@@ -70,14 +70,14 @@ class Scene:
         if not self._close.alive:
             raise RuntimeError("this scene is closed")
         for joint, angle in zip(self._joints, angles_deg, strict=True):
-            pybullet.resetJointState(self._body, joint, angle * _RADIANS, physicsClientId=self._client)
+            pybullet.resetJointState(self._body, joint, angle * RADIANS, physicsClientId=self._client)
         pybullet.resetBasePositionAndOrientation(self._goal, goal_m, (0, 0, 0, 1), physicsClientId=self._client)
 
     def picture(self, width: int = 640, height: int = 480) -> NDArray[np.uint8]:
         """What the camera sees, (height, width, 3), drawn without a display."""
         view = pybullet.computeViewMatrix(self._eye.tolist(), self._target.tolist(), (0, 0, 1))
         projection = pybullet.computeProjectionMatrixFOV(34.0, width / height, 0.05, 10.0 * self._extent)
-        pixels = pybullet.getCameraImage(
+        _, _, pixels, depth, _ = pybullet.getCameraImage(
             width,
             height,
             view,
@@ -89,8 +89,11 @@ class Scene:
             renderer=pybullet.ER_TINY_RENDERER,
             flags=pybullet.ER_NO_SEGMENTATION_MASK,
             physicsClientId=self._client,
-        )[2]
-        return np.ascontiguousarray(np.reshape(pixels, (height, width, 4))[:, :, :3].astype(np.uint8))
+        )
+        picture = np.reshape(pixels, (height, width, 4))[:, :, :3].astype(np.uint8)
+        backdrop = np.linspace(BACKDROP_TOP, BACKDROP_BOTTOM, height)[:, None].astype(np.uint8)
+        nothing_there = np.reshape(depth, (height, width, 1)) >= 1.0
+        return np.where(nothing_there, backdrop, picture)
 
     def close(self) -> None:
         """Close the client; closing twice is fine."""

@@ -1,15 +1,14 @@
 """Simulation: one PyBullet client that holds one arm and nothing else."""
 
+import contextlib
 import math
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Self
 
-import pybullet
-
 from envs.arm import RADIANS, Arm
+from envs.bullet import pybullet
 
 DEGREES = 1.0 / RADIANS
 
@@ -52,7 +51,7 @@ class Simulation:
         self.control_period_s = control_period_s
         self._low = tuple(angle * RADIANS for angle in arm.limits.lower_deg)
         self._high = tuple(angle * RADIANS for angle in arm.limits.upper_deg)
-        self._client = pybullet.connect(pybullet.DIRECT)
+        self._client: int = pybullet.connect(pybullet.DIRECT)
         if self._client < 0:
             raise RuntimeError("PyBullet refused another client: close simulations that are no longer used")
         self._finalizer = weakref.finalize(self, _disconnect, self._client)
@@ -117,7 +116,7 @@ class Simulation:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     @property
@@ -163,7 +162,5 @@ class Simulation:
 
 
 def _disconnect(client: int) -> None:
-    try:
+    with contextlib.suppress(pybullet.error):  # the process may be going down, PyBullet before us
         pybullet.disconnect(client)
-    except pybullet.error:  # the process is going down and PyBullet has closed it already
-        pass

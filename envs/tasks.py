@@ -1,7 +1,7 @@
 """What the arm is to do: observation, goal, reward and success, as pure functions.
 
-They work on one arm's numbers (`xp=math`), on arrays of many (`xp=numpy`), and are traced by the exporter (`xp=torch`),
-so that environment, training and exported policy cannot disagree.
+They work on arrays of one or many arms (`xp=numpy`) and are traced by the exporter (`xp=torch`), so that environment,
+training and exported policy cannot disagree.
 """
 
 import math
@@ -17,22 +17,21 @@ from envs.arm import RADIANS, Arm, UnreachableGoalError
 RewardKind = Literal["dense", "sparse"]
 
 
-def observe(
-    arm: Arm, angles_deg: Sequence[Any], speeds_deg_s: Sequence[Any], previous_target_deg: Sequence[Any], xp: Any = math
-) -> tuple[list[Any], tuple[Any, Any, Any]]:
-    """`observation` and `achieved_goal` as lists of columns, from the raw readings, one column a joint.
+def observe(arm: Arm, angles_deg: Any, speeds_deg_s: Any, previous_target_deg: Any, xp: Any = np) -> tuple[Any, Any]:
+    """`observation` (..., 3 joints) and `achieved_goal` (..., 3) from the raw readings, each (..., joints).
 
     observation: angles (rad), speeds (rad/s), previous target (rad). achieved_goal: tip position x, y, z (m).
     """
-    readings = (*angles_deg, *speeds_deg_s, *previous_target_deg)
-    return [value * RADIANS for value in readings], arm.tip_position(angles_deg, xp)
+    readings = xp.concatenate((angles_deg, speeds_deg_s, previous_target_deg), -1)
+    return readings * RADIANS, arm.forward_kinematics(angles_deg, xp)
 
 
 def distance(achieved_goal: Any, desired_goal: Any) -> NDArray[np.float64]:
     """Distance (...,) in metres between points (..., 3)."""
     difference = np.subtract(achieved_goal, desired_goal, dtype=np.float64)
     x, y, z = difference[..., 0], difference[..., 1], difference[..., 2]
-    return np.sqrt(x * x + y * y + z * z)
+    squares: NDArray[np.float64] = x * x + y * y + z * z
+    return np.sqrt(squares)
 
 
 @dataclass(frozen=True)
@@ -65,7 +64,7 @@ class Reach:
 
 
 def check_goal(arm: Arm, goal_m: Sequence[float]) -> tuple[float, float, float]:
-    """The goal as three floats. Raises ValueError if it is not three finite numbers, UnreachableGoalError out of reach."""
+    """The goal as three floats. Raises ValueError if it is not three finite numbers or the arm cannot reach it."""
     goal = np.asarray(goal_m, dtype=np.float64)
     if goal.shape != (3,):
         raise ValueError(f"wanted a goal x,y,z in metres, got {goal_m}")

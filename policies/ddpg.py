@@ -66,7 +66,7 @@ class DDPG:
         self._replay.add(transition)
 
     def update(self, progress: float) -> dict[str, float]:
-        """One step of Algorithm 1's inner loop, or as many as the settings say; nothing until there is enough replay."""
+        """As many steps of Algorithm 1 as the settings say; none until there is enough replay."""
         if not self._warm:
             return {}
         if not self._normalizer_fitted:
@@ -97,7 +97,7 @@ class DDPG:
         q = self._critic(s, a, present)
         critic_loss = mse_loss(q, y)
         self._critic_optimizer.zero_grad()
-        critic_loss.backward()
+        critic_loss.backward()  # type: ignore[no-untyped-call]
         self._critic_optimizer.step()
 
         # Equation (6):  dJ/dtheta = mean  dQ(s, a)/da at a = mu(s)  *  dmu(s)/dtheta
@@ -105,7 +105,7 @@ class DDPG:
         a = mu.detach().requires_grad_()
         (dq_da,) = torch.autograd.grad(self._critic(s, a, present).mean(), a)
         self._actor_optimizer.zero_grad()
-        mu.backward(-dq_da)
+        mu.backward(-dq_da)  # type: ignore[no-untyped-call]
         self._actor_optimizer.step()
 
         # Algorithm 1, last lines:  theta' <- tau theta + (1 - tau) theta'

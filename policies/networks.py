@@ -86,9 +86,11 @@ class DeterministicPolicy(nn.Module):
         self.encoder = Encoder(spec, octaves)
         self.scaling = ActionScaling(spec)
         self.net = mlp(self.encoder.size, hidden, len(spec.action_low), layer_norm=False)
+        last = self.net[-1]
+        assert isinstance(last, nn.Linear)
         with torch.no_grad():  # start near "stay where you are", away from tanh's flat ends
-            self.net[-1].weight.mul_(0.1)
-            self.net[-1].bias.zero_()
+            last.weight.mul_(0.1)
+            last.bias.zero_()
 
     def unit_action(self, net: nn.Module, features: Tensor, present: Tensor) -> Tensor:
         """The action in -1..1: a squashed step from the present value."""

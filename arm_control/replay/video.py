@@ -17,7 +17,7 @@ Frame = NDArray[np.uint8]
 WIDTH, HEIGHT = 640, 480
 SUPERSAMPLING = 2  # PyBullet's software renderer does not smooth edges
 CAPTION_HEIGHT = 40
-INK, PAPER = (30, 30, 34), (255, 255, 255)
+INK, GREEN, PAPER = (30, 30, 34), (0, 120, 60), (255, 255, 255)
 
 
 def write_video(source: Source, path: str | Path, *, goals: int, seed: int) -> int:
@@ -51,7 +51,7 @@ def write_video(source: Source, path: str | Path, *, goals: int, seed: int) -> i
                 encoder.close()
         finally:
             env.close()
-        os.replace(aside, target)
+        aside.replace(target)
     except OSError as error:
         raise OSError(f"cannot write {target}: {error.strerror or error}") from error
     finally:
@@ -75,8 +75,8 @@ def video_frames(source: Source, env: Any, goals: int, seed: int) -> Iterator[Fr
                 scene.show(env.simulation.angles_deg, observation["desired_goal"].tolist())
                 caption = (
                     f"goal {number} of {goals}",
-                    f"{step * env.simulation.control_period_s:4.2f} s",
-                    f"error {1000 * info['distance_m']:5.1f} mm",
+                    f"{step * env.simulation.control_period_s:.2f} s",
+                    f"error {1000 * info['distance_m']:.1f} mm",
                 )
                 yield compose(scene, caption, reached=info["is_success"])
             angles = env.simulation.angles_deg
@@ -103,9 +103,9 @@ def compose(scene: Scene, caption: tuple[str, str, str], *, reached: bool) -> Fr
     strip = Image.new("RGB", (WIDTH, CAPTION_HEIGHT), PAPER)
     draw = ImageDraw.Draw(strip)
     font = ImageFont.load_default(20)
-    for left, text in zip((16, 250, 420), caption, strict=True):
-        draw.text((left, 7), text, INK, font)
+    for right, text in zip((150, 290, 480), caption, strict=True):
+        draw.text((right, 7), text, INK, font, anchor="ra")
     if reached:
-        draw.text((590, 7), "\u2713", (0, 120, 60), font)
+        draw.text((500, 7), "reached", GREEN, font)
     frame[height:] = np.asarray(strip)
     return frame

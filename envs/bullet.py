@@ -1,0 +1,15 @@
+"""PyBullet, imported without the line about itself that it prints on standard error."""
+
+import os
+
+_stderr = os.dup(2)
+_silence = os.open(os.devnull, os.O_WRONLY)
+os.dup2(_silence, 2)
+try:
+    import pybullet
+finally:
+    os.dup2(_stderr, 2)
+    os.close(_stderr)
+    os.close(_silence)
+
+__all__ = ["pybullet"]
