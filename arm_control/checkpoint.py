@@ -26,9 +26,10 @@ MANIFEST = "manifest.json"
 def save_checkpoint(folder: Path, step: int, state: dict[str, Any]) -> Path:
     """Write `state` (nested dicts of tensors, arrays and JSON values) as the checkpoint of `step`; drop old ones."""
     target = folder / f"step-{step:010d}"
-    aside = folder / f".writing-{os.getpid()}"
+    aside = folder / ".writing"
     tensors: dict[str, torch.Tensor] = {}
     values = _split(state, "", tensors)
+    shutil.rmtree(aside, ignore_errors=True)  # what a killed process left
     try:
         aside.mkdir(parents=True)
         save_file(tensors, aside / TENSORS)

@@ -24,7 +24,7 @@ class TrainConfig:
     """What to train, on what, and for how long."""
 
     agent: tyro.conf.Suppress[str]
-    settings: Annotated[DDPGSettings, tyro.conf.arg(name="agent")]
+    settings: Annotated[DDPGSettings, tyro.conf.arg(name="agent")] = DDPGSettings()  # noqa: RUF009  (it is frozen)
     env: str = "ArmReach-v0"
     """The environment's id."""
     reward: Literal["dense", "sparse"] = "dense"

@@ -1,7 +1,6 @@
 """Export: a run's policy and the arm's kinematics as one ONNX file with its contract, verified before it is kept."""
 
 import logging
-import os
 import platform
 import warnings
 from importlib.metadata import version
@@ -84,7 +83,7 @@ def export(run: str | Path, output: str | Path | None = None) -> Path:
     contract = make_contract(config, arm, control_rate_hz, golden, wanted[:GOLDEN_SAMPLES])
     model = trace(ExportedPolicy(arm, policy), contract)
 
-    aside = target.with_name(f".{target.stem}-{os.getpid()}.onnx")
+    aside = target.with_name(f".{target.stem}.partial.onnx")
     try:
         onnx.save_model(model, aside)
         runner = PolicyRunner.load(aside)

@@ -42,7 +42,7 @@ def draw_learning_curve(rows: list[dict[str, Any]], path: Path) -> None:
     for axes in (above, below):
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
-    aside = path.with_name(f".{path.name}")
+    aside = path.with_name(f".{path.name}.partial")
     try:
         figure.savefig(aside, format="png", dpi=120)
         aside.replace(path)

@@ -24,7 +24,7 @@ def write_report(path: str | Path) -> Path:
     lines = [
         f"# {config['agent']} on {config['env']}, seed {config['seed']}",
         "",
-        f"Trained for {last['elapsed_s']:.0f} s: {last['step']:,} steps of {config['arms']} arms, "
+        f"Trained for {last['elapsed_s']:.0f} s: {last['step']:,} steps by {config['arms']} arms, "
         f"{last['updates']:,} updates of {settings['batch_size']} transitions.",
         "",
         "![learning curve](curve.png)",

@@ -1,7 +1,6 @@
 """RunFolder: where one training keeps its configuration, checkpoints, metrics and results."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +81,7 @@ def write_text(path: Path, text: str) -> None:
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Write a whole file or nothing: aside first, then renamed over the old one."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    aside = path.with_name(f".{path.name}.partial")
     try:
         aside.write_bytes(content)
         aside.replace(path)

@@ -24,10 +24,9 @@ def run_policy(command: Run) -> dict[str, Any]:
 
     # The only part that loads PyBullet.
     from arm_control.drivers.simulation import SimulationDriver
-    from arm_control.sources import arm_file
-    from envs.arm import Arm
+    from arm_control.sources import open_arm
 
-    driver = SimulationDriver(Arm(arm_file(runner.contract.arm_urdf, command.arm)), runner.period_s)
+    driver = SimulationDriver(open_arm(runner.arm, command.arm), runner.period_s)
     print(f"{command.policy}: contract and {len(runner.contract.golden.target_deg)} golden samples hold", flush=True)
     print("        goal x, y, z (m)        error   reached after", flush=True)
     try:

@@ -1,6 +1,7 @@
 """Orderly ends."""
 
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -9,6 +10,9 @@ from types import FrameType
 @contextmanager
 def stop_on_signals() -> Iterator[Callable[[], bool]]:
     """Ctrl-C and SIGTERM ask for an orderly end: the function given tells whether. A second one ends at once."""
+    if threading.current_thread() is not threading.main_thread():  # only the main thread gets signals
+        yield lambda: False
+        return
     asked = False
 
     def ask(number: int, frame: FrameType | None) -> None:

@@ -17,7 +17,7 @@ from arm_control.evaluation import (
     ik_controller,
     zero_controller,
 )
-from envs.arm import DEFAULT_URDF, RADIANS
+from envs.arm import DEFAULT_URDF, RADIANS, Arm
 
 PLAIN = ("zero", "random", "ik")
 
@@ -85,7 +85,7 @@ def open_source(source: str, seed: int, arm: str | None = None) -> Source:
         settings=DDPGSettings(),
         env=contract.environment,
         goal_tolerance_m=contract.goal_tolerance_m,
-        arm=str(arm_file(contract.arm_urdf, arm)),
+        arm=str(open_arm(runner.arm, arm).urdf),
         steps=1,
     )
     return Source(source, RunnerController(runner), environment_maker(config), contract.goal_tolerance_m)
@@ -99,10 +99,12 @@ def evaluate(source: str | Path, *, goals: int = 1000, seed: int = 0, arm: str |
     )
 
 
-def arm_file(urdf_text: str, arm: str | None) -> Path:
-    """The URDF file of the arm that a policy was trained on. Raises ValueError if `arm` is another one."""
-    path = DEFAULT_URDF if arm is None else Path(arm)
-    if not path.is_file() or path.read_text() != urdf_text:
-        wanted = "name its URDF with --arm" if arm is None else "it is another arm's URDF"
-        raise ValueError(f"the policy was trained on an arm that is not {path}: {wanted}")
-    return path
+def open_arm(promised: Arm, urdf: str | None) -> Arm:
+    """The arm in the file `urdf`, or the default one. Raises ValueError if a policy's contract promises another."""
+    arm = Arm(DEFAULT_URDF if urdf is None else urdf)
+    if not arm.moves_like(promised):
+        wanted = "name its URDF file with --arm" if urdf is None else "its joints, limits or lengths differ"
+        raise ValueError(
+            f"the policy was trained on the arm {promised.name}, which is not that of {arm.urdf}: {wanted}"
+        )
+    return arm

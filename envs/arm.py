@@ -120,6 +120,17 @@ class Arm:
         """No tip position is further than this from the base frame's origin."""
         return float(sum(np.linalg.norm(joint.offset) for joint in self._joints) + np.linalg.norm(self._tip_offset))
 
+    def moves_like(self, other: "Arm") -> bool:
+        """Whether the other arm has the same joints, limits and lengths, whatever it looks like or weighs."""
+        return (self.joint_names, self.limits) == (other.joint_names, other.limits) and np.allclose(
+            self._geometry, other._geometry, rtol=0, atol=1e-9
+        )
+
+    @property
+    def _geometry(self) -> Array:
+        parts = [(joint.offset, *joint.rotation, joint.axis) for joint in self._joints]
+        return np.concatenate([*(part for joint in parts for part in joint), self._tip_offset])
+
     def tip_position(self, angles_deg: Any, xp: Any = math) -> tuple[Any, Any, Any]:
         """x, y, z of the tip in metres from one angle a joint: floats with `math`, columns with NumPy or PyTorch."""
         position: tuple[Any, ...] = tuple(float(value) for value in self._tip_offset)

@@ -20,6 +20,7 @@ from envs.bullet import pybullet
 
 GOAL_COLOUR = (0.10, 0.62, 0.30, 0.85)
 TABLE_COLOUR = (0.86, 0.80, 0.70, 1.0)
+WINDOW_DISTANCE = 0.55  # of the pictures' camera: the window's field of view is wider
 TABLE_THICKNESS_M = 0.02
 BACKDROP_TOP, BACKDROP_BOTTOM = (206, 217, 228), (244, 246, 248)  # of the sky, so to say
 
@@ -51,9 +52,9 @@ class Scene:
         self._target = np.array([0.22, 0.22, 0.42]) * self._extent
         if window:
             offset = self._eye - self._target
-            distance = float(np.linalg.norm(offset))
+            distance = float(np.linalg.norm(offset)) * WINDOW_DISTANCE
             yaw = math.degrees(math.atan2(offset[0], -offset[1]))
-            pitch = -math.degrees(math.asin(offset[2] / distance))
+            pitch = -math.degrees(math.asin(offset[2] / np.linalg.norm(offset)))
             pybullet.resetDebugVisualizerCamera(distance, yaw, pitch, self._target.tolist(), **client)
 
     def _add(self, shape: int, colour: Sequence[float], position: Sequence[float], **size: Any) -> int:

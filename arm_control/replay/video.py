@@ -1,6 +1,5 @@
 """Video: a controller going through several goals, as an mp4, without a display."""
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -29,7 +28,7 @@ def write_video(source: Source, path: str | Path, *, goals: int, seed: int) -> i
         raise ValueError(f"wanted a file that ends in .mp4, got {target}")
     if not target.parent.is_dir():
         raise ValueError(f"cannot write {target}: there is no folder {target.parent}")
-    aside = target.with_name(f".{target.stem}-{os.getpid()}.mp4")
+    aside = target.with_name(f".{target.stem}.partial.mp4")
     frames = 0
     try:
         aside.touch()  # ffmpeg's own words for a folder that cannot be written to are many

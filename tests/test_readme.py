@@ -1,0 +1,86 @@
+"""What the README and the docs tell people to type works as it stands there, but for the length of the trainings."""
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+SHORTER = [("--minutes 1.5", "--steps 3000"), ("minutes=1.5", "steps=3000"), ("--goals 1000", "--goals 50")]
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    found = re.findall(rf"```{language}\n(.*?)```", page.read_text(), re.DOTALL)
+    for long, short in SHORTER:
+        found = [text.replace(long, short) for text in found]
+    return found
+
+
+def environment() -> dict[str, str]:
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT)}
+
+
+@pytest.mark.slow
+def test_the_commands_of_the_readme_work(tmp_path: Path) -> None:
+    commands = [
+        line for block in blocks(PAGES[0], "sh") for line in block.splitlines() if line.startswith("arm-control")
+    ]
+    assert len(commands) >= 6
+    for line in commands:
+        done = subprocess.run(
+            shlex.split(line, comments=True),
+            cwd=tmp_path,
+            env=environment(),
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
+    assert (tmp_path / "runs/mine/policy.onnx").exists()
+    assert (tmp_path / "runs/mine/video.mp4").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_python_of_the_pages_works(page: Path, tmp_path: Path) -> None:
+    for code in blocks(page, "python"):
+        done = subprocess.run(
+            [sys.executable, "-c", code], cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=300
+        )
+        assert done.returncode == 0, f"{code}\n{done.stdout}{done.stderr}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_and_files_named_in_the_pages_exist(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+        assert (page.parent / target).exists(), f"{page.name} names {target}"
+    for target in re.findall(r"`((?:envs|policies|arm_control|assets|tests)/[\w./]*)`", page.read_text()):
+        assert (ROOT / target).exists(), f"{page.name} names {target}"
+
+
+@pytest.mark.slow
+def test_make_demo_trains_to_a_few_millimetres_and_writes_its_report(tmp_path: Path) -> None:
+    """The real thing, in a copy of the tree; only the virtual environment is this one."""
+    for name in ("arm_control", "envs", "policies", "assets"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    make = ["make", "demo", f"BIN={Path(sys.executable).parent}", "READY="]
+    demo_environment = environment() | {"PYTHONPATH": str(tmp_path), "DISPLAY": ""}
+    done = subprocess.run(make, cwd=tmp_path, env=demo_environment, capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stdout + done.stderr
+    report = (tmp_path / "runs/demo/report.md").read_text()
+    error = re.search(r"mean error at the last step \| \*\*([\d.]+) mm", report)
+    success = re.search(r"\| 10 mm \| ([\d.]+)%", report)
+    assert error is not None
+    assert success is not None
+    assert float(error[1]) <= 3.0
+    assert float(success[1]) >= 99.0
+    for name in ("curve.png", "policy.onnx", "video.mp4"):
+        assert (tmp_path / "runs/demo" / name).stat().st_size > 10_000
