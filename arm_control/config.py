@@ -42,7 +42,7 @@ class TrainConfig:
     minutes: float | None = None
     """Length of the training in minutes, instead of --steps."""
     init: str | None = None
-    """Run folder from whose policy to start."""
+    """Run folder from whose networks to start."""
 
     def __post_init__(self) -> None:
         check_choice("agent", self.agent, AGENTS)

@@ -5,6 +5,8 @@ import sys
 import time
 from typing import Any
 
+from torch.utils.tensorboard.writer import SummaryWriter
+
 from arm_control.config import TrainConfig
 from arm_control.plots import draw_learning_curve
 from arm_control.run_folder import RunFolder
@@ -16,8 +18,6 @@ class Reporter:
     """Writes what a training reports; the live line shows the latest validation between reports."""
 
     def __init__(self, run: RunFolder, config: TrainConfig, step: int, *, quiet: bool) -> None:
-        from torch.utils.tensorboard.writer import SummaryWriter
-
         self._run = run
         self._quiet = quiet
         self._live = sys.stderr.isatty()

@@ -81,7 +81,13 @@ def train(config: TrainConfig, out: str | Path, *, quiet: bool = False) -> Path:
     with Training(config) as training:  # made first: what is wrong with the configuration leaves no folder behind
         if config.init is not None:
             _, state = load_latest(RunFolder.open(config.init)[0].checkpoints)
-            training.agent.load_policy_state(state["agent"])
+            try:
+                training.agent.load_networks(state["agent"])
+            except (KeyError, RuntimeError) as error:
+                reason = str(error).splitlines()[-1].strip()
+                raise ValueError(
+                    f"--init: the policy of {config.init} has other settings or another arm ({reason})"
+                ) from None
         run = RunFolder.create(out, config.to_json())
         training.run(run, quiet=quiet)
     return run.path

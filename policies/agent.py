@@ -60,8 +60,8 @@ class Agent(Protocol):
     def policy(self) -> torch.nn.Module:
         """The deterministic controller: (observation, achieved_goal, desired_goal) -> actions, all scaling inside."""
 
-    def load_policy_state(self, state: dict[str, Any]) -> None:
-        """Start from the policy alone of another agent's `state_dict`."""
+    def load_networks(self, state: dict[str, Any]) -> None:
+        """Start from the networks, and nothing else, of another agent's `state_dict`."""
 
     def state_dict(self) -> dict[str, Any]:
         """All that the training to come depends on: nested dicts of tensors and plain values."""

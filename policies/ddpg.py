@@ -150,11 +150,13 @@ class DDPG:
         """The present controller mu."""
         return self._policy
 
-    def load_policy_state(self, state: dict[str, Any]) -> None:
-        """Start from another run's policy and its normaliser; the critic starts afresh."""
+    def load_networks(self, state: dict[str, Any]) -> None:
+        """Start from another run's networks; a critic that knew nothing would spoil the policy at once."""
         self._policy.load_state_dict(state["policy"])
-        self._target_actor.load_state_dict(self._actor.state_dict())
-        self._normalizer_fitted = True
+        self._critic.load_state_dict(state["critic"])
+        self._target_actor.load_state_dict(state["target_actor"])
+        self._target_critic.load_state_dict(state["target_critic"])
+        self._normalizer_fitted = state["normalizer_fitted"]
 
     def state_dict(self) -> dict[str, Any]:
         """Networks, targets, optimisers, replay and the generator's state."""
@@ -172,15 +174,11 @@ class DDPG:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a state of `state_dict`."""
-        self._policy.load_state_dict(state["policy"])
-        self._critic.load_state_dict(state["critic"])
-        self._target_actor.load_state_dict(state["target_actor"])
-        self._target_critic.load_state_dict(state["target_critic"])
+        self.load_networks(state)
         load_optimizer_state(self._actor_optimizer, state["actor_optimizer"])
         load_optimizer_state(self._critic_optimizer, state["critic_optimizer"])
         self._replay.load_state_dict(state["replay"])
         self._generator.bit_generator.state = state["generator"]
-        self._normalizer_fitted = state["normalizer_fitted"]
 
 
 def _tensors(observation: Observation) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,0 +1,145 @@
+"""Reading a serial arm of revolute joints from a URDF, and refusing anything else in one clear sentence."""
+
+import math
+from dataclasses import dataclass
+from xml.etree import ElementTree
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+# A URDF has no acceleration limit. Our own attribute `acceleration` gives one; without it, a joint may reach its
+# full speed in this time.
+DEFAULT_TIME_TO_FULL_SPEED_S = 0.15
+
+
+@dataclass(frozen=True)
+class Joint:
+    """A revolute joint: its frame in its parent's, its axis in its own frame, and what it may do."""
+
+    name: str
+    offset_m: Array  # (3,)
+    rotation: Array  # (3, 3)
+    axis: Array  # (3,), of length 1
+    lower_deg: float
+    upper_deg: float
+    max_speed_deg_s: float
+    max_acceleration_deg_s2: float
+    max_torque_nm: float
+
+
+@dataclass(frozen=True)
+class Chain:
+    """The joints from base to tip, fixed ones folded into the next, and the tip in the frame of the last."""
+
+    name: str
+    joints: tuple[Joint, ...]
+    tip_offset_m: Array
+    tip_link: str
+
+
+def read_chain(text: str) -> Chain:
+    """Read a URDF's text. Raises ValueError for one that is not a single chain of revolute joints with limits."""
+    try:
+        robot = ElementTree.fromstring(text)
+    except ElementTree.ParseError as error:
+        raise ValueError(f"not well-formed XML ({error})") from None
+    elements = _serial(robot)
+    joints = []
+    offset, rotation = np.zeros(3), np.eye(3)
+    for element in elements:
+        own_offset, own_rotation = _origin(element)
+        offset, rotation = offset + rotation @ own_offset, rotation @ own_rotation
+        if element.get("type") == "revolute":
+            joints.append(Joint(element.get("name", ""), offset, rotation, _axis(element), *_limits(element)))
+            offset, rotation = np.zeros(3), np.eye(3)
+    if not joints:
+        raise ValueError("wanted at least one revolute joint, got none")
+    return Chain(robot.get("name", "arm"), tuple(joints), offset, _link(elements[-1], "child"))
+
+
+def _serial(robot: ElementTree.Element) -> list[ElementTree.Element]:
+    """The joint elements from the base to the tip, in order."""
+    joints = robot.findall("joint")
+    kinds = {str(joint.get("type")) for joint in joints}
+    if not kinds <= {"revolute", "fixed"}:
+        raise ValueError(f"wanted only revolute and fixed joints, got {sorted(kinds)}")
+    by_parent: dict[str, ElementTree.Element] = {}
+    children: set[str] = set()
+    for joint in joints:
+        parent, child = _link(joint, "parent"), _link(joint, "child")
+        if parent in by_parent:
+            raise ValueError(f"wanted one chain of links, but link '{parent}' has several branches")
+        if child in children:
+            raise ValueError(f"wanted one chain of links, but link '{child}' has several parents")
+        by_parent[parent] = joint
+        children.add(child)
+    roots = [name for name in by_parent if name not in children]
+    if len(roots) != 1:
+        raise ValueError(f"wanted one chain of links with one base, got bases {roots}")
+    chain, link = [], roots[0]
+    while link in by_parent:  # ends: no link has two parents, so none comes twice
+        chain.append(by_parent[link])
+        link = _link(chain[-1], "child")
+    if len(chain) != len(joints):
+        raise ValueError("wanted one chain of links, got joints that the base is not connected to")
+    return chain
+
+
+def _link(joint: ElementTree.Element, end: str) -> str:
+    element = joint.find(end)
+    return "" if element is None else element.get("link", "")
+
+
+def _numbers(joint: ElementTree.Element, tag: str, attribute: str, default: str) -> Array:
+    """Three finite numbers of an attribute of a joint's element."""
+    element = joint.find(tag)
+    text = default if element is None else element.get(attribute, default)
+    try:
+        numbers = np.array([float(word) for word in text.split()])
+    except ValueError:
+        numbers = np.array([])
+    if numbers.shape != (3,) or not np.isfinite(numbers).all():
+        raise ValueError(f"joint '{joint.get('name')}': wanted three finite numbers in {tag} {attribute}, got '{text}'")
+    return numbers
+
+
+def _origin(joint: ElementTree.Element) -> tuple[Array, Array]:
+    """Translation (3,) and rotation (3, 3) of a joint's frame in its parent (URDF: fixed-axis roll, pitch, yaw)."""
+    angles = _numbers(joint, "origin", "rpy", "0 0 0")
+    (cr, cp, cy), (sr, sp, sy) = np.cos(angles), np.sin(angles)
+    rotation = np.array(
+        [
+            [cy * cp, cy * sp * sr - sy * cr, cy * sp * cr + sy * sr],
+            [sy * cp, sy * sp * sr + cy * cr, sy * sp * cr - cy * sr],
+            [-sp, cp * sr, cp * cr],
+        ]
+    )
+    return _numbers(joint, "origin", "xyz", "0 0 0"), rotation
+
+
+def _axis(joint: ElementTree.Element) -> Array:
+    axis = _numbers(joint, "axis", "xyz", "1 0 0")
+    length = float(np.linalg.norm(axis))
+    if length < 1e-6:
+        raise ValueError(f"joint '{joint.get('name')}': wanted an axis, got one of no length")
+    return axis / length
+
+
+def _limits(joint: ElementTree.Element) -> tuple[float, float, float, float, float]:
+    """Lower and upper angle, speed and acceleration in degrees, and torque in N m."""
+    name, element = joint.get("name"), joint.find("limit")
+    if element is None or "velocity" not in element.attrib or "effort" not in element.attrib:
+        raise ValueError(f"joint '{name}' wants a <limit> with lower, upper, effort, velocity")
+    try:
+        lower, upper, effort, velocity = (float(element.get(k, "0")) for k in ("lower", "upper", "effort", "velocity"))
+        acceleration = float(element.get("acceleration", velocity / DEFAULT_TIME_TO_FULL_SPEED_S))
+    except ValueError:
+        raise ValueError(f"joint '{name}': wanted numbers in its <limit>, got {element.attrib}") from None
+    if not all(map(math.isfinite, (lower, upper, effort, velocity, acceleration))):
+        raise ValueError(f"joint '{name}': wanted finite numbers in its <limit>, got {element.attrib}")
+    if lower >= upper or min(effort, velocity, acceleration) <= 0:
+        raise ValueError(f"joint '{name}': wanted lower < upper and positive effort and velocity, got {element.attrib}")
+    degrees = math.degrees
+    return degrees(lower), degrees(upper), degrees(velocity), degrees(acceleration), effort
