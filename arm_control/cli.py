@@ -17,6 +17,7 @@ from typing import Any
 import tyro
 
 from arm_control.config import (
+    BenchGrid,
     Evaluate,
     Export,
     Inspect,
@@ -37,6 +38,7 @@ BAD_INPUT, INTERRUPTED = 2, 130
 EXTRAS = {
     "torch": "train",
     "safetensors": "train",
+    "scipy": "train",
     "tensorboard": "train",
     "matplotlib": "train",
     "onnx": "train",
@@ -107,7 +109,17 @@ def report(command: Report) -> None:
     print(write_report(command.run))
 
 
-COMMANDS: dict[str, tuple[type[Any], Callable[[Any], None]]] = {
+def bench_grid(command: BenchGrid) -> None:
+    from arm_control.bench.grid import bench_grid, format_grid
+
+    with writing_json(command.json) as figures:
+        figures |= bench_grid(command.goals, command.seed, command.step_deg)
+        print(format_grid(figures))
+
+
+Work = tuple[type[Any], Callable[[Any], None]]
+
+COMMANDS: dict[str, Work] = {
     "train": (Train, train),
     "resume": (Resume, resume),
     "evaluate": (Evaluate, evaluate),
@@ -117,6 +129,7 @@ COMMANDS: dict[str, tuple[type[Any], Callable[[Any], None]]] = {
     "replay": (Replay, replay),
     "report": (Report, report),
 }
+BENCHES: dict[str, Work] = {"grid": (BenchGrid, bench_grid)}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -154,20 +167,22 @@ def parse(words: list[str]) -> Callable[[], None] | None:
         print(f"{PROGRAM} {version('arm-control')}")
         return None
     name, rest = words[0], words[1:]
-    check_choice("command", name, COMMANDS)
-    kind, work = COMMANDS[name]
+    check_choice("command", name, [*COMMANDS, "bench"])
     program, default = f"{PROGRAM} {name}", None
-    if name == "train":
+    if name in ("train", "bench"):  # a second word says which
+        kinds = list(AGENTS if name == "train" else BENCHES)
+        what = "agent" if name == "train" else "bench"
+        if rest[:1] in (["-h"], ["--help"]):
+            print(f"usage: {program} {what.upper()} [OPTIONS]\n\n{what}: {', '.join(kinds)}")
+            return None
         if not rest or rest[0].startswith("-"):
-            if rest and rest[0] in ("-h", "--help"):
-                print(f"usage: {program} AGENT [options]\n\nagents: {', '.join(AGENTS)}\n\n{program} AGENT --help")
-                return None
-            raise ValueError(f"train: wanted an agent first; available: {', '.join(AGENTS)}")
-        agent, rest = rest[0], rest[1:]
-        check_choice("agent", agent, AGENTS)
-        program = f"{program} {agent}"
-        default = Train(TrainConfig(agent, AGENTS[agent]()))
-    command = parse_flags(kind, program, rest, default)
+            raise ValueError(f"{name}: wanted its {what} first; available: {', '.join(kinds)}")
+        check_choice(what, rest[0], kinds)
+        program = f"{program} {rest[0]}"
+        if name == "train":
+            default = Train(TrainConfig(rest[0], AGENTS[rest[0]]()))
+    kind, work = BENCHES[rest[0]] if name == "bench" else COMMANDS[name]
+    command = parse_flags(kind, program, rest[1:] if name in ("train", "bench") else rest, default)
     return None if command is None else lambda: work(command)
 
 
@@ -195,6 +210,7 @@ def overview() -> str:
     lines = [f"usage: {PROGRAM} COMMAND ...", "", "Train a controller for a robot arm, export it, and run it.", ""]
     for name, (kind, _) in COMMANDS.items():
         lines.append(f"  {name:<10} {(kind.__doc__ or '').split('. ')[0].rstrip('.')}.")
+    lines.append(f"  {'bench':<10} Measure a part of this program: {', '.join(BENCHES)}.")
     return "\n".join([*lines, "", f"{PROGRAM} COMMAND --help says more. Errors exit with 2, Ctrl-C with 130."])
 
 

@@ -206,6 +206,24 @@ class Report:
     """The run's folder."""
 
 
+@dataclass(frozen=True)
+class BenchGrid:
+    """How near the best whole-degree pose comes to a goal: what no controller on the degree grid can beat."""
+
+    goals: int = 10_000
+    """How many goals."""
+    seed: int = 0
+    """Which goals."""
+    step_deg: float = 1.0
+    """The grid's step in degrees."""
+    json: str | None = None
+    """Also write the figures into this file."""
+
+    def __post_init__(self) -> None:
+        check_count("goals", self.goals)
+        check_count("seed", self.seed, least=0)
+
+
 def environment_ids() -> list[str]:
     """The ids that `envs` registers."""
     import gymnasium

@@ -36,6 +36,8 @@ def environment_maker(config: TrainConfig) -> MakeEnv:
 
 def make_agent(config: TrainConfig, env: Any) -> Agent:
     """The agent that `config` names, for one environment's sizes, bounds and reward."""
+    if not isinstance(env.action_space, gymnasium.spaces.Box):
+        raise ValueError(f"agent {config.agent} wants continuous actions, {config.env} has {env.action_space}")
     spaces = env.observation_space.spaces
     spec = Spec(
         observation_size=spaces["observation"].shape[0],

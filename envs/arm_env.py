@@ -2,19 +2,21 @@
 
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import gymnasium
 import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
+from envs.action_grid import DegreeGrid
 from envs.arm import DEFAULT_URDF, RADIANS, Arm
 from envs.limits import limit_target
 from envs.simulation import Simulation, SimulationState
 from envs.tasks import Reach, RewardKind, check_goal, distance
 
 Observation = dict[str, NDArray[np.float32]]
+ActionKind = Literal["degrees", "index", "positions"]
 
 # Measured angles and speeds pass their limits a little: by less than this (tests/envs/test_simulation.py).
 ANGLE_MARGIN_DEG = 0.25
@@ -27,6 +29,9 @@ class ArmEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
     ## Action space
     `Box(0, 90, (3,), float32)`: the target angle of each joint, in degrees. A target is approached within the joints'
     speed and acceleration limits (`envs.limits.limit_target`), then held by servos.
+
+    With `actions="index"`, `Discrete(753571)`, and with `actions="positions"`, `MultiDiscrete([91, 91, 91])`: the same
+    targets, `grid_step_deg` apart (`envs.action_grid.DegreeGrid`).
 
     ## Observation space
     A `Dict`, for goal-based learning (hindsight relabelling works: nothing in `observation` depends on the goal).
@@ -69,6 +74,8 @@ class ArmEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
         *,
         reward: RewardKind = "dense",
         goal_tolerance_m: float = 0.01,
+        actions: ActionKind = "degrees",
+        grid_step_deg: float = 1.0,
         episode_steps: int = 50,
         physics_step_s: float = 1 / 240,
         control_period_s: float = 1 / 30,
@@ -76,6 +83,8 @@ class ArmEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
     ) -> None:
         if render_mode not in (None, *self.metadata["render_modes"]):
             raise ValueError(f"wanted a render mode of {self.metadata['render_modes']}, got '{render_mode}'")
+        if actions not in get_args(ActionKind):
+            raise ValueError(f"wanted actions of {get_args(ActionKind)}, got '{actions}'")
         if episode_steps < 1:
             raise ValueError(f"wanted at least one step an episode, got {episode_steps}")
         self.arm = Arm(arm)
@@ -92,7 +101,10 @@ class ArmEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
         high = np.concatenate([upper + ANGLE_MARGIN_DEG, speed, upper]) * RADIANS
         low = np.concatenate([lower - ANGLE_MARGIN_DEG, -speed, lower]) * RADIANS
         reach = self.arm.reach_m
-        self.action_space: spaces.Box[Any] = spaces.Box(lower.astype(np.float32), upper.astype(np.float32))
+        self._action_low, self._action_high = list(limits.lower_deg), list(limits.upper_deg)
+        self.actions = actions
+        self.grid = DegreeGrid(limits.lower_deg, limits.upper_deg, grid_step_deg) if actions != "degrees" else None
+        self.action_space: spaces.Space[Any] = self._make_action_space()
         self.observation_space: spaces.Dict = spaces.Dict(  # type: ignore[assignment]
             {
                 "observation": spaces.Box(low.astype(np.float32), high.astype(np.float32)),
@@ -100,7 +112,6 @@ class ArmEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
                 "desired_goal": spaces.Box(-reach, reach, (3,)),
             }
         )
-        self._action_low, self._action_high = list(limits.lower_deg), list(limits.upper_deg)
         self._goal = (0.0, 0.0, 0.0)
         self._target_deg = self.simulation.angles_deg
         self._target_speed_deg_s = [0.0] * self.arm.joint_count
@@ -200,7 +211,20 @@ class ArmEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
             self._scene.close()
             self._scene = None
 
+    def _make_action_space(self) -> spaces.Space[Any]:
+        if self.grid is None:
+            return spaces.Box(np.array(self._action_low, np.float32), np.array(self._action_high, np.float32))
+        if self.actions == "index":
+            return spaces.Discrete(self.grid.size)
+        return spaces.MultiDiscrete(list(self.grid.shape))
+
     def _checked(self, action: Any) -> list[float]:
+        """The target angles that an action asks for."""
+        if self.grid is not None:
+            if self.actions == "index" and np.ndim(action) != 0:
+                raise ValueError(f"wanted one grid index, got {action!r}")
+            positions = self.grid.positions(action) if self.actions == "index" else action
+            return self.grid.degrees(positions).tolist()  # type: ignore[no-any-return]
         array = np.asarray(action)
         if array.shape != (self.arm.joint_count,) or array.dtype.kind not in "fiu":
             raise ValueError(

@@ -1,0 +1,1 @@
+"""This program measured: beside its peers, in one run, as ratios."""

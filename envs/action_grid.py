@@ -1,0 +1,78 @@
+"""DegreeGrid: joint angles cut into steps, as a value function over actions needs them.
+
+At one degree a three-joint arm has 91 x 91 x 91 = 753,571 actions. They are counted, never listed.
+"""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Integers = NDArray[np.int64]
+Degrees = NDArray[np.float64]
+
+LARGEST_SIZE = 2**62
+
+
+class DegreeGrid:
+    """All combinations of each joint's angles from its lower to its upper limit, `step_deg` apart.
+
+    An action is one index, or one position a joint, or the angles themselves. Indices count in the order of
+    `itertools.product`: the last joint's position changes fastest. Everything works on arrays of any shape.
+    """
+
+    def __init__(self, lower_deg: Sequence[float], upper_deg: Sequence[float], step_deg: float = 1.0) -> None:
+        """Raises ValueError unless the step divides each joint's range."""
+        if not 0 < step_deg < math.inf:
+            raise ValueError(f"wanted a positive grid step in degrees, got {step_deg}")
+        steps = [(high - low) / step_deg for low, high in zip(lower_deg, upper_deg, strict=True)]
+        if any(round(count) < 1 or not math.isclose(count, round(count), abs_tol=1e-6) for count in steps):
+            ranges = ", ".join(f"{low:g} to {high:g}" for low, high in zip(lower_deg, upper_deg, strict=True))
+            raise ValueError(f"wanted a grid step that divides the joint ranges ({ranges} degrees), got {step_deg:g}")
+        self.shape = tuple(round(count) + 1 for count in steps)  # positions a joint
+        self.size = math.prod(self.shape)
+        if self.size > LARGEST_SIZE:
+            raise ValueError(f"wanted a grid that 64-bit indices can count, got {self.size} actions")
+        self.step_deg = step_deg
+        self._lower = np.array(lower_deg, dtype=np.float64)
+        self._counts = np.array(self.shape, dtype=np.int64)
+        # How far apart in the index the neighbours along each joint are: (91 * 91, 91, 1).
+        self._strides = np.array([math.prod(self.shape[joint + 1 :]) for joint in range(len(self.shape))], np.int64)
+
+    def positions(self, index: ArrayLike) -> Integers:
+        """Positions (..., joints) of indices (...,). Raises ValueError for an index that is none."""
+        indices = _integers(index)
+        if ((indices < 0) | (indices >= self.size)).any():
+            raise ValueError(f"wanted grid indices from 0 to {self.size - 1}, got {np.asarray(index).tolist()}")
+        places: Integers = indices[..., None] // self._strides % self._counts
+        return places
+
+    def index(self, positions: ArrayLike) -> Integers:
+        """Indices (...,) of positions (..., joints). Raises ValueError for a position that is none."""
+        indices: Integers = np.asarray((self._checked(positions) * self._strides).sum(axis=-1))
+        return indices
+
+    def degrees(self, positions: ArrayLike) -> Degrees:
+        """Angles (..., joints) of positions (..., joints). Raises ValueError for a position that is none."""
+        angles: Degrees = self._lower + self._checked(positions) * self.step_deg
+        return angles
+
+    def nearest(self, angles_deg: ArrayLike) -> Integers:
+        """Positions (..., joints) nearest to angles (..., joints), on the grid's edge for angles beyond it."""
+        steps = np.rint((np.asarray(angles_deg, dtype=np.float64) - self._lower) / self.step_deg)
+        return np.clip(steps, 0, self._counts - 1).astype(np.int64)
+
+    def _checked(self, positions: ArrayLike) -> Integers:
+        places = _integers(positions)
+        if places.shape[-1:] != self._counts.shape or ((places < 0) | (places >= self._counts)).any():
+            highest = [count - 1 for count in self.shape]
+            raise ValueError(f"wanted {len(self.shape)} grid positions from 0 to {highest}, got {places.tolist()}")
+        return places
+
+
+def _integers(values: ArrayLike) -> Integers:
+    array = np.asarray(values)
+    if array.dtype.kind not in "iu":
+        raise ValueError(f"wanted whole numbers for the grid, got {array.tolist()}")
+    return array.astype(np.int64)
