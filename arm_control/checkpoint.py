@@ -40,7 +40,7 @@ def save_checkpoint(folder: Path, step: int, state: dict[str, Any]) -> Path:
             "files": {TENSORS: {"bytes": (aside / TENSORS).stat().st_size, "sha256": _sha256(aside / TENSORS)}},
             "state": values,
         }
-        (aside / MANIFEST).write_text(json.dumps(manifest))
+        (aside / MANIFEST).write_text(json.dumps(manifest | {"sha256": _json_sha256(manifest)}))
         for name in (TENSORS, MANIFEST):
             _sync(aside / name)
         if target.exists():
@@ -79,6 +79,7 @@ def load_checkpoint(path: Path) -> tuple[int, dict[str, Any]]:
     try:
         manifest = json.loads(manifest_path.read_text())
         version, step, files, values = (manifest[key] for key in ("version", "step", "files", "state"))
+        own_hash = manifest.pop("sha256", None)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"checkpoint {manifest_path} is damaged ({type(error).__name__}: {error})") from None
     if version != FORMAT_VERSION:
@@ -86,6 +87,8 @@ def load_checkpoint(path: Path) -> tuple[int, dict[str, Any]]:
             f"checkpoint {path} has format version {version}, this program reads {FORMAT_VERSION}: "
             "it was written by a newer arm-control, update this one"
         )
+    if own_hash != _json_sha256(manifest):
+        raise ValueError(f"checkpoint {manifest_path} is damaged: its content does not match its hash")
     for name, wanted in files.items():
         file = path / name
         if not file.is_file():
@@ -119,6 +122,10 @@ def _join(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
     if isinstance(value, dict):
         return tensors[value["$tensor"]] if "$tensor" in value else {k: _join(v, tensors) for k, v in value.items()}
     return [_join(item, tensors) for item in value] if isinstance(value, list) else value
+
+
+def _json_sha256(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def _sha256(path: Path) -> str:

@@ -138,12 +138,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         work = parse(list(sys.argv[1:] if arguments is None else arguments))
         if work is not None:
             work()
+        if sys.stdout is not None:
             sys.stdout.flush()
         return 0
     except KeyboardInterrupt:
         return INTERRUPTED
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # so that Python's own last flush finds a reader
+    except BrokenPipeError:  # the reader of our output has gone
+        give_up_stdout()
         return 1
     except ModuleNotFoundError as error:
         package = (error.name or "").split(".")[0]
@@ -153,7 +154,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError, RuntimeError) as error:
         if debugging():
             raise
+        give_up_stdout()
         return complain(" ".join(str(error).split()))
+
+
+def give_up_stdout() -> None:
+    """If standard output takes no more, let Python's own last flush go nowhere instead of ending in a traceback."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def parse(words: list[str]) -> Callable[[], None] | None:
@@ -171,12 +182,12 @@ def parse(words: list[str]) -> Callable[[], None] | None:
     program, default = f"{PROGRAM} {name}", None
     if name in ("train", "bench"):  # a second word says which
         kinds = list(AGENTS if name == "train" else BENCHES)
-        what = "agent" if name == "train" else "bench"
+        article, what = ("an", "agent") if name == "train" else ("a", "bench")
         if rest[:1] in (["-h"], ["--help"]):
             print(f"usage: {program} {what.upper()} [OPTIONS]\n\n{what}: {', '.join(kinds)}")
             return None
         if not rest or rest[0].startswith("-"):
-            raise ValueError(f"{name}: wanted its {what} first; available: {', '.join(kinds)}")
+            raise ValueError(f"{name}: wanted {article} {what} first; available: {', '.join(kinds)}")
         check_choice(what, rest[0], kinds)
         program = f"{program} {rest[0]}"
         if name == "train":
@@ -218,8 +229,9 @@ def overview() -> str:
 def writing_json(path: str | None) -> Iterator[dict[str, Any]]:
     """A dict of figures that is written to `path` at the end; a path that cannot be written to is told at once."""
     figures: dict[str, Any] = {}
-    if path is not None and not os.access(Path(path).parent, os.W_OK):
-        raise ValueError(f"cannot write {path}: {Path(path).parent} is no folder that can be written to")
+    if path is not None and (Path(path).is_dir() or not os.access(Path(path).parent, os.W_OK)):
+        reason = "it is a folder" if Path(path).is_dir() else f"{Path(path).parent} is no folder that can be written to"
+        raise ValueError(f"cannot write {path}: {reason}")
     yield figures
     if path is not None:
         from arm_control.run_folder import write_text

@@ -13,6 +13,8 @@ from envs.limits import JointLimits
 
 METADATA_KEY = "arm_control.contract"
 SCHEMA_VERSION = 1
+INPUTS = ("joint_angle_deg", "joint_speed_deg_s", "previous_target_deg", "goal_m")
+LARGEST_TOLERANCE_DEG = 0.01
 
 
 @dataclass(frozen=True)
@@ -104,6 +106,11 @@ class Contract:
         self.limits  # noqa: B018  (raises for limits that make no sense)
         if not 0 < self.control_rate_hz <= 10_000:
             raise ValueError(f"the contract is malformed: control_rate_hz is {self.control_rate_hz}")
+        if not 0 < self.golden.tolerance_deg <= LARGEST_TOLERANCE_DEG:
+            raise ValueError(
+                f"the contract is malformed: golden tolerance {self.golden.tolerance_deg:g} degrees, "
+                f"wanted up to {LARGEST_TOLERANCE_DEG:g}"
+            )
         samples = len(self.golden.target_deg)
         sizes = {tensor.name: tensor.size for tensor in self.inputs}
         if not samples or set(sizes) != set(self.golden.inputs):

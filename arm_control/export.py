@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from arm_control.config import TrainConfig, canonical_json
 from arm_control.contract import (
+    INPUTS,
     METADATA_KEY,
     SCHEMA_VERSION,
     Contract,
@@ -23,9 +24,10 @@ from arm_control.contract import (
     TensorContract,
     config_hash,
 )
+from arm_control.evaluation import environment_maker
 from arm_control.run_folder import RunFolder
-from arm_control.runner.policy_runner import PolicyRunner
-from arm_control.training import environment_maker, load_policy
+from arm_control.runner.policy_runner import PolicyFileError, PolicyRunner
+from arm_control.training import load_policy
 from envs.arm import Arm
 from envs.tasks import observe
 
@@ -86,7 +88,10 @@ def export(run: str | Path, output: str | Path | None = None) -> Path:
     aside = target.with_name(f".{target.stem}.partial.onnx")
     try:
         onnx.save_model(model, aside)
-        runner = PolicyRunner.load(aside)
+        try:
+            runner = PolicyRunner.load(aside)
+        except PolicyFileError as error:
+            raise ExportError(f"export failed, nothing kept: {error}") from None
         verify(runner, ExportedPolicy(arm, policy), arm, states, wanted)
         aside.replace(target)
     except OSError as error:
@@ -112,14 +117,13 @@ def random_states(arm: Arm, count: int, generator: np.random.Generator) -> Input
     corners = np.concatenate([corners, generator.integers(0, 2, (len(corners), len(lower) - corners.shape[1]))], axis=1)
     rows = np.concatenate([random, lower + corners * (upper - lower)]).astype(np.float32)
     parts = np.split(rows, [joints, 2 * joints, 3 * joints], axis=1)
-    names = ("joint_angle_deg", "joint_speed_deg_s", "previous_target_deg", "goal_m")
-    return dict(zip(names, map(np.ascontiguousarray, parts), strict=True))
+    return dict(zip(INPUTS, map(np.ascontiguousarray, parts), strict=True))
 
 
 @torch.no_grad()
 def environment_path(arm: Arm, policy: nn.Module, inputs: Inputs) -> FloatArray:
     """Targets by the way that training takes: the environment's float64 observation, then the PyTorch policy."""
-    readings = [inputs[n].astype(np.float64) for n in ("joint_angle_deg", "joint_speed_deg_s", "previous_target_deg")]
+    readings = [inputs[n].astype(np.float64) for n in INPUTS[:3]]
     observation, tip = observe(arm, *readings)
     columns = (observation, tip, inputs["goal_m"])
     targets: FloatArray = policy(*(torch.from_numpy(c.astype(np.float32)) for c in columns)).numpy()

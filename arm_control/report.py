@@ -8,6 +8,19 @@ from arm_control.evaluation import LADDER_MM
 from arm_control.run_folder import RunFolder, write_text
 from arm_control.runner import PolicyRunner
 
+EVALUATION_FIGURES = (
+    "goals",
+    "mean_error_mm",
+    "median_error_mm",
+    "p95_error_mm",
+    "max_error_mm",
+    "success",
+    "success_interval",
+    "time_to_reach_s",
+    "normalised_return",
+)
+RUN_FIGURES = ("goals", "mean_error_mm", "inference_us")
+
 
 def write_report(path: str | Path) -> Path:
     """Write `report.md` into a run folder, from the files that the other commands left there."""
@@ -15,12 +28,16 @@ def write_report(path: str | Path) -> Path:
     rows = run.read_metrics()
     if not rows:
         raise ValueError(f"{run.metrics} has no report yet: train the run first")
-    evaluation = _read(run.path / "evaluation.json", "evaluate")
-    ran = _read(run.path / "run.json", "run")
+    evaluation = _read(run.path / "evaluation.json", "evaluate", EVALUATION_FIGURES)
+    ran = _read(run.path / "run.json", "run", RUN_FIGURES)
+    if not run.policy.exists():
+        raise ValueError(f"{run.policy} is missing: make it with 'arm-control export {run.path}'")
     contract = PolicyRunner.load(run.policy).contract
     last, settings = rows[-1], config["settings"]
     reach = evaluation["time_to_reach_s"]
     latency = ran["inference_us"]
+    if not ran["goals"]:
+        raise ValueError(f"{run.path / 'run.json'} has no goal: run the policy again, to the end")
     lines = [
         f"# {config['agent']} on {config['env']}, seed {config['seed']}",
         "",
@@ -66,11 +83,13 @@ def write_report(path: str | Path) -> Path:
     return target
 
 
-def _read(path: Path, command: str) -> dict[str, Any]:
+def _read(path: Path, command: str, wanted: tuple[str, ...]) -> dict[str, Any]:
     try:
-        values: dict[str, Any] = json.loads(path.read_text())
+        values = json.loads(path.read_text())
     except OSError:
         raise ValueError(f"{path} is missing: make it with 'arm-control {command} ... --json {path}'") from None
     except ValueError as error:
         raise ValueError(f"{path} is damaged ({error})") from None
+    if not isinstance(values, dict) or not set(wanted) <= set(values):
+        raise ValueError(f"{path} is damaged: wanted the figures {', '.join(wanted)} of 'arm-control {command}'")
     return values

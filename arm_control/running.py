@@ -2,7 +2,7 @@
 
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ import numpy as np
 from arm_control.config import Run
 from arm_control.runner import PolicyRunner
 from arm_control.runner.loop import PERCENTILES, GoalResult, run_goals
-from arm_control.signals import stop_on_signals
+from arm_control.signals import Stop, stop_on_signals
 
 Goal = tuple[float, float, float]
 
@@ -18,30 +18,31 @@ Goal = tuple[float, float, float]
 def run_policy(command: Run) -> dict[str, Any]:
     """Drive the arm through the goals, print what it did, and return the figures."""
     runner = PolicyRunner.load(command.policy)
-    goals = read_goals(command, runner)
-    if command.goals_file != "-":
-        goals = iter(list(goals))  # all of them checked before the arm moves; standard input comes as it comes
+    with stop_on_signals() as stop:
+        goals = read_goals(command, runner, stop)
+        if command.goals_file != "-":
+            goals = iter(list(goals))  # all of them checked before the arm moves; standard input comes as it comes
 
-    # The only part that loads PyBullet.
-    from arm_control.drivers.simulation import SimulationDriver
-    from arm_control.sources import open_arm
+        # The only part that loads PyBullet.
+        from arm_control.drivers.simulation import SimulationDriver
+        from arm_control.sources import open_arm
 
-    driver = SimulationDriver(open_arm(runner.arm, command.arm), runner.period_s)
-    print(f"{command.policy}: contract and {len(runner.contract.golden.target_deg)} golden samples hold", flush=True)
-    print("        goal x, y, z (m)        error   reached after", flush=True)
-    try:
-        with stop_on_signals() as stopped:
+        driver = SimulationDriver(open_arm(runner.arm, command.arm), runner.period_s)
+        samples = len(runner.contract.golden.target_deg)
+        print(f"{command.policy}: contract and {samples} golden samples hold", flush=True)
+        print("        goal x, y, z (m)        error   reached after", flush=True)
+        try:
             report = run_goals(
                 runner,
                 driver,
                 goals,
                 seconds_per_goal=command.seconds_per_goal,
                 real_time=command.pace == "realtime",
-                stopped=stopped,
+                stopped=stop,
                 on_goal=print_goal,
             )
-    finally:
-        driver.close()
+        finally:
+            driver.close()
     figures = report.figures()
     if report.goals:
         latency = figures["inference_us"]
@@ -61,7 +62,7 @@ def print_goal(result: GoalResult) -> None:
     print(f"  {x:8.4f} {y:8.4f} {z:8.4f}   {result.error_mm:7.2f} mm   {reached}", flush=True)
 
 
-def read_goals(command: Run, runner: PolicyRunner) -> Iterator[Goal]:
+def read_goals(command: Run, runner: PolicyRunner, stop: Stop) -> Iterator[Goal]:
     """The goals that the command asks for, each checked to be reachable. Raises ValueError, naming where it stands."""
     if command.random is not None:
         limits = runner.limits
@@ -73,19 +74,35 @@ def read_goals(command: Run, runner: PolicyRunner) -> Iterator[Goal]:
         for text in command.goal:
             yield parse_goal(text, "--goal", runner)
     elif command.goals_file == "-":
-        yield from parse_lines(sys.stdin, "standard input", runner)
+        yield from parse_lines(waited_lines(stop), "standard input", runner)
     else:
         try:
             with open(command.goals_file) as file:
                 lines = file.readlines()
         except (OSError, UnicodeDecodeError) as error:
             raise ValueError(f"cannot read goals from {command.goals_file}: {error}") from None
-        if not any(map(str.strip, lines)):
+        goals = list(parse_lines(lines, command.goals_file, runner))
+        if not goals:
             raise ValueError(f"there is no goal in {command.goals_file}: wanted x,y,z in metres on each line")
-        yield from parse_lines(lines, command.goals_file, runner)
+        yield from goals
 
 
-def parse_lines(lines: Any, name: str, runner: PolicyRunner) -> Iterator[Goal]:
+def waited_lines(stop: Stop) -> Iterator[str]:
+    """The lines of standard input as they come, until it ends or Ctrl-C interrupts the waiting."""
+    while True:
+        stop.waiting = True
+        try:
+            line = sys.stdin.readline()
+        except KeyboardInterrupt:
+            return
+        finally:
+            stop.waiting = False
+        if not line:
+            return
+        yield line
+
+
+def parse_lines(lines: Iterable[str], name: str, runner: PolicyRunner) -> Iterator[Goal]:
     """A goal from each line that is not empty or a # comment."""
     for number, line in enumerate(lines, 1):
         if text := line.split("#")[0].strip():

@@ -2,28 +2,38 @@
 
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 
-@contextmanager
-def stop_on_signals() -> Iterator[Callable[[], bool]]:
-    """Ctrl-C and SIGTERM ask for an orderly end: the function given tells whether. A second one ends at once."""
-    if threading.current_thread() is not threading.main_thread():  # only the main thread gets signals
-        yield lambda: False
-        return
-    asked = False
+class Stop:
+    """Whether an orderly end was asked for. While `waiting`, asking interrupts instead: nothing else is going on."""
 
-    def ask(number: int, frame: FrameType | None) -> None:
-        nonlocal asked
-        if asked:
+    def __init__(self) -> None:
+        self.asked = False
+        self.waiting = False
+
+    def __call__(self) -> bool:
+        return self.asked
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        if self.asked or self.waiting:
+            self.asked = True
             raise KeyboardInterrupt
-        asked = True
+        self.asked = True
 
-    previous = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+
+@contextmanager
+def stop_on_signals() -> Iterator[Stop]:
+    """Ctrl-C and SIGTERM ask for an orderly end: the `Stop` given tells whether. A second one ends at once."""
+    stop = Stop()
+    if threading.current_thread() is not threading.main_thread():  # only the main thread gets signals
+        yield stop
+        return
+    previous = {number: signal.signal(number, stop._ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield lambda: asked
+        yield stop
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)

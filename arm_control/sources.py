@@ -1,18 +1,19 @@
 """What can be evaluated, run and watched: a run folder, an exported policy, or a plain controller by name."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import gymnasium
 import numpy as np
 
+from arm_control.config import TrainConfig
 from arm_control.evaluation import (
     Controller,
     FloatArray,
+    MakeEnv,
     Observation,
     RandomController,
+    environment_maker,
     evaluate_controller,
     ik_controller,
     zero_controller,
@@ -28,7 +29,7 @@ class Source:
 
     name: str
     controller: Controller
-    make_env: Callable[..., gymnasium.Env[Any, Any]]
+    make_env: MakeEnv
     goal_tolerance_m: float
 
 
@@ -55,12 +56,8 @@ class RunnerController:
 
 def open_source(source: str, seed: int, arm: str | None = None) -> Source:
     """Open a run folder, a policy file, or `zero`, `random` or `ik`. Raises ValueError for anything else."""
-    from arm_control.config import TrainConfig
-    from arm_control.training import PolicyController, environment_maker, load_policy, torch_threads
-    from policies.settings import DDPGSettings
-
     if source in PLAIN:
-        plain = TrainConfig(agent="ddpg", settings=DDPGSettings(), steps=1, arm=arm)
+        plain = TrainConfig("ddpg", arm=arm)
         controllers: dict[str, Controller] = {
             "zero": zero_controller,
             "random": RandomController(seed + 1),  # not the very actions that define a normalised return of 0
@@ -70,7 +67,10 @@ def open_source(source: str, seed: int, arm: str | None = None) -> Source:
     path = Path(source)
     if path.is_dir():
         from arm_control.run_folder import RunFolder
+        from arm_control.training import PolicyController, load_policy, torch_threads
 
+        if arm is not None:
+            raise ValueError(f"--arm {arm}: a run folder knows its own arm; --arm is for policy files")
         torch_threads()
         config, policy = load_policy(RunFolder(path))
         return Source(source, PolicyController(policy), environment_maker(config), config.goal_tolerance_m)
@@ -82,11 +82,9 @@ def open_source(source: str, seed: int, arm: str | None = None) -> Source:
     contract = runner.contract
     config = TrainConfig(
         agent=contract.agent,
-        settings=DDPGSettings(),
         env=contract.environment,
         goal_tolerance_m=contract.goal_tolerance_m,
         arm=str(open_arm(runner.arm, arm).urdf),
-        steps=1,
     )
     return Source(source, RunnerController(runner), environment_maker(config), contract.goal_tolerance_m)
 

@@ -1,8 +1,6 @@
 """Training: one loop for every agent, that can be stopped at any moment and gone on with."""
 
-import functools
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +9,9 @@ import numpy as np
 import torch
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
-import envs  # noqa: F401  (registers the environments)
 from arm_control.checkpoint import load_latest, save_checkpoint
 from arm_control.config import TrainConfig
-from arm_control.evaluation import TRAINING, VALIDATION, Observation, derived_seeds, roll_out
+from arm_control.evaluation import TRAINING, VALIDATION, Observation, derived_seeds, environment_maker, roll_out
 from arm_control.reporting import Reporter
 from arm_control.run_folder import RunFolder
 from arm_control.signals import stop_on_signals
@@ -25,13 +22,6 @@ from policies.ddpg import DDPG
 REPORTS = 20  # validations and reports in a run
 VALIDATION_GOALS = 50
 CHECKPOINT_EVERY_S = 10.0
-
-MakeEnv = Callable[[], gymnasium.Env[Any, Any]]
-
-
-def environment_maker(config: TrainConfig) -> MakeEnv:
-    """A picklable function that makes the run's environment, without Gymnasium's checker, which halves its speed."""
-    return functools.partial(gymnasium.make, config.env, disable_env_checker=True, **config.environment_options())
 
 
 def make_agent(config: TrainConfig, env: Any) -> Agent:
@@ -155,13 +145,13 @@ class Training:
 
     def run(self, run: RunFolder, *, quiet: bool) -> None:
         """Train to the end, or to Ctrl-C and raise KeyboardInterrupt; either way with a last checkpoint."""
-        reporter = Reporter(run, self.config, self.step, quiet=quiet)
         last_checkpoint = time.monotonic()
         next_report = (int(self.progress * REPORTS + 1e-9) + 1) / REPORTS
         metrics: dict[str, float] = {}
-        if self.step == 0:
-            self._report(reporter, {})
         with stop_on_signals() as stopped:
+            reporter = Reporter(run, self.config, self.step, quiet=quiet)
+            if self.step == 0:
+                self._report(reporter, {})
             while self.progress < 1.0 and not stopped():
                 begin = time.monotonic()
                 metrics |= self._advance()

@@ -21,6 +21,9 @@ DEFAULT_URDF = ASSETS / "arm3.urdf"
 RADIANS = math.pi / 180.0
 
 
+STARTS = 32  # poses from which inverse kinematics tries to reach a goal before it gives up
+
+
 class UnreachableGoalError(ValueError):
     """A goal that no pose inside the joint limits reaches."""
 
@@ -167,7 +170,7 @@ class Arm:
         distance = np.linalg.norm(tips[None] - flat[:, None], axis=-1)
         best_angles = np.zeros((len(flat), self.joint_count))
         best_error = np.full(len(flat), np.inf)
-        for rank in np.argsort(distance, axis=1)[:, :8].T:
+        for rank in np.argsort(distance, axis=1)[:, :STARTS].T:
             todo = best_error > tolerance_m
             if not todo.any():
                 break
@@ -211,5 +214,5 @@ class Arm:
             better = np.linalg.norm(candidate_error, axis=-1) < size
             angles = np.where(better[:, None], candidate, angles)
             error = np.where(better[:, None], candidate_error, error)
-            damping = np.clip(np.where(better, damping * 0.3, damping * 4.0), 1e-9, 1.0)
+            damping = np.clip(np.where(better, damping * 0.3, damping * 4.0), 1e-6, 1.0)
         return angles

@@ -121,14 +121,18 @@ class ArmEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, dict[str, Any]]:
         """Start an episode; `options` may hold `angles_deg` (joints,) and `goal_m` (3,)."""
-        super().reset(seed=seed)
         options = options or {}
         if unknown := set(options) - {"angles_deg", "goal_m"}:
             raise ValueError(f"wanted reset options angles_deg and goal_m, got {sorted(unknown)}")
+        # Refused before anything has changed.
+        wanted_goal = check_goal(self.arm, options["goal_m"]) if "goal_m" in options else None
+        if "angles_deg" in options:
+            self.simulation.check_angles(options["angles_deg"])
+        super().reset(seed=seed)
         # Both are drawn whatever the options say, so that the generator advances alike.
         start = self.np_random.uniform(self.arm.limits.lower_deg, self.arm.limits.upper_deg).tolist()
         goal = self.task.draw_goal(self.arm, self.np_random)
-        self._goal = check_goal(self.arm, options["goal_m"]) if "goal_m" in options else goal
+        self._goal = wanted_goal or goal
         self.simulation.reset(options.get("angles_deg", start))
         self._target_deg = self.simulation.angles_deg
         self._target_speed_deg_s = [0.0] * self.arm.joint_count

@@ -83,12 +83,12 @@ class Simulation:
 
     def reset(self, angles_deg: Sequence[float]) -> None:
         """Put the arm at these angles, at rest, its servos holding it there."""
-        radians = self._checked(angles_deg)
+        radians = self.check_angles(angles_deg)
         self.restore(SimulationState(radians, (0.0,) * len(radians), radians))
 
     def command(self, target_deg: Sequence[float]) -> None:
         """Set the servos' targets. Raises ValueError for a non-finite one or one outside the joint limits."""
-        self._send(self._checked(target_deg))
+        self._send(self.check_angles(target_deg))
 
     def step(self) -> None:
         """Let one control period pass and measure."""
@@ -129,7 +129,8 @@ class Simulation:
             raise RuntimeError("this simulation is closed")
         return self._client
 
-    def _checked(self, angles_deg: Sequence[float]) -> tuple[float, ...]:
+    def check_angles(self, angles_deg: Sequence[float]) -> tuple[float, ...]:
+        """The angles in radians. Raises ValueError for a wrong number of them, or one outside the joint limits."""
         radians = tuple(float(angle) * RADIANS for angle in angles_deg)
         if len(radians) != len(self._joints):
             raise ValueError(f"wanted {len(self._joints)} angles in degrees, got {list(angles_deg)}")

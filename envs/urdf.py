@@ -54,6 +54,8 @@ def read_chain(text: str) -> Chain:
         if element.get("type") == "revolute":
             joints.append(Joint(element.get("name", ""), offset, rotation, _axis(element), *_limits(element)))
             offset, rotation = np.zeros(3), np.eye(3)
+    if len({joint.name for joint in joints}) != len(joints):
+        raise ValueError(f"wanted a name of its own for each joint, got {[joint.name for joint in joints]}")
     if not joints:
         raise ValueError("wanted at least one revolute joint, got none")
     return Chain(robot.get("name", "arm"), tuple(joints), offset, _link(elements[-1], "child"))

@@ -4,8 +4,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import imageio_ffmpeg
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
 
 from arm_control.evaluation import EVALUATION, derived_seeds
 from arm_control.sources import Source
@@ -21,8 +23,6 @@ INK, GREEN, PAPER = (30, 30, 34), (0, 120, 60), (255, 255, 255)
 
 def write_video(source: Source, path: str | Path, *, goals: int, seed: int) -> int:
     """Write the mp4 whole or not at all; returns the number of frames."""
-    import imageio_ffmpeg
-
     target = Path(path)
     if target.suffix.lower() != ".mp4":
         raise ValueError(f"wanted a file that ends in .mp4, got {target}")
@@ -50,6 +50,8 @@ def write_video(source: Source, path: str | Path, *, goals: int, seed: int) -> i
                 encoder.close()
         finally:
             env.close()
+        if imageio_ffmpeg.count_frames_and_secs(str(aside))[0] != frames:
+            raise OSError("the encoder did not write all frames; is the disk full?")
         aside.replace(target)
     except OSError as error:
         raise OSError(f"cannot write {target}: {error.strerror or error}") from error
@@ -92,8 +94,6 @@ def clip_to_limits(env: Any, angles_deg: list[float]) -> list[float]:
 
 def compose(scene: Scene, caption: tuple[str, str, str], *, reached: bool) -> Frame:
     """One frame: the picture with smooth edges, and the caption under it."""
-    from PIL import Image, ImageDraw, ImageFont
-
     height = HEIGHT - CAPTION_HEIGHT
     large = scene.picture(WIDTH * SUPERSAMPLING, height * SUPERSAMPLING)
     blocks = large.reshape(height, SUPERSAMPLING, WIDTH, SUPERSAMPLING, 3)

@@ -34,18 +34,19 @@ class LoopReport:
 
     def figures(self) -> dict[str, Any]:
         """The same as plain values."""
-        latency = np.array(self.policy_s or [math.nan]) * 1e6
+        ticks = len(self.policy_s)
+        latency = {name: float(np.percentile(self.policy_s, q)) * 1e6 for name, q in PERCENTILES.items() if ticks}
         return {
             "goals": [
                 {"goal_m": goal.goal_m, "error_mm": goal.error_mm, "time_to_reach_s": goal.time_to_reach_s}
                 for goal in self.goals
             ],
             "mean_error_mm": float(np.mean([goal.error_mm for goal in self.goals])) if self.goals else None,
-            "ticks": len(self.policy_s),
+            "ticks": ticks,
             "late_ticks": self.late_ticks,
             "wanted_rate_hz": 1.0 / self.period_s,
-            "rate_hz": len(self.policy_s) / self.loop_s if self.loop_s else None,
-            "inference_us": {name: float(np.percentile(latency, q)) for name, q in PERCENTILES.items()},
+            "rate_hz": ticks / self.loop_s if self.loop_s else None,
+            "inference_us": latency or None,
             "interrupted": self.interrupted,
         }
 
@@ -72,9 +73,9 @@ def run_goals(
     if driver.joint_names != runner.contract.joint_names:
         raise ValueError(f"the policy moves joints {runner.contract.joint_names}, the arm has {driver.joint_names}")
     report = LoopReport(runner.period_s)
-    driver.enable()
-    runner.start(driver.read().angles_deg)
     try:
+        driver.enable()
+        runner.start(driver.read().angles_deg)
         for goal in goals:
             if stopped():
                 break

@@ -1,7 +1,8 @@
 """A look into an ONNX file before onnxruntime loads it: is it one, and is it whole?
 
 The base install has no `onnx`, and onnxruntime reads side files named by a model without asking; so this walks the
-few protobuf fields that matter (onnx.proto3: ModelProto.graph = 7, GraphProto.node = 1 and initializer = 5 and
+few protobuf fields that matter (onnx.proto3: ModelProto.graph = 7, training_info = 20 and functions = 25,
+TrainingInfoProto.initialization = 1 and algorithm = 2, FunctionProto.node = 7, GraphProto.node = 1, initializer = 5 and
 sparse_initializer = 15, NodeProto.attribute = 5, AttributeProto.t = 5, g = 6, tensors = 10, graphs = 11 and
 sparse_tensor = 22 and 23, SparseTensorProto.values = 1 and indices = 2, TensorProto.external_data = 13 and
 data_location = 14).
@@ -14,7 +15,9 @@ DEEPEST_GRAPH = 32
 
 # Which message each field of a message holds.
 _FIELDS: dict[str, dict[int, str]] = {
-    "model": {7: "graph"},
+    "model": {7: "graph", 20: "training", 25: "function"},
+    "training": {1: "graph", 2: "graph"},
+    "function": {7: "node"},
     "graph": {1: "node", 5: "tensor", 15: "sparse"},
     "node": {5: "attribute"},
     "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph", 22: "sparse", 23: "sparse"},

@@ -8,7 +8,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import ArrayLike, NDArray
 
-from arm_control.contract import METADATA_KEY, Contract
+from arm_control.contract import INPUTS, METADATA_KEY, Contract
 from arm_control.runner.onnx_file import check_self_contained
 from envs.arm import Arm
 from envs.limits import limit_target
@@ -40,6 +40,10 @@ class PolicyRunner:
         self.arm = Arm(f"{contract.arm}.urdf", text=contract.arm_urdf)
         if self.arm.joint_names != contract.joint_names:
             raise ValueError(f"its arm has joints {self.arm.joint_names}, its contract {contract.joint_names}")
+        if {tensor.name for tensor in contract.inputs} != set(INPUTS):
+            raise ValueError(f"its inputs are not {', '.join(INPUTS)}")
+        if self.arm.limits != self.limits:
+            raise ValueError(f"its arm has the limits {self.arm.limits}, its contract {self.limits}")
         self._output = [contract.output.name]
         self.target_deg: list[float] | None = None
         self._target_speed_deg_s = [0.0] * len(contract.joints)

@@ -1,0 +1,844 @@
+"""The command: what each one prints and writes, and one clear line with exit code 2 for whatever is wrong."""
+
+import io
+import json
+import math
+import os
+import re
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from arm_control.checkpoint import list_checkpoints, load_latest
+from arm_control.cli import COMMANDS, main
+from arm_control.runner import PolicyRunner
+from envs.arm import DEFAULT_URDF, Arm
+
+ARM = Arm(DEFAULT_URDF)
+GOALS = [ARM.tip_position(pose) for pose in ([20.0, 40.0, 60.0], [70.0, 30.0, 20.0], [45.0, 80.0, 10.0])]
+TEXTS = [",".join(map(repr, goal)) for goal in GOALS]
+QUICK = ["--pace", "fast", "--seconds-per-goal", "0.2"]
+ROW = re.compile(r"^ +-?[\d.]+ +-?[\d.]+ +-?[\d.]+ +[\d.]+ mm   (not reached|[\d.]+ s)$", re.MULTILINE)
+
+Refused = Callable[..., str]
+
+
+@pytest.fixture
+def refused(capfd: pytest.CaptureFixture[str]) -> Refused:
+    """Runs a command that must end in one line on standard error and exit code 2; returns the line."""
+
+    def run(*words: object) -> str:
+        capfd.readouterr()
+        code = main(list(map(str, words)))
+        error = capfd.readouterr().err
+        assert code == 2
+        assert error.startswith("arm-control: error: ")
+        assert error.count("\n") == 1
+        assert error.endswith("\n")
+        return error
+
+    return run
+
+
+@pytest.fixture
+def run_copy(tiny_run: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(tiny_run, tmp_path / "run"))
+
+
+def content(folder: Path) -> dict[str, bytes | None]:
+    """Everything in a folder."""
+    return {str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
+
+
+def strict_json(path: Path) -> Any:
+    """A JSON file's value; NaN and Infinity, which JSON has not, are refused."""
+
+    def refuse(word: str) -> None:
+        raise AssertionError(f"{path} holds {word}")
+
+    return json.loads(path.read_text(), parse_constant=refuse)
+
+
+@contextmanager
+def files_at_most(size: int) -> Iterator[None]:
+    """As on a full disk: no file of this process can grow beyond `size` bytes."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+
+
+# ---------------------------------------------------------------------------------------------- words and settings
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["trian", "ddpg"], "unknown command 'trian' (did you mean train?); available: train, resume, evaluate"),
+        (["--nonsense"], "unknown command '--nonsense'"),
+        (["train"], "agent first; available: ddpg"),
+        (["train", "--arms", "4"], "agent first; available: ddpg"),
+        (["train", "ddgp"], "unknown agent 'ddgp' (did you mean ddpg?); available: ddpg"),
+        (["train", "ddpg", "--env", "ArmReech-v0"], "unknown environment 'ArmReech-v0' (did you mean ArmReach-v0?)"),
+        (["train", "ddpg", "--env", "CartPole-v1"], "unknown environment 'CartPole-v1'; available: ArmReach-v0"),
+        (["train", "ddpg", "--colour", "red"], "--colour"),
+        (["train", "ddpg", "more"], "more"),
+        (["train", "ddpg", "--reward", "spare"], "'spare' for argument '--reward'"),
+        (["train", "ddpg", "--arms", "0"], "--arms: wanted from 1 to 512, got 0"),
+        (["train", "ddpg", "--arms", "-4"], "--arms: wanted from 1 to 512, got -4"),
+        (["train", "ddpg", "--arms", "nan"], "--arms"),
+        (["train", "ddpg", "--seed", "-1"], "--seed: wanted a number from 0, got -1"),
+        (["train", "ddpg", "--steps", "0"], "--steps: wanted a positive number, got 0"),
+        (["train", "ddpg", "--steps", "-5"], "--steps: wanted a positive number, got -5"),
+        (["train", "ddpg", "--minutes", "nan"], "--minutes: wanted a positive number, got nan"),
+        (["train", "ddpg", "--minutes", "-1"], "--minutes: wanted a positive number, got -1"),
+        (["train", "ddpg", "--minutes", "inf"], "--minutes: wanted a positive number, got inf"),
+        (["train", "ddpg", "--minutes", "1", "--steps", "9"], "wanted one of --steps and --minutes, got both"),
+        (["train", "ddpg", "--goal-tolerance-m", "nan"], "--goal-tolerance-m: wanted a positive length"),
+        (["train", "ddpg", "--goal-tolerance-m", "-0.01"], "--goal-tolerance-m: wanted a positive length"),
+        (["train", "ddpg", "--learning-rate", "nan"], "learning-rate: wanted a positive number, got nan"),
+        (["train", "ddpg", "--learning-rate", "-1"], "learning-rate: wanted a positive number, got -1"),
+        (["train", "ddpg", "--discount", "1.5"], "discount: wanted a number from 0 to 1, got 1.5"),
+        (["train", "ddpg", "--discount", "nan"], "discount: wanted a number from 0 to 1, got nan"),
+        (["train", "ddpg", "--target-rate", "-0.1"], "target-rate: wanted a number from 0 to 1"),
+        (["train", "ddpg", "--batch-size", "0"], "batch-size: wanted a positive number, got 0"),
+        (["train", "ddpg", "--random-steps", "1"], "random-steps: wanted from batch-size to replay-capacity"),
+        (["train", "ddpg", "--arm", "no-such.urdf"], "no-such.urdf"),
+        (["train", "ddpg", "--init", "no-such-run"], "no run folder no-such-run"),
+        (["resume"], "resume"),
+        (["resume", "no-such-run"], "no run folder no-such-run"),
+        (["evaluate"], "evaluate"),
+        (["evaluate", "no-such-run"], "no run folder and no policy no-such-run; wanted one of them, or zero, random"),
+        (["evaluate", "ik", "--goals", "0"], "--goals: wanted a number from 1, got 0"),
+        (["evaluate", "ik", "--goals", "-3"], "--goals: wanted a number from 1, got -3"),
+        (["evaluate", "ik", "--goals", "nan"], "--goals"),
+        (["evaluate", "ik", "--seed", "-1"], "--seed: wanted a number from 0, got -1"),
+        (["evaluate", "ik", "--json", "no-such-folder/x.json"], "cannot write no-such-folder/x.json"),
+        (["export", "no-such-run"], "no run folder no-such-run"),
+        (["inspect", "no-such.onnx"], "cannot read policy no-such.onnx: No such file"),
+        (["inspect", "a.onnx", "b.onnx"], "b.onnx"),
+        (["run", "no-such.onnx", "--random", "1"], "cannot read policy no-such.onnx"),
+        (["replay", "ik"], "--save"),
+        (["replay", "ik", "--save", "x.mp4", "--viewer", "holodeck"], "holodeck"),
+        (["replay", "ik", "--save", "x.mp4", "--goals", "0"], "--goals: wanted a number from 1, got 0"),
+        (["report", "no-such-run"], "no run folder no-such-run"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_words_that_make_no_command_are_told_in_one_line_and_leave_nothing_behind(
+    refused: Refused, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert said in refused(*words)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "wanted goals, by one of --goal, --goals-file and --random"),
+        (["--random", "2", "--goal", TEXTS[0]], "wanted goals, by one of"),
+        (["--random", "0"], "--random: wanted a number from 1, got 0"),
+        (["--random", "1", "--seed", "-2"], "--seed: wanted a number from 0, got -2"),
+        (["--random", "1", "--driver", "simm"], "unknown driver 'simm' (did you mean sim?); available: sim"),
+        (["--random", "1", "--pace", "slow"], "'slow' for argument '--pace'"),
+        (["--random", "1", "--seconds-per-goal", "nan"], "--seconds-per-goal: wanted from 0 to 3600, got nan"),
+        (["--random", "1", "--seconds-per-goal", "-1"], "--seconds-per-goal: wanted from 0 to 3600, got -1"),
+        (["--random", "1", "--json", "missing/x.json"], "cannot write missing/x.json: missing is no folder"),
+        (["--random", "1", "--arm", "no-such.urdf"], "no-such.urdf"),
+        (["--goal", "a,b,c"], "--goal: wanted a goal x,y,z of finite numbers in metres, got 'a,b,c'"),
+        (["--goal", "0.1,0.2"], "--goal: wanted a goal x,y,z of finite numbers in metres, got '0.1,0.2'"),
+        (["--goal", "0.1,0.2,0.3,0.4"], "--goal: wanted a goal x,y,z"),
+        (["--goal", ""], "--goal: wanted a goal x,y,z"),
+        (["--goal", "nan,0.1,0.1"], "--goal: wanted a goal x,y,z of finite numbers in metres, got 'nan,0.1,0.1'"),
+        (["--goal", "0.1,-inf,0.1"], "--goal: wanted a goal x,y,z of finite numbers"),
+        (["--goal", "9,9,9"], "--goal: goal (9.0000, 9.0000, 9.0000) m is out of reach of arm3"),
+        (["--goal=-0.2,0.1,0.2"], "out of reach"),
+        (["--goal", "-0.2,0.1,0.2"], "out of reach"),
+        (["--goal", TEXTS[0], "--goal", "9,9,9"], "out of reach"),
+        (["--goals-file", "missing.txt"], "cannot read goals from missing.txt"),
+        (["--goals-file", "."], "cannot read goals from ."),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_run_refuses_bad_goals_and_settings_before_the_arm_moves(
+    refused: Refused,
+    tiny_policy: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    words: list[str],
+    said: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert said in refused("run", tiny_policy, *words)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        ("", "there is no goal in"),
+        ("\n \n", "there is no goal in"),
+        ("# nothing but a remark\n", "there is no goal in"),
+        (f"# first\n\n{TEXTS[0]}\n1,2\n{TEXTS[1]}\n", "goals.txt, line 4: wanted a goal x,y,z"),
+        (f"{TEXTS[0]}\nnan nan nan\n", "goals.txt, line 2: wanted a goal x,y,z of finite numbers"),
+        (f"{TEXTS[0]}\n{TEXTS[1]}\n9 9 9  # far away", "goals.txt, line 3: goal (9.0000, 9.0000, 9.0000) m is out of"),
+        ("\x00\x01\xff", "goals.txt"),
+    ],
+)
+def test_a_bad_goals_file_is_told_with_the_line_before_the_arm_moves(
+    refused: Refused, capfd: pytest.CaptureFixture[str], tiny_policy: Path, tmp_path: Path, lines: str, said: str
+) -> None:
+    goals, figures = tmp_path / "goals.txt", tmp_path / "run.json"
+    goals.write_bytes(lines.encode("latin-1"))
+    figures.write_text("earlier figures")
+    assert said in refused("run", tiny_policy, "--goals-file", goals, "--json", figures, *QUICK)
+    assert figures.read_text() == "earlier figures"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["goals.txt", "run.json"]
+
+
+def test_a_bad_goal_on_standard_input_is_told_with_its_line_and_writes_no_figures(
+    refused: Refused, tiny_policy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO(f"{TEXTS[0]}\n# then\n9,9,9\n{TEXTS[1]}\n"))
+    said = refused("run", tiny_policy, "--goals-file", "-", "--json", tmp_path / "run.json", *QUICK)
+    assert "standard input, line 3: goal (9.0000, 9.0000, 9.0000) m is out of reach" in said
+    assert list(tmp_path.iterdir()) == []
+
+
+# ------------------------------------------------------------------------------------------ runs and their checkpoints
+
+
+def edit_json(path: Path, change: Callable[[Any], Any]) -> None:
+    value = json.loads(path.read_text())
+    path.write_text(json.dumps(change(value)))
+
+
+def damage_config(text: str) -> Callable[[Path], None]:
+    return lambda run: (run / "config.json").write_text(text) and None
+
+
+def flip(path: Path, place: float) -> None:
+    """Change one bit of a file."""
+    data = bytearray(path.read_bytes())
+    data[int(place * (len(data) - 1))] ^= 1
+    path.write_bytes(data)
+
+
+def latest(run: Path) -> Path:
+    return list_checkpoints(run / "checkpoints")[-1]
+
+
+def cut(path: Path, share: float) -> None:
+    path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
+
+
+def one_digit(run: Path) -> None:
+    """As after a bit that flipped on the disk: the manifest is JSON as before, but not what was written."""
+    path = latest(run) / "manifest.json"
+    text = path.read_text()
+    place = re.search(r'"elapsed_s": \d+\.\d', text)
+    assert place is not None
+    digit = text[place.end() - 1]
+    path.write_text(text[: place.end() - 1] + ("1" if digit == "0" else "0") + text[place.end() :])
+
+
+DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "no config": (lambda run: (run / "config.json").unlink(), "is no run folder: it has no config.json"),
+    "empty config": (damage_config(""), "config.json is damaged"),
+    "cut config": (lambda run: cut(run / "config.json", 0.5), "config.json is damaged"),
+    "binary config": (lambda run: (run / "config.json").write_bytes(b"\xff\xfe"), "config.json is damaged"),
+    "list as config": (damage_config("[]"), "config.json has format version None"),
+    "newer config": (
+        lambda run: edit_json(run / "config.json", lambda value: value | {"version": 2}),
+        "config.json has format version 2, this program reads 1",
+    ),
+    "config without fields": (damage_config('{"version": 1}'), "config.json is damaged"),
+    "config with an unknown agent": (
+        lambda run: edit_json(run / "config.json", lambda value: value | {"agent": "alphago"}),
+        "unknown agent 'alphago'",
+    ),
+    "config with a negative setting": (
+        lambda run: edit_json(
+            run / "config.json", lambda value: value | {"settings": value["settings"] | {"batch_size": -1}}
+        ),
+        "batch-size: wanted a positive number, got -1",
+    ),
+    "config of other networks": (
+        lambda run: edit_json(
+            run / "config.json", lambda value: value | {"settings": value["settings"] | {"hidden_units": 17}}
+        ),
+        "",
+    ),
+    "no checkpoints": (lambda run: shutil.rmtree(run / "checkpoints"), "no checkpoint in"),
+    "cut tensors": (lambda run: cut(latest(run) / "tensors.safetensors", 0.9), "tensors.safetensors is damaged"),
+    "empty tensors": (lambda run: cut(latest(run) / "tensors.safetensors", 0), "tensors.safetensors is damaged"),
+    "a bit of the tensors": (lambda run: flip(latest(run) / "tensors.safetensors", 0.7), "does not match its hash"),
+    "a bit of their header": (lambda run: flip(latest(run) / "tensors.safetensors", 0), "does not match its hash"),
+    "no tensors": (lambda run: (latest(run) / "tensors.safetensors").unlink(), "tensors.safetensors is missing"),
+    "cut manifest": (lambda run: cut(latest(run) / "manifest.json", 0.9), "manifest.json is damaged"),
+    "empty manifest": (lambda run: cut(latest(run) / "manifest.json", 0), "manifest.json is damaged"),
+    "no manifest": (lambda run: (latest(run) / "manifest.json").unlink(), "manifest.json is damaged"),
+    "list as manifest": (lambda run: (latest(run) / "manifest.json").write_text("[]"), "manifest.json is damaged"),
+    "a digit of the manifest": (one_digit, "manifest.json is damaged"),
+    "manifest without files": (
+        lambda run: edit_json(latest(run) / "manifest.json", lambda value: value | {"files": []}),
+        "manifest.json is damaged",
+    ),
+    "manifest without state": (
+        lambda run: edit_json(latest(run) / "manifest.json", lambda value: value | {"state": {}}),
+        "manifest.json is damaged",
+    ),
+    "newer manifest": (
+        lambda run: edit_json(latest(run) / "manifest.json", lambda value: value | {"version": 2}),
+        "has format version 2, this program reads 1: it was written by a newer arm-control",
+    ),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_or_newer_run_is_refused_by_every_command_that_reads_it(
+    refused: Refused, run_copy: Path, tmp_path: Path, damage: str
+) -> None:
+    spoil, said = DAMAGES[damage]
+    spoil(run_copy)
+    before = content(tmp_path)
+    for words in (
+        ["export", run_copy, "-o", tmp_path / "policy.onnx"],
+        ["resume", run_copy],
+        ["evaluate", run_copy, "--goals", "1", "--json", tmp_path / "evaluation.json"],
+        ["replay", run_copy, "--goals", "1", "--save", tmp_path / "video.mp4"],
+        ["train", "ddpg", "--steps", "8", "--hidden-units", "16", "--init", run_copy, "--out", tmp_path / "new"],
+    ):
+        if damage.startswith("config ") and words[0] == "train":
+            continue  # a start from its networks does not need the rest of its configuration
+        assert said in refused(*words)
+        assert content(tmp_path) == before
+
+
+def test_a_missing_run_is_told_with_the_runs_that_there_are(refused: Refused, run_copy: Path) -> None:
+    assert refused("export", run_copy.parent / "rum").endswith(f"; in {run_copy.parent} there are run\n")
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [(b"", "not an ONNX model"), (b"not onnx", "not an ONNX model"), (b"\xff" * 64, "not an ONNX model")],
+)
+def test_a_file_that_is_no_policy_is_refused_by_every_command_that_reads_one(
+    refused: Refused, tmp_path: Path, data: bytes, said: str
+) -> None:
+    path = tmp_path / "policy.onnx"
+    path.write_bytes(data)
+    for words in (
+        ["inspect", path],
+        ["evaluate", path, "--goals", "1", "--json", tmp_path / "evaluation.json"],
+        ["run", path, "--random", "1", "--json", tmp_path / "run.json"],
+        ["replay", path, "--goals", "1", "--save", tmp_path / "video.mp4"],
+    ):
+        line = refused(*words)
+        assert f"policy {path} is refused: " in line
+        assert said in line
+        assert list(tmp_path.iterdir()) == [path]
+
+
+# -------------------------------------------------------------------------------------------------- where output goes
+
+
+def test_a_training_does_not_touch_a_folder_with_something_in_it(refused: Refused, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "thesis.txt").write_text("three years of work")
+    assert f"{out} exists already: name another with --out" in refused("train", "ddpg", "--steps", "8", "--out", out)
+    assert content(tmp_path) == {"out": None, "out/thesis.txt": b"three years of work"}
+
+
+@pytest.mark.parametrize("make", ["a file in the way", "nobody can write"])
+def test_output_that_cannot_be_written_is_told_and_nothing_is_left(
+    refused: Refused, tiny_run: Path, tiny_policy: Path, tmp_path: Path, make: str
+) -> None:
+    if make == "nobody can write" and not Path("/proc/self").is_dir():
+        pytest.skip("wants /proc, where nobody can write")
+    (tmp_path / "file").write_text("kept")
+    folder = tmp_path / "file" if make == "a file in the way" else Path("/proc")
+    for words in (
+        ["train", "ddpg", "--steps", "8", "--out", folder / "run"],
+        ["export", tiny_run, "-o", folder / "policy.onnx"],
+        ["evaluate", "ik", "--goals", "1", "--json", folder / "x.json"],
+        ["run", tiny_policy, "--random", "1", *QUICK, "--json", folder / "x.json"],
+        ["replay", "ik", "--goals", "1", "--save", folder / "x.mp4"],
+    ):
+        assert str(folder) in refused(*words)
+        assert content(tmp_path) == {"file": b"kept"}
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_read_only_folder_is_told_and_nothing_is_left(
+    refused: Refused, tiny_run: Path, tiny_policy: Path, tmp_path: Path
+) -> None:
+    tmp_path.chmod(0o555)
+    try:
+        for words in (
+            ["train", "ddpg", "--steps", "8", "--out", tmp_path / "run"],
+            ["export", tiny_run, "-o", tmp_path / "policy.onnx"],
+            ["evaluate", "ik", "--goals", "1", "--json", tmp_path / "x.json"],
+            ["run", tiny_policy, "--random", "1", *QUICK, "--json", tmp_path / "x.json"],
+            ["replay", "ik", "--goals", "1", "--save", tmp_path / "x.mp4"],
+        ):
+            assert str(tmp_path) in refused(*words)
+            assert list(tmp_path.iterdir()) == []
+    finally:
+        tmp_path.chmod(0o755)
+
+
+def test_a_full_disk_is_told_and_leaves_earlier_figures_as_they_were(
+    refused: Refused, tiny_policy: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "run.json"
+    path.write_text("earlier figures")
+    with files_at_most(4000):
+        line = refused("run", tiny_policy, "--random", "40", *QUICK, "--json", path)
+    assert f"cannot write {path}" in line
+    assert content(tmp_path) == {"run.json": b"earlier figures"}
+
+
+def test_a_disk_that_is_full_for_a_checkpoint_leaves_no_half_of_one(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    with files_at_most(60_000):
+        assert main(["train", "ddpg", "--steps", "8", "--out", str(out)]) == 2
+    *_, line = capfd.readouterr().err.splitlines()
+    assert line.startswith(f"arm-control: error: cannot write a checkpoint into {out / 'checkpoints'}")
+    assert list((out / "checkpoints").iterdir()) == []
+
+
+def test_a_folder_in_the_figures_place_is_told_before_the_work(
+    refused: Refused, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert f"cannot write {tmp_path}" in refused("evaluate", "ik", "--goals", "1", "--json", tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    assert main(["evaluate", "ik", "--goals", "1", "--json", str(tmp_path)]) == 2
+    assert capfd.readouterr().out == ""
+
+
+# -------------------------------------------------------------------------------------------------------- what works
+
+
+def figures_of(capfd: pytest.CaptureFixture[str], path: Path, *words: object) -> tuple[Any, str]:
+    """The figures that a command wrote, and what it printed."""
+    capfd.readouterr()
+    assert main([*map(str, words), "--json", str(path)]) == 0, capfd.readouterr().err
+    return strict_json(path), capfd.readouterr().out
+
+
+def test_goals_come_from_flags_a_file_standard_input_or_chance(
+    tiny_policy: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, json_file = tmp_path / "goals.txt", tmp_path / "run.json"
+    x, y, z = GOALS[1]
+    lines = f"# three goals\n\n{TEXTS[0]}\n  {x!r} {y!r}   {z!r}   # with blanks\n{TEXTS[2]}"
+    file.write_text(lines)
+    monkeypatch.setattr(sys, "stdin", io.StringIO(lines))
+    results = []
+    for source in (
+        [word for text in TEXTS for word in ("--goal", text)],
+        ["--goals-file", file],
+        ["--goals-file", "-"],
+    ):
+        figures, printed = figures_of(capfd, json_file, "run", tiny_policy, *source, *QUICK)
+        assert len(ROW.findall(printed)) == 3
+        assert "16 golden samples hold" in printed
+        assert f"mean error {figures['mean_error_mm']:.2f} mm over 3 goals" in printed
+        for word in ("inference and limits", "p50", "p99", "p99.9", "Hz"):
+            assert word in printed
+        assert [tuple(goal["goal_m"]) for goal in figures["goals"]] == GOALS
+        results.append([goal["error_mm"] for goal in figures["goals"]])
+    assert results[0] == results[1] == results[2]  # the same motion, wherever the goals came from
+
+
+def test_random_goals_are_as_many_as_asked_and_follow_the_seed(
+    tiny_policy: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    runs = []
+    for seed in (0, 0, 1):
+        words = ["run", tiny_policy, "--random", 4, "--seed", seed, *QUICK]
+        figures, printed = figures_of(capfd, tmp_path / "run.json", *words)
+        assert len(ROW.findall(printed)) == len(figures["goals"]) == 4
+        runs.append([goal["goal_m"] for goal in figures["goals"]])
+    assert runs[0] == runs[1] != runs[2]
+
+
+def test_no_goal_on_standard_input_is_no_error_and_its_figures_are_strict_json(
+    tiny_policy: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO(""))
+    figures, printed = figures_of(capfd, tmp_path / "run.json", "run", tiny_policy, "--goals-file", "-", *QUICK)
+    assert (figures["goals"], figures["mean_error_mm"]) == ([], None)
+    assert "mean error" not in printed
+
+
+def test_a_run_and_its_exported_policy_evaluate_alike(
+    tiny_run: Path, tiny_policy: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--goals", 20, "--seed", 3]
+    trained, printed = figures_of(capfd, tmp_path / "run.json", "evaluate", tiny_run, *words)
+    exported, _ = figures_of(capfd, tmp_path / "policy.json", "evaluate", tiny_policy, *words)
+    for name in ("mean_error_mm", "median_error_mm", "p95_error_mm", "max_error_mm"):
+        assert exported[name] == pytest.approx(trained[name], abs=0.05)
+    assert exported["normalised_return"] == pytest.approx(trained["normalised_return"], abs=1e-3)
+    assert set(trained["success"]) == set(trained["success_interval"]) == {"50", "20", "10", "5", "2", "1"}
+    assert trained["goals"] == 20
+    assert f"mean {trained['mean_error_mm']:.2f} mm" in printed
+
+
+def test_an_arm_that_is_given_is_used_or_refused_but_not_ignored(refused: Refused, tiny_run: Path) -> None:
+    assert "no-such.urdf" in refused("evaluate", tiny_run, "--goals", "1", "--arm", "no-such.urdf")
+
+
+def test_inspect_prints_what_the_file_promises(tiny_policy: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", str(tiny_policy)]) == 0
+    printed = capfd.readouterr().out
+    contract = PolicyRunner.load(tiny_policy).contract
+    for joint in contract.joints:
+        assert re.search(rf"{joint.name} +0 to 90 degrees, up to {joint.max_speed_deg_s:.1f} degrees/s", printed)
+    for tensor in (*contract.inputs, contract.output):
+        assert f"{tensor.name} (batch, {tensor.size}), {tensor.unit}: {tensor.meaning}" in printed
+    for text in ("30 Hz", "16 samples re-run, all within 0.001 degrees", "ddpg", "ArmReach-v0", "within 10 mm"):
+        assert text in printed
+    for name, version in contract.versions.items():
+        assert f"{name} {version}" in printed
+
+
+def test_a_training_by_command_leaves_a_run_that_exports_and_evaluates(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "ddpg", "--steps", "8", "--hidden-units", "16", "--seed", "5"]) == 0
+    run = tmp_path / "runs" / "ddpg-seed5"
+    assert "finished at step 8 " in capfd.readouterr().err
+    assert {path.name for path in run.iterdir()} == {
+        "config.json",
+        "checkpoints",
+        "metrics.jsonl",
+        "tensorboard",
+        "curve.png",
+    }
+    assert main(["export", str(run), "-o", "policy.onnx"]) == 0
+    assert "policy.onnx: " in capfd.readouterr().out
+    assert main(["inspect", "policy.onnx"]) == 0
+    config = json.loads((run / "config.json").read_text())
+    assert (config["seed"], config["steps"], config["settings"]["hidden_units"]) == (5, 8, 16)
+
+
+def test_a_report_names_the_command_that_makes_what_is_missing(
+    refused: Refused, run_copy: Path, tiny_policy: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def report(said: str) -> None:
+        before = content(run_copy)
+        assert said in refused("report", run_copy)
+        assert content(run_copy) == before
+
+    report("evaluation.json is missing: make it with 'arm-control evaluate")
+    assert main(["evaluate", str(run_copy), "--goals", "3", "--json", str(run_copy / "evaluation.json")]) == 0
+    report("run.json is missing: make it with 'arm-control run")
+    words = ["run", str(tiny_policy), "--random", "2", *QUICK, "--json", str(run_copy / "run.json")]
+    assert main(words) == 0
+    report("arm-control export")
+    shutil.copy(tiny_policy, run_copy / "policy.onnx")
+    capfd.readouterr()
+    assert main(["report", str(run_copy)]) == 0
+    assert capfd.readouterr().out.strip() == str(run_copy / "report.md")
+    text = (run_copy / "report.md").read_text()
+    evaluation = strict_json(run_copy / "evaluation.json")
+    assert f"**{evaluation['mean_error_mm']:.2f} mm**" in text
+    for word in ("3 held-out goals", "curve.png", "policy.onnx", "2 goals", "| 10 mm |", "2,000 steps"):
+        assert word in text
+
+
+@pytest.fixture(scope="module")
+def reportable(tiny_run: Path, tiny_policy: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run's folder with all that a report is made of; not to be written to."""
+    run = tmp_path_factory.mktemp("reportable") / "run"
+    shutil.copytree(tiny_run, run)
+    shutil.copy(tiny_policy, run / "policy.onnx")
+    assert main(["evaluate", "zero", "--goals", "1", "--json", str(run / "evaluation.json")]) == 0
+    assert main(["run", str(tiny_policy), "--random", "1", *QUICK, "--json", str(run / "run.json")]) == 0
+    return run
+
+
+@pytest.mark.parametrize("name", ["evaluation.json", "run.json", "metrics.jsonl"])
+@pytest.mark.parametrize("text", ["{\n", "{}\n", "[]\n", "null\n", '"text"\n', '{"goals": 3}\n'])
+def test_a_report_refuses_figures_that_are_damaged(
+    refused: Refused, reportable: Path, tmp_path: Path, name: str, text: str
+) -> None:
+    run = Path(shutil.copytree(reportable, tmp_path / "run"))
+    (run / name).write_text(text)
+    assert name in refused("report", run)
+    assert not (run / "report.md").exists()
+
+
+def test_a_report_of_a_run_that_was_interrupted_before_its_first_goal_is_written_or_refused(
+    reportable: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Path(shutil.copytree(reportable, tmp_path / "run"))
+    monkeypatch.setattr(sys, "stdin", io.StringIO(""))
+    words = ["run", str(run / "policy.onnx"), "--goals-file", "-", *QUICK, "--json", str(run / "run.json")]
+    assert main(words) == 0
+    assert main(["report", str(run)]) in (0, 2)
+
+
+def test_a_debugging_variable_lets_the_traceback_through(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ARM_CONTROL_DEBUG", "1")
+    with pytest.raises(ValueError, match="cannot read policy"):
+        main(["inspect", "no-such.onnx"])
+
+
+# ------------------------------------------------------------------------------------------------- in its own process
+
+# Runs commands where some packages cannot be imported; prints exit code, output and errors of each as JSON.
+WITHOUT = """
+import contextlib, importlib.abc, io, json, sys
+missing, commands = json.loads(sys.argv[1]), json.loads(sys.argv[2])
+
+class Missing(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in missing:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Missing())
+from arm_control.cli import main
+results = []
+for words in commands:
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = main(words)
+    results.append((code, out.getvalue(), err.getvalue()))
+assert not set(missing) & set(sys.modules)
+print(json.dumps(results))
+"""
+
+
+def without(missing: list[str], commands: list[list[str]], folder: Path) -> list[tuple[int, str, str]]:
+    arguments = [sys.executable, "-c", WITHOUT, json.dumps(missing), json.dumps(commands)]
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=120, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    results: list[tuple[int, str, str]] = json.loads(done.stdout.splitlines()[-1])
+    return results
+
+
+@pytest.mark.parametrize(
+    ("package", "extra", "commands"),
+    [
+        (
+            "torch",
+            "train",
+            [
+                ["train", "ddpg", "--steps", "8", "--out", "new"],
+                ["resume", "RUN"],
+                ["evaluate", "RUN", "--goals", "1", "--json", "x.json"],
+                ["export", "RUN", "-o", "x.onnx"],
+            ],
+        ),
+        (
+            "pybullet",
+            "sim",
+            [
+                ["train", "ddpg", "--steps", "8", "--out", "new"],
+                ["run", "POLICY", "--random", "1", "--json", "x.json"],
+                ["evaluate", "ik", "--goals", "1", "--json", "x.json"],
+            ],
+        ),
+        pytest.param(
+            "safetensors",
+            "train",
+            [["resume", "RUN"], ["train", "ddpg", "--steps", "8", "--out", "new"]],
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            "matplotlib", "train", [["train", "ddpg", "--steps", "8", "--out", "new"]], marks=pytest.mark.slow
+        ),
+        pytest.param(
+            "tensorboard", "train", [["train", "ddpg", "--steps", "8", "--out", "new"]], marks=pytest.mark.slow
+        ),
+        ("onnx", "train", [["export", "RUN", "-o", "x.onnx"]]),
+        pytest.param("onnxscript", "train", [["export", "RUN", "-o", "x.onnx"]], marks=pytest.mark.slow),
+        ("imageio_ffmpeg", "view", [["replay", "POLICY", "--goals", "1", "--save", "x.mp4"]]),
+        ("PIL", "view", [["replay", "POLICY", "--goals", "1", "--save", "x.mp4"]]),
+    ],
+)
+def test_a_missing_package_is_told_with_the_extra_that_brings_it(
+    run_copy: Path, tiny_policy: Path, tmp_path: Path, package: str, extra: str, commands: list[list[str]]
+) -> None:
+    here = tmp_path / "here"
+    here.mkdir()
+    before = content(run_copy)
+    names = {"RUN": str(run_copy), "POLICY": str(tiny_policy)}
+    commands = [[names.get(word, word) for word in words] for words in commands]
+    for code, _, error in without([package], commands, here):
+        assert error == (
+            f"arm-control: error: this wants {package}, which is not installed: pip install 'arm-control[{extra}]'\n"
+        )
+        assert code == 2
+    assert content(here) == {}
+    assert content(run_copy) == before
+
+
+@pytest.mark.slow
+def test_watching_a_policy_wants_no_pytorch(tiny_policy: Path, tmp_path: Path) -> None:
+    words = ["replay", str(tiny_policy), "--goals", "1", "--save", "x.mp4"]
+    [(code, _, error)] = without(["torch", "onnx", "tensorboard", "matplotlib", "safetensors"], [words], tmp_path)
+    assert (code, error) == (0, "")
+    assert (tmp_path / "x.mp4").stat().st_size > 0
+
+
+def test_help_needs_none_of_the_extras(tmp_path: Path) -> None:
+    commands = [[], ["--help"], ["-h"], ["--version"], ["train", "ddpg", "--help"]]
+    commands += [[name, "--help"] for name in COMMANDS]
+    missing = ["torch", "pybullet", "onnx", "onnxscript", "matplotlib", "tensorboard", "safetensors", "PIL"]
+    results = without([*missing, "imageio_ffmpeg"], commands, tmp_path)
+    assert [(code, error) for code, _, error in results] == [(0, "")] * len(commands)
+    overview = results[0][1]
+    assert results[1][1] == results[2][1] == overview
+    assert all(f"\n  {name} " in overview for name in COMMANDS)
+    assert re.fullmatch(r"arm-control \d+\.\d+\.\d+\n", results[3][1])
+    helps = dict(zip([" ".join(words[:-1]) for words in commands], [out for _, out, _ in results], strict=True))
+    flags = {
+        "train ddpg": "--env --reward --arm --seed --steps --minutes --init --out --learning-rate --discount",
+        "train": "ddpg",
+        "evaluate": "--goals --seed --arm --json",
+        "export": "--output -o",
+        "run": "--driver --goal --goals-file --random --seconds-per-goal --pace --json",
+        "replay": "--viewer --save --goals",
+    }
+    for command, words in flags.items():
+        assert all(word in helps[command] for word in words.split()), command
+
+
+@contextmanager
+def started(*words: object, **options: Any) -> Iterator[subprocess.Popen[str]]:
+    """The command in a process of its own, ended whatever happens."""
+    unlike_a_shell = ("ARM_CONTROL_DEBUG", "PYTHONUNBUFFERED")
+    environment = {name: value for name, value in os.environ.items() if name not in unlike_a_shell}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "arm_control.cli", *map(str, words)], text=True, env=environment, **options
+    )
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+
+
+LONG = ["--steps", "10_000_000", "--arms", "2", "--hidden-units", "16", "--batch-size", "16", "--random-steps", "16"]
+
+
+@pytest.mark.parametrize("moment", ["at the start", "while it learns"])
+def test_ctrl_c_ends_a_training_with_a_checkpoint_a_curve_and_how_to_go_on(tmp_path: Path, moment: str) -> None:
+    run = tmp_path / "run"
+    with started("train", "ddpg", *LONG, "--out", run, stderr=subprocess.PIPE) as process:
+        assert process.stderr is not None
+        assert process.stderr.readline().startswith("training: ddpg on ArmReach-v0")
+        if moment == "while it learns":
+            assert " steps " in process.stderr.readline()
+            time.sleep(0.5)
+        process.send_signal(signal.SIGINT)
+        _, error = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in error
+    assert f"go on with: arm-control resume {run}" in error
+    assert (run / "curve.png").read_bytes().startswith(b"\x89PNG")
+    step, state = load_latest(run / "checkpoints")
+    assert step == state["step"]
+    assert step > 0 or moment == "at the start"
+    assert len((run / "metrics.jsonl").read_text().splitlines()) == 1
+
+
+def test_ctrl_c_parks_the_arm_and_writes_the_figures_so_far(tiny_policy: Path, tmp_path: Path) -> None:
+    words = ["run", tiny_policy, "--random", 1000, "--seconds-per-goal", 0.3, "--json", tmp_path / "run.json"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with started(*words, **pipes) as process:
+        assert process.stdout is not None
+        while not ROW.match(process.stdout.readline()):
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        _, error = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert error == "interrupted; the arm is parked\n"
+    figures = strict_json(tmp_path / "run.json")
+    assert figures["interrupted"] is True
+    assert 1 <= len(figures["goals"]) < 1000
+    assert all(math.isfinite(goal["error_mm"]) for goal in figures["goals"])
+
+
+def test_ctrl_c_ends_a_run_that_waits_for_its_next_goal(tiny_policy: Path) -> None:
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with started("run", tiny_policy, "--goals-file", "-", *QUICK, **pipes) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(TEXTS[0] + "\n")
+        process.stdin.flush()
+        while not ROW.match(process.stdout.readline()):
+            assert process.poll() is None
+        time.sleep(0.5)  # until it waits
+        process.send_signal(signal.SIGINT)
+        code = process.wait(timeout=8)
+        error = process.stderr.read() if process.stderr else ""
+    assert code == 130
+    assert error == "interrupted; the arm is parked\n"
+
+
+@pytest.mark.parametrize("words", [["inspect", "POLICY"], ["--help"], ["run", "--help"], ["run", "POLICY"]])
+def test_a_reader_that_has_gone_is_no_reason_for_a_traceback(tiny_policy: Path, words: list[str]) -> None:
+    words = [str(tiny_policy) if word == "POLICY" else word for word in words]
+    words += ["--random", "2", *QUICK] if words[0] == "run" and words[-1] != "--help" else []
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        with started(*words, stdout=writer, stderr=subprocess.PIPE) as process:
+            _, error = process.communicate(timeout=60)
+    finally:
+        os.close(writer)
+    assert error == ""
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="wants /dev/full")
+@pytest.mark.parametrize("words", [["inspect", "POLICY"], ["--help"], ["export", "--help"]])
+def test_standard_output_on_a_full_disk_is_told_in_one_line(tiny_policy: Path, words: list[str]) -> None:
+    words = [str(tiny_policy) if word == "POLICY" else word for word in words]
+    with open("/dev/full", "w") as full, started(*words, stdout=full, stderr=subprocess.PIPE) as process:
+        _, error = process.communicate(timeout=60)
+    assert error.startswith("arm-control: error: ")
+    assert error.count("\n") == 1
+    assert process.returncode == 2
+
+
+@pytest.mark.parametrize("words", [["inspect", "POLICY"], ["--help"], ["run", "--help"]])
+def test_without_any_standard_output_a_command_works(tiny_policy: Path, words: list[str]) -> None:
+    words = [str(tiny_policy) if word == "POLICY" else word for word in words]
+    script = 'exec "$@" >&-'
+    command = ["sh", "-c", script, "sh", sys.executable, "-m", "arm_control.cli", *words]
+    done = subprocess.run(command, stderr=subprocess.PIPE, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_debugging_variable_shows_the_traceback(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "arm_control.cli", "inspect", "no-such.onnx"]
+    environment = os.environ | {"ARM_CONTROL_DEBUG": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path, timeout=60)
+    assert done.returncode == 1
+    assert "Traceback (most recent call last)" in done.stderr
+    assert "PolicyFileError: cannot read policy no-such.onnx" in done.stderr

@@ -1,0 +1,183 @@
+"""The contract: lossless as JSON, and only ValueError for anything that is none."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from arm_control.config import canonical_json
+from arm_control.contract import Contract, GoldenSamples, JointContract, TensorContract, config_hash
+from arm_control.runner import PolicyRunner
+
+SMALL = JointContract("base", 0.0, 90.0, 200.0, 1000.0)
+CONTRACT = Contract(
+    schema_version=1,
+    arm="arm",
+    joints=[SMALL],
+    arm_urdf="<robot/>",
+    control_rate_hz=30.0,
+    environment="ArmReach-v0",
+    goal_tolerance_m=0.01,
+    inputs=[TensorContract("joint_angle_deg", 1, "degrees", "angles"), TensorContract("goal_m", 3, "metres", "goal")],
+    output=TensorContract("target_deg", 1, "degrees", "targets"),
+    agent="ddpg",
+    config_sha256="0" * 64,
+    versions={"python": "3.11.0"},
+    golden=GoldenSamples({"joint_angle_deg": [[0.1]], "goal_m": [[0.1, 0.2, 0.3]]}, [[45.0]], 1e-3),
+)
+
+numbers = st.floats(allow_nan=False, allow_infinity=False)
+texts = st.text(st.characters(exclude_categories=["Cs"]))  # half of a surrogate pair is no text
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | texts,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(texts, inner, max_size=4),
+    max_leaves=8,
+)
+
+
+def changed(path: str, value: Any) -> str:
+    """The contract's JSON with the value at a dotted path replaced."""
+    content = json.loads(CONTRACT.to_json())
+    *parents, last = path.split(".")
+    place: Any = content
+    for key in parents:
+        place = place[int(key) if isinstance(place, list) else key]
+    place[int(last) if isinstance(place, list) else last] = value
+    return json.dumps(content)
+
+
+@given(
+    name=texts,
+    lower=st.floats(-1e6, 1e6 - 1),
+    width=st.floats(1e-3, 1e6),
+    speed=st.floats(1e-300, 1e300),
+    rate=st.floats(0, 10_000, exclude_min=True),
+    sample=st.lists(numbers, min_size=3, max_size=3),
+    target=numbers,
+    versions=st.dictionaries(texts, texts, max_size=3),
+)
+def test_json_gives_back_an_equal_contract_to_the_last_bit(
+    name: str,
+    lower: float,
+    width: float,
+    speed: float,
+    rate: float,
+    sample: list[float],
+    target: float,
+    versions: dict[str, str],
+) -> None:
+    contract = dataclasses.replace(
+        CONTRACT,
+        arm=name,
+        joints=[JointContract(name, lower, lower + width, speed, speed)],
+        control_rate_hz=rate,
+        versions=versions,
+        golden=GoldenSamples({"joint_angle_deg": [[target]], "goal_m": [sample]}, [[target]], 1e-3),
+    )
+    back = Contract.from_json(contract.to_json())
+    assert back == contract
+    assert [x.hex() for x in back.golden.inputs["goal_m"][0]] == [x.hex() for x in sample]  # -0.0 is not 0.0
+    assert back.to_json() == contract.to_json()
+
+
+def test_a_real_policys_contract_comes_back_equal(tiny_policy: Path) -> None:
+    contract = PolicyRunner.load(tiny_policy).contract
+    assert Contract.from_json(contract.to_json()) == contract
+    assert json.loads(contract.to_json()) == dataclasses.asdict(contract)
+
+
+def test_joint_names_and_limits_follow_the_joints_order() -> None:
+    contract = dataclasses.replace(CONTRACT, joints=[SMALL, JointContract("elbow", -5.0, 80.0, 100.0, 500.0)])
+    assert contract.joint_names == ("base", "elbow")
+    limits = contract.limits
+    assert (limits.lower_deg, limits.upper_deg) == ((0.0, -5.0), (90.0, 80.0))
+    assert (limits.max_speed_deg_s, limits.max_acceleration_deg_s2) == ((200.0, 100.0), (1000.0, 500.0))
+
+
+@pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(Contract)])
+def test_a_missing_field_is_named(field: str) -> None:
+    content = json.loads(CONTRACT.to_json())
+    del content[field]
+    with pytest.raises(ValueError, match="schema version None" if field == "schema_version" else f"`{field}`"):
+        Contract.from_json(json.dumps(content))
+
+
+@pytest.mark.parametrize("path", ["arm", "joints", "control_rate_hz", "goal_tolerance_m", "output", "golden"])
+def test_a_field_of_another_type_is_named(path: str) -> None:
+    with pytest.raises(ValueError, match=rf"\$\.{path}"):
+        Contract.from_json(changed(path, None))
+
+
+@pytest.mark.parametrize("version", [2, 0, -1, "1", None, [1], 10**30])
+def test_another_schema_version_is_refused_with_what_to_do(version: Any) -> None:
+    with pytest.raises(ValueError, match=r"schema version .*this program reads 1: export the policy again"):
+        Contract.from_json(changed("schema_version", version))
+
+
+@pytest.mark.parametrize("text", ["", "{", "null", "[]", '"text"', "1", "{}garbage", "\x00", '{"a": NaN}', "[" * 10**5])
+def test_garbage_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="the contract"):
+        Contract.from_json(text)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "said"),
+    [
+        ("control_rate_hz", 0.0, "control_rate_hz"),
+        ("control_rate_hz", -30.0, "control_rate_hz"),
+        ("control_rate_hz", 1e300, "control_rate_hz"),
+        ("joints", [], "joint limits"),
+        ("joints.0.lower_deg", 90.0, "lower < upper"),
+        ("joints.0.max_speed_deg_s", 0.0, "positive speeds"),
+        ("joints.0.max_acceleration_deg_s2", -1.0, "positive speeds and accelerations"),
+        ("golden.target_deg", [], "golden samples"),
+        ("golden.target_deg", [[1.0], [2.0]], "golden samples of 'joint_angle_deg'"),
+        ("golden.target_deg", [[1.0, 2.0]], "golden samples of 'target_deg'"),
+        ("golden.inputs.goal_m", [[1.0, 2.0]], "golden samples of 'goal_m'"),
+        ("golden.inputs", {"goal_m": [[1.0, 2.0, 3.0]]}, "golden samples do not match its inputs"),
+        ("golden.inputs.more", [[1.0]], "golden samples do not match its inputs"),
+    ],
+)
+def test_values_that_make_no_sense_are_refused_by_name(path: str, value: Any, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        Contract.from_json(changed(path, value))
+
+
+@settings(max_examples=300)
+@given(st.text() | json_values.map(json.dumps))
+def test_no_text_and_no_json_raises_anything_but_value_error(text: str) -> None:
+    with pytest.raises(ValueError, match=r"contract|surrogate"):
+        Contract.from_json(text)
+
+
+PATHS = [
+    *(field.name for field in dataclasses.fields(Contract)),
+    *(f"joints.0.{field.name}" for field in dataclasses.fields(JointContract)),
+    *(f"inputs.1.{field.name}" for field in dataclasses.fields(TensorContract)),
+    *(f"output.{field.name}" for field in dataclasses.fields(TensorContract)),
+    *(f"golden.{field.name}" for field in dataclasses.fields(GoldenSamples)),
+    "golden.inputs.goal_m",
+    "golden.inputs.goal_m.0",
+    "golden.target_deg.0.0",
+]
+
+
+@settings(max_examples=500)
+@given(path=st.sampled_from(PATHS), value=json_values | st.floats(-1e3, 1e3) | st.integers(-3, 3))
+def test_any_value_in_any_field_is_read_or_refused_with_value_error(path: str, value: Any) -> None:
+    text = changed(path, value)
+    try:
+        contract = Contract.from_json(text)
+    except ValueError:
+        return
+    assert Contract.from_json(contract.to_json()) == contract
+
+
+def test_the_configurations_hash_is_sha256_of_its_canonical_form() -> None:
+    # echo -n '{"a":1,"b":[2.5]}' | sha256sum
+    wanted = "1d97f1c6350e2d952e3db713f3d5e3b3992bc269e1e2351d30c1b917ee185bde"
+    assert config_hash(canonical_json({"b": [2.5], "a": 1})) == wanted

@@ -1,0 +1,492 @@
+"""ArmReach-v0: Gymnasium's contract, exact seeds, goals that change nothing but the reward, and what is refused."""
+
+import json
+import math
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium.utils.env_checker import check_env as check_env_gymnasium
+from gymnasium.wrappers import RescaleAction
+from numpy.typing import NDArray
+from stable_baselines3.common.env_checker import check_env as check_env_stable_baselines3
+
+import envs  # noqa: F401  (registers the ids)
+from envs.arm import Arm, UnreachableGoalError
+from envs.arm_env import ArmEnv
+from envs.limits import limit_target
+from envs.simulation import Simulation
+
+ROOT = Path(__file__).resolve().parents[2]
+START_DEG, GOAL_M, OTHER_GOAL_M = (10.0, 20.0, 30.0), (0.1, 0.2, 0.5), (0.3, 0.1, 0.45)
+
+Step = tuple[dict[str, NDArray[np.float32]], float, bool, bool, dict[str, Any]]
+
+
+@pytest.fixture
+def env() -> Iterator[ArmEnv]:
+    env = ArmEnv()
+    yield env
+    env.close()
+
+
+@pytest.fixture
+def other() -> Iterator[ArmEnv]:
+    env = ArmEnv()
+    yield env
+    env.close()
+
+
+def actions(count: int, seed: int = 0) -> list[NDArray[np.float32]]:
+    return list(np.random.default_rng(seed).uniform(0, 90, (count, 3)).astype(np.float32))
+
+
+def roll(env: ArmEnv, moves: list[NDArray[np.float32]]) -> list[Step]:
+    return [env.step(move) for move in moves]
+
+
+def bits(observation: dict[str, NDArray[np.float32]]) -> dict[str, bytes]:
+    return {key: value.tobytes() for key, value in observation.items()}
+
+
+def same(one: list[Step], another: list[Step]) -> bool:
+    """Equal to the last bit, in every field."""
+    return len(one) == len(another) and all(
+        bits(a[0]) == bits(b[0]) and a[1:] == b[1:] for a, b in zip(one, another, strict=True)
+    )
+
+
+# The contract
+
+
+@pytest.mark.parametrize(
+    ("check", "advice"),
+    [
+        (check_env_gymnasium, "For Box action spaces, we recommend using a symmetric and normalized space"),
+        (check_env_stable_baselines3, "We recommend you to use a symmetric and normalized Box action space"),
+    ],
+    ids=["gymnasium", "stable_baselines3"],
+)
+@pytest.mark.parametrize("reward", ["dense", "sparse"])
+def test_check_env_passes_and_only_advises_to_normalise_actions(
+    check: Callable[..., None], advice: str, reward: str
+) -> None:
+    env = gymnasium.make("ArmReach-v0", render_mode="rgb_array", reward=reward).unwrapped
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        # Gymnasium's render check opens every mode, windows too; tests/envs/test_scene.py looks at rendering.
+        check(env, skip_render_check=True)
+    env.close()
+    assert len(caught) == 1, [str(warning.message) for warning in caught]
+    assert advice in str(caught[0].message)
+
+
+@pytest.mark.parametrize("name", ["ArmReach-v0", "envs:ArmReach-v0"])
+def test_gymnasium_makes_it_by_its_id(name: str) -> None:
+    env = gymnasium.make(name)
+    assert isinstance(env.unwrapped, ArmEnv)
+    assert env.action_space == gymnasium.spaces.Box(0, 90, (3,))
+    assert {key: space.shape for key, space in env.observation_space.items()} == {  # type: ignore[attr-defined]
+        "observation": (9,),
+        "achieved_goal": (3,),
+        "desired_goal": (3,),
+    }
+    observation, _ = env.reset(seed=0)
+    assert observation in env.observation_space
+    env.close()
+
+
+def python(script: str) -> str:
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_module_prefixed_id_needs_no_import() -> None:
+    assert python("import gymnasium; print(gymnasium.make('envs:ArmReach-v0').spec.id)") == "ArmReach-v0\n"
+
+
+def test_importing_envs_loads_neither_pybullet_nor_torch() -> None:
+    assert python("import sys, envs; print(sorted({'pybullet', 'torch'} & set(sys.modules)))") == "[]\n"
+
+
+def test_an_episode_is_truncated_after_50_steps_and_never_terminates(env: ArmEnv) -> None:
+    for episode in range(3):
+        env.reset(seed=episode)
+        steps = roll(env, actions(50, episode))
+        assert [step[3] for step in steps] == [False] * 49 + [True]
+        assert not any(step[2] for step in steps)
+
+
+def test_it_does_not_terminate_at_the_goal_either(env: ArmEnv) -> None:
+    env.reset(options={"angles_deg": START_DEG, "goal_m": env.arm.tip_position(START_DEG)})
+    steps = roll(env, [np.array(START_DEG, np.float32)] * 50)
+    assert all(step[4]["is_success"] and not step[2] for step in steps)
+
+
+def test_episode_steps_sets_the_length() -> None:
+    env = ArmEnv(episode_steps=7)
+    env.reset(seed=0)
+    assert [step[3] for step in roll(env, actions(7))] == [False] * 6 + [True]
+    env.close()
+
+
+def test_the_observation_holds_the_readings_in_radians_and_the_previous_target(env: ArmEnv) -> None:
+    observation, info = env.reset(options={"angles_deg": START_DEG, "goal_m": GOAL_M})
+    start = np.radians(START_DEG)
+    assert observation["observation"] == pytest.approx(np.concatenate([start, np.zeros(3), start]), abs=1e-6)
+    assert observation["achieved_goal"] == pytest.approx(env.arm.tip_position(START_DEG), abs=1e-6)
+    assert observation["desired_goal"] == pytest.approx(GOAL_M, abs=1e-7)
+    assert info["distance_m"] == pytest.approx(math.dist(env.arm.tip_position(START_DEG), GOAL_M), abs=1e-6)
+
+    # The same arm, limiter and simulation, put together by hand.
+    target, speed = list(START_DEG), [0.0] * 3
+    with Simulation(Arm()) as simulation:
+        simulation.reset(START_DEG)
+        for action in actions(20):
+            target, speed = limit_target(action.tolist(), target, speed, simulation.arm.limits, 1 / 30)
+            simulation.command(target)
+            simulation.step()
+            observation = env.step(action)[0]
+            readings = [*simulation.angles_deg, *simulation.speeds_deg_s, *target]
+            assert observation["observation"] == pytest.approx(np.radians(readings), rel=1e-6, abs=1e-6)
+            assert observation["achieved_goal"] == pytest.approx(
+                simulation.arm.tip_position(simulation.angles_deg), abs=1e-6
+            )
+
+
+def test_observations_stay_inside_their_space(env: ArmEnv) -> None:
+    generator = np.random.default_rng(0)
+    for episode in range(40):
+        observation, _ = env.reset(seed=episode)
+        assert observation in env.observation_space
+        for _ in range(50):
+            observation = env.step(90 * generator.integers(0, 2, 3))[0]
+            assert observation in env.observation_space
+
+
+# Seeds
+
+
+SEEDED_RUN = """
+import numpy as np
+from envs.arm_env import ArmEnv
+env = ArmEnv()
+def show(observation, *rest):
+    print({key: [float(x).hex() for x in value] for key, value in observation.items()}, *rest)
+show(*env.reset(seed=123))
+for action in np.random.default_rng(5).uniform(0, 90, (50, 3)).astype(np.float32):
+    observation, reward, terminated, truncated, info = env.step(action)
+    show(observation, reward.hex(), terminated, truncated, info["distance_m"].hex(), info["is_success"])
+show(*env.reset())
+"""
+
+
+def seeded_run(env: ArmEnv) -> tuple[list[Any], list[Step]]:
+    first = env.reset(seed=123)
+    steps = roll(env, actions(50, seed=5))
+    second = env.reset()
+    return [(bits(first[0]), first[1]), (bits(second[0]), second[1])], steps
+
+
+def test_a_seed_is_exact_in_one_process_and_after_a_dirty_episode(env: ArmEnv, other: ArmEnv) -> None:
+    resets, steps = seeded_run(env)
+    env.reset(seed=9, options={"angles_deg": (90, 90, 90)})
+    roll(env, actions(33, seed=6))
+    again, steps_again = seeded_run(env)
+    assert again == resets
+    assert same(steps_again, steps)
+    elsewhere, steps_elsewhere = seeded_run(other)
+    assert elsewhere == resets
+    assert same(steps_elsewhere, steps)
+    assert bits(env.reset(seed=124)[0]) != resets[0][0]
+
+
+def test_a_seed_is_exact_in_a_fresh_process(capsys: pytest.CaptureFixture[str]) -> None:
+    exec(SEEDED_RUN, {})
+    here = capsys.readouterr().out
+    assert len(here.splitlines()) == 52
+    assert python(SEEDED_RUN) == here
+
+
+def test_start_and_goal_are_drawn_from_the_environments_own_generator(env: ArmEnv) -> None:
+    np.random.seed(0)  # noqa: NPY002
+    first = env.reset(seed=7)[0]
+    second = env.reset()[0]
+    np.random.seed(1)  # noqa: NPY002
+    assert bits(env.reset(seed=7)[0]) == bits(first)
+    assert bits(env.reset()[0]) == bits(second)
+
+    generator, _ = gymnasium.utils.seeding.np_random(7)
+    for observation in (first, second):
+        start, pose = generator.uniform(0, 90, 3), generator.uniform(0, 90, 3)
+        assert observation["observation"][:3] == pytest.approx(np.radians(start), abs=1e-6)
+        assert observation["desired_goal"] == pytest.approx(env.arm.tip_position(pose), abs=1e-6)
+
+
+def test_goals_are_always_reachable_and_different(env: ArmEnv) -> None:
+    goals = np.array([env.reset(seed=seed)[0]["desired_goal"] for seed in range(1000)], dtype=np.float64)
+    angles = env.arm.inverse_kinematics(goals)
+    assert np.linalg.norm(env.arm.forward_kinematics(angles) - goals, axis=-1).max() < 1e-5
+    assert len({tuple(goal) for goal in goals.tolist()}) == 1000
+
+
+# Goals and rewards
+
+
+def test_a_relabelled_transition_equals_a_real_one_towards_that_goal_in_every_field(env: ArmEnv, other: ArmEnv) -> None:
+    for reward in ("dense", "sparse"):
+        here, there = ArmEnv(reward=reward), ArmEnv(reward=reward)  # type: ignore[arg-type]
+        # The other goal lies on the way, so that it is reached for a while: both values of is_success are compared.
+        on_the_way = here.arm.tip_position((50.0, 50.0, 50.0))
+        moves = [np.array([80, 80, 80], np.float32)] * 20 + [np.array([50, 50, 50], np.float32)] * 30
+        before = here.reset(options={"angles_deg": START_DEG, "goal_m": GOAL_M})[0]
+        real_before = there.reset(options={"angles_deg": START_DEG, "goal_m": on_the_way})[0]
+        goal = real_before["desired_goal"]
+        successes = set()
+        for move in moves:
+            after, _, terminated, truncated, info = here.step(move)
+            real_after, real_reward, real_terminated, real_truncated, real_info = there.step(move)
+            assert bits(before | {"desired_goal": goal}) == bits(real_before)
+            assert bits(after | {"desired_goal": goal}) == bits(real_after)
+            assert float(here.compute_reward(after["achieved_goal"], goal, info)) == real_reward
+            assert here.compute_terminated(after["achieved_goal"], goal, info) is terminated is real_terminated
+            assert here.compute_truncated(after["achieved_goal"], goal, info) is truncated is real_truncated
+            distance_m = float(np.linalg.norm(after["achieved_goal"].astype(np.float64) - goal))
+            assert real_info["distance_m"] == pytest.approx(distance_m, rel=1e-14)
+            assert real_info["is_success"] is (distance_m <= 0.01)
+            successes.add(real_info["is_success"])
+            before, real_before = after, real_after
+        assert successes == {False, True}
+        here.close()
+        there.close()
+
+
+def test_nothing_but_the_desired_goal_and_what_is_scored_depends_on_the_goal(env: ArmEnv, other: ArmEnv) -> None:
+    for each, goal in ((env, GOAL_M), (other, OTHER_GOAL_M)):
+        each.reset(seed=1, options={"goal_m": goal})
+    for one, another in zip(roll(env, actions(50)), roll(other, actions(50)), strict=True):
+        assert bits(one[0] | {"desired_goal": another[0]["desired_goal"]}) == bits(another[0])
+        assert one[2:4] == another[2:4]
+        assert one[1] != another[1]
+
+
+@pytest.mark.parametrize("reward", ["dense", "sparse"])
+def test_compute_reward_of_a_batch_is_that_of_each_row_and_of_the_step(reward: Any) -> None:
+    env = ArmEnv(reward=reward)
+    env.reset(seed=3)
+    steps = roll(env, actions(50, 8))
+    achieved, desired = (np.array([step[0][key] for step in steps]) for key in ("achieved_goal", "desired_goal"))
+    batch = env.compute_reward(achieved, desired, [step[4] for step in steps])
+    assert batch.shape == (50,)
+    assert batch.tolist() == [step[1] for step in steps]
+
+    generator = np.random.default_rng(4)
+    achieved = generator.uniform(-0.7, 0.7, (5000, 3)).astype(np.float32)
+    desired = (achieved + generator.normal(size=(5000, 3)) * 10 ** generator.uniform(-5, -1, (5000, 1))).astype(
+        np.float32
+    )
+    batch = env.compute_reward(achieved, desired, {})
+    assert batch.tolist() == [float(env.compute_reward(a, d, {})) for a, d in zip(achieved, desired, strict=True)]
+    boxed = env.compute_reward(achieved.reshape(50, 100, 3), desired.reshape(50, 100, 3), {})
+    assert np.array_equal(boxed, batch.reshape(50, 100))
+    env.close()
+
+
+@pytest.mark.parametrize(
+    ("distance_m", "reward"),
+    [
+        (0.0, 1.0),
+        (0.01, -0.05 + 0.5 * 0.36787944117144233 + 0.5 * 0.8187307530779818),  # 1/e and e^(-1/5)
+        (0.05, -0.25 + 0.5 * 0.006737946999085467 + 0.5 * 0.36787944117144233),  # e^-5 and 1/e
+        (0.5, -2.5 + 0.5 * 1.9287498479639178e-22 + 0.5 * 4.5399929762484854e-05),  # e^-50 and e^-10
+    ],
+)
+def test_the_dense_reward_by_hand(env: ArmEnv, distance_m: float, reward: float) -> None:
+    assert float(env.compute_reward([0.1, 0.2, 0.3], [0.1, 0.2 + distance_m, 0.3], {})) == pytest.approx(
+        reward, abs=1e-12
+    )
+
+
+def test_the_sparse_reward_is_0_within_the_tolerance_and_else_minus_1() -> None:
+    env = ArmEnv(reward="sparse", goal_tolerance_m=0.02)
+    distances = np.array([0.0, 0.0199, 0.02, 0.0201, 0.5])
+    goals = np.zeros((5, 3))
+    achieved = np.zeros((5, 3))
+    achieved[:, 2] = distances
+    assert env.compute_reward(achieved, goals, {}).tolist() == [0, 0, 0, -1, -1]
+    tip = env.arm.tip_position(START_DEG)
+    env.reset(options={"angles_deg": START_DEG, "goal_m": (tip[0], tip[1], tip[2] - 0.015)})
+    _, reward, _, _, info = env.step(np.array(START_DEG, np.float32))
+    assert (reward, info["is_success"]) == (0.0, True)
+    env.reset(options={"angles_deg": START_DEG, "goal_m": OTHER_GOAL_M})
+    _, reward, _, _, info = env.step(np.array(START_DEG, np.float32))
+    assert (reward, info["is_success"]) == (-1.0, False)
+    env.close()
+
+
+# Options, actions and settings
+
+
+def test_options_set_the_start_or_the_goal_and_leave_the_rest_as_drawn(env: ArmEnv) -> None:
+    drawn = env.reset(seed=11)[0]
+    after_drawn = env.reset()[0]
+    start_only = env.reset(seed=11, options={"angles_deg": list(START_DEG)})[0]
+    assert start_only["observation"][:3] == pytest.approx(np.radians(START_DEG), abs=1e-6)
+    assert start_only["desired_goal"].tobytes() == drawn["desired_goal"].tobytes()
+    goal_only = env.reset(seed=11, options={"goal_m": np.array(GOAL_M)})[0]
+    assert goal_only["desired_goal"] == pytest.approx(GOAL_M, abs=1e-7)
+    assert goal_only["observation"].tobytes() == drawn["observation"].tobytes()
+    assert bits(env.reset()[0]) == bits(after_drawn)  # the generator advanced alike
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"goal": GOAL_M}, ValueError, r"wanted reset options angles_deg and goal_m, got \['goal'\]"),
+        ({"goal_m": (0.0, 0.0, 0.8)}, UnreachableGoalError, r"goal \(0\.0000, 0\.0000, 0\.8000\) m is out of reach"),
+        ({"goal_m": (0.1, math.nan, 0.3)}, ValueError, "finite numbers in metres"),
+        ({"goal_m": (0.1, 0.2)}, ValueError, r"wanted a goal x,y,z in metres, got \(0\.1, 0\.2\)"),
+        ({"angles_deg": (0, 0, 90.1)}, ValueError, r"wanted angles from .* degrees, got \[0, 0, 90\.1\]"),
+        ({"angles_deg": (0, 0, math.nan), "goal_m": OTHER_GOAL_M}, ValueError, "wanted angles from"),
+        ({"angles_deg": (0, 0), "goal_m": OTHER_GOAL_M}, ValueError, "wanted 3 angles in degrees"),
+    ],
+)
+def test_bad_reset_options_are_refused_and_the_episode_goes_on(
+    env: ArmEnv, other: ArmEnv, options: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    for each in (env, other):
+        each.reset(seed=12)
+        roll(each, actions(10))
+    with pytest.raises(error, match=message):
+        env.reset(options=options)
+    assert same(roll(env, actions(40, 1)), roll(other, actions(40, 1)))
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        np.array([45, np.nan, 45], np.float32),
+        np.array([45, np.inf, 45], np.float32),
+        np.array([45, 45, 90.01], np.float32),
+        np.array([-0.01, 45, 45], np.float32),
+        np.array([45, 45], np.float32),
+        np.array([45, 45, 45, 45], np.float32),
+        np.array([[45, 45, 45]], np.float32),
+        np.float32(45),
+        np.array([45, 45, 45 + 1j]),
+        np.array([True, False, True]),
+        np.array(["45", "45", "45"]),
+        np.array([45, None, 45], object),
+        None,
+    ],
+    ids=repr,
+)
+def test_bad_actions_are_refused_and_the_episode_goes_on_unharmed(env: ArmEnv, other: ArmEnv, bad: Any) -> None:
+    for each in (env, other):
+        each.reset(seed=13)
+        roll(each, actions(10))
+    with pytest.raises(ValueError, match=r"wanted (an action of 3 numbers|target angles from)"):
+        env.step(bad)
+    steps = roll(env, actions(40, 2))
+    assert same(steps, roll(other, actions(40, 2)))
+    assert steps[-1][3]
+
+
+@pytest.mark.parametrize(
+    "good", [[30.0, 45.0, 60.0], np.array([30, 45, 60]), np.array([30, 45, 60], np.float16)], ids=repr
+)
+def test_plain_lists_and_other_number_types_are_fine(env: ArmEnv, other: ArmEnv, good: Any) -> None:
+    for each in (env, other):
+        each.reset(seed=14)
+    assert same([env.step(good)], [other.step(np.array([30, 45, 60], np.float32))])
+
+
+def test_the_corners_of_the_action_space_are_accepted(env: ArmEnv) -> None:
+    env.reset(seed=15)
+    env.step(env.action_space.low)
+    env.step(env.action_space.high)
+
+
+def test_rescaled_actions_are_the_same_motion(env: ArmEnv, other: ArmEnv) -> None:
+    scaled = RescaleAction(other, -1.0, 1.0)
+    assert scaled.action_space == gymnasium.spaces.Box(-1, 1, (3,))
+    for each in (env, scaled):
+        each.reset(seed=16)
+    for action in ([-1, 0, 1], [1, -1, 0], [0.5, -0.5, 1]):
+        degrees = 45 * (np.array(action, np.float32) + 1)
+        one, another = env.step(degrees), scaled.step(np.array(action, np.float32))
+        assert another[0]["observation"] == pytest.approx(one[0]["observation"], abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"reward": "shaped"}, "wanted reward dense or sparse, got 'shaped'"),
+        ({"goal_tolerance_m": 0.0}, "positive goal tolerance"),
+        ({"goal_tolerance_m": math.nan}, "positive goal tolerance"),
+        ({"episode_steps": 0}, "at least one step"),
+        ({"render_mode": "ansi"}, "render mode"),
+        ({"arm": "nowhere.urdf"}, r"(?i)arm nowhere\.urdf: no such file"),
+        ({"physics_step_s": 1 / 200}, "whole multiple"),
+    ],
+)
+def test_bad_settings_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        ArmEnv(**settings)
+
+
+def test_rendering_without_a_render_mode_is_refused(env: ArmEnv) -> None:
+    env.reset(seed=0)
+    with pytest.raises(ValueError, match="render wants a render_mode"):
+        env.render()
+
+
+def test_closing_twice_is_fine_and_a_closed_environment_says_so() -> None:
+    env = ArmEnv()
+    env.reset(seed=0)
+    env.close()
+    env.close()
+    with pytest.raises(RuntimeError, match="closed"):
+        env.step(actions(1)[0])
+    with pytest.raises(RuntimeError, match="closed"):
+        env.reset()
+
+
+# Saved states
+
+
+def test_a_saved_state_survives_json_and_what_follows_is_exact_generator_included(env: ArmEnv, other: ArmEnv) -> None:
+    env.reset(seed=17)
+    observation = roll(env, actions(23, 3))[-1][0]
+    text = json.dumps(env.save_state())
+    followed = roll(env, actions(27, 4))
+    assert followed[-1][3]  # the steps were counted from the start of the episode
+    episodes = [env.reset()[0] for _ in range(3)]
+    after = roll(env, actions(20, 5))
+
+    roll(env, actions(11, 6))
+    other.reset(seed=99)
+    fresh = ArmEnv()
+    for each in (env, other, fresh):
+        assert bits(each.restore_state(json.loads(text))) == bits(observation)
+        assert same(roll(each, actions(27, 4)), followed)
+        assert [bits(each.reset()[0]) for _ in range(3)] == [bits(episode) for episode in episodes]
+        assert same(roll(each, actions(20, 5)), after)
+    fresh.close()
+
+
+def test_a_saved_state_does_not_change_afterwards(env: ArmEnv) -> None:
+    env.reset(seed=18)
+    roll(env, actions(5))
+    state = env.save_state()
+    text = json.dumps(state)
+    roll(env, actions(5))
+    env.reset()
+    assert json.dumps(state) == text

@@ -1,0 +1,168 @@
+"""The limiter: its three promises for any desired angles, and its first steps by hand."""
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from envs.arm import Arm
+from envs.limits import JointLimits, limit_target
+
+ONE = JointLimits((0.0,), (90.0,), (100.0,), (200.0,))
+PERIOD_S = 0.1  # with ONE: a speed changes by 20 degrees/s a period
+
+
+def follow(
+    desired: Sequence[float], start: float, limits: JointLimits, period_s: float, speed: float = 0.0
+) -> tuple[list[float], list[float]]:
+    """Targets and speeds of one joint on its way along `desired`."""
+    target_deg, speed_deg_s = [start], [speed]
+    targets, speeds = [start], [speed]
+    for angle in desired:
+        target_deg, speed_deg_s = limit_target([angle], target_deg, speed_deg_s, limits, period_s)
+        targets.append(target_deg[0])
+        speeds.append(speed_deg_s[0])
+    return targets, speeds
+
+
+angles = st.floats(-720.0, 720.0)
+periods = st.floats(0.001, 0.1)
+
+
+@st.composite
+def joints(draw: st.DrawFn) -> JointLimits:
+    low = draw(st.floats(-180.0, 170.0))
+    high = low + draw(st.floats(1.0, 360.0))
+    return JointLimits((low,), (high,), (draw(st.floats(1.0, 1000.0)),), (draw(st.floats(1.0, 1e5)),))
+
+
+@given(joints(), periods, st.floats(0.0, 1.0), st.lists(st.tuples(angles, st.integers(1, 30)), min_size=1, max_size=40))
+def test_position_speed_and_acceleration_limits_hold_whatever_is_desired(
+    limits: JointLimits, period_s: float, start: float, wishes: list[tuple[float, int]]
+) -> None:
+    (low,), (high,) = limits.lower_deg, limits.upper_deg
+    (max_speed,), (max_acceleration,) = limits.max_speed_deg_s, limits.max_acceleration_deg_s2
+    desired = [angle for angle, held in wishes for _ in range(held)]
+    targets, speeds = follow(desired, low + start * (high - low) * (1 - 1e-12), limits, period_s)
+    assert all(low <= target <= high for target in targets)
+    rounding = 1e-12 * max(abs(low), abs(high)) / period_s  # of a speed that is taken from two targets
+    moved = [0.0] + [(after - before) / period_s for before, after in pairwise(targets)]
+    for said, done in zip(speeds, moved, strict=True):
+        assert abs(said) <= max_speed
+        assert abs(done) <= max_speed + rounding
+        assert done == pytest.approx(said, abs=rounding + 1e-9 * max_speed)
+    for before, after in pairwise(moved):
+        assert abs(after - before) <= max_acceleration * period_s * (1 + 1e-9) + 2 * rounding + 1e-9 * max_speed
+
+
+@given(joints(), periods, st.floats(0.0, 1.0), st.floats(0.0, 1.0))
+def test_from_rest_a_constant_angle_is_reached_and_not_passed(
+    limits: JointLimits, period_s: float, start: float, end: float
+) -> None:
+    (low,), (high,) = limits.lower_deg, limits.upper_deg
+    begin, goal = (low + share * (high - low) * (1 - 1e-12) for share in (start, end))
+    distance, speed, acceleration = abs(goal - begin), limits.max_speed_deg_s[0], limits.max_acceleration_deg_s2[0]
+    # Speeding up, cruising and braking without periods, and then as many periods as the rounding to them may cost.
+    ideal_s = (
+        distance / speed + speed / acceleration
+        if distance * acceleration > speed**2
+        else 2 * math.sqrt(distance / acceleration)
+    )
+    steps = math.ceil(ideal_s / period_s) + 20 + math.ceil(speed / acceleration / period_s)
+    targets, speeds = follow([goal] * min(steps, 100_000), begin, limits, period_s)
+    sign = math.copysign(1.0, goal - begin)
+    rounding = 1e-12 * max(abs(low), abs(high), 1.0)
+    assert all(sign * (goal - target) >= -rounding for target in targets)
+    assert all(sign * (after - before) >= -rounding for before, after in pairwise(targets))
+    if steps <= 100_000:
+        assert targets[-1] == pytest.approx(goal, abs=1e-9)
+        assert speeds[-1] == pytest.approx(0.0, abs=1e-6)
+
+
+@given(st.floats(0.0, 90.0), st.floats(0.0, 90.0))
+def test_the_arms_own_joints_come_to_rest_on_the_very_angle(start: float, goal: float) -> None:
+    limits = Arm().limits
+    one = JointLimits(
+        *((column[0],) for column in (limits.lower_deg, limits.upper_deg, limits.max_speed_deg_s)),
+        (limits.max_acceleration_deg_s2[0],),
+    )
+    targets, speeds = follow([goal] * 60, start, one, 1 / 30)
+    assert targets[-1] == pytest.approx(goal, rel=0, abs=1e-13)
+    assert speeds[-1] == pytest.approx(0.0, abs=1e-11)
+
+
+def test_speeding_up_cruising_and_turning_round_by_hand() -> None:
+    targets, speeds = follow([90.0] * 6 + [0.0] * 7, 0.0, ONE, PERIOD_S)
+    assert speeds == pytest.approx([0, 20, 40, 60, 80, 100, 100, 80, 60, 40, 20, 0, -20, -40])
+    assert targets == pytest.approx([0, 2, 6, 12, 20, 30, 40, 48, 54, 58, 60, 60, 58, 54])
+
+
+def test_braking_by_hand() -> None:
+    # 3 degrees to go at 20 degrees/s: v T + v^2 / (2 a) = 2 + 1, just right. Then 1 degree: sqrt(20^2 + 400 x 1) - 20.
+    targets, speeds = follow([13.0] * 2, 10.0, ONE, PERIOD_S, speed=20.0)
+    assert speeds == pytest.approx([20, 20, math.sqrt(800) - 20])
+    assert targets == pytest.approx([10, 12, 12 + 0.1 * (math.sqrt(800) - 20)])
+
+
+def test_too_fast_to_stop_it_brakes_as_hard_as_it_may_and_comes_back() -> None:
+    targets, speeds = follow([41.0] * 4, 40.0, ONE, PERIOD_S, speed=100.0)
+    assert speeds == pytest.approx([100, 80, 60, 40, 20])
+    assert targets == pytest.approx([40, 48, 54, 58, 60])
+
+
+def test_each_joint_has_its_own_limits() -> None:
+    limits = JointLimits((0.0, -10.0, 5.0), (90.0, 10.0, 50.0), (100.0, 10.0, 1000.0), (200.0, 1000.0, 1e6))
+    targets, speeds = limit_target([90.0, -999.0, 999.0], [0.0, 0.0, 49.0], [0.0, 0.0, 0.0], limits, PERIOD_S)
+    # 1: accelerates. 2: at full speed at once. 3: stops on its limit: c = 1e5, sqrt(c^2 + 2e6 x 1) - c = 9.9995.
+    assert speeds == pytest.approx([20, -10, math.sqrt(1e10 + 2e6) - 1e5])
+    assert targets == pytest.approx([2, -1, 49 + 0.1 * (math.sqrt(1e10 + 2e6) - 1e5)])
+
+
+def test_desired_angles_outside_the_limits_mean_the_limits() -> None:
+    beyond, _ = follow([1e6] * 40 + [-1e6] * 40, 45.0, ONE, PERIOD_S)
+    exactly, _ = follow([90.0] * 40 + [0.0] * 40, 45.0, ONE, PERIOD_S)
+    assert beyond == exactly
+    assert beyond[40] == pytest.approx(90.0, abs=1e-9)
+    assert beyond[-1] == pytest.approx(0.0, abs=1e-9)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_non_finite_angles_are_refused_and_the_arguments_left_alone(bad: float) -> None:
+    limits = Arm().limits
+    target, speed = [10.0, 20.0, 30.0], [1.0, 2.0, 3.0]
+    with pytest.raises(ValueError, match="wanted finite target angles in degrees, got"):
+        limit_target([45.0, 45.0, bad], target, speed, limits, 1 / 30)
+    assert (target, speed) == ([10.0, 20.0, 30.0], [1.0, 2.0, 3.0])
+
+
+def test_a_wrong_number_of_angles_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"shorter|longer"):
+        limit_target([1.0, 2.0], [0.0] * 3, [0.0] * 3, Arm().limits, 1 / 30)
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        (((), (), (), ()), "one value a joint in each field"),
+        (((0.0,), (90.0, 90.0), (1.0,), (1.0,)), "one value a joint in each field"),
+        (((0.0,), (math.inf,), (1.0,), (1.0,)), "finite"),
+        (((0.0,), (90.0,), (math.nan,), (1.0,)), "finite"),
+        (((0.0,), (90.0,), (1.0,), (math.inf,)), "finite"),
+        (((90.0,), (90.0,), (1.0,), (1.0,)), "lower < upper"),
+        (((91.0,), (90.0,), (1.0,), (1.0,)), "lower < upper"),
+        (((0.0,), (90.0,), (0.0,), (1.0,)), "positive speeds and accelerations"),
+        (((0.0,), (90.0,), (1.0,), (-1.0,)), "positive speeds and accelerations"),
+    ],
+)
+def test_limits_that_limit_nothing_are_refused(columns: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=f"joint limits: wanted .*{message}"):
+        JointLimits(*columns)
+
+
+def test_limits_cannot_be_changed() -> None:
+    with pytest.raises(AttributeError):
+        ONE.max_speed_deg_s = (1e9,)  # type: ignore[misc]

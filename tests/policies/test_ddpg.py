@@ -1,0 +1,497 @@
+"""DDPG: one update by hand, relabelling, exploration, and a task that it must solve."""
+
+import copy
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import layer_norm, relu
+
+from policies.agent import FloatArray, Observation, Spec, Transition
+from policies.ddpg import DDPG
+from policies.settings import DDPGSettings
+
+DEGREES = 180.0 / math.pi
+ARM = Spec(5, 2, (0.0, 10.0), (90.0, 60.0), measured_columns=(1, 2), measured_unit=DEGREES)
+PLAIN = Spec(5, 2, (-2.0, 0.0), (6.0, 1.0))
+SMALL = DDPGSettings(
+    hidden_units=16,
+    fourier_octaves=2,
+    batch_size=32,
+    random_steps=64,
+    replay_capacity=256,
+    discount=0.9,
+    target_rate=0.03,
+    relabel_near=0.0,
+    relabel_other=0.0,
+    relabel_distance=0.1,
+)
+
+
+def minus_distance(achieved_goal: FloatArray, desired_goal: FloatArray, info: Any) -> Any:
+    return -np.abs(achieved_goal - desired_goal).sum(-1)
+
+
+def transitions(spec: Spec, count: int, *, terminated: float = 0.3, seed: int = 0) -> Transition:
+    """Random ones; the first column of `observation` is the row's number."""
+    generator = np.random.default_rng(seed)
+
+    def observation() -> Observation:
+        sizes = {"observation": spec.observation_size, "achieved_goal": spec.goal_size, "desired_goal": spec.goal_size}
+        return {name: generator.normal(size=(count, size)).astype(np.float32) for name, size in sizes.items()}
+
+    first, following = observation(), observation()
+    first["observation"][:, 0] = np.arange(count)
+    following["desired_goal"] = first["desired_goal"]
+    action = generator.uniform(spec.action_low, spec.action_high, (count, len(spec.action_low))).astype(np.float32)
+    reward = minus_distance(following["achieved_goal"], first["desired_goal"], None)
+    return Transition(first, action, reward, following, generator.random(count) < terminated)
+
+
+def filled(spec: Spec, settings: DDPGSettings, *, terminated: float = 0.3, seed: int = 0) -> DDPG:
+    """An agent with replay whose target networks differ from the others, as after many updates."""
+    agent = DDPG(spec, settings, minus_distance, seed)
+    agent.observe(transitions(spec, 200, terminated=terminated, seed=seed))
+    state = copy.deepcopy(agent.state_dict())
+    generator = torch.Generator().manual_seed(seed)
+    for name in ("target_actor", "target_critic"):
+        for tensor in state[name].values():
+            tensor += 0.1 * torch.randn(tensor.shape, generator=generator)
+    agent.load_state_dict(state)
+    return agent
+
+
+# --------------------------------------------------------------------------------- the update, worked out another way
+
+Weights = dict[str, Tensor]
+
+
+def wide(state: Weights) -> Weights:
+    """As leaves in double precision."""
+    return {name: value.double().requires_grad_() for name, value in state.items()}
+
+
+def fourier(x: Tensor, octaves: int) -> Tensor:
+    scales = [2.0**octave for octave in range(-1, octaves - 1)]
+    return torch.hstack([x, *(torch.sin(k * x) for k in scales), *(torch.cos(k * x) for k in scales)])
+
+
+@dataclass
+class ByHand:
+    """Actor and critic as formulas of plain tensors."""
+
+    spec: Spec
+    octaves: int
+    mean: Tensor
+    std: Tensor
+
+    def features(self, observation: Tensor, tip: Tensor, goal: Tensor) -> Tensor:
+        return fourier((torch.hstack([observation, tip, goal, goal - tip]) - self.mean) / self.std, self.octaves)
+
+    def unit(self, action: Tensor) -> Tensor:
+        low, high = torch.tensor(self.spec.action_low).double(), torch.tensor(self.spec.action_high).double()
+        return (action - (low + high) / 2) / ((high - low) / 2)
+
+    def present(self, observation: Tensor) -> Tensor:
+        if self.spec.measured_columns is None:
+            return torch.zeros(len(observation), len(self.spec.action_low)).double()
+        return self.unit(observation[:, list(self.spec.measured_columns)] * self.spec.measured_unit)
+
+    def mu(self, w: Weights, s: Tensor, present: Tensor) -> Tensor:
+        hidden = relu(s @ w["0.weight"].T + w["0.bias"])
+        hidden = relu(hidden @ w["2.weight"].T + w["2.bias"])
+        return (present + torch.tanh(hidden @ w["4.weight"].T + w["4.bias"])).clamp(-1, 1)
+
+    def q(self, w: Weights, s: Tensor, action: Tensor, present: Tensor) -> Tensor:
+        hidden = torch.hstack([s, fourier(torch.hstack([action, 3.0 * (action - present)]), self.octaves)])
+        for linear, norm in (("net.0", "net.1"), ("net.3", "net.4")):
+            hidden = hidden @ w[f"{linear}.weight"].T + w[f"{linear}.bias"]
+            hidden = relu(layer_norm(hidden, hidden.shape[1:], w[f"{norm}.weight"], w[f"{norm}.bias"]))
+        return (hidden @ w["net.6.weight"].T + w["net.6.bias"])[:, 0]
+
+
+@contextmanager
+def frozen(agent: DDPG) -> Iterator[dict[str, Tensor]]:
+    """The batch that the next update will draw."""
+    before = copy.deepcopy(agent.state_dict()["generator"])
+    batch = {name: value.double() for name, value in agent._sample().items()}
+    agent._generator.bit_generator.state = before
+    yield batch
+
+
+def gradients(module: torch.nn.Module) -> Weights:
+    """What the last backward pass left on the parameters."""
+    return {name: parameter.grad for name, parameter in module.named_parameters() if parameter.grad is not None}
+
+
+def assert_same(got: Weights, wanted: Weights) -> None:
+    assert got.keys() == wanted.keys()
+    for name in wanted:
+        torch.testing.assert_close(got[name].double(), wanted[name].double(), rtol=0, atol=1e-6, msg=name)
+
+
+@pytest.mark.parametrize("spec", [ARM, PLAIN], ids=["arm", "plain"])
+@pytest.mark.parametrize("terminated", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_one_update_is_that_of_the_paper(spec: Spec, terminated: float, seed: int) -> None:
+    agent = filled(spec, SMALL, terminated=terminated, seed=seed)
+    raw = torch.from_numpy(
+        np.hstack(
+            [
+                (observation := transitions(spec, 200, terminated=terminated, seed=seed).observation)["observation"],
+                observation["achieved_goal"],
+                observation["desired_goal"],
+                observation["desired_goal"] - observation["achieved_goal"],
+            ]
+        )
+    ).double()
+    by_hand = ByHand(spec, SMALL.fourier_octaves, raw.mean(0), raw.std(0, correction=0))
+    before = copy.deepcopy(agent.state_dict())
+    actor = {name.removeprefix("net."): value for name, value in before["policy"].items() if name.startswith("net.")}
+    with frozen(agent) as batch:
+        metrics = agent.update(0.0)
+    after = agent.state_dict()
+    assert set(batch["terminated"].tolist()) == {0.0: {0.0}, 0.3: {0.0, 1.0}, 1.0: {1.0}}[terminated]
+
+    goal = batch["desired_goal"]
+    s = by_hand.features(batch["observation"], batch["achieved_goal"], goal)
+    next_s = by_hand.features(batch["next_observation"], batch["next_achieved_goal"], goal)
+    present, next_present = by_hand.present(batch["observation"]), by_hand.present(batch["next_observation"])
+
+    with torch.no_grad():
+        next_action = by_hand.mu(wide(before["target_actor"]), next_s, next_present)
+        next_q = by_hand.q(wide(before["target_critic"]), next_s, next_action, next_present)
+        y = torch.where(batch["terminated"] == 1, batch["reward"], batch["reward"] + 0.9 * next_q)
+    critic = wide(before["critic"])
+    q = by_hand.q(critic, s, by_hand.unit(batch["action"]), present)
+    loss = ((q - y) ** 2).mean()
+    loss.backward()
+    assert metrics["critic_loss"] == pytest.approx(loss.item(), abs=1e-6)
+    assert metrics["q"] == pytest.approx(q.mean().item(), abs=1e-6)
+    assert_same(gradients(agent._critic), {name: value.grad for name, value in critic.items()})
+
+    # The actor climbs the critic that has just learned.
+    weights = wide(actor)
+    (-by_hand.q(wide(after["critic"]), s, by_hand.mu(weights, s, present), present)).mean().backward()
+    wanted = {name: value.grad for name, value in weights.items()}
+    assert max(value.abs().max() for value in wanted.values()) > 1e-3
+    assert_same(gradients(agent.policy().net), wanted)
+
+
+def test_each_network_takes_adams_first_step_down_its_own_gradient() -> None:
+    agent = filled(PLAIN, SMALL)
+    before = copy.deepcopy(agent.state_dict())
+    metrics = agent.update(0.25)
+    rate = 0.75 * SMALL.learning_rate
+    assert metrics["learning_rate"] == rate
+    old = {name.removeprefix("net."): value for name, value in before["policy"].items() if name.startswith("net.")}
+    for module, earlier in ((agent.policy().net, old), (agent._critic, before["critic"])):
+        for name, parameter in module.named_parameters():
+            gradient = parameter.grad
+            assert gradient is not None
+            # m = (1 - b1) g and v = (1 - b2) g^2, both corrected for their bias: the first step is g / (|g| + eps).
+            step = -rate * gradient / (gradient.abs() + 1e-8)
+            torch.testing.assert_close(parameter.detach(), earlier[name] + step, rtol=0, atol=1e-6, msg=name)
+
+
+@pytest.mark.parametrize("tau", [0.0, 0.03, 1.0])
+def test_targets_follow_by_tau_of_the_way_to_the_networks_after_the_update(tau: float) -> None:
+    agent = filled(ARM, replace(SMALL, target_rate=tau))
+    before = copy.deepcopy(agent.state_dict())
+    agent.update(0.0)
+    after = agent.state_dict()
+    policy = {f"{name.removeprefix('net.')}": value for name, value in after["policy"].items() if "net." in name}
+    for name, online in (("target_actor", policy), ("target_critic", after["critic"])):
+        wanted = {key: tau * online[key] + (1 - tau) * before[name][key] for key in before[name]}
+        assert_same(after[name], wanted)
+        assert tau == 0.0 or any(not torch.equal(after[name][key], before[name][key]) for key in wanted)
+
+
+def test_the_learning_rate_falls_to_a_fiftieth_of_the_first() -> None:
+    agent = filled(PLAIN, SMALL)
+    rates = [agent.update(progress)["learning_rate"] for progress in (0.0, 0.5, 0.98, 0.99, 1.0)]
+    assert rates == pytest.approx([1e-3, 5e-4, 2e-5, 2e-5, 2e-5])
+
+
+def test_several_updates_a_step_are_that_many_updates() -> None:
+    once, thrice = filled(ARM, SMALL), filled(ARM, replace(SMALL, updates_per_step=3))
+    for _ in range(3):
+        wanted = once.update(0.5)
+    assert thrice.update(0.5) == wanted
+    assert_equal(thrice.state_dict(), once.state_dict())
+
+
+# ---------------------------------------------------------------------------------------------------- relabelling
+
+
+def test_without_relabelling_goals_stay_those_that_were_pursued() -> None:
+    agent = filled(ARM, SMALL)
+    stored = transitions(ARM, 200)
+    batch = agent._sample()
+    rows = batch["observation"][:, 0].long().numpy()
+    np.testing.assert_array_equal(batch["desired_goal"], stored.observation["desired_goal"][rows])
+    np.testing.assert_array_equal(batch["reward"], stored.reward[rows])
+
+
+@pytest.mark.parametrize(("near", "other"), [(0.0, 0.0), (0.3, 0.0), (0.0, 0.3), (0.25, 0.5), (1.0, 0.0), (0.0, 1.0)])
+def test_only_the_shares_given_are_relabelled(near: float, other: float) -> None:
+    size = 20_000
+    sizes = {"batch_size": size, "random_steps": size, "replay_capacity": size}
+    agent = DDPG(ARM, replace(SMALL, relabel_near=near, relabel_other=other, **sizes), minus_distance, seed=3)
+    stored = transitions(ARM, size)
+    agent.observe(stored)
+    batch = agent._sample()
+    rows = batch["observation"][:, 0].long().numpy()
+    goals, pursued = batch["desired_goal"].numpy(), stored.observation["desired_goal"]
+    known = {goal.tobytes() for goal in pursued}
+    own = (goals == pursued[rows]).all(1)
+    others = ~own & np.array([goal.tobytes() in known for goal in goals])
+    new = ~own & ~others
+
+    def expected(share: float) -> Any:  # within five standard deviations; another's goal may chance to be one's own
+        return pytest.approx(share, abs=5 * math.sqrt(share * (1 - share) / size) + 1e-3)
+
+    assert (new.mean(), others.mean(), own.mean()) == (expected(near), expected(other), expected(1 - near - other))
+    # The distance to a goal near the tip: two normal numbers times a uniform one up to relabel_distance.
+    away = (goals - stored.next_observation["achieved_goal"][rows])[new]
+    if near:
+        assert np.sqrt((away**2).mean()) == pytest.approx(SMALL.relabel_distance / math.sqrt(3), rel=0.05)
+        assert np.abs(away.mean(0)).max() < 0.05 * SMALL.relabel_distance
+    # Nothing but goals and their rewards has changed.
+    for name in ("observation", "achieved_goal"):
+        np.testing.assert_array_equal(batch[name], stored.observation[name][rows])
+        np.testing.assert_array_equal(batch[f"next_{name}"], stored.next_observation[name][rows])
+    np.testing.assert_array_equal(batch["action"], stored.action[rows])
+    np.testing.assert_array_equal(batch["terminated"], stored.terminated[rows])
+
+
+def test_a_relabelled_transition_has_the_reward_of_its_new_goal() -> None:
+    agent = filled(ARM, replace(SMALL, relabel_near=0.4, relabel_other=0.4))
+    batch = {name: value.numpy() for name, value in agent._sample().items()}
+    wanted = minus_distance(batch["next_achieved_goal"], batch["desired_goal"], None)
+    np.testing.assert_array_equal(batch["reward"], wanted)
+    stored = transitions(ARM, 200).reward[batch["observation"][:, 0].astype(int)]
+    assert 0.5 < (batch["reward"] != stored).mean() < 1.0
+
+
+# ------------------------------------------------------------------------------------------------ acting and states
+
+
+def assert_equal(got: Any, wanted: Any) -> None:
+    """Bit for bit, all through."""
+    if isinstance(wanted, dict):
+        assert got.keys() == wanted.keys()
+        for key in wanted:
+            assert_equal(got[key], wanted[key])
+    elif isinstance(wanted, Tensor | np.ndarray):
+        np.testing.assert_array_equal(np.asarray(got), np.asarray(wanted))
+    else:
+        assert got == wanted
+
+
+def observation(spec: Spec, arms: int, seed: int = 5) -> Observation:
+    return transitions(spec, arms, seed=seed).observation
+
+
+def test_without_exploration_the_policys_action_is_repeated_exactly() -> None:
+    agent = filled(ARM, SMALL)
+    agent.update(0.0)
+    seen = observation(ARM, 6)
+    generator = copy.deepcopy(agent.state_dict()["generator"])
+    first, second = agent.act(seen, explore=False), agent.act(seen, explore=False)
+    np.testing.assert_array_equal(first, second)
+    assert agent.state_dict()["generator"] == generator
+    parts = [torch.from_numpy(seen[name]) for name in ("observation", "achieved_goal", "desired_goal")]
+    np.testing.assert_array_equal(first, agent.policy()(*parts).detach().numpy())
+    assert first.dtype == np.float32
+
+
+def test_until_learning_starts_exploration_is_uniform_over_the_actions() -> None:
+    agent = DDPG(PLAIN, SMALL, minus_distance, seed=0)
+    actions = agent.act(observation(PLAIN, 20_000), explore=True)
+    low, high = np.array(PLAIN.action_low), np.array(PLAIN.action_high)
+    assert (actions >= low).all()
+    assert (actions <= high).all()
+    share = (actions - low) / (high - low)
+    for column in share.T:
+        counts = np.histogram(column, 10, (0, 1))[0]
+        assert np.abs(counts - 2000).max() < 5 * math.sqrt(20_000 * 0.1 * 0.9)
+
+
+def test_each_arm_explores_with_noise_of_its_own_size() -> None:
+    spec = replace(PLAIN, action_low=(-1000.0,) * 2, action_high=(1000.0,) * 2)
+    agent = filled(spec, replace(SMALL, smallest_noise=0.5, largest_noise=50.0))
+    seen = observation(spec, 3)
+    calm = agent.act(seen, explore=False)
+    away = np.stack([agent.act(seen, explore=True) - calm for _ in range(3000)])
+    random = (np.abs(away) > 300.0).any(-1)  # six deviations of the wildest arm: drawn uniformly instead
+    for arm, size in enumerate((0.5, 5.0, 50.0)):
+        assert np.median(np.abs(away[:, arm])) == pytest.approx(0.6745 * size, rel=0.25)  # of a normal distribution
+        assert away[~random[:, arm], arm].std() == pytest.approx(size, rel=0.1) or size < 50.0
+        assert random[:, arm].mean() == pytest.approx(0.1 * (1 - 0.3**2), abs=0.03)
+
+
+@given(st.sampled_from([ARM, PLAIN]), st.sampled_from([1, 2, 7]), st.booleans(), st.integers(0, 100))
+def test_actions_are_within_the_bounds_however_much_noise(spec: Spec, arms: int, warm: bool, seed: int) -> None:
+    settings = replace(SMALL, smallest_noise=1.0, largest_noise=1e4)
+    agent = filled(spec, settings, seed=seed) if warm else DDPG(spec, settings, minus_distance, seed)
+    actions = agent.act(observation(spec, arms, seed), explore=True)
+    assert actions.shape == (arms, 2)
+    assert actions.dtype == np.float32
+    assert (actions >= np.array(spec.action_low, np.float32)).all()
+    assert (actions <= np.array(spec.action_high, np.float32)).all()
+
+
+def test_nothing_is_learned_before_there_is_enough_replay() -> None:
+    agent = DDPG(ARM, SMALL, minus_distance, seed=0)
+    agent.observe(transitions(ARM, SMALL.random_steps - 1))
+    before = copy.deepcopy(agent.state_dict())
+    assert agent.update(0.0) == {}
+    assert_equal(agent.state_dict(), before)
+    agent.observe(transitions(ARM, 1))
+    assert set(agent.update(0.0)) == {"critic_loss", "q", "learning_rate"}
+
+
+def test_the_same_seed_makes_the_same_agent_and_another_one_another() -> None:
+    first, second, other = (DDPG(ARM, SMALL, minus_distance, seed) for seed in (7, 7, 8))
+    assert_equal(first.state_dict(), second.state_dict())
+    assert not torch.equal(first.state_dict()["policy"]["net.0.weight"], other.state_dict()["policy"]["net.0.weight"])
+    seen = observation(ARM, 4)
+    np.testing.assert_array_equal(first.act(seen, explore=True), second.act(seen, explore=True))
+    assert (first.act(seen, explore=True) != other.act(seen, explore=True)).all()
+
+
+def test_making_an_agent_leaves_torchs_own_generator_alone() -> None:
+    torch.manual_seed(1)
+    wanted = torch.rand(3)
+    torch.manual_seed(1)
+    DDPG(ARM, SMALL, minus_distance, seed=0)
+    assert torch.equal(torch.rand(3), wanted)
+
+
+def test_an_agent_goes_on_from_its_state_bit_for_bit() -> None:
+    settings = replace(SMALL, relabel_near=0.3, relabel_other=0.3)
+    agent, copied = filled(ARM, settings), DDPG(ARM, settings, minus_distance, seed=99)
+    for _ in range(3):
+        agent.update(0.1)
+    copied.load_state_dict(copy.deepcopy(agent.state_dict()))
+    for step in range(3):
+        for each in (agent, copied):
+            each.observe(transitions(ARM, 60, seed=step))
+        assert agent.update(0.2) == copied.update(0.2)
+    seen = observation(ARM, 4)
+    np.testing.assert_array_equal(agent.act(seen, explore=True), copied.act(seen, explore=True))
+    assert_equal(copied.state_dict(), agent.state_dict())
+
+
+def test_networks_of_another_agent_bring_its_policy_and_critic_but_not_its_memory() -> None:
+    teacher, pupil = filled(ARM, SMALL, seed=1), DDPG(ARM, SMALL, minus_distance, seed=2)
+    teacher.update(0.0)
+    before, state = copy.deepcopy(pupil.state_dict()), copy.deepcopy(teacher.state_dict())
+    pupil.load_networks(state)
+    seen, after = observation(ARM, 5), pupil.state_dict()
+    np.testing.assert_array_equal(pupil.act(seen, explore=False), teacher.act(seen, explore=False))
+    for name in ("policy", "critic", "target_actor", "target_critic"):
+        assert_equal(after[name], state[name])
+    for name in ("actor_optimizer", "critic_optimizer", "replay", "generator"):
+        assert_equal(after[name], before[name])
+
+
+# --------------------------------------------------------------------------------------------------- a task to solve
+
+
+def minus_square(achieved_goal: FloatArray, desired_goal: FloatArray, info: Any) -> Any:
+    return -np.square(achieved_goal - desired_goal).sum(-1)
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_doing_what_the_goal_says_is_learned(seed: int) -> None:
+    """One step, reward -(action - goal)^2, on actions from -2 to 2 and from 3 to 5."""
+    spec, generator = Spec(1, 2, (-2.0, 3.0), (2.0, 5.0)), np.random.default_rng(seed)
+    settings = DDPGSettings(
+        hidden_units=64,
+        fourier_octaves=0,
+        learning_rate=1e-2,
+        batch_size=128,
+        random_steps=500,
+        relabel_distance=0.3,
+        smallest_noise=0.02,
+        largest_noise=1.0,
+    )
+    agent = DDPG(spec, settings, minus_square, seed)
+
+    def draw(count: int) -> NDArray[np.float32]:
+        return generator.uniform(spec.action_low, spec.action_high, (count, 2)).astype(np.float32)
+
+    def see(goal: FloatArray, achieved: FloatArray) -> Observation:
+        return {
+            "observation": np.zeros((len(goal), 1), np.float32),
+            "achieved_goal": achieved,
+            "desired_goal": goal,
+        }
+
+    start = np.zeros((8, 2), np.float32)
+    for step in range(1000):
+        seen = see(draw(8), start)
+        action = agent.act(seen, explore=True)
+        reward = minus_square(action, seen["desired_goal"], None)
+        agent.observe(Transition(seen, action, reward, see(seen["desired_goal"], action), np.ones(8, bool)))
+        agent.update(step / 1000)
+    goal = draw(1000)
+    miss = np.abs(agent.act(see(goal, np.zeros_like(goal)), explore=False) - goal)
+    share = miss / np.subtract(spec.action_high, spec.action_low)
+    assert share.mean() < 0.03  # the middle of the range misses by 0.25
+    assert np.percentile(share, 99) < 0.1
+
+
+# ------------------------------------------------------------------------------------------------------- settings
+
+
+@pytest.mark.parametrize(
+    ("values", "named"),
+    [
+        ({name: bad}, name.replace("_", "-"))
+        for name in (
+            "hidden_units",
+            "learning_rate",
+            "batch_size",
+            "replay_capacity",
+            "updates_per_step",
+            "smallest_noise",
+            "largest_noise",
+            "relabel_distance",
+        )
+        for bad in (0, -1, math.nan, math.inf)
+    ]
+    + [
+        ({name: bad}, name.replace("_", "-"))
+        for name in ("discount", "target_rate", "relabel_near", "relabel_other")
+        for bad in (-0.01, 1.01, math.nan)
+    ]
+    + [({"fourier_octaves": bad}, "fourier-octaves") for bad in (-1, 11, math.nan)]
+    + [
+        ({"relabel_near": 0.6, "relabel_other": 0.5}, "relabel-near and relabel-other"),
+        ({"random_steps": 127}, "random-steps"),
+        ({"random_steps": -1}, "random-steps"),
+        ({"random_steps": 500, "replay_capacity": 499}, "random-steps"),
+        ({"batch_size": 3000}, "random-steps"),
+    ],
+    ids=str,
+)
+def test_settings_that_make_no_sense_are_refused_by_name(values: dict[str, Any], named: str) -> None:
+    with pytest.raises(ValueError, match=f"{named}: wanted"):
+        DDPGSettings(**values)
+
+
+def test_settings_at_their_bounds_are_accepted() -> None:
+    DDPGSettings(discount=0, target_rate=1, relabel_near=1, relabel_other=0, fourier_octaves=0)
+    DDPGSettings(batch_size=5, random_steps=5, replay_capacity=5)
