@@ -134,12 +134,14 @@ BENCHES: dict[str, Work] = {"grid": (BenchGrid, bench_grid)}
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # started with it closed
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
     try:
         work = parse(list(sys.argv[1:] if arguments is None else arguments))
         if work is not None:
             work()
-        if sys.stdout is not None:
-            sys.stdout.flush()
+        sys.stdout.flush()
         return 0
     except KeyboardInterrupt:
         return INTERRUPTED
@@ -161,8 +163,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def give_up_stdout() -> None:
     """If standard output takes no more, let Python's own last flush go nowhere instead of ending in a traceback."""
     try:
-        if sys.stdout is not None:
-            sys.stdout.flush()
+        sys.stdout.flush()
     except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 

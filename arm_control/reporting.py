@@ -20,7 +20,7 @@ class Reporter:
     def __init__(self, run: RunFolder, config: TrainConfig, step: int, *, quiet: bool) -> None:
         self._run = run
         self._quiet = quiet
-        self._live = sys.stderr is not None and sys.stderr.isatty()
+        self._live = sys.stderr.isatty()
         self._latest = "not validated yet"
         self._last_tick = 0.0
         self._tensorboard = SummaryWriter(str(run.tensorboard), purge_step=step + 1 if step else None)  # type: ignore[no-untyped-call]

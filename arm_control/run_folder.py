@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 FORMAT_VERSION = 1
+REPORTED = {"step", "updates", "elapsed_s"}  # what every line of metrics.jsonl has at least
 
 
 class RunFolder:
@@ -66,7 +67,13 @@ class RunFolder:
         if not self.metrics.exists():
             return []
         lines = self.metrics.read_text().split("\n")[:-1]
-        return [json.loads(line) for line in lines]
+        try:
+            rows = [json.loads(line) for line in lines]
+        except ValueError as error:
+            raise ValueError(f"{self.metrics} is damaged ({error})") from None
+        if not all(isinstance(row, dict) and row.keys() >= REPORTED for row in rows):
+            raise ValueError(f"{self.metrics} is damaged: wanted {', '.join(sorted(REPORTED))} on each line")
+        return rows
 
     def cut_metrics(self, step: int) -> None:
         """Forget what was reported after `step`."""

@@ -74,8 +74,7 @@ class ActionScaling(nn.Module):
         """The present value of what the actions set, in -1..1; the middle of the range where nothing measures it."""
         if self._columns is None:
             return torch.zeros(*observation.shape[:-1], len(self.low))
-        first, last = self._columns[0], self._columns[-1]
-        return self.to_unit(observation[..., first : last + 1] * self._unit)
+        return self.to_unit(observation[..., list(self._columns)] * self._unit)
 
 
 class DeterministicPolicy(nn.Module):

@@ -50,7 +50,7 @@ def write_video(source: Source, path: str | Path, *, goals: int, seed: int) -> i
                 encoder.close()
         finally:
             env.close()
-        if imageio_ffmpeg.count_frames_and_secs(str(aside))[0] != frames:
+        if frames_in(aside) != frames:
             raise OSError("the encoder did not write all frames; is the disk full?")
         aside.replace(target)
     except OSError as error:
@@ -58,6 +58,14 @@ def write_video(source: Source, path: str | Path, *, goals: int, seed: int) -> i
     finally:
         aside.unlink(missing_ok=True)
     return frames
+
+
+def frames_in(path: Path) -> int:
+    """Frames of a video file; 0 if it is none."""
+    try:
+        return int(imageio_ffmpeg.count_frames_and_secs(str(path))[0])
+    except RuntimeError:
+        return 0
 
 
 def video_frames(source: Source, env: Any, goals: int, seed: int) -> Iterator[Frame]:
