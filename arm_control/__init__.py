@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from arm_control.config import TrainConfig
-    from arm_control.export import export
+    from arm_control.exporter import export
     from arm_control.runner import PolicyRunner
     from arm_control.sources import evaluate
     from arm_control.training import resume, train
@@ -19,7 +19,7 @@ _HOMES = {
     "PolicyRunner": "arm_control.runner",
     "TrainConfig": "arm_control.config",
     "evaluate": "arm_control.sources",
-    "export": "arm_control.export",
+    "export": "arm_control.exporter",
     "resume": "arm_control.training",
     "train": "arm_control.training",
 }

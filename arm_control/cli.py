@@ -72,7 +72,7 @@ def evaluate(command: Evaluate) -> None:
 
 
 def export(command: Export) -> None:
-    from arm_control.export import export
+    from arm_control.exporter import export
 
     path = export(command.run, command.output)
     print(f"{path}: {path.stat().st_size / 1000:.0f} kB, onnxruntime and PyTorch agree to 0.001 degrees")
@@ -211,7 +211,7 @@ def parse_flags(kind: type[Any], program: str, words: list[str], default: Any) -
             return None
         rows = [row.strip("│ ").strip() for row in said.getvalue().splitlines()[1:]]
         rule = next((place for place, row in enumerate(rows) if set(row) <= set("─╰╯")), len(rows))
-        hints = [row.split()[0] for row in rows[rule:] if row.startswith("--")]
+        hints = [row.split()[0] for row in rows[rule:] if row.startswith("--") and row.split()[0] not in words]
         hint = f" (did you mean {hints[0]}?)" if hints else ""
         text = re.sub(r"^Error parsing [\w.]+: ", "", " ".join(rows[:rule]))
         raise ValueError(f"{text}{hint}; see {program} --help") from None

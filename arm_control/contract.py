@@ -1,6 +1,6 @@
 """The contract: what an exported policy promises, as lossless JSON in the metadata of its ONNX file.
 
-Written by `arm_control.export`, read and enforced by `arm_control.runner`. No PyTorch here.
+Written by `arm_control.exporter`, read and enforced by `arm_control.runner`. No PyTorch here.
 """
 
 import hashlib

@@ -62,7 +62,9 @@ def limit_target(
         braking_speed = sqrt(speed_change * speed_change + 2.0 * max_acceleration * abs(gap)) - speed_change
         wanted_speed = copysign(min(braking_speed, max_speed), gap)
         next_speed = min(max(wanted_speed, speed - speed_change), speed + speed_change)
-        next_target = min(max(target + next_speed * period_s, low), high)
+        next_target = target + next_speed * period_s
+        if low <= target <= high:  # rounding; an arm that starts outside comes back no faster than it may
+            next_target = min(max(next_target, low), high)
         targets.append(next_target)
         speeds.append(next_speed)
     return targets, speeds

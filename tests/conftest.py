@@ -28,6 +28,6 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_policy(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Its exported policy; not to be written to."""
-    from arm_control.export import export
+    from arm_control.exporter import export
 
     return export(tiny_run, tmp_path_factory.mktemp("policies") / "policy.onnx")

@@ -50,7 +50,11 @@ def test_learning_loads_no_simulation_and_the_world_no_learning() -> None:
 
 @pytest.mark.parametrize(
     "before",
-    ["", "from arm_control import train, evaluate, export, resume", "import arm_control.export, arm_control.training"],
+    [
+        "",
+        "from arm_control import train, evaluate, export, resume",
+        "import arm_control.exporter, arm_control.training",
+    ],
 )
 def test_the_packages_names_are_functions_and_classes_whatever_was_imported_before(before: str) -> None:
     code = (

@@ -52,6 +52,8 @@ def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview, bool]]
     while place < len(message):
         key, place = _varint(message, place)
         number, wire = key >> 3, key & 7
+        if not 0 < number < 2**29:
+            raise ValueError("it is not an ONNX model")
         if wire == 0:
             value, place = _varint(message, place)
             yield number, value, False
@@ -62,7 +64,7 @@ def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview, bool]]
             length = 8 if wire == 1 else 4
         else:
             raise ValueError("it is not an ONNX model")
-        if number == 0 or place + length > len(message):
+        if place + length > len(message):
             raise ValueError("it is not an ONNX model, or is cut short")
         yield number, message[place : place + length], wire == 2
         place += length

@@ -17,8 +17,8 @@ import pytest
 import torch
 from onnx import numpy_helper
 
-import arm_control.export as module
-from arm_control.export import ExportError, export, random_states
+import arm_control.exporter as module
+from arm_control.exporter import ExportError, export, random_states
 from arm_control.run_folder import RunFolder
 from arm_control.runner import PolicyRunner
 from arm_control.training import PolicyController, environment_maker, load_policy

@@ -1,0 +1,455 @@
+"""Training: the same seed, an interruption and kill -9 all end bit for bit alike; run folders are kept from harm."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from arm_control import training
+from arm_control.checkpoint import list_checkpoints, load_latest
+from arm_control.config import TrainConfig
+from arm_control.run_folder import RunFolder
+from arm_control.training import Training, load_policy, resume, train
+from envs.arm import DEFAULT_URDF, RADIANS, Arm
+from policies.settings import DDPGSettings
+
+# The replay goes round twice, and each arm's episodes end eight times.
+SETTINGS = DDPGSettings(hidden_units=16, fourier_octaves=1, batch_size=32, random_steps=200, replay_capacity=640)
+CONFIG = TrainConfig("ddpg", SETTINGS, arms=4, seed=3, steps=1600)
+EPISODE_STEPS = 50
+
+
+@pytest.fixture(autouse=True)
+def short_validations(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Validations are most of so short a training."""
+    monkeypatch.setattr(training, "REPORTS", 4)
+    monkeypatch.setattr(training, "VALIDATION_GOALS", 2)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run of CONFIG that nothing interrupted; not to be written to."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "REPORTS", 4)
+        patch.setattr(training, "VALIDATION_GOALS", 2)
+        return train(CONFIG, tmp_path_factory.mktemp("runs") / "whole", quiet=True)
+
+
+def exact(value: Any) -> Any:
+    """A state with tensors as their types and bytes, without the wall clock."""
+    if isinstance(value, torch.Tensor):
+        return (str(value.dtype), tuple(value.shape), value.contiguous().numpy().tobytes())
+    if isinstance(value, dict):
+        return {key: exact(item) for key, item in value.items() if key != "elapsed_s"}
+    return [exact(item) for item in value] if isinstance(value, list) else value
+
+
+def final_state(run: Path) -> Any:
+    step, state = load_latest(run / "checkpoints")
+    assert state["step"] == step
+    return exact(state)
+
+
+def reports(run: Path) -> list[dict[str, Any]]:
+    """The rows of metrics.jsonl without the wall clock."""
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in row.items() if key != "elapsed_s"} for row in rows]
+
+
+def assert_same_run(got: Path, wanted: Path) -> None:
+    assert reports(got) == reports(wanted)
+    assert final_state(got) == final_state(wanted)
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def leftovers(run: Path) -> list[Path]:
+    """Files of writes that did not end."""
+    return [path for path in run.rglob("*") if path.name.startswith(".")]
+
+
+@pytest.fixture
+def interrupt(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Presses Ctrl-C during the step after which so many steps are done."""
+    advance = Training._advance
+
+    def at(step: int) -> None:
+        def advance_and_press(self: Training) -> dict[str, float]:
+            metrics = advance(self)
+            if self.step == step:
+                signal.raise_signal(signal.SIGINT)
+            return metrics
+
+        monkeypatch.setattr(Training, "_advance", advance_and_press)
+
+    return at
+
+
+# ------------------------------------------------------------------------------------------------------- the same seed
+
+
+def test_a_run_reports_at_its_start_and_at_every_share_of_its_way(whole: Path) -> None:
+    rows = reports(whole)
+    assert [row["step"] for row in rows] == [0, 400, 800, 1200, 1600]
+    assert [row["progress"] for row in rows] == [0.0, 0.25, 0.5, 0.75, 1.0]
+    assert [row["updates"] for row in rows] == [0, 51, 151, 251, 351]  # one for every 4 steps from the 200th on
+    assert all(np.isfinite(list(row.values())).all() for row in rows)
+    assert (whole / "curve.png").read_bytes().startswith(b"\x89PNG")
+    assert leftovers(whole) == []
+
+
+def test_the_same_seed_trains_the_same_to_the_last_bit(whole: Path, tmp_path: Path) -> None:
+    assert_same_run(train(CONFIG, tmp_path / "run", quiet=True), whole)
+
+
+def test_another_seed_trains_another_policy(whole: Path, tmp_path: Path) -> None:
+    other = train(replace(CONFIG, seed=4), tmp_path / "run", quiet=True)
+    assert reports(other) != reports(whole)
+    ours, theirs = final_state(other), final_state(whole)
+    for part in ("policy", "critic", "target_actor", "replay", "generator"):
+        assert ours["agent"][part] != theirs["agent"][part]
+    goals = [arm["goal_m"] for state in (ours, theirs) for arm in state["arms"]]
+    assert len(set(map(tuple, goals))) == 8  # no two arms of any run pursue the same
+
+
+DRIVER = """
+import sys
+from arm_control import training
+from arm_control.config import TrainConfig
+from policies.settings import DDPGSettings
+
+training.REPORTS, training.VALIDATION_GOALS = 4, 2
+config = TrainConfig.from_json({config!r})
+{body}
+"""
+
+
+def python(body: str, *words: object) -> subprocess.CompletedProcess[str]:
+    """A fresh process in which CONFIG is `config`."""
+    script = DRIVER.format(config=CONFIG.to_json(), body=body)
+    environment = os.environ | {"PYTHONHASHSEED": "random"}
+    done = subprocess.run(
+        [sys.executable, "-c", script, *map(str, words)], capture_output=True, text=True, env=environment
+    )
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def test_a_fresh_process_trains_the_same_to_the_last_bit(whole: Path, tmp_path: Path) -> None:
+    python("training.train(config, sys.argv[1], quiet=True)", tmp_path / "run")
+    assert_same_run(tmp_path / "run", whole)
+
+
+def test_every_step_is_stored_as_it_happened_and_none_terminates(tmp_path: Path) -> None:
+    config = replace(CONFIG, arms=2, steps=2 * 120, settings=replace(SETTINGS, random_steps=240))
+    with Training(config) as run:
+        for _ in range(120):
+            run._advance()
+        replay, agent = run.agent.state_dict()["replay"]["rows"], run.agent
+    columns: dict[str, slice] = agent._replay.columns  # type: ignore[attr-defined]
+    steps = replay.reshape(120, 2, -1)
+    seen, following = steps[..., columns["observation"]], steps[..., columns["next_observation"]]
+    tip, next_tip = steps[..., columns["achieved_goal"]], steps[..., columns["next_achieved_goal"]]
+    assert (steps[..., columns["terminated"]] == 0).all()
+    # A step ends where the next one begins, but for the last of an episode, after which the arm is somewhere else.
+    for step in range(119):
+        for before, after in ((following, seen), (next_tip, tip)):
+            assert (before[step] == after[step + 1]).all() == ((step + 1) % EPISODE_STEPS != 0)
+    # That one too ends where it led, not where the arm was put afterwards.
+    arm = Arm(DEFAULT_URDF)
+    moved = np.abs(following[..., :3] - seen[..., :3]) / RADIANS
+    assert (moved <= 1.01 * np.array(arm.limits.max_speed_deg_s) / 30).all()
+    np.testing.assert_allclose(next_tip, arm.forward_kinematics(following[..., :3] / RADIANS), rtol=0, atol=1e-6)
+    goals = steps[..., columns["desired_goal"]].reshape(-1, 2, 3)
+    changes = [step for step in range(1, 120) if (goals[step] != goals[step - 1]).any()]
+    assert changes == [EPISODE_STEPS, 2 * EPISODE_STEPS]
+
+
+def test_the_program_trains_with_the_reward_that_is_asked_for(tmp_path: Path) -> None:
+    config = replace(CONFIG, reward="sparse", goal_tolerance_m=0.2, steps=400)
+    run = train(config, tmp_path / "run", quiet=True)
+    _, state = load_latest(run / "checkpoints")
+    with Training(config) as again:
+        rewards = state["agent"]["replay"]["rows"][:, again.agent._replay.columns["reward"]]  # type: ignore[attr-defined]
+    assert set(rewards.flatten().tolist()) == {-1.0, 0.0}
+
+
+# ----------------------------------------------------------------------------------------------------- interruptions
+
+
+@pytest.mark.parametrize("step", [4, 200, 404, 800, 1600])
+def test_an_interrupted_and_resumed_run_ends_as_the_whole_one(
+    whole: Path, tmp_path: Path, interrupt: Callable[[int], None], step: int
+) -> None:
+    """After the first step, the last random one, within an episode, between two and at a report, and after the last."""
+    interrupt(step)
+    run = tmp_path / "run"
+    if step < 1600:
+        with pytest.raises(KeyboardInterrupt):
+            train(CONFIG, run, quiet=True)
+        assert [path.name for path in list_checkpoints(run / "checkpoints")] == [f"step-{step:010d}"]
+        assert reports(run) == [row for row in reports(whole) if row["step"] <= step]
+    else:
+        train(CONFIG, run, quiet=True)
+    resume(run, quiet=True)
+    assert_same_run(run, whole)
+    assert leftovers(run) == []
+
+
+def test_a_run_interrupted_before_its_first_step_ends_as_the_whole_one(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = Training._report
+
+    def report_and_press(self: Training, *arguments: Any) -> None:
+        report(self, *arguments)
+        signal.raise_signal(signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Training, "_report", report_and_press)
+        with pytest.raises(KeyboardInterrupt):
+            train(CONFIG, tmp_path / "run", quiet=True)
+    assert [row["step"] for row in reports(tmp_path / "run")] == [0]
+    resume(tmp_path / "run", quiet=True)
+    assert_same_run(tmp_path / "run", whole)
+
+
+def test_a_run_interrupted_many_times_ends_as_the_whole_one(
+    whole: Path, tmp_path: Path, interrupt: Callable[[int], None]
+) -> None:
+    go_on: Callable[..., Path] = lambda run, quiet: train(CONFIG, run, quiet=quiet)  # noqa: E731
+    for step in range(212, 1600, 212):
+        interrupt(step)
+        with pytest.raises(KeyboardInterrupt):
+            go_on(tmp_path / "run", quiet=True)
+        go_on = resume
+    resume(tmp_path / "run", quiet=True)
+    assert_same_run(tmp_path / "run", whole)
+    assert len(list_checkpoints(tmp_path / "run" / "checkpoints")) == 2
+
+
+def test_a_finished_run_that_is_resumed_stays_as_it_is(whole: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(whole, tmp_path / "run"))
+    before = final_state(run)
+    resume(run, quiet=True)
+    assert final_state(run) == before
+    assert reports(run) == reports(whole)
+
+
+def test_reports_after_the_checkpoint_are_cut_and_come_again_alike(
+    whole: Path, tmp_path: Path, interrupt: Callable[[int], None]
+) -> None:
+    run = tmp_path / "run"
+    interrupt(404)
+    with pytest.raises(KeyboardInterrupt):
+        train(CONFIG, run, quiet=True)
+    rows = (whole / "metrics.jsonl").read_text().splitlines(keepends=True)
+    wrong = rows[2].replace('"mean_error_mm": ', '"mean_error_mm": 9')
+    assert wrong != rows[2]
+    (run / "metrics.jsonl").write_text("".join(rows[:2]) + wrong + rows[3][:40])  # the last line cut short by a crash
+    resume(run, quiet=True)
+    assert_same_run(run, whole)
+
+
+def test_leftovers_of_a_killed_process_do_no_harm_and_go_away(
+    whole: Path, tmp_path: Path, interrupt: Callable[[int], None]
+) -> None:
+    run = tmp_path / "run"
+    interrupt(404)
+    with pytest.raises(KeyboardInterrupt):
+        train(CONFIG, run, quiet=True)
+    writing = run / "checkpoints" / ".writing"
+    writing.mkdir()
+    (writing / "tensors.safetensors").write_bytes(b"\x10\0\0")
+    for name in (".metrics.jsonl.partial", ".curve.png.partial"):
+        (run / name).write_bytes(b"half")
+    resume(run, quiet=True)
+    assert_same_run(run, whole)
+    assert leftovers(run) == []
+
+
+KILLS = """
+import os, random, shutil, signal, time
+from pathlib import Path
+
+training.CHECKPOINT_EVERY_S = 0.05
+training.torch_threads()
+runs, moments = Path(sys.argv[1]), random.Random(7)
+kills = finished = 0
+
+def life(work, delay):
+    "Do this in a process of its own that is killed after so long; whether it came to its end."
+    global kills
+    child = os.fork()
+    if child == 0:
+        try:
+            work()
+            os._exit(0)
+        except BaseException as error:
+            print(type(error).__name__, error, file=sys.stderr, flush=True)
+            os._exit(1)
+    if delay is not None:
+        time.sleep(delay)
+        os.kill(child, signal.SIGKILL)
+    status = os.waitpid(child, 0)[1]
+    assert status in (0, signal.SIGKILL), status
+    kills += status != 0
+    return status == 0
+
+while kills < 20:
+    run = runs / f"run{finished}"
+    done = life(lambda: training.train(config, run, quiet=True), 0.5 + moments.random())
+    if not done and not list((run / "checkpoints").glob("step-*")):
+        shutil.rmtree(run, ignore_errors=True)  # killed before its first checkpoint, so there is nothing to resume
+        kills -= 1
+        continue
+    while not done:
+        done = life(lambda: training.resume(run, quiet=True), moments.uniform(0, 0.8) if kills < 20 else None)
+    finished += 1
+print(kills)
+"""
+
+
+@pytest.mark.slow
+def test_runs_killed_at_twenty_random_moments_end_as_the_whole_one(whole: Path, tmp_path: Path) -> None:
+    done = python(KILLS, tmp_path)
+    assert int(done.stdout) == 20
+    runs = sorted(tmp_path.iterdir())
+    assert runs
+    for run in runs:
+        assert_same_run(run, whole)
+        assert leftovers(run) == []
+        assert len(list_checkpoints(run / "checkpoints")) <= 2
+
+
+# ---------------------------------------------------------------------------------------------------------- --init
+
+
+def test_init_starts_from_the_other_runs_policy(whole: Path, tmp_path: Path) -> None:
+    config = replace(CONFIG, steps=100, seed=9, init=str(whole))  # all of them random: nothing is learned
+    run = train(config, tmp_path / "run", quiet=True)
+    _, teacher = load_policy(RunFolder(whole))
+    _, pupil = load_policy(RunFolder(run))
+    generator = torch.Generator().manual_seed(0)
+    seen = [torch.rand(100, size, generator=generator) for size in (9, 3, 3)]
+    assert torch.equal(pupil(*seen), teacher(*seen))
+    _, plain = load_policy(RunFolder(train(replace(config, init=None), tmp_path / "plain", quiet=True)))
+    assert not torch.equal(plain(*seen), teacher(*seen))
+    first = reports(run)[0]
+    assert (first["step"], first["updates"]) == (0, 0)
+    assert final_state(run)["agent"]["replay"] == final_state(tmp_path / "plain")["agent"]["replay"]
+
+
+def test_init_with_other_settings_is_refused_and_leaves_no_folder(whole: Path, tmp_path: Path) -> None:
+    config = replace(CONFIG, settings=replace(SETTINGS, hidden_units=17), init=str(whole))
+    with pytest.raises(ValueError, match=r"--init: the policy of .* has other settings or another arm") as error:
+        train(config, tmp_path / "run", quiet=True)
+    assert "\n" not in str(error.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_init_from_no_run_is_refused_and_leaves_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no run folder"):
+        train(replace(CONFIG, init=str(tmp_path / "missing")), tmp_path / "run", quiet=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+# ----------------------------------------------------------------------------------------------------- run folders
+
+
+def test_a_folder_with_a_run_in_it_is_refused_untouched(whole: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(whole, tmp_path / "run"))
+    before = content(run)
+    with pytest.raises(ValueError, match="exists already"):
+        train(CONFIG, run, quiet=True)
+    assert content(run) == before
+
+
+def test_a_folder_or_file_of_somebody_else_is_refused_untouched(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "thesis.txt").write_text("mine")
+    (tmp_path / "file").write_text("mine too")
+    before = content(tmp_path)
+    for name in ("folder", "file"):
+        with pytest.raises(ValueError, match=f"{name} exists already"):
+            train(CONFIG, tmp_path / name, quiet=True)
+    assert content(tmp_path) == before
+
+
+def test_a_run_remembers_its_configuration(whole: Path) -> None:
+    _, values = RunFolder.open(whole)
+    assert TrainConfig.from_json(values) == CONFIG
+
+
+def change_config(run: Path, **changes: Any) -> None:
+    values = json.loads((run / "config.json").read_text())
+    (run / "config.json").write_text(json.dumps(values | changes))
+
+
+def drop(run: Path, name: str) -> None:
+    target = run / name
+    if target.is_dir():
+        shutil.rmtree(target)
+    else:
+        target.unlink()
+
+
+@pytest.mark.parametrize(
+    ("harm", "said"),
+    [
+        (lambda run: shutil.rmtree(run), "no run folder"),
+        (lambda run: drop(run, "config.json"), "it has no config.json"),
+        (lambda run: drop(run, "checkpoints"), "no checkpoint in"),
+        (lambda run: change_config(run, version=2), "config.json has format version 2, this program reads 1"),
+        (lambda run: (run / "config.json").write_text("{"), "config.json is damaged"),
+        (lambda run: (run / "config.json").write_bytes(b"\xff\xfe"), "config.json is damaged"),
+        (lambda run: (run / "config.json").write_text("[]"), "config.json"),
+        (lambda run: change_config(run, steps=-5), "config.json is damaged: --steps: wanted a positive number"),
+        (lambda run: change_config(run, steps="many"), "config.json is damaged.*steps"),
+        (lambda run: change_config(run, agent="dagger"), "unknown agent 'dagger'"),
+        (lambda run: change_config(run, settings={"batch_size": 0}), "batch-size: wanted a positive number, got 0"),
+        (lambda run: change_config(run, arms=5), "the checkpoint is of 4 arms, config.json says 5"),
+        (lambda run: change_config(run, settings={"hidden_units": 8}), "hidden|size|other settings"),
+        (lambda run: drop(list_checkpoints(run / "checkpoints")[-1], "manifest.json"), "manifest.json is damaged"),
+        (lambda run: drop(list_checkpoints(run / "checkpoints")[-1], "tensors.safetensors"), "safetensors is missing"),
+    ],
+    ids=[
+        "missing",
+        "no config",
+        "no checkpoint",
+        "newer",
+        "cut config",
+        "binary config",
+        "a list",
+        "bad number",
+        "bad type",
+        "unknown agent",
+        "bad setting",
+        "other arms",
+        "other networks",
+        "no manifest",
+        "no tensors",
+    ],
+)
+def test_a_run_that_cannot_be_resumed_is_told_in_one_line_and_left_alone(
+    whole: Path, tmp_path: Path, harm: Callable[[Path], Any], said: str
+) -> None:
+    run = Path(shutil.copytree(whole, tmp_path / "run"))
+    harm(run)
+    before = content(run)
+    with pytest.raises(ValueError, match=said) as error:
+        resume(run, quiet=True)
+    assert "\n" not in str(error.value)
+    assert content(run) == before
