@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -329,19 +329,24 @@ def test_a_damaged_latest_one_is_told_with_the_one_to_go_on_from(tmp_path: Path)
 # ------------------------------------------------------------------------------------------------- failing writes
 
 
-@pytest.mark.parametrize("step", [1, 2, 3])
 @pytest.mark.parametrize("full", ["tensors", "manifest"])
-def test_a_full_disk_keeps_the_earlier_checkpoints_and_leaves_nothing_else(
-    tmp_path: Path, full: str, step: int
-) -> None:
+def test_a_full_disk_keeps_the_earlier_checkpoints_and_leaves_nothing_else(tmp_path: Path, full: str) -> None:
     for earlier in (1, 2):
         save_checkpoint(tmp_path, earlier, small_state(earlier))
     before = content(tmp_path)
     large = {"tensors": torch.zeros(50_000), "manifest": [0.5] * 50_000}[full]
     with files_at_most(20_000), pytest.raises(OSError, match=f"cannot write a checkpoint into {tmp_path}"):
-        save_checkpoint(tmp_path, step, small_state(step) | {"large": large})
+        save_checkpoint(tmp_path, 3, small_state(3) | {"large": large})
     assert content(tmp_path) == before
     assert names(tmp_path) == ["step-0000000001", "step-0000000002"]
+
+
+def test_a_full_disk_does_not_cost_the_checkpoint_of_the_same_step(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path, 2, small_state(2))
+    before = content(tmp_path)
+    with files_at_most(100), suppress(OSError):  # it may notice that there is nothing to write
+        save_checkpoint(tmp_path, 2, small_state(2))
+    assert content(tmp_path) == before
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO, errno.EROFS])
@@ -397,7 +402,7 @@ for last in itertools.count(1):
     assert got in (2, step) and loaded["step"] == got and (loaded["weights"] == got).all(), (last, got)
     if not killed:
         break
-assert got == step and last > 10, last
+assert got == step and (last > 10 or step == 2), last
 save_checkpoint(folder, 4, state(4))
 assert sorted(path.name for path in folder.iterdir()) == [f"step-{number:010d}" for number in (step, 4)]
 """
