@@ -26,6 +26,8 @@ MANIFEST = "manifest.json"
 def save_checkpoint(folder: Path, step: int, state: dict[str, Any]) -> Path:
     """Write `state` (nested dicts of tensors, arrays and JSON values) as the checkpoint of `step`; drop old ones."""
     target = folder / f"step-{step:010d}"
+    if target.is_dir():  # complete, as every folder of that name is, and the same state, as it is the same step
+        return target
     aside = folder / ".writing"
     tensors: dict[str, torch.Tensor] = {}
     values = _split(state, "", tensors)
@@ -43,8 +45,6 @@ def save_checkpoint(folder: Path, step: int, state: dict[str, Any]) -> Path:
         (aside / MANIFEST).write_text(json.dumps(manifest | {"sha256": _json_sha256(manifest)}))
         for name in (TENSORS, MANIFEST):
             _sync(aside / name)
-        if target.exists():
-            shutil.rmtree(target)
         aside.replace(target)
         _sync(folder)
     except (OSError, SafetensorError) as error:

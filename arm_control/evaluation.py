@@ -27,7 +27,7 @@ Observation = dict[str, FloatArray]
 def derived_seeds(seed: int, purpose: int, count: int) -> list[int]:
     """`count` environment seeds for one purpose; those of other purposes and seeds are others."""
     return [
-        int(word) for word in np.random.SeedSequence((seed, purpose)).generate_state(count, np.uint64) >> np.uint64(1)
+        int(word) for word in np.random.SeedSequence((purpose, seed)).generate_state(count, np.uint64) >> np.uint64(1)
     ]
 
 
@@ -54,7 +54,7 @@ class RandomController:
     """A uniformly random target at every step: the 0 of the normalised return."""
 
     def __init__(self, seed: int) -> None:
-        self._generator = np.random.default_rng(np.random.SeedSequence((seed, EVALUATION)))
+        self._generator = np.random.default_rng(np.random.SeedSequence((EVALUATION, seed)))
 
     def __call__(self, observation: Observation, arms: list[Any]) -> FloatArray:
         """Draw new targets."""

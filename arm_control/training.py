@@ -92,7 +92,11 @@ def resume(path: str | Path, *, quiet: bool = False) -> Path:
     config = TrainConfig.from_json(values)
     step, state = load_latest(run.checkpoints)
     with Training(config) as training:
-        training.load_state_dict(state)
+        try:
+            training.load_state_dict(state)
+        except (KeyError, RuntimeError) as error:
+            reason = str(error).splitlines()[-1].strip()
+            raise ValueError(f"{run.config} does not fit the checkpoint: {reason}") from None
         run.cut_metrics(step)
         training.run(run, quiet=quiet)
     return run.path
@@ -150,7 +154,8 @@ class Training:
         metrics: dict[str, float] = {}
         with stop_on_signals() as stopped:
             reporter = Reporter(run, self.config, self.step, quiet=quiet)
-            if self.step == 0:
+            if self.step == 0 and not run.read_metrics():
+                self._save(run, reporter)  # so that a run can be gone on with from its first moment
                 self._report(reporter, {})
             while self.progress < 1.0 and not stopped():
                 begin = time.monotonic()

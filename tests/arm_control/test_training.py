@@ -199,7 +199,7 @@ def test_an_interrupted_and_resumed_run_ends_as_the_whole_one(
     if step < 1600:
         with pytest.raises(KeyboardInterrupt):
             train(CONFIG, run, quiet=True)
-        assert [path.name for path in list_checkpoints(run / "checkpoints")] == [f"step-{step:010d}"]
+        assert list_checkpoints(run / "checkpoints")[-1].name == f"step-{step:010d}"
         assert reports(run) == [row for row in reports(whole) if row["step"] <= step]
     else:
         train(CONFIG, run, quiet=True)
