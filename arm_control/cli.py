@@ -5,6 +5,7 @@ error shows its traceback.
 """
 
 import contextlib
+import dataclasses
 import io
 import json
 import os
@@ -53,6 +54,8 @@ def train(command: Train) -> None:
     from arm_control.training import train
 
     config = command.config
+    if config.arm is not None:  # so that the run can be gone on with from anywhere
+        config = dataclasses.replace(config, arm=str(Path(config.arm).resolve()))
     train(config, command.out or f"runs/{config.agent}-seed{config.seed}")
 
 
