@@ -83,7 +83,7 @@ class Arm:
         self.urdf = Path(urdf).resolve()
         try:
             self.urdf_text = self.urdf.read_text() if text is None else text
-            self._chain = read_chain(self.urdf_text)
+            self._chain = read_chain(self.urdf_text, self.urdf.parent if text is None else None)
         except (OSError, UnicodeDecodeError) as error:
             raise ValueError(f"cannot read arm {urdf}: {getattr(error, 'strerror', error)}") from None
         except ValueError as error:

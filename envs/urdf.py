@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
@@ -12,6 +13,7 @@ Array = NDArray[np.float64]
 # A URDF has no acceleration limit. Our own attribute `acceleration` gives one; without it, a joint may reach its
 # full speed in this time.
 DEFAULT_TIME_TO_FULL_SPEED_S = 0.15
+MOST_JOINTS = 7
 
 
 @dataclass(frozen=True)
@@ -39,12 +41,17 @@ class Chain:
     tip_link: str
 
 
-def read_chain(text: str) -> Chain:
-    """Read a URDF's text. Raises ValueError for one that is not a single chain of revolute joints with limits."""
+def read_chain(text: str, folder: Path | None = None) -> Chain:
+    """Read a URDF's text. Raises ValueError for one that is not a single chain of 1 to 7 revolute joints with limits.
+
+    With the `folder` that the file lies in, also for meshes that are missing or lie outside it.
+    """
     try:
         robot = ElementTree.fromstring(text)
     except ElementTree.ParseError as error:
         raise ValueError(f"not well-formed XML ({error})") from None
+    if folder is not None:
+        _check_meshes(robot, folder)
     elements = _serial(robot)
     joints = []
     offset, rotation = np.zeros(3), np.eye(3)
@@ -56,9 +63,19 @@ def read_chain(text: str) -> Chain:
             offset, rotation = np.zeros(3), np.eye(3)
     if len({joint.name for joint in joints}) != len(joints):
         raise ValueError(f"wanted a name of its own for each joint, got {[joint.name for joint in joints]}")
-    if not joints:
-        raise ValueError("wanted at least one revolute joint, got none")
+    if not 1 <= len(joints) <= MOST_JOINTS:
+        raise ValueError(f"wanted 1 to {MOST_JOINTS} revolute joints, got {len(joints) or 'none'}")
     return Chain(robot.get("name", "arm"), tuple(joints), offset, _link(elements[-1], "child"))
+
+
+def _check_meshes(robot: ElementTree.Element, folder: Path) -> None:
+    for mesh in robot.iter("mesh"):
+        name = mesh.get("filename", "")
+        path = (folder / name).resolve()
+        if not path.is_relative_to(folder.resolve()):
+            raise ValueError(f"mesh '{name}' lies outside the folder of the URDF")
+        if not path.is_file():
+            raise ValueError(f"mesh '{name}' is missing: there is no file {path}")
 
 
 def _serial(robot: ElementTree.Element) -> list[ElementTree.Element]:

@@ -331,7 +331,7 @@ TWO_LINKS = link("a") + link("b")
             id="no speed",
         ),
         pytest.param(
-            robot(TWO_LINKS, joint("j", "a", "b", "fixed")), "at least one revolute joint, got none", id="only fixed"
+            robot(TWO_LINKS, joint("j", "a", "b", "fixed")), "wanted 1 to 7 revolute joints, got none", id="only fixed"
         ),
         pytest.param(robot(link("a")), "with one base, got bases []", id="no joint"),
     ],
