@@ -5,7 +5,6 @@ error shows its traceback.
 """
 
 import contextlib
-import dataclasses
 import io
 import json
 import os
@@ -54,8 +53,6 @@ def train(command: Train) -> None:
     from arm_control.training import train
 
     config = command.config
-    if config.arm is not None:  # so that the run can be gone on with from anywhere
-        config = dataclasses.replace(config, arm=str(Path(config.arm).resolve()))
     train(config, command.out or f"runs/{config.agent}-seed{config.seed}")
 
 
@@ -156,11 +153,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if package not in EXTRAS or debugging():
             raise
         return complain(f"this wants {package}, which is not installed: pip install 'arm-control[{EXTRAS[package]}]'")
-    except (ValueError, OSError, RuntimeError) as error:
+    except (ValueError, OSError, RuntimeError, MemoryError) as error:
         if debugging():
             raise
         give_up_stdout()
-        return complain(" ".join(str(error).split()))
+        said = " ".join(str(error).split())
+        return complain(f"not enough memory: {said}" if isinstance(error, MemoryError) else said)
 
 
 def give_up_stdout() -> None:
@@ -204,7 +202,7 @@ def parse(words: list[str]) -> Callable[[], None] | None:
 def parse_flags(kind: type[Any], program: str, words: list[str], default: Any) -> Any:
     """The command's dataclass from its flags; None if they asked for help. Raises ValueError with tyro's first line."""
     said = io.StringIO()
-    config = (tyro.conf.OmitArgPrefixes, tyro.conf.DisallowNone)
+    config = (tyro.conf.OmitArgPrefixes, tyro.conf.DisallowNone, tyro.conf.HelptextFromCommentsOff)
     try:
         with contextlib.redirect_stderr(said):
             known = {} if default is None else {"default": default}

@@ -5,6 +5,7 @@ Only what `--help` needs is imported here.
 
 import dataclasses
 import difflib
+import hashlib
 import json
 import math
 from collections.abc import Iterable
@@ -14,6 +15,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 import tyro
 
+from arm_control.drivers import DRIVERS
 from policies.settings import AGENTS, DDPGSettings
 
 DEFAULT_STEPS = 200_000
@@ -24,7 +26,7 @@ class TrainConfig:
     """What to train, on what, and for how long."""
 
     agent: tyro.conf.Suppress[str]
-    settings: Annotated[DDPGSettings, tyro.conf.arg(name="agent")] = DDPGSettings()  # noqa: RUF009  (it is frozen)
+    settings: Annotated[DDPGSettings, tyro.conf.arg(name="agent")] = dataclasses.field(default_factory=DDPGSettings)
     env: str = "ArmReach-v0"
     """The environment's id."""
     reward: Literal["dense", "sparse"] = "dense"
@@ -51,8 +53,8 @@ class TrainConfig:
             raise ValueError("wanted one of --steps and --minutes, got both")
         if not 1 <= self.arms <= 512:
             raise ValueError(f"--arms: wanted from 1 to 512, got {self.arms}")
-        if self.seed < 0:
-            raise ValueError(f"--seed: wanted a number from 0, got {self.seed}")
+        if not 0 <= self.seed < 2**63:
+            raise ValueError(f"--seed: wanted a number from 0, of at most 63 bits, got {self.seed}")
         if self.steps is not None and self.steps < 1:
             raise ValueError(f"--steps: wanted a positive number, got {self.steps}")
         if self.minutes is not None and not 0 < self.minutes < math.inf:
@@ -75,9 +77,17 @@ class TrainConfig:
         """Read one back. Raises ValueError, naming the field, for one that does not fit."""
         values = {key: value for key, value in config.items() if key != "version"}
         try:
-            return msgspec.convert(values, TrainConfig)
+            read = msgspec.convert(values, TrainConfig)
+            if read.to_json() != values:
+                raise ValueError(f"wanted the fields {list(read.to_json())}, got {list(values)}, or others in settings")
+            return read
         except (msgspec.ValidationError, ValueError) as error:
             raise ValueError(f"config.json is damaged: {error}") from None
+
+    def sha256(self) -> str:
+        """The hash by which an exported policy names the configuration it was trained with."""
+        text = json.dumps(self.to_json(), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
 
     def environment_options(self) -> dict[str, Any]:
         """The keyword arguments of `gymnasium.make`."""
@@ -166,14 +176,14 @@ class Run:
     """Also write the figures into this file."""
 
     def __post_init__(self) -> None:
-        check_choice("driver", self.driver, ("sim",))
+        check_choice("driver", self.driver, DRIVERS)
         if sum((bool(self.goal), self.goals_file is not None, self.random is not None)) != 1:
-            raise ValueError("wanted goals, by one of --goal, --goals-file and --random")
+            raise ValueError("wanted goals by just one of --goal, --goals-file and --random, got none or several")
         if self.random is not None:
             check_count("random", self.random)
         check_count("seed", self.seed, least=0)
         if not 0 < self.seconds_per_goal <= 3600:
-            raise ValueError(f"--seconds-per-goal: wanted from 0 to 3600, got {self.seconds_per_goal}")
+            raise ValueError(f"--seconds-per-goal: wanted more than 0 and up to 3600, got {self.seconds_per_goal}")
 
 
 @dataclass(frozen=True)
@@ -246,8 +256,3 @@ def check_count(name: str, value: int, least: int = 1) -> None:
     """Raise ValueError unless a count is at least this."""
     if value < least:
         raise ValueError(f"--{name}: wanted a number from {least}, got {value}")
-
-
-def canonical_json(value: Any) -> bytes:
-    """The same bytes for the same value, to be hashed."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()

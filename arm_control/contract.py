@@ -3,7 +3,6 @@
 Written by `arm_control.exporter`, read and enforced by `arm_control.runner`. No PyTorch here.
 """
 
-import hashlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -119,8 +118,3 @@ class Contract:
             size = sizes.get(name, self.output.size)
             if len(rows) != samples or any(len(row) != size for row in rows):
                 raise ValueError(f"the contract is malformed: golden samples of '{name}' are not ({samples}, {size})")
-
-
-def config_hash(config_json: bytes) -> str:
-    """The hash by which a policy names the configuration it was trained with."""
-    return hashlib.sha256(config_json).hexdigest()

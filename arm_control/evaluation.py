@@ -87,7 +87,7 @@ class Rollouts:
 
 
 def roll_out(controller: Controller, make_env: MakeEnv, seeds: list[int]) -> Rollouts:
-    """One episode a seed; the result of an episode does not depend on the others."""
+    """One episode a seed, several side by side; a controller without memory gives each the result that it has alone."""
     arms = [make_env().unwrapped for _ in range(min(ARMS_AT_ONCE, len(seeds)))]
     try:
         rows = []
@@ -141,7 +141,7 @@ def evaluate_controller(
     seed: int,
     tolerance_m: float = 0.01,
 ) -> dict[str, Any]:
-    """The figures of shared vocabulary: errors in mm at the last step, success ladder, time to reach, return.
+    """Errors in mm at the last step, success ladder, time to reach, return.
 
     `normalised_return` is 0 for uniformly random targets and 1 for the inverse-kinematics controller on the very
     same starts and goals.

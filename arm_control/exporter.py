@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from arm_control.config import TrainConfig, canonical_json
+from arm_control.config import TrainConfig
 from arm_control.contract import (
     INPUTS,
     METADATA_KEY,
@@ -22,14 +22,13 @@ from arm_control.contract import (
     GoldenSamples,
     JointContract,
     TensorContract,
-    config_hash,
 )
 from arm_control.evaluation import environment_maker
-from arm_control.run_folder import RunFolder
+from arm_control.run_folder import RunFolder, written_whole
 from arm_control.runner.policy_runner import PolicyFileError, PolicyRunner
 from arm_control.training import load_policy
 from envs.arm import Arm
-from envs.tasks import observe
+from envs.tasks import observe, observe_one
 
 FloatArray = NDArray[np.float32]
 Inputs = dict[str, FloatArray]
@@ -67,7 +66,7 @@ def export(run: str | Path, output: str | Path | None = None) -> Path:
     observation to 0.001 degrees on 10,000 random states and on the corners of the state space.
     """
     folder = RunFolder(run)
-    config, policy = load_policy(folder)
+    config, policy = load_policy(folder.path)
     target = folder.policy if output is None else Path(output)
     if not target.parent.is_dir():
         raise ValueError(f"cannot write {target}: there is no folder {target.parent}")
@@ -85,19 +84,13 @@ def export(run: str | Path, output: str | Path | None = None) -> Path:
     contract = make_contract(config, arm, control_rate_hz, golden, wanted[:GOLDEN_SAMPLES])
     model = trace(ExportedPolicy(arm, policy), contract)
 
-    aside = target.with_name(f".{target.stem}.partial.onnx")
-    try:
+    with written_whole(target) as aside:
         onnx.save_model(model, aside)
         try:
             runner = PolicyRunner.load(aside)
         except PolicyFileError as error:
             raise ExportError(f"export failed, nothing kept: {error}") from None
         verify(runner, ExportedPolicy(arm, policy), arm, states, wanted)
-        aside.replace(target)
-    except OSError as error:
-        raise OSError(f"cannot write {target}: {error.strerror or error}") from error
-    finally:
-        aside.unlink(missing_ok=True)
     return target
 
 
@@ -123,9 +116,9 @@ def random_states(arm: Arm, count: int, generator: np.random.Generator) -> Input
 @torch.no_grad()
 def environment_path(arm: Arm, policy: nn.Module, inputs: Inputs) -> FloatArray:
     """Targets by the way that training takes: the environment's float64 observation, then the PyTorch policy."""
-    readings = [inputs[n].astype(np.float64) for n in INPUTS[:3]]
-    observation, tip = observe(arm, *readings)
-    columns = (observation, tip, inputs["goal_m"])
+    rows = zip(*(inputs[name].astype(np.float64).tolist() for name in INPUTS[:3]), strict=True)
+    seen = [observe_one(arm, *readings) for readings in rows]
+    columns = (np.array([row[0] for row in seen]), np.array([row[1] for row in seen]), inputs["goal_m"])
     targets: FloatArray = policy(*(torch.from_numpy(c.astype(np.float32)) for c in columns)).numpy()
     return targets
 
@@ -152,7 +145,7 @@ def make_contract(
         ],
         output=TensorContract("target_deg", joints, "degrees", "target joint angles, not yet limited in speed"),
         agent=config.agent,
-        config_sha256=config_hash(canonical_json(config.to_json())),
+        config_sha256=config.sha256(),
         versions={
             "python": platform.python_version(),
             **{name: version(name) for name in ("arm-control", "torch", "onnx", "onnxruntime", "pybullet")},

@@ -10,10 +10,12 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.ticker import FuncFormatter, NullFormatter, PercentFormatter
 
+from arm_control.run_folder import written_whole
+
 BLUE, ORANGE = "#0072B2", "#D55E00"  # Okabe and Ito's palette, told apart by the colour-blind
 
 
-def draw_learning_curve(rows: list[dict[str, Any]], path: Path) -> None:
+def draw_learning_curve(rows: list[dict[str, Any]], path: Path, tolerance_mm: float) -> None:
     """Validation error and success against training time, as a PNG written whole or not at all."""
     seconds = [row["elapsed_s"] for row in rows]
     figure, (above, below) = plt.subplots(2, 1, figsize=(7, 5), sharex=True, height_ratios=[3, 2], layout="constrained")
@@ -26,26 +28,19 @@ def draw_learning_curve(rows: list[dict[str, Any]], path: Path) -> None:
     )
     above.set_ylabel("mean error at the\nlast step (mm)")
     above.set_title("Distance from tip to goal, validation goals", loc="left", fontsize=11)
-    last = rows[-1]
-    above.annotate(
-        f"{last['mean_error_mm']:.2f} mm",
-        (seconds[-1], last["mean_error_mm"]),
-        (0, 9),
-        textcoords="offset points",
-        ha="right",
-    )
+    last = rows[-1]["mean_error_mm"]
+    above.annotate(f"{last:.2f} mm", (seconds[-1], last), (6, 0), textcoords="offset points", va="center", color=BLUE)
+    above.margins(x=0.12)
     below.plot(seconds, [row["success"] for row in rows], color=ORANGE, marker="s", markersize=4)
     below.yaxis.set_major_formatter(PercentFormatter(1.0))
     below.set_ylim(-0.05, 1.05)
-    below.set_ylabel("episodes that end\nwithin tolerance")
+    below.set_ylabel(f"episodes that end\nwithin {tolerance_mm:g} mm")
     below.set_xlabel("training time (s)")
     for axes in (above, below):
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
-    aside = path.with_name(f".{path.name}.partial")
     try:
-        figure.savefig(aside, format="png", dpi=120)
-        aside.replace(path)
+        with written_whole(path) as aside:
+            figure.savefig(aside, format="png", dpi=120)
     finally:
-        aside.unlink(missing_ok=True)
         plt.close(figure)

@@ -19,7 +19,7 @@ EVALUATION_FIGURES = (
     "time_to_reach_s",
     "normalised_return",
 )
-RUN_FIGURES = ("goals", "mean_error_mm", "inference_us")
+RUN_FIGURES = ("goals", "mean_error_mm", "inference_and_limits_us")
 
 
 def write_report(path: str | Path) -> Path:
@@ -35,7 +35,7 @@ def write_report(path: str | Path) -> Path:
     contract = PolicyRunner.load(run.policy).contract
     last, settings = rows[-1], config["settings"]
     reach = evaluation["time_to_reach_s"]
-    latency = ran["inference_us"]
+    latency = ran["inference_and_limits_us"]
     if not ran["goals"]:
         raise ValueError(f"{run.path / 'run.json'} has no goal: run the policy again, to the end")
     lines = [
@@ -72,7 +72,8 @@ def write_report(path: str | Path) -> Path:
         "when this page was written.",
         "",
         f"Run through the ONNX runner on the simulated arm, {len(ran['goals'])} goals: mean error "
-        f"{ran['mean_error_mm']:.2f} mm; inference p50 {latency['p50']:.0f} us, p99 {latency['p99']:.0f} us.",
+        f"{ran['mean_error_mm']:.2f} mm; inference and limits took {latency['p50']:.0f} us (median), "
+        f"{latency['p99']:.0f} us (p99).",
         "",
     ]
     video = run.path / "video.mp4"

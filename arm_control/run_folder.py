@@ -1,6 +1,10 @@
 """RunFolder: where one training keeps its configuration, checkpoints, metrics and results."""
 
+import fcntl
 import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +38,12 @@ class RunFolder:
     def create(cls, path: str | Path, config: dict[str, Any]) -> "RunFolder":
         """Start a run in a new or empty folder. Raises ValueError if there is something in it already."""
         run = cls(path)
+        if run.config.is_file() and not any(run.checkpoints.glob("step-*")):
+            shutil.rmtree(run.path)  # a run that was killed before its first checkpoint: there is nothing to lose
         if run.path.exists() and (not run.path.is_dir() or any(run.path.iterdir())):
-            raise ValueError(f"{run.path} exists already: name another with --out, or go on with 'resume {run.path}'")
+            raise ValueError(
+                f"{run.path} exists already: name another folder (--out), or go on with 'resume {run.path}'"
+            )
         run.path.mkdir(parents=True, exist_ok=True)
         write_text(run.config, json.dumps({"version": FORMAT_VERSION, **config}, indent=2) + "\n")
         return run
@@ -62,6 +70,16 @@ class RunFolder:
             )
         return run, config
 
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes from training into this folder. Raises ValueError if one does."""
+        with self.config.open() as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise ValueError(f"{self.path} is being trained by another process") from None
+            yield
+
     def read_metrics(self) -> list[dict[str, Any]]:
         """All complete lines of `metrics.jsonl`; one cut short by a crash is left out."""
         if not self.metrics.exists():
@@ -82,15 +100,20 @@ class RunFolder:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a whole file or nothing: aside first, then renamed over the old one."""
-    write_bytes(path, text.encode())
+    """Write a whole file or nothing."""
+    with written_whole(path) as aside:
+        aside.write_text(text)
 
 
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write a whole file or nothing: aside first, then renamed over the old one."""
-    aside = path.with_name(f".{path.name}.partial")
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """A path aside to write to: renamed to `path` at the end, or removed, with `path` untouched, after an error."""
+    path = path.resolve()  # a link stays a link
+    if path.exists() and not path.is_file():
+        raise OSError(f"cannot write {path}: it is no regular file")
+    aside = path.with_name(f".{path.stem}.partial{path.suffix}")
     try:
-        aside.write_bytes(content)
+        yield aside
         aside.replace(path)
     except OSError as error:
         raise OSError(f"cannot write {path}: {error.strerror or error}") from error

@@ -45,7 +45,7 @@ def run_policy(command: Run) -> dict[str, Any]:
             driver.close()
     figures = report.figures()
     if report.goals:
-        latency = figures["inference_us"]
+        latency = figures["inference_and_limits_us"]
         rate = "" if command.pace == "fast" else f", wanted {figures['wanted_rate_hz']:.1f}, {report.late_ticks} late"
         print(f"mean error {figures['mean_error_mm']:.2f} mm over {len(report.goals)} goals")
         print(f"loop {figures['rate_hz']:.1f} Hz{rate}")
@@ -73,6 +73,8 @@ def read_goals(command: Run, runner: PolicyRunner, stop: Stop) -> Iterator[Goal]
     elif command.goals_file is None:
         for text in command.goal:
             yield parse_goal(text, "--goal", runner)
+    elif command.goals_file == "-" and sys.stdin is None:
+        raise ValueError("there is no standard input to read goals from")
     elif command.goals_file == "-":
         yield from parse_lines(waited_lines(stop), "standard input", runner)
     else:

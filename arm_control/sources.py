@@ -66,13 +66,12 @@ def open_source(source: str, seed: int, arm: str | None = None) -> Source:
         return Source(source, controllers[source], environment_maker(plain), plain.goal_tolerance_m)
     path = Path(source)
     if path.is_dir():
-        from arm_control.run_folder import RunFolder
-        from arm_control.training import PolicyController, load_policy, torch_threads
+        from arm_control.training import PolicyController, load_policy, use_one_thread
 
         if arm is not None:
             raise ValueError(f"--arm {arm}: a run folder knows its own arm; --arm is for policy files")
-        torch_threads()
-        config, policy = load_policy(RunFolder(path))
+        use_one_thread()
+        config, policy = load_policy(path)
         return Source(source, PolicyController(policy), environment_maker(config), config.goal_tolerance_m)
     if not path.exists():
         raise ValueError(f"no run folder and no policy {source}; wanted one of them, or {', '.join(PLAIN)}")

@@ -1,6 +1,9 @@
 """Training: one loop for every agent, that can be stopped at any moment and gone on with."""
 
+import dataclasses
+import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +12,13 @@ import numpy as np
 import torch
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
-from arm_control.checkpoint import load_latest, save_checkpoint
+from arm_control.checkpoint import list_checkpoints, load_latest, save_checkpoint
 from arm_control.config import TrainConfig
 from arm_control.evaluation import TRAINING, VALIDATION, Observation, derived_seeds, environment_maker, roll_out
-from arm_control.reporting import Reporter
+from arm_control.progress import Reporter
 from arm_control.run_folder import RunFolder
 from arm_control.signals import stop_on_signals
-from envs.arm import RADIANS
+from envs.arm import RADIANS, Arm
 from policies.agent import Agent, Spec, Transition
 from policies.ddpg import DDPG
 
@@ -40,18 +43,36 @@ def make_agent(config: TrainConfig, env: Any) -> Agent:
     return {"ddpg": DDPG}[config.agent](spec, config.settings, env.compute_reward, config.seed)
 
 
-def load_policy(run: RunFolder) -> tuple[TrainConfig, torch.nn.Module]:
+def load_policy(path: str | Path) -> tuple[TrainConfig, torch.nn.Module]:
     """A run's configuration and the policy of its latest checkpoint."""
-    run, values = RunFolder.open(run.path)
+    run, values = RunFolder.open(path)
     config = TrainConfig.from_json(values)
     _, state = load_latest(run.checkpoints)
-    env = environment_maker(config)()
+    env: Any = environment_maker(config)().unwrapped
     try:
-        agent = make_agent(config, env.unwrapped)
+        _check_arm(env.arm, state["arm_urdf"])
+        agent = make_agent(config, env)
+        _fit(lambda: agent.load_state_dict(state["agent"]), str(run.config))
     finally:
         env.close()
-    agent.load_state_dict(state["agent"])
     return config, agent.policy()
+
+
+def _fit(load: Callable[[], None], what: str) -> None:
+    """Load a state. Raises ValueError if it is of other networks, where PyTorch has many lines to say."""
+    try:
+        load()
+    except (KeyError, RuntimeError) as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise ValueError(f"{what} does not fit the checkpoint, of other settings or another arm: {reason}") from None
+
+
+def _check_arm(arm: Arm, urdf_text: str) -> None:
+    """Raise ValueError if the run's arm has changed since its training."""
+    if not arm.moves_like(Arm(arm.urdf, text=urdf_text)):
+        raise ValueError(
+            f"the arm in {arm.urdf} is not the one that the run was trained on: its joints or lengths differ"
+        )
 
 
 class PolicyController:
@@ -69,34 +90,31 @@ class PolicyController:
 
 def train(config: TrainConfig, out: str | Path, *, quiet: bool = False) -> Path:
     """Train from the start into the new folder `out`; returns it."""
-    torch_threads()
+    use_one_thread()
+    if config.arm is not None:  # so that the run can be gone on with from any folder
+        config = dataclasses.replace(config, arm=str(Path(config.arm).resolve()))
     with Training(config) as training:  # made first: what is wrong with the configuration leaves no folder behind
         if config.init is not None:
             _, state = load_latest(RunFolder.open(config.init)[0].checkpoints)
-            try:
-                training.agent.load_networks(state["agent"])
-            except (KeyError, RuntimeError) as error:
-                reason = str(error).splitlines()[-1].strip()
-                raise ValueError(
-                    f"--init: the policy of {config.init} has other settings or another arm ({reason})"
-                ) from None
+            _fit(lambda: training.agent.load_networks(state["agent"]), f"--init {config.init}")
         run = RunFolder.create(out, config.to_json())
-        training.run(run, quiet=quiet)
+        try:
+            training.run(run, quiet=quiet)
+        except OSError:
+            if not list_checkpoints(run.checkpoints):
+                shutil.rmtree(run.path, ignore_errors=True)  # not even the first checkpoint could be written
+            raise
     return run.path
 
 
 def resume(path: str | Path, *, quiet: bool = False) -> Path:
     """Go on with an interrupted run; a run of `--steps` then ends bit for bit as if it had not been interrupted."""
-    torch_threads()
+    use_one_thread()
     run, values = RunFolder.open(path)
     config = TrainConfig.from_json(values)
     step, state = load_latest(run.checkpoints)
     with Training(config) as training:
-        try:
-            training.load_state_dict(state)
-        except (KeyError, RuntimeError) as error:
-            reason = str(error).splitlines()[-1].strip()
-            raise ValueError(f"{run.config} does not fit the checkpoint: {reason}") from None
+        _fit(lambda: training.load_state_dict(state), str(run.config))
         run.cut_metrics(step)
         training.run(run, quiet=quiet)
     return run.path
@@ -132,6 +150,7 @@ class Training:
         """All that the training to come depends on."""
         return {
             "agent": self.agent.state_dict(),
+            "arm_urdf": self._bare_arms[0].arm.urdf_text,
             "arms": [arm.save_state() for arm in self._bare_arms],
             "step": self.step,
             "updates": self.updates,
@@ -140,6 +159,7 @@ class Training:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a state of `state_dict`."""
+        _check_arm(self._bare_arms[0].arm, state["arm_urdf"])
         self.agent.load_state_dict(state["agent"])
         if len(state["arms"]) != len(self.arms.envs):
             raise ValueError(f"the checkpoint is of {len(state['arms'])} arms, config.json says {len(self.arms.envs)}")
@@ -152,8 +172,8 @@ class Training:
         last_checkpoint = time.monotonic()
         next_report = (int(self.progress * REPORTS + 1e-9) + 1) / REPORTS
         metrics: dict[str, float] = {}
-        with stop_on_signals() as stopped:
-            reporter = Reporter(run, self.config, self.step, quiet=quiet)
+        with run.locked(), stop_on_signals() as stopped:
+            reporter = Reporter(run, self.config, self.step, self.elapsed_s, quiet=quiet)
             if self.step == 0 and not run.read_metrics():
                 self._save(run, reporter)  # so that a run can be gone on with from its first moment
                 self._report(reporter, {})
@@ -192,7 +212,7 @@ class Training:
         self.observation = following
         self.step += self.config.arms
         metrics = self.agent.update(self.progress)
-        self.updates += bool(metrics)
+        self.updates += int(metrics.pop("updates", 0))
         return metrics
 
     def _report(self, reporter: Reporter, metrics: dict[str, float]) -> None:
@@ -217,6 +237,6 @@ class Training:
         save_checkpoint(run.checkpoints, self.step, self.state_dict())
 
 
-def torch_threads() -> None:
+def use_one_thread() -> None:
     """Use one thread: the networks are small, and a second one costs more than it gives."""
     torch.set_num_threads(1)

@@ -1,6 +1,7 @@
 """ArmEnv: a simulated arm and a task as a Gymnasium environment."""
 
 import math
+import time
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -13,7 +14,7 @@ from envs.action_grid import DegreeGrid
 from envs.arm import DEFAULT_URDF, RADIANS, Arm
 from envs.limits import limit_target
 from envs.simulation import Simulation, SimulationState
-from envs.tasks import Reach, RewardKind, check_goal, distance
+from envs.tasks import Reach, RewardKind, check_goal, distance, observe_one
 
 Observation = dict[str, NDArray[np.float32]]
 ActionKind = Literal["degrees", "index", "positions"]
@@ -94,6 +95,7 @@ class ArmEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
         self.simulation = Simulation(self.arm, physics_step_s=physics_step_s, control_period_s=control_period_s)
         self.metadata = {**self.metadata, "render_fps": round(1 / control_period_s)}
         self._scene: Any = None
+        self._next_frame_s = 0.0
 
         limits = self.arm.limits
         lower, upper = np.array(limits.lower_deg), np.array(limits.upper_deg)
@@ -206,7 +208,12 @@ class ArmEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
 
             self._scene = Scene(self.arm, window=self.render_mode == "human")
         self._scene.show(self.simulation.angles_deg, self._goal)
-        return self._scene.picture() if self.render_mode == "rgb_array" else None
+        if self.render_mode == "rgb_array":
+            return self._scene.picture()
+        # A window is for watching: no faster than the arm would move.
+        time.sleep(max(0.0, self._next_frame_s - time.monotonic()))
+        self._next_frame_s = max(self._next_frame_s, time.monotonic()) + self.simulation.control_period_s
+        return None
 
     def close(self) -> None:
         """Close the simulation and the picture; closing twice is fine."""
@@ -245,11 +252,10 @@ class ArmEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
 
     def _observe(self) -> Observation:
         simulation = self.simulation
-        # envs.tasks.observe for one arm: the same values in a third of the time, which is most of this method's.
-        readings = (*simulation.angles_deg, *simulation.speeds_deg_s, *self._target_deg)
+        observation, tip = observe_one(self.arm, simulation.angles_deg, simulation.speeds_deg_s, self._target_deg)
         return {
-            "observation": np.array([reading * RADIANS for reading in readings], np.float32),
-            "achieved_goal": np.array(self.arm.tip_position(simulation.angles_deg), np.float32),
+            "observation": np.array(observation, np.float32),
+            "achieved_goal": np.array(tip, np.float32),
             "desired_goal": np.array(self._goal, np.float32),
         }
 

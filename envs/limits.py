@@ -25,6 +25,11 @@ class JointLimits:
         if min(self.max_speed_deg_s) <= 0 or min(self.max_acceleration_deg_s2) <= 0:
             raise ValueError(f"joint limits: wanted positive speeds and accelerations, got {self}")
 
+    def clip(self, angles_deg: Sequence[float]) -> list[float]:
+        """The nearest angles inside the limits: measured ones may lie a hair outside."""
+        bounds = zip(angles_deg, self.lower_deg, self.upper_deg, strict=True)
+        return [min(max(angle, low), high) for angle, low, high in bounds]
+
 
 def limit_target(
     desired_deg: Sequence[float],

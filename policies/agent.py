@@ -55,7 +55,10 @@ class Agent(Protocol):
         """Remember what happened."""
 
     def update(self, progress: float) -> dict[str, float]:
-        """Learn from what was observed; `progress` runs from 0 to 1 over the training. Returns metrics by name."""
+        """Learn from what was observed; `progress` runs from 0 to 1 over the training.
+
+        Returns metrics by name, the number of `updates` done among them; nothing if there was none.
+        """
 
     def policy(self) -> torch.nn.Module:
         """The deterministic controller: (observation, achieved_goal, desired_goal) -> actions, all scaling inside."""

@@ -77,7 +77,7 @@ class DDPG:
         metrics = {}
         for _ in range(self._settings.updates_per_step):
             metrics = self._update_once()
-        return metrics | {"learning_rate": rate}
+        return metrics | {"learning_rate": rate, "updates": self._settings.updates_per_step}
 
     def _update_once(self) -> dict[str, float]:
         batch, encoder, policy = self._sample(), self._policy.encoder, self._policy

@@ -56,8 +56,8 @@ class ActionScaling(nn.Module):
 
     def __init__(self, spec: Spec) -> None:
         super().__init__()
-        self.register_buffer("low", torch.tensor(spec.action_low))
-        self.register_buffer("high", torch.tensor(spec.action_high))
+        self.register_buffer("low", torch.tensor(spec.action_low), persistent=False)
+        self.register_buffer("high", torch.tensor(spec.action_high), persistent=False)
         self._columns = spec.measured_columns
         self._unit = spec.measured_unit
 

@@ -33,7 +33,7 @@ class SimulationDriver:
 
     def park(self) -> None:
         """Go to the parking pose within the joints' limits."""
-        target, speed = self._simulation.angles_deg, [0.0] * len(self.joint_names)
+        target, speed = self._arm.limits.clip(self._simulation.angles_deg), [0.0] * len(self.joint_names)
         for _ in range(round(PARKING_TIME_S / self._period_s)):
             target, speed = limit_target(self._arm.limits.lower_deg, target, speed, self._arm.limits, self._period_s)
             self.write(target)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from arm_control.evaluation import EVALUATION, derived_seeds
+from arm_control.run_folder import written_whole
 from arm_control.sources import Source
 from envs.scene import Scene
 
@@ -28,12 +29,11 @@ def write_video(source: Source, path: str | Path, *, goals: int, seed: int) -> i
         raise ValueError(f"wanted a file that ends in .mp4, got {target}")
     if not target.parent.is_dir():
         raise ValueError(f"cannot write {target}: there is no folder {target.parent}")
-    aside = target.with_name(f".{target.stem}.partial.mp4")
     frames = 0
+    env: Any = source.make_env().unwrapped
     try:
-        aside.touch()  # ffmpeg's own words for a folder that cannot be written to are many
-        env = source.make_env().unwrapped
-        try:
+        with written_whole(target) as aside:
+            aside.touch()  # ffmpeg's own words for a folder that cannot be written to are many
             encoder = imageio_ffmpeg.write_frames(
                 str(aside),
                 (WIDTH, HEIGHT),
@@ -48,15 +48,10 @@ def write_video(source: Source, path: str | Path, *, goals: int, seed: int) -> i
                     frames += 1
             finally:
                 encoder.close()
-        finally:
-            env.close()
-        if frames_in(aside) != frames:
-            raise OSError("the encoder did not write all frames; is the disk full?")
-        aside.replace(target)
-    except OSError as error:
-        raise OSError(f"cannot write {target}: {error.strerror or error}") from error
+            if frames_in(aside) != frames:
+                raise OSError("the encoder did not write all frames; is the disk full?")
     finally:
-        aside.unlink(missing_ok=True)
+        env.close()
     return frames
 
 
@@ -74,7 +69,7 @@ def video_frames(source: Source, env: Any, goals: int, seed: int) -> Iterator[Fr
     try:
         angles: list[float] | None = None
         for number, goal_seed in enumerate(derived_seeds(seed, EVALUATION, goals), 1):
-            options = {} if angles is None else {"angles_deg": clip_to_limits(env, angles)}
+            options = {} if angles is None else {"angles_deg": env.arm.limits.clip(angles)}
             observation, info = env.reset(seed=goal_seed, options=options)
             truncated, step = False, 0
             while not truncated:
@@ -91,13 +86,6 @@ def video_frames(source: Source, env: Any, goals: int, seed: int) -> Iterator[Fr
             angles = env.simulation.angles_deg
     finally:
         scene.close()
-
-
-def clip_to_limits(env: Any, angles_deg: list[float]) -> list[float]:
-    """Measured angles may lie a hair outside the limits; a start pose may not."""
-    limits = env.arm.limits
-    clipped: list[float] = np.clip(angles_deg, limits.lower_deg, limits.upper_deg).tolist()
-    return clipped
 
 
 def compose(scene: Scene, caption: tuple[str, str, str], *, reached: bool) -> Frame:

@@ -46,7 +46,7 @@ class LoopReport:
             "late_ticks": self.late_ticks,
             "wanted_rate_hz": 1.0 / self.period_s,
             "rate_hz": ticks / self.loop_s if self.loop_s else None,
-            "inference_us": latency or None,
+            "inference_and_limits_us": latency or None,
             "interrupted": self.interrupted,
         }
 
@@ -66,7 +66,7 @@ def run_goals(
 ) -> LoopReport:
     """Drive the arm to each goal in turn, then park it.
 
-    Ticks are due at whole multiples of the period from the loop's start, on the monotonic clock, so lateness does not
+    Ticks are due at whole multiples of the period from each goal's start, on the monotonic clock, so lateness does not
     add up; a tick that is missed by more than a period moves the multiples on. Not in `real_time`, they follow each
     other at once. Raises ValueError if the driver's joints are not the contract's.
     """
@@ -105,22 +105,24 @@ def _run_goal(
     reached: int | None = None
     error_mm = math.inf
     begin = due = time.monotonic()
-    for tick in range(1, ticks + 1):
-        if stopped():
-            return None
-        if real_time:
-            due = _wait(due + period, period, report)
-        state = driver.read()
-        start = time.perf_counter()
-        target = runner.step(state.angles_deg, state.speeds_deg_s, goal)
-        report.policy_s.append(time.perf_counter() - start)
-        driver.write(target)
-        error_mm = 1000 * math.dist(runner.arm.tip_position(driver.read().angles_deg), goal)
-        if error_mm > tolerance_mm:
-            reached = None
-        elif reached is None:
-            reached = tick
-    report.loop_s += time.monotonic() - begin
+    try:
+        for tick in range(1, ticks + 1):
+            if stopped():
+                return None
+            if real_time:
+                due = _wait(due + period, period, report)
+            state = driver.read()
+            start = time.perf_counter()
+            target = runner.step(state.angles_deg, state.speeds_deg_s, goal)
+            report.policy_s.append(time.perf_counter() - start)
+            driver.write(target)
+            error_mm = 1000 * math.dist(runner.arm.tip_position(driver.read().angles_deg), goal)
+            if error_mm > tolerance_mm:
+                reached = None
+            elif reached is None:
+                reached = tick
+    finally:
+        report.loop_s += time.monotonic() - begin
     return GoalResult(goal, error_mm, None if reached is None else reached * period)
 
 
@@ -129,6 +131,6 @@ def _wait(due: float, period: float, report: LoopReport) -> float:
     now = time.monotonic()
     if now < due:
         time.sleep(due - now)
-        return due
+        now = time.monotonic()
     report.late_ticks += now - due > period / 2
-    return due + math.floor((now - due) / period) * period
+    return due + max(0, math.floor((now - due) / period)) * period

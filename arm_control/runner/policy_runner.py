@@ -75,6 +75,7 @@ class PolicyRunner:
 
     def start(self, angles_deg: Sequence[float]) -> None:
         """Begin where the arm is, at rest: the next targets leave from there."""
+        self._check_length("angles", angles_deg)
         self.target_deg = [float(angle) for angle in angles_deg]
         self._target_speed_deg_s = [0.0] * len(self.contract.joints)
 
@@ -84,6 +85,8 @@ class PolicyRunner:
 
     def step(self, angles_deg: Sequence[float], speeds_deg_s: Sequence[float], goal_m: Sequence[float]) -> list[float]:
         """The next target in degrees, within the limits, from the arm's readings and the goal."""
+        self._check_length("angles", angles_deg)
+        self._check_length("speeds", speeds_deg_s)
         if self.target_deg is None:
             self.start(angles_deg)
         assert self.target_deg is not None
@@ -98,13 +101,17 @@ class PolicyRunner:
         self.target_deg, self._target_speed_deg_s = limit_target(
             desired.tolist(), self.target_deg, self._target_speed_deg_s, self.limits, self.period_s
         )
-        return self.target_deg
+        return list(self.target_deg)
 
     def infer(self, inputs: Mapping[str, ArrayLike]) -> FloatArray:
         """What the graph itself says, (batch, joints) in degrees, for inputs (batch, size) by name."""
         arrays = {name: np.asarray(values, np.float32) for name, values in inputs.items()}
         result: FloatArray = self._session.run(self._output, arrays)[0]
         return result
+
+    def _check_length(self, what: str, values: Sequence[float]) -> None:
+        if len(values) != len(self.contract.joints):
+            raise ValueError(f"wanted {what} of {len(self.contract.joints)} joints, got {list(values)}")
 
     def _check_golden_samples(self) -> None:
         golden = self.contract.golden

@@ -100,7 +100,7 @@ def files_at_most(size: int) -> Iterator[None]:
         (["train", "ddpg", "--arms", "0"], "--arms: wanted from 1 to 512, got 0"),
         (["train", "ddpg", "--arms", "-4"], "--arms: wanted from 1 to 512, got -4"),
         (["train", "ddpg", "--arms", "nan"], "--arms"),
-        (["train", "ddpg", "--seed", "-1"], "--seed: wanted a number from 0, got -1"),
+        (["train", "ddpg", "--seed", "-1"], "--seed: wanted a number from 0"),
         (["train", "ddpg", "--steps", "0"], "--steps: wanted a positive number, got 0"),
         (["train", "ddpg", "--steps", "-5"], "--steps: wanted a positive number, got -5"),
         (["train", "ddpg", "--minutes", "nan"], "--minutes: wanted a positive number, got nan"),
@@ -125,7 +125,7 @@ def files_at_most(size: int) -> Iterator[None]:
         (["evaluate", "ik", "--goals", "0"], "--goals: wanted a number from 1, got 0"),
         (["evaluate", "ik", "--goals", "-3"], "--goals: wanted a number from 1, got -3"),
         (["evaluate", "ik", "--goals", "nan"], "--goals"),
-        (["evaluate", "ik", "--seed", "-1"], "--seed: wanted a number from 0, got -1"),
+        (["evaluate", "ik", "--seed", "-1"], "--seed: wanted a number from 0"),
         (["evaluate", "ik", "--json", "no-such-folder/x.json"], "cannot write no-such-folder/x.json"),
         (["export", "no-such-run"], "no run folder no-such-run"),
         (["inspect", "no-such.onnx"], "cannot read policy no-such.onnx: No such file"),
@@ -149,14 +149,20 @@ def test_words_that_make_no_command_are_told_in_one_line_and_leave_nothing_behin
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ([], "wanted goals, by one of --goal, --goals-file and --random"),
-        (["--random", "2", "--goal", TEXTS[0]], "wanted goals, by one of"),
+        ([], "wanted goals by just one of --goal, --goals-file and --random"),
+        (["--random", "2", "--goal", TEXTS[0]], "wanted goals by just one of"),
         (["--random", "0"], "--random: wanted a number from 1, got 0"),
         (["--random", "1", "--seed", "-2"], "--seed: wanted a number from 0, got -2"),
         (["--random", "1", "--driver", "simm"], "unknown driver 'simm' (did you mean sim?); available: sim"),
         (["--random", "1", "--pace", "slow"], "'slow' for argument '--pace'"),
-        (["--random", "1", "--seconds-per-goal", "nan"], "--seconds-per-goal: wanted from 0 to 3600, got nan"),
-        (["--random", "1", "--seconds-per-goal", "-1"], "--seconds-per-goal: wanted from 0 to 3600, got -1"),
+        (
+            ["--random", "1", "--seconds-per-goal", "nan"],
+            "--seconds-per-goal: wanted more than 0",
+        ),
+        (
+            ["--random", "1", "--seconds-per-goal", "-1"],
+            "--seconds-per-goal: wanted more than 0",
+        ),
         (["--random", "1", "--json", "missing/x.json"], "cannot write missing/x.json: missing is no folder"),
         (["--random", "1", "--arm", "no-such.urdf"], "no-such.urdf"),
         (["--goal", "a,b,c"], "--goal: wanted a goal x,y,z of finite numbers in metres, got 'a,b,c'"),
@@ -361,7 +367,7 @@ def test_a_training_does_not_touch_a_folder_with_something_in_it(refused: Refuse
     out = tmp_path / "out"
     out.mkdir()
     (out / "thesis.txt").write_text("three years of work")
-    assert f"{out} exists already: name another with --out" in refused("train", "ddpg", "--steps", "8", "--out", out)
+    assert f"{out} exists already: name another folder" in refused("train", "ddpg", "--steps", "8", "--out", out)
     assert content(tmp_path) == {"out": None, "out/thesis.txt": b"three years of work"}
 
 
@@ -422,7 +428,7 @@ def test_a_disk_that_is_full_for_a_checkpoint_leaves_no_half_of_one(
         assert main(["train", "ddpg", "--steps", "8", "--out", str(out)]) == 2
     *_, line = capfd.readouterr().err.splitlines()
     assert line.startswith(f"arm-control: error: cannot write a checkpoint into {out / 'checkpoints'}")
-    assert list((out / "checkpoints").iterdir()) == []
+    assert not out.exists()
 
 
 def test_a_folder_in_the_figures_place_is_told_before_the_work(

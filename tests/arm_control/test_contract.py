@@ -1,6 +1,7 @@
 """The contract: lossless as JSON, and only ValueError for anything that is none."""
 
 import dataclasses
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from arm_control.config import canonical_json
-from arm_control.contract import Contract, GoldenSamples, JointContract, TensorContract, config_hash
+from arm_control.config import TrainConfig
+from arm_control.contract import Contract, GoldenSamples, JointContract, TensorContract
 from arm_control.runner import PolicyRunner
 
 SMALL = JointContract("base", 0.0, 90.0, 200.0, 1000.0)
@@ -177,7 +178,12 @@ def test_any_value_in_any_field_is_read_or_refused_with_value_error(path: str, v
     assert Contract.from_json(contract.to_json()) == contract
 
 
-def test_the_configurations_hash_is_sha256_of_its_canonical_form() -> None:
-    # echo -n '{"a":1,"b":[2.5]}' | sha256sum
-    wanted = "1d97f1c6350e2d952e3db713f3d5e3b3992bc269e1e2351d30c1b917ee185bde"
-    assert config_hash(canonical_json({"b": [2.5], "a": 1})) == wanted
+def test_the_configurations_hash_goes_by_its_values_and_not_by_their_order(tiny_run: Path) -> None:
+    values = json.loads((tiny_run / "config.json").read_text())
+    config = TrainConfig.from_json(values)
+    shuffled = TrainConfig.from_json(dict(reversed(values.items())))
+    assert config.sha256() == shuffled.sha256()
+    assert config.sha256() != dataclasses.replace(config, seed=config.seed + 1).sha256()
+    text = json.dumps({name: value for name, value in values.items() if name != "version"}, sort_keys=True)
+    compact = text.replace(", ", ",").replace(": ", ":")
+    assert config.sha256() == hashlib.sha256(compact.encode()).hexdigest()

@@ -128,7 +128,7 @@ def test_targets_stay_inside_the_limits_whatever_the_readings(tiny_policy: Path,
 
 def test_onnx_and_environment_agree_on_states_that_a_motion_passes(tiny_run: Path, tiny_policy: Path) -> None:
     runner = PolicyRunner.load(tiny_policy)
-    config, policy = load_policy(RunFolder(tiny_run))
+    config, policy = load_policy(tiny_run)
     controller, generator = PolicyController(policy), np.random.default_rng(0)
     env = environment_maker(config)()
     try:

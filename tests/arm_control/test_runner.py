@@ -421,7 +421,7 @@ def test_the_loop_goes_through_all_goals_then_parks(tiny_policy: Path, driver: S
     assert figures["wanted_rate_hz"] == pytest.approx(30.0)
     assert figures["rate_hz"] > 0
     assert (figures["late_ticks"], figures["interrupted"]) == (0, False)
-    latency = figures["inference_us"]
+    latency = figures["inference_and_limits_us"]
     assert 0 < latency["p50"] <= latency["p99"] <= latency["p99.9"] <= 1e6 * max(report.policy_s) * (1 + 1e-12)
     assert json.loads(json.dumps(figures, allow_nan=False))["goals"][2]["goal_m"] == list(GOALS[2])
     assert_parked(driver)
@@ -521,3 +521,20 @@ def test_an_arm_with_other_joints_is_refused_before_it_is_enabled(tiny_policy: P
     with pytest.raises(ValueError, match=r"the policy moves joints .* the arm has \('shoulder', 'base', 'elbow'\)"):
         run_goals(PolicyRunner.load(tiny_policy), arm, GOALS, seconds_per_goal=0.5, real_time=False)
     assert arm.verbs == []
+
+
+def test_what_a_caller_does_with_a_target_does_not_change_the_next(tiny_policy: Path) -> None:
+    kept, spoiled = PolicyRunner.load(tiny_policy), PolicyRunner.load(tiny_policy)
+    for _ in range(3):
+        readings = [10.0, 20.0, 30.0], [0.0, 0.0, 0.0], (0.3, 0.15, 0.3)
+        target = spoiled.step(*readings)
+        assert target == kept.step(*readings)
+        target[0] += 20.0
+
+
+@pytest.mark.parametrize(("angles", "speeds"), [([1.0, 2.0], [0.0] * 3), ([1.0] * 3, [0.0] * 4)])
+def test_readings_of_another_number_of_joints_are_refused(
+    tiny_policy: Path, angles: list[float], speeds: list[float]
+) -> None:
+    with pytest.raises(ValueError, match="of 3 joints"):
+        PolicyRunner.load(tiny_policy).step(angles, speeds, (0.3, 0.15, 0.3))

@@ -273,7 +273,7 @@ def test_leftovers_of_a_killed_process_do_no_harm_and_go_away(
     writing = run / "checkpoints" / ".writing"
     writing.mkdir()
     (writing / "tensors.safetensors").write_bytes(b"\x10\0\0")
-    for name in (".metrics.jsonl.partial", ".curve.png.partial"):
+    for name in (".metrics.partial.jsonl", ".curve.partial.png"):
         (run / name).write_bytes(b"half")
     resume(run, quiet=True)
     assert_same_run(run, whole)
@@ -341,12 +341,12 @@ def test_runs_killed_at_twenty_random_moments_end_as_the_whole_one(whole: Path, 
 def test_init_starts_from_the_other_runs_policy(whole: Path, tmp_path: Path) -> None:
     config = replace(CONFIG, steps=100, seed=9, init=str(whole))  # all of them random: nothing is learned
     run = train(config, tmp_path / "run", quiet=True)
-    _, teacher = load_policy(RunFolder(whole))
-    _, pupil = load_policy(RunFolder(run))
+    _, teacher = load_policy(whole)
+    _, pupil = load_policy(run)
     generator = torch.Generator().manual_seed(0)
     seen = [torch.rand(100, size, generator=generator) for size in (9, 3, 3)]
     assert torch.equal(pupil(*seen), teacher(*seen))
-    _, plain = load_policy(RunFolder(train(replace(config, init=None), tmp_path / "plain", quiet=True)))
+    _, plain = load_policy(train(replace(config, init=None), tmp_path / "plain", quiet=True))
     assert not torch.equal(plain(*seen), teacher(*seen))
     first = reports(run)[0]
     assert (first["step"], first["updates"]) == (0, 0)
@@ -355,7 +355,7 @@ def test_init_starts_from_the_other_runs_policy(whole: Path, tmp_path: Path) -> 
 
 def test_init_with_other_settings_is_refused_and_leaves_no_folder(whole: Path, tmp_path: Path) -> None:
     config = replace(CONFIG, settings=replace(SETTINGS, hidden_units=17), init=str(whole))
-    with pytest.raises(ValueError, match=r"--init: the policy of .* has other settings or another arm") as error:
+    with pytest.raises(ValueError, match=r"--init .* does not fit the checkpoint") as error:
         train(config, tmp_path / "run", quiet=True)
     assert "\n" not in str(error.value)
     assert list(tmp_path.iterdir()) == []
@@ -422,7 +422,7 @@ def drop(run: Path, name: str) -> None:
         (lambda run: change_config(run, agent="dagger"), "unknown agent 'dagger'"),
         (lambda run: change_config(run, settings={"batch_size": 0}), "batch-size: wanted a positive number, got 0"),
         (lambda run: change_config(run, arms=5), "the checkpoint is of 4 arms, config.json says 5"),
-        (lambda run: change_config(run, settings={"hidden_units": 8}), "hidden|size|other settings"),
+        (lambda run: change_config(run, settings={"hidden_units": 8}), "hidden|size|others in settings"),
         (lambda run: drop(list_checkpoints(run / "checkpoints")[-1], "manifest.json"), "manifest.json is damaged"),
         (lambda run: drop(list_checkpoints(run / "checkpoints")[-1], "tensors.safetensors"), "safetensors is missing"),
     ],
@@ -454,3 +454,37 @@ def test_a_run_that_cannot_be_resumed_is_told_in_one_line_and_left_alone(
         resume(run, quiet=True)
     assert "\n" not in str(error.value)
     assert content(run) == before
+
+
+def test_a_run_whose_arm_has_changed_is_refused(tmp_path: Path) -> None:
+    urdf = tmp_path / "arm.urdf"
+    urdf.write_text(DEFAULT_URDF.read_text())
+    run = train(replace(CONFIG, arm=str(urdf), steps=8), tmp_path / "run", quiet=True)
+    load_policy(run)
+    urdf.write_text(urdf.read_text().replace('<origin xyz="0 0 0.25"/>', '<origin xyz="0 0 0.26"/>'))
+    for work in (load_policy, resume):
+        with pytest.raises(ValueError, match="is not the one that the run was trained on"):
+            work(run)
+
+
+def test_a_policy_brought_to_an_arm_of_other_limits_keeps_to_these(whole: Path, tmp_path: Path) -> None:
+    urdf = tmp_path / "half.urdf"
+    urdf.write_text(DEFAULT_URDF.read_text().replace('upper="1.5707963267948966"', 'upper="0.7853981633974483"'))
+    run = train(replace(CONFIG, arm=str(urdf), steps=200, init=str(whole)), tmp_path / "run", quiet=True)
+    _, policy = load_policy(run)
+    with torch.no_grad():
+        targets = policy(torch.rand(500, 9) * 2, torch.rand(500, 3), torch.rand(500, 3))
+    assert float(targets.max()) <= 45.0
+
+
+def test_updates_are_counted_one_by_one(tmp_path: Path) -> None:
+    settings = replace(SETTINGS, updates_per_step=3)
+    run = train(replace(CONFIG, settings=settings, steps=400), tmp_path / "run", quiet=True)
+    once = train(replace(CONFIG, steps=400), tmp_path / "once", quiet=True)
+    assert RunFolder(run).read_metrics()[-1]["updates"] == 3 * RunFolder(once).read_metrics()[-1]["updates"] > 0
+
+
+def test_a_run_is_trained_by_one_process_at_a_time(whole: Path, tmp_path: Path) -> None:
+    run = RunFolder(shutil.copytree(whole, tmp_path / "run"))
+    with run.locked(), pytest.raises(ValueError, match="is being trained by another process"):
+        resume(run.path, quiet=True)

@@ -17,12 +17,14 @@ TICK_S = 0.5
 class Reporter:
     """Writes what a training reports; the live line shows the latest validation between reports."""
 
-    def __init__(self, run: RunFolder, config: TrainConfig, step: int, *, quiet: bool) -> None:
+    def __init__(self, run: RunFolder, config: TrainConfig, step: int, elapsed_s: float, *, quiet: bool) -> None:
         self._run = run
         self._quiet = quiet
         self._live = sys.stderr.isatty()
         self._latest = "not validated yet"
+        self._tolerance_mm = 1000 * config.goal_tolerance_m
         self._last_tick = 0.0
+        self._start, self._first_progress = time.monotonic(), config.progress(step, elapsed_s)
         self._tensorboard = SummaryWriter(str(run.tensorboard), purge_step=step + 1 if step else None)  # type: ignore[no-untyped-call]
         verb = f"going on from step {step:,}" if step else "training"
         self._say(f"{verb}: {config.agent} on {config.env}, seed {config.seed}, into {run.path}")
@@ -53,7 +55,7 @@ class Reporter:
         self._tensorboard.close()  # type: ignore[no-untyped-call]
         rows = self._run.read_metrics()
         if rows:
-            draw_learning_curve(rows, self._run.curve)
+            draw_learning_curve(rows, self._run.curve, self._tolerance_mm)
         how = "finished" if finished else "stopped"
         self._say(f"{how} at step {step:,} after {elapsed_s:.0f} s of training; checkpoint in {self._run.checkpoints}")
         if not finished:
@@ -61,7 +63,8 @@ class Reporter:
 
     def _line(self, step: int, updates: int, elapsed_s: float, progress: float) -> str:
         speed = step / elapsed_s if elapsed_s else 0.0
-        left = elapsed_s * (1 - progress) / progress if progress else 0.0
+        done = progress - self._first_progress  # by this process, whose clock runs on while it validates
+        left = (time.monotonic() - self._start) * (1 - progress) / done if done > 0 else 0.0
         return (
             f"{progress:4.0%}  {step:>9,} steps  {updates:>7,} updates  {self._latest}  "
             f"{speed:5,.0f} steps/s  {left:4.0f} s left"
