@@ -38,8 +38,8 @@ class RunFolder:
     def create(cls, path: str | Path, config: dict[str, Any]) -> "RunFolder":
         """Start a run in a new or empty folder. Raises ValueError if there is something in it already."""
         run = cls(path)
-        if run.config.is_file() and not any(run.checkpoints.glob("step-*")):
-            shutil.rmtree(run.path)  # a run that was killed before its first checkpoint: there is nothing to lose
+        if run._has_nothing_to_lose():
+            shutil.rmtree(run.path)
         if run.path.exists() and (not run.path.is_dir() or any(run.path.iterdir())):
             raise ValueError(
                 f"{run.path} exists already: name another folder (--out), or go on with 'resume {run.path}'"
@@ -69,6 +69,18 @@ class RunFolder:
                 "it was written by another arm-control"
             )
         return run, config
+
+    def _has_nothing_to_lose(self) -> bool:
+        """Whether this is a run, and no more than a run, that was killed before its first checkpoint."""
+        if not self.config.is_file() or any(self.checkpoints.glob("step-*")):
+            return False
+        made_by_us = {path.name for path in (self.config, self.checkpoints, self.metrics, self.tensorboard)}
+        try:
+            config = json.loads(self.config.read_text())
+        except (OSError, ValueError):
+            return False
+        names = {path.name for path in self.path.iterdir()}
+        return isinstance(config, dict) and {"version", "agent", "settings"} <= config.keys() and names <= made_by_us
 
     @contextmanager
     def locked(self) -> Iterator[None]:

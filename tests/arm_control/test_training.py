@@ -488,3 +488,23 @@ def test_a_run_is_trained_by_one_process_at_a_time(whole: Path, tmp_path: Path) 
     run = RunFolder(shutil.copytree(whole, tmp_path / "run"))
     with run.locked(), pytest.raises(ValueError, match="is being trained by another process"):
         resume(run.path, quiet=True)
+
+
+def test_only_a_run_that_was_killed_before_its_first_checkpoint_is_replaced(whole: Path, tmp_path: Path) -> None:
+    config = replace(CONFIG, steps=8)
+    foreign = tmp_path / "foreign"
+    foreign.mkdir()
+    (foreign / "config.json").write_text('{"version": 1}')
+    diary = Path(shutil.copytree(whole, tmp_path / "diary"))
+    shutil.rmtree(diary / "checkpoints")
+    (diary / "diary.txt").write_text("dear diary")
+    for folder in (foreign, diary, whole):
+        before = sorted(path for path in folder.rglob("*"))
+        with pytest.raises(ValueError, match="exists already"):
+            train(config, folder, quiet=True)
+        assert sorted(path for path in folder.rglob("*")) == before
+    killed = tmp_path / "killed"
+    (killed / "checkpoints" / ".writing").mkdir(parents=True)
+    shutil.copy(whole / "config.json", killed)
+    train(config, killed, quiet=True)
+    assert list_checkpoints(killed / "checkpoints")
