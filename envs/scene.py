@@ -44,12 +44,12 @@ class Scene:
         names = [pybullet.getJointInfo(self._body, index, **client)[1].decode() for index in range(count)]
         self._joints = [names.index(name) for name in arm.joint_names]
         self._extent = arm.reach_m
-        half = (0.55 * self._extent, 0.55 * self._extent, TABLE_THICKNESS_M / 2)
-        centre = (0.3 * self._extent, 0.3 * self._extent, -TABLE_THICKNESS_M / 2)
+        half = (0.48 * self._extent, 0.48 * self._extent, TABLE_THICKNESS_M / 2)
+        centre = (0.28 * self._extent, 0.28 * self._extent, -TABLE_THICKNESS_M / 2)
         self._add(pybullet.GEOM_BOX, TABLE_COLOUR, centre, halfExtents=half)
         self._goal = self._add(pybullet.GEOM_SPHERE, GOAL_COLOUR, (0.0, 0.0, -1.0), radius=0.022 * self._extent)
-        self._eye = np.array([2.00, -0.90, 1.25]) * self._extent
-        self._target = np.array([0.22, 0.22, 0.42]) * self._extent
+        self._eye = np.array([2.05, -0.92, 1.30]) * self._extent
+        self._target = np.array([0.25, 0.23, 0.375]) * self._extent
         if window:
             offset = self._eye - self._target
             distance = float(np.linalg.norm(offset)) * WINDOW_DISTANCE
@@ -77,7 +77,7 @@ class Scene:
     def picture(self, width: int = 640, height: int = 480) -> NDArray[np.uint8]:
         """What the camera sees, (height, width, 3), drawn without a display."""
         view = pybullet.computeViewMatrix(self._eye.tolist(), self._target.tolist(), (0, 0, 1))
-        projection = pybullet.computeProjectionMatrixFOV(34.0, width / height, 0.05, 10.0 * self._extent)
+        projection = pybullet.computeProjectionMatrixFOV(38.0, width / height, 0.05, 10.0 * self._extent)
         _, _, pixels, depth, _ = pybullet.getCameraImage(
             width,
             height,
