@@ -50,6 +50,7 @@ EXTRAS = {
 
 
 def train(command: Train) -> None:
+    """Train from the start."""
     from arm_control.training import train
 
     config = command.config
@@ -57,12 +58,14 @@ def train(command: Train) -> None:
 
 
 def resume(command: Resume) -> None:
+    """Go on with a run."""
     from arm_control.training import resume
 
     resume(command.run)
 
 
 def evaluate(command: Evaluate) -> None:
+    """Print the figures of a controller."""
     from arm_control.evaluation import format_evaluation
     from arm_control.sources import evaluate
 
@@ -72,6 +75,7 @@ def evaluate(command: Evaluate) -> None:
 
 
 def export(command: Export) -> None:
+    """Write the ONNX file and say where."""
     from arm_control.exporter import export
 
     path = export(command.run, command.output)
@@ -79,12 +83,14 @@ def export(command: Export) -> None:
 
 
 def inspect(command: Inspect) -> None:
+    """Print a contract."""
     from arm_control.inspection import describe
 
     print(describe(command.policy))
 
 
 def run(command: Run) -> None:
+    """Drive the arm; an interrupted run still writes its figures."""
     from arm_control.running import run_policy
 
     with writing_json(command.json) as figures:
@@ -94,6 +100,7 @@ def run(command: Run) -> None:
 
 
 def replay(command: Replay) -> None:
+    """Write the video and say where."""
     from arm_control.replay.video import write_video
     from arm_control.sources import open_source
 
@@ -104,12 +111,14 @@ def replay(command: Replay) -> None:
 
 
 def report(command: Report) -> None:
+    """Write the page and say where."""
     from arm_control.report import write_report
 
     print(write_report(command.run))
 
 
 def bench_grid(command: BenchGrid) -> None:
+    """Print the grid's accuracy floor."""
     from arm_control.bench.grid import bench_grid, format_grid
 
     with writing_json(command.json) as figures:

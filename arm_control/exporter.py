@@ -53,6 +53,7 @@ class ExportedPolicy(nn.Module):
     def forward(
         self, joint_angle_deg: Tensor, joint_speed_deg_s: Tensor, previous_target_deg: Tensor, goal_m: Tensor
     ) -> Tensor:
+        """Targets (batch, joints) in degrees, from readings (batch, joints) and a goal (batch, 3) in metres."""
         readings = (joint_angle_deg, joint_speed_deg_s, previous_target_deg)
         observation, tip = observe(self._arm, *readings, torch)
         target: Tensor = self.policy(observation, tip, goal_m)

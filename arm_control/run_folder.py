@@ -39,7 +39,8 @@ class RunFolder:
         """Start a run in a new or empty folder. Raises ValueError if there is something in it already."""
         run = cls(path)
         if run._has_nothing_to_lose():
-            shutil.rmtree(run.path)
+            with run.locked():
+                shutil.rmtree(run.path)
         if run.path.exists() and (not run.path.is_dir() or any(run.path.iterdir())):
             raise ValueError(
                 f"{run.path} exists already: name another folder (--out), or go on with 'resume {run.path}'"
@@ -74,7 +75,7 @@ class RunFolder:
         """Whether this is a run, and no more than a run, that was killed before its first checkpoint."""
         if not self.config.is_file() or any(self.checkpoints.glob("step-*")):
             return False
-        made_by_us = {path.name for path in (self.config, self.checkpoints, self.metrics, self.tensorboard)}
+        made_by_us = {path.name for path in (self.config, self.checkpoints, self.tensorboard)}  # in this order
         try:
             config = json.loads(self.config.read_text())
         except (OSError, ValueError):

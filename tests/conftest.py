@@ -4,6 +4,10 @@ import os
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported
 
+import resource
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
@@ -31,3 +35,21 @@ def tiny_policy(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     from arm_control.exporter import export
 
     return export(tiny_run, tmp_path_factory.mktemp("policies") / "policy.onnx")
+
+
+@pytest.fixture
+def files_at_most() -> Callable[[int], AbstractContextManager[None]]:
+    """As on a full disk: within `files_at_most(size)` no file of this process can grow beyond `size` bytes."""
+
+    @contextmanager
+    def limited(size: int) -> Iterator[None]:
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+            signal.signal(signal.SIGXFSZ, handler)
+
+    return limited

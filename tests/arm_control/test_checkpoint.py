@@ -3,12 +3,10 @@
 import errno
 import json
 import math
-import resource
-import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -36,19 +34,6 @@ def names(folder: Path) -> list[str]:
 
 def content(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-@contextmanager
-def files_at_most(size: int) -> Iterator[None]:
-    """As on a full disk: no file of this process can grow beyond `size` bytes."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-        signal.signal(signal.SIGXFSZ, handler)
 
 
 # ------------------------------------------------------------------------------------------------------ round trip
@@ -330,7 +315,9 @@ def test_a_damaged_latest_one_is_told_with_the_one_to_go_on_from(tmp_path: Path)
 
 
 @pytest.mark.parametrize("full", ["tensors", "manifest"])
-def test_a_full_disk_keeps_the_earlier_checkpoints_and_leaves_nothing_else(tmp_path: Path, full: str) -> None:
+def test_a_full_disk_keeps_the_earlier_checkpoints_and_leaves_nothing_else(
+    files_at_most: Callable[[int], Any], tmp_path: Path, full: str
+) -> None:
     for earlier in (1, 2):
         save_checkpoint(tmp_path, earlier, small_state(earlier))
     before = content(tmp_path)
@@ -341,7 +328,9 @@ def test_a_full_disk_keeps_the_earlier_checkpoints_and_leaves_nothing_else(tmp_p
     assert names(tmp_path) == ["step-0000000001", "step-0000000002"]
 
 
-def test_a_full_disk_does_not_cost_the_checkpoint_of_the_same_step(tmp_path: Path) -> None:
+def test_a_full_disk_does_not_cost_the_checkpoint_of_the_same_step(
+    files_at_most: Callable[[int], Any], tmp_path: Path
+) -> None:
     save_checkpoint(tmp_path, 2, small_state(2))
     before = content(tmp_path)
     with files_at_most(100), suppress(OSError):  # it may notice that there is nothing to write

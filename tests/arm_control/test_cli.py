@@ -5,7 +5,6 @@ import json
 import math
 import os
 import re
-import resource
 import shutil
 import signal
 import subprocess
@@ -66,19 +65,6 @@ def strict_json(path: Path) -> Any:
         raise AssertionError(f"{path} holds {word}")
 
     return json.loads(path.read_text(), parse_constant=refuse)
-
-
-@contextmanager
-def files_at_most(size: int) -> Iterator[None]:
-    """As on a full disk: no file of this process can grow beyond `size` bytes."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-        signal.signal(signal.SIGXFSZ, handler)
 
 
 # ---------------------------------------------------------------------------------------------- words and settings
@@ -410,7 +396,7 @@ def test_a_read_only_folder_is_told_and_nothing_is_left(
 
 
 def test_a_full_disk_is_told_and_leaves_earlier_figures_as_they_were(
-    refused: Refused, tiny_policy: Path, tmp_path: Path
+    files_at_most: Callable[[int], Any], refused: Refused, tiny_policy: Path, tmp_path: Path
 ) -> None:
     path = tmp_path / "run.json"
     path.write_text("earlier figures")
@@ -421,7 +407,7 @@ def test_a_full_disk_is_told_and_leaves_earlier_figures_as_they_were(
 
 
 def test_a_disk_that_is_full_for_a_checkpoint_leaves_no_half_of_one(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    files_at_most: Callable[[int], Any], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "run"
     with files_at_most(60_000):

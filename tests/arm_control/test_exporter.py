@@ -1,13 +1,10 @@
 """Export: one self-contained file that does what the policy does, or no file at all."""
 
 import os
-import resource
 import shutil
-import signal
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,19 +22,6 @@ from arm_control.training import PolicyController, environment_maker, load_polic
 from envs.arm import DEFAULT_URDF, RADIANS, Arm
 
 INPUTS = {"joint_angle_deg": 3, "joint_speed_deg_s": 3, "previous_target_deg": 3, "goal_m": 3}
-
-
-@contextmanager
-def files_at_most(size: int) -> Iterator[None]:
-    """As on a full disk: no file of this process can grow beyond `size` bytes."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-        signal.signal(signal.SIGXFSZ, handler)
 
 
 def states(count: int, seed: int = 1) -> dict[str, Any]:
@@ -288,7 +272,9 @@ def test_a_read_only_folder_is_refused(tiny_run: Path, older: Path) -> None:
         older.parent.chmod(0o755)
 
 
-def test_a_full_disk_leaves_the_older_file_as_it_was(tiny_run: Path, older: Path) -> None:
+def test_a_full_disk_leaves_the_older_file_as_it_was(
+    files_at_most: Callable[[int], Any], tiny_run: Path, older: Path
+) -> None:
     with files_at_most(10_000), pytest.raises(OSError, match="cannot write"):
         export(tiny_run, older)
     assert_untouched(older)

@@ -498,7 +498,10 @@ def test_only_a_run_that_was_killed_before_its_first_checkpoint_is_replaced(whol
     diary = Path(shutil.copytree(whole, tmp_path / "diary"))
     shutil.rmtree(diary / "checkpoints")
     (diary / "diary.txt").write_text("dear diary")
-    for folder in (foreign, diary, whole):
+    thinned = Path(shutil.copytree(whole, tmp_path / "thinned"))  # its owner kept the metrics and no checkpoint
+    shutil.rmtree(thinned / "checkpoints")
+    (thinned / "curve.png").unlink()
+    for folder in (foreign, diary, thinned, whole):
         before = sorted(path for path in folder.rglob("*"))
         with pytest.raises(ValueError, match="exists already"):
             train(config, folder, quiet=True)

@@ -3,10 +3,8 @@
 import dataclasses
 import functools
 import re
-import resource
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,17 +22,6 @@ pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptio
 
 GOALS = 2
 STEPS = 50  # of an episode
-
-
-@contextmanager
-def files_at_most(size: int) -> Iterator[None]:
-    """As on a full disk: no file of this process and of its children can grow beyond `size` bytes."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.fixture(scope="module")
@@ -192,7 +179,9 @@ def test_a_controller_that_fails_on_the_way_leaves_the_older_video_and_nothing_e
 
 
 @pytest.mark.parametrize("share", [0.0, 0.2, 0.9])
-def test_a_full_disk_is_told_and_leaves_the_older_video(short: Source, tmp_path: Path, share: float) -> None:
+def test_a_full_disk_is_told_and_leaves_the_older_video(
+    files_at_most: Callable[[int], Any], short: Source, tmp_path: Path, share: float
+) -> None:
     path = tmp_path / "out.mp4"
     write_video(short, path, goals=1, seed=0)
     whole = path.stat().st_size
