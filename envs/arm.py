@@ -4,6 +4,8 @@ Angles are in degrees and lengths in metres, as everywhere outside PyBullet.
 """
 
 import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -36,40 +38,81 @@ def _rotation_parts(joint: Joint) -> tuple[Array, Array, Array]:
     return joint.rotation @ along, joint.rotation @ (np.eye(3) - along), joint.rotation @ cross
 
 
-def _tip_source(chain: Chain) -> str:
-    """Python for the tip's place, worked out from the tip to the base, with every constant folded.
+def _kinematics_source(chain: Chain, *, moving: bool) -> str:
+    """Python for the tip's place, and if `moving` its velocity, worked out from the tip to the base.
 
-    For arm3 it is a dozen lines, ten times as fast as a loop over matrices, and as few nodes when traced.
+    Every constant is folded: for arm3 the place is a dozen lines, ten times as fast as a loop over matrices, and as few
+    nodes when traced. A joint that turns at the rate w about its axis a carries what is at p with the velocity w a x p.
     """
     lines = []
     position: list[float | str] = [float(value) for value in chain.tip_offset_m]
+    velocity: list[float | str] = [0.0, 0.0, 0.0]
     for index, joint in reversed(list(enumerate(chain.joints))):
         lines += [f"angle = angles[{index}] * {RADIANS!r}", "c, s = cos(angle), sin(angle)"]
         parts = [np.where(np.abs(part) < 1e-12, 0.0, part).tolist() for part in _rotation_parts(joint)]
-        moved: list[float | str] = []
-        for row, name in enumerate("xyz"):
-            constant, terms = float(joint.offset_m[row]), []
-            for part, factor in zip(parts, ("", "c", "s"), strict=True):
-                for number, value in zip(part[row], position, strict=True):
-                    if number == 0.0 or value == 0.0:
-                        continue
-                    if isinstance(value, float):
-                        number, value = number * value, ""
-                    if not (factor or value):
-                        constant += number
-                        continue
-                    scale = "" if number == 1.0 else "-" if number == -1.0 else f"{number!r} * "
-                    terms.append(scale + " * ".join(filter(None, (factor, value))))
-            if constant or not terms:
-                terms.append(repr(constant))
-            if terms == [repr(constant)]:
-                moved.append(constant)
-            else:
-                lines.append(f"{name}{index} = {' + '.join(terms)}")
-                moved.append(f"{name}{index}")
-        position = moved
-    lines.append(f"return {', '.join(map(str, position))}")
-    return "def tip(angles, cos, sin):\n    " + "\n    ".join(lines) + "\n"
+        if moving:
+            lines.append(f"rate = speeds[{index}] * {RADIANS!r}")
+            ax, ay, az = (0.0 if abs(value) < 1e-12 else float(value) for value in joint.axis)
+            x, y, z = position
+            crosses = (((ay, z), (-az, y)), ((az, x), (-ax, z)), ((ax, y), (-ay, x)))
+            for row, cross in enumerate(crosses):
+                turning = _sum(0.0, [(number, "rate", value) for number, value in cross])
+                velocity[row] = _assign(
+                    lines, f"w{row}_{index}", _sum(0.0, [(1.0, "", velocity[row]), (1.0, "", turning)])
+                )
+            velocity = _rotated(lines, f"v{{}}_{index}", parts, velocity, (0.0, 0.0, 0.0))
+        position = _rotated(lines, f"p{{}}_{index}", parts, position, joint.offset_m.tolist())
+    lines.append(f"return {', '.join(map(str, position + velocity if moving else position))}")
+    arguments = "angles, speeds, cos, sin" if moving else "angles, cos, sin"
+    return f"def kinematics({arguments}):\n    " + "\n    ".join(lines) + "\n"
+
+
+def _rotated(
+    lines: list[str], name: str, parts: list[Any], vector: list[float | str], offset: Sequence[float]
+) -> list[float | str]:
+    """offset + (constant + c cosine + s sine) vector, as three expressions."""
+    rows: list[float | str] = []
+    for row in range(3):
+        terms = [
+            (number, factor, value)
+            for part, factor in zip(parts, ("", "c", "s"), strict=True)
+            for number, value in zip(part[row], vector, strict=True)
+        ]
+        rows.append(_assign(lines, name.format(row), _sum(offset[row], terms)))
+    return rows
+
+
+def _sum(constant: float, terms: list[tuple[float, str, float | str]]) -> float | str:
+    """constant + the sum of number * factor * value, an expression or, where everything is known, a number."""
+    words = []
+    for number, factor, value in terms:
+        if isinstance(value, float):
+            number, value = number * value, ""
+        if number == 0.0:
+            continue
+        if not (factor or value):
+            constant += number
+            continue
+        scale = "" if number == 1.0 else "-" if number == -1.0 else f"{number!r} * "
+        words.append(scale + " * ".join(filter(None, (factor, value))))
+    if not words:
+        return constant
+    return " + ".join([*words, repr(constant)] if constant else words)
+
+
+def _assign(lines: list[str], name: str, expression: float | str) -> float | str:
+    """Give an expression a name; a number, or what has one already, needs none."""
+    if isinstance(expression, float) or expression.isidentifier():
+        return expression
+    lines.append(f"{name} = {expression}")
+    return name
+
+
+def _compiled(chain: Chain, *, moving: bool) -> Callable[..., Any]:
+    namespace: dict[str, Any] = {}
+    exec(_kinematics_source(chain, moving=moving), namespace)  # nothing but the URDF's finite numbers in it
+    function: Callable[..., Any] = namespace["kinematics"]
+    return function
 
 
 class Arm:
@@ -98,13 +141,19 @@ class Arm:
             tuple(joint.max_acceleration_deg_s2 for joint in joints),
         )
         self.max_torque_nm = tuple(joint.max_torque_nm for joint in joints)
-        namespace: dict[str, Any] = {}
-        exec(_tip_source(self._chain), namespace)  # nothing but finite numbers of the URDF goes into it
-        self._tip = namespace["tip"]
+        self._tip = _compiled(self._chain, moving=False)
+
+    @cached_property
+    def _tip_motion(self) -> Callable[..., Any]:
+        return _compiled(self._chain, moving=True)
 
     @property
     def joint_count(self) -> int:
         return len(self._chain.joints)
+
+    @cached_property
+    def _rotations(self) -> list[tuple[Array, Array, Array]]:
+        return [_rotation_parts(joint) for joint in self._chain.joints]
 
     @cached_property
     def reach_m(self) -> float:
@@ -127,40 +176,67 @@ class Arm:
 
     def tip_position(self, angles_deg: Any, xp: Any = math) -> tuple[Any, Any, Any]:
         """x, y, z of the tip in metres from one angle a joint: floats with `math`, columns with NumPy or PyTorch."""
-        x, y, z = self._tip(angles_deg, xp.cos, xp.sin)
-        return x, y, z
+        position: tuple[Any, Any, Any] = self._tip(angles_deg, xp.cos, xp.sin)
+        return position
 
-    def forward_kinematics(self, angles_deg: Any, xp: Any = np) -> Any:
-        """Tip position (..., 3) in metres from joint angles (..., joints) in degrees; `xp` is numpy or torch."""
+    def tip_motion(self, angles_deg: Any, speeds_deg_s: Any, xp: Any = math) -> tuple[Any, ...]:
+        """x, y, z of the tip in metres and its velocity in m/s, six in all, from angles and speeds as `tip_position`."""
+        motion: tuple[Any, ...] = self._tip_motion(angles_deg, speeds_deg_s, xp.cos, xp.sin)
+        return motion
+
+    def tip_with_lengths(self, factors: Sequence[float]) -> Callable[[Sequence[float]], tuple[float, float, float]]:
+        """`tip_position` of an arm whose links, from the base on, are so many times as long: (joints + 1,) factors."""
+        *lengths, last = factors
+        joints = [
+            replace(joint, offset_m=joint.offset_m * length)
+            for joint, length in zip(self._chain.joints, lengths, strict=True)
+        ]
+        tip = _compiled(
+            replace(self._chain, joints=tuple(joints), tip_offset_m=self._chain.tip_offset_m * last), moving=False
+        )
+        return lambda angles_deg: tip(angles_deg, math.cos, math.sin)
+
+    def forward_kinematics(self, angles_deg: Any, xp: Any = np, speeds_deg_s: Any = None) -> Any:
+        """Tip position (..., 3) in metres from joint angles (..., joints) in degrees; `xp` is numpy or torch.
+
+        With speeds (..., joints) in degrees/s, position and velocity in m/s, (..., 6).
+        """
         columns = [angles_deg[..., index] for index in range(self.joint_count)]
-        x, y, z = self.tip_position(columns, xp)
+        if speeds_deg_s is None:
+            rows = self.tip_position(columns, xp)
+        else:
+            rows = self.tip_motion(columns, [speeds_deg_s[..., index] for index in range(self.joint_count)], xp)
         zero = 0.0 * columns[0]  # a coordinate that no joint moves is a plain number: give it the others' shape
-        return xp.stack((x + zero, y + zero, z + zero), -1)
+        return xp.stack([row + zero for row in rows], -1)
 
     def jacobian(self, angles_deg: ArrayLike) -> Array:
         """Derivative of the tip by the angles, (..., 3, joints), in metres per degree."""
         radians = np.asarray(angles_deg, dtype=np.float64) * RADIANS
-        shape = radians.shape[:-1]
-        rotation = np.broadcast_to(np.eye(3), (*shape, 3, 3))
-        origin = np.zeros((*shape, 3))
-        axes, origins = [], []
-        for index, joint in enumerate(self._chain.joints):
-            origin = origin + rotation @ joint.offset_m
-            origins.append(origin)
-            axes.append(rotation @ joint.rotation @ joint.axis)
-            angle = radians[..., index, None, None]
-            constant, cosine, sine = _rotation_parts(joint)
-            rotation = rotation @ (constant + np.cos(angle) * cosine + np.sin(angle) * sine)
-        tip = origin + rotation @ self._chain.tip_offset_m
-        columns = [np.cross(axis, tip - start) for axis, start in zip(axes, origins, strict=True)]
+        cosines, sines = np.cos(radians)[..., None, None], np.sin(radians)[..., None, None]
+        # Seen from the tip inwards: `arm` is the tip's place from joint i, `columns` what joints from i on do to it, all
+        # in the frame of joint i's parent.
+        arm = np.broadcast_to(self._chain.tip_offset_m, (*radians.shape[:-1], 3))
+        columns: list[Array] = []
+        for index in reversed(range(self.joint_count)):
+            joint, (constant, cosine, sine) = self._chain.joints[index], self._rotations[index]
+            rotation = constant + cosines[..., index, :, :] * cosine + sines[..., index, :, :] * sine
+            (x, y, z), (ax, ay, az) = np.moveaxis(arm, -1, 0), joint.axis
+            turning = np.stack([ay * z - az * y, az * x - ax * z, ax * y - ay * x], -1)  # axis x arm
+            moved = np.stack([arm, turning, *columns], -1)
+            moved = rotation @ moved
+            arm = moved[..., 0] + joint.offset_m
+            columns = [moved[..., place] for place in range(1, moved.shape[-1])]
         return np.stack(columns, -1) * RADIANS
 
-    def inverse_kinematics(self, goals_m: ArrayLike, tolerance_m: float = 1e-6) -> Array:
+    def inverse_kinematics(
+        self, goals_m: ArrayLike, tolerance_m: float = 1e-6, *, start_deg: ArrayLike | None = None
+    ) -> Array:
         """Joint angles (..., joints) in degrees, inside the limits, that put the tip on `goals_m` (..., 3).
 
-        Damped least squares (Wampler 1986; Levenberg-Marquardt damping) from the nearest poses of a fixed random set;
-        a joint at a limit is held there while the step would push it out. Raises UnreachableGoalError for a goal
-        that ends further than `tolerance_m` from the tip, ValueError for a non-finite one.
+        Damped least squares (Wampler 1986; Levenberg-Marquardt damping) from `start_deg` (..., joints) where given, then
+        from the nearest poses of a fixed random set; a joint at a limit is held there while the step would push it
+        out. Raises UnreachableGoalError for a goal that ends further than `tolerance_m` from the tip, ValueError for a
+        non-finite one.
         """
         goals = np.asarray(goals_m, dtype=np.float64)
         if goals.shape[-1:] != (3,) or not np.isfinite(goals).all():
@@ -170,11 +246,14 @@ class Arm:
         distance = np.linalg.norm(tips[None] - flat[:, None], axis=-1)
         best_angles = np.zeros((len(flat), self.joint_count))
         best_error = np.full(len(flat), np.inf)
-        for rank in np.argsort(distance, axis=1)[:, :STARTS].T:
+        starts = [poses[rank] for rank in np.argsort(distance, axis=1)[:, :STARTS].T]
+        if start_deg is not None:
+            starts.insert(0, np.clip(start_deg, self.limits.lower_deg, self.limits.upper_deg).reshape(len(flat), -1))
+        for start in starts:
             todo = best_error > tolerance_m
             if not todo.any():
                 break
-            angles = self._descend(poses[rank[todo]], flat[todo], tolerance_m)
+            angles = self._descend(start[todo], flat[todo], tolerance_m)
             error = np.linalg.norm(self.forward_kinematics(angles) - flat[todo], axis=-1)
             better = error < best_error[todo]
             rows = np.flatnonzero(todo)[better]

@@ -1,4 +1,4 @@
-"""ArmEnv: a simulated arm and a task as a Gymnasium environment."""
+"""The arm as Gymnasium environments: `ArmReach`, `ArmTrack`, and `ArmEnv`, the glue of a simulation and a task."""
 
 import math
 import time
@@ -12,56 +12,33 @@ from numpy.typing import NDArray
 
 from envs.action_grid import DegreeGrid
 from envs.arm import DEFAULT_URDF, RADIANS, Arm
+from envs.imperfections import ImperfectSimulation, Imperfections, open_imperfections
 from envs.limits import limit_target
+from envs.paths import PathKind
 from envs.simulation import Simulation, SimulationState
-from envs.tasks import Reach, RewardKind, check_goal, distance, observe_one
+from envs.tasks import Course, Reach, RewardKind, StillGoal, Task, Track, check_goal, distance, observe_one
 
 Observation = dict[str, NDArray[np.float32]]
 ActionKind = Literal["degrees", "index", "positions"]
+Control = Literal["absolute", "from_measured", "from_target"]
 
-# Measured angles and speeds pass their limits a little: by less than this (tests/envs/test_simulation.py).
+# Measured angles and speeds pass their limits a little: by less than this (tests/envs/test_bounds.py).
 ANGLE_MARGIN_DEG = 0.25
 SPEED_MARGIN = 1.01
+ROUNDING_DEG = 1e-3  # by which an action may lie outside its space: float32
+
+
+def target_of(action_deg: Any, control: Control, measured_deg: Any, previous_target_deg: Any) -> Any:
+    """The target angles that an action asks for, on arrays of NumPy or PyTorch; not yet limited."""
+    if control == "absolute":
+        return action_deg
+    return (measured_deg if control == "from_measured" else previous_target_deg) + action_deg
 
 
 class ArmEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
-    """Reach a goal with the tip of a simulated arm.
+    """A simulated arm that does a task: what `ArmReach` and `ArmTrack` have in common. Their docstrings say the rest.
 
-    ## Action space
-    `Box(0, 90, (3,), float32)`: the target angle of each joint, in degrees. A target is approached within the joints'
-    speed and acceleration limits (`envs.limits.limit_target`), then held by servos.
-
-    With `actions="index"`, `Discrete(753571)`, and with `actions="positions"`, `MultiDiscrete([91, 91, 91])`: the same
-    targets, `grid_step_deg` apart (`envs.action_grid.DegreeGrid`).
-
-    ## Observation space
-    A `Dict`, for goal-based learning (hindsight relabelling works: nothing in `observation` depends on the goal).
-
-    | key | index | meaning | unit |
-    |---|---|---|---|
-    | `observation` | 0-2 | measured joint angles | rad |
-    | | 3-5 | measured joint speeds | rad/s |
-    | | 6-8 | previous target, as limited and sent to the servos | rad |
-    | `achieved_goal` | 0-2 | tip position x, y, z | m |
-    | `desired_goal` | 0-2 | goal position x, y, z | m |
-
-    ## Reward
-    With d the distance between tip and goal after the step, in metres:
-    `dense` (default): -5 d + exp(-d / 10 mm) / 2 + exp(-d / 50 mm) / 2, at most 1.
-    `sparse`: 0 within `goal_tolerance_m`, else -1. `compute_reward` gives either for arrays of goals.
-
-    ## Start and end
-    The arm starts at rest in a pose drawn uniformly from the joint ranges; the goal is the tip position of another such
-    pose, so it is always reachable. `reset(options={"angles_deg": ..., "goal_m": ...})` sets either. An episode is
-    truncated after `episode_steps` steps (50 steps of 1/30 s) and never terminates.
-
-    `info` holds `distance_m` (metres) and `is_success` (within `goal_tolerance_m`).
-
-    ## Learning with other libraries
-    Learners that expect actions in [-1, 1]: `gymnasium.wrappers.RescaleAction(env, -1.0, 1.0)`.
-
-    ## Versions
-    v0: first version.
+    Raises ValueError for settings that make no sense, naming what was wanted.
     """
 
     metadata: dict[str, Any] = {  # noqa: RUF012  (as Gymnasium declares it)
@@ -71,13 +48,14 @@ class ArmEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
 
     def __init__(
         self,
+        task: Task,
         arm: str | Path = DEFAULT_URDF,
         *,
-        reward: RewardKind = "dense",
-        goal_tolerance_m: float = 0.01,
         actions: ActionKind = "degrees",
         grid_step_deg: float = 1.0,
-        episode_steps: int = 50,
+        control: Control = "absolute",
+        imperfections: str | Imperfections = "ideal",
+        episode_steps: int | None = None,
         physics_step_s: float = 1 / 240,
         control_period_s: float = 1 / 30,
         render_mode: str | None = None,
@@ -86,81 +64,172 @@ class ArmEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
             raise ValueError(f"wanted a render mode of {self.metadata['render_modes']}, got '{render_mode}'")
         if actions not in get_args(ActionKind):
             raise ValueError(f"wanted actions of {get_args(ActionKind)}, got '{actions}'")
-        if episode_steps < 1:
+        if control not in get_args(Control):
+            raise ValueError(f"wanted control of {get_args(Control)}, got '{control}'")
+        if actions != "degrees" and control != "absolute":
+            raise ValueError(f"wanted control 'absolute' with actions on the degree grid, got '{control}'")
+        self.episode_steps = task.episode_steps if episode_steps is None else episode_steps
+        if self.episode_steps < 1:
             raise ValueError(f"wanted at least one step an episode, got {episode_steps}")
-        self.arm = Arm(arm)
-        self.task = Reach(reward, goal_tolerance_m)
-        self.episode_steps = episode_steps
-        self.render_mode = render_mode
+        self.task, self.arm = task, Arm(arm)
+        self.actions, self.control = actions, control
+        self.imperfections = open_imperfections(imperfections)
+        limits = self.arm.limits
+        self.grid = DegreeGrid(limits.lower_deg, limits.upper_deg, grid_step_deg) if actions != "degrees" else None
+        if isinstance(task, Track):
+            task.draw_path(self.arm, np.random.default_rng(0))  # tells at once of a speed that is impossible
         self.simulation = Simulation(self.arm, physics_step_s=physics_step_s, control_period_s=control_period_s)
+        # What a controller measures and commands: the simulation itself, or imperfect servos and sensors around it.
+        self._imperfect = ImperfectSimulation(self.simulation, self.imperfections) if self.imperfections.any else None
+        self._body = self._imperfect or self.simulation
+
+        self.render_mode = render_mode
         self.metadata = {**self.metadata, "render_fps": round(1 / control_period_s)}
         self._scene: Any = None
         self._next_frame_s = 0.0
+        self._period_s = control_period_s
+        low, high = limits.lower_deg, limits.upper_deg
+        if control != "absolute":
+            high = tuple(speed * control_period_s for speed in limits.max_speed_deg_s)
+            low = tuple(-step for step in high)
+        self._action_shape = (self.arm.joint_count,)
+        self._action_bounds = [(a - ROUNDING_DEG, b + ROUNDING_DEG) for a, b in zip(low, high, strict=True)]
+        if self.grid is None:
+            self.action_space = spaces.Box(np.array(low, np.float32), np.array(high, np.float32))
+        elif self.actions == "index":
+            self.action_space = spaces.Discrete(self.grid.size)  # type: ignore[assignment]
+        else:
+            self.action_space = spaces.MultiDiscrete(list(self.grid.shape))  # type: ignore[assignment]
+        self.observation_space: spaces.Dict = self._make_observation_space()  # type: ignore[assignment]
+        self._begin(StillGoal((0.0,) * (6 if task.moving else 3)))
 
-        limits = self.arm.limits
+    def _make_observation_space(self) -> spaces.Dict:
+        limits, imperfections = self.arm.limits, self.imperfections
+        margin = ANGLE_MARGIN_DEG + imperfections.angle_margin_deg
         lower, upper = np.array(limits.lower_deg), np.array(limits.upper_deg)
-        speed = SPEED_MARGIN * np.array(limits.max_speed_deg_s)
-        high = np.concatenate([upper + ANGLE_MARGIN_DEG, speed, upper]) * RADIANS
-        low = np.concatenate([lower - ANGLE_MARGIN_DEG, -speed, lower]) * RADIANS
-        reach = self.arm.reach_m
-        self._action_low, self._action_high = list(limits.lower_deg), list(limits.upper_deg)
-        self.actions = actions
-        self.grid = DegreeGrid(limits.lower_deg, limits.upper_deg, grid_step_deg) if actions != "degrees" else None
-        self.action_space: spaces.Space[Any] = self._make_action_space()
-        self.observation_space: spaces.Dict = spaces.Dict(  # type: ignore[assignment]
+        speed = SPEED_MARGIN * np.array(limits.max_speed_deg_s) + imperfections.speed_margin_deg_s
+        high = (np.concatenate([upper + margin, speed, upper]) * RADIANS).astype(np.float32)
+        low = (np.concatenate([lower - margin, -speed, lower]) * RADIANS).astype(np.float32)
+        goal = np.full(3, self.arm.reach_m, np.float32)
+        if self.task.moving:  # no tip is faster than stretched out, with every joint at full speed
+            goal = np.append(goal, np.full(3, self.arm.reach_m * float(speed.sum()) * RADIANS, np.float32))
+        return spaces.Dict(
             {
-                "observation": spaces.Box(low.astype(np.float32), high.astype(np.float32)),
-                "achieved_goal": spaces.Box(-reach, reach, (3,)),
-                "desired_goal": spaces.Box(-reach, reach, (3,)),
+                "observation": spaces.Box(low, high),
+                "achieved_goal": spaces.Box(-goal, goal),
+                "desired_goal": spaces.Box(-goal, goal),
             }
         )
-        self._goal = (0.0, 0.0, 0.0)
-        self._target_deg = self.simulation.angles_deg
-        self._target_speed_deg_s = [0.0] * self.arm.joint_count
-        self._steps = 0
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, dict[str, Any]]:
-        """Start an episode; `options` may hold `angles_deg` (joints,) and `goal_m` (3,)."""
+        """Start an episode; `options` may hold `angles_deg` (joints,) and, for a goal that stays, `goal_m` (3,)."""
         options = options or {}
-        if unknown := set(options) - {"angles_deg", "goal_m"}:
-            raise ValueError(f"wanted reset options angles_deg and goal_m, got {sorted(unknown)}")
+        known = ["angles_deg"] if self.task.moving else ["angles_deg", "goal_m"]
+        if unknown := set(options) - set(known):
+            raise ValueError(f"wanted reset options {' and '.join(known)}, got {sorted(unknown)}")
         # Refused before anything has changed.
         wanted_goal = check_goal(self.arm, options["goal_m"]) if "goal_m" in options else None
         if "angles_deg" in options:
             self.simulation.check_angles(options["angles_deg"])
         super().reset(seed=seed)
-        # Both are drawn whatever the options say, so that the generator advances alike.
-        start = self.np_random.uniform(self.arm.limits.lower_deg, self.arm.limits.upper_deg).tolist()
-        goal = self.task.draw_goal(self.arm, self.np_random)
-        self._goal = wanted_goal or goal
+        # All is drawn whatever the options say, so that the generator advances alike.
+        limits, generator = self.arm.limits, self.np_random
+        start = generator.uniform(limits.lower_deg, limits.upper_deg).tolist()
+        course = self.task.draw_course(self.arm, generator, self.episode_steps, self._period_s)
+        if self._imperfect is not None:
+            self._imperfect.randomise(generator)
         self.simulation.reset(options.get("angles_deg", start))
-        self._target_deg = self.simulation.angles_deg
-        self._target_speed_deg_s = [0.0] * self.arm.joint_count
-        self._steps = 0
-        observation = self._observe()
+        if self._imperfect is not None:
+            self._imperfect.start(generator)
+        self._begin(course if wanted_goal is None else StillGoal(wanted_goal))
+        result = self._observe()
         if self.render_mode == "human":
             self.render()
-        return observation, self._info(observation)
+        return result
+
+    def _begin(self, course: Course) -> None:
+        """An episode's counters, its limiter at rest where the arm is."""
+        self._course = course
+        self._steps, self._square_sum = 0, 0.0
+        self._aim()
+        self._target_deg = self.arm.limits.clip(self._body.angles_deg)
+        self._target_speed_deg_s = [0.0] * self.arm.joint_count
+
+    def _aim(self) -> None:
+        """The goal at this step."""
+        self._goal = self._course.goal(self._steps)
+        self._goal_seen = np.array(self._goal, np.float32)
+        self._goal_point: list[float] = self._goal_seen.tolist()[:3]
 
     def step(self, action: NDArray[np.float32]) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         """One control period. Raises ValueError for an action of another shape, non-finite or out of range."""
+        body, desired = self._body, self._checked(action)
+        if self.control != "absolute":
+            base = body.angles_deg if self.control == "from_measured" else self._target_deg
+            desired = [angle + change for angle, change in zip(base, desired, strict=True)]
         self._target_deg, self._target_speed_deg_s = limit_target(
-            self._checked(action),
-            self._target_deg,
-            self._target_speed_deg_s,
-            self.arm.limits,
-            self.simulation.control_period_s,
+            desired, self._target_deg, self._target_speed_deg_s, self.arm.limits, self._period_s
         )
-        self.simulation.command(self._target_deg)
-        self.simulation.step()
+        body.command(self._target_deg)
+        body.step()
         self._steps += 1
-        observation = self._observe()
-        info = self._info(observation)
+        if self.task.moving:
+            self._aim()
+        observation, info = self._observe()
         if self.render_mode == "human":
             self.render()
-        return observation, float(self.task.reward(info["distance_m"])), False, self._steps >= self.episode_steps, info
+        reward = float(self.task.reward(self._measured_distance_m))
+        return observation, reward, False, self._steps >= self.episode_steps, info
+
+    def _checked(self, action: Any) -> list[float]:
+        """The angles that an action holds."""
+        if self.grid is not None:
+            if self.actions == "index" and np.ndim(action) != 0:
+                raise ValueError(f"wanted one grid index, got {action!r}")
+            positions = self.grid.positions(action) if self.actions == "index" else action
+            return self.grid.degrees(positions).tolist()  # type: ignore[no-any-return]
+        array = np.asarray(action)
+        if array.shape != self._action_shape or array.dtype.kind not in "fiu":
+            raise ValueError(f"wanted an action of {self._wanted_action()}, got {action!r}")
+        angles: list[float] = array.tolist()
+        for angle, (low, high) in zip(angles, self._action_bounds, strict=True):
+            if not low <= angle <= high:  # also refuses NaN
+                raise ValueError(f"wanted an action of {self._wanted_action()}, got {angles}")
+        return angles
+
+    def _wanted_action(self) -> str:
+        what = "target angles" if self.control == "absolute" else "changes of the target angles"
+        low, high = (bound.tolist() for bound in (self.action_space.low, self.action_space.high))  # type: ignore[attr-defined]
+        return f"{self.arm.joint_count} numbers, {what} from {low} to {high} degrees"
+
+    def _observe(self) -> tuple[Observation, dict[str, Any]]:
+        body = self._body
+        readings, achieved = observe_one(
+            self.arm, body.angles_deg, body.speeds_deg_s, self._target_deg, moving=self.task.moving
+        )
+        achieved_seen = np.array(achieved, np.float32)
+        # From the observation's own float32 values, so that compute_reward gives the very same numbers.
+        x, y, z = achieved_seen.tolist()[:3]
+        goal_x, goal_y, goal_z = self._goal_point
+        x, y, z = x - goal_x, y - goal_y, z - goal_z
+        self._measured_distance_m = distance_m = math.sqrt(x * x + y * y + z * z)
+        if self._imperfect is not None:
+            distance_m = math.dist(self._imperfect.true_tip(), self._goal[:3])
+        observation = {
+            "observation": np.array(readings, np.float32),
+            "achieved_goal": achieved_seen,
+            "desired_goal": self._goal_seen.copy(),
+        }
+        tolerance_m = self.task.goal_tolerance_m
+        if not isinstance(self.task, Track):
+            return observation, {"distance_m": distance_m, "is_success": distance_m <= tolerance_m}
+        rms_m = distance_m
+        if (settled := self._steps - self.task.settle_steps) >= 0:
+            self._square_sum += distance_m * distance_m
+            rms_m = math.sqrt(self._square_sum / (settled + 1))
+        return observation, {"distance_m": distance_m, "rms_error_m": rms_m, "is_success": rms_m <= tolerance_m}
 
     def compute_reward(self, achieved_goal: Any, desired_goal: Any, info: Any) -> Any:
         """Reward (...,) of ending a step at `achieved_goal` (..., 3) when the goal is `desired_goal` (..., 3)."""
@@ -181,23 +250,30 @@ class ArmEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
             "angles_rad": state.angles_rad,
             "speeds_rad_s": state.speeds_rad_s,
             "motor_target_rad": state.target_rad,
+            "imperfect": None if self._imperfect is None else self._imperfect.save(),
             "target_deg": self._target_deg,
             "target_speed_deg_s": self._target_speed_deg_s,
-            "goal_m": self._goal,
+            "course": self._course.to_json(),
             "steps": self._steps,
+            "square_sum_m2": self._square_sum,
             "generator": self.np_random.bit_generator.state,
         }
 
     def restore_state(self, state: dict[str, Any]) -> Observation:
         """Go back to a state of `save_state`; what follows is bit for bit what followed then."""
+        self.np_random.bit_generator.state = state["generator"]
+        if self._imperfect is not None:
+            self._imperfect.restore(state["imperfect"], self.np_random)
         self.simulation.restore(
             SimulationState(tuple(state["angles_rad"]), tuple(state["speeds_rad_s"]), tuple(state["motor_target_rad"]))
         )
+        self._course = self.task.course_from_json(state["course"], self.episode_steps, self._period_s)
+        self._steps = state["steps"]
+        self._aim()
         self._target_deg, self._target_speed_deg_s = list(state["target_deg"]), list(state["target_speed_deg_s"])
-        goal = state["goal_m"]
-        self._goal, self._steps = (goal[0], goal[1], goal[2]), state["steps"]
-        self.np_random.bit_generator.state = state["generator"]
-        return self._observe()
+        observation, _ = self._observe()
+        self._square_sum = state["square_sum_m2"]
+        return observation
 
     def render(self) -> Any:
         """The picture (480, 640, 3) uint8 in `rgb_array` mode; nothing in `human` mode, which has a window."""
@@ -207,7 +283,7 @@ class ArmEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
             from envs.scene import Scene
 
             self._scene = Scene(self.arm, window=self.render_mode == "human")
-        self._scene.show(self.simulation.angles_deg, self._goal)
+        self._scene.show(self.simulation.angles_deg, self._goal[:3])
         if self.render_mode == "rgb_array":
             return self._scene.picture()
         # A window is for watching: no faster than the arm would move.
@@ -222,47 +298,124 @@ class ArmEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
             self._scene.close()
             self._scene = None
 
-    def _make_action_space(self) -> spaces.Space[Any]:
-        if self.grid is None:
-            return spaces.Box(np.array(self._action_low, np.float32), np.array(self._action_high, np.float32))
-        if self.actions == "index":
-            return spaces.Discrete(self.grid.size)
-        return spaces.MultiDiscrete(list(self.grid.shape))
 
-    def _checked(self, action: Any) -> list[float]:
-        """The target angles that an action asks for."""
-        if self.grid is not None:
-            if self.actions == "index" and np.ndim(action) != 0:
-                raise ValueError(f"wanted one grid index, got {action!r}")
-            positions = self.grid.positions(action) if self.actions == "index" else action
-            return self.grid.degrees(positions).tolist()  # type: ignore[no-any-return]
-        array = np.asarray(action)
-        if array.shape != (self.arm.joint_count,) or array.dtype.kind not in "fiu":
-            raise ValueError(
-                f"wanted an action of {self.arm.joint_count} numbers, degrees from {self._action_low} to "
-                f"{self._action_high}, got {action!r}"
-            )
-        angles: list[float] = array.tolist()
-        for angle, low, high in zip(angles, self._action_low, self._action_high, strict=True):
-            if not low - 1e-3 <= angle <= high + 1e-3:  # also refuses NaN; the slack is float32 rounding
-                raise ValueError(
-                    f"wanted target angles from {self._action_low} to {self._action_high} degrees, got {angles}"
-                )
-        return angles
+class ArmReach(ArmEnv):
+    """Reach a goal with the tip of a simulated arm, and stay there.
 
-    def _observe(self) -> Observation:
-        simulation = self.simulation
-        observation, tip = observe_one(self.arm, simulation.angles_deg, simulation.speeds_deg_s, self._target_deg)
-        return {
-            "observation": np.array(observation, np.float32),
-            "achieved_goal": np.array(tip, np.float32),
-            "desired_goal": np.array(self._goal, np.float32),
-        }
+    ## Action space
+    With `actions="degrees"` (`ArmReach-v0`), one number a joint in degrees, `Box(float32)`. What it asks for is approached
+    within the joints' speed and acceleration limits (`envs.limits.limit_target`), then held by servos.
 
-    def _info(self, observation: Observation) -> dict[str, Any]:
-        # From the observation's own float32 values, so that compute_reward gives the very same numbers.
-        x, y, z = observation["achieved_goal"].tolist()
-        goal_x, goal_y, goal_z = observation["desired_goal"].tolist()
-        x, y, z = x - goal_x, y - goal_y, z - goal_z
-        distance_m = math.sqrt(x * x + y * y + z * z)
-        return {"distance_m": distance_m, "is_success": distance_m <= self.task.goal_tolerance_m}
+    | `control` | space for the default arm | the target angle is |
+    |---|---|---|
+    | `absolute` (default) | `Box(0, 90, (3,))` | the action |
+    | `from_measured` | `Box(-11.4, 11.4, (3,))`: what a joint can move in a step | the measured angle plus the action |
+    | `from_target` | the same | the last target, as limited, plus the action |
+
+    With `actions="index"` (`ArmReachDiscrete-v0`), `Discrete(753571)`, and with `actions="positions"`
+    (`ArmReachMultiDiscrete-v0`), `MultiDiscrete([91, 91, 91])`: absolute targets, `grid_step_deg` apart
+    (`envs.action_grid.DegreeGrid`).
+
+    ## Observation space
+    A `Dict` of `Box(float32)`, for goal-based learning (hindsight relabelling works: nothing in `observation` depends on
+    the goal). For n joints:
+
+    | key | index | meaning | unit | range |
+    |---|---|---|---|---|
+    | `observation` | 0 to n-1 | measured joint angles | rad | the joint's, and 0.25 degrees |
+    | | n to 2n-1 | measured joint speeds | rad/s | the joint's, and 1 % |
+    | | 2n to 3n-1 | previous target, as limited and sent to the servos | rad | the joint's |
+    | `achieved_goal` | 0 to 2 | tip position x, y, z, by the measured angles | m | the arm's reach |
+    | `desired_goal` | 0 to 2 | goal position x, y, z | m | the arm's reach |
+
+    ## Reward
+    With d the distance between `achieved_goal` and `desired_goal` after the step, in metres:
+
+    | `reward` | value | range |
+    |---|---|---|
+    | `dense` (default) | -5 d + exp(-d / 10 mm) / 2 + exp(-d / 50 mm) / 2 | up to 1 |
+    | `sparse` | 0 within `goal_tolerance_m`, else -1 | -1 or 0 |
+
+    `compute_reward` gives either for arrays of goals.
+
+    ## Starting state
+    At rest in a pose drawn uniformly from the joint ranges; the goal is the tip position of another such pose, so it is
+    always reachable. `reset(options={"angles_deg": ..., "goal_m": ...})` sets either.
+
+    ## End of an episode
+    Truncated after `episode_steps` steps (50 steps of 1/30 s); never terminated.
+
+    ## Info
+    `distance_m`: from the tip to the goal, in metres; for an imperfect arm from where the tip really is. `is_success`:
+    whether that is within `goal_tolerance_m`.
+
+    ## Arguments
+    `arm` (a URDF file of a serial arm of one to seven revolute joints), `reward`, `goal_tolerance_m` (0.01 m), `actions`,
+    `grid_step_deg`, `control`, `imperfections` (`ideal`, `xl430`, `rough` or an `envs.imperfections.Imperfections`),
+    `episode_steps`, `physics_step_s` (1/240), `control_period_s` (1/30, a whole multiple of it), `render_mode` (`human` opens a
+    window, `rgb_array` needs no display).
+
+    ## Versions
+    v0: first version.
+    """
+
+    def __init__(
+        self,
+        arm: str | Path = DEFAULT_URDF,
+        *,
+        reward: RewardKind = "dense",
+        goal_tolerance_m: float = 0.01,
+        **settings: Any,
+    ) -> None:
+        super().__init__(Reach(reward, goal_tolerance_m), arm, **settings)
+
+
+class ArmTrack(ArmEnv):
+    """Follow a moving goal with the tip of a simulated arm.
+
+    Where nothing is said here, all is as in `ArmReach`: the actions (in degrees), the start, the imperfections.
+
+    ## Observation space
+    `observation` is that of `ArmReach`: the goal's velocity belongs to the goal.
+
+    | key | index | meaning | unit | range |
+    |---|---|---|---|---|
+    | `achieved_goal` | 0 to 2 | tip position x, y, z, by the measured angles | m | the arm's reach |
+    | | 3 to 5 | tip velocity, by the measured angles and speeds | m/s | all joints at full speed, stretched out |
+    | `desired_goal` | 0 to 2 | where the goal is now | m | as above |
+    | | 3 to 5 | the goal's velocity now | m/s | as above |
+
+    ## Reward
+    That of `ArmReach`, d being the distance between the tip and where the goal is after the step; velocities do not count.
+
+    ## Starting state
+    The arm starts like that of `ArmReach`, the goal anywhere on a closed path drawn at random: a `circle` or a figure of
+    `eight` in any plane, or a `spline` through random points (`path="any"`, the default, draws one of them), with a
+    radius of 5 to 15 % of the arm's reach. It goes round at a mean speed of `speed_m_s` (0.2 m/s; a circle at just that).
+    Paths that would take a joint out of its range, or to over 80 % of its speed or acceleration limit, are not drawn.
+
+    ## End of an episode
+    Truncated after `episode_steps` steps (200 steps of 1/30 s); never terminated.
+
+    ## Info
+    `distance_m`: from the tip to where the goal is, in metres. `rms_error_m`: root of the mean square of that over the
+    episode since its 30th step; before, the distance. `is_success`: whether that is within `goal_tolerance_m`.
+
+    ## Arguments
+    Those of `ArmReach`, `path` and `speed_m_s`. A speed at which the arm can follow no such path is refused.
+
+    ## Versions
+    v0: first version.
+    """
+
+    def __init__(
+        self,
+        arm: str | Path = DEFAULT_URDF,
+        *,
+        reward: RewardKind = "dense",
+        goal_tolerance_m: float = 0.01,
+        path: PathKind | Literal["any"] = "any",
+        speed_m_s: float = 0.2,
+        **settings: Any,
+    ) -> None:
+        super().__init__(Track(reward, goal_tolerance_m, path, speed_m_s), arm, **settings)

@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import copysign, isfinite, sqrt
+from functools import cached_property
+from math import isfinite, sqrt
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,12 @@ class JointLimits:
         if min(self.max_speed_deg_s) <= 0 or min(self.max_acceleration_deg_s2) <= 0:
             raise ValueError(f"joint limits: wanted positive speeds and accelerations, got {self}")
 
+    @cached_property
+    def by_joint(self) -> tuple[tuple[float, float, float, float], ...]:
+        """Lower angle, upper angle, speed and acceleration of each joint."""
+        columns = (self.lower_deg, self.upper_deg, self.max_speed_deg_s, self.max_acceleration_deg_s2)
+        return tuple(zip(*columns, strict=True))
+
     def clip(self, angles_deg: Sequence[float]) -> list[float]:
         """The nearest angles inside the limits: measured ones may lie a hair outside."""
         bounds = zip(angles_deg, self.lower_deg, self.upper_deg, strict=True)
@@ -45,31 +52,37 @@ def limit_target(
     never changes faster than the speed limit nor accelerates harder than the acceleration limit, and comes to rest
     on a constant desired angle without passing it.
 
-    Plain floats, since three joints are too few for an array to pay. Raises ValueError for a non-finite angle.
+    Plain floats and comparisons, since three joints are too few for an array to pay and `min` and `max` cost more than
+    all the arithmetic. Raises ValueError for a non-finite angle.
     """
     targets: list[float] = []
     speeds: list[float] = []
-    for desired, target, speed, low, high, max_speed, max_acceleration in zip(
-        desired_deg,
-        target_deg,
-        speed_deg_s,
-        limits.lower_deg,
-        limits.upper_deg,
-        limits.max_speed_deg_s,
-        limits.max_acceleration_deg_s2,
-        strict=True,
-    ):
+    joints = zip(desired_deg, target_deg, speed_deg_s, limits.by_joint, strict=True)
+    for desired, target, speed, (low, high, max_speed, max_acceleration) in joints:
         if not isfinite(desired):
             raise ValueError(f"wanted finite target angles in degrees, got {[float(d) for d in desired_deg]}")
-        gap = min(max(desired, low), high) - target
-        speed_change = max_acceleration * period_s
+        if desired < low:
+            desired = low
+        elif desired > high:
+            desired = high
+        gap = desired - target
+        change = max_acceleration * period_s  # of the speed, at most
         # The fastest speed v from which the joint can still stop on the spot: v * period + v^2 / (2 a) = |gap|.
-        braking_speed = sqrt(speed_change * speed_change + 2.0 * max_acceleration * abs(gap)) - speed_change
-        wanted_speed = copysign(min(braking_speed, max_speed), gap)
-        next_speed = min(max(wanted_speed, speed - speed_change), speed + speed_change)
+        next_speed = sqrt(change * change + 2.0 * max_acceleration * abs(gap)) - change
+        if next_speed > max_speed:
+            next_speed = max_speed
+        if gap < 0.0:
+            next_speed = -next_speed
+        if next_speed < speed - change:
+            next_speed = speed - change
+        elif next_speed > speed + change:
+            next_speed = speed + change
         next_target = target + next_speed * period_s
         if low <= target <= high:  # rounding; an arm that starts outside comes back no faster than it may
-            next_target = min(max(next_target, low), high)
+            if next_target < low:
+                next_target = low
+            elif next_target > high:
+                next_target = high
         targets.append(next_target)
         speeds.append(next_speed)
     return targets, speeds

@@ -16,6 +16,9 @@ DEGREES = 1.0 / RADIANS
 # 19 ms and holds a pose to 0.001 degrees under gravity.
 POSITION_GAIN = 0.2
 LIMIT_TOLERANCE_DEG = 1e-6
+# PyBullet's joint limits give way to a strong push, a mechanical stop does not: past a limit by more than this, a joint
+# is put back on it, at rest. No joint of arm3 gets there by itself.
+STOP_DEG = 0.2
 
 
 @dataclass(frozen=True)
@@ -49,16 +52,20 @@ class Simulation:
             )
         self.arm = arm
         self.control_period_s = control_period_s
-        self._low = tuple(angle * RADIANS for angle in arm.limits.lower_deg)
-        self._high = tuple(angle * RADIANS for angle in arm.limits.upper_deg)
+        limits = arm.limits
+        slack = LIMIT_TOLERANCE_DEG
+        pairs = list(zip(limits.lower_deg, limits.upper_deg, strict=True))
+        self._allowed = tuple(((low - slack) * RADIANS, (high + slack) * RADIANS) for low, high in pairs)
+        self._stops = tuple((low - STOP_DEG, high + STOP_DEG) for low, high in pairs)
         self._client: int = pybullet.connect(pybullet.DIRECT)
         if self._client < 0:
             raise RuntimeError("PyBullet refused another client: close simulations that are no longer used")
         self._finalizer = weakref.finalize(self, _disconnect, self._client)
+        self._physics_step_s = physics_step_s
         self._body, self._joints = self._load(physics_step_s)
         self._forces = list(arm.max_torque_nm)
-        self._position_gains = [POSITION_GAIN] * len(self._joints)
         self._velocity_gains = [1.0] * len(self._joints)
+        self.set_dynamics()
         self.reset(arm.limits.lower_deg)
 
     def _load(self, physics_step_s: float) -> tuple[int, list[int]]:
@@ -79,11 +86,34 @@ class Simulation:
             )
         for joint, speed in zip(joints, self.arm.limits.max_speed_deg_s, strict=True):
             pybullet.changeDynamics(body, joint, maxJointVelocity=speed * RADIANS, physicsClientId=client)
+        self._last_link = count - 1
+        self._last_mass, _, self._last_inertia, *_ = pybullet.getDynamicsInfo(body, count - 1, physicsClientId=client)
+        self._dynamics: tuple[float, float] = (0.0, 0.0)
         return body, joints
+
+    def set_dynamics(
+        self, *, servo_lag_s: float = 0.0, payload_kg: float = 0.0, friction_nm_s_rad: float = 0.0
+    ) -> None:
+        """Give the servos another time constant (0: the ideal one's), the last link a load, the joints friction."""
+        gain = -math.expm1(-self._physics_step_s / servo_lag_s) if servo_lag_s else POSITION_GAIN
+        self._position_gains = [gain] * len(self._joints)
+        if self._dynamics == (payload_kg, friction_nm_s_rad):
+            return
+        client = self._open_client()
+        self._dynamics = (payload_kg, friction_nm_s_rad)
+        pybullet.changeDynamics(
+            self._body,
+            self._last_link,
+            mass=self._last_mass + payload_kg,
+            localInertiaDiagonal=self._last_inertia,
+            physicsClientId=client,
+        )
+        for joint in self._joints:
+            pybullet.changeDynamics(self._body, joint, jointDamping=friction_nm_s_rad, physicsClientId=client)
 
     def reset(self, angles_deg: Sequence[float]) -> None:
         """Put the arm at these angles, at rest, its servos holding it there."""
-        radians = self.check_angles(angles_deg)
+        radians = self.check_angles([float(angle) for angle in angles_deg])
         self.restore(SimulationState(radians, (0.0,) * len(radians), radians))
 
     def command(self, target_deg: Sequence[float]) -> None:
@@ -92,10 +122,14 @@ class Simulation:
 
     def step(self) -> None:
         """Let one control period pass and measure."""
+        self.advance(self.substeps)
+        self.measure()
+
+    def advance(self, substeps: int) -> None:
+        """Let some physics steps of a control period pass, without measuring."""
         step, client = pybullet.stepSimulation, self._open_client()
-        for _ in range(self.substeps):
+        for _ in range(substeps):
             step(client)
-        self._measure()
 
     def save(self) -> SimulationState:
         """The present state, to be given to `restore`, of this or of another Simulation of the same arm."""
@@ -107,7 +141,7 @@ class Simulation:
         for joint, angle, speed in zip(self._joints, state.angles_rad, state.speeds_rad_s, strict=True):
             pybullet.resetJointState(self._body, joint, angle, speed, physicsClientId=client)
         self._send(state.target_rad)
-        self._measure()
+        self.measure()
 
     def close(self) -> None:
         """Close the client; closing twice is fine."""
@@ -131,12 +165,11 @@ class Simulation:
 
     def check_angles(self, angles_deg: Sequence[float]) -> tuple[float, ...]:
         """The angles in radians. Raises ValueError for a wrong number of them, or one outside the joint limits."""
-        radians = tuple(float(angle) * RADIANS for angle in angles_deg)
+        radians = tuple([angle * RADIANS for angle in angles_deg])
         if len(radians) != len(self._joints):
             raise ValueError(f"wanted {len(self._joints)} angles in degrees, got {list(angles_deg)}")
-        slack = LIMIT_TOLERANCE_DEG * RADIANS
-        for angle, low, high in zip(radians, self._low, self._high, strict=True):
-            if not low - slack <= angle <= high + slack:
+        for angle, (low, high) in zip(radians, self._allowed, strict=True):
+            if not low <= angle <= high:
                 limits = self.arm.limits
                 raise ValueError(
                     f"wanted angles from {limits.lower_deg} to {limits.upper_deg} degrees, got {list(angles_deg)}"
@@ -156,10 +189,21 @@ class Simulation:
             physicsClientId=self._open_client(),
         )
 
-    def _measure(self) -> None:
-        self._states = pybullet.getJointStates(self._body, self._joints, self._client)
-        self.angles_deg = [state[0] * DEGREES for state in self._states]
-        self.speeds_deg_s = [state[1] * DEGREES for state in self._states]
+    def measure(self) -> None:
+        """Read `angles_deg` and `speeds_deg_s`; `step` does it too."""
+        self._states = states = pybullet.getJointStates(self._body, self._joints, self._client)
+        self.angles_deg = angles = [state[0] * DEGREES for state in states]
+        self.speeds_deg_s = [state[1] * DEGREES for state in states]
+        for angle, (low, high) in zip(angles, self._stops, strict=True):
+            if not low <= angle <= high:
+                self._stop_at_limits()
+
+    def _stop_at_limits(self) -> None:
+        limits = zip(self._joints, self.angles_deg, self.arm.limits.clip(self.angles_deg), strict=True)
+        for joint, angle, inside in limits:
+            if abs(angle - inside) > STOP_DEG:
+                pybullet.resetJointState(self._body, joint, inside * RADIANS, 0.0, physicsClientId=self._client)
+        self.measure()
 
 
 def _disconnect(client: int) -> None:

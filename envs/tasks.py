@@ -6,68 +6,205 @@ They work on arrays of one or many arms (`xp=numpy`) and are traced by the expor
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from envs.arm import RADIANS, Arm, UnreachableGoalError
+from envs.paths import KINDS, Path, PathKind, draw_path
 
 RewardKind = Literal["dense", "sparse"]
+Goal = tuple[float, ...]
 
 
-def observe(arm: Arm, angles_deg: Any, speeds_deg_s: Any, previous_target_deg: Any, xp: Any = np) -> tuple[Any, Any]:
-    """`observation` (..., 3 joints) and `achieved_goal` (..., 3) from the raw readings, each (..., joints).
+def observe(
+    arm: Arm, angles_deg: Any, speeds_deg_s: Any, previous_target_deg: Any, xp: Any = np, *, moving: bool = False
+) -> tuple[Any, Any]:
+    """`observation` (..., 3 joints) and `achieved_goal` (..., 3 or 6) from the raw readings, each (..., joints).
 
-    observation: angles (rad), speeds (rad/s), previous target (rad). achieved_goal: tip position x, y, z (m).
+    observation: angles (rad), speeds (rad/s), previous target (rad). achieved_goal: tip position x, y, z (m), and, for a
+    `moving` goal, its velocity (m/s).
     """
     readings = xp.concatenate((angles_deg, speeds_deg_s, previous_target_deg), -1)
-    return readings * RADIANS, arm.forward_kinematics(angles_deg, xp)
+    return readings * RADIANS, arm.forward_kinematics(angles_deg, xp, speeds_deg_s if moving else None)
 
 
 def observe_one(
-    arm: Arm, angles_deg: Sequence[float], speeds_deg_s: Sequence[float], previous_target_deg: Sequence[float]
-) -> tuple[list[float], tuple[float, float, float]]:
+    arm: Arm,
+    angles_deg: Sequence[float],
+    speeds_deg_s: Sequence[float],
+    previous_target_deg: Sequence[float],
+    *,
+    moving: bool = False,
+) -> tuple[list[float], tuple[float, ...]]:
     """The same for one arm, in a quarter of the time. The exporter compares the two on every export."""
     readings = (*angles_deg, *speeds_deg_s, *previous_target_deg)
-    return [reading * RADIANS for reading in readings], arm.tip_position(angles_deg)
+    tip = arm.tip_motion(angles_deg, speeds_deg_s) if moving else arm.tip_position(angles_deg)
+    return [reading * RADIANS for reading in readings], tip
 
 
 def distance(achieved_goal: Any, desired_goal: Any) -> NDArray[np.float64]:
-    """Distance (...,) in metres between points (..., 3)."""
+    """Distance (...,) in metres between the points with which goals (..., 3 or 6) begin."""
     difference = np.subtract(achieved_goal, desired_goal, dtype=np.float64)
     x, y, z = difference[..., 0], difference[..., 1], difference[..., 2]
     squares: NDArray[np.float64] = x * x + y * y + z * z
     return np.sqrt(squares)
 
 
-@dataclass(frozen=True)
-class Reach:
-    """Reach a goal with the tip and stay there.
+class Course(Protocol):
+    """The goals of one episode."""
 
-    `dense`: -5 d + exp(-d / 10 mm) / 2 + exp(-d / 50 mm) / 2 for a distance d in metres, from -3.5 at arm's length to 1
-    at the goal: the first term leads there from anywhere, the others make the last millimetres worth their while.
-    `sparse`: 0 within `goal_tolerance_m` of the goal, else -1.
-    """
+    def goal(self, step: int) -> Goal:
+        """The goal after so many steps."""
 
-    reward_kind: RewardKind = "dense"
-    goal_tolerance_m: float = 0.01
+    def to_json(self) -> Any:
+        """As plain values, for the task's `course_from_json`."""
 
-    def __post_init__(self) -> None:
-        if self.reward_kind not in ("dense", "sparse"):
-            raise ValueError(f"wanted reward dense or sparse, got '{self.reward_kind}'")
-        if not (0 < self.goal_tolerance_m < math.inf):
-            raise ValueError(f"wanted a positive goal tolerance in metres, got {self.goal_tolerance_m}")
+
+class Task(Protocol):
+    """What an environment wants to know of its task."""
+
+    moving: ClassVar[bool]  # whether goals have velocities: 6 numbers instead of 3
+    episode_steps: ClassVar[int]
+
+    @property
+    def goal_tolerance_m(self) -> float:
+        """How near is near enough."""
 
     def reward(self, distance_m: Any) -> Any:
         """Reward (...,) for being this far from the goal."""
-        if self.reward_kind == "dense":
-            return -5.0 * distance_m + 0.5 * np.exp(-distance_m / 0.01) + 0.5 * np.exp(-distance_m / 0.05)
-        return np.where(distance_m <= self.goal_tolerance_m, 0.0, -1.0)
 
-    def draw_goal(self, arm: Arm, generator: np.random.Generator) -> tuple[float, float, float]:
-        """A reachable goal: the tip of a pose drawn uniformly from the joint ranges."""
-        return arm.tip_position(generator.uniform(arm.limits.lower_deg, arm.limits.upper_deg).tolist())
+    def draw_course(self, arm: Arm, generator: np.random.Generator, steps: int, period_s: float) -> Course:
+        """Random goals for an episode of so many steps."""
+
+    def course_from_json(self, values: Any, steps: int, period_s: float) -> Course:
+        """Go back to a course."""
+
+    def errors_m(self, distances_m: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The error (...,) of an episode from its distances to the goal (..., steps + 1), the first at reset."""
+
+
+def _check(kind: str, tolerance_m: float) -> None:
+    if kind not in ("dense", "sparse"):
+        raise ValueError(f"wanted reward dense or sparse, got '{kind}'")
+    if not (0 < tolerance_m < math.inf):
+        raise ValueError(f"wanted a positive goal tolerance in metres, got {tolerance_m}")
+
+
+def _reward(kind: RewardKind, tolerance_m: float, distance_m: Any) -> Any:
+    """Reward (...,) for being this far from the goal.
+
+    `dense`: -5 d + exp(-d / 10 mm) / 2 + exp(-d / 50 mm) / 2 for a distance d in metres, from -3.5 at arm's length to 1
+    at the goal: the first term leads there from anywhere, the others make the last millimetres worth their while.
+    `sparse`: 0 within the tolerance, else -1.
+    """
+    if kind == "dense":
+        return -5.0 * distance_m + 0.5 * np.exp(-distance_m / 0.01) + 0.5 * np.exp(-distance_m / 0.05)
+    return np.where(distance_m <= tolerance_m, 0.0, -1.0)
+
+
+@dataclass(frozen=True)
+class Reach:
+    """Reach a goal with the tip and stay there: the tip of a pose drawn uniformly from the joint ranges."""
+
+    reward_kind: RewardKind = "dense"
+    goal_tolerance_m: float = 0.01
+    moving: ClassVar[bool] = False
+    episode_steps: ClassVar[int] = 50
+
+    def __post_init__(self) -> None:
+        _check(self.reward_kind, self.goal_tolerance_m)
+
+    def reward(self, distance_m: Any) -> Any:
+        """Reward (...,) for being this far from the goal."""
+        return _reward(self.reward_kind, self.goal_tolerance_m, distance_m)
+
+    def draw_course(self, arm: Arm, generator: np.random.Generator, steps: int, period_s: float) -> "StillGoal":
+        """A reachable goal, the same in all steps."""
+        limits = arm.limits
+        return StillGoal(arm.tip_position(generator.uniform(limits.lower_deg, limits.upper_deg).tolist()))
+
+    def course_from_json(self, values: Any, steps: int, period_s: float) -> "StillGoal":
+        """Go back to a goal."""
+        return StillGoal(tuple(values))
+
+    def errors_m(self, distances_m: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The distance at the last step, (...,), from those of an episode (..., steps + 1)."""
+        return distances_m[..., -1]
+
+
+@dataclass(frozen=True)
+class StillGoal:
+    """One goal for a whole episode."""
+
+    goal_m: Goal
+
+    def goal(self, step: int) -> Goal:
+        """The goal."""
+        return self.goal_m
+
+    def to_json(self) -> Goal:
+        """As plain values."""
+        return self.goal_m
+
+
+@dataclass(frozen=True)
+class Track:
+    """Follow a goal that goes round a smooth closed path, drawn at random for each episode (`envs.paths`)."""
+
+    reward_kind: RewardKind = "dense"
+    goal_tolerance_m: float = 0.01
+    path: PathKind | Literal["any"] = "any"
+    speed_m_s: float = 0.2
+    moving: ClassVar[bool] = True
+    episode_steps: ClassVar[int] = 200
+    settle_steps: ClassVar[int] = 30  # in which the arm may get to the path
+
+    def __post_init__(self) -> None:
+        _check(self.reward_kind, self.goal_tolerance_m)
+        if self.path not in (*KINDS, "any"):
+            raise ValueError(f"wanted a path of {', '.join(KINDS)} or any, got '{self.path}'")
+        if not (0 < self.speed_m_s < math.inf):
+            raise ValueError(f"wanted a positive speed of the goal in m/s, got {self.speed_m_s}")
+
+    def reward(self, distance_m: Any) -> Any:
+        """Reward (...,) for being this far from where the goal is now."""
+        return _reward(self.reward_kind, self.goal_tolerance_m, distance_m)
+
+    def draw_path(self, arm: Arm, generator: np.random.Generator) -> Path:
+        """A random path. Raises ValueError if the arm can follow none at this speed."""
+        return draw_path(arm, KINDS if self.path == "any" else (self.path,), self.speed_m_s, generator)
+
+    def draw_course(self, arm: Arm, generator: np.random.Generator, steps: int, period_s: float) -> "MovingGoal":
+        """The goals along a random path. Raises ValueError if the arm can follow none at this speed."""
+        return MovingGoal(self.draw_path(arm, generator), steps, period_s)
+
+    def course_from_json(self, values: Any, steps: int, period_s: float) -> "MovingGoal":
+        """Go back to a path."""
+        return MovingGoal(Path.from_json(values), steps, period_s)
+
+    def errors_m(self, distances_m: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The RMS distance (...,) after `settle_steps`, from those of an episode (..., steps + 1)."""
+        settled = min(self.settle_steps, distances_m.shape[-1] - 1)
+        errors: NDArray[np.float64] = np.sqrt((distances_m[..., settled:] ** 2).mean(-1))
+        return errors
+
+
+class MovingGoal:
+    """Goals along a path: position (m) and velocity (m/s) at each step."""
+
+    def __init__(self, path: Path, steps: int, period_s: float) -> None:
+        self.path = path
+        self._goals = [tuple(row) for row in path.motion(np.arange(steps + 1) * period_s).tolist()]
+
+    def goal(self, step: int) -> Goal:
+        """The goal after so many steps; after the last one it stays there."""
+        return self._goals[min(step, len(self._goals) - 1)]
+
+    def to_json(self) -> dict[str, Any]:
+        """The path as plain values."""
+        return self.path.to_json()
 
 
 def check_goal(arm: Arm, goal_m: Sequence[float]) -> tuple[float, float, float]:
@@ -79,4 +216,17 @@ def check_goal(arm: Arm, goal_m: Sequence[float]) -> tuple[float, float, float]:
     return float(goal[0]), float(goal[1]), float(goal[2])
 
 
-__all__ = ["Reach", "RewardKind", "UnreachableGoalError", "check_goal", "distance", "observe", "observe_one"]
+__all__ = [
+    "Course",
+    "MovingGoal",
+    "Reach",
+    "RewardKind",
+    "StillGoal",
+    "Task",
+    "Track",
+    "UnreachableGoalError",
+    "check_goal",
+    "distance",
+    "observe",
+    "observe_one",
+]

@@ -10,9 +10,11 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 
-# A URDF has no acceleration limit. Our own attribute `acceleration` gives one; without it, a joint may reach its
-# full speed in this time.
-DEFAULT_TIME_TO_FULL_SPEED_S = 0.15
+# A URDF has no acceleration limit. Our own attribute `acceleration` gives one; without it, joints reach their full
+# speed in this time, or in as much more as their torques need to move the stretched arm, all at once.
+LEAST_TIME_TO_FULL_SPEED_S = 0.15
+LEAST_TORQUE_LEFT = 0.1  # by the arm's weight, of the whole torque
+GRAVITY_M_S2 = 9.81
 MOST_JOINTS = 7
 
 
@@ -53,13 +55,15 @@ def read_chain(text: str, folder: Path | None = None) -> Chain:
     if folder is not None:
         _check_meshes(robot, folder)
     elements = _serial(robot)
+    time_to_full_speed_s = _time_to_full_speed(robot, elements)
     joints = []
     offset, rotation = np.zeros(3), np.eye(3)
     for element in elements:
         own_offset, own_rotation = _origin(element)
         offset, rotation = offset + rotation @ own_offset, rotation @ own_rotation
         if element.get("type") == "revolute":
-            joints.append(Joint(element.get("name", ""), offset, rotation, _axis(element), *_limits(element)))
+            limits = _limits(element, time_to_full_speed_s)
+            joints.append(Joint(element.get("name", ""), offset, rotation, _axis(element), *limits))
             offset, rotation = np.zeros(3), np.eye(3)
     if len({joint.name for joint in joints}) != len(joints):
         raise ValueError(f"wanted a name of its own for each joint, got {[joint.name for joint in joints]}")
@@ -111,16 +115,17 @@ def _link(joint: ElementTree.Element, end: str) -> str:
     return "" if element is None else element.get("link", "")
 
 
-def _numbers(joint: ElementTree.Element, tag: str, attribute: str, default: str) -> Array:
-    """Three finite numbers of an attribute of a joint's element."""
-    element = joint.find(tag)
+def _numbers(owner: ElementTree.Element, tag: str, attribute: str, default: str, of: str | None = None) -> Array:
+    """Three finite numbers of an attribute of a joint's (or whose it is `of`) element."""
+    element = owner.find(tag)
     text = default if element is None else element.get(attribute, default)
     try:
         numbers = np.array([float(word) for word in text.split()])
     except ValueError:
         numbers = np.array([])
     if numbers.shape != (3,) or not np.isfinite(numbers).all():
-        raise ValueError(f"joint '{joint.get('name')}': wanted three finite numbers in {tag} {attribute}, got '{text}'")
+        of = of or f"joint '{owner.get('name')}'"
+        raise ValueError(f"{of}: wanted three finite numbers in {tag} {attribute}, got '{text}'")
     return numbers
 
 
@@ -146,19 +151,70 @@ def _axis(joint: ElementTree.Element) -> Array:
     return axis / length
 
 
-def _limits(joint: ElementTree.Element) -> tuple[float, float, float, float, float]:
+def _time_to_full_speed(robot: ElementTree.Element, elements: list[ElementTree.Element]) -> float:
+    """Seconds in which all joints together can reach full speed, the arm stretched out and held against gravity.
+
+    A bound: each link counts as far from each joint as the lengths allow.
+    """
+    masses = {link.get("name"): _mass(link) for link in robot.findall("link")}
+    place, joints, links = 0.0, [], []  # along the stretched arm
+    for element in elements:
+        place += float(np.linalg.norm(_numbers(element, "origin", "xyz", "0 0 0")))
+        if element.get("type") == "revolute":
+            joints.append((place, *_limit_numbers(element, "velocity", "effort")))
+        mass, centre = masses.get(_link(element, "child"), (0.0, 0.0))
+        links.append((place + centre, mass))
+    times = [LEAST_TIME_TO_FULL_SPEED_S]
+    for at, _, effort in joints:
+        beyond = [(centre, centre - at, mass) for centre, mass in links if centre >= at]
+        weight = sum(mass * lever * GRAVITY_M_S2 for _, lever, mass in beyond)
+        momentum = sum(
+            mass * lever * max(centre - other, 0.0) * speed
+            for centre, lever, mass in beyond
+            for other, speed, _ in joints
+        )
+        if effort > 0:
+            times.append(momentum / max(effort - weight, LEAST_TORQUE_LEFT * effort))
+    return max(times)
+
+
+def _mass(link: ElementTree.Element) -> tuple[float, float]:
+    """Mass (kg) of a link and how far its centre is from the link's frame (m)."""
+    inertial = link.find("inertial")
+    mass = None if inertial is None else inertial.find("mass")
+    if inertial is None or mass is None:
+        return 0.0, 0.0
+    try:
+        value = float(mass.get("value", "0"))
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < math.inf:
+        raise ValueError(f"link '{link.get('name')}': wanted a mass of at least 0 kg, got '{mass.get('value')}'")
+    return value, float(np.linalg.norm(_numbers(inertial, "origin", "xyz", "0 0 0", of=f"link '{link.get('name')}'")))
+
+
+def _limits(joint: ElementTree.Element, time_to_full_speed_s: float) -> tuple[float, float, float, float, float]:
     """Lower and upper angle, speed and acceleration in degrees, and torque in N m."""
+    lower, upper, effort, velocity = _limit_numbers(joint, "lower", "upper", "effort", "velocity")
+    (acceleration,) = _limit_numbers(joint, "acceleration", default=velocity / time_to_full_speed_s)
+    if lower >= upper or min(effort, velocity, acceleration) <= 0:
+        got = {key: value for element in joint.findall("limit") for key, value in element.attrib.items()}
+        raise ValueError(
+            f"joint '{joint.get('name')}': wanted lower < upper and positive effort and velocity, got {got}"
+        )
+    degrees = math.degrees
+    return degrees(lower), degrees(upper), degrees(velocity), degrees(acceleration), effort
+
+
+def _limit_numbers(joint: ElementTree.Element, *names: str, default: float = 0.0) -> list[float]:
+    """Finite numbers of a joint's <limit>."""
     name, element = joint.get("name"), joint.find("limit")
     if element is None or "velocity" not in element.attrib or "effort" not in element.attrib:
         raise ValueError(f"joint '{name}' wants a <limit> with lower, upper, effort, velocity")
     try:
-        lower, upper, effort, velocity = (float(element.get(k, "0")) for k in ("lower", "upper", "effort", "velocity"))
-        acceleration = float(element.get("acceleration", velocity / DEFAULT_TIME_TO_FULL_SPEED_S))
+        numbers = [float(element.get(key, default)) for key in names]
     except ValueError:
         raise ValueError(f"joint '{name}': wanted numbers in its <limit>, got {element.attrib}") from None
-    if not all(map(math.isfinite, (lower, upper, effort, velocity, acceleration))):
+    if not all(map(math.isfinite, numbers)):
         raise ValueError(f"joint '{name}': wanted finite numbers in its <limit>, got {element.attrib}")
-    if lower >= upper or min(effort, velocity, acceleration) <= 0:
-        raise ValueError(f"joint '{name}': wanted lower < upper and positive effort and velocity, got {element.attrib}")
-    degrees = math.degrees
-    return degrees(lower), degrees(upper), degrees(velocity), degrees(acceleration), effort
+    return numbers

@@ -266,9 +266,33 @@ def test_limits_come_from_the_file_in_degrees(crooked: Arm) -> None:
     assert limits.lower_deg == pytest.approx((-85.94366927, -28.64788976), abs=1e-8)
     assert limits.upper_deg == pytest.approx((114.59155903, 57.29577951), abs=1e-8)
     assert limits.max_speed_deg_s == pytest.approx((171.88733854,) * 2, abs=1e-8)
-    # The second joint has no acceleration: full speed, 3 rad/s, after 0.15 s.
-    assert limits.max_acceleration_deg_s2 == pytest.approx((math.degrees(7), math.degrees(20)), rel=1e-12)
+    assert limits.max_acceleration_deg_s2[0] == pytest.approx(math.degrees(7), rel=1e-12)
     assert crooked.max_torque_nm == (1.0, 2.0)
+
+
+@pytest.mark.parametrize(
+    ("effort", "seconds"),
+    [
+        # 2 kg, 0.5 m from the second joint and 0.9 m from the first, at 3 rad/s. The first bears 2 * 0.9 * 9.81 = 17.658
+        # N m of weight, and 2 * 0.9 * (0.9 + 0.5) * 3 = 7.56 N m s of momentum; the second 9.81 and 2 * 0.5 * 1.4 * 3 = 4.2.
+        (20.0, 7.56 / (20 - 17.658)),
+        (100.0, 0.15),
+        (15.0, 7.56 / 1.5),  # too weak to hold it: a tenth of the torque is left
+    ],
+)
+def test_a_joint_without_an_acceleration_gets_what_the_torques_allow(
+    effort: float, seconds: float, tmp_path: Path
+) -> None:
+    limit = f'<limit lower="0" upper="1" effort="{effort}" velocity="3"/>'
+    weight = '<link name="c"><inertial><origin xyz="0 0.3 0.4"/><mass value="2"/></inertial></link>'
+    text = robot(
+        '<link name="a"/><link name="b"/>',
+        weight,
+        joint("i", "a", "b", inside=f'<origin xyz="0 0 7"/>{limit}'),
+        joint("j", "b", "c", inside=f'<origin xyz="0.4 0 0"/>{limit}'),
+    )
+    limits = Arm(tmp_path / "arm.urdf", text=text).limits
+    assert limits.max_acceleration_deg_s2 == pytest.approx((math.degrees(3) / seconds,) * 2, rel=1e-9)
 
 
 def test_the_text_of_an_arm_is_as_good_as_its_file() -> None:

@@ -19,7 +19,7 @@ from stable_baselines3.common.env_checker import check_env as check_env_stable_b
 
 import envs  # noqa: F401  (registers the ids)
 from envs.arm import Arm, UnreachableGoalError
-from envs.arm_env import ArmEnv
+from envs.arm_env import ArmEnv, ArmReach
 from envs.limits import limit_target
 from envs.simulation import Simulation
 
@@ -31,14 +31,14 @@ Step = tuple[dict[str, NDArray[np.float32]], float, bool, bool, dict[str, Any]]
 
 @pytest.fixture
 def env() -> Iterator[ArmEnv]:
-    env = ArmEnv()
+    env = ArmReach()
     yield env
     env.close()
 
 
 @pytest.fixture
 def other() -> Iterator[ArmEnv]:
-    env = ArmEnv()
+    env = ArmReach()
     yield env
     env.close()
 
@@ -131,7 +131,7 @@ def test_it_does_not_terminate_at_the_goal_either(env: ArmEnv) -> None:
 
 
 def test_episode_steps_sets_the_length() -> None:
-    env = ArmEnv(episode_steps=7)
+    env = ArmReach(episode_steps=7)
     env.reset(seed=0)
     assert [step[3] for step in roll(env, actions(7))] == [False] * 6 + [True]
     env.close()
@@ -176,8 +176,8 @@ def test_observations_stay_inside_their_space(env: ArmEnv) -> None:
 
 SEEDED_RUN = """
 import numpy as np
-from envs.arm_env import ArmEnv
-env = ArmEnv()
+from envs.arm_env import ArmEnv, ArmReach
+env = ArmReach()
 def show(observation, *rest):
     print({key: [float(x).hex() for x in value] for key, value in observation.items()}, *rest)
 show(*env.reset(seed=123))
@@ -242,7 +242,7 @@ def test_goals_are_always_reachable_and_different(env: ArmEnv) -> None:
 
 def test_a_relabelled_transition_equals_a_real_one_towards_that_goal_in_every_field(env: ArmEnv, other: ArmEnv) -> None:
     for reward in ("dense", "sparse"):
-        here, there = ArmEnv(reward=reward), ArmEnv(reward=reward)  # type: ignore[arg-type]
+        here, there = ArmReach(reward=reward), ArmReach(reward=reward)  # type: ignore[arg-type]
         # The other goal lies on the way, so that it is reached for a while: both values of is_success are compared.
         on_the_way = here.arm.tip_position((50.0, 50.0, 50.0))
         moves = [np.array([80, 80, 80], np.float32)] * 20 + [np.array([50, 50, 50], np.float32)] * 30
@@ -279,7 +279,7 @@ def test_nothing_but_the_desired_goal_and_what_is_scored_depends_on_the_goal(env
 
 @pytest.mark.parametrize("reward", ["dense", "sparse"])
 def test_compute_reward_of_a_batch_is_that_of_each_row_and_of_the_step(reward: Any) -> None:
-    env = ArmEnv(reward=reward)
+    env = ArmReach(reward=reward)
     env.reset(seed=3)
     steps = roll(env, actions(50, 8))
     achieved, desired = (np.array([step[0][key] for step in steps]) for key in ("achieved_goal", "desired_goal"))
@@ -315,7 +315,7 @@ def test_the_dense_reward_by_hand(env: ArmEnv, distance_m: float, reward: float)
 
 
 def test_the_sparse_reward_is_0_within_the_tolerance_and_else_minus_1() -> None:
-    env = ArmEnv(reward="sparse", goal_tolerance_m=0.02)
+    env = ArmReach(reward="sparse", goal_tolerance_m=0.02)
     distances = np.array([0.0, 0.0199, 0.02, 0.0201, 0.5])
     goals = np.zeros((5, 3))
     achieved = np.zeros((5, 3))
@@ -439,7 +439,7 @@ def test_rescaled_actions_are_the_same_motion(env: ArmEnv, other: ArmEnv) -> Non
 )
 def test_bad_settings_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        ArmEnv(**settings)
+        ArmReach(**settings)
 
 
 def test_rendering_without_a_render_mode_is_refused(env: ArmEnv) -> None:
@@ -449,7 +449,7 @@ def test_rendering_without_a_render_mode_is_refused(env: ArmEnv) -> None:
 
 
 def test_closing_twice_is_fine_and_a_closed_environment_says_so() -> None:
-    env = ArmEnv()
+    env = ArmReach()
     env.reset(seed=0)
     env.close()
     env.close()
@@ -473,7 +473,7 @@ def test_a_saved_state_survives_json_and_what_follows_is_exact_generator_include
 
     roll(env, actions(11, 6))
     other.reset(seed=99)
-    fresh = ArmEnv()
+    fresh = ArmReach()
     for each in (env, other, fresh):
         assert bits(each.restore_state(json.loads(text))) == bits(observation)
         assert same(roll(each, actions(27, 4)), followed)
