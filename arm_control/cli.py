@@ -18,6 +18,7 @@ import tyro
 
 from arm_control.config import (
     BenchGrid,
+    BenchSimulation,
     Evaluate,
     Export,
     Inspect,
@@ -46,6 +47,8 @@ EXTRAS = {
     "pybullet": "sim",
     "imageio_ffmpeg": "view",
     "PIL": "view",
+    "panda_gym": "peers",
+    "stable_baselines3": "peers",
 }
 
 
@@ -126,6 +129,15 @@ def bench_grid(command: BenchGrid) -> None:
         print(format_grid(figures))
 
 
+def bench_simulation(command: BenchSimulation) -> None:
+    """Print how fast the arm is simulated."""
+    from arm_control.bench.simulation import bench_simulation, format_simulation
+
+    with writing_json(command.json) as figures:
+        figures |= bench_simulation(command.seconds, command.rounds)
+        print(format_simulation(figures))
+
+
 Work = tuple[type[Any], Callable[[Any], None]]
 
 COMMANDS: dict[str, Work] = {
@@ -138,7 +150,10 @@ COMMANDS: dict[str, Work] = {
     "replay": (Replay, replay),
     "report": (Report, report),
 }
-BENCHES: dict[str, Work] = {"grid": (BenchGrid, bench_grid)}
+BENCHES: dict[str, Work] = {
+    "grid": (BenchGrid, bench_grid),
+    "simulation": (BenchSimulation, bench_simulation),
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -234,6 +234,23 @@ class BenchGrid:
         check_count("seed", self.seed, least=0)
 
 
+@dataclass(frozen=True)
+class BenchSimulation:
+    """How fast the arm is simulated, alone and many at once, beside its physics engine and other libraries."""
+
+    seconds: float = 1.0
+    """Length of each measurement."""
+    rounds: int = 5
+    """How often each is repeated, in turns; the figures are medians."""
+    json: str | None = None
+    """Also write the figures into this file."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.seconds <= 60:
+            raise ValueError(f"--seconds: wanted more than 0 and up to 60, got {self.seconds}")
+        check_count("rounds", self.rounds)
+
+
 def environment_ids() -> list[str]:
     """The ids that `envs` registers."""
     import gymnasium

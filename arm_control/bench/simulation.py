@@ -1,0 +1,198 @@
+"""How fast the arm is simulated: beside its physics engine, panda-gym, and other libraries' many at once."""
+
+import contextlib
+import functools
+import importlib.metadata
+import itertools
+import os
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode
+
+import envs  # noqa: F401  (registers the ids)
+from envs.bullet import pybullet
+from envs.vector import ArmVectorEnv
+
+MakeEnv = Callable[[], gymnasium.Env[Any, Any]]
+Measure = Callable[[float], float]  # seconds -> environment steps a second
+
+ARM, PANDA = "envs:ArmReach-v0", "PandaReachJoints-v3"
+PROCESSES = (1, 2, 4)
+ARMS_PER_PROCESS = 8
+ACTIONS = 500  # drawn beforehand, then repeated
+WARM_UP_STEPS = 20
+TITLES = {
+    "raw": "PyBullet's stepSimulation alone, in the same motion",
+    "single": ARM.removeprefix("envs:"),
+    "panda_gym": f"panda-gym {PANDA}",
+    "vector": f"ArmVectorEnv, {ARMS_PER_PROCESS} arms a process",
+    "async_vector_env": "Gymnasium AsyncVectorEnv, 1 arm a process",
+    "subproc_vec_env": "Stable-Baselines3 SubprocVecEnv, 1 arm a process",
+}
+PEERS = ("async_vector_env", "subproc_vec_env")
+
+
+def bench_simulation(seconds: float, rounds: int) -> dict[str, Any]:
+    """Environment steps a second, of all arms together: medians of several rounds in which all take turns."""
+    import panda_gym  # noqa: F401  (registers its ids)
+    from stable_baselines3.common.vec_env import SubprocVecEnv
+
+    make_arm = functools.partial(gymnasium.make, ARM, disable_env_checker=True)
+    make_panda = functools.partial(gymnasium.make, PANDA, disable_env_checker=True)
+    with contextlib.ExitStack() as stack:
+
+        def opened(env: Any) -> Any:
+            return stack.enter_context(contextlib.closing(env))
+
+        def many(env: Any, arms: int) -> Measure:
+            opened(env).reset()
+            return functools.partial(measure_many, env, arms)
+
+        arm = opened(make_arm())
+        with _silent_stdout():
+            panda = opened(make_panda())
+        measures: dict[tuple[str, int], Measure] = {
+            ("raw", 1): functools.partial(measure_raw, arm),
+            ("single", 1): functools.partial(measure_single, arm),
+            ("panda_gym", 1): functools.partial(measure_single, panda),
+        }
+        for count in PROCESSES:
+            arms = ARMS_PER_PROCESS * count
+            measures["vector", count] = many(ArmVectorEnv(make_arm, arms, count), arms)
+            gymnasiums = AsyncVectorEnv(
+                [make_arm] * count, context="forkserver", autoreset_mode=AutoresetMode.SAME_STEP
+            )
+            measures["async_vector_env", count] = many(gymnasiums, count)
+            baselines = SubprocVecEnv([make_arm] * count, start_method="forkserver")
+            measures["subproc_vec_env", count] = many(baselines, count)
+        rates = {name: [measure(seconds)] for name, measure in measures.items()}
+        for _, (name, measure) in itertools.product(range(rounds - 1), measures.items()):
+            rates[name].append(measure(seconds))
+    median = {name: statistics.median(values) for name, values in rates.items()}
+    packages = ("gymnasium", "numpy", "panda-gym", "pybullet", "stable-baselines3")
+    return {
+        "seconds": seconds,
+        "rounds": rounds,
+        "cores": len(os.sched_getaffinity(0)),
+        "arms_per_process": ARMS_PER_PROCESS,
+        "versions": {package: importlib.metadata.version(package) for package in packages},
+        "steps_per_s": {
+            "raw": median["raw", 1],
+            "single": median["single", 1],
+            "panda_gym": median["panda_gym", 1],
+            **{name: {str(count): median[name, count] for count in PROCESSES} for name in ("vector", *PEERS)},
+        },
+        "ratios": {
+            "single_over_panda_gym": median["single", 1] / median["panda_gym", 1],
+            "single_over_raw_bound": median["single", 1] / median["raw", 1],
+            "vector2_over_vector1": median["vector", 2] / median["vector", 1],
+            "vector2_over_best_peer": median["vector", 2] / max(median[peer, 2] for peer in PEERS),
+        },
+    }
+
+
+def measure_single(env: gymnasium.Env[Any, Any], seconds: float) -> float:
+    """Steps a second of one environment under random actions, resets included."""
+    steps, elapsed_s = _play(env, seconds)
+    return steps / elapsed_s
+
+
+def measure_raw(env: gymnasium.Env[Any, Any], seconds: float) -> float:
+    """What `measure_single` would give if its calls of stepSimulation took their time and nothing else took any.
+
+    They are timed within that very motion: the solver is cheaper for an arm that rests.
+    """
+    step = pybullet.stepSimulation
+    spent_s, calls = 0.0, 0
+
+    def timed(*arguments: Any, **keywords: Any) -> None:
+        nonlocal spent_s, calls
+        begin = time.perf_counter()
+        step(*arguments, **keywords)
+        spent_s += time.perf_counter() - begin
+        calls += 1
+
+    pybullet.stepSimulation = timed
+    try:
+        steps, _ = _play(env, seconds)
+    finally:
+        pybullet.stepSimulation = step
+    if calls < steps:
+        raise RuntimeError(f"wanted at least a call of pybullet.stepSimulation a step, got {calls} in {steps} steps")
+    return steps / (spent_s - calls * _clock_s())
+
+
+def measure_many(env: Any, arms: int, seconds: float) -> float:
+    """Steps a second of all the arms of a vector environment, Gymnasium's or Stable-Baselines3's, together."""
+    space = getattr(env, "single_action_space", env.action_space)
+    rows = np.array(_actions(space)[: ACTIONS // arms * arms]).reshape(-1, arms, *space.shape)
+    steps = -WARM_UP_STEPS
+    begin = end = time.perf_counter()
+    for actions in itertools.cycle(rows):
+        env.step(actions)
+        steps += 1
+        end = time.perf_counter()
+        if steps <= 0:
+            begin = end
+        elif end - begin >= seconds:
+            break
+    return arms * steps / (end - begin)
+
+
+def format_simulation(figures: dict[str, Any]) -> str:
+    """The figures as a table for people."""
+    rates = figures["steps_per_s"]
+    lines = [
+        f"environment steps a second: median of {figures['rounds']} rounds of {figures['seconds']:g} s, "
+        f"{figures['cores']} cores",
+        *(f"  {TITLES[name]:<52}{rates[name]:>9,.0f}" for name in ("raw", "single", "panda_gym")),
+        f"  {'processes':<52}" + "".join(f"{count:>9}" for count in PROCESSES),
+    ]
+    for name in ("vector", *PEERS):
+        lines.append(f"  {TITLES[name]:<52}" + "".join(f"{rates[name][str(count)]:>9,.0f}" for count in PROCESSES))
+    return "\n".join([*lines, *(f"  {name} {ratio:.2f}" for name, ratio in figures["ratios"].items())])
+
+
+def _play(env: gymnasium.Env[Any, Any], seconds: float) -> tuple[int, float]:
+    """Random actions for this long; returns the steps and the seconds that they took."""
+    env.reset(seed=0)
+    steps = 0
+    begin = time.perf_counter()
+    for action in itertools.cycle(_actions(env.action_space)):
+        _, _, terminated, truncated, _ = env.step(action)
+        if terminated or truncated:
+            env.reset()
+        steps += 1
+        elapsed_s = time.perf_counter() - begin
+        if elapsed_s >= seconds:
+            break
+    return steps, elapsed_s
+
+
+def _actions(space: Any) -> list[Any]:
+    draws = np.random.default_rng(0).uniform(space.low, space.high, (ACTIONS, *space.shape))
+    return list(draws.astype(np.float32))
+
+
+def _clock_s() -> float:
+    """What timing adds to a time: the cost of reading the clock once."""
+    times = [time.perf_counter() for _ in range(1001)]
+    return statistics.median(end - begin for begin, end in itertools.pairwise(times))
+
+
+@contextlib.contextmanager
+def _silent_stdout() -> Iterator[None]:
+    """Without the lines that PyBullet itself, not Python, prints while a panda is made."""
+    stdout, silence = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(silence, 1)
+    try:
+        yield
+    finally:
+        os.dup2(stdout, 1)
+        os.close(stdout)
+        os.close(silence)

@@ -1,0 +1,98 @@
+"""The simulation's bench: real components, for moments only, so that no speed is judged here."""
+
+import builtins
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import pytest
+
+from arm_control.bench.simulation import PEERS, PROCESSES, bench_simulation, measure_raw, measure_single
+from arm_control.cli import main
+from envs.arm_env import ArmReach
+from envs.bullet import pybullet
+
+
+@pytest.mark.slow
+def test_the_command_writes_every_rate_and_the_ratios_of_them(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "simulation.json"
+    words = ["bench", "simulation", "--seconds", "0.02", "--rounds", "1", "--json", str(path)]
+    assert main(words) == 0
+    figures = json.loads(path.read_text())
+    rates = figures["steps_per_s"]
+    for name in ("raw", "single", "panda_gym"):
+        assert rates[name] > 0
+    for name in ("vector", *PEERS):
+        assert rates[name].keys() == {str(count) for count in PROCESSES}
+        assert min(rates[name].values()) > 0
+    assert figures["ratios"] == {
+        "single_over_panda_gym": rates["single"] / rates["panda_gym"],
+        "single_over_raw_bound": rates["single"] / rates["raw"],
+        "vector2_over_vector1": rates["vector"]["2"] / rates["vector"]["1"],
+        "vector2_over_best_peer": rates["vector"]["2"] / max(rates[peer]["2"] for peer in PEERS),
+    }
+    out = capfd.readouterr().out
+    assert out.startswith("environment steps a second: ")
+    assert f"single_over_panda_gym {figures['ratios']['single_over_panda_gym']:.2f}" in out
+
+
+class Slow(ArmReach):
+    """An environment that wastes a millisecond in each step."""
+
+    def step(self, action: Any) -> Any:
+        time.sleep(0.001)
+        return super().step(action)
+
+
+def test_the_bound_counts_the_physics_alone() -> None:
+    env, slow = ArmReach(), Slow()
+    before = pybullet.stepSimulation
+    bound, bound_of_slow = measure_raw(env, 0.3), measure_raw(slow, 0.3)
+    assert pybullet.stepSimulation is before
+    assert measure_single(env, 0.3) < bound
+    assert measure_single(slow, 0.1) < 1000 < bound_of_slow
+    env.close()
+    slow.close()
+
+
+def test_an_environment_without_physics_has_no_bound() -> None:
+    env = gymnasium.make("MountainCarContinuous-v0")
+    with pytest.raises(RuntimeError, match=r"at least a call of pybullet\.stepSimulation a step, got 0"):
+        measure_raw(env, 0.01)
+    env.close()
+
+
+@pytest.mark.parametrize("package", ["panda_gym", "stable_baselines3"])
+def test_a_missing_peer_is_named_with_its_extra(
+    package: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    real = builtins.__import__
+
+    def without(name: str, *arguments: Any) -> Any:
+        if name.split(".")[0] == package:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+        return real(name, *arguments)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    assert main(["bench", "simulation"]) == 2
+    assert capsys.readouterr().err == (
+        f"arm-control: error: this wants {package}, which is not installed: pip install 'arm-control[peers]'\n"
+    )
+
+
+@pytest.mark.parametrize("words", [["--seconds", "0"], ["--seconds", "nan"], ["--rounds", "0"]])
+def test_bad_numbers_are_refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "simulation", *words]) == 2
+    assert words[0] in capsys.readouterr().err
+
+
+def test_the_figures_name_the_machine_and_the_versions(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("arm_control.bench.simulation.PROCESSES", (1, 2))
+    figures = bench_simulation(0.01, 2)
+    assert figures["cores"] >= 1
+    assert figures["versions"]["gymnasium"] == gymnasium.__version__
+    assert (figures["seconds"], figures["rounds"]) == (0.01, 2)
