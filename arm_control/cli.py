@@ -73,7 +73,14 @@ def evaluate(command: Evaluate) -> None:
     from arm_control.sources import evaluate
 
     with writing_json(command.json) as figures:
-        figures |= evaluate(command.source, goals=command.goals, seed=command.seed, arm=command.arm)
+        figures |= evaluate(
+            command.source,
+            goals=command.goals,
+            seed=command.seed,
+            arm=command.arm,
+            env=command.env,
+            imperfections=command.imperfections,
+        )
         print(format_evaluation(command.source, figures))
 
 
@@ -107,9 +114,10 @@ def replay(command: Replay) -> None:
     from arm_control.replay.video import write_video
     from arm_control.sources import open_source
 
-    frames = write_video(
-        open_source(command.source, command.seed, command.arm), command.save, goals=command.goals, seed=command.seed
+    source = open_source(
+        command.source, command.seed, arm=command.arm, env=command.env, imperfections=command.imperfections
     )
+    frames = write_video(source, command.save, goals=command.goals, seed=command.seed)
     print(f"{command.save}: {frames} frames, {command.goals} goals")
 
 

@@ -20,6 +20,11 @@ from policies.settings import AGENTS, DDPGSettings
 
 DEFAULT_STEPS = 200_000
 
+# As in envs.tasks, envs.paths and envs.imperfections, which this file, being help, does not load.
+Control = Literal["absolute", "from_measured", "from_target"]
+PathChoice = Literal["circle", "eight", "spline", "any"]
+Preset = Literal["ideal", "xl430", "rough"]
+
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -35,6 +40,14 @@ class TrainConfig:
     """How near the tip must be to a goal to have reached it, in metres."""
     arm: str | None = None
     """URDF file of another arm."""
+    control: Control = "absolute"
+    """What an action is: a target, or a change of the measured angle or of the last target."""
+    imperfections: Preset = "ideal"
+    """How imperfect the arm's servos and sensors are."""
+    path: PathChoice | None = None
+    """For ArmTrack-v0, the path of the goal (any of the three, unless given)."""
+    speed_m_s: float | None = None
+    """For ArmTrack-v0, the goal's mean speed in m/s (0.2, unless given)."""
     arms: int = 8
     """Arms simulated side by side."""
     seed: int = 0
@@ -59,6 +72,9 @@ class TrainConfig:
             raise ValueError(f"--steps: wanted a positive number, got {self.steps}")
         if self.minutes is not None and not 0 < self.minutes < math.inf:
             raise ValueError(f"--minutes: wanted a positive number, got {self.minutes}")
+        for name, value in (("path", self.path), ("speed-m-s", self.speed_m_s)):
+            if value is not None and self.env != "ArmTrack-v0":
+                raise ValueError(f"--{name}: the goal moves in ArmTrack-v0 only, not in {self.env}")
         if not 0 < self.goal_tolerance_m < math.inf:
             raise ValueError(f"--goal-tolerance-m: wanted a positive length in metres, got {self.goal_tolerance_m}")
 
@@ -91,8 +107,9 @@ class TrainConfig:
 
     def environment_options(self) -> dict[str, Any]:
         """The keyword arguments of `gymnasium.make`."""
-        options: dict[str, Any] = {"reward": self.reward, "goal_tolerance_m": self.goal_tolerance_m}
-        return options if self.arm is None else options | {"arm": self.arm}
+        names = ("reward", "goal_tolerance_m", "arm", "control", "imperfections", "path", "speed_m_s")
+        options = {name: getattr(self, name) for name in names}
+        return {name: value for name, value in options.items() if value is not None}
 
 
 @dataclass(frozen=True)
@@ -124,6 +141,10 @@ class Evaluate:
     """Which goals. No seed's are ever used in training."""
     arm: str | None = None
     """URDF file of the arm, for a policy that was trained on another than the default one."""
+    env: str | None = None
+    """The environment's id, for zero, random and ik (ArmReach-v0, unless given); a run or policy has its own."""
+    imperfections: Preset | None = None
+    """How imperfect the arm is (as in training, unless given)."""
     json: str | None = None
     """Also write the figures into this file."""
 
@@ -163,13 +184,15 @@ class Run:
     goals_file: str | None = None
     """File with a goal x,y,z on each line; - for standard input."""
     random: int | None = None
-    """Draw this many goals instead."""
+    """Draw this many goals instead; for a policy that follows a moving goal, this many paths."""
     seed: int = 0
     """Seed of --random."""
     seconds_per_goal: float = 2.0
     """Time for each goal."""
     pace: Literal["realtime", "fast"] = "realtime"
     """Keep the policy's rate, or let the simulated arm go as fast as it can."""
+    imperfections: Preset = "ideal"
+    """How imperfect the simulated arm is."""
     arm: str | None = None
     """URDF file of the arm, for a policy that was trained on another than the default one."""
     json: str | None = None
@@ -202,6 +225,10 @@ class Replay:
     """Which goals."""
     arm: str | None = None
     """URDF file of the arm, for a policy that was trained on another than the default one."""
+    env: str | None = None
+    """The environment's id, for zero, random and ik (ArmReach-v0, unless given); a run or policy has its own."""
+    imperfections: Preset | None = None
+    """How imperfect the arm is (as in training, unless given)."""
 
     def __post_init__(self) -> None:
         check_count("goals", self.goals)

@@ -4,15 +4,16 @@ Written by `arm_control.exporter`, read and enforced by `arm_control.runner`. No
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
 from envs.limits import JointLimits
 
 METADATA_KEY = "arm_control.contract"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 INPUTS = ("joint_angle_deg", "joint_speed_deg_s", "previous_target_deg", "goal_m")
+GOAL_VELOCITY = "goal_velocity_m_s"  # the last input, of a policy that follows a moving goal
 LARGEST_TOLERANCE_DEG = 0.01
 
 
@@ -57,12 +58,20 @@ class Contract:
     control_rate_hz: float
     environment: str
     goal_tolerance_m: float
+    path: Literal["circle", "eight", "spline", "any"] | None  # of a moving goal
+    speed_m_s: float | None  # of a moving goal
+    imperfections: Literal["ideal", "xl430", "rough"]  # of the arm that it was trained on
     inputs: list[TensorContract]
     output: TensorContract
     agent: str
     config_sha256: str
     versions: dict[str, str]
     golden: GoldenSamples
+
+    @property
+    def follows(self) -> bool:
+        """Whether the policy follows a moving goal, whose velocity it is then told."""
+        return any(tensor.name == GOAL_VELOCITY for tensor in self.inputs)
 
     @property
     def joint_names(self) -> tuple[str, ...]:

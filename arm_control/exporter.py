@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from arm_control.config import TrainConfig
 from arm_control.contract import (
+    GOAL_VELOCITY,
     INPUTS,
     METADATA_KEY,
     SCHEMA_VERSION,
@@ -28,7 +29,7 @@ from arm_control.run_folder import RunFolder, written_whole
 from arm_control.runner.policy_runner import PolicyFileError, PolicyRunner
 from arm_control.training import load_policy
 from envs.arm import Arm
-from envs.tasks import observe, observe_one
+from envs.tasks import Control, observe, observe_one, target_of
 
 FloatArray = NDArray[np.float32]
 Inputs = dict[str, FloatArray]
@@ -45,19 +46,31 @@ class ExportError(ValueError):
 class ExportedPolicy(nn.Module):
     """The graph: raw readings and goal -> observation -> policy -> target angles, all in degrees and metres."""
 
-    def __init__(self, arm: Arm, policy: nn.Module) -> None:
+    lower: Tensor
+    upper: Tensor
+
+    def __init__(self, arm: Arm, policy: nn.Module, control: Control) -> None:
         super().__init__()
-        self._arm = arm
+        self._arm, self._control = arm, control
         self.policy = policy
+        self.register_buffer("lower", torch.tensor(arm.limits.lower_deg))
+        self.register_buffer("upper", torch.tensor(arm.limits.upper_deg))
 
     def forward(
-        self, joint_angle_deg: Tensor, joint_speed_deg_s: Tensor, previous_target_deg: Tensor, goal_m: Tensor
+        self,
+        joint_angle_deg: Tensor,
+        joint_speed_deg_s: Tensor,
+        previous_target_deg: Tensor,
+        goal_m: Tensor,
+        goal_velocity_m_s: Tensor | None = None,
     ) -> Tensor:
-        """Targets (batch, joints) in degrees, from readings (batch, joints) and a goal (batch, 3) in metres."""
+        """Targets (batch, joints) in degrees, from readings (batch, joints) and a goal (batch, 3) in metres (and m/s)."""
         readings = (joint_angle_deg, joint_speed_deg_s, previous_target_deg)
-        observation, tip = observe(self._arm, *readings, torch)
-        target: Tensor = self.policy(observation, tip, goal_m)
-        return target
+        goal = goal_m if goal_velocity_m_s is None else torch.cat((goal_m, goal_velocity_m_s), -1)
+        observation, tip = observe(self._arm, *readings, torch, moving=goal_velocity_m_s is not None)
+        action: Tensor = self.policy(observation, tip, goal)
+        target: Tensor = target_of(action, self._control, joint_angle_deg, previous_target_deg)
+        return target if self._control == "absolute" else torch.clamp(target, self.lower, self.upper)
 
 
 def export(run: str | Path, output: str | Path | None = None) -> Path:
@@ -75,15 +88,17 @@ def export(run: str | Path, output: str | Path | None = None) -> Path:
     try:
         arm: Arm = env.unwrapped.arm  # type: ignore[attr-defined]
         control_rate_hz = 1.0 / env.unwrapped.simulation.control_period_s  # type: ignore[attr-defined]
+        moving: bool = env.unwrapped.task.moving  # type: ignore[attr-defined]
     finally:
         env.close()
 
     policy.eval()
-    states = random_states(arm, RANDOM_STATES, np.random.default_rng(0))
-    wanted = environment_path(arm, policy, states)
+    states = random_states(arm, RANDOM_STATES, np.random.default_rng(0), moving=moving)
+    wanted = environment_path(arm, policy, config.control, states)
     golden = {name: values[:GOLDEN_SAMPLES] for name, values in states.items()}
     contract = make_contract(config, arm, control_rate_hz, golden, wanted[:GOLDEN_SAMPLES])
-    model = trace(ExportedPolicy(arm, policy), contract)
+    module = ExportedPolicy(arm, policy, config.control)
+    model = trace(module, contract)
 
     with written_whole(target) as aside:
         onnx.save_model(model, aside)
@@ -91,36 +106,41 @@ def export(run: str | Path, output: str | Path | None = None) -> Path:
             runner = PolicyRunner.load(aside)
         except PolicyFileError as error:
             raise ExportError(f"export failed, nothing kept: {error}") from None
-        verify(runner, ExportedPolicy(arm, policy), arm, states, wanted)
+        verify(runner, module, arm, states, wanted)
     return target
 
 
-def random_states(arm: Arm, count: int, generator: np.random.Generator) -> Inputs:
+def random_states(arm: Arm, count: int, generator: np.random.Generator, *, moving: bool = False) -> Inputs:
     """`count` random states, then every corner of angles, speeds, previous targets and goals, as the graph's inputs."""
     limits, joints = arm.limits, arm.joint_count
     low, high, speed = (np.array(v) for v in (limits.lower_deg, limits.upper_deg, limits.max_speed_deg_s))
-    reach = np.full(3, arm.reach_m)
-    lower, upper = np.concatenate([low, -speed, low, -reach]), np.concatenate([high, speed, high, reach])
+    goal = np.full(6 if moving else 3, arm.reach_m)  # of a moving one, the velocity up to the reach in a second
+    lower, upper = np.concatenate([low, -speed, low, -goal]), np.concatenate([high, speed, high, goal])
     # Half of the goals are reachable ones, half anywhere that the arm's length allows.
     random = generator.uniform(lower, upper, (count, len(lower)))
     tips = arm.forward_kinematics(generator.uniform(low, high, (count // 2, joints)))
-    random[: count // 2, -3:] = tips
+    random[: count // 2, 3 * joints : 3 * joints + 3] = tips
     corners = (
         np.array(np.meshgrid(*([0.0, 1.0] for _ in range(min(len(lower), 12))))).reshape(min(len(lower), 12), -1).T
     )
     corners = np.concatenate([corners, generator.integers(0, 2, (len(corners), len(lower) - corners.shape[1]))], axis=1)
     rows = np.concatenate([random, lower + corners * (upper - lower)]).astype(np.float32)
-    parts = np.split(rows, [joints, 2 * joints, 3 * joints], axis=1)
-    return dict(zip(INPUTS, map(np.ascontiguousarray, parts), strict=True))
+    ends = [joints, 2 * joints, 3 * joints, *([3 * joints + 3] if moving else [])]
+    names = (*INPUTS, GOAL_VELOCITY) if moving else INPUTS
+    return dict(zip(names, map(np.ascontiguousarray, np.split(rows, ends, axis=1)), strict=True))
 
 
 @torch.no_grad()
-def environment_path(arm: Arm, policy: nn.Module, inputs: Inputs) -> FloatArray:
+def environment_path(arm: Arm, policy: nn.Module, control: Control, inputs: Inputs) -> FloatArray:
     """Targets by the way that training takes: the environment's float64 observation, then the PyTorch policy."""
     rows = zip(*(inputs[name].astype(np.float64).tolist() for name in INPUTS[:3]), strict=True)
-    seen = [observe_one(arm, *readings) for readings in rows]
-    columns = (np.array([row[0] for row in seen]), np.array([row[1] for row in seen]), inputs["goal_m"])
-    targets: FloatArray = policy(*(torch.from_numpy(c.astype(np.float32)) for c in columns)).numpy()
+    goal = np.concatenate(list(inputs.values())[3:], axis=1)
+    seen = [observe_one(arm, *readings, moving=goal.shape[1] > 3) for readings in rows]
+    columns = (np.array([row[0] for row in seen]), np.array([row[1] for row in seen]), goal)
+    action = policy(*(torch.from_numpy(c.astype(np.float32)) for c in columns)).numpy()
+    targets: FloatArray = target_of(action, control, inputs["joint_angle_deg"], inputs["previous_target_deg"])
+    if control != "absolute":
+        targets = np.clip(targets, arm.limits.lower_deg, arm.limits.upper_deg).astype(np.float32)
     return targets
 
 
@@ -138,11 +158,15 @@ def make_contract(
         control_rate_hz=control_rate_hz,
         environment=config.env,
         goal_tolerance_m=config.goal_tolerance_m,
+        path=config.path,
+        speed_m_s=config.speed_m_s,
+        imperfections=config.imperfections,
         inputs=[
             TensorContract("joint_angle_deg", joints, "degrees", "measured joint angles"),
             TensorContract("joint_speed_deg_s", joints, "degrees/s", "measured joint speeds"),
             TensorContract("previous_target_deg", joints, "degrees", "the limited target sent last"),
             TensorContract("goal_m", 3, "metres", "where the tip is to go, in the base's frame"),
+            *([TensorContract(GOAL_VELOCITY, 3, "m/s", "how the goal moves")] if GOAL_VELOCITY in golden else []),
         ],
         output=TensorContract("target_deg", joints, "degrees", "target joint angles, not yet limited in speed"),
         agent=config.agent,

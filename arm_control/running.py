@@ -11,8 +11,7 @@ from arm_control.config import Run
 from arm_control.runner import PolicyRunner
 from arm_control.runner.loop import PERCENTILES, GoalResult, run_goals
 from arm_control.signals import Stop, stop_on_signals
-
-Goal = tuple[float, float, float]
+from envs.tasks import Course, MovingGoal, StillGoal, Track
 
 
 def run_policy(command: Run) -> dict[str, Any]:
@@ -27,7 +26,7 @@ def run_policy(command: Run) -> dict[str, Any]:
         from arm_control.drivers.simulation import SimulationDriver
         from arm_control.sources import open_arm
 
-        driver = SimulationDriver(open_arm(runner.arm, command.arm), runner.period_s)
+        driver = SimulationDriver(open_arm(runner.arm, command.arm), runner.period_s, command.imperfections)
         samples = len(runner.contract.golden.target_deg)
         print(f"{command.policy}: contract and {samples} golden samples hold", flush=True)
         print("        goal x, y, z (m)        error   reached after", flush=True)
@@ -55,21 +54,32 @@ def run_policy(command: Run) -> dict[str, Any]:
     return figures
 
 
+PATH_NAMES = {"eight": "figure of eight"}
+
+
 def print_goal(result: GoalResult) -> None:
     """One line of the table."""
     x, y, z = result.goal_m
     reached = "not reached" if result.time_to_reach_s is None else f"{result.time_to_reach_s:.2f} s"
-    print(f"  {x:8.4f} {y:8.4f} {z:8.4f}   {result.error_mm:7.2f} mm   {reached}", flush=True)
+    end = reached if result.path is None else f"RMS on a {PATH_NAMES.get(result.path, result.path)}"
+    print(f"  {x:8.4f} {y:8.4f} {z:8.4f}   {result.error_mm:7.2f} mm   {end}", flush=True)
 
 
-def read_goals(command: Run, runner: PolicyRunner, stop: Stop) -> Iterator[Goal]:
+def read_goals(command: Run, runner: PolicyRunner, stop: Stop) -> Iterator[Course]:
     """The goals that the command asks for, each checked to be reachable. Raises ValueError, naming where it stands."""
-    if command.random is not None:
+    if command.random is not None and runner.contract.follows:
+        contract = runner.contract
+        task = Track(path=contract.path or Track.path, speed_m_s=contract.speed_m_s or Track.speed_m_s)
+        generator = np.random.default_rng(command.seed)
+        steps = round(command.seconds_per_goal / runner.period_s)
+        for _ in range(command.random):
+            yield MovingGoal(task.draw_path(runner.arm, generator), steps, runner.period_s)
+    elif command.random is not None:
         limits = runner.limits
         poses = np.random.default_rng(command.seed).uniform(
             limits.lower_deg, limits.upper_deg, (command.random, len(limits.lower_deg))
         )
-        yield from map(tuple, runner.arm.forward_kinematics(poses).tolist())
+        yield from (StillGoal(tuple(tip)) for tip in runner.arm.forward_kinematics(poses).tolist())
     elif command.goals_file is None:
         for text in command.goal:
             yield parse_goal(text, "--goal", runner)
@@ -104,14 +114,14 @@ def waited_lines(stop: Stop) -> Iterator[str]:
         yield line
 
 
-def parse_lines(lines: Iterable[str], name: str, runner: PolicyRunner) -> Iterator[Goal]:
+def parse_lines(lines: Iterable[str], name: str, runner: PolicyRunner) -> Iterator[Course]:
     """A goal from each line that is not empty or a # comment."""
     for number, line in enumerate(lines, 1):
         if text := line.split("#")[0].strip():
             yield parse_goal(text, f"{name}, line {number}", runner)
 
 
-def parse_goal(text: str, where: str, runner: PolicyRunner) -> Goal:
+def parse_goal(text: str, where: str, runner: PolicyRunner) -> StillGoal:
     """x,y,z or x y z in metres. Raises ValueError, naming where it stands."""
     try:
         numbers = [float(word) for word in text.replace(",", " ").split()]
@@ -120,6 +130,6 @@ def parse_goal(text: str, where: str, runner: PolicyRunner) -> Goal:
     if len(numbers) != 3 or not all(map(math.isfinite, numbers)):
         raise ValueError(f"{where}: wanted a goal x,y,z of finite numbers in metres, got '{text}'")
     try:
-        return runner.check_goal(numbers)
+        return StillGoal(runner.check_goal(numbers))
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from None

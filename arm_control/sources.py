@@ -1,19 +1,18 @@
 """What can be evaluated, run and watched: a run folder, an exported policy, or a plain controller by name."""
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from arm_control.config import TrainConfig
+from arm_control.config import Preset, TrainConfig
 from arm_control.evaluation import (
     Controller,
     FloatArray,
-    MakeEnv,
     Observation,
     RandomController,
-    environment_maker,
     evaluate_controller,
     ik_controller,
     zero_controller,
@@ -25,12 +24,11 @@ PLAIN = ("zero", "random", "ik")
 
 @dataclass(frozen=True)
 class Source:
-    """A controller and the environment it is for."""
+    """A controller and the configuration of the environment that it is for."""
 
     name: str
     controller: Controller
-    make_env: MakeEnv
-    goal_tolerance_m: float
+    config: TrainConfig
 
 
 class RunnerController:
@@ -43,27 +41,29 @@ class RunnerController:
         """The policy's targets, (arms, joints) in degrees."""
         readings = observation["observation"].astype(np.float64) / RADIANS
         angles, speeds, previous = np.split(readings, 3, axis=1)
-        targets: FloatArray = self._runner.infer(
-            {
-                "joint_angle_deg": angles,
-                "joint_speed_deg_s": speeds,
-                "previous_target_deg": previous,
-                "goal_m": observation["desired_goal"],
-            }
-        )
+        goals = np.split(observation["desired_goal"], [3], axis=1)
+        names = [tensor.name for tensor in self._runner.contract.inputs]
+        targets: FloatArray = self._runner.infer(dict(zip(names, (angles, speeds, previous, *goals), strict=False)))
         return targets
 
 
-def open_source(source: str, seed: int, arm: str | None = None) -> Source:
-    """Open a run folder, a policy file, or `zero`, `random` or `ik`. Raises ValueError for anything else."""
+def open_source(
+    source: str, seed: int, *, arm: str | None = None, env: str | None = None, imperfections: Preset | None = None
+) -> Source:
+    """Open a run folder, a policy file, or `zero`, `random` or `ik`. Raises ValueError for anything else.
+
+    `imperfections` stand in for those of the training.
+    """
     if source in PLAIN:
-        plain = TrainConfig("ddpg", arm=arm)
+        plain = TrainConfig("ddpg", arm=arm, env=env or "ArmReach-v0", imperfections=imperfections or "ideal")
         controllers: dict[str, Controller] = {
             "zero": zero_controller,
             "random": RandomController(seed + 1),  # not the very actions that define a normalised return of 0
             "ik": ik_controller,
         }
-        return Source(source, controllers[source], environment_maker(plain), plain.goal_tolerance_m)
+        return Source(source, controllers[source], plain)
+    if env is not None:
+        raise ValueError(f"--env {env}: {source} knows its own environment; --env is for {', '.join(PLAIN)}")
     path = Path(source)
     if path.is_dir():
         from arm_control.training import PolicyController, load_policy, use_one_thread
@@ -72,7 +72,7 @@ def open_source(source: str, seed: int, arm: str | None = None) -> Source:
             raise ValueError(f"--arm {arm}: a run folder knows its own arm; --arm is for policy files")
         use_one_thread()
         config, policy = load_policy(path)
-        return Source(source, PolicyController(policy), environment_maker(config), config.goal_tolerance_m)
+        return Source(source, PolicyController(policy), _with(config, imperfections))
     if not path.exists():
         raise ValueError(f"no run folder and no policy {source}; wanted one of them, or {', '.join(PLAIN)}")
     from arm_control.runner import PolicyRunner
@@ -83,17 +83,30 @@ def open_source(source: str, seed: int, arm: str | None = None) -> Source:
         agent=contract.agent,
         env=contract.environment,
         goal_tolerance_m=contract.goal_tolerance_m,
+        path=contract.path,
+        speed_m_s=contract.speed_m_s,
+        imperfections=contract.imperfections,
         arm=str(open_arm(runner.arm, arm).urdf),
     )
-    return Source(source, RunnerController(runner), environment_maker(config), contract.goal_tolerance_m)
+    return Source(source, RunnerController(runner), _with(config, imperfections))
 
 
-def evaluate(source: str | Path, *, goals: int = 1000, seed: int = 0, arm: str | None = None) -> dict[str, Any]:
+def _with(config: TrainConfig, imperfections: Preset | None) -> TrainConfig:
+    return config if imperfections is None else dataclasses.replace(config, imperfections=imperfections)
+
+
+def evaluate(
+    source: str | Path,
+    *,
+    goals: int = 1000,
+    seed: int = 0,
+    arm: str | None = None,
+    env: str | None = None,
+    imperfections: Preset | None = None,
+) -> dict[str, Any]:
     """The figures of `arm_control.evaluation.evaluate_controller` for a run folder, a policy file, or a plain name."""
-    opened = open_source(str(source), seed, arm)
-    return evaluate_controller(
-        opened.controller, opened.make_env, goals=goals, seed=seed, tolerance_m=opened.goal_tolerance_m
-    )
+    opened = open_source(str(source), seed, arm=arm, env=env, imperfections=imperfections)
+    return evaluate_controller(opened.controller, opened.config, goals=goals, seed=seed)
 
 
 def open_arm(promised: Arm, urdf: str | None) -> Arm:

@@ -35,9 +35,11 @@ def make_agent(config: TrainConfig, env: Any) -> Agent:
     spec = Spec(
         observation_size=spaces["observation"].shape[0],
         goal_size=spaces["desired_goal"].shape[0],
+        goal_point_size=3,
         action_low=tuple(map(float, env.action_space.low)),
         action_high=tuple(map(float, env.action_space.high)),
-        measured_columns=tuple(range(env.action_space.shape[0])),  # the angles come first in `observation`
+        # The angles come first in `observation`; an action that is a change is not measured by anything.
+        measured_columns=tuple(range(env.action_space.shape[0])) if config.control == "absolute" else None,
         measured_unit=1.0 / RADIANS,
     )
     return {"ddpg": DDPG}[config.agent](spec, config.settings, env.compute_reward, config.seed)
@@ -218,7 +220,7 @@ class Training:
     def _report(self, reporter: Reporter, metrics: dict[str, float]) -> None:
         seeds = derived_seeds(self.config.seed, VALIDATION, VALIDATION_GOALS)
         rollouts = roll_out(PolicyController(self.agent.policy()), self._make_env, seeds)
-        error = rollouts.final_error_mm
+        error = rollouts.error_mm
         reporter.report(
             {
                 "step": self.step,

@@ -253,7 +253,7 @@ class Arm:
             todo = best_error > tolerance_m
             if not todo.any():
                 break
-            angles = self._descend(start[todo], flat[todo], tolerance_m)
+            angles = self.descend(start[todo], flat[todo], tolerance_m)
             error = np.linalg.norm(self.forward_kinematics(angles) - flat[todo], axis=-1)
             better = error < best_error[todo]
             rows = np.flatnonzero(todo)[better]
@@ -274,7 +274,8 @@ class Arm:
         poses = np.random.default_rng(0).uniform(low, high, (512, self.joint_count))
         return poses, self.forward_kinematics(poses)
 
-    def _descend(self, angles: Array, goals: Array, tolerance_m: float, steps: int = 200) -> Array:
+    def descend(self, angles: Array, goals: Array, tolerance_m: float, steps: int = 200) -> Array:
+        """Angles (n, joints) that bring the tip as near to `goals` (n, 3) as it gets downhill from `angles` (n, joints)."""
         low, high = np.array(self.limits.lower_deg), np.array(self.limits.upper_deg)
         damping = np.full(len(angles), 1e-3)
         error = goals - self.forward_kinematics(angles)

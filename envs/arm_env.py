@@ -12,27 +12,31 @@ from numpy.typing import NDArray
 
 from envs.action_grid import DegreeGrid
 from envs.arm import DEFAULT_URDF, RADIANS, Arm
-from envs.imperfections import ImperfectSimulation, Imperfections, open_imperfections
+from envs.imperfections import Imperfections, ImperfectSimulation, open_imperfections
 from envs.limits import limit_target
 from envs.paths import PathKind
 from envs.simulation import Simulation, SimulationState
-from envs.tasks import Course, Reach, RewardKind, StillGoal, Task, Track, check_goal, distance, observe_one
+from envs.tasks import (
+    Control,
+    Course,
+    Reach,
+    RewardKind,
+    StillGoal,
+    Task,
+    Track,
+    check_goal,
+    distance,
+    observe_one,
+    target_of,
+)
 
 Observation = dict[str, NDArray[np.float32]]
 ActionKind = Literal["degrees", "index", "positions"]
-Control = Literal["absolute", "from_measured", "from_target"]
 
 # Measured angles and speeds pass their limits a little: by less than this (tests/envs/test_bounds.py).
 ANGLE_MARGIN_DEG = 0.25
 SPEED_MARGIN = 1.01
 ROUNDING_DEG = 1e-3  # by which an action may lie outside its space: float32
-
-
-def target_of(action_deg: Any, control: Control, measured_deg: Any, previous_target_deg: Any) -> Any:
-    """The target angles that an action asks for, on arrays of NumPy or PyTorch; not yet limited."""
-    if control == "absolute":
-        return action_deg
-    return (measured_deg if control == "from_measured" else previous_target_deg) + action_deg
 
 
 class ArmEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
@@ -167,8 +171,7 @@ class ArmEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
         """One control period. Raises ValueError for an action of another shape, non-finite or out of range."""
         body, desired = self._body, self._checked(action)
         if self.control != "absolute":
-            base = body.angles_deg if self.control == "from_measured" else self._target_deg
-            desired = [angle + change for angle, change in zip(base, desired, strict=True)]
+            desired = target_of(np.array(desired), self.control, body.angles_deg, self._target_deg).tolist()
         self._target_deg, self._target_speed_deg_s = limit_target(
             desired, self._target_deg, self._target_speed_deg_s, self.arm.limits, self._period_s
         )

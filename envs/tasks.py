@@ -15,6 +15,7 @@ from envs.arm import RADIANS, Arm, UnreachableGoalError
 from envs.paths import KINDS, Path, PathKind, draw_path
 
 RewardKind = Literal["dense", "sparse"]
+Control = Literal["absolute", "from_measured", "from_target"]
 Goal = tuple[float, ...]
 
 
@@ -42,6 +43,13 @@ def observe_one(
     readings = (*angles_deg, *speeds_deg_s, *previous_target_deg)
     tip = arm.tip_motion(angles_deg, speeds_deg_s) if moving else arm.tip_position(angles_deg)
     return [reading * RADIANS for reading in readings], tip
+
+
+def target_of(action_deg: Any, control: Control, measured_deg: Any, previous_target_deg: Any) -> Any:
+    """The target angles (..., joints) that an action (..., joints) asks for, in degrees, not yet limited."""
+    if control == "absolute":
+        return action_deg
+    return (measured_deg if control == "from_measured" else previous_target_deg) + action_deg
 
 
 def distance(achieved_goal: Any, desired_goal: Any) -> NDArray[np.float64]:
@@ -217,6 +225,7 @@ def check_goal(arm: Arm, goal_m: Sequence[float]) -> tuple[float, float, float]:
 
 
 __all__ = [
+    "Control",
     "Course",
     "MovingGoal",
     "Reach",
@@ -229,4 +238,5 @@ __all__ = [
     "distance",
     "observe",
     "observe_one",
+    "target_of",
 ]

@@ -18,6 +18,9 @@ class Spec:
     Where an action sets a target for something that is also measured (a joint's angle), `measured_columns` says which
     columns of `observation` measure it, one an action, and `measured_unit` what to multiply them by to get the
     action's unit. Policies then act relative to the present value, which makes small corrections easy to learn.
+
+    A goal begins with `goal_point_size` numbers (all of them, if None) that say where it is, on which the reward depends;
+    the rest say how it moves.
     """
 
     observation_size: int
@@ -26,6 +29,7 @@ class Spec:
     action_high: tuple[float, ...]
     measured_columns: tuple[int, ...] | None = None
     measured_unit: float = 1.0
+    goal_point_size: int | None = None
 
 
 class ComputeReward(Protocol):

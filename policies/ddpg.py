@@ -81,10 +81,9 @@ class DDPG:
 
     def _update_once(self) -> dict[str, float]:
         batch, encoder, policy = self._sample(), self._policy.encoder, self._policy
-        goal = batch["desired_goal"]
         with torch.no_grad():
-            s = encoder(batch["observation"], batch["achieved_goal"], goal)
-            next_s = encoder(batch["next_observation"], batch["next_achieved_goal"], goal)
+            s = encoder(batch["observation"], batch["achieved_goal"], batch["desired_goal"])
+            next_s = encoder(batch["next_observation"], batch["next_achieved_goal"], batch["next_desired_goal"])
             present = policy.scaling.present(batch["observation"])
             next_present = policy.scaling.present(batch["next_observation"])
             a = policy.scaling.to_unit(batch["action"])
@@ -116,21 +115,28 @@ class DDPG:
         return {"critic_loss": float(critic_loss.detach()), "q": float(q.detach().mean())}
 
     def _sample(self) -> dict[str, Tensor]:
-        """A batch in which some transitions are relearned for other goals."""
-        settings, generator = self._settings, self._generator
+        """A batch in which some transitions are relearned for other goals.
+
+        A goal moves, if it does, whatever the arm does; so another transition's goal, before and after the step, is as
+        good as the own one, and so is the own one elsewhere.
+        """
+        settings, generator, point = self._settings, self._generator, self._spec.goal_point_size
         batch = self._replay.sample(settings.batch_size, generator)
-        shape = batch["desired_goal"].shape
         achieved = batch["next_achieved_goal"]
-        away = generator.normal(size=shape) * generator.random((len(achieved), 1)) * settings.relabel_distance
-        near = (achieved + away).astype(np.float32)
-        other = self._replay.sample(settings.batch_size, generator)["desired_goal"]
+        away = generator.normal(size=achieved[:, :point].shape) * generator.random((len(achieved), 1))
+        other = self._replay.sample(settings.batch_size, generator)
         lot = generator.random((len(achieved), 1))
-        kept = np.where(lot < settings.relabel_near + settings.relabel_other, other, batch["desired_goal"])
-        goal = np.where(lot < settings.relabel_near, near, kept)
-        reward = self._compute_reward(achieved, goal, None).astype(np.float32)
-        tensors = {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in batch.items()}
+        near = lot < settings.relabel_near
+        swapped = ~near & (lot < settings.relabel_near + settings.relabel_other)
+        goal, next_goal = (np.where(swapped, other[name], batch[name]) for name in ("desired_goal", "next_desired_goal"))
+        # Moved so that after the step it is near where the tip went.
+        shift = achieved[:, :point] + settings.relabel_distance * away - next_goal[:, :point]
+        goal[:, :point] += near * shift
+        next_goal[:, :point] += near * shift
+        reward = self._compute_reward(achieved, next_goal, None).astype(np.float32)
+        relearned = batch | {"desired_goal": goal, "next_desired_goal": next_goal}
+        tensors = {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in relearned.items()}
         return tensors | {
-            "desired_goal": torch.from_numpy(goal),
             "reward": torch.from_numpy(reward),
             "terminated": tensors["terminated"].squeeze(-1),
         }

@@ -20,6 +20,7 @@ class ReplayBuffer:
             "reward": 1,
             "next_observation": spec.observation_size,
             "next_achieved_goal": spec.goal_size,
+            "next_desired_goal": spec.goal_size,
             "terminated": 1,
         }
         ends = np.cumsum(list(sizes.values())).tolist()
@@ -42,6 +43,7 @@ class ReplayBuffer:
             transition.reward[:, None],
             transition.next_observation["observation"],
             transition.next_observation["achieved_goal"],
+            transition.next_observation["desired_goal"],
             transition.terminated[:, None],
         )
         rows = np.concatenate(fields, axis=-1, dtype=np.float32)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from arm_control.evaluation import EVALUATION, derived_seeds
+from arm_control.evaluation import EVALUATION, derived_seeds, environment_maker
 from arm_control.run_folder import written_whole
 from arm_control.sources import Source
 from envs.scene import Scene
@@ -30,7 +30,7 @@ def write_video(source: Source, path: str | Path, *, goals: int, seed: int) -> i
     if not target.parent.is_dir():
         raise ValueError(f"cannot write {target}: there is no folder {target.parent}")
     frames = 0
-    env: Any = source.make_env().unwrapped
+    env: Any = environment_maker(source.config)().unwrapped
     try:
         with written_whole(target) as aside:
             aside.touch()  # ffmpeg's own words for a folder that cannot be written to are many
@@ -66,6 +66,7 @@ def frames_in(path: Path) -> int:
 def video_frames(source: Source, env: Any, goals: int, seed: int) -> Iterator[Frame]:
     """Goal after goal from where the arm is, each frame one control period, captioned."""
     scene = Scene(env.arm)
+    thing, success = ("path", "on it") if env.task.moving else ("goal", "reached")
     try:
         angles: list[float] | None = None
         for number, goal_seed in enumerate(derived_seeds(seed, EVALUATION, goals), 1):
@@ -76,19 +77,19 @@ def video_frames(source: Source, env: Any, goals: int, seed: int) -> Iterator[Fr
                 batch = {key: value[None] for key, value in observation.items()}
                 observation, _, _, truncated, info = env.step(source.controller(batch, [env])[0])
                 step += 1
-                scene.show(env.simulation.angles_deg, observation["desired_goal"].tolist())
+                scene.show(env.simulation.angles_deg, observation["desired_goal"].tolist()[:3])
                 caption = (
-                    f"goal {number} of {goals}",
+                    f"{thing} {number} of {goals}",
                     f"{step * env.simulation.control_period_s:.2f} s",
                     f"error {1000 * info['distance_m']:.1f} mm",
                 )
-                yield compose(scene, caption, reached=info["is_success"])
+                yield compose(scene, caption, success if info["is_success"] else "")
             angles = env.simulation.angles_deg
     finally:
         scene.close()
 
 
-def compose(scene: Scene, caption: tuple[str, str, str], *, reached: bool) -> Frame:
+def compose(scene: Scene, caption: tuple[str, str, str], success: str) -> Frame:
     """One frame: the picture with smooth edges, and the caption under it."""
     height = HEIGHT - CAPTION_HEIGHT
     large = scene.picture(WIDTH * SUPERSAMPLING, height * SUPERSAMPLING)
@@ -100,7 +101,6 @@ def compose(scene: Scene, caption: tuple[str, str, str], *, reached: bool) -> Fr
     font = ImageFont.load_default(20)
     for right, text in zip((150, 290, 480), caption, strict=True):
         draw.text((right, 7), text, INK, font, anchor="ra")
-    if reached:
-        draw.text((500, 7), "reached", GREEN, font)
+    draw.text((500, 7), success, GREEN, font)
     frame[height:] = np.asarray(strip)
     return frame

@@ -10,13 +10,18 @@ import numpy as np
 
 from arm_control.drivers import Driver
 from arm_control.runner.policy_runner import PolicyRunner
+from envs.tasks import Course, Goal, MovingGoal, Reach, Track
 
 
 @dataclass(frozen=True)
 class GoalResult:
-    """How near the tip came to one goal, and when it was within the tolerance for good (None: it was not)."""
+    """How near the tip came to one goal, and when it was within the tolerance for good (None: it was not).
 
-    goal_m: tuple[float, float, float]
+    The error is that at the end or, for a goal on a `path`, the RMS once the arm has settled.
+    """
+
+    goal_m: Goal  # at the end
+    path: str | None
     error_mm: float
     time_to_reach_s: float | None
 
@@ -38,7 +43,12 @@ class LoopReport:
         latency = {name: float(np.percentile(self.policy_s, q)) * 1e6 for name, q in PERCENTILES.items() if ticks}
         return {
             "goals": [
-                {"goal_m": goal.goal_m, "error_mm": goal.error_mm, "time_to_reach_s": goal.time_to_reach_s}
+                {
+                    "goal_m": goal.goal_m,
+                    **({} if goal.path is None else {"path": goal.path}),
+                    "error_mm": goal.error_mm,
+                    "time_to_reach_s": goal.time_to_reach_s,
+                }
                 for goal in self.goals
             ],
             "mean_error_mm": float(np.mean([goal.error_mm for goal in self.goals])) if self.goals else None,
@@ -57,14 +67,14 @@ PERCENTILES = {"p50": 50.0, "p99": 99.0, "p99.9": 99.9}
 def run_goals(
     runner: PolicyRunner,
     driver: Driver,
-    goals: Iterable[tuple[float, float, float]],
+    courses: Iterable[Course],
     *,
     seconds_per_goal: float,
     real_time: bool,
     stopped: Callable[[], bool] = lambda: False,
     on_goal: Callable[[GoalResult], None] = lambda result: None,
 ) -> LoopReport:
-    """Drive the arm to each goal in turn, then park it.
+    """Drive the arm to each goal, or along each path, in turn, then park it.
 
     Ticks are due at whole multiples of the period from each goal's start, on the monotonic clock, so lateness does not
     add up; a tick that is missed by more than a period moves the multiples on. Not in `real_time`, they follow each
@@ -76,10 +86,10 @@ def run_goals(
     try:
         driver.enable()
         runner.start(driver.read().angles_deg)
-        for goal in goals:
+        for course in courses:
             if stopped():
                 break
-            result = _run_goal(runner, driver, goal, seconds_per_goal, real_time, stopped, report)
+            result = _run_goal(runner, driver, course, seconds_per_goal, real_time, stopped, report)
             if result is None:
                 break
             report.goals.append(result)
@@ -93,17 +103,17 @@ def run_goals(
 def _run_goal(
     runner: PolicyRunner,
     driver: Driver,
-    goal: tuple[float, float, float],
+    course: Course,
     seconds: float,
     real_time: bool,
     stopped: Callable[[], bool],
     report: LoopReport,
 ) -> GoalResult | None:
     """Run one goal to its end; None if asked to stop on the way."""
-    period, tolerance_mm = runner.period_s, 1000 * runner.contract.goal_tolerance_m
+    period = runner.period_s
     ticks = max(1, round(seconds / period))
     reached: int | None = None
-    error_mm = math.inf
+    distances_m: list[float] = []
     begin = due = time.monotonic()
     try:
         for tick in range(1, ticks + 1):
@@ -111,19 +121,23 @@ def _run_goal(
                 return None
             if real_time:
                 due = _wait(due + period, period, report)
-            state = driver.read()
+            goal, state = course.goal(tick - 1), driver.read()
             start = time.perf_counter()
-            target = runner.step(state.angles_deg, state.speeds_deg_s, goal)
+            target = runner.step(state.angles_deg, state.speeds_deg_s, goal[:3], goal[3:] or (0.0, 0.0, 0.0))
             report.policy_s.append(time.perf_counter() - start)
             driver.write(target)
-            error_mm = 1000 * math.dist(runner.arm.tip_position(driver.read().angles_deg), goal)
-            if error_mm > tolerance_mm:
+            goal = course.goal(tick)[:3]
+            distances_m.append(math.dist(runner.arm.tip_position(driver.read().angles_deg), goal))
+            if distances_m[-1] > runner.contract.goal_tolerance_m:
                 reached = None
             elif reached is None:
                 reached = tick
     finally:
         report.loop_s += time.monotonic() - begin
-    return GoalResult(goal, error_mm, None if reached is None else reached * period)
+    path = course.path.kind if isinstance(course, MovingGoal) else None
+    task = Reach() if path is None else Track()
+    error_mm = 1000 * float(task.errors_m(np.array(distances_m)))
+    return GoalResult(goal, path, error_mm, None if reached is None else reached * period)
 
 
 def _wait(due: float, period: float, report: LoopReport) -> float:

@@ -8,7 +8,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import ArrayLike, NDArray
 
-from arm_control.contract import INPUTS, METADATA_KEY, Contract
+from arm_control.contract import GOAL_VELOCITY, INPUTS, METADATA_KEY, Contract
 from arm_control.runner.onnx_file import check_self_contained
 from envs.arm import Arm
 from envs.limits import limit_target
@@ -40,8 +40,8 @@ class PolicyRunner:
         self.arm = Arm(f"{contract.arm}.urdf", text=contract.arm_urdf)
         if self.arm.joint_names != contract.joint_names:
             raise ValueError(f"its arm has joints {self.arm.joint_names}, its contract {contract.joint_names}")
-        if {tensor.name for tensor in contract.inputs} != set(INPUTS):
-            raise ValueError(f"its inputs are not {', '.join(INPUTS)}")
+        if {tensor.name for tensor in contract.inputs} - {GOAL_VELOCITY} != set(INPUTS):
+            raise ValueError(f"its inputs are not {', '.join(INPUTS)}, and {GOAL_VELOCITY} if it follows a moving goal")
         if self.arm.limits != self.limits:
             raise ValueError(f"its arm has the limits {self.arm.limits}, its contract {self.limits}")
         self._output = [contract.output.name]
@@ -83,21 +83,33 @@ class PolicyRunner:
         """The goal as three floats. Raises ValueError for one that is not finite or that the arm cannot reach."""
         return check_goal(self.arm, goal_m)
 
-    def step(self, angles_deg: Sequence[float], speeds_deg_s: Sequence[float], goal_m: Sequence[float]) -> list[float]:
-        """The next target in degrees, within the limits, from the arm's readings and the goal."""
+    def step(
+        self,
+        angles_deg: Sequence[float],
+        speeds_deg_s: Sequence[float],
+        goal_m: Sequence[float],
+        goal_velocity_m_s: Sequence[float] = (0.0, 0.0, 0.0),
+    ) -> list[float]:
+        """The next target in degrees, within the limits, from the arm's readings and the goal.
+
+        Raises ValueError for a goal that moves, unless the policy follows one.
+        """
         self._check_length("angles", angles_deg)
         self._check_length("speeds", speeds_deg_s)
         if self.target_deg is None:
             self.start(angles_deg)
         assert self.target_deg is not None
-        desired = self.infer(
-            {
-                "joint_angle_deg": [angles_deg],
-                "joint_speed_deg_s": [speeds_deg_s],
-                "previous_target_deg": [self.target_deg],
-                "goal_m": [goal_m],
-            }
-        )[0]
+        inputs: dict[str, ArrayLike] = {
+            "joint_angle_deg": [angles_deg],
+            "joint_speed_deg_s": [speeds_deg_s],
+            "previous_target_deg": [self.target_deg],
+            "goal_m": [goal_m],
+        }
+        if self.contract.follows:
+            inputs[GOAL_VELOCITY] = [goal_velocity_m_s]
+        elif any(goal_velocity_m_s):
+            raise ValueError(f"wanted a goal at rest: the policy was trained on {self.contract.environment}")
+        desired = self.infer(inputs)[0]
         self.target_deg, self._target_speed_deg_s = limit_target(
             desired.tolist(), self.target_deg, self._target_speed_deg_s, self.limits, self.period_s
         )

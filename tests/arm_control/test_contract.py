@@ -16,13 +16,16 @@ from arm_control.runner import PolicyRunner
 
 SMALL = JointContract("base", 0.0, 90.0, 200.0, 1000.0)
 CONTRACT = Contract(
-    schema_version=1,
+    schema_version=2,
     arm="arm",
     joints=[SMALL],
     arm_urdf="<robot/>",
     control_rate_hz=30.0,
     environment="ArmReach-v0",
     goal_tolerance_m=0.01,
+    path=None,
+    speed_m_s=None,
+    imperfections="ideal",
     inputs=[TensorContract("joint_angle_deg", 1, "degrees", "angles"), TensorContract("goal_m", 3, "metres", "goal")],
     output=TensorContract("target_deg", 1, "degrees", "targets"),
     agent="ddpg",
@@ -113,9 +116,9 @@ def test_a_field_of_another_type_is_named(path: str) -> None:
         Contract.from_json(changed(path, None))
 
 
-@pytest.mark.parametrize("version", [2, 0, -1, "1", None, [1], 10**30])
+@pytest.mark.parametrize("version", [1, 3, 0, -1, "1", None, [1], 10**30])
 def test_another_schema_version_is_refused_with_what_to_do(version: Any) -> None:
-    with pytest.raises(ValueError, match=r"schema version .*this program reads 1: export the policy again"):
+    with pytest.raises(ValueError, match=r"schema version .*this program reads 2: export the policy again"):
         Contract.from_json(changed("schema_version", version))
 
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 
 from arm_control import evaluation
+from arm_control.config import TrainConfig
 from arm_control.evaluation import (
     EVALUATION,
     TRAINING,
@@ -31,6 +32,7 @@ from arm_control.evaluation import (
 from arm_control.sources import evaluate
 from arm_control.training import PolicyController
 from envs.arm import DEFAULT_URDF, RADIANS, Arm
+from envs.tasks import Reach
 from policies.agent import Spec
 from policies.networks import DeterministicPolicy
 
@@ -79,12 +81,12 @@ def test_wilson_intervals_are_those_of_scipy(counts: tuple[int, int], confidence
 
 def rollouts(*rows: list[float]) -> Rollouts:
     """Distances in mm, the first at reset; a period of a tenth of a second."""
-    return Rollouts(np.array(rows) / 1000.0, 0.1)
+    return Rollouts(np.array(rows) / 1000.0, Reach(), 0.1)
 
 
 def test_errors_are_those_of_the_last_step_and_returns_leave_the_reset_out() -> None:
     episodes = rollouts([100, 50, 7], [30, 20, 3])
-    assert episodes.final_error_mm == pytest.approx([7, 3])
+    assert episodes.error_mm == pytest.approx([7, 3])
     assert episodes.returns == pytest.approx([-0.057, -0.023])
 
 
@@ -115,7 +117,7 @@ def test_the_time_to_reach_is_the_median_of_the_episodes_that_end_within() -> No
 
 
 def test_the_figures_are_those_of_the_rollouts() -> None:
-    figures = evaluate_controller(to_the_middle, make_env, goals=12, seed=5, tolerance_m=0.15)
+    figures = evaluate_controller(to_the_middle, TrainConfig("ddpg", goal_tolerance_m=0.15), goals=12, seed=5)
     episodes = roll_out(to_the_middle, make_env, derived_seeds(5, EVALUATION, 12))
     errors = np.sort(episodes.distances_m[:, -1] * 1000)
     assert figures["mean_error_mm"] == pytest.approx(errors.sum() / 12)

@@ -20,10 +20,12 @@ from arm_control.drivers.simulation import SimulationDriver
 from arm_control.runner import PolicyFileError, PolicyRunner
 from arm_control.runner.loop import GoalResult, run_goals
 from envs.arm import DEFAULT_URDF, RADIANS, Arm
+from envs.tasks import StillGoal
 
 ARM = Arm(DEFAULT_URDF)
 LOW, HIGH = np.array(ARM.limits.lower_deg), np.array(ARM.limits.upper_deg)
 GOALS = [ARM.tip_position(pose) for pose in ([20.0, 40.0, 60.0], [70.0, 30.0, 20.0], [45.0, 80.0, 10.0])]
+COURSES = [StillGoal(goal) for goal in GOALS]
 
 Edit = Callable[[onnx.ModelProto], None]
 
@@ -221,7 +223,7 @@ def test_a_saved_copy_of_a_policy_loads(tiny_policy: Path, tmp_path: Path) -> No
         (runs_only_with_many_rows, "golden samples do not run"),
         (unknown_operator, "onnxruntime cannot load it .*NoSuchOperator"),
         (without_contract, "has no contract: it was not written by 'arm-control export'"),
-        (in_contract("schema_version", 2), "schema version 2, this program reads 1"),
+        (in_contract("schema_version", 3), "schema version 3, this program reads 2"),
         (broken_contract, "the contract is no JSON"),
     ],
 )
@@ -411,7 +413,7 @@ def assert_parked(driver: SimulationDriver) -> None:
 def test_the_loop_goes_through_all_goals_then_parks(tiny_policy: Path, driver: SimulationDriver) -> None:
     told: list[GoalResult] = []
     report = run_goals(
-        PolicyRunner.load(tiny_policy), driver, GOALS, seconds_per_goal=0.5, real_time=False, on_goal=told.append
+        PolicyRunner.load(tiny_policy), driver, COURSES, seconds_per_goal=0.5, real_time=False, on_goal=told.append
     )
     figures = report.figures()
     assert [result.goal_m for result in report.goals] == GOALS
@@ -433,7 +435,7 @@ def test_errors_and_times_to_reach_are_those_of_the_motion(
     pose = [30.0, 40.0, 50.0]
     here, there = ARM.tip_position(pose), GOALS[1]
     runner = PolicyRunner.load(handmade(0.0, pose))
-    reach, miss = run_goals(runner, driver, [here, there], seconds_per_goal=2.0, real_time=False).goals
+    reach, miss = run_goals(runner, driver, [StillGoal(here), StillGoal(there)], seconds_per_goal=2.0, real_time=False).goals
     assert reach.error_mm < 0.5
     assert reach.time_to_reach_s is not None
     slowest = max(angle / speed for angle, speed in zip(pose, ARM.limits.max_speed_deg_s, strict=True))
@@ -446,7 +448,7 @@ def test_in_real_time_the_loop_is_never_faster_than_the_contracts_rate(
     tiny_policy: Path, driver: SimulationDriver
 ) -> None:
     runner = PolicyRunner.load(tiny_policy)
-    figures = run_goals(runner, driver, GOALS[:1], seconds_per_goal=0.3, real_time=True).figures()
+    figures = run_goals(runner, driver, COURSES[:1], seconds_per_goal=0.3, real_time=True).figures()
     assert figures["ticks"] == 9
     assert figures["rate_hz"] <= 30.0 * (1 + 1e-6)
 
@@ -463,7 +465,7 @@ def test_a_request_to_stop_ends_the_loop_early_and_parks(
         return asked > polls
 
     runner = PolicyRunner.load(tiny_policy)
-    report = run_goals(runner, driver, GOALS, seconds_per_goal=0.5, real_time=False, stopped=stopped)
+    report = run_goals(runner, driver, COURSES, seconds_per_goal=0.5, real_time=False, stopped=stopped)
     assert report.interrupted
     assert len(report.goals) == goals
     assert len(report.policy_s) <= polls
@@ -509,7 +511,7 @@ class FailingArm:
 def test_an_arm_that_fails_on_the_way_is_parked(tiny_policy: Path, readings: int) -> None:
     arm = FailingArm(readings)
     with pytest.raises(OSError, match="does not answer"):
-        run_goals(PolicyRunner.load(tiny_policy), arm, GOALS, seconds_per_goal=0.5, real_time=False)
+        run_goals(PolicyRunner.load(tiny_policy), arm, COURSES, seconds_per_goal=0.5, real_time=False)
     assert arm.verbs[0] == "enable"
     assert arm.verbs[-1] == "park"
     assert arm.verbs.count("write") == readings // 2
@@ -519,7 +521,7 @@ def test_an_arm_with_other_joints_is_refused_before_it_is_enabled(tiny_policy: P
     arm = FailingArm(5)
     arm.joint_names = ("shoulder", "base", "elbow")
     with pytest.raises(ValueError, match=r"the policy moves joints .* the arm has \('shoulder', 'base', 'elbow'\)"):
-        run_goals(PolicyRunner.load(tiny_policy), arm, GOALS, seconds_per_goal=0.5, real_time=False)
+        run_goals(PolicyRunner.load(tiny_policy), arm, COURSES, seconds_per_goal=0.5, real_time=False)
     assert arm.verbs == []
 
 

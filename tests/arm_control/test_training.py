@@ -120,7 +120,7 @@ def test_another_seed_trains_another_policy(whole: Path, tmp_path: Path) -> None
     ours, theirs = final_state(other), final_state(whole)
     for part in ("policy", "critic", "target_actor", "replay", "generator"):
         assert ours["agent"][part] != theirs["agent"][part]
-    goals = [arm["goal_m"] for state in (ours, theirs) for arm in state["arms"]]
+    goals = [arm["course"] for state in (ours, theirs) for arm in state["arms"]]
     assert len(set(map(tuple, goals))) == 8  # no two arms of any run pursue the same
 
 
@@ -413,7 +413,7 @@ def drop(run: Path, name: str) -> None:
         (lambda run: shutil.rmtree(run), "no run folder"),
         (lambda run: drop(run, "config.json"), "it has no config.json"),
         (lambda run: drop(run, "checkpoints"), "no checkpoint in"),
-        (lambda run: change_config(run, version=2), "config.json has format version 2, this program reads 1"),
+        (lambda run: change_config(run, version=3), "config.json has format version 3, this program reads 2"),
         (lambda run: (run / "config.json").write_text("{"), "config.json is damaged"),
         (lambda run: (run / "config.json").write_bytes(b"\xff\xfe"), "config.json is damaged"),
         (lambda run: (run / "config.json").write_text("[]"), "config.json"),

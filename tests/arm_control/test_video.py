@@ -1,7 +1,6 @@
 """The video: what is in the file, and that there is no file unless it is whole."""
 
 import dataclasses
-import functools
 import re
 import subprocess
 from collections.abc import Callable
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from arm_control.cli import main
 from arm_control.replay.video import CAPTION_HEIGHT, write_video
 from arm_control.sources import Source, open_source
+from envs.tasks import Reach
 
 # imageio-ffmpeg leaves the closing of its pipes to the garbage collector.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -29,10 +29,11 @@ def source() -> Source:
     return open_source("ik", 0)
 
 
-@pytest.fixture(scope="module")
-def short(source: Source) -> Source:
+@pytest.fixture
+def short(source: Source, monkeypatch: pytest.MonkeyPatch) -> Source:
     """The same with episodes of 6 steps, where it does not matter what is seen."""
-    return dataclasses.replace(source, make_env=functools.partial(source.make_env, episode_steps=6))
+    monkeypatch.setattr(Reach, "episode_steps", 6)
+    return source
 
 
 @pytest.fixture(scope="module")

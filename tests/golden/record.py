@@ -18,7 +18,7 @@ import numpy as np
 import envs  # noqa: F401  (registers the environments)
 
 FOLDER = Path(__file__).resolve().parent
-IDS = ("ArmReach-v0", "ArmReachDiscrete-v0", "ArmReachMultiDiscrete-v0")
+IDS = ("ArmReach-v0", "ArmReachDiscrete-v0", "ArmReachMultiDiscrete-v0", "ArmTrack-v0")
 EPISODES = 2
 
 
