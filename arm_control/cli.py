@@ -17,6 +17,8 @@ from typing import Any
 import tyro
 
 from arm_control.config import (
+    BenchDelay,
+    BenchDeterminism,
     BenchGrid,
     BenchSimulation,
     Evaluate,
@@ -146,6 +148,29 @@ def bench_simulation(command: BenchSimulation) -> None:
         print(format_simulation(figures))
 
 
+def bench_delay(command: BenchDelay) -> None:
+    """Print, and draw, errors against delays."""
+    from arm_control.bench.delay import bench_delay, draw_delay, format_delay
+
+    check_writable(command.save)
+    with writing_json(command.json) as figures:
+        figures |= bench_delay(command.sources, command.goals, command.seed)
+        print(format_delay(figures))
+        if command.save is not None:
+            draw_delay(figures, Path(command.save))
+
+
+def bench_determinism(command: BenchDeterminism) -> None:
+    """Print what is bit-exact. Raises RuntimeError if something is not."""
+    from arm_control.bench.determinism import bench_determinism, format_determinism
+
+    with writing_json(command.json) as figures:
+        figures |= bench_determinism(command.imperfections)
+        print(format_determinism(figures))
+    if not figures["all_exact"]:
+        raise RuntimeError("not everything is bit-exact")
+
+
 Work = tuple[type[Any], Callable[[Any], None]]
 
 COMMANDS: dict[str, Work] = {
@@ -159,6 +184,8 @@ COMMANDS: dict[str, Work] = {
     "report": (Report, report),
 }
 BENCHES: dict[str, Work] = {
+    "delay": (BenchDelay, bench_delay),
+    "determinism": (BenchDeterminism, bench_determinism),
     "grid": (BenchGrid, bench_grid),
     "simulation": (BenchSimulation, bench_simulation),
 }
@@ -263,14 +290,19 @@ def overview() -> str:
 def writing_json(path: str | None) -> Iterator[dict[str, Any]]:
     """A dict of figures that is written to `path` at the end; a path that cannot be written to is told at once."""
     figures: dict[str, Any] = {}
-    if path is not None and (Path(path).is_dir() or not os.access(Path(path).parent, os.W_OK)):
-        reason = "it is a folder" if Path(path).is_dir() else f"{Path(path).parent} is no folder that can be written to"
-        raise ValueError(f"cannot write {path}: {reason}")
+    check_writable(path)
     yield figures
     if path is not None:
         from arm_control.run_folder import write_text
 
         write_text(Path(path), json.dumps(figures, indent=2) + "\n")
+
+
+def check_writable(path: str | None) -> None:
+    """Raise ValueError for a file that cannot be written, before the work is done."""
+    if path is not None and (Path(path).is_dir() or not os.access(Path(path).parent, os.W_OK)):
+        reason = "it is a folder" if Path(path).is_dir() else f"{Path(path).parent} is no folder that can be written to"
+        raise ValueError(f"cannot write {path}: {reason}")
 
 
 def debugging() -> bool:

@@ -278,6 +278,40 @@ class BenchSimulation:
         check_count("rounds", self.rounds)
 
 
+@dataclass(frozen=True)
+class BenchDelay:
+    """How far controllers miss when servos act late, by up to 200 ms."""
+
+    sources: tyro.conf.Positional[tuple[str, ...]]
+    """Run folders, policy files, or zero, random, ik."""
+    goals: int = 300
+    """How many goals."""
+    seed: int = 0
+    """Which goals."""
+    save: str | None = None
+    """Also draw the figure into this file, ending in .png."""
+    json: str | None = None
+    """Also write the figures into this file."""
+
+    def __post_init__(self) -> None:
+        check_count("goals", self.goals)
+        check_count("seed", self.seed, least=0)
+        if not self.sources:
+            raise ValueError("wanted run folders, policy files, or zero, random, ik; got none")
+        if self.save is not None and not self.save.lower().endswith(".png"):
+            raise ValueError(f"--save: wanted a file that ends in .png, got {self.save}")
+
+
+@dataclass(frozen=True)
+class BenchDeterminism:
+    """Whether every environment does the same again, bit for bit, however it is asked."""
+
+    imperfections: tuple[Preset, ...] = ("ideal", "rough")
+    """The arms to check."""
+    json: str | None = None
+    """Also write the figures into this file."""
+
+
 def environment_ids() -> list[str]:
     """The ids that `envs` registers."""
     import gymnasium

@@ -40,9 +40,13 @@ def derived_seeds(seed: int, purpose: int, count: int) -> list[int]:
 MakeEnv = Callable[[], gymnasium.Env[Any, Any]]
 
 
-def environment_maker(config: TrainConfig) -> MakeEnv:
-    """A picklable function that makes a run's environment, without Gymnasium's checker, which halves its speed."""
-    return functools.partial(gymnasium.make, config.env, disable_env_checker=True, **config.environment_options())
+def environment_maker(config: TrainConfig, **other: Any) -> MakeEnv:
+    """A picklable function that makes a run's environment, or one with `other` options.
+
+    It leaves out Gymnasium's checker, which halves the speed.
+    """
+    options = config.environment_options() | other
+    return functools.partial(gymnasium.make, config.env, disable_env_checker=True, **options)
 
 
 class Controller(Protocol):

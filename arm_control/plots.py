@@ -1,5 +1,6 @@
 """Figures."""
 
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +9,13 @@ import matplotlib
 matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter, PercentFormatter
 
 from arm_control.run_folder import written_whole
 
-BLUE, ORANGE = "#0072B2", "#D55E00"  # Okabe and Ito's palette, told apart by the colour-blind
+BLUE, ORANGE, GREEN = "#0072B2", "#D55E00", "#009E73"  # Okabe and Ito's palette, told apart by the colour-blind
 
 
 def draw_learning_curve(rows: list[dict[str, Any]], path: Path, tolerance_mm: float) -> None:
@@ -36,7 +39,30 @@ def draw_learning_curve(rows: list[dict[str, Any]], path: Path, tolerance_mm: fl
     below.set_ylim(-0.05, 1.05)
     below.set_ylabel(f"episodes that end\nwithin {tolerance_mm:g} mm")
     below.set_xlabel("training time (s)")
-    for axes in (above, below):
+    _finish(figure, (above, below), path)
+
+
+def draw_lines(lines: dict[str, tuple[list[float], list[float]]], path: Path, *, title: str, x: str, y: str) -> None:
+    """Lines by their names over a logarithmic y axis, as a PNG written whole or not at all."""
+    figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
+    for (name, (xs, ys)), colour, marker in zip(
+        lines.items(), cycle((BLUE, ORANGE, GREEN)), cycle("os^"), strict=False
+    ):
+        axes.plot(xs, ys, color=colour, marker=marker, markersize=4, label=name)
+    axes.set_yscale("log")
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+    lowest, highest = (f([value for _, ys in lines.values() for value in ys]) for f in (min, max))
+    axes.set_yticks([mm for mm in (1, 2, 5, 10, 20, 50, 100, 200, 500) if 0.5 * lowest <= mm <= 2 * highest])
+    axes.set_title(title, loc="left", fontsize=11)
+    axes.set_xlabel(x)
+    axes.set_ylabel(y)
+    axes.legend(frameon=False)
+    _finish(figure, (axes,), path)
+
+
+def _finish(figure: Figure, all_axes: tuple[Axes, ...], path: Path) -> None:
+    for axes in all_axes:
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
     try:

@@ -128,7 +128,9 @@ class DDPG:
         lot = generator.random((len(achieved), 1))
         near = lot < settings.relabel_near
         swapped = ~near & (lot < settings.relabel_near + settings.relabel_other)
-        goal, next_goal = (np.where(swapped, other[name], batch[name]) for name in ("desired_goal", "next_desired_goal"))
+        goal, next_goal = (
+            np.where(swapped, other[name], batch[name]) for name in ("desired_goal", "next_desired_goal")
+        )
         # Moved so that after the step it is near where the tip went.
         shift = achieved[:, :point] + settings.relabel_distance * away - next_goal[:, :point]
         goal[:, :point] += near * shift

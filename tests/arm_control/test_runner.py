@@ -435,7 +435,9 @@ def test_errors_and_times_to_reach_are_those_of_the_motion(
     pose = [30.0, 40.0, 50.0]
     here, there = ARM.tip_position(pose), GOALS[1]
     runner = PolicyRunner.load(handmade(0.0, pose))
-    reach, miss = run_goals(runner, driver, [StillGoal(here), StillGoal(there)], seconds_per_goal=2.0, real_time=False).goals
+    reach, miss = run_goals(
+        runner, driver, [StillGoal(here), StillGoal(there)], seconds_per_goal=2.0, real_time=False
+    ).goals
     assert reach.error_mm < 0.5
     assert reach.time_to_reach_s is not None
     slowest = max(angle / speed for angle, speed in zip(pose, ARM.limits.max_speed_deg_s, strict=True))

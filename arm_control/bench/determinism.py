@@ -1,0 +1,161 @@
+"""Whether an environment does the same again, to the last bit, in every way in which it can be asked to."""
+
+import functools
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import gymnasium
+import numpy as np
+
+from arm_control.config import environment_ids
+from envs.vector import ArmVectorEnv
+
+SEED, LATER_SEED = 11, 5
+ARMS = 5
+
+Trace = list[list[str]]  # a row each reset and step: observation, reward, flags and info, floats as hex
+MakeEnv = Callable[[], gymnasium.Env[Any, Any]]
+
+
+def bench_determinism(imperfections: tuple[str, ...]) -> dict[str, Any]:
+    """For every environment, ideal and with each of these imperfections: check by check, whether all is bit-exact."""
+    exact = {}
+    for name in environment_ids():
+        for preset in imperfections:
+            exact[f"{name}, {preset}"] = check_environment(name, preset)
+    return {"exact": exact, "all_exact": all(all(checks.values()) for checks in exact.values())}
+
+
+def check_environment(name: str, preset: str) -> dict[str, bool]:
+    """What the first two episodes of a seed are, asked for again in six ways."""
+    make_env = functools.partial(gymnasium.make, name, disable_env_checker=True, imperfections=preset)
+    wanted = trace(make_env)
+    env: Any = make_env().unwrapped
+    play(env, LATER_SEED, stop_after=17)
+    after_dirty_episode = play(env, SEED) == wanted
+    env.reset(seed=SEED)
+    second_reset = play(env, SEED) == wanted
+    checks = {
+        "same process": trace(make_env) == wanted,
+        "fresh process": fresh_trace(name, preset) == wanted,
+        "after a dirty episode": after_dirty_episode,
+        "second reset": second_reset,
+        f"arm {ARMS - 1} of {ARMS}": vector_trace(make_env) == alone(make_env),
+        "save and restore": restored(make_env, env) == wanted,
+    }
+    env.close()
+    return checks
+
+
+def trace(make_env: MakeEnv) -> Trace:
+    """Two whole episodes of a fresh environment, the second without a seed."""
+    env: Any = make_env().unwrapped
+    rows = play(env, SEED)
+    env.close()
+    return rows
+
+
+def play(env: Any, seed: int, stop_after: int | None = None) -> Trace:
+    """Two whole episodes under random actions, or some steps of the first."""
+    rows = []
+    actions = draw_actions(env.action_space, 2 * env.episode_steps)
+    for episode in range(2):
+        rows.append(row(*env.reset(seed=seed if episode == 0 else None)))
+        for step in range(env.episode_steps):
+            if step == stop_after:
+                return rows
+            rows.append(row(*env.step(actions[episode * env.episode_steps + step])))
+    return rows
+
+
+def draw_actions(space: gymnasium.Space[Any], count: int) -> list[Any]:
+    """Random actions, the same every time."""
+    space.seed(3)
+    return [space.sample() for _ in range(count)]
+
+
+def row(*parts: Any) -> list[str]:
+    """Everything that a step or a reset returned, floats bit for bit."""
+    cells: list[str] = []
+    for part in parts:
+        if isinstance(part, dict):
+            cells += [cell for key in sorted(part) for cell in row(part[key])]
+        else:
+            cells += [float(value).hex() for value in np.ravel(part)]
+    return cells
+
+
+def fresh_trace(name: str, preset: str) -> Trace:
+    """The same in a process of its own."""
+    script = (
+        "import functools, gymnasium, json, envs\n"
+        "from arm_control.bench.determinism import trace\n"
+        f"make_env = functools.partial(gymnasium.make, {name!r}, disable_env_checker=True, imperfections={preset!r})\n"
+        "print(json.dumps(trace(make_env)))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    rows: Trace = json.loads(done.stdout)
+    return rows
+
+
+def alone(make_env: MakeEnv) -> Trace:
+    """Observations and rewards of the last arm's seed, by itself, over the end of an episode."""
+    env: Any = make_env().unwrapped
+    actions = draw_actions(env.action_space, env.episode_steps + 10)
+    rows = [row(env.reset(seed=SEED + ARMS - 1)[0])]
+    for action in actions:
+        observation, reward, _, truncated, _ = env.step(action)
+        if truncated:
+            observation, _ = env.reset()
+        rows.append(row(observation, reward))
+    env.close()
+    return rows
+
+
+def vector_trace(make_env: MakeEnv) -> Trace:
+    """The same as the last arm of several in two worker processes; the others do something else."""
+    env = ArmVectorEnv(make_env, ARMS, processes=2)
+    try:
+        observation, _ = env.reset(seed=SEED)
+        steps = make_env().unwrapped.episode_steps + 10  # type: ignore[attr-defined]
+        actions = draw_actions(env.single_action_space, steps)
+        rows = [row({key: value[-1] for key, value in observation.items()})]
+        for step, action in enumerate(actions):
+            others = [actions[(step + arm + 1) % len(actions)] for arm in range(ARMS - 1)]
+            observation, reward, *_ = env.step(np.array([*others, action]))
+            rows.append(row({key: value[-1] for key, value in observation.items()}, reward[-1]))
+        return rows
+    finally:
+        env.close()
+
+
+def restored(make_env: MakeEnv, used: Any) -> Trace:
+    """Half an episode, saved as JSON and gone on with by another environment that was in the middle of something."""
+    env: Any = make_env().unwrapped
+    actions = draw_actions(env.action_space, 2 * env.episode_steps)
+    half = env.episode_steps // 2
+    rows = [row(*env.reset(seed=SEED)), *(row(*env.step(action)) for action in actions[:half])]
+    state = json.loads(json.dumps(env.save_state()))
+    env.close()
+    play(used, LATER_SEED, stop_after=9)
+    used.restore_state(state)
+    rows += [row(*used.step(action)) for action in actions[half : env.episode_steps]]
+    rows.append(row(*used.reset()))
+    return rows + [row(*used.step(action)) for action in actions[env.episode_steps :]]
+
+
+def format_determinism(figures: dict[str, Any]) -> str:
+    """The checks as a table for people."""
+    checks = list(next(iter(figures["exact"].values())))
+    width = max(map(len, figures["exact"]))
+    lines = [
+        "two episodes, all that the environment returned, bit for bit",
+        "  " + " " * width + "  " + "  ".join(checks),
+    ]
+    for name, results in figures["exact"].items():
+        cells = (f"{'exact' if results[check] else 'DIFFERS':>{len(check)}}" for check in checks)
+        lines.append(f"  {name:<{width}}  " + "  ".join(cells))
+    return "\n".join(lines)
