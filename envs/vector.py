@@ -30,6 +30,7 @@ MakeEnv = Callable[[], gymnasium.Env[Any, Any]]
 ACTION_SLACK = 1e-3
 # An arm needs one thread; by default these libraries start one a core, in every worker.
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS"), "1")
+START_S = 60.0  # in which a worker has to import what it needs and make its arms, or `timeout_s` if that is more
 GRACE_S = 2.0  # in which a worker has to end before it is killed
 
 
@@ -86,7 +87,7 @@ class ArmVectorEnv(VectorEnv[Observations, Any, Array]):
         self.num_envs = int(arms)
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
         self.action_space = batch_space(self.single_action_space, self.num_envs)
-        self._timeout_s = timeout_s
+        self._timeout_s = max(timeout_s, START_S)
         self._was_reset = False
         self._why_closed = ""
         self._workers: list[_Worker] = []
@@ -99,6 +100,7 @@ class ArmVectorEnv(VectorEnv[Observations, Any, Array]):
             for number, (first, end) in enumerate(itertools.pairwise(bounds)):
                 self._workers.append(_Worker(number, range(first, end), memory))
             self._ask([_message("make", pickled, worker.number, worker.arms, record) for worker in self._workers])
+            self._timeout_s = timeout_s
         except BaseException:
             self.close()
             raise
