@@ -74,17 +74,21 @@ def same(one: list[Step], another: list[Step]) -> bool:
     ids=["gymnasium", "stable_baselines3"],
 )
 @pytest.mark.parametrize("reward", ["dense", "sparse"])
+@pytest.mark.parametrize(
+    ("name", "warnings_wanted"),
+    [("ArmReach-v0", 1), ("ArmTrack-v0", 1), ("ArmReachDiscrete-v0", 0), ("ArmReachMultiDiscrete-v0", 0)],
+)
 def test_check_env_passes_and_only_advises_to_normalise_actions(
-    check: Callable[..., None], advice: str, reward: str
+    check: Callable[..., None], advice: str, name: str, warnings_wanted: int, reward: str
 ) -> None:
-    env = gymnasium.make("ArmReach-v0", render_mode="rgb_array", reward=reward).unwrapped
+    env = gymnasium.make(name, render_mode="rgb_array", reward=reward).unwrapped
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         # Gymnasium's render check opens every mode, windows too; tests/envs/test_scene.py looks at rendering.
         check(env, skip_render_check=True)
     env.close()
-    assert len(caught) == 1, [str(warning.message) for warning in caught]
-    assert advice in str(caught[0].message)
+    assert len(caught) == warnings_wanted, [str(warning.message) for warning in caught]
+    assert all(advice in str(warning.message) for warning in caught)
 
 
 @pytest.mark.parametrize("name", ["ArmReach-v0", "envs:ArmReach-v0"])
