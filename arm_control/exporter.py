@@ -64,7 +64,7 @@ class ExportedPolicy(nn.Module):
         goal_m: Tensor,
         goal_velocity_m_s: Tensor | None = None,
     ) -> Tensor:
-        """Targets (batch, joints) in degrees, from readings (batch, joints) and a goal (batch, 3) in metres (and m/s)."""
+        """Targets (batch, joints) in degrees, from readings (batch, joints) and a goal (batch, 3) in metres and m/s."""
         readings = (joint_angle_deg, joint_speed_deg_s, previous_target_deg)
         goal = goal_m if goal_velocity_m_s is None else torch.cat((goal_m, goal_velocity_m_s), -1)
         observation, tip = observe(self._arm, *readings, torch, moving=goal_velocity_m_s is not None)

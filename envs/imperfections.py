@@ -79,8 +79,8 @@ class Imperfections:
         return NOISE_BOUND * self.speed_noise_deg_s[1]
 
 
-# A servo's target and reading have 4,096 steps a turn (ROBOTIS e-Manual, XL430-W250). Three of them, asked over one bus
-# at 1 Mbaud and 30 Hz, answer within a few ms. The rest is what such arms are measured to have, not what a data sheet says.
+# A servo's target and reading have 4,096 steps a turn (ROBOTIS e-Manual, XL430-W250). Nothing else here is from a data
+# sheet: `xl430` is our guess at an arm that is built with care, `rough` is to be worse than any that still works.
 PRESETS = {
     "ideal": Imperfections(),
     "xl430": Imperfections(

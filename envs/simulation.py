@@ -192,11 +192,16 @@ class Simulation:
     def measure(self) -> None:
         """Read `angles_deg` and `speeds_deg_s`; `step` does it too."""
         self._states = states = pybullet.getJointStates(self._body, self._joints, self._client)
-        self.angles_deg = angles = [state[0] * DEGREES for state in states]
-        self.speeds_deg_s = [state[1] * DEGREES for state in states]
-        for angle, (low, high) in zip(angles, self._stops, strict=True):
+        angles, speeds, beyond = [], [], False
+        for (angle, speed, _, _), (low, high) in zip(states, self._stops, strict=True):
+            angle *= DEGREES
             if not low <= angle <= high:
-                self._stop_at_limits()
+                beyond = True
+            angles.append(angle)
+            speeds.append(speed * DEGREES)
+        self.angles_deg, self.speeds_deg_s = angles, speeds
+        if beyond:
+            self._stop_at_limits()
 
     def _stop_at_limits(self) -> None:
         limits = zip(self._joints, self.angles_deg, self.arm.limits.clip(self.angles_deg), strict=True)

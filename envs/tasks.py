@@ -24,8 +24,8 @@ def observe(
 ) -> tuple[Any, Any]:
     """`observation` (..., 3 joints) and `achieved_goal` (..., 3 or 6) from the raw readings, each (..., joints).
 
-    observation: angles (rad), speeds (rad/s), previous target (rad). achieved_goal: tip position x, y, z (m), and, for a
-    `moving` goal, its velocity (m/s).
+    observation: angles (rad), speeds (rad/s), previous target (rad). achieved_goal: tip position x, y, z (m), and for a
+    `moving` goal its velocity (m/s).
     """
     readings = xp.concatenate((angles_deg, speeds_deg_s, previous_target_deg), -1)
     return readings * RADIANS, arm.forward_kinematics(angles_deg, xp, speeds_deg_s if moving else None)

@@ -19,8 +19,8 @@ class Spec:
     columns of `observation` measure it, one an action, and `measured_unit` what to multiply them by to get the
     action's unit. Policies then act relative to the present value, which makes small corrections easy to learn.
 
-    A goal begins with `goal_point_size` numbers (all of them, if None) that say where it is, on which the reward depends;
-    the rest say how it moves.
+    A goal begins with `goal_point_size` numbers (None: all are) that say where it is, on which the reward depends; the
+    rest say how it moves.
     """
 
     observation_size: int
