@@ -1,0 +1,647 @@
+"""Imperfect arms: each imperfection by itself against what it should do, and all of them together in an episode."""
+
+import dataclasses
+import json
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from scipy.stats import kstest
+
+from arm_control.drivers.simulation import SimulationDriver
+from envs.arm import Arm
+from envs.arm_env import ArmEnv, ArmReach, ArmTrack
+from envs.imperfections import PRESETS, Imperfections, ImperfectSimulation, open_imperfections
+from envs.simulation import Simulation
+
+Array = NDArray[np.float64]
+Step = tuple[dict[str, NDArray[np.float32]], float, bool, bool, dict[str, Any]]
+
+ARM = Arm()
+FIELDS = [field.name for field in dataclasses.fields(Imperfections)]
+START_DEG = (30.0, 40.0, 50.0)
+STEP_S, PERIOD_S, SUBSTEPS = 1 / 240, 1 / 30, 8
+SERVO_STEP_DEG = 360 / 4096
+
+# Everything at once, and nothing of it small.
+EVERYTHING = Imperfections(
+    action_delay_s=(0.03, 0.2),
+    servo_lag_s=(0.02, 0.1),
+    dead_band_deg=(0.1, 0.3),
+    backlash_deg=(0.2, 0.8),
+    resolution_deg=(0.1, 0.4),
+    angle_noise_deg=(0.05, 0.2),
+    speed_noise_deg_s=(1.0, 5.0),
+    observation_delay_s=(0.01, 0.1),
+    payload_kg=(0.02, 0.1),
+    length_error=(-0.02, 0.02),
+    friction_nm_s_rad=(0.01, 0.05),
+)
+
+
+@pytest.fixture
+def simulation() -> Iterator[Simulation]:
+    with Simulation(ARM) as simulation:
+        yield simulation
+
+
+@pytest.fixture
+def other() -> Iterator[Simulation]:
+    with Simulation(ARM) as simulation:
+        yield simulation
+
+
+def imperfect(simulation: Simulation, start: Any = START_DEG, seed: int = 0, **values: Any) -> ImperfectSimulation:
+    """At rest at `start`, with these imperfections."""
+    generator = np.random.default_rng(seed)
+    body = ImperfectSimulation(simulation, Imperfections(**values))
+    body.randomise(generator)
+    simulation.reset(start)
+    body.start(generator)
+    return body
+
+
+def measured(body: Simulation | ImperfectSimulation, targets: Any) -> Array:
+    """Angles and speeds (steps, 6) that are measured while these targets (steps, 3) are commanded, one a period."""
+    rows = []
+    for target in targets:
+        body.command(list(target))
+        body.step()
+        rows.append([*body.angles_deg, *body.speeds_deg_s])
+    return np.array(rows)
+
+
+def held(body: Simulation | ImperfectSimulation, target: Any, steps: int = 40) -> Array:
+    """The angles that are measured after holding a target for a while."""
+    return measured(body, [target] * steps)[-1, :3]
+
+
+def wander(steps: int = 30, seed: int = 1) -> Array:
+    """Targets that a healthy controller could ask for."""
+    ways = np.random.default_rng(seed).uniform(-3, 3, (steps, 3)).cumsum(0) + START_DEG
+    return np.clip(ways, 0, 90)
+
+
+# ------------------------------------------------------------------------------------------------------------- servos
+
+
+@pytest.mark.parametrize("steps", [0, 1, 5, 8, 11, 16, 48, 51, 120])
+def test_an_action_delay_is_so_many_physics_steps_to_the_bit(
+    simulation: Simulation, other: Simulation, steps: int
+) -> None:
+    targets = wander()
+    got = measured(imperfect(simulation, action_delay_s=steps * STEP_S), targets)
+    # A perfect arm, whose commands somebody holds back by hand.
+    other.reset(START_DEG)
+    for number in range(SUBSTEPS * len(targets)):
+        since, between = divmod(number - steps, SUBSTEPS)
+        if between == 0 and since >= 0:
+            other.command(targets[since].tolist())
+        other.advance(1)
+        if (number + 1) % SUBSTEPS == 0:
+            other.measure()
+            assert got[number // SUBSTEPS].tolist() == [*other.angles_deg, *other.speeds_deg_s]
+
+
+@pytest.mark.parametrize("periods", [1, 3, 15])
+def test_a_delay_of_whole_periods_is_the_ideal_motion_that_much_later(
+    simulation: Simulation, other: Simulation, periods: int
+) -> None:
+    targets = wander(40)
+    late = measured(imperfect(simulation, action_delay_s=periods * PERIOD_S), targets)
+    other.reset(START_DEG)
+    ideal = measured(other, targets)
+    assert np.ptp(ideal[:, 0]) > 5
+    # Gravity pulls a thousandth of a degree while the arm waits.
+    np.testing.assert_allclose(late[periods:, :3], ideal[:-periods, :3], rtol=0, atol=0.01)
+    np.testing.assert_allclose(late[:periods, :3], [START_DEG] * periods, rtol=0, atol=0.01)
+
+
+@given(st.floats(0, 0.5))
+@hypothesis_settings(max_examples=25)
+def test_any_action_delay_is_that_of_the_nearest_physics_step(delay_s: float) -> None:
+    with Simulation(ARM) as simulation:
+        targets = wander(20)
+        got = measured(imperfect(simulation, action_delay_s=delay_s), targets)
+        nearest = measured(imperfect(simulation, action_delay_s=round(240 * delay_s) / 240), targets)
+        assert got.tolist() == nearest.tolist()
+
+
+@pytest.mark.parametrize("lag_s", [0.02, 0.05, 0.1, 0.3])
+def test_a_servo_lag_closes_an_error_with_that_time_constant(simulation: Simulation, lag_s: float) -> None:
+    body = imperfect(simulation, servo_lag_s=lag_s)
+    errors = START_DEG + np.ones(3) - measured(body, [np.add(START_DEG, 1.0)] * 20)[:, :3]
+    wanted = np.exp(-np.arange(1, 21) * PERIOD_S / lag_s)
+    np.testing.assert_allclose(errors, np.stack([wanted] * 3, -1), rtol=0, atol=0.01)  # gravity's pull
+
+
+def test_within_the_dead_band_a_target_is_ignored(simulation: Simulation, other: Simulation) -> None:
+    body = imperfect(simulation, dead_band_deg=0.3)
+    other.reset(START_DEG)
+    # By hand, as changes of all joints: 0.29 from the target that the servo has is ignored, 0.31 is not.
+    asked = [0.29, 0.31, 0.05, 0.6, 0.65, 0.9, 0.62, 0.0]
+    heard = [0.0, 0.31, 0.31, 0.31, 0.65, 0.65, 0.65, 0.0]
+    targets, acted = ([np.add(START_DEG, change) for change in row for _ in range(3)] for row in (asked, heard))
+    assert measured(body, targets).tolist() == measured(other, acted).tolist()
+
+
+def test_a_dead_band_is_each_joints_own(simulation: Simulation) -> None:
+    body = imperfect(simulation, dead_band_deg=0.3)
+    moved = held(body, np.add(START_DEG, (0.2, 0.5, -0.2)))
+    assert moved == pytest.approx(np.add(START_DEG, (0.0, 0.5, 0.0)), abs=0.01)
+
+
+@pytest.mark.parametrize("play_deg", [0.2, 1.0])
+def test_play_is_a_hysteresis_that_the_servo_does_not_see(simulation: Simulation, play_deg: float) -> None:
+    body = imperfect(simulation, backlash_deg=play_deg)
+    target = np.array((45.0, 45.0, 45.0))
+    read_below, link_below = held(body, target), np.array(simulation.angles_deg)  # it came from below in two joints
+    held(body, target + 10)
+    read_above, link_above = held(body, target), np.array(simulation.angles_deg)
+    half = play_deg / 2
+    assert link_below == pytest.approx(np.add(target, (-half, -half, half)), abs=0.01)  # START_DEG is 30, 40, 50
+    assert link_above == pytest.approx(target + half, abs=0.01)
+    assert read_below == pytest.approx(target, abs=0.01)
+    assert read_above == pytest.approx(target, abs=0.01)
+
+
+def test_within_the_play_a_servo_turns_and_its_link_stays(simulation: Simulation) -> None:
+    body = imperfect(simulation, backlash_deg=1.0)
+    # By hand, as changes of all joints: what the servo is told, and where half a degree to each side leaves the link.
+    for servo, link in ((0.4, 0.0), (10, 9.5), (5, 5.5), (4.9, 5.4), (5.05, 5.4), (5.85, 5.4), (6.0, 5.5), (4.8, 5.3)):
+        read = held(body, np.add(START_DEG, servo))
+        assert read == pytest.approx(np.add(START_DEG, servo), abs=0.01)
+        assert simulation.angles_deg == pytest.approx(np.add(START_DEG, link), abs=0.01)
+
+
+def test_a_link_with_play_stays_inside_its_limits(simulation: Simulation) -> None:
+    body = imperfect(simulation, backlash_deg=2.0)
+    for target in ((90.0,) * 3, (0.0,) * 3, (90.0,) * 3):
+        held(body, target)
+        assert simulation.angles_deg == pytest.approx([abs(angle - 1) for angle in target], abs=0.01)
+
+
+@pytest.mark.parametrize("step_deg", [SERVO_STEP_DEG, 0.7, 7.0])
+def test_targets_and_readings_are_multiples_of_the_resolution(
+    simulation: Simulation, other: Simulation, step_deg: float
+) -> None:
+    body = imperfect(simulation, resolution_deg=step_deg)
+    targets = wander(60, seed=2)
+    got = measured(body, targets)
+    multiples = got[:, :3] / step_deg
+    np.testing.assert_allclose(multiples, np.round(multiples), rtol=0, atol=1e-9)
+    other.reset(START_DEG)
+    rounded = np.clip(np.round(targets / step_deg) * step_deg, 0, 90)
+    ideal = measured(other, rounded)
+    assert [*simulation.angles_deg, *simulation.speeds_deg_s] == ideal[-1].tolist()
+    assert np.abs(got[:, :3] - ideal[:, :3]).max() <= step_deg / 2 + 1e-9
+    assert got[:, 3:].tolist() == ideal[:, 3:].tolist()
+
+
+# ------------------------------------------------------------------------------------------------------------ sensors
+
+
+def noise(body: ImperfectSimulation, steps: int) -> tuple[Array, Array]:
+    """What is added to the angles and to the speeds while the arm holds its pose, (steps, 3) each."""
+    rows = []
+    for _ in range(steps):
+        body.command(START_DEG)
+        body.step()
+        rows.append(
+            np.subtract(
+                [body.angles_deg, body.speeds_deg_s], [body.simulation.angles_deg, body.simulation.speeds_deg_s]
+            )
+        )
+    angles, speeds = np.moveaxis(np.array(rows), 1, 0)
+    return angles, speeds
+
+
+def test_noise_has_the_deviation_asked_for_and_no_mean(simulation: Simulation) -> None:
+    count = 3 * 4000
+    for added, size in zip(
+        noise(imperfect(simulation, angle_noise_deg=0.2, speed_noise_deg_s=5.0), 4000), (0.2, 5.0), strict=True
+    ):
+        # Within five standard errors of mean and deviation.
+        assert abs(added.mean()) < 5 * size / math.sqrt(count)
+        assert added.std() == pytest.approx(size, rel=5 / math.sqrt(2 * count))
+        assert np.abs(np.corrcoef(added.T) - np.eye(3)).max() < 5 / math.sqrt(4000)  # joints apart
+        assert abs(np.corrcoef(added[1:, 0], added[:-1, 0])[0, 1]) < 5 / math.sqrt(4000)  # and steps
+
+
+def test_angle_and_speed_have_their_own_noise(simulation: Simulation) -> None:
+    angles, speeds = noise(imperfect(simulation, angle_noise_deg=0.2), 20)
+    assert np.abs(angles).max() > 0.1
+    assert (speeds == 0).all()
+    angles, speeds = noise(imperfect(simulation, speed_noise_deg_s=5.0), 20)
+    assert (angles == 0).all()
+    assert np.abs(speeds).max() > 1
+
+
+def test_other_seeds_have_other_noise_and_the_same_seed_the_same(simulation: Simulation) -> None:
+    first, again, other_seed = (
+        noise(imperfect(simulation, seed=seed, angle_noise_deg=0.2), 20)[0].tolist() for seed in (3, 3, 4)
+    )
+    assert first == again
+    assert first != other_seed
+
+
+class Wild:
+    """A generator whose normal numbers are all extreme."""
+
+    def normal(self, size: int) -> Array:
+        return np.resize([9.0, -9.0], size)
+
+
+def test_noise_is_bounded_at_four_deviations(simulation: Simulation) -> None:
+    body = imperfect(simulation, angle_noise_deg=0.2, speed_noise_deg_s=5.0)
+    body.start(Wild())  # type: ignore[arg-type]
+    angles, speeds = noise(body, 2)
+    np.testing.assert_allclose(np.abs(angles), 0.8)
+    np.testing.assert_allclose(np.abs(speeds), 20.0)
+
+
+@pytest.mark.parametrize("periods", [0.0, 0.25, 1.0, 1.5, 2.0, 2.75, 15.0])
+def test_an_observation_delay_shifts_the_readings_and_interpolates_between_them(
+    simulation: Simulation, other: Simulation, periods: float
+) -> None:
+    targets = wander(25)
+    got = measured(imperfect(simulation, observation_delay_s=periods * PERIOD_S), targets)
+    other.reset(START_DEG)
+    ideal = np.concatenate([[[*START_DEG, 0, 0, 0]], measured(other, targets)])
+    times = np.arange(1, 26) - periods
+    wanted = np.stack([np.interp(times, np.arange(26), column) for column in ideal.T], -1)  # before the start, at rest
+    np.testing.assert_allclose(got, wanted, rtol=0, atol=1e-9)
+    assert [*simulation.angles_deg, *simulation.speeds_deg_s] == ideal[-1].tolist()  # the arm itself is not late
+
+
+# ----------------------------------------------------------------------------------------------------- what is carried
+
+
+def spin_up(simulation: Simulation, **dynamics: float) -> Array:
+    """Speeds (100,) in rad/s of the base joint: the arm, stretched out level, is to turn as fast as it can."""
+    simulation.set_dynamics(**dynamics)
+    simulation.reset((0, 90, 0))
+    simulation.command((90, 90, 0))
+    speeds = []
+    for _ in range(100):
+        simulation.advance(1)
+        simulation.measure()
+        speeds.append(math.radians(simulation.speeds_deg_s[0]))
+    return np.array(speeds)
+
+
+@pytest.mark.parametrize("payload_kg", [0.01, 0.1, 0.5])
+def test_a_payload_is_a_mass_at_the_tip(simulation: Simulation, payload_kg: float) -> None:
+    empty, loaded = spin_up(simulation)[0], spin_up(simulation, payload_kg=payload_kg)[0]
+    # Torque over acceleration is the moment of inertia: the load adds its mass times the square of 0.45 m.
+    added = ARM.max_torque_nm[0] * STEP_S * (1 / loaded - 1 / empty)
+    assert added == pytest.approx(payload_kg * 0.45**2, rel=1e-6)
+
+
+@pytest.mark.parametrize(("payload_kg", "holds"), [(0.0, True), (0.26, True), (0.275, False)])
+def test_a_servo_holds_what_its_torque_can_carry(simulation: Simulation, payload_kg: float, holds: bool) -> None:
+    """At 80 degrees the shoulder carries sin 80 (0.2439 N m + 9.81 m/s^2 x 0.45 m x payload): 1.4 N m for 0.2668 kg."""
+    simulation.set_dynamics(payload_kg=payload_kg)
+    simulation.reset((0, 80, 0))
+    assert bool(held(simulation, (0, 80, 0), 30)[1] < 80.1) is holds
+
+
+@pytest.mark.parametrize("friction", [0.1, 0.5, 1.0, 2.0])
+def test_friction_ends_where_it_takes_all_the_torque(simulation: Simulation, friction: float) -> None:
+    assert spin_up(simulation, friction_nm_s_rad=friction)[40] == pytest.approx(min(1.4 / friction, 5.969), rel=1e-6)
+
+
+def test_payload_and_friction_change_the_motion_and_are_gone_without_a_trace(simulation: Simulation) -> None:
+    def motion(**dynamics: float) -> list[list[float]]:
+        simulation.set_dynamics(**dynamics)
+        simulation.reset((0, 90, 0))
+        return measured(simulation, [(90, 20, 60)] * 10 + [(10, 80, 0)] * 10).tolist()  # type: ignore[no-any-return]
+
+    ideal = motion()
+    for dynamics in ({"payload_kg": 0.1}, {"friction_nm_s_rad": 0.05}, {"servo_lag_s": 0.1}):
+        changed = motion(**dynamics)
+        assert np.abs(np.subtract(changed, ideal)).max() > 0.1, dynamics
+        assert motion() == ideal
+
+
+# ------------------------------------------------------------------------------------------------------------ lengths
+
+
+def tip_by_hand(angles_deg: Any, factors: Any) -> tuple[float, float, float]:
+    """arm3's tip, with a column of 0.2 and 0.05 m, an upper arm of 0.25 m, a forearm of 0.2 m, times the factors."""
+    yaw, shoulder, elbow = np.radians(angles_deg)
+    base, turntable, upper, fore = np.multiply((0.2, 0.05, 0.25, 0.2), factors)
+    out = upper * math.sin(shoulder) + fore * math.sin(shoulder + elbow)
+    up = base + turntable + upper * math.cos(shoulder) + fore * math.cos(shoulder + elbow)
+    return out * math.cos(yaw), out * math.sin(yaw), up
+
+
+def test_wrong_lengths_move_the_true_tip_and_nothing_that_is_measured() -> None:
+    env, ideal = ArmReach(imperfections=Imperfections(length_error=(-0.05, 0.05))), ArmReach()
+    actions = np.random.default_rng(0).uniform(0, 90, (10, 3)).astype(np.float32)
+    options = {"angles_deg": START_DEG, "goal_m": (0.1, 0.2, 0.5)}
+    apart = []
+    for seed in range(3):
+        for each in (env, ideal):
+            each.reset(seed=seed, options=options)
+        state = env.save_state()
+        errors = state["imperfect"]["length_errors"]
+        assert len(set(errors)) == 4
+        for action in actions:
+            observation, reward, *_, info = env.step(action)
+            wanted, wanted_reward, *_ = ideal.step(action)
+            assert {key: value.tolist() for key, value in observation.items()} == {
+                key: value.tolist() for key, value in wanted.items()
+            }
+            assert reward == wanted_reward
+            tip = tip_by_hand(env.simulation.angles_deg, 1 + np.array(errors))
+            assert info["distance_m"] == pytest.approx(math.dist(tip, (0.1, 0.2, 0.5)), abs=1e-9)
+            assert info["is_success"] == (info["distance_m"] <= 0.01)
+            apart.append(math.dist(tip, observation["achieved_goal"]))
+    assert max(apart) > 0.002
+    for each in (env, ideal):
+        each.close()
+
+
+def test_the_distance_told_is_the_true_one_whatever_the_sensors_say() -> None:
+    env = ArmReach(imperfections=Imperfections(angle_noise_deg=2.0, observation_delay_s=0.1, backlash_deg=1.0))
+    env.reset(seed=0)
+    for _ in range(30):
+        observation, reward, *_, info = env.step(env.action_space.sample())
+        tip = tip_by_hand(env.simulation.angles_deg, np.ones(4))
+        assert info["distance_m"] == pytest.approx(math.dist(tip, observation["desired_goal"]), abs=1e-6)
+        # What is rewarded is what the arm can know.
+        seen = math.dist(observation["achieved_goal"].tolist(), observation["desired_goal"].tolist())
+        assert reward == pytest.approx(float(env.task.reward(seen)), abs=1e-12)
+    env.close()
+
+
+# -------------------------------------------------------------------------------------------------------------- values
+
+
+def drawn(env: ArmEnv) -> dict[str, float]:
+    """This episode's values, a name each."""
+    state = env.save_state()["imperfect"]
+    lengths = {f"length_error {link}": value for link, value in enumerate(state["length_errors"])}
+    return state["values"] | lengths
+
+
+def test_values_are_drawn_for_each_episode_uniformly_from_their_ranges() -> None:
+    env = ArmReach(imperfections=EVERYTHING)
+    env.reset(seed=1)
+    rows = [drawn(env)]
+    for _ in range(300):
+        env.reset()
+        rows.append(drawn(env))
+    env.close()
+    assert len(rows[0]) == 10 + 4
+    table = np.array([list(row.values()) for row in rows])
+    for name, column in zip(rows[0], table.T, strict=True):
+        low, high = getattr(EVERYTHING, name.split()[0])
+        assert low <= column.min()
+        assert column.max() <= high
+        assert kstest((column - low) / (high - low), "uniform").pvalue > 1e-4, name
+    correlations = np.corrcoef(table.T) - np.eye(len(table.T))
+    assert np.abs(correlations).max() < 5 / math.sqrt(len(rows))
+
+
+def test_the_same_seed_draws_the_same_values_and_another_others() -> None:
+    env, again = ArmReach(imperfections="rough"), ArmReach(imperfections="rough")
+    rows = []
+    for each, seed in ((env, 5), (again, 5), (env, None), (again, 6), (env, 5)):
+        each.reset(seed=seed)
+        rows.append(drawn(each))
+        again.step(np.full(3, 45.0))
+    assert rows[0] == rows[1] == rows[4]
+    for other in rows[2:4]:
+        assert {name for name, value in rows[0].items() if value == other[name]} == {"resolution_deg"}
+    env.close()
+    again.close()
+
+
+def test_start_and_goal_are_those_of_an_ideal_arm_with_the_same_seed() -> None:
+    """So that arms of different faults can be compared on the same episodes."""
+    for kind in (ArmReach, ArmTrack):
+        ideal, late = kind(), kind(imperfections=Imperfections(action_delay_s=(0.0, 0.2), payload_kg=0.1))
+        one, other = ideal.reset(seed=8)[0], late.reset(seed=8)[0]
+        assert {key: value.tolist() for key, value in one.items()} == {
+            key: value.tolist() for key, value in other.items()
+        }
+        ideal.close()
+        late.close()
+
+
+def test_a_number_is_a_range_of_no_width() -> None:
+    assert Imperfections(payload_kg=0.1) == Imperfections(payload_kg=(0.1, 0.1))  # type: ignore[arg-type]
+    assert Imperfections(payload_kg=[0, 1]) == Imperfections(payload_kg=(0.0, 1.0))  # type: ignore[arg-type]
+    assert not Imperfections(length_error=0).any  # type: ignore[arg-type]
+    assert Imperfections(length_error=(-0.01, 0.0)).any
+
+
+@pytest.mark.parametrize("field", FIELDS)
+@pytest.mark.parametrize(
+    "bad",
+    [(0.2, 0.1), math.nan, (0.0, math.nan), math.inf, (0.0, math.inf), (0.0,), (0.0, 0.1, 0.2), -0.6, (-0.6, 0.0)],
+    ids=str,
+)
+def test_ranges_that_make_no_sense_are_refused_by_name(field: str, bad: Any) -> None:
+    with pytest.raises(ValueError, match=f"^{field}: wanted a number or a range"):
+        Imperfections(**{field: bad})
+
+
+@pytest.mark.parametrize("bad", ["a", "ab", (None, None), None, ("0", "1")], ids=repr)
+def test_what_is_no_number_is_refused_by_name(bad: Any) -> None:
+    with pytest.raises(ValueError, match=r"^payload_kg: wanted a number or a range"):
+        Imperfections(payload_kg=bad)
+
+
+def test_numpys_numbers_are_numbers_too() -> None:
+    for number in (np.float32(0.125), np.float64(0.125), np.int64(0)):
+        assert Imperfections(payload_kg=number).payload_kg == (float(number),) * 2  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"action_delay_s": (0.0, 0.51)}, "action_delay_s: wanted a number or a range .* from 0 to 0.5"),
+        ({"observation_delay_s": 0.51}, "observation_delay_s: wanted .* from 0 to 0.5"),
+        ({"length_error": 0.51}, "length_error: wanted .* from -0.5 to 0.5"),
+        ({"length_error": (-0.51, 0.0)}, "length_error: wanted .* from -0.5 to 0.5"),
+        ({"payload_kg": -0.001}, "payload_kg: wanted .* from 0 to inf, got -0.001"),
+    ],
+)
+def test_delays_and_lengths_have_bounds(values: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        Imperfections(**values)
+
+
+@pytest.mark.parametrize("make", [ArmReach, ArmTrack, open_imperfections])
+def test_an_unknown_name_is_refused_with_those_there_are(make: Callable[..., Any]) -> None:
+    with pytest.raises(ValueError, match="imperfections of ideal, xl430, rough, or an Imperfections, got 'ruff'"):
+        make("ruff") if make is open_imperfections else make(imperfections="ruff")
+
+
+def test_presets_are_known_by_name() -> None:
+    assert all(open_imperfections(name) is preset for name, preset in PRESETS.items())
+    assert open_imperfections(EVERYTHING) is EVERYTHING
+    assert not PRESETS["ideal"].any
+    for preset in (PRESETS["xl430"], PRESETS["rough"]):
+        assert all(getattr(preset, field) != (0.0, 0.0) for field in FIELDS)
+        assert preset.resolution_deg == (SERVO_STEP_DEG, SERVO_STEP_DEG)
+
+
+# ------------------------------------------------------------------------------------------------------- environments
+
+
+def roll(env: ArmEnv, actions: Any) -> list[Step]:
+    return [env.step(action) for action in actions]
+
+
+def exact(rows: list[Any]) -> list[Any]:
+    """Everything in observations, rewards and infos, arrays as their bytes."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: plain(item) for key, item in value.items()}
+        return value.tobytes() if isinstance(value, np.ndarray) else value
+
+    return [tuple(plain(part) for part in row) for row in rows]
+
+
+def random_actions(env: ArmEnv, count: int, seed: int = 0) -> list[NDArray[np.float32]]:
+    box: Any = env.action_space
+    return list(np.random.default_rng(seed).uniform(box.low, box.high, (count, 3)).astype(np.float32))
+
+
+@pytest.mark.parametrize("kind", [ArmReach, ArmTrack])
+def test_an_ideal_arm_is_bit_for_bit_one_of_which_nothing_was_said(kind: Callable[..., ArmEnv]) -> None:
+    episodes = []
+    for settings in ({}, {"imperfections": "ideal"}, {"imperfections": Imperfections()}):
+        env = kind(**settings)
+        first = env.reset(seed=4)
+        steps = roll(env, random_actions(env, 40))
+        episodes.append(exact([first, *steps, env.reset()]))
+        assert env.observation_space == kind().observation_space
+        env.close()
+    assert episodes[0] == episodes[1] == episodes[2]
+
+
+def test_servos_and_sensors_without_a_fault_do_nothing(simulation: Simulation, other: Simulation) -> None:
+    targets = wander()
+    other.reset(START_DEG)
+    assert measured(imperfect(simulation), targets).tolist() == measured(other, targets).tolist()
+    assert imperfect(simulation).true_tip() == ARM.tip_position(simulation.angles_deg)
+
+
+@pytest.mark.parametrize("preset", ["xl430", "rough"])
+@pytest.mark.parametrize("kind", [ArmReach, ArmTrack])
+def test_observations_stay_inside_their_space(kind: Callable[..., ArmEnv], preset: str) -> None:
+    env = kind(imperfections=preset, episode_steps=50)
+    generator = np.random.default_rng(0)
+    for episode in range(20):
+        observation, _ = env.reset(seed=episode)
+        assert observation in env.observation_space
+        for step in range(50):
+            action = generator.uniform(0, 90, 3) if episode % 2 else 90 * generator.integers(0, 2, 3)
+            observation = env.step(action)[0]
+            assert observation in env.observation_space, (episode, step, observation)
+    env.close()
+
+
+@pytest.mark.parametrize("kind", [ArmReach, ArmTrack])
+@pytest.mark.parametrize("control", ["absolute", "from_measured", "from_target"])
+def test_a_saved_state_with_everything_on_goes_on_bit_for_bit(kind: Callable[..., ArmEnv], control: str) -> None:
+    env, used = (kind(imperfections=EVERYTHING, control=control) for _ in range(2))
+    env.reset(seed=3)
+    last = roll(env, random_actions(env, 23, 1))[-1][0]
+    state = env.save_state()
+    text = json.dumps(state)
+    followed = exact([*roll(env, random_actions(env, 20, 2)), env.reset(), *roll(env, random_actions(env, 10, 3))])
+    assert json.dumps(state) == text  # it does not change afterwards
+    used.reset(seed=9)
+    roll(used, random_actions(used, 7, 4))
+    fresh = kind(imperfections=EVERYTHING, control=control)
+    for each in (used, fresh, env):
+        assert exact([(each.restore_state(json.loads(text)),)]) == exact([(last,)])
+        again = exact(
+            [*roll(each, random_actions(each, 20, 2)), each.reset(), *roll(each, random_actions(each, 10, 3))]
+        )
+        assert again == followed
+        each.close()
+
+
+def test_a_seed_is_exact_after_a_dirty_episode_of_another_load() -> None:
+    env = ArmReach(imperfections=EVERYTHING)
+    episodes = []
+    for _ in range(3):
+        first = env.reset(seed=2)
+        episodes.append(exact([first, *roll(env, random_actions(env, 30))]))
+        env.reset(seed=77)
+        roll(env, random_actions(env, 9))
+    assert episodes[0] == episodes[1] == episodes[2]
+    env.close()
+
+
+def test_gymnasium_makes_imperfect_arms_of_every_id() -> None:
+    for name in ("ArmReach-v0", "ArmReachDiscrete-v0", "ArmReachMultiDiscrete-v0", "ArmTrack-v0"):
+        env = gymnasium.make(name, imperfections="rough")
+        env.reset(seed=0)
+        env.action_space.seed(0)
+        for _ in range(5):
+            assert env.step(env.action_space.sample())[0] in env.observation_space
+        env.close()
+
+
+# -------------------------------------------------------------------------------------------------------------- driver
+
+
+def test_a_driver_of_a_rough_arm_reads_what_a_rough_arm_measures() -> None:
+    driver, ideal = SimulationDriver(ARM, PERIOD_S, "rough"), SimulationDriver(ARM, PERIOD_S)
+    readings, perfect = ([], [])
+    for each, rows in ((driver, readings), (ideal, perfect)):
+        each.enable()
+        for target in np.linspace((0, 0, 0), (40, 30, 20), 60).tolist() + [[40.0, 30.0, 20.0]] * 60:
+            each.write(target)
+            rows.append(each.read().angles_deg)
+    steps = np.array(readings) / SERVO_STEP_DEG
+    np.testing.assert_allclose(steps, np.round(steps), rtol=0, atol=1e-9)
+    margin = PRESETS["rough"].angle_margin_deg + PRESETS["rough"].dead_band_deg[1] + SERVO_STEP_DEG
+    assert np.abs(np.subtract(readings, perfect))[-60 // 2 :].max() < margin
+    assert np.abs(np.subtract(readings, perfect))[:60].max() > 0.5  # it is late
+    driver.park()
+    ideal.park()
+    assert ideal.read().angles_deg == pytest.approx([0] * 3, abs=0.01)
+    assert np.abs(driver.read().angles_deg).max() < margin
+    driver.close()
+    ideal.close()
+    driver.close()
+
+
+@pytest.mark.parametrize("target", [[math.nan, 0, 0], [0, 90.1, 0], [-0.1, 0, 0], [0, 0], [0, math.inf, 0]], ids=str)
+def test_a_rough_arm_refuses_what_an_ideal_one_does_and_is_unharmed(target: list[float]) -> None:
+    driver, other_driver, ideal = (SimulationDriver(ARM, PERIOD_S, name) for name in ("rough", "rough", "ideal"))
+    said = []
+    for each in (ideal, driver):
+        each.write([5.0, 6.0, 7.0])
+        with pytest.raises(ValueError, match="wanted") as error:
+            each.write(target)
+        said.append(str(error.value))
+    assert said[0] == said[1]
+    other_driver.write([5.0, 6.0, 7.0])
+    for each in (driver, other_driver):
+        each.write([8.0, 8.0, 8.0])
+    assert driver.read().angles_deg == other_driver.read().angles_deg
+    for each in (driver, other_driver, ideal):
+        each.close()
+
+
+def test_an_unknown_preset_of_a_driver_is_refused() -> None:
+    with pytest.raises(ValueError, match="wanted imperfections of ideal, xl430, rough"):
+        SimulationDriver(ARM, PERIOD_S, "ruff")
