@@ -225,9 +225,9 @@ def noise(body: ImperfectSimulation, steps: int) -> tuple[Array, Array]:
 
 def test_noise_has_the_deviation_asked_for_and_no_mean(simulation: Simulation) -> None:
     count = 3 * 4000
-    for added, size in zip(
-        noise(imperfect(simulation, angle_noise_deg=0.2, speed_noise_deg_s=5.0), 4000), (0.2, 5.0), strict=True
-    ):
+    angles, speeds = noise(imperfect(simulation, angle_noise_deg=0.2, speed_noise_deg_s=5.0), 4000)
+    assert np.abs(np.corrcoef(angles.T, speeds.T)[:3, 3:]).max() < 5 / math.sqrt(4000)
+    for added, size in ((angles, 0.2), (speeds, 5.0)):
         # Within five standard errors of mean and deviation.
         assert abs(added.mean()) < 5 * size / math.sqrt(count)
         assert added.std() == pytest.approx(size, rel=5 / math.sqrt(2 * count))
@@ -515,9 +515,11 @@ def exact(rows: list[Any]) -> list[Any]:
     return [tuple(plain(part) for part in row) for row in rows]
 
 
-def random_actions(env: ArmEnv, count: int, seed: int = 0) -> list[NDArray[np.float32]]:
+def random_actions(env: ArmEnv, count: int, seed: int = 0, size: float = 1.0) -> list[NDArray[np.float32]]:
+    """All over the action space, or over so large a part of it around its middle."""
     box: Any = env.action_space
-    return list(np.random.default_rng(seed).uniform(box.low, box.high, (count, 3)).astype(np.float32))
+    middle, half = (box.low + box.high) / 2, size * (box.high - box.low) / 2
+    return list(np.random.default_rng(seed).uniform(middle - half, middle + half, (count, 3)).astype(np.float32))
 
 
 @pytest.mark.parametrize("kind", [ArmReach, ArmTrack])
@@ -555,25 +557,41 @@ def test_observations_stay_inside_their_space(kind: Callable[..., ArmEnv], prese
     env.close()
 
 
+def test_readings_that_are_rounded_past_a_limit_are_inside_the_space_too() -> None:
+    env = ArmReach(imperfections=Imperfections(resolution_deg=7.0))  # type: ignore[arg-type]
+    env.reset(seed=0)
+    for _ in range(30):
+        observation = env.step(np.full(3, 90.0))[0]
+    assert np.degrees(observation["observation"][:3]) == pytest.approx([91] * 3, abs=1e-4)
+    assert env.simulation.angles_deg == pytest.approx([90] * 3, abs=0.01)
+    assert observation in env.observation_space
+    env.close()
+
+
+@pytest.mark.parametrize("size", [1.0, 0.02])
 @pytest.mark.parametrize("kind", [ArmReach, ArmTrack])
 @pytest.mark.parametrize("control", ["absolute", "from_measured", "from_target"])
-def test_a_saved_state_with_everything_on_goes_on_bit_for_bit(kind: Callable[..., ArmEnv], control: str) -> None:
-    env, used = (kind(imperfections=EVERYTHING, control=control) for _ in range(2))
+def test_a_saved_state_with_everything_on_goes_on_bit_for_bit(
+    kind: Callable[..., ArmEnv], control: str, size: float
+) -> None:
+    """In violent motion and in a dither within play and dead band."""
+    env, used, fresh = (kind(imperfections=EVERYTHING, control=control) for _ in range(3))
+
+    def go_on(each: ArmEnv) -> list[Any]:
+        rest, after = (random_actions(each, count, seed, size) for count, seed in ((20, 2), (10, 3)))
+        return exact([*roll(each, rest), each.reset(), *roll(each, after)])
+
     env.reset(seed=3)
-    last = roll(env, random_actions(env, 23, 1))[-1][0]
+    last = roll(env, random_actions(env, 23, 1, size))[-1][0]
     state = env.save_state()
     text = json.dumps(state)
-    followed = exact([*roll(env, random_actions(env, 20, 2)), env.reset(), *roll(env, random_actions(env, 10, 3))])
+    followed = go_on(env)
     assert json.dumps(state) == text  # it does not change afterwards
     used.reset(seed=9)
     roll(used, random_actions(used, 7, 4))
-    fresh = kind(imperfections=EVERYTHING, control=control)
     for each in (used, fresh, env):
         assert exact([(each.restore_state(json.loads(text)),)]) == exact([(last,)])
-        again = exact(
-            [*roll(each, random_actions(each, 20, 2)), each.reset(), *roll(each, random_actions(each, 10, 3))]
-        )
-        assert again == followed
+        assert go_on(each) == followed
         each.close()
 
 
