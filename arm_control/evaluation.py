@@ -50,14 +50,23 @@ def environment_maker(config: TrainConfig, **other: Any) -> MakeEnv:
 
 
 class Controller(Protocol):
-    """Anything that maps the observations of several arms to their actions, in degrees."""
+    """Anything that maps the observations of several arms to their actions."""
 
-    def __call__(self, observation: Observation, arms: list[Any]) -> FloatArray: ...
+    def __call__(self, observation: Observation, arms: list[Any]) -> NDArray[Any]: ...
 
 
-def zero_controller(observation: Observation, arms: list[Any]) -> FloatArray:
+def actions_for(targets_deg: NDArray[np.floating], arms: list[Any]) -> NDArray[Any]:
+    """The actions (arms, ...) that ask for these target angles (arms, joints), or for the nearest on an arm's grid."""
+    grid, kind = arms[0].grid, arms[0].actions
+    if grid is None:
+        return targets_deg.astype(np.float32)
+    positions: NDArray[Any] = grid.nearest(targets_deg)
+    return positions if kind == "positions" else grid.index(positions)
+
+
+def zero_controller(observation: Observation, arms: list[Any]) -> NDArray[Any]:
     """Every joint to its lower limit."""
-    return np.stack([arm.action_space.low for arm in arms])
+    return actions_for(np.array([arm.arm.limits.lower_deg for arm in arms]), arms)
 
 
 class RandomController:
@@ -83,7 +92,7 @@ def ik_controller(observation: Observation, arms: list[Any]) -> FloatArray:
     arm: Arm = arms[0].arm
     goal = observation["desired_goal"].astype(np.float64)
     if goal.shape[1] == 3:
-        return arm.inverse_kinematics(goal, tolerance_m=1e-5).astype(np.float32)
+        return actions_for(arm.inverse_kinematics(goal, tolerance_m=1e-5), arms)
     measured = observation["observation"][:, : arm.joint_count].astype(np.float64) / RADIANS
     ahead = goal[:, :3] + LEAD_S * goal[:, 3:]
     # Downhill from where the arm is, since what is ahead of a path may be just out of reach; and if that leads nowhere,
@@ -93,7 +102,7 @@ def ik_controller(observation: Observation, arms: list[Any]) -> FloatArray:
     stuck = np.linalg.norm(arm.forward_kinematics(angles) - ahead, axis=-1) > STUCK_M
     if stuck.any():
         angles[stuck] = arm.inverse_kinematics(goal[stuck, :3], tolerance_m=1e-4)
-    return angles.astype(np.float32)
+    return actions_for(angles, arms)
 
 
 @dataclass(frozen=True)
@@ -179,7 +188,9 @@ def evaluate_controller(
     """
     seeds = derived_seeds(seed, EVALUATION, goals)
     rollouts = roll_out(controller, environment_maker(config), seeds)
-    make_reference = environment_maker(dataclasses.replace(config, control="absolute"))
+    # Of continuous targets, whatever the controller's own actions are.
+    env = "ArmTrack-v0" if config.env == "ArmTrack-v0" else "ArmReach-v0"
+    make_reference = environment_maker(dataclasses.replace(config, env=env, control="absolute"))
     random = roll_out(RandomController(seed), make_reference, seeds).returns.mean()
     planned = roll_out(ik_controller, make_reference, seeds).returns.mean()
     error = rollouts.error_mm
