@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.interpolate import BSpline
 
-from envs.arm import Arm
+from envs.arm import DEFAULT_URDF, Arm
 from envs.arm_env import ArmTrack
 from envs.paths import KINDS, SHARE, Path, PathKind, draw_path
 from envs.tasks import Track
@@ -138,12 +138,12 @@ def angles_by_hand(points_m: Array) -> Array:
     return np.degrees(np.stack([np.arctan2(y, x), shoulder, elbow], -1))
 
 
-def demands(path: Path, count: int = 2000) -> tuple[float, float, float]:
+def demands(path: Path, arm: Arm = ARM, count: int = 2000) -> tuple[float, float, float]:
     """Degrees out of the limits, and the largest shares of the speed and acceleration limits, along a path."""
-    points, limits, step_s = round_trip(path, count)[:, :3], ARM.limits, path.period_s / count
+    points, limits, step_s = round_trip(path, count)[:, :3], arm.limits, path.period_s / count
     angles = angles_by_hand(points)
     inside = np.clip(angles, limits.lower_deg, limits.upper_deg)
-    missed_m = np.linalg.norm(ARM.forward_kinematics(angles) - points, axis=1).max()
+    missed_m = np.linalg.norm(arm.forward_kinematics(angles) - points, axis=1).max()
     assert missed_m < 1e-3 or np.isnan(missed_m)
     ahead, behind = np.roll(angles, -1, axis=0), np.roll(angles, 1, axis=0)
     speed = np.abs(ahead - angles) / step_s / limits.max_speed_deg_s
@@ -160,6 +160,14 @@ def test_every_path_is_within_the_joints_ranges_and_within_80_percent_of_what_th
     assert outside_deg.max() < 0.02, f"{(outside_deg > 0).mean():.1%} of the paths leave the joints' ranges"
     assert speed.max() < 0.8 * 1.02, f"{(speed > 0.8).mean():.1%} of the paths are too fast"
     assert acceleration.max() < 0.8 * 1.15, f"{(acceleration > 0.8).mean():.1%} of the paths accelerate too hard"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_joints_that_are_slow_but_strong_are_held_to_80_percent_of_their_speed(kind: PathKind) -> None:
+    slow = Arm("slow.urdf", text=DEFAULT_URDF.read_text().replace('velocity="5.969"', 'velocity="1.0"'))
+    paths = [draw_path(slow, (kind,), 0.12, np.random.default_rng(seed)) for seed in range(40)]
+    speeds = [demands(path, slow)[1] for path in paths]
+    assert 0.7 < max(speeds) < 0.8 * 1.02
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -203,17 +203,10 @@ def test_the_tips_velocity_is_the_jacobian_times_the_joints_speeds(env: ArmEnv) 
         tip, velocity = np.split(observation["achieved_goal"], 2)
         assert tip == pytest.approx(env.arm.tip_position(angles.tolist()), abs=1e-6)
         assert velocity == pytest.approx(env.arm.jacobian(angles) @ speeds, abs=2e-6)
+        before, after = env.arm.forward_kinematics(angles + np.outer((-1e-4, 1e-4), speeds))
+        assert velocity == pytest.approx((after - before) / 2e-4, abs=1e-4)
         fastest = max(fastest, float(np.linalg.norm(velocity)))
     assert fastest > 0.5
-
-
-def test_the_tips_velocity_is_how_the_tip_moves(env: ArmEnv) -> None:
-    """All joints at full speed: what the tip moved in two periods."""
-    env.reset(seed=0, options={"angles_deg": (5.0, 5.0, 5.0)})
-    goals = [step[0]["achieved_goal"].astype(float) for step in roll(env, [np.array([90, 90, 90], np.float32)] * 8)]
-    moved = (goals[7][:3] - goals[5][:3]) * 15
-    assert np.linalg.norm(moved) > 3
-    assert goals[6][3:] == pytest.approx(moved, abs=0.15)
 
 
 # -------------------------------------------------------------------------------------------------- reward and errors
