@@ -1,0 +1,263 @@
+"""What an action is: a target, or a change of the measured angle or of the last target."""
+
+import json
+import math
+from collections.abc import Callable
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+import envs  # noqa: F401  (registers the ids)
+from envs.arm import RADIANS, Arm
+from envs.arm_env import ArmEnv, ArmReach, ArmTrack
+from envs.imperfections import Imperfections
+from envs.limits import limit_target
+from envs.simulation import Simulation
+from envs.tasks import target_of
+
+ARM = Arm()
+START_DEG = (10.0, 20.0, 30.0)
+PERIOD_S = 1 / 30
+STEP_DEG = math.degrees(5.969) / 30  # what a joint of arm3 can move in a period
+INCREMENTS = ("from_measured", "from_target")
+KINDS = [ArmReach, ArmTrack]
+
+
+def readings(observation: dict[str, NDArray[np.float32]]) -> NDArray[np.float64]:
+    """Measured angles and speeds and the previous target, in degrees and degrees/s."""
+    degrees: NDArray[np.float64] = observation["observation"].astype(np.float64) / RADIANS
+    return degrees
+
+
+def increments(count: int, seed: int = 0, size: float = STEP_DEG) -> list[NDArray[np.float32]]:
+    return list(np.random.default_rng(seed).uniform(-size, size, (count, 3)).astype(np.float32))
+
+
+def bits(step: Any) -> Any:
+    observation, *rest = step
+    return {key: value.tobytes() for key, value in observation.items()}, rest
+
+
+# --------------------------------------------------------------------------------------------------------------- spaces
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("control", INCREMENTS)
+def test_an_increment_is_up_to_what_a_joint_can_move_in_a_period(kind: Callable[..., ArmEnv], control: str) -> None:
+    for period_s in (1 / 30, 1 / 60):
+        env = kind(control=control, control_period_s=period_s)
+        high = np.full(3, math.degrees(5.969) * period_s, np.float32)
+        assert env.action_space == gymnasium.spaces.Box(-high, high)
+        assert env.action_space.contains(np.zeros(3, np.float32))
+        assert env.observation_space == kind().observation_space
+        env.close()
+    env = kind(control="absolute")
+    assert env.action_space == gymnasium.spaces.Box(0, 90, (3,))
+    env.close()
+
+
+def test_a_target_by_hand_in_numpy_and_in_torch() -> None:
+    action, measured, previous = [[1.0, -2.0]], [[10.0, 20.0]], [[11.0, 19.0]]
+    wanted = {"absolute": [[1.0, -2.0]], "from_measured": [[11.0, 18.0]], "from_target": [[12.0, 17.0]]}
+    for control, target in wanted.items():
+        for make in (np.array, torch.tensor):
+            assert target_of(make(action), control, make(measured), make(previous)).tolist() == target  # type: ignore[arg-type]
+
+
+# --------------------------------------------------------------------------------------------------------------- motion
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("control", ["absolute", *INCREMENTS])
+def test_each_step_is_limiter_and_simulation_put_together_by_hand(kind: Callable[..., ArmEnv], control: str) -> None:
+    env = kind(control=control)
+    env.reset(seed=0, options={"angles_deg": START_DEG})
+    box: Any = env.action_space
+    target, speed = list(START_DEG), [0.0] * 3
+    with Simulation(ARM) as simulation:
+        simulation.reset(START_DEG)
+        for action in np.random.default_rng(1).uniform(box.low, box.high, (50, 3)).astype(np.float32):
+            asked = action.astype(np.float64)
+            if control == "from_measured":
+                asked = asked + simulation.angles_deg
+            if control == "from_target":
+                asked = asked + target
+            target, speed = limit_target(asked.tolist(), target, speed, ARM.limits, PERIOD_S)
+            simulation.command(target)
+            simulation.step()
+            got = readings(env.step(action)[0])
+            wanted = [*simulation.angles_deg, *simulation.speeds_deg_s, *target]
+            assert got == pytest.approx(wanted, rel=1e-6, abs=1e-5)
+    env.close()
+
+
+def test_increments_of_an_imperfect_arm_are_from_what_it_measures() -> None:
+    env = ArmReach(
+        control="from_measured",
+        imperfections=Imperfections(angle_noise_deg=1.0, observation_delay_s=0.1),  # type: ignore[arg-type]
+    )
+    measured = readings(env.reset(seed=0, options={"angles_deg": (40.0, 45.0, 50.0)})[0])
+    target, speed = measured[6:].tolist(), [0.0] * 3
+    for action in increments(20, size=0.5):
+        target, speed = limit_target((measured[:3] + action).tolist(), target, speed, ARM.limits, PERIOD_S)
+        measured = readings(env.step(action)[0])
+        assert measured[6:] == pytest.approx(target, abs=1e-3)
+        assert np.abs(measured[:3] - env.simulation.angles_deg).max() > 0.01
+    env.close()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("control", INCREMENTS)
+def test_no_change_holds_the_pose(kind: Callable[..., ArmEnv], control: str) -> None:
+    env = kind(control=control)
+    for seed in range(5):
+        start = readings(env.reset(seed=seed)[0])[:3]
+        for _ in range(50):
+            held = readings(env.step(np.zeros(3, np.float32))[0])
+        # Gravity pulls a thousandth of a degree, which a change of the measured angle gives way to at each step.
+        assert held[:3] == pytest.approx(start, abs=0.1 if control == "from_measured" else 0.005)
+        assert held[6:] == pytest.approx(start, abs=0.1 if control == "from_measured" else 1e-4)
+    env.close()
+
+
+def test_changes_of_the_target_add_up() -> None:
+    env = ArmReach(control="from_target")
+    env.reset(seed=0, options={"angles_deg": START_DEG})
+    asked = np.array([0.2, -0.3, 0.5])
+    for count in range(1, 21):
+        got = readings(env.step(asked)[0])
+        # The limiter's speed v, such that the joint could still stop on the spot: v T + v^2 / (2 a) = |asked|.
+        a = math.degrees(40.0)
+        v = np.sqrt((a * PERIOD_S) ** 2 + 2 * a * np.abs(asked)) - a * PERIOD_S
+        assert got[6:] == pytest.approx(START_DEG + count * PERIOD_S * v * np.sign(asked), abs=1e-4)
+    for _ in range(10):
+        got = readings(env.step(np.zeros(3))[0])
+    assert got[:3] == pytest.approx(got[6:], abs=0.01)
+    env.close()
+
+
+@pytest.mark.parametrize("control", INCREMENTS)
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_full_increments_end_at_the_joint_limits_and_stay_there(control: str, sign: int) -> None:
+    env = ArmReach(control=control)
+    space: Any = env.action_space
+    observation, _ = env.reset(seed=3)
+    for _ in range(50):
+        observation = env.step(space.high if sign > 0 else space.low)[0]
+        assert observation in env.observation_space
+        assert ((readings(observation)[6:] >= -1e-4) & (readings(observation)[6:] <= 90.0001)).all()
+    assert readings(observation)[:3] == pytest.approx([90 if sign > 0 else 0] * 3, abs=0.01)
+    env.close()
+
+
+@given(st.integers(0, 10_000), st.sampled_from(INCREMENTS))
+@hypothesis_settings(max_examples=15)
+def test_targets_keep_to_the_limits_of_position_speed_and_acceleration(seed: int, control: str) -> None:
+    env = ArmReach(control=control)
+    generator = np.random.default_rng(seed)
+    space: Any = env.action_space
+    target, speed = readings(env.reset(seed=seed)[0])[6:], np.zeros(3)
+    for _ in range(40):
+        following = readings(env.step(np.where(generator.random(3) < 0.5, space.low, space.high))[0])[6:]
+        assert ((following >= -1e-4) & (following <= 90 + 1e-4)).all()
+        next_speed = (following - target) / PERIOD_S
+        assert (np.abs(next_speed) <= np.array(ARM.limits.max_speed_deg_s) + 0.01).all()
+        assert (np.abs(next_speed - speed) <= np.array(ARM.limits.max_acceleration_deg_s2) * PERIOD_S + 0.02).all()
+        target, speed = following, next_speed
+    env.close()
+
+
+@pytest.mark.parametrize("control", INCREMENTS)
+def test_a_saved_state_goes_on_bit_for_bit(control: str) -> None:
+    env, other = (ArmReach(control=control) for _ in range(2))
+    env.reset(seed=1)
+    for move in increments(20):
+        env.step(move)
+    text = json.dumps(env.save_state())
+    followed = [bits(env.step(move)) for move in increments(20, 1)]
+    other.reset(seed=2)
+    other.step(np.ones(3))
+    other.restore_state(json.loads(text))
+    assert [bits(other.step(move)) for move in increments(20, 1)] == followed
+    env.close()
+    other.close()
+
+
+# ------------------------------------------------------------------------------------------------------------- refusals
+
+
+@pytest.mark.parametrize("name", ["ArmReachDiscrete-v0", "ArmReachMultiDiscrete-v0"])
+@pytest.mark.parametrize("control", INCREMENTS)
+def test_the_degree_grid_refuses_increments(name: str, control: str) -> None:
+    with pytest.raises(ValueError, match=f"wanted control 'absolute' with actions on the degree grid, got '{control}'"):
+        gymnasium.make(name, control=control)
+    env = gymnasium.make(name, control="absolute")
+    env.close()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"control": "relative"}, r"wanted control of \('absolute', 'from_measured', 'from_target'\), got 'relative'"),
+        ({"control": ""}, "wanted control of"),
+        ({"control": None}, "wanted control of"),
+        ({"actions": "radians"}, r"wanted actions of \('degrees', 'index', 'positions'\), got 'radians'"),
+    ],
+)
+def test_unknown_kinds_of_control_and_action_are_refused(
+    kind: Callable[..., ArmEnv], settings: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(ValueError, match=said):
+        kind(**settings)
+
+
+@pytest.mark.parametrize("control", INCREMENTS)
+@pytest.mark.parametrize(
+    "bad",
+    [
+        np.array([0, np.nan, 0], np.float32),
+        np.array([0, -np.inf, 0], np.float32),
+        np.array([0, 0, STEP_DEG + 0.01], np.float32),
+        np.array([-STEP_DEG - 0.01, 0, 0], np.float32),
+        np.array([45, 45, 45], np.float32),
+        np.zeros(2, np.float32),
+        np.zeros((1, 3), np.float32),
+        np.array([True, False, True]),
+        np.array(["0", "0", "0"]),
+        0.0,
+        None,
+    ],
+    ids=repr,
+)
+def test_bad_increments_are_refused_and_the_episode_goes_on_unharmed(control: str, bad: Any) -> None:
+    env, other = (ArmReach(control=control) for _ in range(2))
+    for each in (env, other):
+        each.reset(seed=13)
+        for move in increments(10):
+            each.step(move)
+    said = r"wanted an action of 3 numbers, changes of the target angles from \[-11\.\d+.* to \[11\.\d+.* degrees, got"
+    with pytest.raises(ValueError, match=said):
+        env.step(bad)
+    assert [bits(env.step(move)) for move in increments(40, 1)] == [
+        bits(other.step(move)) for move in increments(40, 1)
+    ]
+    env.close()
+    other.close()
+
+
+@pytest.mark.parametrize("control", INCREMENTS)
+def test_the_corners_of_the_space_and_float32s_rounding_are_accepted(control: str) -> None:
+    env = ArmReach(control=control)
+    env.reset(seed=0)
+    space: Any = env.action_space
+    for action in (space.low, space.high, [0, 0, 0], [1, -1, 0.5], np.full(3, STEP_DEG)):
+        env.step(action)
+    env.close()
