@@ -19,6 +19,7 @@ from arm_control.progress import Reporter
 from arm_control.run_folder import RunFolder
 from arm_control.signals import stop_on_signals
 from envs.arm import RADIANS, Arm
+from envs.tasks import target_of
 from policies.agent import Agent, Spec, Transition
 from policies.ddpg import DDPG
 
@@ -32,6 +33,7 @@ def make_agent(config: TrainConfig, env: Any) -> Agent:
     if not isinstance(env.action_space, gymnasium.spaces.Box):
         raise ValueError(f"agent {config.agent} wants continuous actions, {config.env} has {env.action_space}")
     spaces = env.observation_space.spaces
+    step_deg = tuple(speed * env.simulation.control_period_s for speed in env.arm.limits.max_speed_deg_s)
     spec = Spec(
         observation_size=spaces["observation"].shape[0],
         goal_size=spaces["desired_goal"].shape[0],
@@ -41,8 +43,17 @@ def make_agent(config: TrainConfig, env: Any) -> Agent:
         # The angles come first in `observation`; an action that is a change is not measured by anything.
         measured_columns=tuple(range(env.action_space.shape[0])) if config.control == "absolute" else None,
         measured_unit=1.0 / RADIANS,
+        max_step=step_deg if config.control == "absolute" else None,  # a change has its largest in its space
+        kinematics=lambda observation, action: _lead(env, observation, action),
     )
     return {"ddpg": DDPG}[config.agent](spec, config.settings, env.compute_reward, config.seed)
+
+
+def _lead(env: Any, observation: torch.Tensor, action: torch.Tensor) -> torch.Tensor:
+    """Where the tip is (batch, 3) once the joints are where actions (batch, joints) ask for."""
+    measured, _, previous_target = (observation / RADIANS).chunk(3, -1)
+    tip: torch.Tensor = env.arm.forward_kinematics(target_of(action, env.control, measured, previous_target), torch)
+    return tip
 
 
 def load_policy(path: str | Path) -> tuple[TrainConfig, torch.nn.Module]:

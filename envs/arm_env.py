@@ -53,7 +53,7 @@ class ArmEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
     def __init__(
         self,
         task: Task,
-        arm: str | Path = DEFAULT_URDF,
+        arm: Arm,
         *,
         actions: ActionKind = "degrees",
         grid_step_deg: float = 1.0,
@@ -75,7 +75,7 @@ class ArmEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
         self.episode_steps = task.episode_steps if episode_steps is None else episode_steps
         if self.episode_steps < 1:
             raise ValueError(f"wanted at least one step an episode, got {episode_steps}")
-        self.task, self.arm = task, Arm(arm)
+        self.task, self.arm = task, arm
         self.actions, self.control = actions, control
         self.imperfections = open_imperfections(imperfections)
         limits = self.arm.limits
@@ -339,7 +339,8 @@ class ArmReach(ArmEnv):
     | `dense` (default) | -5 d + exp(-d / 10 mm) / 2 + exp(-d / 50 mm) / 2 | up to 1 |
     | `sparse` | 0 within `goal_tolerance_m`, else -1 | -1 or 0 |
 
-    `compute_reward` gives either for arrays of goals.
+    For an arm of another reach than 0.7 m, the lengths of `dense` are in proportion. `compute_reward` gives either for
+    arrays of goals.
 
     ## Starting state
     At rest in a pose drawn uniformly from the joint ranges; the goal is the tip position of another such pose, so it is
@@ -370,7 +371,8 @@ class ArmReach(ArmEnv):
         goal_tolerance_m: float = 0.01,
         **settings: Any,
     ) -> None:
-        super().__init__(Reach(reward, goal_tolerance_m), arm, **settings)
+        opened = Arm(arm)
+        super().__init__(Reach(reward, goal_tolerance_m, opened.reach_m), opened, **settings)
 
 
 class ArmTrack(ArmEnv):
@@ -421,4 +423,5 @@ class ArmTrack(ArmEnv):
         speed_m_s: float = 0.2,
         **settings: Any,
     ) -> None:
-        super().__init__(Track(reward, goal_tolerance_m, path, speed_m_s), arm, **settings)
+        opened = Arm(arm)
+        super().__init__(Track(reward, goal_tolerance_m, opened.reach_m, path, speed_m_s), opened, **settings)

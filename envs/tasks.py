@@ -18,6 +18,8 @@ RewardKind = Literal["dense", "sparse"]
 Control = Literal["absolute", "from_measured", "from_target"]
 Goal = tuple[float, ...]
 
+DEFAULT_REACH_M = 0.7  # of the default arm, for which the lengths of the dense reward are given
+
 
 def observe(
     arm: Arm, angles_deg: Any, speeds_deg_s: Any, previous_target_deg: Any, xp: Any = np, *, moving: bool = False
@@ -100,15 +102,17 @@ def _check(kind: str, tolerance_m: float) -> None:
         raise ValueError(f"wanted a positive goal tolerance in metres, got {tolerance_m}")
 
 
-def _reward(kind: RewardKind, tolerance_m: float, distance_m: Any) -> Any:
+def _reward(kind: RewardKind, tolerance_m: float, reach_m: float, distance_m: Any) -> Any:
     """Reward (...,) for being this far from the goal.
 
     `dense`: -5 d + exp(-d / 10 mm) / 2 + exp(-d / 50 mm) / 2 for a distance d in metres, from -3.5 at arm's length to 1
     at the goal: the first term leads there from anywhere, the others make the last millimetres worth their while.
+    For an arm of another reach than the default one's 0.7 m all lengths are in proportion.
     `sparse`: 0 within the tolerance, else -1.
     """
     if kind == "dense":
-        return -5.0 * distance_m + 0.5 * np.exp(-distance_m / 0.01) + 0.5 * np.exp(-distance_m / 0.05)
+        d = distance_m * (DEFAULT_REACH_M / reach_m)
+        return -5.0 * d + 0.5 * np.exp(-d / 0.01) + 0.5 * np.exp(-d / 0.05)
     return np.where(distance_m <= tolerance_m, 0.0, -1.0)
 
 
@@ -118,6 +122,7 @@ class Reach:
 
     reward_kind: RewardKind = "dense"
     goal_tolerance_m: float = 0.01
+    reach_m: float = DEFAULT_REACH_M
     moving: ClassVar[bool] = False
     episode_steps: ClassVar[int] = 50
 
@@ -126,7 +131,7 @@ class Reach:
 
     def reward(self, distance_m: Any) -> Any:
         """Reward (...,) for being this far from the goal."""
-        return _reward(self.reward_kind, self.goal_tolerance_m, distance_m)
+        return _reward(self.reward_kind, self.goal_tolerance_m, self.reach_m, distance_m)
 
     def draw_course(self, arm: Arm, generator: np.random.Generator, steps: int, period_s: float) -> "StillGoal":
         """A reachable goal, the same in all steps."""
@@ -163,6 +168,7 @@ class Track:
 
     reward_kind: RewardKind = "dense"
     goal_tolerance_m: float = 0.01
+    reach_m: float = DEFAULT_REACH_M
     path: PathKind | Literal["any"] = "any"
     speed_m_s: float = 0.2
     moving: ClassVar[bool] = True
@@ -178,7 +184,7 @@ class Track:
 
     def reward(self, distance_m: Any) -> Any:
         """Reward (...,) for being this far from where the goal is now."""
-        return _reward(self.reward_kind, self.goal_tolerance_m, distance_m)
+        return _reward(self.reward_kind, self.goal_tolerance_m, self.reach_m, distance_m)
 
     def draw_path(self, arm: Arm, generator: np.random.Generator) -> Path:
         """A random path. Raises ValueError if the arm can follow none at this speed."""

@@ -1,5 +1,6 @@
 """The few verbs that every agent has, and what it must be told of its task."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -17,7 +18,11 @@ class Spec:
 
     Where an action sets a target for something that is also measured (a joint's angle), `measured_columns` says which
     columns of `observation` measure it, one an action, and `measured_unit` what to multiply them by to get the
-    action's unit. Policies then act relative to the present value, which makes small corrections easy to learn.
+    action's unit. Policies then act relative to the present value, which makes small corrections easy to learn, and
+    ask for values at most `max_step` (in the action's unit) from it.
+
+    `kinematics` says to which point of the goal's kind (batch, point size) an action (batch, actions) leads from an
+    observation (batch, size), once what it asks for has come about.
 
     A goal begins with `goal_point_size` numbers (None: all are) that say where it is, on which the reward depends; the
     rest say how it moves.
@@ -30,6 +35,8 @@ class Spec:
     measured_columns: tuple[int, ...] | None = None
     measured_unit: float = 1.0
     goal_point_size: int | None = None
+    max_step: tuple[float, ...] | None = None
+    kinematics: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None
 
 
 class ComputeReward(Protocol):

@@ -5,10 +5,13 @@ Differences from the paper, each measured on the arm:
   same way whatever its goal, so a transition's goal may be drawn anew each time it is sampled.
 - Each arm explores with normal noise of a size of its own, from tiny to large (Horgan et al. 2018, Ape-X), instead of
   one Ornstein-Uhlenbeck process: the tiny ones show the critic the last millimetres.
+- The actor asks for a bounded step from the present value; the critic also sees how far from the goal an action leads,
+  by the arm's own kinematics. The policy needs neither critic nor its kinematics.
 - Fourier features at the inputs, layer normalisation in the critic, a learning rate that falls to zero.
 """
 
 import copy
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -23,19 +26,23 @@ from policies.settings import DDPGSettings
 
 SMALLEST_LEARNING_RATE = 0.02  # of the first one
 RANDOM_ACTIONS = 0.1  # share of actions drawn uniformly while exploring
+SQUASH_PENALTY = 0.003  # keeps the actor's outputs where tanh still has a slope
 
 
 class DDPG:
     """The agent: an actor mu, a critic Q, a slowly following copy of each, and a replay buffer."""
 
     def __init__(self, spec: Spec, settings: DDPGSettings, compute_reward: ComputeReward, seed: int) -> None:
+        if spec.max_step is not None:
+            spec = replace(spec, max_step=tuple(settings.largest_step * step for step in spec.max_step))
         self._spec, self._settings, self._compute_reward = spec, settings, compute_reward
         self._generator = np.random.default_rng(seed)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self._policy = DeterministicPolicy(spec, settings.hidden_units, settings.fourier_octaves)
             features = self._policy.encoder.size
-            self._critic = Critic(spec, settings.hidden_units, settings.fourier_octaves, features)
+            way = self._policy.encoder.way_size if spec.kinematics else 0
+            self._critic = Critic(spec, settings.hidden_units, settings.fourier_octaves, features, way)
         self._actor = self._policy.net
         self._target_actor = copy.deepcopy(self._actor).requires_grad_(False)
         self._target_critic = copy.deepcopy(self._critic).requires_grad_(False)
@@ -48,8 +55,8 @@ class DDPG:
     def act(self, observation: Observation, *, explore: bool) -> FloatArray:
         """mu(s), with exploration noise if asked for; uniformly random until learning starts."""
         arms = len(observation["observation"])
-        low, high = np.array(self._spec.action_low), np.array(self._spec.action_high)
-        uniform = self._generator.uniform(low, high, (arms, len(low))) if explore else None
+        bounds = self._bounds(observation)
+        uniform = self._generator.uniform(*bounds) if explore else None
         if uniform is not None and not self._warm:
             return uniform.astype(np.float32)
         action: FloatArray = self._policy(*_tensors(observation)).numpy()
@@ -57,9 +64,33 @@ class DDPG:
             return action
         smallest, largest = self._settings.smallest_noise, self._settings.largest_noise
         size = np.geomspace(smallest, largest, arms) if arms > 1 else np.array([np.sqrt(smallest * largest)])
-        noisy = action + self._generator.normal(size=action.shape) * size[:, None]  # equation (7)
+        noise = self._generator.normal(size=action.shape) * size[:, None] * self._largest_step
+        noisy = action + noise  # equation (7)
         random = self._generator.random((arms, 1)) < RANDOM_ACTIONS
-        return np.clip(np.where(random, uniform, noisy), low, high).astype(np.float32)
+        return np.clip(np.where(random, uniform, noisy), *bounds).astype(np.float32)
+
+    @property
+    def _largest_step(self) -> FloatArray:
+        scaling = self._policy.scaling
+        largest: FloatArray = (scaling.max_step * (scaling.high - scaling.low) / 2).numpy()
+        return largest
+
+    def _bounds(self, observation: Observation) -> tuple[FloatArray, FloatArray]:
+        """The lowest and highest actions (arms, actions) within the largest step of the present value."""
+        scaling = self._policy.scaling
+        present = scaling.present(torch.from_numpy(observation["observation"]))
+        low = torch.clamp(present - scaling.max_step, -1.0, 1.0)
+        high = torch.clamp(present + scaling.max_step, -1.0, 1.0)
+        return scaling.from_unit(low).numpy(), scaling.from_unit(high).numpy()
+
+    def _q(self, critic: Critic, s: Tensor, a: Tensor, present: Tensor, observation: Tensor, goal: Tensor) -> Tensor:
+        """Q(s, a). Where kinematics are known, the critic also sees how far from the goal the action leads."""
+        way = goal[:, :0]
+        if self._spec.kinematics is not None:
+            point = self._spec.kinematics(observation, self._policy.scaling.from_unit(a))
+            way = self._policy.encoder.way(point, goal)
+        q: Tensor = critic(s, a, present, way)
+        return q
 
     def observe(self, transition: Transition) -> None:
         """Put a step of all arms into the replay buffer."""
@@ -81,6 +112,8 @@ class DDPG:
 
     def _update_once(self) -> dict[str, float]:
         batch, encoder, policy = self._sample(), self._policy.encoder, self._policy
+        view = batch["observation"], batch["desired_goal"]
+        next_view = batch["next_observation"], batch["next_desired_goal"]
         with torch.no_grad():
             s = encoder(batch["observation"], batch["achieved_goal"], batch["desired_goal"])
             next_s = encoder(batch["next_observation"], batch["next_achieved_goal"], batch["next_desired_goal"])
@@ -89,22 +122,26 @@ class DDPG:
             a = policy.scaling.to_unit(batch["action"])
             # Equation (5), with the target networks of Algorithm 1:  y = r + gamma Q'(s', mu'(s'))
             next_a = policy.unit_action(self._target_actor, next_s, next_present)
-            next_q = self._target_critic(next_s, next_a, next_present)
+            next_q = self._q(self._target_critic, next_s, next_a, next_present, *next_view)
             y = batch["reward"] + self._settings.discount * (1.0 - batch["terminated"]) * next_q
 
         # Equation (4):  L = mean (Q(s, a) - y)^2
-        q = self._critic(s, a, present)
+        q = self._q(self._critic, s, a, present, *view)
         critic_loss = mse_loss(q, y)
         self._critic_optimizer.zero_grad()
         critic_loss.backward()  # type: ignore[no-untyped-call]
         self._critic_optimizer.step()
 
         # Equation (6):  dJ/dtheta = mean  dQ(s, a)/da at a = mu(s)  *  dmu(s)/dtheta
-        mu = policy.unit_action(self._actor, s, present)
-        a = mu.detach().requires_grad_()
-        (dq_da,) = torch.autograd.grad(self._critic(s, a, present).mean(), a)
+        # Where mu(s) is at a bound, only what leads away from it counts (Hausknecht and Stone 2016).
+        output = self._actor(s)
+        mu = present + policy.scaling.max_step * torch.tanh(output)
+        a = torch.clamp(mu.detach(), -1.0, 1.0).requires_grad_()
+        (dq_da,) = torch.autograd.grad(self._q(self._critic, s, a, present, *view).mean(), a)
+        dq_da = torch.where(((a >= 1.0) & (dq_da > 0.0)) | ((a <= -1.0) & (dq_da < 0.0)), 0.0, dq_da)
+        penalty = SQUASH_PENALTY * output.square().sum(-1).mean()
         self._actor_optimizer.zero_grad()
-        mu.backward(-dq_da)  # type: ignore[no-untyped-call]
+        (penalty - (mu * dq_da).sum()).backward()  # type: ignore[no-untyped-call]
         self._actor_optimizer.step()
 
         # Algorithm 1, last lines:  theta' <- tau theta + (1 - tau) theta'

@@ -8,6 +8,8 @@ from torch import Tensor, nn
 from policies.agent import Spec
 from policies.normalizer import Normalizer
 
+WAY_OCTAVES = 2  # more octaves for the few inputs that say how far an action misses the goal
+
 
 def mlp(inputs: int, hidden: int, outputs: int, *, layer_norm: bool) -> nn.Sequential:
     """Two hidden layers of rectified units, optionally with layer normalisation before each rectifier."""
@@ -38,6 +40,7 @@ class Encoder(nn.Module):
         self.normalizer = Normalizer(raw)
         self.octaves = octaves
         self.size = raw * (1 + 2 * octaves)
+        self.way_size = (spec.goal_point_size or spec.goal_size) * (1 + 2 * (octaves + WAY_OCTAVES))
 
     @staticmethod
     def raw(observation: Tensor, achieved_goal: Tensor, desired_goal: Tensor) -> Tensor:
@@ -47,17 +50,28 @@ class Encoder(nn.Module):
     def forward(self, observation: Tensor, achieved_goal: Tensor, desired_goal: Tensor) -> Tensor:
         return fourier_features(self.normalizer(self.raw(observation, achieved_goal, desired_goal)), self.octaves)
 
+    def way(self, point: Tensor, desired_goal: Tensor) -> Tensor:
+        """The way from a point to the goal, in the scale of the inputs, with detail: (batch, way_size)."""
+        size, goal_size = point.shape[-1], desired_goal.shape[-1]
+        scale = self.normalizer.std[-goal_size:][:size]
+        return fourier_features((desired_goal[:, :size] - point) / scale, self.octaves + WAY_OCTAVES)
+
 
 class ActionScaling(nn.Module):
     """Actions in the environment's units <-> actions from -1 to 1, and the present value of what they set."""
 
     low: Tensor
     high: Tensor
+    max_step: Tensor
 
     def __init__(self, spec: Spec) -> None:
         super().__init__()
         self.register_buffer("low", torch.tensor(spec.action_low), persistent=False)
         self.register_buffer("high", torch.tensor(spec.action_high), persistent=False)
+        max_step = spec.max_step or [
+            (high - low) / 2 for low, high in zip(spec.action_low, spec.action_high, strict=True)
+        ]
+        self.register_buffer("max_step", torch.tensor(max_step) * 2.0 / (self.high - self.low), persistent=False)
         self._columns = spec.measured_columns
         self._unit = spec.measured_unit
 
@@ -93,7 +107,7 @@ class DeterministicPolicy(nn.Module):
 
     def unit_action(self, net: nn.Module, features: Tensor, present: Tensor) -> Tensor:
         """The action in -1..1: a squashed step from the present value."""
-        return torch.clamp(present + torch.tanh(net(features)), -1.0, 1.0)
+        return torch.clamp(present + self.scaling.max_step * torch.tanh(net(features)), -1.0, 1.0)
 
     def forward(self, observation: Tensor, achieved_goal: Tensor, desired_goal: Tensor) -> Tensor:
         features = self.encoder(observation, achieved_goal, desired_goal)
@@ -103,16 +117,18 @@ class DeterministicPolicy(nn.Module):
 class Critic(nn.Module):
     """Q: features and unit action -> expected return (batch,)."""
 
-    STEP_SCALE = 3.0  # steps from the present value are small: scale them towards unit variance
+    STEP_SCALE = 1.5  # steps from the present value are from -max_step to max_step: scale them towards unit variance
 
-    def __init__(self, spec: Spec, hidden: int, octaves: int, features: int) -> None:
+    def __init__(self, spec: Spec, hidden: int, octaves: int, features: int, way: int) -> None:
         super().__init__()
         self.octaves = octaves
-        self.net = mlp(features + 2 * len(spec.action_low) * (1 + 2 * octaves), hidden, 1, layer_norm=True)
+        self.scaling = ActionScaling(spec)
+        self.net = mlp(features + way + 2 * len(spec.action_low) * (1 + 2 * octaves), hidden, 1, layer_norm=True)
 
-    def forward(self, features: Tensor, unit_action: Tensor, present: Tensor) -> Tensor:
-        action = torch.cat([unit_action, (unit_action - present) * self.STEP_SCALE], -1)
-        q: Tensor = self.net(torch.cat([features, fourier_features(action, self.octaves)], -1))
+    def forward(self, features: Tensor, unit_action: Tensor, present: Tensor, way: Tensor) -> Tensor:
+        step = (unit_action - present) / self.scaling.max_step
+        action = torch.cat([unit_action, step * self.STEP_SCALE], -1)
+        q: Tensor = self.net(torch.cat([features, way, fourier_features(action, self.octaves)], -1))
         return q.squeeze(-1)
 
 

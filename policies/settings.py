@@ -20,7 +20,7 @@ class DDPGSettings:
 
     hidden_units: int = 128
     """Units in each of the two hidden layers of actor and critic."""
-    fourier_octaves: int = 4
+    fourier_octaves: int = 2
     """Octaves of sines and cosines added to each input of the networks."""
     learning_rate: float = 1e-3
     """Adam's step size for actor and critic at the start; it falls to nearly zero over the training."""
@@ -28,7 +28,7 @@ class DDPGSettings:
     """gamma of equation (5): how much a reward one step later counts."""
     target_rate: float = 0.03
     """tau of Algorithm 1: how far the target networks follow in one update."""
-    batch_size: int = 128
+    batch_size: int = 256
     """Transitions in one update."""
     replay_capacity: int = 400_000
     """Transitions remembered."""
@@ -36,9 +36,11 @@ class DDPGSettings:
     """Steps of uniformly random actions before learning starts."""
     updates_per_step: int = 1
     """Updates for each step of all arms together."""
-    smallest_noise: float = 0.5
-    """Standard deviation of the exploration noise of the calmest arm, in the action's unit (degrees)."""
-    largest_noise: float = 30.0
+    largest_step: float = 2.0
+    """Farthest from the measured angle that a target is asked for, in what a joint can move in one control period."""
+    smallest_noise: float = 0.01
+    """Standard deviation of the exploration noise of the calmest arm, as a share of the largest step."""
+    largest_noise: float = 0.5
     """The same of the wildest arm; the others lie between, in equal ratios."""
     relabel_near: float = 0.4
     """Share of a batch relearned for a goal near where the tip went."""
@@ -49,7 +51,7 @@ class DDPGSettings:
 
     def __post_init__(self) -> None:
         positive = ("hidden_units", "learning_rate", "batch_size", "replay_capacity", "updates_per_step")
-        noises = ("smallest_noise", "largest_noise", "relabel_distance")
+        noises = ("largest_step", "smallest_noise", "largest_noise", "relabel_distance")
         _check(self, positive + noises, fractions=("discount", "target_rate", "relabel_near", "relabel_other"))
         if not 0 <= self.fourier_octaves <= 10:
             raise ValueError(f"fourier-octaves: wanted a number from 0 to 10, got {self.fourier_octaves}")

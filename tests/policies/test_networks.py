@@ -179,11 +179,13 @@ def test_an_mlp_with_given_weights_gives_the_answer_by_hand() -> None:
 
 def test_the_critic_gives_one_value_a_row_and_sees_the_action() -> None:
     torch.manual_seed(0)
-    critic = Critic(UNEVEN, 16, 2, 10)
-    features, present = torch.randn(6, 10), torch.zeros(6, 2)
-    first, second = (
-        critic(features, torch.full((6, 2), -0.5), present),
-        critic(features, torch.full((6, 2), 0.5), present),
+    critic = Critic(UNEVEN, 16, 2, 10, 3)
+    features, present, way = torch.randn(6, 10), torch.zeros(6, 2), torch.randn(6, 3)
+    first, second, third = (
+        critic(features, torch.full((6, 2), -0.5), present, way),
+        critic(features, torch.full((6, 2), 0.5), present, way),
+        critic(features, torch.full((6, 2), 0.5), present, way + 1.0),
     )
     assert first.shape == (6,)
     assert (first != second).all()
+    assert (second != third).all()
