@@ -180,7 +180,7 @@ class Arm:
         return position
 
     def tip_motion(self, angles_deg: Any, speeds_deg_s: Any, xp: Any = math) -> tuple[Any, ...]:
-        """x, y, z of the tip in metres and its velocity in m/s, six in all, from angles and speeds as `tip_position`."""
+        """x, y, z of the tip in metres and its velocity in m/s, from angles and speeds, as `tip_position`."""
         motion: tuple[Any, ...] = self._tip_motion(angles_deg, speeds_deg_s, xp.cos, xp.sin)
         return motion
 
@@ -213,8 +213,8 @@ class Arm:
         """Derivative of the tip by the angles, (..., 3, joints), in metres per degree."""
         radians = np.asarray(angles_deg, dtype=np.float64) * RADIANS
         cosines, sines = np.cos(radians)[..., None, None], np.sin(radians)[..., None, None]
-        # Seen from the tip inwards: `arm` is the tip's place from joint i, `columns` what joints from i on do to it, all
-        # in the frame of joint i's parent.
+        # From the tip inwards: `arm` is the tip's place from joint i, `columns` what joints from i on do to it, all in
+        # the frame of joint i's parent.
         arm = np.broadcast_to(self._chain.tip_offset_m, (*radians.shape[:-1], 3))
         columns: list[Array] = []
         for index in reversed(range(self.joint_count)):
@@ -233,9 +233,9 @@ class Arm:
     ) -> Array:
         """Joint angles (..., joints) in degrees, inside the limits, that put the tip on `goals_m` (..., 3).
 
-        Damped least squares (Wampler 1986; Levenberg-Marquardt damping) from `start_deg` (..., joints) where given, then
-        from the nearest poses of a fixed random set; a joint at a limit is held there while the step would push it
-        out. Raises UnreachableGoalError for a goal that ends further than `tolerance_m` from the tip, ValueError for a
+        Damped least squares (Wampler 1986; Levenberg-Marquardt damping) from `start_deg` (..., joints) if given, then
+        from the nearest poses of a fixed random set; a joint at a limit is held there while a step would push it out.
+        Raises UnreachableGoalError for a goal that ends further than `tolerance_m` from the tip, ValueError for a
         non-finite one.
         """
         goals = np.asarray(goals_m, dtype=np.float64)
@@ -275,7 +275,7 @@ class Arm:
         return poses, self.forward_kinematics(poses)
 
     def descend(self, angles: Array, goals: Array, tolerance_m: float, steps: int = 200) -> Array:
-        """Angles (n, joints) that bring the tip as near to `goals` (n, 3) as it gets downhill from `angles` (n, joints)."""
+        """Angles (n, joints) that bring the tip as near to goals (n, 3) as downhill from these angles goes."""
         low, high = np.array(self.limits.lower_deg), np.array(self.limits.upper_deg)
         damping = np.full(len(angles), 1e-3)
         error = goals - self.forward_kinematics(angles)

@@ -306,8 +306,8 @@ class ArmReach(ArmEnv):
     """Reach a goal with the tip of a simulated arm, and stay there.
 
     ## Action space
-    With `actions="degrees"` (`ArmReach-v0`), one number a joint in degrees, `Box(float32)`. What it asks for is approached
-    within the joints' speed and acceleration limits (`envs.limits.limit_target`), then held by servos.
+    With `actions="degrees"` (`ArmReach-v0`), one number a joint in degrees, `Box(float32)`. What it asks for is
+    approached within the joints' speed and acceleration limits (`envs.limits.limit_target`), then held by servos.
 
     | `control` | space for the default arm | the target angle is |
     |---|---|---|
@@ -320,8 +320,8 @@ class ArmReach(ArmEnv):
     (`envs.action_grid.DegreeGrid`).
 
     ## Observation space
-    A `Dict` of `Box(float32)`, for goal-based learning (hindsight relabelling works: nothing in `observation` depends on
-    the goal). For n joints:
+    A `Dict` of `Box(float32)`, for goal-based learning (hindsight relabelling works: nothing in `observation` depends
+    on the goal). For n joints:
 
     | key | index | meaning | unit | range |
     |---|---|---|---|---|
@@ -354,10 +354,10 @@ class ArmReach(ArmEnv):
     whether that is within `goal_tolerance_m`.
 
     ## Arguments
-    `arm` (a URDF file of a serial arm of one to seven revolute joints), `reward`, `goal_tolerance_m` (0.01 m), `actions`,
-    `grid_step_deg`, `control`, `imperfections` (`ideal`, `xl430`, `rough` or an `envs.imperfections.Imperfections`),
-    `episode_steps`, `physics_step_s` (1/240), `control_period_s` (1/30, a whole multiple of it), `render_mode` (`human` opens a
-    window, `rgb_array` needs no display).
+    `arm` (a URDF file of a serial arm of one to seven revolute joints), `reward`, `goal_tolerance_m` (0.01 m),
+    `actions`, `grid_step_deg`, `control`, `imperfections` (`ideal`, `xl430`, `rough` or an
+    `envs.imperfections.Imperfections`), `episode_steps`, `physics_step_s` (1/240), `control_period_s` (1/30, a whole
+    multiple of it), `render_mode` (`human` opens a window, `rgb_array` needs no display).
 
     ## Versions
     v0: first version.
@@ -391,12 +391,13 @@ class ArmTrack(ArmEnv):
     | | 3 to 5 | the goal's velocity now | m/s | as above |
 
     ## Reward
-    That of `ArmReach`, d being the distance between the tip and where the goal is after the step; velocities do not count.
+    That of `ArmReach`, d being the distance from the tip to where the goal is after the step; velocities do not count.
 
     ## Starting state
-    The arm starts like that of `ArmReach`, the goal anywhere on a closed path drawn at random: a `circle` or a figure of
-    `eight` in any plane, or a `spline` through random points (`path="any"`, the default, draws one of them), with a
-    radius of 5 to 15 % of the arm's reach. It goes round at a mean speed of `speed_m_s` (0.2 m/s; a circle at just that).
+    The arm starts like that of `ArmReach`, the goal anywhere on a closed path drawn at random: a `circle` or a figure
+    of `eight` in any plane, or a `spline` through random points (`path="any"`, the default, draws one of them), with a
+    radius of 5 to 15 % of the arm's reach. It goes round at a mean speed of `speed_m_s` (0.2 m/s; a circle at just
+    that).
     Paths that would take a joint out of its range, or to over 80 % of its speed or acceleration limit, are not drawn.
 
     ## End of an episode

@@ -1,4 +1,4 @@
-"""What real arms have and a simulated one lacks: delays, slow servos, play, noise, loads and lengths that are not as drawn.
+"""What real arms have and a simulated one lacks: delays, slow servos, play, noise, loads, lengths not as drawn.
 
 `Imperfections` says how much of each, `ImperfectSimulation` is a `Simulation` that has them.
 """

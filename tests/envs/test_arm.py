@@ -273,8 +273,8 @@ def test_limits_come_from_the_file_in_degrees(crooked: Arm) -> None:
 @pytest.mark.parametrize(
     ("effort", "seconds"),
     [
-        # 2 kg, 0.5 m from the second joint and 0.9 m from the first, at 3 rad/s. The first bears 2 * 0.9 * 9.81 = 17.658
-        # N m of weight, and 2 * 0.9 * (0.9 + 0.5) * 3 = 7.56 N m s of momentum; the second 9.81 and 2 * 0.5 * 1.4 * 3 = 4.2.
+        # 2 kg, 0.5 m from the second joint and 0.9 m from the first, at 3 rad/s. The first bears 2 * 0.9 * 9.81 =
+        # 17.658 N m of weight, and 2 * 0.9 * (0.9 + 0.5) * 3 = 7.56 N m s of momentum; the second 9.81 and 4.2.
         (20.0, 7.56 / (20 - 17.658)),
         (100.0, 0.15),
         (15.0, 7.56 / 1.5),  # too weak to hold it: a tenth of the torque is left
