@@ -328,6 +328,52 @@ def test_a_relabelled_transition_has_the_reward_of_its_new_goal() -> None:
     assert 0.5 < (batch["reward"] != stored).mean() < 1.0
 
 
+def away_from_the_point(achieved_goal: FloatArray, desired_goal: FloatArray, info: Any) -> Any:
+    """A reward that only where a goal is counts for."""
+    return -np.abs(achieved_goal[:, :3] - desired_goal[:, :3]).sum(-1)
+
+
+@pytest.mark.parametrize(("near", "other"), [(1.0, 0.0), (0.0, 1.0), (0.0, 0.0), (0.3, 0.3)])
+def test_a_relabelled_goal_that_moves_keeps_its_motion(near: float, other: float) -> None:
+    spec, size = Spec(5, 6, (0.0, 0.0), (1.0, 1.0), goal_point_size=3), 4000
+    sizes = {"batch_size": size, "random_steps": size, "replay_capacity": size}
+    agent = DDPG(spec, replace(SMALL, relabel_near=near, relabel_other=other, **sizes), away_from_the_point, seed=1)
+    stored = transitions(spec, size)
+    goals, following = stored.observation["desired_goal"], stored.next_observation["desired_goal"].copy()
+    following[:, :3] += np.random.default_rng(2).normal(size=(size, 3)).astype(np.float32)
+    following[:, 3:] *= 2
+    stored.next_observation["desired_goal"] = following
+    agent.observe(stored)
+    batch = {name: value.numpy() for name, value in agent._sample().items()}
+    rows = batch["observation"][:, 0].astype(int)
+    goal, next_goal = batch["desired_goal"], batch["next_desired_goal"]
+
+    # Whose goal it is, by its velocity, which nothing changes; the velocity after the step is that same goal's.
+    owner = {velocity.tobytes(): row for row, velocity in enumerate(goals[:, 3:])}
+    owners = np.array([owner[velocity.tobytes()] for velocity in np.ascontiguousarray(goal[:, 3:])])
+    np.testing.assert_array_equal(next_goal[:, 3:], following[owners, 3:])
+    # Before and after the step it has moved as it did.
+    moved, before = next_goal[:, :3] - goal[:, :3], following[owners, :3] - goals[owners, :3]
+    np.testing.assert_allclose(moved, before, rtol=0, atol=1e-5)
+
+    # One that was moved went near to where the tip got to, by this much in each number; the rest are as they were.
+    shifted = (goal[:, :3] != goals[owners, :3]).any(1)
+    away = (next_goal[:, :3] - stored.next_observation["achieved_goal"][rows, :3])[shifted]
+    assert (owners[shifted] == rows[shifted]).all()
+    np.testing.assert_array_equal(next_goal[~shifted], following[owners[~shifted]])
+    swapped = ~shifted & (owners != rows)
+    for share, wanted in ((shifted.mean(), near), (swapped.mean(), other)):
+        assert share == pytest.approx(wanted, abs=5 * math.sqrt(wanted * (1 - wanted) / size) + 1e-3)
+    if near:
+        assert np.sqrt((away**2).mean()) == pytest.approx(SMALL.relabel_distance / math.sqrt(3), rel=0.1)
+
+    # The reward is that of the goal after the step.
+    np.testing.assert_array_equal(batch["reward"], away_from_the_point(batch["next_achieved_goal"], next_goal, None))
+    for name in ("observation", "achieved_goal"):
+        np.testing.assert_array_equal(batch[name], stored.observation[name][rows])
+        np.testing.assert_array_equal(batch[f"next_{name}"], stored.next_observation[name][rows])
+
+
 # ------------------------------------------------------------------------------------------------ acting and states
 
 
