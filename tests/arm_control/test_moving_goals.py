@@ -1,0 +1,487 @@
+"""Moving goals, increments and imperfect arms from training to the runner, and what is refused on the way."""
+
+import json
+import re
+import shutil
+import signal
+import typing
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import envs.imperfections
+import envs.paths
+import envs.tasks
+from arm_control import config as config_module
+from arm_control import training
+from arm_control.checkpoint import list_checkpoints, load_latest
+from arm_control.cli import main
+from arm_control.config import TrainConfig
+from arm_control.contract import GOAL_VELOCITY, INPUTS, Contract
+from arm_control.evaluation import derived_seeds, environment_maker
+from arm_control.exporter import export
+from arm_control.replay.video import frames_in
+from arm_control.runner import PolicyRunner
+from arm_control.sources import RunnerController, evaluate
+from arm_control.training import PolicyController, Training, load_policy, resume, train
+from envs.arm import RADIANS, Arm
+from envs.tasks import Track
+from policies.settings import DDPGSettings
+
+SETTINGS = DDPGSettings(hidden_units=16, fourier_octaves=1, batch_size=32, random_steps=200, replay_capacity=500)
+TRACK = TrainConfig("ddpg", SETTINGS, env="ArmTrack-v0", path="circle", speed_m_s=0.15, arms=4, seed=3, steps=800)
+INCREMENTS = TrainConfig("ddpg", SETTINGS, control="from_target", imperfections="rough", arms=4, seed=3, steps=800)
+CONFIGS = {"track": TRACK, "increments": INCREMENTS}
+GOAL_M = (0.25, 0.15, 0.4)
+
+Refused = Callable[..., str]
+
+
+@pytest.fixture(scope="module")
+def short_validations() -> Any:
+    """Validations are most of so short a training."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "REPORTS", 4)
+        patch.setattr(training, "VALIDATION_GOALS", 2)
+        yield
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory, short_validations: None) -> dict[str, Path]:
+    """A run of each configuration, not to be written to."""
+    folder = tmp_path_factory.mktemp("runs")
+    return {name: train(config, folder / name, quiet=True) for name, config in CONFIGS.items()}
+
+
+@pytest.fixture(scope="module")
+def policies(runs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Their exported policies, not to be written to."""
+    folder = tmp_path_factory.mktemp("policies")
+    return {name: export(run, folder / f"{name}.onnx") for name, run in runs.items()}
+
+
+@pytest.fixture
+def refused(capfd: pytest.CaptureFixture[str]) -> Refused:
+    """Runs a command that must end in one line on standard error and exit code 2; returns the line."""
+
+    def run(*words: object) -> str:
+        capfd.readouterr()
+        code = main(list(map(str, words)))
+        error = capfd.readouterr().err
+        assert code == 2
+        assert error.startswith("arm-control: error: ")
+        assert error.count("\n") == 1
+        return error
+
+    return run
+
+
+# ------------------------------------------------------------------------------------------------------------- training
+
+
+def exact(value: Any) -> Any:
+    """A state with tensors as their types and bytes, without the wall clock."""
+    if isinstance(value, torch.Tensor):
+        return (str(value.dtype), tuple(value.shape), value.contiguous().numpy().tobytes())
+    if isinstance(value, dict):
+        return {key: exact(item) for key, item in value.items() if key != "elapsed_s"}
+    return [exact(item) for item in value] if isinstance(value, list) else value
+
+
+def reports(run: Path) -> list[dict[str, Any]]:
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in row.items() if key != "elapsed_s"} for row in rows]
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_an_interrupted_and_resumed_run_ends_as_the_whole_one(
+    runs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    advance = Training._advance
+
+    def advance_and_press(self: Training) -> dict[str, float]:
+        metrics = advance(self)
+        if self.step == 404:
+            signal.raise_signal(signal.SIGINT)
+        return metrics
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Training, "_advance", advance_and_press)
+        with pytest.raises(KeyboardInterrupt):
+            train(CONFIGS[name], tmp_path / "run", quiet=True)
+    assert list_checkpoints(tmp_path / "run" / "checkpoints")[-1].name == "step-0000000404"
+    resume(tmp_path / "run", quiet=True)
+    assert reports(tmp_path / "run") == reports(runs[name])
+    got, wanted = (load_latest(run / "checkpoints")[1] for run in (tmp_path / "run", runs[name]))
+    assert exact(got) == exact(wanted)
+
+
+def columns(run: Path, config: TrainConfig) -> dict[str, Any]:
+    """What the replay holds, by field."""
+    _, state = load_latest(run / "checkpoints")
+    rows = state["agent"]["replay"]["rows"]
+    with Training(config) as again:
+        names: dict[str, slice] = again.agent._replay.columns  # type: ignore[attr-defined]
+    return {name: np.asarray(rows[:, part]) for name, part in names.items()}
+
+
+def test_the_replay_of_tracking_has_the_goal_before_and_after_each_step(runs: dict[str, Path]) -> None:
+    replay = columns(runs["track"], CONFIGS["track"])
+    goal, following = replay["desired_goal"], replay["next_desired_goal"]
+    assert goal.shape == (500, 6)
+    # In a period of a circle at 0.15 m/s the goal moves 5 mm, and by the mean of its two velocities.
+    moved = following[:, :3] - goal[:, :3]
+    np.testing.assert_allclose(np.linalg.norm(moved, axis=1), 0.005, rtol=0.01)
+    np.testing.assert_allclose(moved, (goal[:, 3:] + following[:, 3:]) / 60, rtol=0, atol=1e-4)
+    # The reward is that of the goal after the step.
+    task = Track()
+    distance = np.linalg.norm(replay["next_achieved_goal"][:, :3].astype(float) - following[:, :3], axis=1)
+    np.testing.assert_allclose(replay["reward"][:, 0], task.reward(distance), atol=1e-5)
+
+
+def test_actions_of_increments_are_changes_in_degrees(runs: dict[str, Path]) -> None:
+    action = columns(runs["increments"], CONFIGS["increments"])["action"]
+    high = np.array(Arm().limits.max_speed_deg_s) / 30
+    assert (np.abs(action) <= high * 1.0001).all()
+    assert (action.min(0) < -0.5 * high).all()
+    assert (action.max(0) > 0.5 * high).all()
+
+
+# --------------------------------------------------------------------------------------------------------------- export
+
+
+def test_the_contract_says_how_the_policy_was_trained(policies: dict[str, Path]) -> None:
+    track, increments = (PolicyRunner.load(policies[name]).contract for name in ("track", "increments"))
+    assert (track.environment, track.path, track.speed_m_s, track.imperfections) == (
+        "ArmTrack-v0",
+        "circle",
+        0.15,
+        "ideal",
+    )
+    assert (increments.environment, increments.path, increments.speed_m_s) == ("ArmReach-v0", None, None)
+    assert (track.imperfections, increments.imperfections) == ("ideal", "rough")
+    assert {tensor.name: (tensor.size, tensor.unit) for tensor in track.inputs} == {
+        "joint_angle_deg": (3, "degrees"),
+        "joint_speed_deg_s": (3, "degrees/s"),
+        "previous_target_deg": (3, "degrees"),
+        "goal_m": (3, "metres"),
+        "goal_velocity_m_s": (3, "m/s"),
+    }
+    assert tuple(tensor.name for tensor in increments.inputs) == INPUTS
+    assert (track.follows, increments.follows) == (True, False)
+    for contract in (track, increments):
+        assert Contract.from_json(contract.to_json()) == contract
+
+
+def states(contract: Contract, count: int) -> dict[str, Any]:
+    generator = np.random.default_rng(1)
+    spans = {"joint_angle_deg": (0, 90), "joint_speed_deg_s": (-340, 340), "previous_target_deg": (0, 90)}
+    return {
+        tensor.name: generator.uniform(*spans.get(tensor.name, (-0.7, 0.7)), (count, 3)).astype(np.float32)
+        for tensor in contract.inputs
+    }
+
+
+def test_a_tracking_policys_targets_depend_on_the_goals_velocity(policies: dict[str, Path]) -> None:
+    runner = PolicyRunner.load(policies["track"])
+    inputs = states(runner.contract, 200)
+    moved = runner.infer(inputs | {GOAL_VELOCITY: -inputs[GOAL_VELOCITY]})
+    assert np.abs(moved - runner.infer(inputs)).max() > 0.1
+
+
+def test_an_increment_is_added_to_the_previous_target_in_the_graph(
+    runs: dict[str, Path], policies: dict[str, Path]
+) -> None:
+    runner = PolicyRunner.load(policies["increments"])
+    inputs = states(runner.contract, 500)
+    _, policy = load_policy(runs["increments"])
+    readings = np.concatenate([inputs[name] for name in INPUTS[:3]], axis=1).astype(np.float64) * RADIANS
+    tip = Arm().forward_kinematics(inputs["joint_angle_deg"].astype(np.float64))
+    with torch.no_grad():
+        action = policy(*(torch.from_numpy(part.astype(np.float32)) for part in (readings, tip, inputs["goal_m"])))
+    wanted = np.clip(inputs["previous_target_deg"] + action.numpy(), 0, 90)
+    np.testing.assert_allclose(runner.infer(inputs), wanted, rtol=0, atol=1e-3)
+    assert (np.abs(action.numpy()).max(0) > 0.1).all()
+
+
+@pytest.mark.parametrize("size", [1e3, 1e6, 1e12])
+@pytest.mark.parametrize("name", CONFIGS)
+def test_targets_stay_inside_the_limits_whatever_the_readings(
+    policies: dict[str, Path], name: str, size: float
+) -> None:
+    runner = PolicyRunner.load(policies[name])
+    generator = np.random.default_rng(0)
+    inputs = {tensor.name: generator.choice([-size, 0.0, size], (300, 3)) for tensor in runner.contract.inputs}
+    targets = runner.infer(inputs)
+    assert np.isfinite(targets).all()
+    assert ((targets >= 0) & (targets <= 90)).all()
+
+
+def test_a_moving_goal_is_refused_by_a_policy_that_reaches_and_taken_by_one_that_follows(
+    policies: dict[str, Path],
+) -> None:
+    reach, track = (PolicyRunner.load(policies[name]) for name in ("increments", "track"))
+    pose, still = (45.0, 45.0, 45.0), (0.0, 0.0, 0.0)
+    for runner in (reach, track):
+        runner.start(pose)
+    with pytest.raises(ValueError, match="wanted a goal at rest: the policy was trained on ArmReach-v0"):
+        reach.step(pose, still, GOAL_M, (0.0, 0.1, 0.0))
+    assert reach.target_deg == list(pose)
+    assert reach.step(pose, still, GOAL_M) == (reach.start(pose), reach.step(pose, still, GOAL_M, still))[1]
+    resting = track.step(pose, still, GOAL_M)
+    track.start(pose)
+    assert resting == track.step(pose, still, GOAL_M, still)
+    track.start(pose)
+    assert resting != track.step(pose, still, GOAL_M, (0.3, 0.3, -0.3))
+
+
+# ------------------------------------------------------------------------------------------------- evaluate, run, watch
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_run_and_exported_policy_decide_alike_all_along_an_episode(
+    runs: dict[str, Path], policies: dict[str, Path], name: str
+) -> None:
+    config, policy = load_policy(runs[name])
+    ours, theirs = PolicyController(policy), RunnerController(PolicyRunner.load(policies[name]))
+    env: Any = environment_maker(config)().unwrapped
+    observation, _ = env.reset(seed=1)
+    for _ in range(50):
+        batch = {key: value[None] for key, value in observation.items()}
+        action, target = ours(batch, [env])[0], theirs(batch, [env])[0]
+        previous = observation["observation"][6:] / RADIANS
+        wanted = action if config.control == "absolute" else np.clip(previous + action, 0, 90)
+        np.testing.assert_allclose(target, wanted, rtol=0, atol=1e-3)
+        observation = env.step(action)[0]
+    env.close()
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_evaluation_of_the_run_is_that_of_its_exported_policy(
+    runs: dict[str, Path], policies: dict[str, Path], name: str
+) -> None:
+    ours, theirs = evaluate(runs[name], goals=4, seed=2), evaluate(policies[name], goals=4, seed=2)
+    assert ours.keys() == theirs.keys()
+    assert (ours["env"], ours["imperfections"]) == (CONFIGS[name].env, CONFIGS[name].imperfections)
+    for key in ("env", "imperfections", "goals", "seed", "success", "return_random", "return_ik"):
+        assert theirs[key] == ours[key]
+    # 0.001 degrees at arm's length are 0.01 mm; a rounding to a servo's step may turn that into one such step.
+    slack_mm = 0.05 if name == "track" else 2.0
+    for key in ("mean_error_mm", "median_error_mm", "p95_error_mm", "max_error_mm"):
+        assert theirs[key] == pytest.approx(ours[key], abs=slack_mm)
+    assert theirs["normalised_return"] == pytest.approx(ours["normalised_return"], abs=1e-3 * slack_mm * 20)
+
+
+def test_imperfections_stand_in_for_those_of_the_training(policies: dict[str, Path]) -> None:
+    as_trained, ideal = (evaluate(policies["increments"], goals=3, imperfections=preset) for preset in (None, "ideal"))
+    assert (as_trained["imperfections"], ideal["imperfections"]) == ("rough", "ideal")
+    assert as_trained["mean_error_mm"] != ideal["mean_error_mm"]
+
+
+def test_inverse_kinematics_is_a_good_tracker_and_the_one_of_the_normalised_return() -> None:
+    figures = evaluate("ik", goals=4, env="ArmTrack-v0")
+    assert figures["normalised_return"] == pytest.approx(1.0, abs=1e-12)
+    assert figures["mean_error_mm"] < 5
+    assert figures["success"]["10"] == 1.0
+    assert abs(evaluate("random", goals=4, env="ArmTrack-v0")["normalised_return"]) < 0.2
+
+
+def test_the_table_says_paths_and_rms(capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", "ik", "--env", "ArmTrack-v0", "--goals", "2", "--imperfections", "xl430"]) == 0
+    out = capfd.readouterr().out
+    assert "ik: 2 held-out paths, seed 0, xl430 arm" in out
+    assert "RMS error of tracking" in out
+
+
+def ran(capfd: pytest.CaptureFixture[str], path: Path, *words: object) -> tuple[dict[str, Any], str]:
+    """The figures that a run wrote, and what it printed."""
+    capfd.readouterr()
+    code = main(["run", *map(str, words), "--pace", "fast", "--json", str(path)])
+    printed = capfd.readouterr()
+    assert code == 0, printed.err
+    figures: dict[str, Any] = json.loads(path.read_text())
+    return figures, printed.out
+
+
+def test_a_tracking_policy_runs_along_random_paths_of_its_training(
+    policies: dict[str, Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    words = (policies["track"], "--random", 2, "--seconds-per-goal", 2, "--seed", 5)
+    figures, out = ran(capfd, tmp_path / "run.json", *words)
+    assert [goal["path"] for goal in figures["goals"]] == ["circle", "circle"]
+    assert figures["ticks"] == 120
+    assert len(re.findall(r"mm   RMS on a circle$", out, re.MULTILINE)) == 2
+    # Where a circle of that generator and speed is after 60 periods.
+    task, generator = Track(path="circle", speed_m_s=0.15), np.random.default_rng(5)
+    for goal in figures["goals"]:
+        path = task.draw_path(Arm(), generator)
+        assert goal["goal_m"] == pytest.approx(path.motion([2.0])[0][:3].tolist(), abs=1e-9)
+    assert ran(capfd, tmp_path / "again.json", *words)[0]["goals"] == figures["goals"]
+    late, _ = ran(capfd, tmp_path / "rough.json", *words, "--imperfections", "rough")
+    assert late["goals"] != figures["goals"]
+
+
+def test_a_tracking_policy_runs_to_a_goal_that_stays(
+    policies: dict[str, Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    goal = ",".join(map(str, GOAL_M))
+    figures, out = ran(capfd, tmp_path / "run.json", policies["track"], "--goal", goal, "--seconds-per-goal", 1)
+    (result,) = figures["goals"]
+    assert result["goal_m"] == list(GOAL_M)
+    assert "path" not in result
+    assert "RMS" not in out
+
+
+def test_a_policy_of_increments_runs(
+    policies: dict[str, Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    words = (policies["increments"], "--random", 2, "--seconds-per-goal", 1)
+    ideal, rough = (
+        ran(capfd, tmp_path / f"{preset}.json", *words, "--imperfections", preset)[0] for preset in ("ideal", "rough")
+    )
+    assert [goal["goal_m"] for goal in ideal["goals"]] == [goal["goal_m"] for goal in rough["goals"]]
+    assert ideal["goals"] != rough["goals"]
+
+
+@pytest.mark.parametrize("kind", ["run", "policy"])
+def test_a_path_is_replayed(
+    runs: dict[str, Path],
+    policies: dict[str, Path],
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+) -> None:
+    monkeypatch.setattr(Track, "episode_steps", 12)
+    source, target = (runs if kind == "run" else policies)["track"], tmp_path / "video.mp4"
+    assert main(["replay", str(source), "--goals", "1", "--save", str(target)]) == 0, capfd.readouterr().err
+    assert frames_in(target) == 12
+
+
+# ------------------------------------------------------------------------------------------------------------- refusals
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--path", "circle"], "--path: the goal moves in ArmTrack-v0 only, not in ArmReach-v0"),
+        (["--speed-m-s", "0.1"], "--speed-m-s: the goal moves in ArmTrack-v0 only, not in ArmReach-v0"),
+        (["--env", "ArmTrack-v0", "--path", "square"], "square"),
+        (["--env", "ArmTrack-v0", "--speed-m-s", "5"], "wanted a speed at which arm3 can follow a path"),
+        (["--env", "ArmTrack-v0", "--speed-m-s", "0"], "wanted a positive speed"),
+        (["--env", "ArmTrack-v0", "--speed-m-s", "-1"], "wanted a positive speed"),
+        (["--env", "ArmTrack-v0", "--speed-m-s", "nan"], "wanted a positive speed"),
+        (["--env", "ArmTrack-v0", "--speed-m-s", "fast"], "fast"),
+        (["--env", "ArmTrek-v0"], "unknown environment 'ArmTrek-v0' (did you mean ArmTrack-v0?)"),
+        (["--imperfections", "ruff"], "ruff"),
+        (["--control", "relative"], "relative"),
+        (["--env", "ArmReachDiscrete-v0", "--control", "from_target"], "wanted control 'absolute'"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_training_that_makes_no_sense_is_refused_and_leaves_no_folder(
+    refused: Refused, tmp_path: Path, words: list[str], said: str
+) -> None:
+    assert said in refused("train", "ddpg", "--steps", "8", *words, "--out", tmp_path / "run")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_environment_is_asked_only_for_plain_controllers(
+    refused: Refused, runs: dict[str, Path], policies: dict[str, Path], tmp_path: Path
+) -> None:
+    for source in (runs["track"], policies["track"]):
+        for command, more in (("evaluate", []), ("replay", ["--save", tmp_path / "video.mp4"])):
+            said = refused(command, source, "--env", "ArmTrack-v0", "--goals", "1", *more)
+            assert f"--env ArmTrack-v0: {source} knows its own environment; --env is for zero, random, ik" in said
+    assert "unknown environment" in refused("evaluate", "ik", "--env", "ArmTrek-v0", "--goals", "1")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_unknown_imperfections_are_refused_by_every_command(
+    refused: Refused, policies: dict[str, Path], tmp_path: Path
+) -> None:
+    for words in (
+        ["evaluate", "ik", "--goals", "1"],
+        ["run", policies["track"], "--random", "1"],
+        ["replay", "ik", "--goals", "1", "--save", tmp_path / "video.mp4"],
+        ["bench", "determinism"],
+    ):
+        said = refused(*words, "--imperfections", "ruff")
+        assert "ruff" in said
+        assert "rough" in said
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_increments_of_a_run_cannot_start_from_another_kind_of_environments_networks(
+    refused: Refused, runs: dict[str, Path], tmp_path: Path
+) -> None:
+    words = ["--hidden-units", "16", "--fourier-octaves", "1", "--steps", "8", "--out", tmp_path / "run"]
+    assert "does not fit the checkpoint" in refused("train", "ddpg", "--init", runs["track"], *words)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"path": "square"}, "config.json is damaged"),
+        ({"speed_m_s": "fast"}, "config.json is damaged"),
+        ({"env": "ArmReach-v0"}, "the goal moves in ArmTrack-v0 only"),
+        ({"imperfections": "ruff"}, "config.json is damaged"),
+        ({"control": "relative"}, "config.json is damaged"),
+    ],
+    ids=str,
+)
+def test_a_run_with_a_damaged_setting_is_refused(
+    refused: Refused, runs: dict[str, Path], tmp_path: Path, change: dict[str, Any], said: str
+) -> None:
+    run = Path(shutil.copytree(runs["track"], tmp_path / "run"))
+    values = json.loads((run / "config.json").read_text())
+    (run / "config.json").write_text(json.dumps(values | change))
+    assert said in refused("resume", run)
+
+
+# --------------------------------------------------------------------------------------------------------------- config
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        (typing.get_args(config_module.Control), typing.get_args(envs.tasks.Control)),
+        (typing.get_args(config_module.PathChoice), (*typing.get_args(envs.paths.PathKind), "any")),
+        (typing.get_args(config_module.Preset), tuple(envs.imperfections.PRESETS)),
+        (typing.get_args(typing.get_type_hints(TrainConfig)["reward"]), typing.get_args(envs.tasks.RewardKind)),
+        (
+            typing.get_args(typing.get_args(typing.get_type_hints(Contract)["path"])[0]),
+            (*typing.get_args(envs.paths.PathKind), "any"),
+        ),
+        (typing.get_args(typing.get_type_hints(Contract)["imperfections"]), tuple(envs.imperfections.PRESETS)),
+    ],
+    ids=["control", "path", "imperfections", "reward", "contract's path", "contract's imperfections"],
+)
+def test_the_choices_of_flags_and_contract_are_those_of_the_environments(ours: Any, theirs: Any) -> None:
+    assert ours == theirs
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_configuration_survives_json_and_reaches_the_environment(runs: dict[str, Path], name: str) -> None:
+    config = CONFIGS[name]
+    assert TrainConfig.from_json(json.loads((runs[name] / "config.json").read_text())) == config
+    env: Any = environment_maker(config)().unwrapped
+    assert env.control == config.control
+    assert env.imperfections == envs.imperfections.PRESETS[config.imperfections]
+    if name == "track":
+        assert (env.task.path, env.task.speed_m_s) == ("circle", 0.15)
+    env.close()
+    assert config.sha256() != replace(config, seed=4).sha256()
+
+
+def test_seeds_of_paths_are_all_different() -> None:
+    env: Any = environment_maker(CONFIGS["track"])().unwrapped
+    starts = [tuple(env.reset(seed=seed)[0]["desired_goal"].tolist()) for seed in derived_seeds(0, 2, 20)]
+    assert len(set(starts)) == 20
+    env.close()
