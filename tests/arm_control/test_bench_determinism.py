@@ -141,6 +141,15 @@ def test_the_command_says_what_differs_writes_it_and_ends_with_code_2(
     assert all(figures["exact"]["ArmReach-v0, ideal"].values())
 
 
+def test_no_arms_at_all_are_refused_in_one_line(capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "determinism", "--imperfections"]) == 2
+    printed = capfd.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith("arm-control: error: ")
+    assert "imperfections" in printed.err
+    assert printed.err.count("\n") == 1
+
+
 def test_the_table_has_a_line_for_each_environment_under_the_checks() -> None:
     exact = {"A-v0, ideal": dict.fromkeys(sorted(CHECKS), True), "Long-v0, rough": dict.fromkeys(sorted(CHECKS), False)}
     table = format_determinism({"exact": exact, "all_exact": False}).splitlines()

@@ -154,7 +154,7 @@ def demands(path: Path, arm: Arm = ARM, count: int = 2000) -> tuple[float, float
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_path_is_within_the_joints_ranges_and_within_80_percent_of_what_they_can_do(kind: PathKind) -> None:
     """Between the points at which paths are tried, they may ask for a little more."""
-    worst = np.array([demands(drawn(kind, seed)) for seed in range(250)])
+    worst = np.array([demands(drawn(kind, seed)) for seed in range(150)])
     outside_deg, speed, acceleration = worst.T
     assert SHARE == 0.8
     assert outside_deg.max() < 0.02, f"{(outside_deg > 0).mean():.1%} of the paths leave the joints' ranges"
