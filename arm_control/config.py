@@ -173,7 +173,7 @@ class Inspect:
 
 @dataclass(frozen=True)
 class Run:
-    """Drive an arm through goals with an exported policy. Ctrl-C parks the arm."""
+    """Drive an arm through goals, or along paths, with an exported policy. Ctrl-C parks the arm."""
 
     policy: tyro.conf.Positional[str]
     """The ONNX file."""

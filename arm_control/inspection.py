@@ -11,8 +11,8 @@ def describe(path: str | Path) -> str:
     golden = contract.golden
     lines = [
         f"{path}: {Path(path).stat().st_size / 1000:.0f} kB, contract version {contract.schema_version}",
-        f"  agent          {contract.agent}, trained on {contract.environment}, configuration "
-        f"{contract.config_sha256[:12]}",
+        f"  agent          {contract.agent}, trained on {contract.environment} ({contract.imperfections} arm), "
+        f"configuration {contract.config_sha256[:12]}",
         f"  arm            {contract.arm}, {len(contract.joints)} joints",
     ]
     for joint in contract.joints:
