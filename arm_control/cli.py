@@ -300,8 +300,11 @@ def writing_json(path: str | None) -> Iterator[dict[str, Any]]:
 
 def check_writable(path: str | None) -> None:
     """Raise ValueError for a file that cannot be written, before the work is done."""
-    if path is not None and (Path(path).is_dir() or not os.access(Path(path).parent, os.W_OK)):
-        reason = "it is a folder" if Path(path).is_dir() else f"{Path(path).parent} is no folder that can be written to"
+    if path is None:
+        return
+    folder = Path(path).parent
+    if Path(path).is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
+        reason = "it is a folder" if Path(path).is_dir() else f"{folder} is no folder that can be written to"
         raise ValueError(f"cannot write {path}: {reason}")
 
 

@@ -311,6 +311,10 @@ class BenchDeterminism:
     json: str | None = None
     """Also write the figures into this file."""
 
+    def __post_init__(self) -> None:
+        if not self.imperfections:
+            raise ValueError("--imperfections: wanted ideal, xl430 or rough, got none")
+
 
 def environment_ids() -> list[str]:
     """The ids that `envs` registers."""

@@ -263,7 +263,13 @@ class ArmEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
         }
 
     def restore_state(self, state: dict[str, Any]) -> Observation:
-        """Go back to a state of `save_state`; what follows is bit for bit what followed then."""
+        """Go back to a state of `save_state`; what follows is bit for bit what followed then.
+
+        Raises ValueError for a state of an environment with another task or imperfections.
+        """
+        of_track = isinstance(state["course"], dict)
+        if of_track != self.task.moving or (state["imperfect"] is None) != (self._imperfect is None):
+            raise ValueError("wanted a state of an environment like this one, got one of another task or imperfections")
         self.np_random.bit_generator.state = state["generator"]
         if self._imperfect is not None:
             self._imperfect.restore(state["imperfect"], self.np_random)
@@ -314,6 +320,9 @@ class ArmReach(ArmEnv):
     | `absolute` (default) | `Box(0, 90, (3,))` | the action |
     | `from_measured` | `Box(-11.4, 11.4, (3,))`: what a joint can move in a step | the measured angle plus the action |
     | `from_target` | the same | the last target, as limited, plus the action |
+
+    A target is approached so that the joint could stop on it; with changes, which keep it near, a joint therefore gets
+    to about half its full speed.
 
     With `actions="index"` (`ArmReachDiscrete-v0`), `Discrete(753571)`, and with `actions="positions"`
     (`ArmReachMultiDiscrete-v0`), `MultiDiscrete([91, 91, 91])`: absolute targets, `grid_step_deg` apart

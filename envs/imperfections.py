@@ -18,6 +18,16 @@ NOISE_BOUND = 4.0  # standard deviations: what is beyond counts as so much
 LONGEST_DELAY_S = 0.5
 
 
+def _pair(value: Any) -> list[float]:
+    """A range as two numbers, one number as twice the same; something else for anything else."""
+    try:
+        array = np.asarray(value)
+    except ValueError:  # rows of several lengths
+        return []
+    numbers = array.dtype.kind in "fiu" and array.ndim < 2
+    return [float(number) for number in np.atleast_1d(array).repeat(2 if array.ndim == 0 else 1)] if numbers else []
+
+
 @dataclass(frozen=True)
 class Imperfections:
     """How imperfect an arm is: for each imperfection the range from which every episode draws its own value, uniformly.
@@ -51,7 +61,7 @@ class Imperfections:
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            pair = (value, value) if isinstance(value, int | float) else tuple(value)
+            pair = _pair(value)
             lowest = -0.5 if field.name == "length_error" else 0.0
             highest = (
                 LONGEST_DELAY_S if field.name.endswith("delay_s") else 0.5 if field.name == "length_error" else math.inf
@@ -60,7 +70,7 @@ class Imperfections:
                 raise ValueError(
                     f"{field.name}: wanted a number or a range (low, high) from {lowest:g} to {highest:g}, got {value}"
                 )
-            object.__setattr__(self, field.name, (float(pair[0]), float(pair[1])))
+            object.__setattr__(self, field.name, (pair[0], pair[1]))
 
     @property
     def any(self) -> bool:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from envs.arm import RADIANS, Arm, UnreachableGoalError
-from envs.paths import KINDS, Path, PathKind, draw_path
+from envs.paths import KINDS, TRIES, Path, PathKind, draw_path
 
 RewardKind = Literal["dense", "sparse"]
 Control = Literal["absolute", "from_measured", "from_target"]
@@ -188,11 +188,15 @@ class Track:
 
     def draw_path(self, arm: Arm, generator: np.random.Generator) -> Path:
         """A random path. Raises ValueError if the arm can follow none at this speed."""
-        return draw_path(arm, KINDS if self.path == "any" else (self.path,), self.speed_m_s, generator)
+        return draw_path(arm, self._kinds, self.speed_m_s, generator)
+
+    @property
+    def _kinds(self) -> tuple[PathKind, ...]:
+        return KINDS if self.path == "any" else (self.path,)
 
     def draw_course(self, arm: Arm, generator: np.random.Generator, steps: int, period_s: float) -> "MovingGoal":
-        """The goals along a random path. Raises ValueError if the arm can follow none at this speed."""
-        return MovingGoal(self.draw_path(arm, generator), steps, period_s)
+        """The goals along a random path, sought ten times as long as when the speed was found to be possible."""
+        return MovingGoal(draw_path(arm, self._kinds, self.speed_m_s, generator, 10 * TRIES), steps, period_s)
 
     def course_from_json(self, values: Any, steps: int, period_s: float) -> "MovingGoal":
         """Go back to a path."""

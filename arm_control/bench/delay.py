@@ -14,8 +14,7 @@ def bench_delay(sources: tuple[str, ...], goals: int, seed: int) -> dict[str, An
     """Mean error in mm of each controller at each delay, the arm being ideal otherwise, on the same held-out goals."""
     errors: dict[str, dict[str, float]] = {}
     success: dict[str, dict[str, float]] = {}
-    for source in sources:
-        opened = open_source(source, seed)
+    for source, opened in [(source, open_source(source, seed)) for source in sources]:
         errors[source], success[source] = {}, {}
         for delay_ms in DELAYS_MS:
             late = Imperfections(action_delay_s=(delay_ms / 1000, delay_ms / 1000))
@@ -53,7 +52,7 @@ def draw_delay(figures: dict[str, Any], path: Path) -> None:
     draw_lines(
         lines,
         path,
-        title=f"Reach error against action delay, {figures['goals']} held-out goals",
+        title=f"Error against action delay, {figures['goals']} held-out goals",
         x="delay between command and servo (ms)",
-        y="mean error at the last step (mm)",
+        y="mean error (mm)",
     )

@@ -113,7 +113,7 @@ def _run_goal(
     period = runner.period_s
     ticks = max(1, round(seconds / period))
     reached: int | None = None
-    distances_m: list[float] = []
+    distances_m: list[float] = []  # the first before anything moves
     begin = due = time.monotonic()
     try:
         for tick in range(1, ticks + 1):
@@ -122,6 +122,8 @@ def _run_goal(
             if real_time:
                 due = _wait(due + period, period, report)
             goal, state = course.goal(tick - 1), driver.read()
+            if tick == 1:
+                distances_m.append(math.dist(runner.arm.tip_position(state.angles_deg), goal[:3]))
             start = time.perf_counter()
             target = runner.step(state.angles_deg, state.speeds_deg_s, goal[:3], goal[3:] or (0.0, 0.0, 0.0))
             report.policy_s.append(time.perf_counter() - start)

@@ -16,6 +16,8 @@ from envs.tasks import check_goal
 
 FloatArray = NDArray[np.float32]
 
+READING_NOISE_DEG = 1.0
+
 
 class PolicyFileError(ValueError):
     """An ONNX file that is not a policy of arm-control, or does not keep its contract."""
@@ -76,7 +78,12 @@ class PolicyRunner:
     def start(self, angles_deg: Sequence[float]) -> None:
         """Begin where the arm is, at rest: the next targets leave from there."""
         self._check_length("angles", angles_deg)
-        self.target_deg = [float(angle) for angle in angles_deg]
+        # A reading a little outside the limits is noise: no target is to follow it there. An arm that is really outside
+        # comes back from where it is.
+        self.target_deg = [
+            inside if abs(angle - inside) <= READING_NOISE_DEG else float(angle)
+            for angle, inside in zip(angles_deg, self.limits.clip(angles_deg), strict=True)
+        ]
         self._target_speed_deg_s = [0.0] * len(self.contract.joints)
 
     def check_goal(self, goal_m: Sequence[float]) -> tuple[float, float, float]:

@@ -255,10 +255,10 @@ DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "binary config": (lambda run: (run / "config.json").write_bytes(b"\xff\xfe"), "config.json is damaged"),
     "list as config": (damage_config("[]"), "config.json has format version None"),
     "newer config": (
-        lambda run: edit_json(run / "config.json", lambda value: value | {"version": 2}),
-        "config.json has format version 2, this program reads 1",
+        lambda run: edit_json(run / "config.json", lambda value: value | {"version": 3}),
+        "config.json has format version 3, this program reads 2",
     ),
-    "config without fields": (damage_config('{"version": 1}'), "config.json is damaged"),
+    "config without fields": (damage_config('{"version": 2}'), "config.json is damaged"),
     "config with an unknown agent": (
         lambda run: edit_json(run / "config.json", lambda value: value | {"agent": "alphago"}),
         "unknown agent 'alphago'",
