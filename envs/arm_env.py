@@ -76,6 +76,7 @@ class ArmEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
         if self.episode_steps < 1:
             raise ValueError(f"wanted at least one step an episode, got {episode_steps}")
         self.task, self.arm = task, arm
+        self._moving = task.moving
         self.actions, self.control = actions, control
         self.imperfections = open_imperfections(imperfections)
         limits = self.arm.limits
@@ -178,7 +179,7 @@ class ArmEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
         body.command(self._target_deg)
         body.step()
         self._steps += 1
-        if self.task.moving:
+        if self._moving:
             self._aim()
         observation, info = self._observe()
         if self.render_mode == "human":
@@ -210,7 +211,7 @@ class ArmEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
     def _observe(self) -> tuple[Observation, dict[str, Any]]:
         body = self._body
         readings, achieved = observe_one(
-            self.arm, body.angles_deg, body.speeds_deg_s, self._target_deg, moving=self.task.moving
+            self.arm, body.angles_deg, body.speeds_deg_s, self._target_deg, moving=self._moving
         )
         achieved_seen = np.array(achieved, np.float32)
         # From the observation's own float32 values, so that compute_reward gives the very same numbers.

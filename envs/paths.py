@@ -116,7 +116,7 @@ def _draw_shapes(kind: PathKind, radii: Array, generator: np.random.Generator) -
 
 
 def _fastest(arm: Arm, kind: PathKind, poses_deg: Array, shapes_m: Array, points: int) -> tuple[Array, Array]:
-    """Mean speeds (candidates,) in m/s at which the arm could go round, 0 where it cannot reach, and the lengths in m."""
+    """Mean speeds (candidates,) in m/s at which the arm could go round (0: it cannot), and the lengths in m."""
     turns = np.broadcast_to(np.arange(points) / points, (len(poses_deg), points))
     places, rates = _curve(kind, shapes_m, turns)
     lengths_m = np.linalg.norm(rates, axis=-1).mean(-1)

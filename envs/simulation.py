@@ -65,6 +65,7 @@ class Simulation:
         self._body, self._joints = self._load(physics_step_s)
         self._forces = list(arm.max_torque_nm)
         self._velocity_gains = [1.0] * len(self._joints)
+        self._target_speeds = [0.0] * len(self._joints)
         self.set_dynamics()
         self.reset(arm.limits.lower_deg)
 
@@ -165,28 +166,31 @@ class Simulation:
 
     def check_angles(self, angles_deg: Sequence[float]) -> tuple[float, ...]:
         """The angles in radians. Raises ValueError for a wrong number of them, or one outside the joint limits."""
-        radians = tuple([angle * RADIANS for angle in angles_deg])
-        if len(radians) != len(self._joints):
+        if len(angles_deg) != len(self._joints):
             raise ValueError(f"wanted {len(self._joints)} angles in degrees, got {list(angles_deg)}")
-        for angle, (low, high) in zip(radians, self._allowed, strict=True):
+        radians = []
+        for angle, (low, high) in zip(angles_deg, self._allowed, strict=True):
+            angle *= RADIANS
             if not low <= angle <= high:
                 limits = self.arm.limits
                 raise ValueError(
                     f"wanted angles from {limits.lower_deg} to {limits.upper_deg} degrees, got {list(angles_deg)}"
                 )
-        return radians
+            radians.append(angle)
+        return tuple(radians)
 
     def _send(self, target_rad: tuple[float, ...]) -> None:
         self._target_rad = target_rad
-        pybullet.setJointMotorControlArray(
+        pybullet.setJointMotorControlArray(  # by position: names cost as much as the call
             self._body,
             self._joints,
             pybullet.POSITION_CONTROL,
-            targetPositions=target_rad,
-            forces=self._forces,
-            positionGains=self._position_gains,
-            velocityGains=self._velocity_gains,
-            physicsClientId=self._open_client(),
+            target_rad,
+            self._target_speeds,
+            self._forces,
+            self._position_gains,
+            self._velocity_gains,
+            self._open_client(),
         )
 
     def measure(self) -> None:

@@ -23,7 +23,7 @@ Measure = Callable[[float], float]  # seconds -> environment steps a second
 
 ARM, PANDA = "envs:ArmReach-v0", "PandaReachJoints-v3"
 PROCESSES = (1, 2, 4)
-ARMS_PER_PROCESS = 8
+ARMS_PER_PROCESS = 16
 ACTIONS = 500  # drawn beforehand, then repeated
 WARM_UP_STEPS = 20
 TITLES = {
