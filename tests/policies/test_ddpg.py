@@ -151,6 +151,15 @@ class ByHand:
         return (hidden @ w["net.6.weight"].T + w["net.6.bias"])[:, 0]
 
 
+def in_double(agent: DDPG) -> DDPG:
+    """The same agent in double precision: what is left between it and the formulas is not rounding."""
+    for module in (agent._policy, agent._critic, agent._target_actor, agent._target_critic):
+        module.double()
+    sample = agent._sample
+    agent._sample = lambda: {name: value.double() for name, value in sample().items()}  # type: ignore[method-assign]
+    return agent
+
+
 @contextmanager
 def frozen(agent: DDPG) -> Iterator[dict[str, Tensor]]:
     """The batch that the next update will draw."""
@@ -168,20 +177,14 @@ def gradients(module: torch.nn.Module) -> Weights:
 def assert_same(got: Weights, wanted: Weights) -> None:
     assert got.keys() == wanted.keys()
     for name in wanted:
-        torch.testing.assert_close(
-            got[name].double(),
-            wanted[name].double(),
-            rtol=1e-5,
-            atol=3e-6,
-            msg=lambda text, name=name: f"{name}: {text}",
-        )
+        torch.testing.assert_close(got[name].double(), wanted[name].double(), rtol=0, atol=1e-6, msg=name)
 
 
 @pytest.mark.parametrize("spec", [ARM, PLAIN, MOVING], ids=["arm", "plain", "moving"])
 @pytest.mark.parametrize("terminated", [0.0, 0.3, 1.0])
 @pytest.mark.parametrize("seed", [0, 1])
 def test_one_update_is_that_of_the_paper(spec: Spec, terminated: float, seed: int) -> None:
-    agent = filled(spec, SMALL, terminated=terminated, seed=seed)
+    agent = in_double(filled(spec, SMALL, terminated=terminated, seed=seed))
     raw = torch.from_numpy(
         np.hstack(
             [
@@ -215,7 +218,7 @@ def test_one_update_is_that_of_the_paper(spec: Spec, terminated: float, seed: in
     q = by_hand.q(critic, s, taken, present, by_hand.missed(batch["observation"], goal, taken))
     loss = ((q - y) ** 2).mean()
     loss.backward()
-    assert metrics["critic_loss"] == pytest.approx(loss.item(), rel=1e-6, abs=1e-6)
+    assert metrics["critic_loss"] == pytest.approx(loss.item(), abs=1e-6)
     assert metrics["q"] == pytest.approx(q.mean().item(), abs=1e-6)
     assert_same(gradients(agent._critic), {name: value.grad for name, value in critic.items()})
 
