@@ -197,6 +197,7 @@ def evaluate_controller(
     successes = {mm: int((error <= mm).sum()) for mm in LADDER_MM}
     return {
         "env": config.env,
+        "error": rollouts.task.error_name,
         "imperfections": config.imperfections,
         "goals": goals,
         "seed": seed,
@@ -217,12 +218,11 @@ def evaluate_controller(
 def format_evaluation(name: str, figures: dict[str, Any]) -> str:
     """The figures as a table for people."""
     reach = figures["time_to_reach_s"]
-    moving = figures["env"] == "ArmTrack-v0"
-    goals, error = ("paths", "RMS error of tracking") if moving else ("goals", "error at the last step")
+    goals = "paths" if figures["env"] == "ArmTrack-v0" else "goals"
     where = "" if figures["imperfections"] == "ideal" else f", {figures['imperfections']} arm"
     lines = [
         f"{name}: {figures['goals']} held-out {goals}, seed {figures['seed']}{where}",
-        f"  {error:<22}   mean {figures['mean_error_mm']:.2f} mm, "
+        f"  {figures['error']:<22}   mean {figures['mean_error_mm']:.2f} mm, "
         f"median {figures['median_error_mm']:.2f} mm, "
         f"95 % below {figures['p95_error_mm']:.2f} mm, worst {figures['max_error_mm']:.2f} mm",
     ]

@@ -10,6 +10,7 @@ from torch.utils.tensorboard.writer import SummaryWriter
 from arm_control.config import TrainConfig
 from arm_control.plots import draw_learning_curve
 from arm_control.run_folder import RunFolder
+from envs.tasks import Reach, Track
 
 TICK_S = 0.5
 
@@ -23,6 +24,7 @@ class Reporter:
         self._live = sys.stderr.isatty()
         self._latest = "not validated yet"
         self._tolerance_mm = 1000 * config.goal_tolerance_m
+        self._error_name = (Track if config.env == "ArmTrack-v0" else Reach).error_name
         self._last_tick = 0.0
         self._start, self._first_progress = time.monotonic(), config.progress(step, elapsed_s)
         self._tensorboard = SummaryWriter(str(run.tensorboard), purge_step=step + 1 if step else None)  # type: ignore[no-untyped-call]
@@ -55,7 +57,7 @@ class Reporter:
         self._tensorboard.close()  # type: ignore[no-untyped-call]
         rows = self._run.read_metrics()
         if rows:
-            draw_learning_curve(rows, self._run.curve, self._tolerance_mm)
+            draw_learning_curve(rows, self._run.curve, self._tolerance_mm, self._error_name)
         how = "finished" if finished else "stopped"
         self._say(f"{how} at step {step:,} after {elapsed_s:.0f} s of training; checkpoint in {self._run.checkpoints}")
         if not finished:

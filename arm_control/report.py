@@ -9,6 +9,7 @@ from arm_control.run_folder import RunFolder, write_text
 from arm_control.runner import PolicyRunner
 
 EVALUATION_FIGURES = (
+    "error",
     "goals",
     "mean_error_mm",
     "median_error_mm",
@@ -50,7 +51,7 @@ def write_report(path: str | Path) -> Path:
         "",
         "| | |",
         "|---|---|",
-        f"| mean error at the last step | **{evaluation['mean_error_mm']:.2f} mm** |",
+        f"| mean {evaluation['error']} | **{evaluation['mean_error_mm']:.2f} mm** |",
         f"| median, 95 % below, worst | {evaluation['median_error_mm']:.2f}, {evaluation['p95_error_mm']:.2f}, "
         f"{evaluation['max_error_mm']:.2f} mm |",
         f"| time to reach {1000 * contract.goal_tolerance_m:g} mm and stay | "

@@ -144,7 +144,6 @@ class ImperfectSimulation:
         self.simulation = simulation
         self.imperfections = imperfections
         self.arm = simulation.arm
-        self.control_period_s = simulation.control_period_s
         self._physics_step_s = simulation.control_period_s / simulation.substeps
         count = self.arm.joint_count
         self._use(dict.fromkeys((field.name for field in fields(imperfections)), 0.0), [0.0] * (count + 1))
@@ -165,7 +164,7 @@ class ImperfectSimulation:
     def _use(self, values: dict[str, float], length_errors: Sequence[float]) -> None:
         self.values, self.length_errors = values, list(length_errors)
         self._delay_steps = round(values["action_delay_s"] / self._physics_step_s)
-        self._reading_age = values["observation_delay_s"] / self.control_period_s  # in control periods
+        self._reading_age = values["observation_delay_s"] / self.simulation.control_period_s  # in periods
         factors = [1.0 + error for error in self.length_errors]
         self._true_tip: Callable[[Sequence[float]], tuple[float, float, float]] = self.arm.tip_position
         if any(self.length_errors):
@@ -186,10 +185,6 @@ class ImperfectSimulation:
         angles, speeds = list(self.simulation.angles_deg), list(self.simulation.speeds_deg_s)
         self._readings = [(angles, speeds)] * (math.ceil(self._reading_age) + 1)  # the newest last
         self._sense()
-
-    def check_angles(self, angles_deg: Sequence[float]) -> tuple[float, ...]:
-        """As `Simulation.check_angles`."""
-        return self.simulation.check_angles(angles_deg)
 
     def command(self, target_deg: Sequence[float]) -> None:
         """Send the servos' targets on their way. Raises ValueError for a non-finite one or one outside the limits."""

@@ -76,6 +76,7 @@ class Task(Protocol):
     """What an environment wants to know of its task."""
 
     moving: ClassVar[bool]  # whether goals have velocities: 6 numbers instead of 3
+    error_name: ClassVar[str]  # what `errors_m` gives, for people
     episode_steps: ClassVar[int]
 
     @property
@@ -124,6 +125,7 @@ class Reach:
     goal_tolerance_m: float = 0.01
     reach_m: float = DEFAULT_REACH_M
     moving: ClassVar[bool] = False
+    error_name: ClassVar[str] = "error at the last step"
     episode_steps: ClassVar[int] = 50
 
     def __post_init__(self) -> None:
@@ -172,6 +174,7 @@ class Track:
     path: PathKind | Literal["any"] = "any"
     speed_m_s: float = 0.2
     moving: ClassVar[bool] = True
+    error_name: ClassVar[str] = "RMS error of tracking"
     episode_steps: ClassVar[int] = 200
     settle_steps: ClassVar[int] = 30  # in which the arm may get to the path
 
