@@ -282,7 +282,7 @@ class ArmEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
         self._aim()
         self._target_deg, self._target_speed_deg_s = list(state["target_deg"]), list(state["target_speed_deg_s"])
         observation, _ = self._observe()
-        self._square_sum = state["square_sum_m2"]
+        self._square_sum = state["square_sum_m2"]  # to which observing has added this step's once more
         return observation
 
     def render(self) -> Any:

@@ -54,14 +54,13 @@ class DDPG:
     @torch.no_grad()
     def act(self, observation: Observation, *, explore: bool) -> FloatArray:
         """mu(s), with exploration noise if asked for; uniformly random until learning starts."""
-        arms = len(observation["observation"])
-        bounds = self._bounds(observation)
-        uniform = self._generator.uniform(*bounds) if explore else None
-        if uniform is not None and not self._warm:
-            return uniform.astype(np.float32)
         action: FloatArray = self._policy(*_tensors(observation)).numpy()
-        if uniform is None:
+        if not explore:
             return action
+        arms, bounds = len(action), self._bounds(observation)
+        uniform = self._generator.uniform(*bounds)
+        if not self._warm:
+            return uniform.astype(np.float32)
         smallest, largest = self._settings.smallest_noise, self._settings.largest_noise
         size = np.geomspace(smallest, largest, arms) if arms > 1 else np.array([np.sqrt(smallest * largest)])
         noise = self._generator.normal(size=action.shape) * size[:, None] * self._largest_step

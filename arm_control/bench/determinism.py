@@ -120,7 +120,9 @@ def vector_trace(make_env: MakeEnv) -> Trace:
     env = ArmVectorEnv(make_env, ARMS, processes=2)
     try:
         observation, _ = env.reset(seed=SEED)
-        steps = make_env().unwrapped.episode_steps + 10  # type: ignore[attr-defined]
+        one: Any = make_env().unwrapped
+        steps = one.episode_steps + 10
+        one.close()
         actions = draw_actions(env.single_action_space, steps)
         rows = [row({key: value[-1] for key, value in observation.items()})]
         for step, action in enumerate(actions):
