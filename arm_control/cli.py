@@ -17,9 +17,11 @@ from typing import Any
 import tyro
 
 from arm_control.config import (
+    BenchArgmax,
     BenchDelay,
     BenchDeterminism,
     BenchGrid,
+    BenchLadder,
     BenchSimulation,
     Evaluate,
     Export,
@@ -46,6 +48,7 @@ EXTRAS = {
     "matplotlib": "train",
     "onnx": "train",
     "onnxscript": "train",
+    "psutil": "train",
     "pybullet": "sim",
     "imageio_ffmpeg": "view",
     "PIL": "view",
@@ -88,10 +91,15 @@ def evaluate(command: Evaluate) -> None:
 
 def export(command: Export) -> None:
     """Write the ONNX file and say where."""
-    from arm_control.exporter import export
+    from arm_control.exporter import agreement, export
 
     path = export(command.run, command.output)
-    print(f"{path}: {path.stat().st_size / 1000:.0f} kB, onnxruntime and PyTorch agree to 0.001 degrees")
+    size = path.stat().st_size
+    print(
+        f"{path}: "
+        + (f"{size / 1e6:.0f} MB" if size > 1e7 else f"{size / 1000:.0f} kB")
+        + f", {agreement(command.run)}"
+    )
 
 
 def inspect(command: Inspect) -> None:
@@ -139,6 +147,32 @@ def bench_grid(command: BenchGrid) -> None:
         print(format_grid(figures))
 
 
+def bench_argmax(command: BenchArgmax) -> None:
+    """Print, and draw, what decisions and updates cost."""
+    from arm_control.bench.argmax import bench_argmax, draw, format_argmax
+
+    check_writable(command.save)
+    with writing_json(command.json) as figures:
+        figures |= bench_argmax(command.grid_step_deg, command.rounds)
+        print(format_argmax(figures))
+        if command.save is not None:
+            draw(figures, Path(command.save))
+
+
+def bench_ladder(command: BenchLadder) -> None:
+    """Print, and draw, what each rung reaches."""
+    from arm_control.bench.ladder import Length, bench_ladder, draw, format_ladder
+
+    check_writable(command.save)
+    with writing_json(command.json) as figures:
+        figures |= bench_ladder(
+            Length(command.minutes, command.grid_step_deg), command.seeds, command.goals, command.out
+        )
+        print(format_ladder(figures))
+        if command.save is not None:
+            draw(figures, Path(command.save))
+
+
 def bench_simulation(command: BenchSimulation) -> None:
     """Print how fast the arm is simulated."""
     from arm_control.bench.simulation import bench_simulation, format_simulation
@@ -184,9 +218,11 @@ COMMANDS: dict[str, Work] = {
     "report": (Report, report),
 }
 BENCHES: dict[str, Work] = {
+    "argmax": (BenchArgmax, bench_argmax),
     "delay": (BenchDelay, bench_delay),
     "determinism": (BenchDeterminism, bench_determinism),
     "grid": (BenchGrid, bench_grid),
+    "ladder": (BenchLadder, bench_ladder),
     "simulation": (BenchSimulation, bench_simulation),
 }
 
@@ -252,7 +288,7 @@ def parse(words: list[str]) -> Callable[[], None] | None:
         check_choice(what, rest[0], kinds)
         program = f"{program} {rest[0]}"
         if name == "train":
-            default = Train(TrainConfig(rest[0], AGENTS[rest[0]]()))
+            default = Train(TrainConfig(rest[0]))
     kind, work = BENCHES[rest[0]] if name == "bench" else COMMANDS[name]
     command = parse_flags(kind, program, rest[1:] if name in ("train", "bench") else rest, default)
     return None if command is None else lambda: work(command)

@@ -10,15 +10,22 @@ import json
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_type_hints
 
 import msgspec
 import tyro
 
 from arm_control.drivers import DRIVERS
-from policies.settings import AGENTS, DDPGSettings
+from policies.settings import AGENTS, ActionKind, AgentSettings
 
 DEFAULT_STEPS = 200_000
+
+# Where the arm is to reach a goal by actions of each kind.
+ENVIRONMENTS: dict[ActionKind, str] = {
+    "degrees": "ArmReach-v0",
+    "index": "ArmReachDiscrete-v0",
+    "positions": "ArmReachMultiDiscrete-v0",
+}
 
 # As in envs.tasks, envs.paths and envs.imperfections, which this file, being help, does not load.
 Control = Literal["absolute", "from_measured", "from_target"]
@@ -31,8 +38,8 @@ class TrainConfig:
     """What to train, on what, and for how long."""
 
     agent: tyro.conf.Suppress[str]
-    settings: Annotated[DDPGSettings, tyro.conf.arg(name="agent")] = dataclasses.field(default_factory=DDPGSettings)
-    env: str = "ArmReach-v0"
+    settings: Annotated[AgentSettings, tyro.conf.arg(name="agent"), tyro.conf.AvoidSubcommands] = None  # type: ignore[assignment]
+    env: str = ""
     """The environment's id."""
     reward: Literal["dense", "sparse"] = "dense"
     """The reward that the environment gives."""
@@ -40,6 +47,8 @@ class TrainConfig:
     """How near the tip must be to a goal to have reached it, in metres."""
     arm: str | None = None
     """URDF file of another arm."""
+    grid_step_deg: float = 1.0
+    """For agents on the degree grid, how far apart its angles are, in degrees."""
     control: Control = "absolute"
     """What an action is: a target, or a change of the measured angle or of the last target."""
     imperfections: Preset = "ideal"
@@ -61,6 +70,10 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         check_choice("agent", self.agent, AGENTS)
+        if self.settings is None:  # the agent's own
+            object.__setattr__(self, "settings", AGENTS[self.agent]())
+        if not self.env:
+            object.__setattr__(self, "env", ENVIRONMENTS[self.settings.actions])
         check_choice("environment", self.env, environment_ids())
         if self.steps is not None and self.minutes is not None:
             raise ValueError("wanted one of --steps and --minutes, got both")
@@ -75,8 +88,15 @@ class TrainConfig:
         for name, value in (("path", self.path), ("speed-m-s", self.speed_m_s)):
             if value is not None and self.env != "ArmTrack-v0":
                 raise ValueError(f"--{name}: the goal moves in ArmTrack-v0 only, not in {self.env}")
+        if self.grid_step_deg != 1.0 and not self.on_grid:
+            raise ValueError(f"--grid-step-deg: actions in {self.env} are on no grid")
         if not 0 < self.goal_tolerance_m < math.inf:
             raise ValueError(f"--goal-tolerance-m: wanted a positive length in metres, got {self.goal_tolerance_m}")
+
+    @property
+    def on_grid(self) -> bool:
+        """Whether the environment's actions are those of the degree grid."""
+        return self.env in (ENVIRONMENTS["index"], ENVIRONMENTS["positions"])
 
     def progress(self, step: int, elapsed_s: float) -> float:
         """From 0 at the start of a training to 1 at its end."""
@@ -93,11 +113,15 @@ class TrainConfig:
         """Read one back. Raises ValueError, naming the field, for one that does not fit."""
         values = {key: value for key, value in config.items() if key != "version"}
         try:
-            read = msgspec.convert(values, TrainConfig)
+            agent = values.get("agent")
+            check_choice("agent", str(agent), AGENTS)
+            # Each by its own type: msgspec knows no union of dataclasses.
+            kinds = get_type_hints(TrainConfig) | {"settings": AGENTS[str(agent)]}
+            read = TrainConfig(**{key: msgspec.convert(value, kinds[key]) for key, value in values.items()})
             if read.to_json() != values:
                 raise ValueError(f"wanted the fields {list(read.to_json())}, got {list(values)}, or others in settings")
             return read
-        except (msgspec.ValidationError, ValueError) as error:
+        except (msgspec.ValidationError, ValueError, TypeError, KeyError) as error:
             raise ValueError(f"config.json is damaged: {error}") from None
 
     def sha256(self) -> str:
@@ -107,7 +131,9 @@ class TrainConfig:
 
     def environment_options(self) -> dict[str, Any]:
         """The keyword arguments of `gymnasium.make`."""
-        names = ("reward", "goal_tolerance_m", "arm", "control", "imperfections", "path", "speed_m_s")
+        names: tuple[str, ...] = ("reward", "goal_tolerance_m", "arm", "control", "imperfections", "path", "speed_m_s")
+        if self.on_grid:
+            names += ("grid_step_deg",)
         options = {name: getattr(self, name) for name in names}
         return {name: value for name, value in options.items() if value is not None}
 
@@ -262,6 +288,51 @@ class BenchGrid:
 
 
 @dataclass(frozen=True)
+class BenchLadder:
+    """Train from a value for every action to a policy, rung by rung, each for the same time: what each remedy gains."""
+
+    minutes: float = 3.0
+    """Length of each training in minutes, on one core; two run at once."""
+    seeds: int = 3
+    """Trainings of each rung."""
+    goals: int = 1000
+    """How many held-out goals."""
+    grid_step_deg: float = 1.0
+    """The grid's step in degrees."""
+    out: str = "runs/ladder"
+    """Folder of the runs; those that are there already are not done again."""
+    save: str | None = None
+    """Also draw the figure into this file, ending in .png."""
+    json: str | None = None
+    """Also write the figures into this file."""
+
+    def __post_init__(self) -> None:
+        check_count("seeds", self.seeds)
+        check_count("goals", self.goals)
+        check_png(self.save)
+        if not 0 < self.minutes < math.inf:
+            raise ValueError(f"--minutes: wanted a positive number, got {self.minutes}")
+
+
+@dataclass(frozen=True)
+class BenchArgmax:
+    """What a decision and an update cost over 91, 91 x 91 and 91 x 91 x 91 actions, and with no grid at all."""
+
+    grid_step_deg: float = 1.0
+    """The grid's step in degrees."""
+    rounds: int = 9
+    """How often each piece of work is timed, in turns; the figures are medians."""
+    save: str | None = None
+    """Also draw the figure into this file, ending in .png."""
+    json: str | None = None
+    """Also write the figures into this file."""
+
+    def __post_init__(self) -> None:
+        check_count("rounds", self.rounds)
+        check_png(self.save)
+
+
+@dataclass(frozen=True)
 class BenchSimulation:
     """How fast the arm is simulated, alone and many at once, beside its physics engine and other libraries."""
 
@@ -298,8 +369,7 @@ class BenchDelay:
         check_count("seed", self.seed, least=0)
         if not self.sources:
             raise ValueError("wanted run folders, policy files, or zero, random, ik; got none")
-        if self.save is not None and not self.save.lower().endswith(".png"):
-            raise ValueError(f"--save: wanted a file that ends in .png, got {self.save}")
+        check_png(self.save)
 
 
 @dataclass(frozen=True)
@@ -332,6 +402,12 @@ def check_choice(kind: str, name: str, available: Iterable[str]) -> None:
         close = difflib.get_close_matches(name, names, 1)
         hint = f" (did you mean {close[0]}?)" if close else ""
         raise ValueError(f"unknown {kind} '{name}'{hint}; available: {', '.join(names)}")
+
+
+def check_png(path: str | None) -> None:
+    """Raise ValueError unless a file's name, if there is one, is that of a picture."""
+    if path is not None and not path.lower().endswith(".png"):
+        raise ValueError(f"--save: wanted a file that ends in .png, got {path}")
 
 
 def check_count(name: str, value: int, least: int = 1) -> None:

@@ -190,7 +190,7 @@ def evaluate_controller(
     rollouts = roll_out(controller, environment_maker(config), seeds)
     # Of continuous targets, whatever the controller's own actions are.
     env = "ArmTrack-v0" if config.env == "ArmTrack-v0" else "ArmReach-v0"
-    make_reference = environment_maker(dataclasses.replace(config, env=env, control="absolute"))
+    make_reference = environment_maker(dataclasses.replace(config, env=env, control="absolute", grid_step_deg=1.0))
     random = roll_out(RandomController(seed), make_reference, seeds).returns.mean()
     planned = roll_out(ik_controller, make_reference, seeds).returns.mean()
     error = rollouts.error_mm

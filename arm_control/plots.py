@@ -9,9 +9,11 @@ import matplotlib
 matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter, PercentFormatter
+from numpy.typing import NDArray
 
 from arm_control.run_folder import written_whole
 
@@ -58,6 +60,57 @@ def draw_lines(lines: dict[str, tuple[list[float], list[float]]], path: Path, *,
     axes.set_ylabel(y)
     axes.legend(frameon=False)
     _finish(figure, (axes,), path)
+
+
+def draw_costs(rows: list[dict[str, Any]], path: Path) -> None:
+    """What a decision, an update and the memory come to against the number of joints; computed values are hollow."""
+    figure, all_axes = plt.subplots(1, 3, figsize=(11, 3.8), layout="constrained")
+    titles = {"decision_ms": "One decision (ms)", "update_ms": "One update (ms)", "memory_mb": "Memory to learn (MB)"}
+    names = list(dict.fromkeys(row["agent"] for row in rows))
+    for axes, (column, title) in zip(all_axes, titles.items(), strict=True):
+        for name, colour, marker in zip(names, COLOURS, "os^", strict=False):
+            measured = [row for row in rows if row["agent"] == name and not row["computed"]]
+            computed = [row for row in rows if row["agent"] == name and row["computed"]]
+            points = [(row["joints"], row[column]) for row in measured]
+            axes.plot(*zip(*points, strict=True), color=colour, marker=marker, label=name)
+            further = [points[-1], *((row["joints"], row[column]) for row in computed)]
+            axes.plot(*zip(*further, strict=True), color=colour, linestyle=":")
+            axes.plot(*zip(*further[1:], strict=True), color=colour, marker=marker, fillstyle="none", linestyle="")
+        axes.set_yscale("log")
+        axes.set_title(title, loc="left", fontsize=11)
+        joints = sorted({row["joints"] for row in rows})
+        axes.set_xticks(joints)
+        axes.set_xlabel("joints (hollow: computed)")
+    figure.legend(*all_axes[0].get_legend_handles_labels(), loc="outside upper right", ncols=3, frameon=False)
+    _finish(figure, tuple(all_axes), path)
+
+
+GRID_FLOOR_MM = 1.94  # of the whole-degree grid: arm-control bench grid
+
+
+def draw_ladder(curves: dict[str, list[NDArray[np.float64]]], path: Path) -> None:
+    """Validation errors, from rows of (seconds, steps, error in mm): a colour for each name, a line for each seed."""
+    figure, all_axes = plt.subplots(1, 2, figsize=(10, 4.2), sharey=True, layout="constrained")
+    for axes, column, label in zip(all_axes, (0, 1), ("training time (s)", "environment steps"), strict=True):
+        for (name, runs), colour, marker in zip(curves.items(), cycle(COLOURS), cycle("os^Dv"), strict=False):
+            for place, run in enumerate(runs):
+                seen = run[run[:, column] > 0]
+                style = {"color": colour, "marker": marker, "markersize": 3.5, "linewidth": 1.2}
+                axes.plot(seen[:, column], seen[:, 2], **style, label=name if place == 0 else None)
+        axes.axhline(GRID_FLOOR_MM, color="black", linestyle="--", linewidth=1)
+        axes.set_yscale("log")
+        axes.set_yticks([1, 2, 5, 10, 20, 50, 100, 200, 400])
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.yaxis.set_minor_formatter(NullFormatter())
+        axes.set_xlabel(label)
+    all_axes[1].set_xscale("log")
+    all_axes[0].set_ylabel("mean error at the last step (mm)")
+    all_axes[0].set_title("Validation goals; one line a seed", loc="left", fontsize=11)
+    note = {"xytext": (0, -4), "textcoords": "offset points", "va": "top", "ha": "right", "fontsize": 9}
+    for axes in all_axes:
+        axes.annotate("best of the degree grid", (axes.get_xlim()[1], GRID_FLOOR_MM), **note)
+    figure.legend(*all_axes[0].get_legend_handles_labels(), loc="outside upper right", ncols=5, frameon=False)
+    _finish(figure, tuple(all_axes), path)
 
 
 def _finish(figure: Figure, all_axes: tuple[Axes, ...], path: Path) -> None:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 REPORTED = {"step", "updates", "elapsed_s"}  # what every line of metrics.jsonl has at least
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from arm_control.config import Preset, TrainConfig
 from arm_control.evaluation import (
@@ -13,6 +14,7 @@ from arm_control.evaluation import (
     FloatArray,
     Observation,
     RandomController,
+    actions_for,
     evaluate_controller,
     ik_controller,
     zero_controller,
@@ -37,14 +39,14 @@ class RunnerController:
     def __init__(self, runner: Any) -> None:
         self._runner = runner
 
-    def __call__(self, observation: Observation, arms: list[Any]) -> FloatArray:
-        """The policy's targets, (arms, joints) in degrees."""
+    def __call__(self, observation: Observation, arms: list[Any]) -> NDArray[Any]:
+        """The policy's actions."""
         readings = observation["observation"].astype(np.float64) / RADIANS
         angles, speeds, previous = np.split(readings, 3, axis=1)
         goals = np.split(observation["desired_goal"], [3], axis=1)
         names = [tensor.name for tensor in self._runner.contract.inputs]
         targets: FloatArray = self._runner.infer(dict(zip(names, (angles, speeds, previous, *goals), strict=False)))
-        return targets
+        return actions_for(targets, arms)
 
 
 def open_source(

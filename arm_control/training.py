@@ -7,21 +7,29 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import gymnasium
 import numpy as np
 import torch
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from arm_control.checkpoint import list_checkpoints, load_latest, save_checkpoint
-from arm_control.config import TrainConfig
-from arm_control.evaluation import TRAINING, VALIDATION, Observation, derived_seeds, environment_maker, roll_out
+from arm_control.config import ENVIRONMENTS, TrainConfig
+from arm_control.evaluation import (
+    TRAINING,
+    VALIDATION,
+    Observation,
+    actions_for,
+    derived_seeds,
+    environment_maker,
+    roll_out,
+)
 from arm_control.progress import Reporter
 from arm_control.run_folder import RunFolder
 from arm_control.signals import stop_on_signals
 from envs.arm import RADIANS, Arm
 from envs.tasks import target_of
-from policies.agent import Agent, Spec, Transition
+from policies.agent import Agent, Spec, Transition, tensors_of
 from policies.ddpg import DDPG
+from policies.dqn import DQN
 
 REPORTS = 20  # validations and reports in a run
 VALIDATION_GOALS = 50
@@ -30,23 +38,30 @@ CHECKPOINT_EVERY_S = 10.0
 
 def make_agent(config: TrainConfig, env: Any) -> Agent:
     """The agent that `config` names, for one environment's sizes, bounds and reward."""
-    if not isinstance(env.action_space, gymnasium.spaces.Box):
-        raise ValueError(f"agent {config.agent} wants continuous actions, {config.env} has {env.action_space}")
-    spaces = env.observation_space.spaces
-    step_deg = tuple(speed * env.simulation.control_period_s for speed in env.arm.limits.max_speed_deg_s)
+    if env.actions != config.settings.actions:
+        wanted = ENVIRONMENTS[config.settings.actions]
+        raise ValueError(f"agent {config.agent} wants --env {wanted}, got {config.env}, of {env.action_space}")
+    if env.episode_steps % (repeat := config.settings.action_repeat):
+        raise ValueError(f"--action-repeat: wanted a divisor of an episode's {env.episode_steps} steps, got {repeat}")
+    spaces, limits = env.observation_space.spaces, env.arm.limits
+    step_deg = tuple(speed * env.simulation.control_period_s for speed in limits.max_speed_deg_s)
+    absolute, box = config.control == "absolute", env.action_space
+    low, high = (box.low, box.high) if env.grid is None else (limits.lower_deg, limits.upper_deg)
     spec = Spec(
         observation_size=spaces["observation"].shape[0],
         goal_size=spaces["desired_goal"].shape[0],
         goal_point_size=3,
-        action_low=tuple(map(float, env.action_space.low)),
-        action_high=tuple(map(float, env.action_space.high)),
+        action_low=tuple(map(float, low)),
+        action_high=tuple(map(float, high)),
         # The angles come first in `observation`; an action that is a change is not measured by anything.
-        measured_columns=tuple(range(env.action_space.shape[0])) if config.control == "absolute" else None,
+        measured_columns=tuple(range(env.arm.joint_count)) if absolute else None,
         measured_unit=1.0 / RADIANS,
-        max_step=step_deg if config.control == "absolute" else None,  # a change has its largest in its space
+        max_step=step_deg if absolute else None,  # a change has its largest in its space
         kinematics=lambda observation, action: _lead(env, observation, action),
+        grid_shape=env.grid.shape if env.grid is not None else None,
     )
-    return {"ddpg": DDPG}[config.agent](spec, config.settings, env.compute_reward, config.seed)
+    agent: Callable[..., Agent] = {"ddpg": DDPG, "dqn": DQN, "branching-dqn": DQN}[config.agent]
+    return agent(spec, config.settings, env.compute_reward, config.seed)
 
 
 def _lead(env: Any, observation: torch.Tensor, action: torch.Tensor) -> torch.Tensor:
@@ -96,9 +111,8 @@ class PolicyController:
 
     @torch.no_grad()
     def __call__(self, observation: Observation, arms: list[Any]) -> Any:
-        """The policy's targets, (arms, joints) in degrees."""
-        parts = (torch.from_numpy(observation[key]) for key in ("observation", "achieved_goal", "desired_goal"))
-        return self._policy(*parts).numpy()
+        """The policy's actions."""
+        return actions_for(self._policy(*tensors_of(observation)).numpy(), arms)
 
 
 def train(config: TrainConfig, out: str | Path, *, quiet: bool = False) -> Path:
@@ -208,9 +222,10 @@ class Training:
                 raise KeyboardInterrupt
 
     def _advance(self) -> dict[str, float]:
-        """One step of every arm, and the agent's updates for it."""
+        """One action of every arm, which may last several steps, and the agent's updates for it."""
         action = self.agent.act(self.observation, explore=True)
-        following, reward, terminated, truncated, info = self.arms.step(action)
+        for _ in range(self.config.settings.action_repeat):
+            following, reward, terminated, truncated, info = self.arms.step(action)
         ended = terminated | truncated
         next_observation = following
         if ended.any():
@@ -223,7 +238,7 @@ class Training:
             Transition(self.observation, action, reward.astype(np.float32), next_observation, terminated)
         )
         self.observation = following
-        self.step += self.config.arms
+        self.step += self.config.arms * self.config.settings.action_repeat
         metrics = self.agent.update(self.progress)
         self.updates += int(metrics.pop("updates", 0))
         return metrics

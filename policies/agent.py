@@ -9,12 +9,17 @@ import torch
 from numpy.typing import NDArray
 
 FloatArray = NDArray[np.float32]
-Observation = dict[str, FloatArray]  # `observation`, `achieved_goal`, `desired_goal`, each (arms, size)
+Actions = NDArray[np.float32] | NDArray[np.int64]
+OBSERVED = ("observation", "achieved_goal", "desired_goal")
+Observation = dict[str, FloatArray]  # these, each (arms, size)
 
 
 @dataclass(frozen=True)
 class Spec:
-    """Sizes and bounds of a goal-based task with continuous actions, in the environment's own units.
+    """Sizes and bounds of a goal-based task, in the environment's own units.
+
+    Actions are continuous, from `action_low` to `action_high`, or, where there is a `grid_shape`, chosen from so many
+    evenly spaced values each, both ends included.
 
     Where an action sets a target for something that is also measured (a joint's angle), `measured_columns` says which
     columns of `observation` measure it, one an action, and `measured_unit` what to multiply them by to get the
@@ -37,6 +42,7 @@ class Spec:
     goal_point_size: int | None = None
     max_step: tuple[float, ...] | None = None
     kinematics: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None
+    grid_shape: tuple[int, ...] | None = None
 
 
 class ComputeReward(Protocol):
@@ -50,7 +56,7 @@ class Transition:
     """One step of several arms at once; every field has a leading axis of arms."""
 
     observation: Observation
-    action: FloatArray
+    action: Actions
     reward: FloatArray
     next_observation: Observation
     terminated: NDArray[np.bool_]
@@ -59,8 +65,8 @@ class Transition:
 class Agent(Protocol):
     """A learner. One loop (`arm_control.training`) drives them all: act, step the arms, observe, update."""
 
-    def act(self, observation: Observation, *, explore: bool) -> FloatArray:
-        """Actions (arms, joints) in the environment's units."""
+    def act(self, observation: Observation, *, explore: bool) -> Actions:
+        """Actions as the environment takes them: (arms, joints), in its units or grid positions, or indices (arms,)."""
 
     def observe(self, transition: Transition) -> None:
         """Remember what happened."""
@@ -72,7 +78,10 @@ class Agent(Protocol):
         """
 
     def policy(self) -> torch.nn.Module:
-        """The deterministic controller: (observation, achieved_goal, desired_goal) -> actions, all scaling inside."""
+        """The deterministic controller: (observation, achieved_goal, desired_goal) -> actions (batch, joints).
+
+        In the environment's units, all scaling inside; of a grid, the units that its positions stand for.
+        """
 
     def load_networks(self, state: dict[str, Any]) -> None:
         """Start from the networks, and nothing else, of another agent's `state_dict`."""
@@ -82,3 +91,9 @@ class Agent(Protocol):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a state of `state_dict`."""
+
+
+def tensors_of(observation: Observation) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """What a policy takes, in its order."""
+    first, second, third = (torch.from_numpy(observation[name]) for name in OBSERVED)
+    return first, second, third

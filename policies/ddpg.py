@@ -19,8 +19,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import mse_loss
 
-from policies.agent import ComputeReward, FloatArray, Observation, Spec, Transition
-from policies.networks import Critic, DeterministicPolicy, Encoder, load_optimizer_state, optimizer_state
+from policies.agent import OBSERVED, ComputeReward, FloatArray, Observation, Spec, Transition, tensors_of
+from policies.hindsight import sample_relabelled
+from policies.networks import Critic, DeterministicPolicy, load_optimizer_state, optimizer_state
 from policies.replay_buffer import ReplayBuffer
 from policies.settings import DDPGSettings
 
@@ -54,7 +55,7 @@ class DDPG:
     @torch.no_grad()
     def act(self, observation: Observation, *, explore: bool) -> FloatArray:
         """mu(s), with exploration noise if asked for; uniformly random until learning starts."""
-        action: FloatArray = self._policy(*_tensors(observation)).numpy()
+        action: FloatArray = self._policy(*tensors_of(observation)).numpy()
         if not explore:
             return action
         arms, bounds = len(action), self._bounds(observation)
@@ -100,7 +101,8 @@ class DDPG:
         if not self._warm:
             return {}
         if not self._normalizer_fitted:
-            self._fit_normalizer()
+            self._policy.encoder.fit(*(self._replay.column(name) for name in OBSERVED))
+            self._normalizer_fitted = True
         rate = self._settings.learning_rate * max(SMALLEST_LEARNING_RATE, 1.0 - progress)
         for optimizer in (self._actor_optimizer, self._critic_optimizer):
             optimizer.param_groups[0]["lr"] = rate
@@ -110,7 +112,8 @@ class DDPG:
         return metrics | {"learning_rate": rate, "updates": self._settings.updates_per_step}
 
     def _update_once(self) -> dict[str, float]:
-        batch, encoder, policy = self._sample(), self._policy.encoder, self._policy
+        encoder, policy = self._policy.encoder, self._policy
+        batch = sample_relabelled(self._replay, self._spec, self._settings, self._compute_reward, self._generator)
         view = batch["observation"], batch["desired_goal"]
         next_view = batch["next_observation"], batch["next_desired_goal"]
         with torch.no_grad():
@@ -150,45 +153,9 @@ class DDPG:
             )
         return {"critic_loss": float(critic_loss.detach()), "q": float(q.detach().mean())}
 
-    def _sample(self) -> dict[str, Tensor]:
-        """A batch in which some transitions are relearned for other goals.
-
-        A goal moves, if it does, whatever the arm does; so another transition's goal, before and after the step, is as
-        good as the own one, and so is the own one elsewhere.
-        """
-        settings, generator, point = self._settings, self._generator, self._spec.goal_point_size
-        batch = self._replay.sample(settings.batch_size, generator)
-        achieved = batch["next_achieved_goal"]
-        away = generator.normal(size=achieved[:, :point].shape) * generator.random((len(achieved), 1))
-        other = self._replay.sample(settings.batch_size, generator)
-        lot = generator.random((len(achieved), 1))
-        near = lot < settings.relabel_near
-        swapped = ~near & (lot < settings.relabel_near + settings.relabel_other)
-        goal, next_goal = (
-            np.where(swapped, other[name], batch[name]) for name in ("desired_goal", "next_desired_goal")
-        )
-        # Moved so that after the step it is near where the tip went.
-        shift = achieved[:, :point] + settings.relabel_distance * away - next_goal[:, :point]
-        goal[:, :point] += near * shift
-        next_goal[:, :point] += near * shift
-        reward = self._compute_reward(achieved, next_goal, None).astype(np.float32)
-        relearned = batch | {"desired_goal": goal, "next_desired_goal": next_goal}
-        tensors = {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in relearned.items()}
-        return tensors | {
-            "reward": torch.from_numpy(reward),
-            "terminated": tensors["terminated"].squeeze(-1),
-        }
-
     @property
     def _warm(self) -> bool:
         return self._replay.size >= self._settings.random_steps
-
-    def _fit_normalizer(self) -> None:
-        """From the random steps, once: what comes later moves over the same ranges."""
-        names = ("observation", "achieved_goal", "desired_goal")
-        columns = [torch.from_numpy(np.ascontiguousarray(self._replay.column(name))) for name in names]
-        self._policy.encoder.normalizer.fit(Encoder.raw(*columns))
-        self._normalizer_fitted = True
 
     def policy(self) -> DeterministicPolicy:
         """The present controller mu."""
@@ -223,11 +190,3 @@ class DDPG:
         load_optimizer_state(self._critic_optimizer, state["critic_optimizer"])
         self._replay.load_state_dict(state["replay"])
         self._generator.bit_generator.state = state["generator"]
-
-
-def _tensors(observation: Observation) -> tuple[Tensor, Tensor, Tensor]:
-    return (
-        torch.from_numpy(observation["observation"]),
-        torch.from_numpy(observation["achieved_goal"]),
-        torch.from_numpy(observation["desired_goal"]),
-    )

@@ -2,7 +2,9 @@
 
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from policies.agent import Spec
@@ -46,6 +48,10 @@ class Encoder(nn.Module):
     def raw(observation: Tensor, achieved_goal: Tensor, desired_goal: Tensor) -> Tensor:
         """The inputs before normalisation, (batch, raw)."""
         return torch.cat([observation, achieved_goal, desired_goal, desired_goal - achieved_goal], -1)
+
+    def fit(self, *columns: NDArray[np.float32]) -> None:
+        """Take the normalisation from observations, tips and goals, (many, size) each."""
+        self.normalizer.fit(self.raw(*(torch.from_numpy(np.ascontiguousarray(column)) for column in columns)))
 
     def forward(self, observation: Tensor, achieved_goal: Tensor, desired_goal: Tensor) -> Tensor:
         return fourier_features(self.normalizer(self.raw(observation, achieved_goal, desired_goal)), self.octaves)

@@ -2,6 +2,9 @@
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+ActionKind = Literal["degrees", "index", "positions"]
 
 
 def _check(settings: object, positive: tuple[str, ...], fractions: tuple[str, ...]) -> None:
@@ -14,9 +17,28 @@ def _check(settings: object, positive: tuple[str, ...], fractions: tuple[str, ..
             raise ValueError(f"{name.replace('_', '-')}: wanted a number from 0 to 1, got {value}")
 
 
+def _check_replay(settings: "DDPGSettings | QLearningSettings") -> None:
+    """What the agents that learn from a replay buffer have in common."""
+    if not 0 <= settings.fourier_octaves <= 10:
+        raise ValueError(f"fourier-octaves: wanted a number from 0 to 10, got {settings.fourier_octaves}")
+    if settings.relabel_near + settings.relabel_other > 1:
+        raise ValueError(
+            "relabel-near and relabel-other: wanted shares that add up to at most 1, got "
+            f"{settings.relabel_near} and {settings.relabel_other}"
+        )
+    if not settings.batch_size <= settings.random_steps <= settings.replay_capacity:
+        raise ValueError(
+            "random-steps: wanted from batch-size to replay-capacity, "
+            f"{settings.batch_size} to {settings.replay_capacity}, got {settings.random_steps}"
+        )
+
+
 @dataclass(frozen=True)
 class DDPGSettings:
     """Deep deterministic policy gradient (Lillicrap et al. 2015) with goal relabelling."""
+
+    actions: ClassVar[ActionKind] = "degrees"
+    action_repeat: ClassVar[int] = 1
 
     hidden_units: int = 128
     """Units in each of the two hidden layers of actor and critic."""
@@ -53,19 +75,83 @@ class DDPGSettings:
         positive = ("hidden_units", "learning_rate", "batch_size", "replay_capacity", "updates_per_step")
         noises = ("largest_step", "smallest_noise", "largest_noise", "relabel_distance")
         _check(self, positive + noises, fractions=("discount", "target_rate", "relabel_near", "relabel_other"))
-        if not 0 <= self.fourier_octaves <= 10:
-            raise ValueError(f"fourier-octaves: wanted a number from 0 to 10, got {self.fourier_octaves}")
-        if self.relabel_near + self.relabel_other > 1:
-            raise ValueError(
-                "relabel-near and relabel-other: wanted shares that add up to at most 1, got "
-                f"{self.relabel_near} and {self.relabel_other}"
-            )
-        if not self.batch_size <= self.random_steps <= self.replay_capacity:
-            raise ValueError(
-                "random-steps: wanted from batch-size to replay-capacity, "
-                f"{self.batch_size} to {self.replay_capacity}, got {self.random_steps}"
-            )
+        _check_replay(self)
 
+
+@dataclass(frozen=True)
+class QLearningSettings:
+    """What both Q-learners have in common."""
+
+    hidden_units: int = 64
+    """Units in each of the two hidden layers below the Q-values."""
+    fourier_octaves: int = 2
+    """Octaves of sines and cosines added to each input of the networks."""
+    learning_rate: float = 1e-3
+    """Adam's step size at the start; it falls to nearly zero over the training."""
+    discount: float = 0.5
+    """gamma: how much a reward one step later counts."""
+    double_q: bool = True
+    """Let the network that learns choose the action that its older copy judges (van Hasselt et al. 2016)."""
+    action_repeat: int = 1
+    """Steps for which an arm keeps to an action while it learns (the paper's frame skip)."""
+    target_period: int = 100
+    """Updates after which the target network becomes a copy of the one that learns."""
+    batch_size: int = 64
+    """Transitions in one update."""
+    replay_capacity: int = 400_000
+    """Transitions remembered."""
+    random_steps: int = 2_000
+    """Steps of uniformly random actions before learning starts."""
+    updates_per_step: int = 1
+    """Updates for each action of all arms together."""
+    smallest_epsilon: float = 0.001
+    """Share of random actions of the calmest arm."""
+    largest_epsilon: float = 0.4
+    """The same of the wildest arm; the others lie between, in equal ratios."""
+    relabel_near: float = 0.4
+    """Share of a batch relearned for a goal near where the tip went."""
+    relabel_other: float = 0.4
+    """Share of a batch relearned for the goal of another transition."""
+    relabel_distance: float = 0.02
+    """How near a goal near the tip is: the largest standard deviation, in the goal's unit (metres)."""
+
+    def __post_init__(self) -> None:
+        positive = ("hidden_units", "learning_rate", "batch_size", "replay_capacity", "updates_per_step")
+        more = ("action_repeat", "target_period", "smallest_epsilon", "largest_epsilon", "relabel_distance")
+        fractions = ("discount", "smallest_epsilon", "largest_epsilon", "relabel_near", "relabel_other")
+        _check(self, positive + more, fractions)
+        _check_replay(self)
+
+
+@dataclass(frozen=True)
+class DQNSettings(QLearningSettings):
+    """Deep Q-learning (Mnih et al. 2015) with one output for every action of the degree grid."""
+
+    actions: ClassVar[ActionKind] = "index"
+
+    action_repeat: int = 5
+    """Steps for which an arm keeps to an action while it learns (the paper's frame skip)."""
+    updates_per_step: int = 5
+    """Updates for each action of all arms together."""
+    head: Literal["random", "zero", "features"] = "zero"
+    """How the outputs' weights start, at random or at zero; or features: computed from each action's angles."""
+
+
+@dataclass(frozen=True)
+class BranchingDQNSettings(QLearningSettings):
+    """Deep Q-learning with outputs for each joint's positions, added up (Tavakoli et al. 2018, Seyde et al. 2023)."""
+
+    actions: ClassVar[ActionKind] = "positions"
+
+    batch_size: int = 128
+    """Transitions in one update."""
+
+
+AgentSettings = DDPGSettings | DQNSettings | BranchingDQNSettings
 
 # Every agent by the name that the command line gives it.
-AGENTS: dict[str, type[DDPGSettings]] = {"ddpg": DDPGSettings}
+AGENTS: dict[str, type[AgentSettings]] = {
+    "branching-dqn": BranchingDQNSettings,
+    "ddpg": DDPGSettings,
+    "dqn": DQNSettings,
+}

@@ -1,0 +1,333 @@
+"""What one decision and one learning update cost, as joints are added, with and without an argmax over all actions.
+
+The flat head is measured beside what bounds it, in turns within one run: streaming through its bytes for one decision,
+and PyTorch's own layers and optimiser for a batch. All on one thread, as the runner and the training have it.
+"""
+
+import ctypes
+import functools
+import math
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import mse_loss
+
+from arm_control.config import TrainConfig
+from arm_control.exporter import ExportedPolicy, environment_path, make_contract, random_states, trace
+from arm_control.plots import draw_costs
+from arm_control.runner import PolicyRunner
+from arm_control.training import use_one_thread
+from envs.action_grid import DegreeGrid
+from envs.arm import RADIANS, Arm
+from policies.action_grid import ActionGrid
+from policies.agent import Agent, Observation, Spec, Transition
+from policies.ddpg import DDPG
+from policies.dqn import DQN, GreedyPolicy
+from policies.heads import FlatHead, LazyAdam
+from policies.settings import BranchingDQNSettings, DDPGSettings, DQNSettings
+
+HIDDEN, BATCH = 64, 64
+MEASURED_JOINTS, COMPUTED_JOINTS = (1, 2, 3), 4
+PLAIN_ROUNDS = 3  # of the plain update, which takes seconds
+CLEAR_PEAK, STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
+
+
+def bench_argmax(step_deg: float, rounds: int) -> dict[str, Any]:
+    """Decision and update in ms and memory in MB of each kind of agent, and the flat head's ratios to its bounds."""
+    use_one_thread()
+    torch.manual_seed(0)
+    limits = Arm().limits
+    shape = DegreeGrid(limits.lower_deg, limits.upper_deg, step_deg).shape
+    rows = [row for joints in MEASURED_JOINTS for row in agent_costs((shape * 2)[:joints], rounds)]
+    rows += [four_joints(row, shape[0]) for row in rows[-3:]]
+    grid = ActionGrid(spec_of(shape))
+    streams = stream_times(grid, step_deg, rounds)
+    batch_max = batch_times(grid, rounds)
+    update = update_times(grid, min(rounds, PLAIN_ROUNDS))
+    stream = min(streams["sum"], streams["max"])
+    return {
+        "threads": torch.get_num_threads(),
+        "hidden_units": HIDDEN,
+        "batch": BATCH,
+        "actions": grid.size,
+        "head_mb": 4e-6 * (HIDDEN + 1) * grid.size,
+        "agents": rows,
+        "decision_ms": streams,
+        "batch_maximum": batch_max,
+        "update": update,
+        "gpu": gpu_reason(),
+        "ratios": {
+            "greedy_over_stream": streams["greedy"] / stream,
+            "onnx_greedy_over_stream": streams["onnx"] / stream,
+            "batch_max_speedup": batch_max["addmm_ms"] / batch_max["fused_ms"],
+            "batch_max_speedup_preallocated": batch_max["preallocated_ms"] / batch_max["fused_ms"],
+            "update_speedup": update["plain_ms"] / update["sparse_ms"],
+        },
+    }
+
+
+def gpu_reason() -> str:
+    """Why nothing is measured on a GPU."""
+    if not torch.cuda.is_available():
+        return f"skipped: PyTorch {torch.__version__} sees no GPU"
+    return "skipped: agents learn and decide on the CPU"
+
+
+def spec_of(shape: tuple[int, ...]) -> Spec:
+    """An arm of so many joints, each from 0 to 90 degrees, with as many positions."""
+    joints = len(shape)
+    return Spec(
+        observation_size=3 * joints,
+        goal_size=3,
+        action_low=(0.0,) * joints,
+        action_high=(90.0,) * joints,
+        measured_columns=tuple(range(joints)),
+        measured_unit=1.0 / RADIANS,
+        max_step=(11.4,) * joints,
+        grid_shape=shape,
+    )
+
+
+def agent_costs(shape: tuple[int, ...], rounds: int) -> list[dict[str, Any]]:
+    """What flat, branching and deterministic agents on these joints cost."""
+    spec, joints = spec_of(shape), len(shape)
+    common: dict[str, Any] = {
+        "hidden_units": HIDDEN,
+        "batch_size": BATCH,
+        "random_steps": BATCH,
+        "replay_capacity": 1000,
+    }
+    agents: dict[str, tuple[Agent, int]] = {
+        "flat": (DQN(spec, DQNSettings(**common), minus_distance, 0), 1),
+        "branching": (DQN(spec, BranchingDQNSettings(**common), minus_distance, 0), joints),
+        "deterministic": (DDPG(spec, DDPGSettings(**common), minus_distance, 0), joints),
+    }
+    generator = np.random.default_rng(0)
+    work: dict[str, Callable[[], Any]] = {}
+    for name, (agent, columns) in agents.items():
+        agent.observe(random_transitions(spec, name, columns, generator))
+        one = observations(spec, 1, generator)
+        work[f"{name} decision"] = functools.partial(agent.act, one, explore=False)
+        work[f"{name} update"] = functools.partial(agent.update, 0.5)
+    times = in_turns(work, rounds)
+    return [
+        {
+            "agent": name,
+            "joints": joints,
+            "actions": math.prod(shape),
+            "decision_ms": times[f"{name} decision"],
+            "update_ms": times[f"{name} update"],
+            "memory_mb": learning_mb(agent),
+            "computed": False,
+        }
+        for name, (agent, _) in agents.items()
+    ]
+
+
+def minus_distance(achieved_goal: Any, desired_goal: Any, info: Any) -> Any:
+    """A reward."""
+    return -np.linalg.norm(achieved_goal - desired_goal, axis=-1)
+
+
+def observations(spec: Spec, count: int, generator: np.random.Generator) -> Observation:
+    """Random ones."""
+    sizes = {"observation": spec.observation_size, "achieved_goal": spec.goal_size, "desired_goal": spec.goal_size}
+    return {name: generator.random((count, size), np.float32) for name, size in sizes.items()}
+
+
+def random_transitions(spec: Spec, name: str, columns: int, generator: np.random.Generator) -> Transition:
+    """Enough of them to learn from."""
+    assert spec.grid_shape is not None
+    count = 4 * BATCH
+    actions: Any = generator.uniform(0.0, 90.0, (count, columns)).astype(np.float32)
+    if name == "flat":
+        actions = generator.integers(math.prod(spec.grid_shape), size=count)
+    elif name == "branching":
+        actions = generator.integers(spec.grid_shape, size=(count, columns))
+    first, second = (observations(spec, count, generator) for _ in range(2))
+    return Transition(first, actions, np.zeros(count, np.float32), second, np.zeros(count, np.bool_))
+
+
+def learning_mb(agent: Agent) -> float:
+    """Memory of what learns: every weight four times, as itself, in its target, and in two moments."""
+    policy = agent.policy()
+    weights = sum(parameter.numel() for parameter in policy.parameters())
+    if isinstance(agent, DDPG):
+        weights += sum(tensor.numel() for tensor in agent.state_dict()["critic"].values())
+    elif isinstance(policy, GreedyPolicy) and isinstance(policy.head, FlatHead):
+        weights += policy.head.table.numel()
+    return 4 * 4e-6 * weights
+
+
+def four_joints(three: dict[str, Any], positions: int) -> dict[str, Any]:
+    """The row of three joints with a fourth: for the flat agent `positions` times as much, for the others as much."""
+    factor = positions if three["agent"] == "flat" else 1
+    costs = {name: three[name] * factor for name in ("decision_ms", "update_ms", "memory_mb")}
+    return three | costs | {"joints": COMPUTED_JOINTS, "actions": three["actions"] * positions, "computed": True}
+
+
+def stream_times(grid: ActionGrid, step_deg: float, rounds: int) -> dict[str, float]:
+    """Median ms of one decision over the whole grid, in PyTorch and by the exported file, beside reading the head."""
+    config = TrainConfig("dqn", DQNSettings(hidden_units=HIDDEN, head="random"), grid_step_deg=step_deg)
+    arm = Arm()
+    agent = DQN(spec_of(grid.shape), config.settings, minus_distance, 0)  # type: ignore[arg-type]
+    policy = agent.policy()
+    head: FlatHead = policy.head
+    read = head.table.contiguous()
+    x = torch.rand(1, HIDDEN)
+    states = random_states(arm, 16, np.random.default_rng(0))
+    states = {name: values[:16] for name, values in states.items()}
+    contract = make_contract(config, arm, 30.0, states, environment_path(arm, policy, config.control, states))
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "policy.onnx"
+        onnx.save_model(trace(ExportedPolicy(arm, policy, config.control), contract), file)
+        runner = PolicyRunner.load(file)
+    one = {name: values[:1] for name, values in states.items()}
+    return in_turns(
+        {
+            "sum": read.sum,
+            "max": read.max,
+            "greedy": lambda: head.greedy(x),
+            "onnx": lambda: runner.infer(one),
+        },
+        rounds,
+    )
+
+
+@torch.no_grad()
+def batch_times(grid: ActionGrid, rounds: int) -> dict[str, Any]:
+    """Median ms of the exact maxima of a batch: of a plain layer, of one with memory of its own, and in blocks."""
+    head = FlatHead(grid, HIDDEN, random=True, seed=0)
+    x = torch.rand(BATCH, HIDDEN)
+    peak_mb = peak_memory_mb(lambda: head.maximum(x))
+    layer = plain_layer(head)
+    weight, bias, out = layer.weight.T, layer.bias, torch.empty(BATCH, grid.size)
+    times = in_turns(
+        {
+            "addmm_ms": lambda: torch.addmm(bias, x, weight).max(dim=1),
+            "preallocated_ms": lambda: torch.addmm(bias, x, weight, out=out).max(dim=1),
+            "fused_ms": lambda: head.maximum(x),
+        },
+        rounds,
+    )
+    difference = (head.maximum(x) - torch.addmm(bias, x, weight).amax(dim=1)).abs().max()
+    return times | {"fused_peak_mb": peak_mb, "largest_difference": float(difference)}
+
+
+def update_times(grid: ActionGrid, rounds: int) -> dict[str, float]:
+    """Median ms of one update: of `nn.Linear` with Adam, and of the flat head's; and how far gradients differ."""
+    head, target = (FlatHead(grid, HIDDEN, random=True, seed=0) for _ in range(2))
+    plain, plain_target = plain_layer(head), plain_layer(head)
+    lazy, adam = LazyAdam(head), torch.optim.Adam(plain.parameters(), 1e-3)
+    x, next_x = torch.rand(BATCH, HIDDEN), torch.rand(BATCH, HIDDEN)
+    actions = torch.randint(grid.size, (BATCH,))
+    positions = grid.positions(actions)
+    touched = actions.unique()  # type: ignore[no-untyped-call]
+
+    def plain_update() -> Tensor:
+        with torch.no_grad():
+            y = plain_target(next_x).amax(dim=1)
+        adam.zero_grad()
+        mse_loss(plain(x).gather(1, actions[:, None])[:, 0], y).backward()  # type: ignore[no-untyped-call]
+        assert plain.weight.grad is not None
+        assert plain.bias.grad is not None
+        gradient = torch.cat([plain.weight.grad[touched].T, plain.bias.grad[None, touched]])
+        adam.step()
+        return gradient
+
+    def sparse_update() -> Tensor:
+        y = target.maximum(next_x)
+        mse_loss(head.q(x, positions), y).backward()  # type: ignore[no-untyped-call]
+        assert head.batch is not None
+        gradient = head.batch[1].grad
+        lazy.step(1e-3)
+        assert gradient is not None
+        return gradient
+
+    difference = float((plain_update() - sparse_update()).abs().max())
+    times = in_turns({"plain_ms": plain_update, "sparse_ms": sparse_update}, rounds)
+    return times | {"largest_gradient_difference": difference}
+
+
+def plain_layer(head: FlatHead) -> nn.Linear:
+    """The same as a layer of PyTorch's own."""
+    layer = nn.Linear(HIDDEN, head.grid.size, device="meta").to_empty(device="cpu")
+    with torch.no_grad():
+        layer.weight.copy_(head.table[:-1].T)
+        layer.bias.copy_(head.table[-1])
+    return layer
+
+
+def in_turns(work: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
+    """Median ms of each piece of work: once for nothing, then one after the other, round after round."""
+    times: dict[str, list[float]] = {name: [] for name in work}
+    for done in work.values():
+        done()
+    for _ in range(rounds):
+        for name, done in work.items():
+            begin = time.perf_counter()
+            done()
+            times[name].append(1000.0 * (time.perf_counter() - begin))
+    return {name: median(values) for name, values in times.items()}
+
+
+def peak_memory_mb(work: Callable[[], Any]) -> float | None:
+    """By how many MB a piece of work raises this process's memory at most; None where the system does not tell."""
+
+    def kilobytes(name: str) -> int:
+        return next(int(line.split()[1]) for line in STATUS.read_text().splitlines() if line.startswith(name))
+
+    try:
+        ctypes.CDLL(None).malloc_trim(0)  # so that memory of earlier work is not used again unseen
+        CLEAR_PEAK.write_text("5")  # forget the peak until now (proc(5))
+        before = kilobytes("VmRSS:")
+        work()
+        return (kilobytes("VmHWM:") - before) / 1000.0
+    except (OSError, AttributeError):
+        return None
+
+
+def format_argmax(figures: dict[str, Any]) -> str:
+    """The figures as tables for people, in Markdown."""
+    lines = [
+        f"{figures['hidden_units']} hidden units, float32, batch {figures['batch']}, one thread",
+        "",
+        "| joints | actions | agent | decision | update | memory |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in figures["agents"]:
+        joints = f"{row['joints']} (computed)" if row["computed"] else f"{row['joints']}"
+        memory = f"{row['memory_mb']:.2f}" if row["memory_mb"] < 10 else f"{row['memory_mb']:,.0f}"
+        lines.append(
+            f"| {joints} | {row['actions']:,} | {row['agent']} | {row['decision_ms']:,.2f} ms | "
+            f"{row['update_ms']:,.1f} ms | {memory} MB |"
+        )
+    decision, batch, update, ratios = (figures[name] for name in ("decision_ms", "batch_maximum", "update", "ratios"))
+    peak = "unknown" if batch["fused_peak_mb"] is None else f"{batch['fused_peak_mb']:.1f} MB"
+    lines += [
+        "",
+        f"One decision over {figures['actions']:,} actions, a head of {figures['head_mb']:.0f} MB: "
+        f"{decision['greedy']:.2f} ms, exported {decision['onnx']:.2f} ms; "
+        f"reading the head: sum {decision['sum']:.2f} ms, max {decision['max']:.2f} ms.",
+        f"Exact maxima of a batch: {batch['fused_ms']:.1f} ms in blocks, with {peak} more memory at most; "
+        f"addmm and max {batch['addmm_ms']:.1f} ms, into memory of its own {batch['preallocated_ms']:.1f} ms.",
+        f"One update of the head: {update['sparse_ms']:.1f} ms; nn.Linear and Adam {update['plain_ms']:,.0f} ms. "
+        f"Gradients differ by {update['largest_gradient_difference']:.1g} at most.",
+        f"GPU: {figures['gpu']}.",
+        "",
+        *(f"{name:<32} {value:6.2f}" for name, value in ratios.items()),
+    ]
+    return "\n".join(lines)
+
+
+def draw(figures: dict[str, Any], path: Path) -> None:
+    """Decision, update and memory against joints."""
+    draw_costs(figures["agents"], path)
