@@ -20,10 +20,10 @@ def free_memory(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
         except (OSError, ValueError):  # there is none, or no limit
             continue
         try:
-            statistics = (cgroup / limit).with_name("memory.stat").read_text().split()
-        except OSError:
-            statistics = []
-        cached = dict(zip(statistics[::2], map(int, statistics[1::2]), strict=False)).get("inactive_file", 0)
+            words = (cgroup / limit).with_name("memory.stat").read_text().split()
+            cached = int(words[words.index("inactive_file") + 1])
+        except (OSError, ValueError, IndexError):
+            cached = 0
         free.append(most - used + cached)
     most = resource.getrlimit(resource.RLIMIT_AS)[0]
     if most != resource.RLIM_INFINITY:

@@ -16,9 +16,13 @@ PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
 SHORTER = [
     ("--minutes 1.5", "--steps 3000"),
     ("--steps 200000", "--steps 3000"),
+    ("--steps 40000", "--steps 2500"),
+    ("--minutes 3", "--steps 3000"),
     ("minutes=1.5", "steps=3000"),
     ("--goals 1000", "--goals 20"),
     ("bench simulation", "bench simulation --seconds 0.05 --rounds 1"),
+    ("bench argmax", "bench argmax --grid-step-deg 10 --rounds 1"),
+    ("bench ladder", "bench ladder --minutes 0.04 --seeds 1 --goals 5 --grid-step-deg 30"),
 ]
 
 

@@ -1,4 +1,4 @@
-"""DDPG: one update by hand, relabelling, exploration, and a task that it must solve."""
+"""DDPG: one update by hand, exploration, and a task that it must solve."""
 
 import copy
 import math
@@ -16,8 +16,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import layer_norm, relu
 
+from policies import ddpg
 from policies.agent import FloatArray, Observation, Spec, Transition
 from policies.ddpg import DDPG
+from policies.hindsight import sample_relabelled
 from policies.settings import DDPGSettings
 
 DEGREES = 180.0 / math.pi
@@ -151,20 +153,24 @@ class ByHand:
         return (hidden @ w["net.6.weight"].T + w["net.6.bias"])[:, 0]
 
 
-def in_double(agent: DDPG) -> DDPG:
+def in_double(agent: DDPG, monkeypatch: pytest.MonkeyPatch) -> DDPG:
     """The same agent in double precision: what is left between it and the formulas is not rounding."""
     for module in (agent._policy, agent._critic, agent._target_actor, agent._target_critic):
         module.double()
-    sample = agent._sample
-    agent._sample = lambda: {name: value.double() for name, value in sample().items()}  # type: ignore[method-assign]
+
+    def sample(*arguments: Any) -> dict[str, Tensor]:
+        return {name: value.double() for name, value in sample_relabelled(*arguments).items()}
+
+    monkeypatch.setattr(ddpg, "sample_relabelled", sample)
     return agent
 
 
 @contextmanager
-def frozen(agent: DDPG) -> Iterator[dict[str, Tensor]]:
+def frozen(agent: DDPG, spec: Spec, settings: DDPGSettings) -> Iterator[dict[str, Tensor]]:
     """The batch that the next update will draw."""
     before = copy.deepcopy(agent.state_dict()["generator"])
-    batch = {name: value.double() for name, value in agent._sample().items()}
+    batch = sample_relabelled(agent._replay, spec, settings, minus_distance, agent._generator)
+    batch = {name: value.double() for name, value in batch.items()}
     agent._generator.bit_generator.state = before
     yield batch
 
@@ -182,9 +188,12 @@ def assert_same(got: Weights, wanted: Weights) -> None:
 
 @pytest.mark.parametrize("spec", [ARM, PLAIN, MOVING], ids=["arm", "plain", "moving"])
 @pytest.mark.parametrize("terminated", [0.0, 0.3, 1.0])
-@pytest.mark.parametrize("seed", [0, 1])
-def test_one_update_is_that_of_the_paper(spec: Spec, terminated: float, seed: int) -> None:
-    agent = in_double(filled(spec, SMALL, terminated=terminated, seed=seed))
+@pytest.mark.parametrize(("seed", "relabelled"), [(0, 0.0), (1, 0.3)])
+def test_one_update_is_that_of_the_paper(
+    spec: Spec, terminated: float, relabelled: float, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = replace(SMALL, relabel_near=relabelled, relabel_other=relabelled)
+    agent = in_double(filled(spec, settings, terminated=terminated, seed=seed), monkeypatch)
     raw = torch.from_numpy(
         np.hstack(
             [
@@ -198,7 +207,7 @@ def test_one_update_is_that_of_the_paper(spec: Spec, terminated: float, seed: in
     by_hand = ByHand(spec, SMALL.fourier_octaves, raw.mean(0), raw.std(0, correction=0))
     before = copy.deepcopy(agent.state_dict())
     actor = {name.removeprefix("net."): value for name, value in before["policy"].items() if name.startswith("net.")}
-    with frozen(agent) as batch:
+    with frozen(agent, spec, settings) as batch:
         metrics = agent.update(0.0)
     after = agent.state_dict()
     assert set(batch["terminated"].tolist()) == {0.0: {0.0}, 0.3: {0.0, 1.0}, 1.0: {1.0}}[terminated]
@@ -276,105 +285,6 @@ def test_several_updates_a_step_are_that_many_updates() -> None:
         wanted = once.update(0.5)
     assert thrice.update(0.5) == wanted | {"updates": 3}
     assert_equal(thrice.state_dict(), once.state_dict())
-
-
-# ---------------------------------------------------------------------------------------------------- relabelling
-
-
-def test_without_relabelling_goals_stay_those_that_were_pursued() -> None:
-    agent = filled(ARM, SMALL)
-    stored = transitions(ARM, 200)
-    batch = agent._sample()
-    rows = batch["observation"][:, 0].long().numpy()
-    np.testing.assert_array_equal(batch["desired_goal"], stored.observation["desired_goal"][rows])
-    np.testing.assert_array_equal(batch["reward"], stored.reward[rows])
-
-
-@pytest.mark.parametrize(("near", "other"), [(0.0, 0.0), (0.3, 0.0), (0.0, 0.3), (0.25, 0.5), (1.0, 0.0), (0.0, 1.0)])
-def test_only_the_shares_given_are_relabelled(near: float, other: float) -> None:
-    size = 20_000
-    sizes = {"batch_size": size, "random_steps": size, "replay_capacity": size}
-    agent = DDPG(ARM, replace(SMALL, relabel_near=near, relabel_other=other, **sizes), minus_distance, seed=3)
-    stored = transitions(ARM, size)
-    agent.observe(stored)
-    batch = agent._sample()
-    rows = batch["observation"][:, 0].long().numpy()
-    goals, pursued = batch["desired_goal"].numpy(), stored.observation["desired_goal"]
-    known = {goal.tobytes() for goal in pursued}
-    own = (goals == pursued[rows]).all(1)
-    others = ~own & np.array([goal.tobytes() in known for goal in goals])
-    new = ~own & ~others
-
-    def expected(share: float) -> Any:  # within five standard deviations; another's goal may chance to be one's own
-        return pytest.approx(share, abs=5 * math.sqrt(share * (1 - share) / size) + 1e-3)
-
-    assert (new.mean(), others.mean(), own.mean()) == (expected(near), expected(other), expected(1 - near - other))
-    # The distance to a goal near the tip: two normal numbers times a uniform one up to relabel_distance.
-    away = (goals - stored.next_observation["achieved_goal"][rows])[new]
-    if near:
-        assert np.sqrt((away**2).mean()) == pytest.approx(SMALL.relabel_distance / math.sqrt(3), rel=0.05)
-        assert np.abs(away.mean(0)).max() < 0.05 * SMALL.relabel_distance
-    # Nothing but goals and their rewards has changed.
-    for name in ("observation", "achieved_goal"):
-        np.testing.assert_array_equal(batch[name], stored.observation[name][rows])
-        np.testing.assert_array_equal(batch[f"next_{name}"], stored.next_observation[name][rows])
-    np.testing.assert_array_equal(batch["action"], stored.action[rows])
-    np.testing.assert_array_equal(batch["terminated"], stored.terminated[rows])
-
-
-def test_a_relabelled_transition_has_the_reward_of_its_new_goal() -> None:
-    agent = filled(ARM, replace(SMALL, relabel_near=0.4, relabel_other=0.4))
-    batch = {name: value.numpy() for name, value in agent._sample().items()}
-    wanted = minus_distance(batch["next_achieved_goal"], batch["desired_goal"], None)
-    np.testing.assert_array_equal(batch["reward"], wanted)
-    stored = transitions(ARM, 200).reward[batch["observation"][:, 0].astype(int)]
-    assert 0.5 < (batch["reward"] != stored).mean() < 1.0
-
-
-def away_from_the_point(achieved_goal: FloatArray, desired_goal: FloatArray, info: Any) -> Any:
-    """A reward that only where a goal is counts for."""
-    return -np.abs(achieved_goal[:, :3] - desired_goal[:, :3]).sum(-1)
-
-
-@pytest.mark.parametrize(("near", "other"), [(1.0, 0.0), (0.0, 1.0), (0.0, 0.0), (0.3, 0.3)])
-def test_a_relabelled_goal_that_moves_keeps_its_motion(near: float, other: float) -> None:
-    spec, size = Spec(5, 6, (0.0, 0.0), (1.0, 1.0), goal_point_size=3), 4000
-    sizes = {"batch_size": size, "random_steps": size, "replay_capacity": size}
-    agent = DDPG(spec, replace(SMALL, relabel_near=near, relabel_other=other, **sizes), away_from_the_point, seed=1)
-    stored = transitions(spec, size)
-    goals, following = stored.observation["desired_goal"], stored.next_observation["desired_goal"].copy()
-    following[:, :3] += np.random.default_rng(2).normal(size=(size, 3)).astype(np.float32)
-    following[:, 3:] *= 2
-    stored.next_observation["desired_goal"] = following
-    agent.observe(stored)
-    batch = {name: value.numpy() for name, value in agent._sample().items()}
-    rows = batch["observation"][:, 0].astype(int)
-    goal, next_goal = batch["desired_goal"], batch["next_desired_goal"]
-
-    # Whose goal it is, by its velocity, which nothing changes; the velocity after the step is that same goal's.
-    owner = {velocity.tobytes(): row for row, velocity in enumerate(goals[:, 3:])}
-    owners = np.array([owner[velocity.tobytes()] for velocity in np.ascontiguousarray(goal[:, 3:])])
-    np.testing.assert_array_equal(next_goal[:, 3:], following[owners, 3:])
-    # Before and after the step it has moved as it did.
-    moved, before = next_goal[:, :3] - goal[:, :3], following[owners, :3] - goals[owners, :3]
-    np.testing.assert_allclose(moved, before, rtol=0, atol=1e-5)
-
-    # One that was moved went near to where the tip got to, by this much in each number; the rest are as they were.
-    shifted = (goal[:, :3] != goals[owners, :3]).any(1)
-    away = (next_goal[:, :3] - stored.next_observation["achieved_goal"][rows, :3])[shifted]
-    assert (owners[shifted] == rows[shifted]).all()
-    np.testing.assert_array_equal(next_goal[~shifted], following[owners[~shifted]])
-    swapped = ~shifted & (owners != rows)
-    for share, wanted in ((shifted.mean(), near), (swapped.mean(), other)):
-        assert share == pytest.approx(wanted, abs=5 * math.sqrt(wanted * (1 - wanted) / size) + 1e-3)
-    if near:
-        assert np.sqrt((away**2).mean()) == pytest.approx(SMALL.relabel_distance / math.sqrt(3), rel=0.1)
-
-    # The reward is that of the goal after the step.
-    np.testing.assert_array_equal(batch["reward"], away_from_the_point(batch["next_achieved_goal"], next_goal, None))
-    for name in ("observation", "achieved_goal"):
-        np.testing.assert_array_equal(batch[name], stored.observation[name][rows])
-        np.testing.assert_array_equal(batch[f"next_{name}"], stored.next_observation[name][rows])
 
 
 # ------------------------------------------------------------------------------------------------ acting and states

@@ -1,0 +1,181 @@
+"""Hindsight goals: how many transitions are relearned, for which goals, and what they are then worth."""
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from torch import Tensor
+
+from policies.agent import ComputeReward, FloatArray, Observation, Spec, Transition
+from policies.hindsight import sample_relabelled
+from policies.replay_buffer import ReplayBuffer
+from policies.settings import BranchingDQNSettings, DDPGSettings, DQNSettings
+
+ARM = Spec(5, 2, (0.0, 10.0), (90.0, 60.0), grid_shape=(91, 51))
+SMALL = DDPGSettings(batch_size=32, random_steps=64, relabel_near=0.0, relabel_other=0.0, relabel_distance=0.1)
+
+
+def minus_distance(achieved_goal: FloatArray, desired_goal: FloatArray, info: Any) -> Any:
+    return -np.abs(achieved_goal - desired_goal).sum(-1)
+
+
+def away_from_the_point(achieved_goal: FloatArray, desired_goal: FloatArray, info: Any) -> Any:
+    """A reward that only where a goal is counts for."""
+    return -np.abs(achieved_goal[:, :3] - desired_goal[:, :3]).sum(-1)
+
+
+def transitions(spec: Spec, count: int, *, on_grid: bool = False) -> Transition:
+    """Random ones; the first column of `observation` is the row's number."""
+    generator = np.random.default_rng(0)
+
+    def observation() -> Observation:
+        sizes = {"observation": spec.observation_size, "achieved_goal": spec.goal_size, "desired_goal": spec.goal_size}
+        return {name: generator.normal(size=(count, size)).astype(np.float32) for name, size in sizes.items()}
+
+    first, following = observation(), observation()
+    first["observation"][:, 0] = np.arange(count)
+    following["desired_goal"] = first["desired_goal"]
+    action = generator.uniform(spec.action_low, spec.action_high, (count, len(spec.action_low))).astype(np.float32)
+    if on_grid:
+        action = generator.integers((91, 51), size=(count, 2))
+    reward = minus_distance(following["achieved_goal"], first["desired_goal"], None)
+    return Transition(first, action, reward, following, generator.random(count) < 0.3)
+
+
+def sample(
+    stored: Transition,
+    spec: Spec,
+    settings: Any,
+    *,
+    seed: int,
+    compute_reward: ComputeReward = minus_distance,
+) -> dict[str, Tensor]:
+    """A batch from a replay buffer of just these transitions."""
+    replay = ReplayBuffer(len(stored.reward), spec)
+    replay.add(stored)
+    return sample_relabelled(replay, spec, settings, compute_reward, np.random.default_rng(seed))
+
+
+def test_without_relabelling_goals_stay_those_that_were_pursued() -> None:
+    stored = transitions(ARM, 200)
+    batch = sample(stored, ARM, SMALL, seed=0)
+    rows = batch["observation"][:, 0].long().numpy()
+    np.testing.assert_array_equal(batch["desired_goal"], stored.observation["desired_goal"][rows])
+    np.testing.assert_array_equal(batch["reward"], stored.reward[rows])
+    assert len(set(rows.tolist())) > 16  # draws, not one row again and again
+
+
+@pytest.mark.parametrize(("near", "other"), [(0.0, 0.0), (0.3, 0.0), (0.0, 0.3), (0.25, 0.5), (1.0, 0.0), (0.0, 1.0)])
+def test_only_the_shares_given_are_relabelled(near: float, other: float) -> None:
+    size = 20_000
+    sizes = {"batch_size": size, "random_steps": size, "replay_capacity": size}
+    stored = transitions(ARM, size)
+    batch = sample(stored, ARM, replace(SMALL, relabel_near=near, relabel_other=other, **sizes), seed=3)
+    rows = batch["observation"][:, 0].long().numpy()
+    goals, pursued = batch["desired_goal"].numpy(), stored.observation["desired_goal"]
+    known = {goal.tobytes() for goal in pursued}
+    own = (goals == pursued[rows]).all(1)
+    others = ~own & np.array([goal.tobytes() in known for goal in goals])
+    new = ~own & ~others
+
+    def expected(share: float) -> Any:  # within five standard deviations; another's goal may chance to be one's own
+        return pytest.approx(share, abs=5 * math.sqrt(share * (1 - share) / size) + 1e-3)
+
+    assert (new.mean(), others.mean(), own.mean()) == (expected(near), expected(other), expected(1 - near - other))
+    # The distance to a goal near the tip: two normal numbers times a uniform one up to relabel_distance.
+    away = (goals - stored.next_observation["achieved_goal"][rows])[new]
+    if near:
+        assert np.sqrt((away**2).mean()) == pytest.approx(SMALL.relabel_distance / math.sqrt(3), rel=0.05)
+        assert np.abs(away.mean(0)).max() < 0.05 * SMALL.relabel_distance
+    # Nothing but goals and their rewards has changed.
+    for name in ("observation", "achieved_goal"):
+        np.testing.assert_array_equal(batch[name], stored.observation[name][rows])
+        np.testing.assert_array_equal(batch[f"next_{name}"], stored.next_observation[name][rows])
+    np.testing.assert_array_equal(batch["action"], stored.action[rows])
+    np.testing.assert_array_equal(batch["terminated"], stored.terminated[rows])
+
+
+def test_a_relabelled_transition_has_the_reward_of_its_new_goal() -> None:
+    stored = transitions(ARM, 200)
+    tensors = sample(stored, ARM, replace(SMALL, relabel_near=0.4, relabel_other=0.4), seed=0)
+    batch = {name: value.numpy() for name, value in tensors.items()}
+    wanted = minus_distance(batch["next_achieved_goal"], batch["desired_goal"], None)
+    np.testing.assert_array_equal(batch["reward"], wanted)
+    was = stored.reward[batch["observation"][:, 0].astype(int)]
+    assert 0.5 < (batch["reward"] != was).mean() < 1.0
+
+
+@pytest.mark.parametrize(("near", "other"), [(1.0, 0.0), (0.0, 1.0), (0.0, 0.0), (0.3, 0.3)])
+def test_a_relabelled_goal_that_moves_keeps_its_motion(near: float, other: float) -> None:
+    spec, size = Spec(5, 6, (0.0, 0.0), (1.0, 1.0), goal_point_size=3), 4000
+    sizes = {"batch_size": size, "random_steps": size, "replay_capacity": size}
+    settings = replace(SMALL, relabel_near=near, relabel_other=other, **sizes)
+    stored = transitions(spec, size)
+    goals, following = stored.observation["desired_goal"], stored.next_observation["desired_goal"].copy()
+    following[:, :3] += np.random.default_rng(2).normal(size=(size, 3)).astype(np.float32)
+    following[:, 3:] *= 2
+    stored.next_observation["desired_goal"] = following
+    tensors = sample(stored, spec, settings, seed=1, compute_reward=away_from_the_point)
+    batch = {name: value.numpy() for name, value in tensors.items()}
+    rows = batch["observation"][:, 0].astype(int)
+    goal, next_goal = batch["desired_goal"], batch["next_desired_goal"]
+
+    # Whose goal it is, by its velocity, which nothing changes; the velocity after the step is that same goal's.
+    owner = {velocity.tobytes(): row for row, velocity in enumerate(goals[:, 3:])}
+    owners = np.array([owner[velocity.tobytes()] for velocity in np.ascontiguousarray(goal[:, 3:])])
+    np.testing.assert_array_equal(next_goal[:, 3:], following[owners, 3:])
+    # Before and after the step it has moved as it did.
+    moved, before = next_goal[:, :3] - goal[:, :3], following[owners, :3] - goals[owners, :3]
+    np.testing.assert_allclose(moved, before, rtol=0, atol=1e-5)
+
+    # One that was moved went near to where the tip got to, by this much in each number; the rest are as they were.
+    shifted = (goal[:, :3] != goals[owners, :3]).any(1)
+    away = (next_goal[:, :3] - stored.next_observation["achieved_goal"][rows, :3])[shifted]
+    assert (owners[shifted] == rows[shifted]).all()
+    np.testing.assert_array_equal(next_goal[~shifted], following[owners[~shifted]])
+    swapped = ~shifted & (owners != rows)
+    for share, wanted in ((shifted.mean(), near), (swapped.mean(), other)):
+        assert share == pytest.approx(wanted, abs=5 * math.sqrt(wanted * (1 - wanted) / size) + 1e-3)
+    if near:
+        assert np.sqrt((away**2).mean()) == pytest.approx(SMALL.relabel_distance / math.sqrt(3), rel=0.1)
+
+    # The reward is that of the goal after the step.
+    np.testing.assert_array_equal(batch["reward"], away_from_the_point(batch["next_achieved_goal"], next_goal, None))
+    for name in ("observation", "achieved_goal"):
+        np.testing.assert_array_equal(batch[name], stored.observation[name][rows])
+        np.testing.assert_array_equal(batch[f"next_{name}"], stored.next_observation[name][rows])
+
+
+@pytest.mark.parametrize("kind", [DDPGSettings, DQNSettings, BranchingDQNSettings])
+def test_every_agents_settings_say_how_to_relabel(kind: Any) -> None:
+    stored = transitions(ARM, 200, on_grid=kind is not DDPGSettings)
+    settings = kind(batch_size=50, random_steps=64, relabel_near=0.0, relabel_other=1.0)
+    batch = sample(stored, ARM, settings, seed=0)
+    rows = batch["observation"][:, 0].long().numpy()
+    assert len(rows) == 50
+    np.testing.assert_array_equal(batch["action"], stored.action[rows])
+    assert (batch["desired_goal"].numpy() != stored.observation["desired_goal"][rows]).any(1).mean() > 0.9
+    known = {goal.tobytes() for goal in stored.observation["desired_goal"]}
+    assert all(goal.tobytes() in known for goal in batch["desired_goal"].numpy())
+
+
+def test_relabelling_leaves_the_stored_transitions_alone() -> None:
+    stored, spec = transitions(ARM, 100), ARM
+    replay = ReplayBuffer(100, spec)
+    replay.add(stored)
+    before = replay.state_dict()["rows"]
+    settings = replace(SMALL, relabel_near=0.5, relabel_other=0.5)
+    batch = sample_relabelled(replay, spec, settings, minus_distance, np.random.default_rng(0))
+    for tensor in batch.values():
+        tensor.zero_()
+    np.testing.assert_array_equal(replay.state_dict()["rows"], before)
+
+
+def test_a_generators_state_draws_the_same_batch_again_and_another_one_another() -> None:
+    stored, settings = transitions(ARM, 200), replace(SMALL, relabel_near=0.4, relabel_other=0.4)
+    first, second, other = (sample(stored, ARM, settings, seed=seed) for seed in (1, 1, 2))
+    for name in first:
+        np.testing.assert_array_equal(first[name], second[name])
+    assert not np.array_equal(first["desired_goal"], other["desired_goal"])
