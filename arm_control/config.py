@@ -113,15 +113,15 @@ class TrainConfig:
         """Read one back. Raises ValueError, naming the field, for one that does not fit."""
         values = {key: value for key, value in config.items() if key != "version"}
         try:
-            agent = values.get("agent")
-            check_choice("agent", str(agent), AGENTS)
+            agent = str(values.get("agent"))
+            check_choice("agent", agent, AGENTS)
             # Each by its own type: msgspec knows no union of dataclasses.
-            kinds = get_type_hints(TrainConfig) | {"settings": AGENTS[str(agent)]}
-            read = TrainConfig(**{key: msgspec.convert(value, kinds[key]) for key, value in values.items()})
+            kinds = get_type_hints(TrainConfig) | {"settings": AGENTS[agent]}
+            read = TrainConfig(**{name: _converted(name, value, kinds.get(name)) for name, value in values.items()})
             if read.to_json() != values:
                 raise ValueError(f"wanted the fields {list(read.to_json())}, got {list(values)}, or others in settings")
             return read
-        except (msgspec.ValidationError, ValueError, TypeError, KeyError) as error:
+        except ValueError as error:
             raise ValueError(f"config.json is damaged: {error}") from None
 
     def sha256(self) -> str:
@@ -136,6 +136,16 @@ class TrainConfig:
             names += ("grid_step_deg",)
         options = {name: getattr(self, name) for name in names}
         return {name: value for name, value in options.items() if value is not None}
+
+
+def _converted(name: str, value: Any, kind: Any) -> Any:
+    """A value of JSON as a field's type. Raises ValueError, naming the field, for one that does not fit."""
+    if kind is None:
+        raise ValueError(f"there is no field {name}")
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        raise ValueError(f"{name}: {error}") from None
 
 
 @dataclass(frozen=True)

@@ -75,9 +75,9 @@ def strict_json(path: Path) -> Any:
     [
         (["trian", "ddpg"], "unknown command 'trian' (did you mean train?); available: train, resume, evaluate"),
         (["--nonsense"], "unknown command '--nonsense'"),
-        (["train"], "agent first; available: ddpg"),
-        (["train", "--arms", "4"], "agent first; available: ddpg"),
-        (["train", "ddgp"], "unknown agent 'ddgp' (did you mean ddpg?); available: ddpg"),
+        (["train"], "agent first; available: branching-dqn, ddpg, dqn"),
+        (["train", "--arms", "4"], "agent first; available: branching-dqn, ddpg, dqn"),
+        (["train", "ddgp"], "unknown agent 'ddgp' (did you mean ddpg?); available: branching-dqn, ddpg, dqn"),
         (["train", "ddpg", "--env", "ArmReech-v0"], "unknown environment 'ArmReech-v0' (did you mean ArmReach-v0?)"),
         (["train", "ddpg", "--env", "CartPole-v1"], "unknown environment 'CartPole-v1'; available: ArmReach-v0"),
         (["train", "ddpg", "--colour", "red"], "--colour"),
@@ -255,10 +255,10 @@ DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "binary config": (lambda run: (run / "config.json").write_bytes(b"\xff\xfe"), "config.json is damaged"),
     "list as config": (damage_config("[]"), "config.json has format version None"),
     "newer config": (
-        lambda run: edit_json(run / "config.json", lambda value: value | {"version": 3}),
-        "config.json has format version 3, this program reads 2",
+        lambda run: edit_json(run / "config.json", lambda value: value | {"version": 4}),
+        "config.json has format version 4, this program reads 3",
     ),
-    "config without fields": (damage_config('{"version": 2}'), "config.json is damaged"),
+    "config without fields": (damage_config('{"version": 3}'), "config.json is damaged"),
     "config with an unknown agent": (
         lambda run: edit_json(run / "config.json", lambda value: value | {"agent": "alphago"}),
         "unknown agent 'alphago'",

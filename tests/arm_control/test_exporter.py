@@ -119,7 +119,7 @@ def test_onnx_and_environment_agree_on_states_that_a_motion_passes(tiny_run: Pat
         arm: Any = env.unwrapped
         observation, _ = env.reset(seed=3)
         for step in range(200):
-            wanted = controller({key: value[None] for key, value in observation.items()}, [env])[0]
+            wanted = controller({key: value[None] for key, value in observation.items()}, [arm])[0]
             got = runner.infer(
                 {
                     "joint_angle_deg": [arm.simulation.angles_deg],

@@ -413,7 +413,7 @@ def drop(run: Path, name: str) -> None:
         (lambda run: shutil.rmtree(run), "no run folder"),
         (lambda run: drop(run, "config.json"), "it has no config.json"),
         (lambda run: drop(run, "checkpoints"), "no checkpoint in"),
-        (lambda run: change_config(run, version=3), "config.json has format version 3, this program reads 2"),
+        (lambda run: change_config(run, version=4), "config.json has format version 4, this program reads 3"),
         (lambda run: (run / "config.json").write_text("{"), "config.json is damaged"),
         (lambda run: (run / "config.json").write_bytes(b"\xff\xfe"), "config.json is damaged"),
         (lambda run: (run / "config.json").write_text("[]"), "config.json"),
