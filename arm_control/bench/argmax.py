@@ -100,6 +100,7 @@ def agent_costs(shape: tuple[int, ...], rounds: int) -> list[dict[str, Any]]:
     """What flat, branching and deterministic agents on these joints cost."""
     spec, joints = spec_of(shape), len(shape)
     common: dict[str, Any] = {
+        "updates_per_step": 1,
         "hidden_units": HIDDEN,
         "batch_size": BATCH,
         "random_steps": BATCH,

@@ -160,7 +160,8 @@ def time_run(path: Path) -> tuple[float, float]:
         training.load_state_dict(load_latest(RunFolder(path).checkpoints)[1])
         one = {key: value[:1] for key, value in training.observation.items()}
         decision = median_ms(lambda: training.agent.act(one, explore=False))
-        return decision, median_ms(lambda: training.agent.update(1.0))
+        updates = config.settings.updates_per_step
+        return decision, median_ms(lambda: training.agent.update(1.0)) / updates
 
 
 def median_ms(work: Callable[[], Any]) -> float:
