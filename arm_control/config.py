@@ -191,7 +191,10 @@ class Evaluate:
 
 @dataclass(frozen=True)
 class Export:
-    """Write a run's policy as one ONNX file, and keep it only if onnxruntime agrees with PyTorch on 10,000 states."""
+    """Write a run's policy as one ONNX file, and keep it only if onnxruntime agrees with PyTorch.
+
+    On 10,000 states and all corners; on 1,000 of them for a policy that searches a grid of actions.
+    """
 
     run: tyro.conf.Positional[str]
     """The run's folder."""

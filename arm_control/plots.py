@@ -85,11 +85,11 @@ def draw_costs(rows: list[dict[str, Any]], path: Path) -> None:
     _finish(figure, tuple(all_axes), path)
 
 
-GRID_FLOOR_MM = 1.94  # of the whole-degree grid: arm-control bench grid
+def draw_ladder(curves: dict[str, list[NDArray[np.float64]]], path: Path, *, floor_mm: float | None) -> None:
+    """Validation errors, from rows of (seconds, steps, error in mm): a colour for each name, a line for each seed.
 
-
-def draw_ladder(curves: dict[str, list[NDArray[np.float64]]], path: Path) -> None:
-    """Validation errors, from rows of (seconds, steps, error in mm): a colour for each name, a line for each seed."""
+    `floor_mm` is the least error that the grid allows, if it is known.
+    """
     figure, all_axes = plt.subplots(1, 2, figsize=(10, 4.2), sharey=True, layout="constrained")
     for axes, column, label in zip(all_axes, (0, 1), ("training time (s)", "environment steps"), strict=True):
         for (name, runs), colour, marker in zip(curves.items(), cycle(COLOURS), cycle("os^Dv"), strict=False):
@@ -97,7 +97,8 @@ def draw_ladder(curves: dict[str, list[NDArray[np.float64]]], path: Path) -> Non
                 seen = run[run[:, column] > 0]
                 style = {"color": colour, "marker": marker, "markersize": 3.5, "linewidth": 1.2}
                 axes.plot(seen[:, column], seen[:, 2], **style, label=name if place == 0 else None)
-        axes.axhline(GRID_FLOOR_MM, color="black", linestyle="--", linewidth=1)
+        if floor_mm is not None:
+            axes.axhline(floor_mm, color="black", linestyle="--", linewidth=1)
         axes.set_yscale("log")
         axes.set_yticks([1, 2, 5, 10, 20, 50, 100, 200, 400])
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
@@ -107,8 +108,8 @@ def draw_ladder(curves: dict[str, list[NDArray[np.float64]]], path: Path) -> Non
     all_axes[0].set_ylabel("mean error at the last step (mm)")
     all_axes[0].set_title("Validation goals; one line a seed", loc="left", fontsize=11)
     note = {"xytext": (0, -4), "textcoords": "offset points", "va": "top", "ha": "right", "fontsize": 9}
-    for axes in all_axes:
-        axes.annotate("best of the degree grid", (axes.get_xlim()[1], GRID_FLOOR_MM), **note)
+    for axes in all_axes if floor_mm is not None else ():
+        axes.annotate("best of the degree grid", (axes.get_xlim()[1], floor_mm), **note)
     figure.legend(*all_axes[0].get_legend_handles_labels(), loc="outside upper right", ncols=5, frameon=False)
     _finish(figure, tuple(all_axes), path)
 

@@ -109,6 +109,7 @@ class DQN:
         self._updates = 0
         self._tried = torch.zeros(self._grid.size, dtype=torch.bool)
         self._updated = torch.zeros(self._grid.size, dtype=torch.bool)
+        self._coverage = 0  # how many of them are: counting anew would cost as much as a tenth of an update
         self._greedy_picks = self._untried_picks = 0
 
     @torch.no_grad()
@@ -158,7 +159,7 @@ class DQN:
             metrics = self._update_once(rate)
         return metrics | {
             "learning_rate": rate,
-            "coverage": float(self._updated.float().mean()),
+            "coverage": self._coverage / self._grid.size,
             "untried_picks": self._untried_picks / max(1, self._greedy_picks),
             "updates": self._settings.updates_per_step,
         }
@@ -188,7 +189,9 @@ class DQN:
         if self._columns_optimizer is not None:
             self._columns_optimizer.step(rate)
 
-        self._updated[self._grid.index(positions)] = True
+        actions = self._grid.index(positions).unique()  # type: ignore[no-untyped-call]
+        self._coverage += int((~self._updated[actions]).sum())
+        self._updated[actions] = True
         self._updates += 1
         if self._updates % self._settings.target_period == 0:
             self._target_trunk.load_state_dict(policy.trunk.state_dict())
@@ -247,4 +250,5 @@ class DQN:
         for flags, name in ((self._tried, "tried"), (self._updated, "updated")):
             flags.zero_()
             flags[state[name]] = True
+        self._coverage = len(state["updated"])
         self._greedy_picks, self._untried_picks = state["picks"]

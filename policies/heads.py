@@ -298,10 +298,10 @@ class FeatureHead(EnumeratedHead):
         """Computed when they are asked for."""
         *others, last = self._parts()
         row = self.grid.shape[-1]
-
         memory = torch.empty(0)  # the block's, used again for the next: asking for it anew costs as much as the sums
 
-        def columns(start: int, stop: int) -> Tensor:
+        def block_columns(start: int, stop: int) -> Tensor:
+            """Those of whole rows of the last joint's positions, until the next call."""
             nonlocal memory
             places = self.grid.positions(torch.arange(start, stop, row))
             before = torch.zeros(len(last), len(places))
@@ -312,7 +312,7 @@ class FeatureHead(EnumeratedHead):
             block = memory[:size].view(len(last), -1, row)
             return torch.add(before[:, :, None], last[:, None, :], out=block).relu_().view(len(last), -1)
 
-        return columns
+        return block_columns
 
     def q(self, x: Tensor, positions: Tensor) -> Tensor:
         """Q (batch,) of these actions, with gradients."""

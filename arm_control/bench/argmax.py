@@ -234,6 +234,7 @@ def update_times(grid: ActionGrid, rounds: int) -> dict[str, float]:
     touched = actions.unique()  # type: ignore[no-untyped-call]
 
     def plain_update() -> Tensor:
+        """Every row's gradient, moments and step; returns the gradient of the touched ones."""
         with torch.no_grad():
             y = plain_target(next_x).amax(dim=1)
         adam.zero_grad()
@@ -245,6 +246,7 @@ def update_times(grid: ActionGrid, rounds: int) -> dict[str, float]:
         return gradient
 
     def sparse_update() -> Tensor:
+        """The touched columns' only; returns their gradient."""
         y = target.maximum(next_x)
         mse_loss(head.q(x, positions), y).backward()  # type: ignore[no-untyped-call]
         assert head.batch is not None

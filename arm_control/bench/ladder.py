@@ -32,6 +32,7 @@ RUNGS: dict[str, list[str]] = {
     "branching": ["branching-dqn"],
     "ddpg": ["ddpg"],
 }
+GRID_FLOOR_MM = 1.94  # of whole degrees: arm-control bench grid
 AT_ONCE = 2
 TIMINGS = 15
 
@@ -206,4 +207,4 @@ def format_ladder(figures: dict[str, Any]) -> str:
 def draw(figures: dict[str, Any], path: Path) -> None:
     """Error against training time and against steps, a line a seed."""
     curves = {row["rung"]: [np.array(curve) for curve in row["curves"]] for row in figures["rungs"]}
-    draw_ladder(curves, path)
+    draw_ladder(curves, path, floor_mm=GRID_FLOOR_MM if figures["grid_step_deg"] == 1.0 else None)
