@@ -57,7 +57,7 @@ class TrainConfig:
     """For ArmTrack-v0, the path of the goal (any of the three, unless given)."""
     speed_m_s: float | None = None
     """For ArmTrack-v0, the goal's mean speed in m/s (0.2, unless given)."""
-    arms: int = 8
+    arms: int = None  # type: ignore[assignment]
     """Arms simulated side by side."""
     seed: int = 0
     """Seed of everything random."""
@@ -74,6 +74,8 @@ class TrainConfig:
             object.__setattr__(self, "settings", AGENTS[self.agent]())
         if not self.env:
             object.__setattr__(self, "env", ENVIRONMENTS[self.settings.actions])
+        if self.arms is None:
+            object.__setattr__(self, "arms", self.settings.arms)
         check_choice("environment", self.env, environment_ids())
         if self.steps is not None and self.minutes is not None:
             raise ValueError("wanted one of --steps and --minutes, got both")

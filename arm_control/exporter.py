@@ -31,11 +31,13 @@ from arm_control.runner.policy_runner import PolicyFileError, PolicyRunner
 from arm_control.training import load_policy
 from envs.arm import Arm
 from envs.tasks import Control, observe, observe_one, target_of
+from policies.actors import SoftmaxPolicy
 from policies.dqn import GreedyPolicy
-from policies.settings import AGENTS
 
 FloatArray = NDArray[np.float32]
 Inputs = dict[str, FloatArray]
+
+SEARCHING = (GreedyPolicy, SoftmaxPolicy)  # policies that choose the best of several actions
 
 TOLERANCE_DEG = 1e-3
 TOLERANCE_Q = 1e-5  # of the largest Q, or of 1 where that is smaller
@@ -105,7 +107,7 @@ def export(run: str | Path, output: str | Path | None = None) -> Path:
     policy.eval()
     generator = np.random.default_rng(0)
     states = random_states(arm, RANDOM_STATES, generator, moving=moving)
-    if isinstance(policy, GreedyPolicy):
+    if isinstance(policy, SEARCHING):
         states = chosen(states, generator.permutation(len(states["goal_m"]))[:SEARCHED_STATES])
         with torch.no_grad():
             margins = policy.margin(*environment_observation(arm, states)).numpy()
@@ -248,7 +250,7 @@ def trace(module: ExportedPolicy, contract: Contract) -> Any:
 def verify(runner: PolicyRunner, module: ExportedPolicy, arm: Arm, states: Inputs, wanted: FloatArray) -> None:
     """Raise ExportError unless the file gives what PyTorch and the environment's own path give."""
     got = np.concatenate([runner.infer(chosen(states, rows)) for rows in slices(len(wanted))])
-    if isinstance(module.policy, GreedyPolicy):
+    if isinstance(module.policy, SEARCHING):
         shortfall, largest = module.policy.shortfall(torch.from_numpy(got), *environment_observation(arm, states))
         check_rows((shortfall / largest.abs().clamp(min=1.0)).numpy(), TOLERANCE_Q, CHOSEN_WORSE, states)
     else:
@@ -263,12 +265,12 @@ def verify(runner: PolicyRunner, module: ExportedPolicy, arm: Arm, states: Input
 
 def agreement(run: str | Path) -> str:
     """What `export` has made sure of, for people."""
-    if AGENTS[RunFolder.open(run)[1]["agent"]].actions == "degrees":
+    if TrainConfig.from_json(RunFolder.open(run)[1]).settings.actions == "degrees":
         return f"onnxruntime and PyTorch agree to {TOLERANCE_DEG:g} degrees"
-    return f"onnxruntime's choice has a Q-value within {TOLERANCE_Q:g} of PyTorch's largest"
+    return f"onnxruntime's choice is worth PyTorch's best to {TOLERANCE_Q:g}"
 
 
-CHOSEN_WORSE = "the action that onnxruntime chooses has a Q-value {:.3g} of the largest one below it"
+CHOSEN_WORSE = "the action that onnxruntime chooses is by {:.3g} of the best one's value (or logit) worse than that"
 
 
 def check_rows(difference: FloatArray, allowed: float, what: str, states: Inputs) -> None:

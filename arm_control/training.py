@@ -30,6 +30,8 @@ from envs.tasks import target_of
 from policies.agent import Agent, Spec, Transition, tensors_of
 from policies.ddpg import DDPG
 from policies.dqn import DQN
+from policies.policy_gradient import PolicyGradient
+from policies.settings import PolicyGradientSettings
 
 REPORTS = 20  # validations and reports in a run
 VALIDATION_GOALS = 50
@@ -60,6 +62,8 @@ def make_agent(config: TrainConfig, env: Any) -> Agent:
         kinematics=lambda observation, action: _lead(env, observation, action),
         grid_shape=env.grid.shape if env.grid is not None else None,
     )
+    if isinstance(config.settings, PolicyGradientSettings):
+        return PolicyGradient(spec, config.settings, config.seed)
     agent: Callable[..., Agent] = {"ddpg": DDPG, "dqn": DQN, "branching-dqn": DQN}[config.agent]
     return agent(spec, config.settings, env.compute_reward, config.seed)
 
@@ -235,7 +239,7 @@ class Training:
                 for key, value in next_observation.items():
                     value[index] = info["final_obs"][index][key]
         self.agent.observe(
-            Transition(self.observation, action, reward.astype(np.float32), next_observation, terminated)
+            Transition(self.observation, action, reward.astype(np.float32), next_observation, terminated, ended)
         )
         self.observation = following
         self.step += self.config.arms * self.config.settings.action_repeat

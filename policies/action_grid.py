@@ -44,3 +44,8 @@ class ActionGrid(nn.Module):
         """The positions (batch, actions) nearest to values in the environment's units."""
         nearest = torch.round((values - self.low) / self.step).long()
         return torch.minimum(nearest.clamp(min=0), self.counts - 1)
+
+    def holds(self, values: Tensor) -> Tensor:
+        """Whether values (batch, actions) in the environment's units are on the grid, (batch,)."""
+        off = (self.values(self.positions_of(values)) - values).abs().amax(dim=1)
+        return off < 1e-3 * self.step.min()

@@ -53,13 +53,17 @@ class ComputeReward(Protocol):
 
 @dataclass(frozen=True)
 class Transition:
-    """One step of several arms at once; every field has a leading axis of arms."""
+    """One step of several arms at once; every field has a leading axis of arms.
+
+    `terminated` says where the task itself ended, `ended` where the episode did, for that or for a time limit.
+    """
 
     observation: Observation
     action: Actions
     reward: FloatArray
     next_observation: Observation
     terminated: NDArray[np.bool_]
+    ended: NDArray[np.bool_]
 
 
 class Agent(Protocol):

@@ -21,11 +21,10 @@ from torch.nn.functional import mse_loss
 
 from policies.agent import OBSERVED, ComputeReward, FloatArray, Observation, Spec, Transition, tensors_of
 from policies.hindsight import sample_relabelled
-from policies.networks import Critic, DeterministicPolicy, load_optimizer_state, optimizer_state
+from policies.networks import Critic, DeterministicPolicy, falling_rate, load_optimizer_state, optimizer_state
 from policies.replay_buffer import ReplayBuffer
 from policies.settings import DDPGSettings
 
-SMALLEST_LEARNING_RATE = 0.02  # of the first one
 RANDOM_ACTIONS = 0.1  # share of actions drawn uniformly while exploring
 SQUASH_PENALTY = 0.003  # keeps the actor's outputs where tanh still has a slope
 
@@ -103,7 +102,7 @@ class DDPG:
         if not self._normalizer_fitted:
             self._policy.encoder.fit(*(self._replay.column(name) for name in OBSERVED))
             self._normalizer_fitted = True
-        rate = self._settings.learning_rate * max(SMALLEST_LEARNING_RATE, 1.0 - progress)
+        rate = falling_rate(self._settings.learning_rate, progress)
         for optimizer in (self._actor_optimizer, self._critic_optimizer):
             optimizer.param_groups[0]["lr"] = rate
         metrics = {}

@@ -24,11 +24,9 @@ from policies.action_grid import ActionGrid
 from policies.agent import OBSERVED, Actions, ComputeReward, Observation, Spec, Transition, tensors_of
 from policies.heads import FlatHead, LazyAdam, make_heads
 from policies.hindsight import sample_relabelled
-from policies.networks import ActionScaling, Encoder, load_optimizer_state, mlp, optimizer_state
+from policies.networks import ActionScaling, Encoder, falling_rate, load_optimizer_state, mlp, optimizer_state
 from policies.replay_buffer import ReplayBuffer
 from policies.settings import BranchingDQNSettings, DQNSettings
-
-SMALLEST_LEARNING_RATE = 0.02  # of the first one
 
 
 class Trunk(nn.Module):
@@ -73,9 +71,8 @@ class GreedyPolicy(nn.Module):
         NaN for an action that is not on the grid.
         """
         x, positions = self.features(*observed), self.grid.positions_of(action)
-        on_grid = (self.grid.values(positions) - action).abs().amax(dim=1) < 1e-3 * self.grid.step.min()
         largest = self.head.maximum(x)
-        return torch.where(on_grid, largest - self.head.q(x, positions), torch.nan), largest
+        return torch.where(self.grid.holds(action), largest - self.head.q(x, positions), torch.nan), largest
 
     def margin(self, *observed: Tensor) -> Tensor:
         """By how much (batch,) the largest Q surpasses the next."""
@@ -152,7 +149,7 @@ class DQN:
         if not self._normalizer_fitted:
             self._policy.encoder.fit(*(self._replay.column(name) for name in OBSERVED))
             self._normalizer_fitted = True
-        rate = self._settings.learning_rate * max(SMALLEST_LEARNING_RATE, 1.0 - progress)
+        rate = falling_rate(self._settings.learning_rate, progress)
         self._optimizer.param_groups[0]["lr"] = rate
         metrics = {}
         for _ in range(self._settings.updates_per_step):

@@ -351,7 +351,7 @@ class BranchingHead(nn.Module):
         ramps = torch.clamp(step / self.width[joint], -1.0, 1.0)
         return torch.cat([ramps, ramps.abs()], dim=-1)
 
-    def _worths(self, x: Tensor) -> list[Tensor]:
+    def worths(self, x: Tensor) -> list[Tensor]:
         """What each joint's positions are worth, (batch, positions) for each joint."""
         features, present = x[:, : -self.joints], x[:, -self.joints :]
         gains = self.gains(features).view(len(x), self.joints, -1)
@@ -364,7 +364,7 @@ class BranchingHead(nn.Module):
 
     def greedy(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The largest Q (batch,) and its positions (batch, actions); the lowest index if there are several."""
-        worths = self._worths(x)
+        worths = self.worths(x)
         positions = torch.stack([worth.argmax(dim=1) for worth in worths], dim=1)
         q = torch.stack([worth.amax(dim=1) for worth in worths]).sum(dim=0)
         return (q if torch.compiler.is_exporting() else refuse_nan(q)), positions
@@ -385,7 +385,7 @@ class BranchingHead(nn.Module):
 
     def margin(self, x: Tensor) -> Tensor:
         """By how much (batch,) the largest Q surpasses the next."""
-        tops = [worth.topk(2).values for worth in self._worths(x)]
+        tops = [worth.topk(2).values for worth in self.worths(x)]
         return torch.stack([top[:, 0] - top[:, 1] for top in tops]).amin(dim=0)
 
     def follow(self, other: "BranchingHead") -> None:

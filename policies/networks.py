@@ -138,6 +138,14 @@ class Critic(nn.Module):
         return q.squeeze(-1)
 
 
+SMALLEST_LEARNING_RATE = 0.02  # of the first one
+
+
+def falling_rate(learning_rate: float, progress: float) -> float:
+    """The learning rate that falls in a straight line to a fiftieth while `progress` goes from 0 to 1."""
+    return learning_rate * max(SMALLEST_LEARNING_RATE, 1.0 - progress)
+
+
 def optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     """The optimiser's moments, by the parameter's place."""
     return {str(place): dict(moments) for place, moments in optimizer.state_dict()["state"].items()}

@@ -17,10 +17,14 @@ def _check(settings: object, positive: tuple[str, ...], fractions: tuple[str, ..
             raise ValueError(f"{name.replace('_', '-')}: wanted a number from 0 to 1, got {value}")
 
 
+def _check_octaves(octaves: int) -> None:
+    if not 0 <= octaves <= 10:
+        raise ValueError(f"fourier-octaves: wanted a number from 0 to 10, got {octaves}")
+
+
 def _check_replay(settings: "DDPGSettings | QLearningSettings") -> None:
     """What the agents that learn from a replay buffer have in common."""
-    if not 0 <= settings.fourier_octaves <= 10:
-        raise ValueError(f"fourier-octaves: wanted a number from 0 to 10, got {settings.fourier_octaves}")
+    _check_octaves(settings.fourier_octaves)
     if settings.relabel_near + settings.relabel_other > 1:
         raise ValueError(
             "relabel-near and relabel-other: wanted shares that add up to at most 1, got "
@@ -39,6 +43,7 @@ class DDPGSettings:
 
     actions: ClassVar[ActionKind] = "degrees"
     action_repeat: ClassVar[int] = 1
+    arms: ClassVar[int] = 8
 
     hidden_units: int = 128
     """Units in each of the two hidden layers of actor and critic."""
@@ -81,6 +86,8 @@ class DDPGSettings:
 @dataclass(frozen=True)
 class QLearningSettings:
     """What both Q-learners have in common."""
+
+    arms: ClassVar[int] = 8
 
     hidden_units: int = 64
     """Units in each of the two hidden layers below the Q-values."""
@@ -147,11 +154,92 @@ class BranchingDQNSettings(QLearningSettings):
     """Transitions in one update."""
 
 
-AgentSettings = DDPGSettings | DQNSettings | BranchingDQNSettings
+@dataclass(frozen=True)
+class PolicyGradientSettings:
+    """What the learners have in common that follow the gradient of a stochastic policy."""
+
+    action_repeat: ClassVar[int] = 1
+    arms: ClassVar[int] = 32
+
+    policy: Literal["gaussian", "squashed", "clipped", "softmax"] = "squashed"
+    """What actions are drawn from: normal steps, plain, squashed by tanh or clipped; or a softmax over each joint's
+    degrees, in ArmReachMultiDiscrete-v0."""
+    deviation: Literal["fixed", "learned", "state"] = "state"
+    """A normal step's standard deviation: fixed, a parameter that is learned, or learned for each state."""
+    initial_deviation: float = 0.3
+    """The standard deviation at the start, as a share of the largest step."""
+    hidden_units: int = 64
+    """Units in each of the two hidden layers of policy and value."""
+    fourier_octaves: int = 2
+    """Octaves of sines and cosines added to each input of the networks."""
+    learning_rate: float = 1e-3
+    """The step size at the start; it falls to nearly zero over the training."""
+    discount: float = 0.9
+    """gamma: how much a reward one step later counts."""
+    entropy_bonus: float = 0.0
+    """beta: how much the policy's entropy counts beside its return."""
+    largest_step: float = 2.0
+    """Farthest from the measured angle that a target is asked for, in what a joint can move in one control period."""
+    random_steps: int = 4_000
+    """Steps of random actions before learning starts, for the inputs' scale."""
+    scale_advantage: bool = True
+    """Divide the advantages by their root mean square, so that steps do not shrink as the policy gets better."""
+    largest_gradient: float = 0.5
+    """Norm to which longer gradients are cut."""
+
+    @property
+    def actions(self) -> ActionKind:
+        """The kind of actions that the policy gives."""
+        return "positions" if self.policy == "softmax" else "degrees"
+
+    def __post_init__(self) -> None:
+        positive = ("initial_deviation", "hidden_units", "learning_rate", "largest_step", "random_steps")
+        _check(self, (*positive, "largest_gradient"), fractions=("discount",))
+        _check_octaves(self.fourier_octaves)
+        if not 0 <= self.entropy_bonus < math.inf:
+            raise ValueError(f"entropy-bonus: wanted a number from 0, got {self.entropy_bonus}")
+
+
+@dataclass(frozen=True)
+class ReinforceSettings(PolicyGradientSettings):
+    """Monte Carlo policy gradient (Williams 1992), with a baseline."""
+
+    baseline: Literal["none", "average", "value"] = "value"
+    """What is taken from each return: nothing, the other arms' average, or the state's value."""
+
+
+@dataclass(frozen=True)
+class ActorCriticSettings(PolicyGradientSettings):
+    """One-step actor-critic (Sutton and Barto 2018, section 13.5)."""
+
+    discounted_start: bool = False
+    """Whether a step counts the less the later it comes in its episode: I <- gamma I of the book's algorithm."""
+
+
+@dataclass(frozen=True)
+class A2CSettings(PolicyGradientSettings):
+    """Advantage actor-critic: all arms step together, and the network learns from all their steps."""
+
+    steps_per_update: int = 10
+    """Steps of each arm before each update."""
+    trace_decay: float = 0.95
+    """lambda: from 0, the next value alone, to 1, all rewards up to the last step."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check(self, ("steps_per_update",), fractions=("trace_decay",))
+
+
+AgentSettings = (
+    DDPGSettings | DQNSettings | BranchingDQNSettings | ReinforceSettings | ActorCriticSettings | A2CSettings
+)
 
 # Every agent by the name that the command line gives it.
 AGENTS: dict[str, type[AgentSettings]] = {
+    "a2c": A2CSettings,
+    "actor-critic": ActorCriticSettings,
     "branching-dqn": BranchingDQNSettings,
     "ddpg": DDPGSettings,
     "dqn": DQNSettings,
+    "reinforce": ReinforceSettings,
 }

@@ -154,7 +154,7 @@ def random_transitions(spec: Spec, name: str, columns: int, generator: np.random
     elif name == "branching":
         actions = generator.integers(spec.grid_shape, size=(count, columns))
     first, second = (observations(spec, count, generator) for _ in range(2))
-    return Transition(first, actions, np.zeros(count, np.float32), second, np.zeros(count, np.bool_))
+    return Transition(first, actions, np.zeros(count, np.float32), second, *np.zeros((2, count), np.bool_))
 
 
 def learning_mb(agent: Agent) -> float:

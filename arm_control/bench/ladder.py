@@ -23,6 +23,7 @@ from arm_control.config import TrainConfig
 from arm_control.plots import draw_ladder
 from arm_control.run_folder import RunFolder, write_text
 from arm_control.training import Training, use_one_thread
+from policies.settings import DDPGSettings, QLearningSettings
 
 HIDDEN_UNITS = 64
 RUNGS: dict[str, list[str]] = {
@@ -157,6 +158,7 @@ def run_process(words: list[str]) -> float:
 def time_run(path: Path) -> tuple[float, float]:
     """Median ms of one arm's decision and of one update."""
     config = TrainConfig.from_json(RunFolder.open(path)[1])
+    assert isinstance(config.settings, DDPGSettings | QLearningSettings)
     with Training(config) as training:
         training.load_state_dict(load_latest(RunFolder(path).checkpoints)[1])
         one = {key: value[:1] for key, value in training.observation.items()}

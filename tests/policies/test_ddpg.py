@@ -66,7 +66,8 @@ def transitions(spec: Spec, count: int, *, terminated: float = 0.3, seed: int = 
     following["desired_goal"] = first["desired_goal"]
     action = generator.uniform(spec.action_low, spec.action_high, (count, len(spec.action_low))).astype(np.float32)
     reward = minus_distance(following["achieved_goal"], first["desired_goal"], None)
-    return Transition(first, action, reward, following, generator.random(count) < terminated)
+    ended = generator.random(count) < terminated
+    return Transition(first, action, reward, following, ended, ended)
 
 
 def filled(spec: Spec, settings: DDPGSettings, *, terminated: float = 0.3, seed: int = 0) -> DDPG:
@@ -449,7 +450,9 @@ def test_doing_what_the_goal_says_is_learned(seed: int) -> None:
         seen = see(draw(8), start)
         action = agent.act(seen, explore=True)
         reward = minus_square(action, seen["desired_goal"], None)
-        agent.observe(Transition(seen, action, reward, see(seen["desired_goal"], action), np.ones(8, bool)))
+        agent.observe(
+            Transition(seen, action, reward, see(seen["desired_goal"], action), np.ones(8, bool), np.ones(8, bool))
+        )
         agent.update(step / 1000)
     goal = draw(1000)
     miss = np.abs(agent.act(see(goal, np.zeros_like(goal)), explore=False) - goal)

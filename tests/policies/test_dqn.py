@@ -85,7 +85,8 @@ def transitions(spec: Spec, kind: str, count: int, *, terminated: float = 0.3, s
     positions = generator.integers(shape_of(spec), size=(count, len(shape_of(spec))))
     action = positions if kind == "branching" else np.ravel_multi_index(tuple(positions.T), shape_of(spec))
     reward = minus_distance(following["achieved_goal"], following["desired_goal"], None)
-    return Transition(first, action, reward, following, generator.random(count) < terminated)
+    ended = generator.random(count) < terminated
+    return Transition(first, action, reward, following, ended, ended)
 
 
 def observation(spec: Spec, arms: int, seed: int = 5) -> Observation:
@@ -835,7 +836,7 @@ def test_doing_what_the_goal_says_is_learned(kind: str, double_q: bool) -> None:
         _, seen = draw(8)
         action = agent.act(seen, explore=True)
         reward, goal = minus_square(value(action), seen["desired_goal"], None), seen["desired_goal"]
-        agent.observe(Transition(seen, action, reward, see(goal, value(action)), np.ones(8, bool)))
+        agent.observe(Transition(seen, action, reward, see(goal, value(action)), np.ones(8, bool), np.ones(8, bool)))
         agent.update(step / 500)
     best, seen = draw(1000)
     right = (value(agent.act(seen, explore=False)) == value(best)).all(1)

@@ -41,7 +41,8 @@ def transitions(spec: Spec, count: int, *, on_grid: bool = False) -> Transition:
     if on_grid:
         action = generator.integers((91, 51), size=(count, 2))
     reward = minus_distance(following["achieved_goal"], first["desired_goal"], None)
-    return Transition(first, action, reward, following, generator.random(count) < 0.3)
+    ended = generator.random(count) < 0.3
+    return Transition(first, action, reward, following, ended, ended)
 
 
 def sample(

@@ -43,6 +43,7 @@ def transition(*numbers: int) -> Transition:
             "desired_goal": columns["next_desired_goal"],
         },
         terminated=columns["terminated"][:, 0].astype(bool),
+        ended=columns["terminated"][:, 0].astype(bool),
     )
 
 

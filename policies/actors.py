@@ -1,0 +1,124 @@
+"""Stochastic policies: from what is observed to a distribution over actions, and to the action of its mode."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from policies.action_grid import ActionGrid
+from policies.agent import Spec
+from policies.distributions import ClippedGaussian, Gaussian, Softmax, SquashedGaussian
+from policies.heads import BranchingHead
+from policies.networks import ActionScaling, Encoder, mlp
+from policies.settings import PolicyGradientSettings
+
+SMALLEST_DEVIATION, LARGEST_DEVIATION = 0.01, 2.0
+GAUSSIANS = {"gaussian": Gaussian, "squashed": SquashedGaussian, "clipped": ClippedGaussian}
+
+
+class GaussianPolicy(nn.Module):
+    """Normal steps from the present value, in units of the largest step, squashed or clipped or as they are.
+
+    Their standard deviation is fixed, a parameter, or an output of the network.
+    """
+
+    log_deviation: Tensor
+
+    def __init__(self, spec: Spec, settings: PolicyGradientSettings) -> None:
+        super().__init__()
+        self.encoder = Encoder(spec, settings.fourier_octaves)
+        self.scaling = ActionScaling(spec)
+        self._kind = GAUSSIANS[settings.policy]
+        self._actions = len(spec.action_low)
+        outputs = self._actions * (2 if settings.deviation == "state" else 1)
+        self.net = mlp(self.encoder.size, settings.hidden_units, outputs, layer_norm=False)
+        start_small(self.net)
+        log_deviation = torch.full((self._actions,), math.log(settings.initial_deviation))
+        self.log_deviation = nn.Parameter(log_deviation, requires_grad=settings.deviation != "fixed")
+
+    def distribution(self, features: Tensor, observation: Tensor) -> Gaussian:
+        """Of the step, from encoded observations (..., features)."""
+        mean, *more = self.net(features).split(self._actions, -1)
+        log_deviation = self.log_deviation + (more[0] if more else torch.zeros_like(mean))
+        low, high = math.log(SMALLEST_DEVIATION), math.log(LARGEST_DEVIATION)
+        return self._kind(mean, log_deviation.clamp(low, high).exp())
+
+    def uniform(self, features: Tensor, observation: Tensor) -> Gaussian:
+        """A wide distribution that does not depend on what is observed, to begin with."""
+        mean = torch.zeros(*features.shape[:-1], self._actions)
+        return self._kind(mean, torch.ones_like(mean))
+
+    def action(self, step: Tensor, observation: Tensor) -> Tensor:
+        """The environment's action that a step asks for."""
+        present = self.scaling.present(observation)
+        return self.scaling.from_unit(torch.clamp(present + self.scaling.max_step * step, -1.0, 1.0))
+
+    def forward(self, observation: Tensor, achieved_goal: Tensor, desired_goal: Tensor) -> Tensor:
+        drawn = self.distribution(self.encoder(observation, achieved_goal, desired_goal), observation)
+        return self.action(drawn.action(drawn.mode()), observation)
+
+
+class SoftmaxPolicy(nn.Module):
+    """A softmax over each joint's positions on the degree grid: 3 x 91 logits for 753,571 actions."""
+
+    halves: Tensor
+
+    def __init__(self, spec: Spec, settings: PolicyGradientSettings) -> None:
+        super().__init__()
+        self.encoder = Encoder(spec, settings.fourier_octaves)
+        self.scaling = ActionScaling(spec)
+        self.grid = ActionGrid(spec)
+        self.register_buffer("halves", (torch.tensor(self.grid.shape) - 1) / 2, persistent=False)
+        self.body = mlp(self.encoder.size, settings.hidden_units, 1, layer_norm=False)[:-1]
+        self.head = BranchingHead(self.grid, settings.hidden_units, self.scaling.max_step * self.halves)
+        for layer in (self.head.table, self.head.gains):
+            start_small(layer)
+
+    def distribution(self, features: Tensor, observation: Tensor) -> Softmax:
+        """Of the positions, from encoded observations (batch, features)."""
+        present = (self.scaling.present(observation) + 1.0) * self.halves
+        return Softmax(tuple(self.head.worths(torch.cat([self.body(features), present], -1))))
+
+    def uniform(self, features: Tensor, observation: Tensor) -> Softmax:
+        """All positions alike, to begin with."""
+        return Softmax(tuple(torch.zeros(*features.shape[:-1], positions) for positions in self.grid.shape))
+
+    def action(self, step: Tensor, observation: Tensor) -> Tensor:
+        """The environment's action: the positions themselves."""
+        return step
+
+    def forward(self, observation: Tensor, achieved_goal: Tensor, desired_goal: Tensor) -> Tensor:
+        return self.grid.values(self._drawn(observation, achieved_goal, desired_goal).mode())
+
+    def shortfall(self, action: Tensor, *observed: Tensor) -> tuple[Tensor, Tensor]:
+        """How much less than the largest sum of logits (batch,) actions in degrees (batch, actions) have, and that sum.
+
+        NaN for an action that is not on the grid.
+        """
+        logits = self._drawn(*observed).logits
+        largest = torch.stack([part.amax(-1) for part in logits]).sum(0)
+        places = self.grid.positions_of(action).unbind(-1)
+        chosen = torch.stack([part.gather(-1, at[:, None])[:, 0] for part, at in zip(logits, places, strict=True)]).sum(
+            0
+        )
+        return torch.where(self.grid.holds(action), largest - chosen, torch.nan), largest
+
+    def margin(self, *observed: Tensor) -> Tensor:
+        """By how much (batch,) the largest sum of logits surpasses the next."""
+        tops = [part.topk(2).values for part in self._drawn(*observed).logits]
+        return torch.stack([top[:, 0] - top[:, 1] for top in tops]).amin(0)
+
+    def _drawn(self, observation: Tensor, achieved_goal: Tensor, desired_goal: Tensor) -> Softmax:
+        return self.distribution(self.encoder(observation, achieved_goal, desired_goal), observation)
+
+
+Actor = GaussianPolicy | SoftmaxPolicy
+
+
+def start_small(net: nn.Module) -> None:
+    """Let the last layer give nearly nothing at first, so that no action is preferred."""
+    last = net[-1] if isinstance(net, nn.Sequential) else net
+    assert isinstance(last, nn.Linear)
+    with torch.no_grad():
+        last.weight.mul_(0.1)
+        last.bias.zero_()

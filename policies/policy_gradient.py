@@ -1,0 +1,157 @@
+"""The agent of all methods that follow the gradient of a stochastic policy: REINFORCE, actor-critic, A2C, A3C.
+
+They differ in when they learn, and in the credit that they give to each step (`policies.reinforce`, `actor_critic`,
+`a2c`). All learn by the score function (Sutton and Barto 2018, equations 13.6 and 13.11):
+
+    theta  <-  theta + alpha * mean of  advantage_t * d log pi(a_t | s_t) / d theta
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from policies.a2c import a2c
+from policies.actor_critic import actor_critic
+from policies.actors import Actor, GaussianPolicy, SoftmaxPolicy
+from policies.agent import Actions, Observation, Spec, Transition, tensors_of
+from policies.distributions import Distribution, SquashedGaussian
+from policies.networks import falling_rate, load_optimizer_state, mlp, optimizer_state
+from policies.reinforce import reinforce
+from policies.rollout import Credit, Rollout, Steps
+from policies.settings import A2CSettings, ActorCriticSettings, PolicyGradientSettings, ReinforceSettings
+
+VALUE_WEIGHT = 0.5  # of the value's loss beside the policy's
+MEAN_PENALTY = 0.003  # keeps the means of squashed steps where tanh still has a slope
+SMALLEST_SCALE = 1e-3
+
+# What a method makes of steps, the values (steps, arms) of their states and of the states after them, and its settings.
+GiveCredit = Callable[[Steps, Tensor, Tensor, Any], Credit]
+METHODS: dict[type[PolicyGradientSettings], GiveCredit] = {
+    ReinforceSettings: reinforce,
+    ActorCriticSettings: actor_critic,
+    A2CSettings: a2c,
+}
+
+
+class PolicyGradient:
+    """The agent: a stochastic policy, a value of states, and the steps since it last learned."""
+
+    def __init__(self, spec: Spec, settings: PolicyGradientSettings, seed: int) -> None:
+        self._settings = settings
+        self._give_credit = METHODS[type(settings)]
+        self._generator = np.random.default_rng(seed)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self._policy: Actor = (SoftmaxPolicy if settings.policy == "softmax" else GaussianPolicy)(spec, settings)
+            self._value = mlp(self._policy.encoder.size, settings.hidden_units, 1, layer_norm=True)
+        networks = nn.ModuleList([self._policy, self._value])
+        self._parameters = [parameter for parameter in networks.parameters() if parameter.requires_grad]
+        self._optimizer = torch.optim.Adam(self._parameters, settings.learning_rate, fused=True)
+        self._rollout = Rollout()
+        self._choice: Tensor | None = None  # of the last exploring action
+        self._normalizer_fitted = False
+
+    @torch.no_grad()
+    def act(self, observation: Observation, *, explore: bool) -> Actions:
+        """An action drawn from the policy, or, without exploring, its deterministic one."""
+        seen = tensors_of(observation)
+        features = self._policy.encoder(*seen)
+        distribution = self._policy.distribution if self._normalizer_fitted else self._policy.uniform
+        drawn = distribution(features, seen[0])
+        choice = drawn.sample(self._generator) if explore else drawn.mode()
+        if explore:
+            self._choice = choice
+        action: Actions = self._policy.action(drawn.action(choice), seen[0]).numpy()
+        return action
+
+    def observe(self, transition: Transition) -> None:
+        """Append a step of all arms, made by the last exploring action, to the rollout."""
+        assert self._choice is not None
+        self._rollout.add(transition, self._choice.numpy())
+
+    def update(self, progress: float) -> dict[str, float]:
+        """One gradient step from the steps since the last one, once there are enough; they are forgotten then."""
+        rate = falling_rate(self._settings.learning_rate, progress)
+        if not self._normalizer_fitted:
+            if self._rollout.count >= self._settings.random_steps:
+                self._policy.encoder.fit(*self._rollout.observed())
+                self._rollout.take()
+                self._normalizer_fitted = True
+            return {}
+        if not self._ready:
+            return {}
+        loss, metrics = self._loss(self._rollout.take())
+        self._optimizer.param_groups[0]["lr"] = rate
+        self._optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        norm = nn.utils.clip_grad_norm_(self._parameters, self._settings.largest_gradient)
+        self._optimizer.step()
+        return metrics | {"gradient_norm": float(norm), "learning_rate": rate, "updates": 1}
+
+    @property
+    def _ready(self) -> bool:
+        if isinstance(self._settings, ReinforceSettings):
+            return self._rollout.every_arm_has_ended
+        return len(self._rollout) >= (self._settings.steps_per_update if isinstance(self._settings, A2CSettings) else 1)
+
+    def _loss(self, steps: Steps) -> tuple[Tensor, dict[str, float]]:
+        """What to descend: the policy's, the value's, and the entropy that is wanted."""
+        settings = self._settings
+        with torch.no_grad():
+            features = self._policy.encoder(*steps.observation)
+            next_value = self._value(self._policy.encoder(*steps.next_observation)).squeeze(-1)
+        value = self._value(features).squeeze(-1)
+        credit = self._give_credit(steps, value.detach(), next_value, settings)
+
+        def mean(x: Tensor) -> Tensor:
+            return (x * credit.learned_from).sum() / credit.learned_from.sum()
+
+        advantage = credit.advantage
+        if settings.scale_advantage:
+            advantage = advantage / (mean(advantage.square()).sqrt() + SMALLEST_SCALE)
+        flat = (features.flatten(0, 1), steps.observation[0].flatten(0, 1))
+        distribution: Distribution = self._policy.distribution(*flat)
+        log_prob = distribution.log_prob(steps.choice.flatten(0, 1)).view_as(value)
+        entropy = distribution.entropy().view_as(value)
+        policy_loss = -mean(log_prob * advantage)
+        value_loss = mean((value - credit.target).square())
+        loss = policy_loss + VALUE_WEIGHT * value_loss - settings.entropy_bonus * mean(entropy)
+        if isinstance(distribution, SquashedGaussian):
+            loss = loss + MEAN_PENALTY * distribution.mean.square().mean()
+        return loss, {
+            "policy_loss": float(policy_loss.detach()),
+            "value_loss": float(value_loss.detach()),
+            "entropy": float(mean(entropy).detach()),
+            "value": float(mean(value).detach()),
+        }
+
+    def policy(self) -> Actor:
+        """The present policy, which as a module gives the action of its mode."""
+        return self._policy
+
+    def load_networks(self, state: dict[str, Any]) -> None:
+        """Start from another run's policy and value."""
+        self._policy.load_state_dict(state["policy"])
+        self._value.load_state_dict(state["value"])
+        self._normalizer_fitted = state["normalizer_fitted"]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Networks, optimiser, the steps not yet learned from, and the generator's state."""
+        return {
+            "policy": self._policy.state_dict(),
+            "value": self._value.state_dict(),
+            "optimizer": optimizer_state(self._optimizer),
+            "rollout": self._rollout.state_dict(),
+            "generator": self._generator.bit_generator.state,
+            "normalizer_fitted": self._normalizer_fitted,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a state of `state_dict`."""
+        self.load_networks(state)
+        load_optimizer_state(self._optimizer, state["optimizer"])
+        self._rollout.load_state_dict(state["rollout"])
+        self._generator.bit_generator.state = state["generator"]
