@@ -102,6 +102,7 @@ def test_each_agent_takes_the_environment_of_its_actions_unless_told_another() -
         "ddpg": "ArmReach-v0",
         "dqn": "ArmReachDiscrete-v0",
         "branching-dqn": "ArmReachMultiDiscrete-v0",
+        **dict.fromkeys(("a2c", "actor-critic", "reinforce"), "ArmReach-v0"),
     }
     assert all(isinstance(TrainConfig(name).settings, AGENTS[name]) for name in AGENTS)
 
