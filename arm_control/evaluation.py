@@ -24,7 +24,7 @@ LADDER_MM = (50, 20, 10, 5, 2, 1)
 ARMS_AT_ONCE = 25
 
 # Seeds of different purposes never meet, whatever number a person gives to each.
-TRAINING, VALIDATION, EVALUATION = range(3)
+TRAINING, VALIDATION, EVALUATION, LEARNING = range(4)
 
 FloatArray = NDArray[np.float32]
 Observation = dict[str, FloatArray]

@@ -270,7 +270,7 @@ def agreement(run: str | Path) -> str:
     return f"onnxruntime's choice is worth PyTorch's best to {TOLERANCE_Q:g}"
 
 
-CHOSEN_WORSE = "the action that onnxruntime chooses is by {:.3g} of the best one's value (or logit) worse than that"
+CHOSEN_WORSE = "the action that onnxruntime chooses is worse than the best one, by {:.3g} of that one's value"
 
 
 def check_rows(difference: FloatArray, allowed: float, what: str, states: Inputs) -> None:

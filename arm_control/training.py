@@ -7,12 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from arm_control.checkpoint import list_checkpoints, load_latest, save_checkpoint
-from arm_control.config import ENVIRONMENTS, TrainConfig
+from arm_control.config import TrainConfig
 from arm_control.evaluation import (
     TRAINING,
     VALIDATION,
@@ -22,57 +20,17 @@ from arm_control.evaluation import (
     environment_maker,
     roll_out,
 )
+from arm_control.interaction import Interaction, check_arm, make_agent
 from arm_control.progress import Reporter
 from arm_control.run_folder import RunFolder
 from arm_control.signals import stop_on_signals
-from envs.arm import RADIANS, Arm
-from envs.tasks import target_of
-from policies.agent import Agent, Spec, Transition, tensors_of
-from policies.ddpg import DDPG
-from policies.dqn import DQN
-from policies.policy_gradient import PolicyGradient
-from policies.settings import PolicyGradientSettings
+from arm_control.workers import Workers
+from policies.agent import tensors_of
+from policies.settings import A3CSettings
 
 REPORTS = 20  # validations and reports in a run
 VALIDATION_GOALS = 50
 CHECKPOINT_EVERY_S = 10.0
-
-
-def make_agent(config: TrainConfig, env: Any) -> Agent:
-    """The agent that `config` names, for one environment's sizes, bounds and reward."""
-    if env.actions != config.settings.actions:
-        wanted = ENVIRONMENTS[config.settings.actions]
-        raise ValueError(f"agent {config.agent} wants --env {wanted}, got {config.env}, of {env.action_space}")
-    if env.episode_steps % (repeat := config.settings.action_repeat):
-        raise ValueError(f"--action-repeat: wanted a divisor of an episode's {env.episode_steps} steps, got {repeat}")
-    spaces, limits = env.observation_space.spaces, env.arm.limits
-    step_deg = tuple(speed * env.simulation.control_period_s for speed in limits.max_speed_deg_s)
-    absolute, box = config.control == "absolute", env.action_space
-    low, high = (box.low, box.high) if env.grid is None else (limits.lower_deg, limits.upper_deg)
-    spec = Spec(
-        observation_size=spaces["observation"].shape[0],
-        goal_size=spaces["desired_goal"].shape[0],
-        goal_point_size=3,
-        action_low=tuple(map(float, low)),
-        action_high=tuple(map(float, high)),
-        # The angles come first in `observation`; an action that is a change is not measured by anything.
-        measured_columns=tuple(range(env.arm.joint_count)) if absolute else None,
-        measured_unit=1.0 / RADIANS,
-        max_step=step_deg if absolute else None,  # a change has its largest in its space
-        kinematics=lambda observation, action: _lead(env, observation, action),
-        grid_shape=env.grid.shape if env.grid is not None else None,
-    )
-    if isinstance(config.settings, PolicyGradientSettings):
-        return PolicyGradient(spec, config.settings, config.seed)
-    agent: Callable[..., Agent] = {"ddpg": DDPG, "dqn": DQN, "branching-dqn": DQN}[config.agent]
-    return agent(spec, config.settings, env.compute_reward, config.seed)
-
-
-def _lead(env: Any, observation: torch.Tensor, action: torch.Tensor) -> torch.Tensor:
-    """Where the tip is (batch, 3) once the joints are where actions (batch, joints) ask for."""
-    measured, _, previous_target = (observation / RADIANS).chunk(3, -1)
-    tip: torch.Tensor = env.arm.forward_kinematics(target_of(action, env.control, measured, previous_target), torch)
-    return tip
 
 
 def load_policy(path: str | Path) -> tuple[TrainConfig, torch.nn.Module]:
@@ -82,7 +40,7 @@ def load_policy(path: str | Path) -> tuple[TrainConfig, torch.nn.Module]:
     _, state = load_latest(run.checkpoints)
     env: Any = environment_maker(config)().unwrapped
     try:
-        _check_arm(env.arm, state["arm_urdf"])
+        check_arm(env.arm, state["arm_urdf"])
         agent = make_agent(config, env)
         _fit(lambda: agent.load_state_dict(state["agent"]), str(run.config))
     finally:
@@ -97,14 +55,6 @@ def _fit(load: Callable[[], None], what: str) -> None:
     except (KeyError, RuntimeError) as error:
         reason = str(error).splitlines()[-1].strip()
         raise ValueError(f"{what} does not fit the checkpoint, of other settings or another arm: {reason}") from None
-
-
-def _check_arm(arm: Arm, urdf_text: str) -> None:
-    """Raise ValueError if the run's arm has changed since its training."""
-    if not arm.moves_like(Arm(arm.urdf, text=urdf_text)):
-        raise ValueError(
-            f"the arm in {arm.urdf} is not the one that the run was trained on: its joints or lengths differ"
-        )
 
 
 class PolicyController:
@@ -127,7 +77,7 @@ def train(config: TrainConfig, out: str | Path, *, quiet: bool = False) -> Path:
     with Training(config) as training:  # made first: what is wrong with the configuration leaves no folder behind
         if config.init is not None:
             _, state = load_latest(RunFolder.open(config.init)[0].checkpoints)
-            _fit(lambda: training.agent.load_networks(state["agent"]), f"--init {config.init}")
+            _fit(lambda: training.learner.load_networks(state), f"--init {config.init}")
         run = RunFolder.create(out, config.to_json())
         try:
             training.run(run, quiet=quiet)
@@ -152,16 +102,15 @@ def resume(path: str | Path, *, quiet: bool = False) -> Path:
 
 
 class Training:
-    """The arms, the agent and the counters of one run."""
+    """What learns, and the counters of one run."""
 
     def __init__(self, config: TrainConfig) -> None:
         self.config = config
-        self._make_env = environment_maker(config)
-        self.arms = SyncVectorEnv([self._make_env] * config.arms, autoreset_mode=AutoresetMode.SAME_STEP)
-        self._bare_arms: list[Any] = [arm.unwrapped for arm in self.arms.envs]
-        self.agent = make_agent(config, self._bare_arms[0])
-        seeds = derived_seeds(config.seed, TRAINING, config.arms)
-        self.observation: Observation = self.arms.reset(seed=[*seeds])[0]
+        self.learner: Interaction | Workers
+        if isinstance(config.settings, A3CSettings):
+            self.learner = Workers(config, config.settings)
+        else:
+            self.learner = Interaction(config, derived_seeds(config.seed, TRAINING, config.arms))
         self.step = 0
         self.updates = 0
         self.elapsed_s = 0.0
@@ -170,7 +119,7 @@ class Training:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.arms.close()
+        self.learner.close()
 
     @property
     def progress(self) -> float:
@@ -179,23 +128,12 @@ class Training:
 
     def state_dict(self) -> dict[str, Any]:
         """All that the training to come depends on."""
-        return {
-            "agent": self.agent.state_dict(),
-            "arm_urdf": self._bare_arms[0].arm.urdf_text,
-            "arms": [arm.save_state() for arm in self._bare_arms],
-            "step": self.step,
-            "updates": self.updates,
-            "elapsed_s": self.elapsed_s,
-        }
+        learner = self.learner.state_dict()
+        return {**learner, "step": self.step, "updates": self.updates, "elapsed_s": self.elapsed_s}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a state of `state_dict`."""
-        _check_arm(self._bare_arms[0].arm, state["arm_urdf"])
-        self.agent.load_state_dict(state["agent"])
-        if len(state["arms"]) != len(self.arms.envs):
-            raise ValueError(f"the checkpoint is of {len(state['arms'])} arms, config.json says {len(self.arms.envs)}")
-        rows = [arm.restore_state(s) for arm, s in zip(self._bare_arms, state["arms"], strict=True)]
-        self.observation = {key: np.stack([row[key] for row in rows]) for key in rows[0]}
+        self.learner.load_state_dict(state)
         self.step, self.updates, self.elapsed_s = state["step"], state["updates"], state["elapsed_s"]
 
     def run(self, run: RunFolder, *, quiet: bool) -> None:
@@ -210,7 +148,7 @@ class Training:
                 self._report(reporter, {})
             while self.progress < 1.0 and not stopped():
                 begin = time.monotonic()
-                metrics |= self._advance()
+                metrics |= self.advance()
                 self.elapsed_s += time.monotonic() - begin
                 if self.progress >= next_report:
                     next_report = (int(self.progress * REPORTS + 1e-9) + 1) / REPORTS
@@ -225,31 +163,16 @@ class Training:
             if self.progress < 1.0:
                 raise KeyboardInterrupt
 
-    def _advance(self) -> dict[str, float]:
-        """One action of every arm, which may last several steps, and the agent's updates for it."""
-        action = self.agent.act(self.observation, explore=True)
-        for _ in range(self.config.settings.action_repeat):
-            following, reward, terminated, truncated, info = self.arms.step(action)
-        ended = terminated | truncated
-        next_observation = following
-        if ended.any():
-            # An arm that was reset within the step: the transition ends in what it saw before.
-            next_observation = {key: value.copy() for key, value in following.items()}
-            for index in np.flatnonzero(ended):
-                for key, value in next_observation.items():
-                    value[index] = info["final_obs"][index][key]
-        self.agent.observe(
-            Transition(self.observation, action, reward.astype(np.float32), next_observation, terminated, ended)
-        )
-        self.observation = following
-        self.step += self.config.arms * self.config.settings.action_repeat
-        metrics = self.agent.update(self.progress)
-        self.updates += int(metrics.pop("updates", 0))
-        return metrics
+    def advance(self) -> dict[str, float]:
+        """Let the arms and the agent go on for a moment; returns the agent's metrics, if it has learned."""
+        done = self.learner.advance(lambda steps: self.config.progress(self.step + steps, self.elapsed_s))
+        self.step += done.steps
+        self.updates += done.updates
+        return done.metrics
 
     def _report(self, reporter: Reporter, metrics: dict[str, float]) -> None:
         seeds = derived_seeds(self.config.seed, VALIDATION, VALIDATION_GOALS)
-        rollouts = roll_out(PolicyController(self.agent.policy()), self._make_env, seeds)
+        rollouts = roll_out(PolicyController(self.learner.policy()), environment_maker(self.config), seeds)
         error = rollouts.error_mm
         reporter.report(
             {

@@ -1,18 +1,11 @@
 """ArmVectorEnv: many arms at once, several to each worker process, over shared memory."""
 
-import contextlib
 import copy
 import itertools
 import math
 import os
-import pickle
-import select
-import signal
-import subprocess
-import sys
 import weakref
 from collections.abc import Callable, Sequence
-from multiprocessing.connection import Pipe
 from typing import Any
 
 import cloudpickle
@@ -22,16 +15,13 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from envs.vector_worker import Array, Failure, Observations, Record, SharedArms, record_of
+from envs.vector_worker import Array, Observations, Record, SharedArms, record_of, serve
+from envs.worker_process import START_S, Failure, WorkerProcess, end_all, message
 
 MakeEnv = Callable[[], gymnasium.Env[Any, Any]]
 
 # As ArmEnv: what float32 rounding may take a target beyond its limit.
 ACTION_SLACK = 1e-3
-# An arm needs one thread; by default these libraries start one a core, in every worker.
-ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS"), "1")
-START_S = 60.0  # in which a worker has to import what it needs and make its arms, or `timeout_s` if that is more
-GRACE_S = 2.0  # in which a worker has to end before it is killed
 
 
 class ArmVectorEnv(VectorEnv[Observations, Any, Array]):
@@ -91,7 +81,7 @@ class ArmVectorEnv(VectorEnv[Observations, Any, Array]):
         self._was_reset = False
         self._why_closed = ""
         self._workers: list[_Worker] = []
-        self._finalizer = weakref.finalize(self, _end, self._workers, os.getpid())
+        self._finalizer = weakref.finalize(self, end_all, self._workers, os.getpid())
         memory = os.memfd_create("arms")
         try:
             os.ftruncate(memory, self.num_envs * record.itemsize)
@@ -99,7 +89,7 @@ class ArmVectorEnv(VectorEnv[Observations, Any, Array]):
             bounds = [self.num_envs * number // int(processes) for number in range(int(processes) + 1)]
             for number, (first, end) in enumerate(itertools.pairwise(bounds)):
                 self._workers.append(_Worker(number, range(first, end), memory))
-            self._ask([_message("make", pickled, worker.number, worker.arms, record) for worker in self._workers])
+            self._ask([message("make", pickled, worker.number, worker.arms, record) for worker in self._workers])
             self._timeout_s = timeout_s
         except BaseException:
             self.close()
@@ -112,7 +102,7 @@ class ArmVectorEnv(VectorEnv[Observations, Any, Array]):
     ) -> tuple[Observations, dict[str, Any]]:
         """Start an episode of each arm. Arm k gets the seed `seed` + k or `seed[k]`, and the same `options` as all."""
         seeds = self._seeds(seed)
-        self._ask([_message("reset", worker.part_of(seeds), options) for worker in self._workers])
+        self._ask([message("reset", worker.part_of(seeds), options) for worker in self._workers])
         self._was_reset = True
         return _copied(self._shared.observation), self._infos(self._shared.info)
 
@@ -124,7 +114,7 @@ class ArmVectorEnv(VectorEnv[Observations, Any, Array]):
         array, shared = self._checked(actions), self._shared
         shared.action[...] = array
         # Each arm gets its action in the caller's own dtype, as it would alone.
-        self._ask([_message("step", array.dtype.str)] * len(self._workers), fatal=True)
+        self._ask([message("step", array.dtype.str)] * len(self._workers), fatal=True)
         terminated, truncated = shared.terminated.copy(), shared.truncated.copy()
         infos = self._infos(shared.info)
         ended = terminated | truncated
@@ -134,7 +124,7 @@ class ArmVectorEnv(VectorEnv[Observations, Any, Array]):
 
     def save_state(self) -> list[Any]:
         """All that the motion and the episodes to come depend on: each arm's `save_state`, in order."""
-        return [state for states in self._ask([_message("save")] * len(self._workers)) for state in states]
+        return [state for states in self._ask([message("save")] * len(self._workers)) for state in states]
 
     def restore_state(self, states: Sequence[Any]) -> Observations:
         """Go back to states of `save_state`, whatever its number of processes; returns the observations of then.
@@ -143,7 +133,7 @@ class ArmVectorEnv(VectorEnv[Observations, Any, Array]):
         """
         if len(states) != self.num_envs:
             raise ValueError(f"wanted the states of {self.num_envs} arms, got {len(states)}")
-        self._ask([_message("restore", worker.part_of(states)) for worker in self._workers])
+        self._ask([message("restore", worker.part_of(states)) for worker in self._workers])
         self._was_reset = True
         return _copied(self._shared.observation)
 
@@ -231,9 +221,8 @@ class ArmVectorEnv(VectorEnv[Observations, Any, Array]):
             return replies
         if fatal:
             self._close_because(failure.error)
-        failure.error.add_note(failure.trace)
         try:
-            raise failure.error
+            raise failure.noted()
         finally:
             del replies, failure  # or the error would hold this frame, and the frame the error
 
@@ -271,96 +260,17 @@ class ArmVectorEnv(VectorEnv[Observations, Any, Array]):
         }
 
 
-class _Worker:
+class _Worker(WorkerProcess):
     """The caller's end of a worker process and of its arms."""
 
     def __init__(self, number: int, arms: range, memory: int) -> None:
-        self.number = number
-        self.arms = arms
-        self._connection, theirs = Pipe()
-        # A fresh interpreter: forking is unsafe beside threads, and multiprocessing would run the caller's script again
-        # in each worker, heavy imports included, and leave a server and a tracker process behind.
-        code = f"import sys; sys.path[:] = {sys.path!r}; from envs.vector_worker import serve; "
-        try:
-            self._process = subprocess.Popen(
-                [sys.executable, "-c", f"{code}serve({theirs.fileno()}, {memory})"],
-                stdin=subprocess.DEVNULL,
-                pass_fds=(theirs.fileno(), memory),
-                env={**os.environ, **ONE_THREAD},
-                process_group=0,
-            )
-        except BaseException:
-            self._connection.close()
-            raise
-        finally:
-            theirs.close()
-        self._poll = select.poll()
-        self._poll.register(self._connection.fileno(), select.POLLIN)
-
-    def __str__(self) -> str:
-        arms = f"arm {self.arms[0]}" if len(self.arms) == 1 else f"arms {self.arms[0]} to {self.arms[-1]}"
-        return f"worker {self.number} ({arms})"
+        self.number, self.arms = number, arms
+        which = f"arm {arms[0]}" if len(arms) == 1 else f"arms {arms[0]} to {arms[-1]}"
+        super().__init__(f"worker {number} ({which})", serve, memory)
 
     def part_of(self, values: Sequence[Any]) -> list[Any]:
         """Those of all the arms' values that are of this worker's arms."""
         return list(values[self.arms.start : self.arms.stop])
-
-    def send(self, message: bytes) -> None:
-        """Raises RuntimeError if the worker is dead."""
-        try:
-            self._connection.send_bytes(message)
-        except OSError:
-            raise self._death() from None
-
-    def receive(self, timeout_s: float) -> Any:
-        """The reply. Raises RuntimeError if the worker is dead or too slow."""
-        # In slices, so that Ctrl-Z or a laptop's sleep costs no more than one of them.
-        slices = math.ceil(timeout_s)
-        for _ in range(slices):
-            if self._poll.poll(1000 * timeout_s / slices) or self._process.poll() is not None:
-                break
-        else:
-            raise RuntimeError(f"{self} has not answered for {timeout_s:g} s")
-        try:
-            return pickle.loads(self._connection.recv_bytes())
-        except (EOFError, OSError):
-            raise self._death() from None
-
-    def hang_up(self) -> None:
-        """Let it end."""
-        self._connection.close()
-
-    def bury(self) -> None:
-        """Wait for its end, and kill it if that takes long."""
-        try:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(GRACE_S)
-        finally:
-            self._process.kill()
-            self._process.wait()
-
-    def _death(self) -> RuntimeError:
-        try:
-            code = self._process.wait(GRACE_S)
-        except subprocess.TimeoutExpired:
-            return RuntimeError(f"{self} has closed its connection")
-        if code >= 0:
-            return RuntimeError(f"{self} ended with exit code {code}")
-        name = next((number.name for number in signal.Signals if number == -code), f"signal {-code}")
-        return RuntimeError(f"{self} was killed by {name}{' (out of memory?)' if name == 'SIGKILL' else ''}")
-
-
-def _end(workers: list[_Worker], owner: int) -> None:
-    if os.getpid() != owner:  # a forked copy of the caller
-        return
-    for worker in workers:
-        worker.hang_up()
-    for worker in workers:
-        worker.bury()
-
-
-def _message(name: str, *arguments: Any) -> bytes:
-    return pickle.dumps((name, *arguments))
 
 
 def _array(value: Any) -> Array:

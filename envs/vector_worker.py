@@ -3,26 +3,18 @@
 import mmap
 import os
 import pickle
-import select
-import signal
-import time
-import traceback
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from multiprocessing.connection import Connection
 from typing import Any
 
 import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
+from envs.worker_process import serve_calls
+
 Array = NDArray[Any]
 Observations = dict[str, Array]
 Record = np.dtype[np.void]
-
-# Waking a core that has gone to sleep takes some 50 us, as much as a step of an arm. The caller of `step` is back
-# within about this time if it does no more than choose actions.
-SPIN_S = 200e-6
 
 
 class SharedArms:
@@ -60,34 +52,10 @@ def record_of(observation: Record, info: Record, action: Array) -> Record:
     )
 
 
-@dataclass(frozen=True)
-class Failure:
-    """An arm's error, on its way to the caller."""
-
-    error: Exception
-    trace: str
-
-
 def serve(connection_fd: int, memory_fd: int) -> None:
     """Do what the caller's messages (a method of `Worker`, its arguments) ask for, until the caller is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    connection = Connection(connection_fd)
     worker = Worker(memory_fd)
-    ready = select.poll()
-    ready.register(connection_fd, select.POLLIN)
-    try:
-        while True:
-            _spin(ready)
-            name, *arguments = pickle.loads(connection.recv_bytes())
-            try:
-                reply = pickle.dumps(getattr(worker, name)(*arguments))
-            except Exception as error:
-                reply = pickle.dumps(_failure(error, f"arm {worker.arm} (worker {worker.number})"))
-            connection.send_bytes(reply)
-    except (EOFError, OSError):
-        pass
-    finally:
-        worker.close()
+    serve_calls(connection_fd, worker, lambda: f"arm {worker.arm} (worker {worker.number})")
 
 
 class Worker:
@@ -150,28 +118,8 @@ class Worker:
         _put(self._shared.info, place, info)
 
 
-def _spin(ready: select.poll) -> None:
-    """Stay awake for a moment, in case that the next message comes soon; others who want the core get it."""
-    end = time.perf_counter() + SPIN_S
-    while not ready.poll(0) and time.perf_counter() < end:
-        os.sched_yield()
-
-
 def _put(arrays: dict[str, Array], place: int, values: dict[str, Any]) -> None:
     if len(values) != len(arrays):
         raise ValueError(f"wanted {sorted(arrays)}, got {sorted(values)}")
     for key, array in arrays.items():
         array[place] = values[key]
-
-
-def _failure(error: Exception, place: str) -> Failure:
-    """The error, its text beginning with the place; of its own type, if that is one that a caller would expect."""
-    kind = next((kind for kind in (ValueError, RuntimeError) if isinstance(error, kind)), None)
-    text = f"{place}: {error}" if kind else f"{place}: {type(error).__name__}: {error}"
-    trace = "In the worker:\n" + traceback.format_exc()
-    try:
-        failure = Failure(type(error)(text) if kind else RuntimeError(text), trace)
-        pickle.loads(pickle.dumps(failure))
-        return failure
-    except Exception:  # one that is not made from its text
-        return Failure((kind or RuntimeError)(text), trace)

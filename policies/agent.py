@@ -1,7 +1,7 @@
 """The few verbs that every agent has, and what it must be told of its task."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -43,6 +43,10 @@ class Spec:
     max_step: tuple[float, ...] | None = None
     kinematics: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None
     grid_shape: tuple[int, ...] | None = None
+
+    def with_largest_step(self, share: float) -> "Spec":
+        """The same with `max_step` multiplied by this."""
+        return replace(self, max_step=tuple(share * step for step in self.max_step)) if self.max_step else self
 
 
 class ComputeReward(Protocol):

@@ -11,7 +11,6 @@ Differences from the paper, each measured on the arm:
 """
 
 import copy
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,20 +20,25 @@ from torch.nn.functional import mse_loss
 
 from policies.agent import OBSERVED, ComputeReward, FloatArray, Observation, Spec, Transition, tensors_of
 from policies.hindsight import sample_relabelled
-from policies.networks import Critic, DeterministicPolicy, falling_rate, load_optimizer_state, optimizer_state
+from policies.networks import (
+    SQUASH_PENALTY,
+    Critic,
+    DeterministicPolicy,
+    falling_rate,
+    load_optimizer_state,
+    optimizer_state,
+)
 from policies.replay_buffer import ReplayBuffer
 from policies.settings import DDPGSettings
 
 RANDOM_ACTIONS = 0.1  # share of actions drawn uniformly while exploring
-SQUASH_PENALTY = 0.003  # keeps the actor's outputs where tanh still has a slope
 
 
 class DDPG:
     """The agent: an actor mu, a critic Q, a slowly following copy of each, and a replay buffer."""
 
     def __init__(self, spec: Spec, settings: DDPGSettings, compute_reward: ComputeReward, seed: int) -> None:
-        if spec.max_step is not None:
-            spec = replace(spec, max_step=tuple(settings.largest_step * step for step in spec.max_step))
+        spec = spec.with_largest_step(settings.largest_step)
         self._spec, self._settings, self._compute_reward = spec, settings, compute_reward
         self._generator = np.random.default_rng(seed)
         with torch.random.fork_rng(devices=[]):

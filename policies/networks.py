@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from policies.agent import Spec
 from policies.normalizer import Normalizer
 
+SQUASH_PENALTY = 0.003  # of squared outputs: keeps them where tanh still has a slope
 WAY_OCTAVES = 2  # more octaves for the few inputs that say how far an action misses the goal
 
 

@@ -14,17 +14,17 @@ import torch
 from torch import Tensor, nn
 
 from policies.a2c import a2c
+from policies.a3c import SharedRMSProp, a3c
 from policies.actor_critic import actor_critic
 from policies.actors import Actor, GaussianPolicy, SoftmaxPolicy
 from policies.agent import Actions, Observation, Spec, Transition, tensors_of
 from policies.distributions import Distribution, SquashedGaussian
-from policies.networks import falling_rate, load_optimizer_state, mlp, optimizer_state
+from policies.networks import SQUASH_PENALTY, falling_rate, load_optimizer_state, mlp, optimizer_state
 from policies.reinforce import reinforce
 from policies.rollout import Credit, Rollout, Steps
-from policies.settings import A2CSettings, ActorCriticSettings, PolicyGradientSettings, ReinforceSettings
+from policies.settings import A2CSettings, A3CSettings, ActorCriticSettings, PolicyGradientSettings, ReinforceSettings
 
 VALUE_WEIGHT = 0.5  # of the value's loss beside the policy's
-MEAN_PENALTY = 0.003  # keeps the means of squashed steps where tanh still has a slope
 SMALLEST_SCALE = 1e-3
 
 # What a method makes of steps, the values (steps, arms) of their states and of the states after them, and its settings.
@@ -33,14 +33,23 @@ METHODS: dict[type[PolicyGradientSettings], GiveCredit] = {
     ReinforceSettings: reinforce,
     ActorCriticSettings: actor_critic,
     A2CSettings: a2c,
+    A3CSettings: a3c,
 }
 
 
 class PolicyGradient:
     """The agent: a stochastic policy, a value of states, and the steps since it last learned."""
 
-    def __init__(self, spec: Spec, settings: PolicyGradientSettings, seed: int) -> None:
+    def __init__(
+        self,
+        spec: Spec,
+        settings: PolicyGradientSettings,
+        seed: int,
+        share: Callable[[list[nn.Parameter]], SharedRMSProp] = SharedRMSProp,
+    ) -> None:
+        """`share` makes A3C's shared parameters, which otherwise are this agent's alone."""
         self._settings = settings
+        spec = spec.with_largest_step(settings.largest_step)
         self._give_credit = METHODS[type(settings)]
         self._generator = np.random.default_rng(seed)
         with torch.random.fork_rng(devices=[]):
@@ -49,17 +58,20 @@ class PolicyGradient:
             self._value = mlp(self._policy.encoder.size, settings.hidden_units, 1, layer_norm=True)
         networks = nn.ModuleList([self._policy, self._value])
         self._parameters = [parameter for parameter in networks.parameters() if parameter.requires_grad]
-        self._optimizer = torch.optim.Adam(self._parameters, settings.learning_rate, fused=True)
+        self._adam = torch.optim.Adam(self._parameters, settings.learning_rate, fused=True)
+        self.shared = share(self._parameters) if isinstance(settings, A3CSettings) else None
         self._rollout = Rollout()
         self._choice: Tensor | None = None  # of the last exploring action
-        self._normalizer_fitted = False
+        self.normalizer_fitted = False
 
     @torch.no_grad()
     def act(self, observation: Observation, *, explore: bool) -> Actions:
         """An action drawn from the policy, or, without exploring, its deterministic one."""
+        if explore and self.shared is not None and len(self._rollout) == 0:
+            self.shared.copy()
         seen = tensors_of(observation)
         features = self._policy.encoder(*seen)
-        distribution = self._policy.distribution if self._normalizer_fitted else self._policy.uniform
+        distribution = self._policy.distribution if self.normalizer_fitted else self._policy.uniform
         drawn = distribution(features, seen[0])
         choice = drawn.sample(self._generator) if explore else drawn.mode()
         if explore:
@@ -75,27 +87,34 @@ class PolicyGradient:
     def update(self, progress: float) -> dict[str, float]:
         """One gradient step from the steps since the last one, once there are enough; they are forgotten then."""
         rate = falling_rate(self._settings.learning_rate, progress)
-        if not self._normalizer_fitted:
+        if not self.normalizer_fitted:
             if self._rollout.count >= self._settings.random_steps:
                 self._policy.encoder.fit(*self._rollout.observed())
                 self._rollout.take()
-                self._normalizer_fitted = True
+                self.normalizer_fitted = True
             return {}
         if not self._ready:
             return {}
         loss, metrics = self._loss(self._rollout.take())
-        self._optimizer.param_groups[0]["lr"] = rate
-        self._optimizer.zero_grad()
+        self._adam.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         norm = nn.utils.clip_grad_norm_(self._parameters, self._settings.largest_gradient)
-        self._optimizer.step()
+        if self.shared is None:
+            self._adam.param_groups[0]["lr"] = rate
+            self._adam.step()
+        else:
+            self.shared.step(rate)
+            metrics["staleness"] = self.shared.staleness
         return metrics | {"gradient_norm": float(norm), "learning_rate": rate, "updates": 1}
 
     @property
     def _ready(self) -> bool:
-        if isinstance(self._settings, ReinforceSettings):
+        settings = self._settings
+        if isinstance(settings, ReinforceSettings) or (isinstance(settings, A3CSettings) and settings.whole_episodes):
             return self._rollout.every_arm_has_ended
-        return len(self._rollout) >= (self._settings.steps_per_update if isinstance(self._settings, A2CSettings) else 1)
+        return len(self._rollout) >= (
+            settings.steps_per_update if isinstance(settings, A2CSettings | A3CSettings) else 1
+        )
 
     def _loss(self, steps: Steps) -> tuple[Tensor, dict[str, float]]:
         """What to descend: the policy's, the value's, and the entropy that is wanted."""
@@ -120,7 +139,7 @@ class PolicyGradient:
         value_loss = mean((value - credit.target).square())
         loss = policy_loss + VALUE_WEIGHT * value_loss - settings.entropy_bonus * mean(entropy)
         if isinstance(distribution, SquashedGaussian):
-            loss = loss + MEAN_PENALTY * distribution.mean.square().mean()
+            loss = loss + SQUASH_PENALTY * distribution.mean.square().sum(-1).mean()
         return loss, {
             "policy_loss": float(policy_loss.detach()),
             "value_loss": float(value_loss.detach()),
@@ -130,28 +149,42 @@ class PolicyGradient:
 
     def policy(self) -> Actor:
         """The present policy, which as a module gives the action of its mode."""
+        if self.shared is not None:
+            self.shared.copy()
         return self._policy
 
     def load_networks(self, state: dict[str, Any]) -> None:
         """Start from another run's policy and value."""
         self._policy.load_state_dict(state["policy"])
         self._value.load_state_dict(state["value"])
-        self._normalizer_fitted = state["normalizer_fitted"]
+        self.normalizer_fitted = state["normalizer_fitted"]
+        if self.shared is not None:
+            self.shared.publish()
+
+    def join(self, state: dict[str, Any]) -> None:
+        """Become one more worker on A3C's shared parameters, with the inputs' scale of an agent's `state_dict`."""
+        assert self.shared is not None
+        self._policy.load_state_dict(state["policy"])
+        self.normalizer_fitted = state["normalizer_fitted"]
+        self.shared.copy()
 
     def state_dict(self) -> dict[str, Any]:
         """Networks, optimiser, the steps not yet learned from, and the generator's state."""
         return {
             "policy": self._policy.state_dict(),
             "value": self._value.state_dict(),
-            "optimizer": optimizer_state(self._optimizer),
+            "optimizer": optimizer_state(self._adam) if self.shared is None else self.shared.state_dict(),
             "rollout": self._rollout.state_dict(),
             "generator": self._generator.bit_generator.state,
-            "normalizer_fitted": self._normalizer_fitted,
+            "normalizer_fitted": self.normalizer_fitted,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a state of `state_dict`."""
         self.load_networks(state)
-        load_optimizer_state(self._optimizer, state["optimizer"])
+        if self.shared is None:
+            load_optimizer_state(self._adam, state["optimizer"])
+        else:
+            self.shared.load_state_dict(state["optimizer"])
         self._rollout.load_state_dict(state["rollout"])
         self._generator.bit_generator.state = state["generator"]

@@ -230,16 +230,82 @@ class A2CSettings(PolicyGradientSettings):
         _check(self, ("steps_per_update",), fractions=("trace_decay",))
 
 
+@dataclass(frozen=True)
+class A3CSettings(PolicyGradientSettings):
+    """Asynchronous advantage actor-critic (Mnih et al. 2016): workers learn side by side, without waiting."""
+
+    arms: ClassVar[int] = 16
+
+    workers: int = 2
+    """Worker processes, among which the arms are divided evenly."""
+    asynchronous: bool = True
+    """Let workers learn whenever they can; otherwise they take turns, and a run is the same each time, bit for bit."""
+    steps_per_update: int = 10
+    """t_max: steps of each arm before each update."""
+    whole_episodes: bool = False
+    """Update after whole episodes instead."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check(self, ("steps_per_update",), fractions=())
+        if not 1 <= self.workers <= 64:
+            raise ValueError(f"workers: wanted from 1 to 64, got {self.workers}")
+
+
+@dataclass(frozen=True)
+class DPGSettings:
+    """The deterministic policy gradient itself (Silver et al. 2014), learned online."""
+
+    actions: ClassVar[ActionKind] = "degrees"
+    action_repeat: ClassVar[int] = 1
+    arms: ClassVar[int] = 32
+
+    critic: Literal["compatible", "q", "sarsa"] = "compatible"
+    """What says how actions should change: COPDAC-Q's compatible features, a network, or one of the actions taken."""
+    hidden_units: int = 16
+    """Units in each of the actor's two hidden layers."""
+    critic_units: int = 64
+    """Units in each of the critic's two hidden layers."""
+    fourier_octaves: int = 2
+    """Octaves of sines and cosines added to each input of the networks."""
+    learning_rate: float = 1e-4
+    """The actor's step size at the start; it falls to nearly zero over the training."""
+    critic_learning_rate: float = 1e-3
+    """The critic's step size at the start; it falls likewise."""
+    discount: float = 0.9
+    """gamma: how much a reward one step later counts."""
+    noise: float = 0.3
+    """Standard deviation of the exploration noise, as a share of the largest step."""
+    largest_step: float = 2.0
+    """Farthest from the measured angle that a target is asked for, in what a joint can move in one control period."""
+    random_steps: int = 4_000
+    """Steps of random actions before learning starts, for the inputs' scale."""
+
+    def __post_init__(self) -> None:
+        positive = ("hidden_units", "critic_units", "learning_rate", "critic_learning_rate", "noise", "largest_step")
+        _check(self, (*positive, "random_steps"), fractions=("discount",))
+        _check_octaves(self.fourier_octaves)
+
+
 AgentSettings = (
-    DDPGSettings | DQNSettings | BranchingDQNSettings | ReinforceSettings | ActorCriticSettings | A2CSettings
+    DPGSettings
+    | DDPGSettings
+    | DQNSettings
+    | BranchingDQNSettings
+    | ReinforceSettings
+    | ActorCriticSettings
+    | A2CSettings
+    | A3CSettings
 )
 
 # Every agent by the name that the command line gives it.
 AGENTS: dict[str, type[AgentSettings]] = {
     "a2c": A2CSettings,
+    "a3c": A3CSettings,
     "actor-critic": ActorCriticSettings,
     "branching-dqn": BranchingDQNSettings,
     "ddpg": DDPGSettings,
+    "dpg": DPGSettings,
     "dqn": DQNSettings,
     "reinforce": ReinforceSettings,
 }

@@ -20,6 +20,7 @@ import numpy as np
 
 from arm_control.checkpoint import load_latest
 from arm_control.config import TrainConfig
+from arm_control.interaction import Interaction
 from arm_control.plots import draw_ladder
 from arm_control.run_folder import RunFolder, write_text
 from arm_control.training import Training, use_one_thread
@@ -160,11 +161,13 @@ def time_run(path: Path) -> tuple[float, float]:
     config = TrainConfig.from_json(RunFolder.open(path)[1])
     assert isinstance(config.settings, DDPGSettings | QLearningSettings)
     with Training(config) as training:
+        learner = training.learner
+        assert isinstance(learner, Interaction)
         training.load_state_dict(load_latest(RunFolder(path).checkpoints)[1])
-        one = {key: value[:1] for key, value in training.observation.items()}
-        decision = median_ms(lambda: training.agent.act(one, explore=False))
+        one = {key: value[:1] for key, value in learner.observation.items()}
+        decision = median_ms(lambda: learner.agent.act(one, explore=False))
         updates = config.settings.updates_per_step
-        return decision, median_ms(lambda: training.agent.update(1.0)) / updates
+        return decision, median_ms(lambda: learner.agent.update(1.0)) / updates
 
 
 def median_ms(work: Callable[[], Any]) -> float:

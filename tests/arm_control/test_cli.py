@@ -75,9 +75,9 @@ def strict_json(path: Path) -> Any:
     [
         (["trian", "ddpg"], "unknown command 'trian' (did you mean train?); available: train, resume, evaluate"),
         (["--nonsense"], "unknown command '--nonsense'"),
-        (["train"], "agent first; available: branching-dqn, ddpg, dqn"),
-        (["train", "--arms", "4"], "agent first; available: branching-dqn, ddpg, dqn"),
-        (["train", "ddgp"], "unknown agent 'ddgp' (did you mean ddpg?); available: branching-dqn, ddpg, dqn"),
+        (["train"], "agent first; available: a2c, a3c, actor-critic, branching-dqn, ddpg, dpg, dqn, reinforce"),
+        (["train", "--arms", "4"], "agent first; available: a2c, a3c, actor-critic, branching-dqn, ddpg, dpg, dqn, reinforce"),
+        (["train", "ddgp"], "unknown agent 'ddgp' (did you mean ddpg?); available: a2c, a3c, actor-critic, branching-dqn, ddpg, dpg, dqn, reinforce"),
         (["train", "ddpg", "--env", "ArmReech-v0"], "unknown environment 'ArmReech-v0' (did you mean ArmReach-v0?)"),
         (["train", "ddpg", "--env", "CartPole-v1"], "unknown environment 'CartPole-v1'; available: ArmReach-v0"),
         (["train", "ddpg", "--colour", "red"], "--colour"),

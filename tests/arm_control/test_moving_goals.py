@@ -105,7 +105,7 @@ def reports(run: Path) -> list[dict[str, Any]]:
 def test_an_interrupted_and_resumed_run_ends_as_the_whole_one(
     runs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    advance = Training._advance
+    advance = Training.advance
 
     def advance_and_press(self: Training) -> dict[str, float]:
         metrics = advance(self)
@@ -114,7 +114,7 @@ def test_an_interrupted_and_resumed_run_ends_as_the_whole_one(
         return metrics
 
     with monkeypatch.context() as patch:
-        patch.setattr(Training, "_advance", advance_and_press)
+        patch.setattr(Training, "advance", advance_and_press)
         with pytest.raises(KeyboardInterrupt):
             train(CONFIGS[name], tmp_path / "run", quiet=True)
     assert list_checkpoints(tmp_path / "run" / "checkpoints")[-1].name == "step-0000000404"
@@ -129,7 +129,7 @@ def columns(run: Path, config: TrainConfig) -> dict[str, Any]:
     _, state = load_latest(run / "checkpoints")
     rows = state["agent"]["replay"]["rows"]
     with Training(config) as again:
-        names: dict[str, slice] = again.agent._replay.columns  # type: ignore[attr-defined]
+        names: dict[str, slice] = again.learner.agent._replay.columns  # type: ignore[attr-defined]
     return {name: np.asarray(rows[:, part]) for name, part in names.items()}
 
 

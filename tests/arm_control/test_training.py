@@ -83,7 +83,7 @@ def leftovers(run: Path) -> list[Path]:
 @pytest.fixture
 def interrupt(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     """Presses Ctrl-C during the step after which so many steps are done."""
-    advance = Training._advance
+    advance = Training.advance
 
     def at(step: int) -> None:
         def advance_and_press(self: Training) -> dict[str, float]:
@@ -92,7 +92,7 @@ def interrupt(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
                 signal.raise_signal(signal.SIGINT)
             return metrics
 
-        monkeypatch.setattr(Training, "_advance", advance_and_press)
+        monkeypatch.setattr(Training, "advance", advance_and_press)
 
     return at
 
@@ -156,8 +156,8 @@ def test_every_step_is_stored_as_it_happened_and_none_terminates(tmp_path: Path)
     config = replace(CONFIG, arms=2, steps=2 * 120, settings=replace(SETTINGS, random_steps=240))
     with Training(config) as run:
         for _ in range(120):
-            run._advance()
-        replay, agent = run.agent.state_dict()["replay"]["rows"], run.agent
+            run.advance()
+        replay, agent = run.learner.agent.state_dict()["replay"]["rows"], run.learner.agent
     columns: dict[str, slice] = agent._replay.columns  # type: ignore[attr-defined]
     steps = replay.reshape(120, 2, -1)
     seen, following = steps[..., columns["observation"]], steps[..., columns["next_observation"]]
@@ -182,7 +182,7 @@ def test_the_program_trains_with_the_reward_that_is_asked_for(tmp_path: Path) ->
     run = train(config, tmp_path / "run", quiet=True)
     _, state = load_latest(run / "checkpoints")
     with Training(config) as again:
-        rewards = state["agent"]["replay"]["rows"][:, again.agent._replay.columns["reward"]]  # type: ignore[attr-defined]
+        rewards = state["agent"]["replay"]["rows"][:, again.learner.agent._replay.columns["reward"]]  # type: ignore[attr-defined]
     assert set(rewards.flatten().tolist()) == {-1.0, 0.0}
 
 

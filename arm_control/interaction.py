@@ -1,0 +1,145 @@
+"""Interaction: some arms, the agent that acts on them, and the steps that they make together."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+
+from arm_control.config import ENVIRONMENTS, TrainConfig
+from arm_control.evaluation import Observation, environment_maker
+from envs.arm import RADIANS, Arm
+from envs.tasks import target_of
+from policies.agent import Agent, Spec, Transition
+from policies.ddpg import DDPG
+from policies.dpg import DPG
+from policies.dqn import DQN
+from policies.policy_gradient import PolicyGradient
+from policies.settings import DPGSettings, PolicyGradientSettings
+
+
+class Advance(NamedTuple):
+    """What has been done: steps of all arms together, updates, and the agent's metrics of the last one."""
+
+    steps: int
+    updates: int
+    metrics: dict[str, float]
+
+
+class Interaction:
+    """Arms side by side in this process, and one agent for all of them."""
+
+    def __init__(self, config: TrainConfig, seeds: Sequence[int], **options: Any) -> None:
+        """An arm for each of the `seeds`; `options` are for `make_agent`."""
+        self._config = config
+        make_env = environment_maker(config)
+        self.arms = SyncVectorEnv([make_env] * len(seeds), autoreset_mode=AutoresetMode.SAME_STEP)
+        self._bare_arms: list[Any] = [arm.unwrapped for arm in self.arms.envs]
+        self.agent = make_agent(config, self._bare_arms[0], **options)
+        self.observation: Observation = self.arms.reset(seed=[*seeds])[0]
+
+    def advance(self, progress: Callable[[int], float]) -> Advance:
+        """One action of every arm, which may last several steps, and the agent's updates for it.
+
+        `progress` says how far the training will be after so many steps more.
+        """
+        repeat = self._config.settings.action_repeat
+        action = self.agent.act(self.observation, explore=True)
+        for _ in range(repeat):
+            following, reward, terminated, truncated, info = self.arms.step(action)
+        ended = terminated | truncated
+        next_observation = following
+        if ended.any():
+            # An arm that was reset within the step: the transition ends in what it saw before.
+            next_observation = {key: value.copy() for key, value in following.items()}
+            for index in np.flatnonzero(ended):
+                for key, value in next_observation.items():
+                    value[index] = info["final_obs"][index][key]
+        self.agent.observe(
+            Transition(self.observation, action, reward.astype(np.float32), next_observation, terminated, ended)
+        )
+        self.observation = following
+        steps = len(self._bare_arms) * repeat
+        metrics = self.agent.update(progress(steps))
+        return Advance(steps, int(metrics.pop("updates", 0)), metrics)
+
+    def policy(self) -> torch.nn.Module:
+        """The agent's present controller."""
+        return self.agent.policy()
+
+    def load_networks(self, state: dict[str, Any]) -> None:
+        """Start from the networks of another run's `state_dict`."""
+        self.agent.load_networks(state["agent"])
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that the steps to come depend on."""
+        return {
+            "agent": self.agent.state_dict(),
+            "arm_urdf": self._bare_arms[0].arm.urdf_text,
+            "arms": [arm.save_state() for arm in self._bare_arms],
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a state of `state_dict`. Raises ValueError for another arm, or another number of them."""
+        check_arm(self._bare_arms[0].arm, state["arm_urdf"])
+        self.agent.load_state_dict(state["agent"])
+        if len(state["arms"]) != len(self._bare_arms):
+            raise ValueError(f"the checkpoint is of {len(state['arms'])} arms, config.json says {len(self._bare_arms)}")
+        rows = [arm.restore_state(s) for arm, s in zip(self._bare_arms, state["arms"], strict=True)]
+        self.observation = {key: np.stack([row[key] for row in rows]) for key in rows[0]}
+
+    def close(self) -> None:
+        """Close the arms."""
+        self.arms.close()
+
+
+def make_agent(config: TrainConfig, env: Any, seed: int | None = None, **options: Any) -> Agent:
+    """The agent that `config` names, for one environment's sizes, bounds and reward.
+
+    Its seed is the configuration's unless given; `options` are for `PolicyGradient`.
+    """
+    if env.actions != config.settings.actions:
+        wanted = ENVIRONMENTS[config.settings.actions]
+        raise ValueError(f"agent {config.agent} wants --env {wanted}, got {config.env}, of {env.action_space}")
+    if env.episode_steps % (repeat := config.settings.action_repeat):
+        raise ValueError(f"--action-repeat: wanted a divisor of an episode's {env.episode_steps} steps, got {repeat}")
+    spaces, limits = env.observation_space.spaces, env.arm.limits
+    step_deg = tuple(speed * env.simulation.control_period_s for speed in limits.max_speed_deg_s)
+    absolute, box = config.control == "absolute", env.action_space
+    low, high = (box.low, box.high) if env.grid is None else (limits.lower_deg, limits.upper_deg)
+    spec = Spec(
+        observation_size=spaces["observation"].shape[0],
+        goal_size=spaces["desired_goal"].shape[0],
+        goal_point_size=3,
+        action_low=tuple(map(float, low)),
+        action_high=tuple(map(float, high)),
+        # The angles come first in `observation`; an action that is a change is not measured by anything.
+        measured_columns=tuple(range(env.arm.joint_count)) if absolute else None,
+        measured_unit=1.0 / RADIANS,
+        max_step=step_deg if absolute else None,  # a change has its largest in its space
+        kinematics=lambda observation, action: _lead(env, observation, action),
+        grid_shape=env.grid.shape if env.grid is not None else None,
+    )
+    seed = config.seed if seed is None else seed
+    if isinstance(config.settings, PolicyGradientSettings):
+        return PolicyGradient(spec, config.settings, seed, **options)
+    if isinstance(config.settings, DPGSettings):
+        return DPG(spec, config.settings, seed)
+    agent: Callable[..., Agent] = {"ddpg": DDPG, "dqn": DQN, "branching-dqn": DQN}[config.agent]
+    return agent(spec, config.settings, env.compute_reward, seed)
+
+
+def _lead(env: Any, observation: torch.Tensor, action: torch.Tensor) -> torch.Tensor:
+    """Where the tip is (batch, 3) once the joints are where actions (batch, joints) ask for."""
+    measured, _, previous_target = (observation / RADIANS).chunk(3, -1)
+    tip: torch.Tensor = env.arm.forward_kinematics(target_of(action, env.control, measured, previous_target), torch)
+    return tip
+
+
+def check_arm(arm: Arm, urdf_text: str) -> None:
+    """Raise ValueError if the run's arm has changed since its training."""
+    if not arm.moves_like(Arm(arm.urdf, text=urdf_text)):
+        raise ValueError(
+            f"the arm in {arm.urdf} is not the one that the run was trained on: its joints or lengths differ"
+        )

@@ -1,0 +1,204 @@
+"""DPG: the deterministic policy gradient (Silver et al. 2014, "Deterministic policy gradient algorithms").
+
+Three critics for the same actor mu, learned online from the step that each arm has just made:
+
+- `compatible`: COPDAC-Q, equations (24) to (26): a critic linear in the features grad mu(s) (a - mu(s)), with a state
+  value beside them, so that Q(s, mu(s)) = V(s);
+- `q`: off-policy, equations (18) to (20): any differentiable Q, here a network;
+- `sarsa`: equations (11) to (13): the same, but learned from the action that was taken next.
+
+Differences from the paper:
+- Several arms make a step, and the agent learns from it, together; Adam instead of plain steps.
+- The actor's action is a step from the present value, squashed by tanh; inputs are normalised, with Fourier features.
+- A small penalty keeps the actor's outputs where tanh still has a slope.
+- `sarsa` explores as the others do: on an arm that does always the same, actions without noise never show dQ/da. Its
+  critic is therefore that of the noisy policy.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, jvp
+from torch.nn.functional import mse_loss
+
+from policies.agent import FloatArray, Observation, Spec, Transition, tensors_of
+from policies.networks import (
+    SQUASH_PENALTY,
+    DeterministicPolicy,
+    falling_rate,
+    load_optimizer_state,
+    mlp,
+    optimizer_state,
+)
+from policies.rollout import Rollout, Steps
+from policies.settings import DPGSettings
+
+
+class CompatibleCritic(nn.Module):
+    """Q(s, a) = (a - mu(s)) . (grad mu(s))^T w + V(s), equation (23) and the lines before it."""
+
+    def __init__(self, actor: nn.Module, features: int, hidden: int) -> None:
+        super().__init__()
+        self.w = nn.ParameterList([torch.zeros_like(parameter) for parameter in actor.parameters()])
+        self.value = mlp(features, hidden, 1, layer_norm=True)
+
+    def slope(self, actor: nn.Module, s: Tensor) -> tuple[Tensor, Tensor]:
+        """mu(s) and dQ(s, a)/da = (grad mu(s))^T w, (batch, actions) each: how mu would change if moved along w."""
+        theta = {name: parameter.detach() for name, parameter in actor.named_parameters()}
+        direction = dict(zip(theta, (part.detach() for part in self.w), strict=True))
+        mu, slope = jvp(lambda parameters: functional_call(actor, parameters, (s,)), (theta,), (direction,))[:2]
+        return mu, slope
+
+    def forward(self, actor: nn.Module, s: Tensor, a: Tensor) -> Tensor:
+        """Q(s, a), (batch,), with gradients of V only."""
+        mu, slope = self.slope(actor, s)
+        q: Tensor = ((a - mu) * slope).sum(-1) + self.value(s).squeeze(-1)
+        return q
+
+    def learn(self, actor: nn.Module, s: Tensor, a: Tensor, y: Tensor) -> Tensor:
+        """delta = y - Q(s, a), (batch,); leaves -delta phi and -delta dV, means over the batch, as gradients."""
+        q = self(actor, s, a)
+        delta: Tensor = (y - q).detach()
+        (0.5 * mse_loss(q, y)).backward()  # type: ignore[no-untyped-call]
+        # phi(s, a) = grad mu(s) (a - mu(s)), so that delta phi is the gradient by theta of delta (a - mu) . mu(s).
+        mu = actor(s)
+        weighted = (delta[:, None] * (a - mu).detach() * mu).sum(-1).mean()
+        gradients = torch.autograd.grad(-weighted, list(actor.parameters()))
+        for part, by_w in zip(self.w, gradients, strict=True):
+            part.grad = by_w
+        return delta
+
+
+class NetworkCritic(nn.Module):
+    """Q(s, a) as a network."""
+
+    def __init__(self, features: int, actions: int, hidden: int) -> None:
+        super().__init__()
+        self.net = mlp(features + actions, hidden, 1, layer_norm=True)
+
+    def forward(self, s: Tensor, a: Tensor) -> Tensor:
+        """Q(s, a), (batch,)."""
+        q: Tensor = self.net(torch.cat([s, a], -1)).squeeze(-1)
+        return q
+
+
+class DPG:
+    """The agent: an actor mu, one of the critics, and the step that it learns from next."""
+
+    def __init__(self, spec: Spec, settings: DPGSettings, seed: int) -> None:
+        self._settings = settings
+        spec = spec.with_largest_step(settings.largest_step)
+        self._generator = np.random.default_rng(seed)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self._policy = DeterministicPolicy(spec, settings.hidden_units, settings.fourier_octaves)
+            self._actor = nn.Sequential(self._policy.net, nn.Tanh())
+            features = self._policy.encoder.size
+            if settings.critic == "compatible":
+                self._critic: nn.Module = CompatibleCritic(self._actor, features, settings.critic_units)
+            else:
+                self._critic = NetworkCritic(features, len(spec.action_low), settings.critic_units)
+        self._actor_optimizer = torch.optim.Adam(self._actor.parameters(), settings.learning_rate)
+        self._critic_optimizer = torch.optim.Adam(self._critic.parameters(), settings.critic_learning_rate)
+        self._rollout = Rollout()
+        self._step: Tensor | None = None
+        self._normalizer_fitted = False
+
+    @torch.no_grad()
+    def act(self, observation: Observation, *, explore: bool) -> FloatArray:
+        """mu(s), with normal noise if asked for; wide noise alone until learning starts."""
+        seen = tensors_of(observation)
+        if not explore:
+            action: FloatArray = self._policy(*seen).numpy()
+            return action
+        step = self._actor(self._policy.encoder(*seen))
+        noise = torch.from_numpy(self._generator.standard_normal(tuple(step.shape), np.float32))
+        step = step + self._settings.noise * noise if self._normalizer_fitted else noise
+        self._step = torch.clamp(step, -1.0, 1.0)
+        scaling = self._policy.scaling
+        unit = torch.clamp(scaling.present(seen[0]) + scaling.max_step * self._step, -1.0, 1.0)
+        action = scaling.from_unit(unit).numpy()
+        return action
+
+    def observe(self, transition: Transition) -> None:
+        """Remember the step of all arms until it is learned from."""
+        assert self._step is not None
+        self._rollout.add(transition, self._step.numpy())
+
+    def update(self, progress: float) -> dict[str, float]:
+        """One step of actor and critic from the last step of all arms (of `sarsa`, from the one before)."""
+        if not self._normalizer_fitted:
+            if self._rollout.count >= self._settings.random_steps:
+                self._policy.encoder.fit(*self._rollout.observed())
+                self._rollout.take()
+                self._normalizer_fitted = True
+            return {}
+        if len(self._rollout) < (2 if self._settings.critic == "sarsa" else 1):
+            return {}
+        rate = falling_rate(1.0, progress)
+        self._actor_optimizer.param_groups[0]["lr"] = rate * self._settings.learning_rate
+        self._critic_optimizer.param_groups[0]["lr"] = rate * self._settings.critic_learning_rate
+        return self._learn(self._rollout.take()) | {"learning_rate": rate * self._settings.learning_rate, "updates": 1}
+
+    def _learn(self, steps: Steps) -> dict[str, float]:
+        s = self._policy.encoder(*(part[0] for part in steps.observation))
+        next_s = self._policy.encoder(*(part[0] for part in steps.next_observation))
+        a, reward = steps.choice[0], steps.reward[0]
+        discount = self._settings.discount * (1.0 - steps.terminated[0])
+        self._actor_optimizer.zero_grad()
+        self._critic_optimizer.zero_grad()
+        if isinstance(self._critic, CompatibleCritic):
+            # Equations (24) and (26):  delta = r + gamma Q(s', mu(s')) - Q(s, a),  w <- w + alpha delta phi(s, a)
+            y = (reward + discount * self._critic.value(next_s).squeeze(-1)).detach()
+            delta = self._critic.learn(self._actor, s, a, y)
+            _, dq_da = self._critic.slope(self._actor, s)
+        else:
+            next_a = self._actor(next_s)
+            if self._settings.critic == "sarsa":  # nothing was done after an episode's last step
+                next_a = torch.where(steps.ended[0, :, None] > 0, next_a, steps.choice[1])
+            # Equations (11), (12) and (18), (19):  delta = r + gamma Q(s', a') - Q(s, a),  w <- w + alpha delta dQ/dw
+            y = (reward + discount * self._critic(next_s, next_a)).detach()
+            q = self._critic(s, a)
+            delta = (y - q).detach()
+            (0.5 * mse_loss(q, y)).backward()  # type: ignore[no-untyped-call]
+            mu = self._actor(s).detach().requires_grad_()
+            (dq_da,) = torch.autograd.grad(self._critic(s, mu).sum(), mu)
+        # Equations (13), (20) and (25):  theta <- theta + alpha grad mu(s) dQ(s, a)/da at a = mu(s)
+        output = self._policy.net(s)
+        penalty = SQUASH_PENALTY * output.square().sum(-1).mean()
+        (penalty - (torch.tanh(output) * dq_da).sum(-1).mean()).backward()
+        self._critic_optimizer.step()
+        self._actor_optimizer.step()
+        return {"td_error": float(delta.square().mean().sqrt()), "slope": float(dq_da.abs().mean())}
+
+    def policy(self) -> DeterministicPolicy:
+        """The present controller mu."""
+        return self._policy
+
+    def load_networks(self, state: dict[str, Any]) -> None:
+        """Start from another run's actor and critic."""
+        self._policy.load_state_dict(state["policy"])
+        self._critic.load_state_dict(state["critic"])
+        self._normalizer_fitted = state["normalizer_fitted"]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Networks, optimisers, the step not yet learned from, and the generator's state."""
+        return {
+            "policy": self._policy.state_dict(),
+            "critic": self._critic.state_dict(),
+            "actor_optimizer": optimizer_state(self._actor_optimizer),
+            "critic_optimizer": optimizer_state(self._critic_optimizer),
+            "rollout": self._rollout.state_dict(),
+            "generator": self._generator.bit_generator.state,
+            "normalizer_fitted": self._normalizer_fitted,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a state of `state_dict`."""
+        self.load_networks(state)
+        load_optimizer_state(self._actor_optimizer, state["actor_optimizer"])
+        load_optimizer_state(self._critic_optimizer, state["critic_optimizer"])
+        self._rollout.load_state_dict(state["rollout"])
+        self._generator.bit_generator.state = state["generator"]
