@@ -10,9 +10,8 @@ from policies.agent import Spec
 from policies.distributions import ClippedGaussian, Gaussian, Softmax, SquashedGaussian
 from policies.heads import BranchingHead
 from policies.networks import ActionScaling, Encoder, mlp
-from policies.settings import PolicyGradientSettings
+from policies.settings import LARGEST_DEVIATION, SMALLEST_DEVIATION, PolicyGradientSettings
 
-SMALLEST_DEVIATION, LARGEST_DEVIATION = 0.01, 2.0
 GAUSSIANS = {"gaussian": Gaussian, "squashed": SquashedGaussian, "clipped": ClippedGaussian}
 
 
@@ -40,8 +39,9 @@ class GaussianPolicy(nn.Module):
         """Of the step, from encoded observations (..., features)."""
         mean, *more = self.net(features).split(self._actions, -1)
         log_deviation = self.log_deviation + (more[0] if more else torch.zeros_like(mean))
-        low, high = math.log(SMALLEST_DEVIATION), math.log(LARGEST_DEVIATION)
-        return self._kind(mean, log_deviation.clamp(low, high).exp())
+        within = log_deviation.clamp(math.log(SMALLEST_DEVIATION), math.log(LARGEST_DEVIATION))
+        # The bounds let gradients through, or a deviation that has come to one would stay there.
+        return self._kind(mean, (log_deviation + (within - log_deviation).detach()).exp())
 
     def uniform(self, features: Tensor, observation: Tensor) -> Gaussian:
         """A wide distribution that does not depend on what is observed, to begin with."""
@@ -77,7 +77,10 @@ class SoftmaxPolicy(nn.Module):
     def distribution(self, features: Tensor, observation: Tensor) -> Softmax:
         """Of the positions, from encoded observations (batch, features)."""
         present = (self.scaling.present(observation) + 1.0) * self.halves
-        return Softmax(tuple(self.head.worths(torch.cat([self.body(features), present], -1))))
+        logits = self.head.worths(torch.cat([self.body(features), present], -1))
+        if not torch.compiler.is_exporting() and any(torch.isnan(part).any() for part in logits):
+            raise ValueError("wanted logits that can be compared, got NaN: the training has diverged")
+        return Softmax(tuple(logits))
 
     def uniform(self, features: Tensor, observation: Tensor) -> Softmax:
         """All positions alike, to begin with."""

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
 from policies.agent import OBSERVED, ComputeReward, FloatArray, Observation, Spec, Transition, tensors_of
@@ -116,7 +116,16 @@ class DDPG:
 
     def _update_once(self) -> dict[str, float]:
         encoder, policy = self._policy.encoder, self._policy
-        batch = sample_relabelled(self._replay, self._spec, self._settings, self._compute_reward, self._generator)
+        settings = self._settings
+        batch = sample_relabelled(
+            self._replay,
+            self._spec,
+            settings,
+            self._compute_reward,
+            self._generator,
+            steps=settings.n_step,
+            latest=not settings.replay,
+        )
         view = batch["observation"], batch["desired_goal"]
         next_view = batch["next_observation"], batch["next_desired_goal"]
         with torch.no_grad():
@@ -126,9 +135,10 @@ class DDPG:
             next_present = policy.scaling.present(batch["next_observation"])
             a = policy.scaling.to_unit(batch["action"])
             # Equation (5), with the target networks of Algorithm 1:  y = r + gamma Q'(s', mu'(s'))
-            next_a = policy.unit_action(self._target_actor, next_s, next_present)
-            next_q = self._q(self._target_critic, next_s, next_a, next_present, *next_view)
-            y = batch["reward"] + self._settings.discount * (1.0 - batch["terminated"]) * next_q
+            target_actor, target_critic = self._targets
+            next_a = policy.unit_action(target_actor, next_s, next_present)
+            next_q = self._q(target_critic, next_s, next_a, next_present, *next_view)
+            y = batch["reward"] + batch["bootstrap"].to(next_q.dtype) * next_q
 
         # Equation (4):  L = mean (Q(s, a) - y)^2
         q = self._q(self._critic, s, a, present, *view)
@@ -155,6 +165,13 @@ class DDPG:
                 list(target.parameters()), [p.detach() for p in online.parameters()], self._settings.target_rate
             )
         return {"critic_loss": float(critic_loss.detach()), "q": float(q.detach().mean())}
+
+    @property
+    def _targets(self) -> tuple[nn.Module, Critic]:
+        """Those that judge the next state; without target networks, the ones that learn."""
+        if self._settings.target_networks:
+            return self._target_actor, self._target_critic
+        return self._actor, self._critic
 
     @property
     def _warm(self) -> bool:

@@ -175,7 +175,7 @@ class DQN:
                 next_q = self._target_head.q(next_x, best)
             else:
                 next_q = self._target_head.maximum(next_x)
-            y = batch["reward"] + self._settings.discount * (1.0 - batch["terminated"]) * next_q
+            y = batch["reward"] + batch["bootstrap"].to(next_q.dtype) * next_q
 
         # L = mean (Q(s, a) - y)^2
         q = head.q(policy.trunk(s, batch["observation"]), positions)

@@ -19,6 +19,8 @@ class RelabelSettings(Protocol):
     @property
     def batch_size(self) -> int: ...
     @property
+    def discount(self) -> float: ...
+    @property
     def relabel_near(self) -> float: ...
     @property
     def relabel_other(self) -> float: ...
@@ -32,26 +34,49 @@ def sample_relabelled(
     settings: RelabelSettings,
     compute_reward: ComputeReward,
     generator: np.random.Generator,
+    *,
+    steps: int = 1,
+    latest: bool = False,
 ) -> dict[str, Tensor]:
     """A batch in which some transitions are relearned for other goals, their rewards computed anew.
 
     A goal moves, if it does, whatever the arm does; so another transition's goal, before and after the step, is as
     good as the own one, and so is the own one elsewhere.
+
+    A transition is as many `steps` as were stored of its episode, up to this number: `reward` is then the sum of
+    gamma^k r_k, and what comes after it that of the last one. `bootstrap` is what to multiply the value after it by:
+    gamma^steps, or 0 where the task ended. With `latest`, all are of the last step of all arms.
     """
     point = spec.goal_point_size
-    batch = replay.sample(settings.batch_size, generator)
+    places = replay.draw(settings.batch_size, generator, latest=latest)
+    batch = replay.at(places)
     achieved = batch["next_achieved_goal"]
     away = generator.normal(size=achieved[:, :point].shape) * generator.random((len(achieved), 1))
-    other = replay.sample(settings.batch_size, generator)
+    other_places = replay.draw(settings.batch_size, generator, latest=latest)
+    other = replay.at(other_places)
     lot = generator.random((len(achieved), 1))
     near = lot < settings.relabel_near
     swapped = ~near & (lot < settings.relabel_near + settings.relabel_other)
     goal, next_goal = (np.where(swapped, other[name], batch[name]) for name in ("desired_goal", "next_desired_goal"))
     # Moved so that after the step it is near where the tip went.
-    shift = achieved[:, :point] + settings.relabel_distance * away - next_goal[:, :point]
-    goal[:, :point] += near * shift
-    next_goal[:, :point] += near * shift
-    reward = compute_reward(achieved, next_goal, None).astype(np.float32)
-    relearned = batch | {"desired_goal": goal, "next_desired_goal": next_goal}
+    shift = near * (achieved[:, :point] + settings.relabel_distance * away - next_goal[:, :point])
+    goal[:, :point] += shift
+    next_goal[:, :point] += shift
+    reward = compute_reward(achieved, next_goal, None).astype(np.float32)[:, None]
+    relearned = batch | {"desired_goal": goal, "next_desired_goal": next_goal, "reward": reward}
+    bootstrap = settings.discount * (1.0 - batch["terminated"].astype(np.float64))
+    goes_on = np.ones_like(near)
+    for step in range(1, steps):
+        (places, own_goes_on), (other_places, other_goes_on) = map(replay.following, (places, other_places))
+        goes_on &= own_goes_on[:, None] & (other_goes_on[:, None] | ~swapped)
+        batch, other = replay.at(places), replay.at(other_places)
+        batch["next_desired_goal"] = np.where(swapped, other["next_desired_goal"], batch["next_desired_goal"])
+        batch["next_desired_goal"][:, :point] += shift
+        reward = compute_reward(batch["next_achieved_goal"], batch["next_desired_goal"], None)[:, None]
+        relearned["reward"] += goes_on * np.float32(settings.discount**step) * reward.astype(np.float32)
+        bootstrap = np.where(goes_on, settings.discount ** (step + 1) * (1.0 - batch["terminated"]), bootstrap)
+        for name in ("next_observation", "next_achieved_goal", "next_desired_goal", "terminated"):
+            relearned[name] = np.where(goes_on, batch[name], relearned[name])
+    relearned["bootstrap"] = bootstrap
     tensors = {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in relearned.items()}
-    return tensors | {"reward": torch.from_numpy(reward), "terminated": tensors["terminated"].squeeze(-1)}
+    return tensors | {name: tensors[name].squeeze(-1) for name in ("reward", "terminated", "bootstrap")}

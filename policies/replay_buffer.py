@@ -22,11 +22,13 @@ class ReplayBuffer:
             "next_achieved_goal": spec.goal_size,
             "next_desired_goal": spec.goal_size,
             "terminated": 1,
+            "ended": 1,
         }
         ends = np.cumsum(list(sizes.values())).tolist()
         self.columns = {name: slice(end - size, end) for (name, size), end in zip(sizes.items(), ends, strict=True)}
         self._rows = np.zeros((capacity, ends[-1]), np.float32)
         self._next = 0
+        self._arms = 1  # rows of each step
         self.size = 0
 
     @property
@@ -45,16 +47,34 @@ class ReplayBuffer:
             transition.next_observation["achieved_goal"],
             transition.next_observation["desired_goal"],
             transition.terminated[:, None],
+            transition.ended[:, None],
         )
         rows = np.concatenate(fields, axis=-1, dtype=np.float32)
+        self._arms = len(rows)
         self._rows[(self._next + np.arange(len(rows))) % self.capacity] = rows
         self._next = (self._next + len(rows)) % self.capacity
         self.size = min(self.size + len(rows), self.capacity)
 
     def sample(self, batch: int, generator: np.random.Generator) -> dict[str, FloatArray]:
         """`batch` transitions drawn with replacement, by field."""
-        rows = self._rows[generator.integers(self.size, size=batch)]
+        return self.at(self.draw(batch, generator))
+
+    def draw(self, batch: int, generator: np.random.Generator, *, latest: bool = False) -> NDArray[np.int64]:
+        """Places of `batch` transitions drawn with replacement, from all or from the latest step of all arms."""
+        if latest:
+            return (self._next - 1 - generator.integers(self._arms, size=batch)) % self.capacity
+        return generator.integers(self.size, size=batch)
+
+    def at(self, places: NDArray[np.int64]) -> dict[str, FloatArray]:
+        """The transitions at these places, by field."""
+        rows = self._rows[places]
         return {name: rows[:, columns] for name, columns in self.columns.items()}
+
+    def following(self, places: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """Places of the same arms' next steps, and whether there is one of the same episode."""
+        newer = (self._next - 1 - places) % self.capacity  # rows stored after each
+        goes_on = self._rows[places, self.columns["ended"].start] == 0.0
+        return (places + self._arms) % self.capacity, goes_on & (newer >= self._arms)
 
     def column(self, name: str) -> FloatArray:
         """One field of all stored transitions, (size, width); a view."""
@@ -62,12 +82,12 @@ class ReplayBuffer:
 
     def state_dict(self) -> dict[str, Any]:
         """The stored rows and the place of the next one."""
-        return {"rows": self._rows[: self.size].copy(), "next": self._next}
+        return {"rows": self._rows[: self.size].copy(), "next": self._next, "arms": self._arms}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a state of `state_dict`. Raises ValueError for rows of another width or too many of them."""
         rows: NDArray[np.float32] = np.asarray(state["rows"])
         if rows.ndim != 2 or rows.shape[1] != self._rows.shape[1] or len(rows) > self.capacity:
             raise ValueError(f"replay: wanted up to {self._rows.shape} rows, got {rows.shape}")
-        self.size, self._next = len(rows), int(state["next"])
+        self.size, self._next, self._arms = len(rows), int(state["next"]), int(state["arms"])
         self._rows[: self.size] = rows

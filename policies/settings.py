@@ -4,6 +4,8 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+SMALLEST_DEVIATION, LARGEST_DEVIATION = 0.01, 2.0  # of a normal step, as shares of the largest one
+
 ActionKind = Literal["degrees", "index", "positions"]
 
 
@@ -53,6 +55,12 @@ class DDPGSettings:
     """Adam's step size for actor and critic at the start; it falls to nearly zero over the training."""
     discount: float = 0.5
     """gamma of equation (5): how much a reward one step later counts."""
+    n_step: int = 1
+    """Rewards summed up before the critic's own value takes over, fewer at an episode's end."""
+    target_networks: bool = True
+    """Let slowly following copies judge the next state; without, the critic runs after itself."""
+    replay: bool = True
+    """Draw from all that is remembered; without, from the last step of all arms."""
     target_rate: float = 0.03
     """tau of Algorithm 1: how far the target networks follow in one update."""
     batch_size: int = 256
@@ -77,7 +85,7 @@ class DDPGSettings:
     """How near a goal near the tip is: the largest standard deviation, in the goal's unit (metres)."""
 
     def __post_init__(self) -> None:
-        positive = ("hidden_units", "learning_rate", "batch_size", "replay_capacity", "updates_per_step")
+        positive = ("hidden_units", "learning_rate", "n_step", "batch_size", "replay_capacity", "updates_per_step")
         noises = ("largest_step", "smallest_noise", "largest_noise", "relabel_distance")
         _check(self, positive + noises, fractions=("discount", "target_rate", "relabel_near", "relabel_other"))
         _check_replay(self)
@@ -193,9 +201,12 @@ class PolicyGradientSettings:
         return "positions" if self.policy == "softmax" else "degrees"
 
     def __post_init__(self) -> None:
-        positive = ("initial_deviation", "hidden_units", "learning_rate", "largest_step", "random_steps")
+        positive = ("hidden_units", "learning_rate", "largest_step", "random_steps")
         _check(self, (*positive, "largest_gradient"), fractions=("discount",))
         _check_octaves(self.fourier_octaves)
+        if not SMALLEST_DEVIATION <= self.initial_deviation <= LARGEST_DEVIATION:
+            bounds = f"from {SMALLEST_DEVIATION} to {LARGEST_DEVIATION}"
+            raise ValueError(f"initial-deviation: wanted {bounds}, got {self.initial_deviation}")
         if not 0 <= self.entropy_bonus < math.inf:
             raise ValueError(f"entropy-bonus: wanted a number from 0, got {self.entropy_bonus}")
 

@@ -159,8 +159,8 @@ def in_double(agent: DDPG, monkeypatch: pytest.MonkeyPatch) -> DDPG:
     for module in (agent._policy, agent._critic, agent._target_actor, agent._target_critic):
         module.double()
 
-    def sample(*arguments: Any) -> dict[str, Tensor]:
-        return {name: value.double() for name, value in sample_relabelled(*arguments).items()}
+    def sample(*arguments: Any, **options: Any) -> dict[str, Tensor]:
+        return {name: value.double() for name, value in sample_relabelled(*arguments, **options).items()}
 
     monkeypatch.setattr(ddpg, "sample_relabelled", sample)
     return agent

@@ -26,9 +26,9 @@ def away_from_the_point(achieved_goal: FloatArray, desired_goal: FloatArray, inf
     return -np.abs(achieved_goal[:, :3] - desired_goal[:, :3]).sum(-1)
 
 
-def transitions(spec: Spec, count: int, *, on_grid: bool = False) -> Transition:
+def transitions(spec: Spec, count: int, *, on_grid: bool = False, seed: int = 0) -> Transition:
     """Random ones; the first column of `observation` is the row's number."""
-    generator = np.random.default_rng(0)
+    generator = np.random.default_rng(seed)
 
     def observation() -> Observation:
         sizes = {"observation": spec.observation_size, "achieved_goal": spec.goal_size, "desired_goal": spec.goal_size}
@@ -180,3 +180,64 @@ def test_a_generators_state_draws_the_same_batch_again_and_another_one_another()
     for name in first:
         np.testing.assert_array_equal(first[name], second[name])
     assert not np.array_equal(first["desired_goal"], other["desired_goal"])
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 7])
+def test_several_steps_are_summed_up_to_the_end_of_the_episode_or_of_what_is_stored(steps: int) -> None:
+    """Against the definition, walked by hand through the stored steps of three arms."""
+    generator = np.random.default_rng(4)
+    arms, stored = 3, 40
+    replay = ReplayBuffer(100, ARM)
+    kept = []
+    for number in range(stored):
+        step = transitions(ARM, arms, seed=number)
+        ended = generator.random(arms) < 0.2
+        kept.append(replace(step, ended=ended, terminated=ended & (generator.random(arms) < 0.5)))
+        kept[-1].observation["observation"][:, 0] = len(kept) - 1
+        kept[-1].observation["observation"][:, 1] = np.arange(arms)
+        replay.add(kept[-1])
+    settings = replace(SMALL, relabel_near=0.0, relabel_other=0.0, batch_size=500, random_steps=500, discount=0.8)
+    batch = sample_relabelled(replay, ARM, settings, minus_distance, np.random.default_rng(1), steps=steps)
+    lengths = set()
+    for row in range(500):
+        first, arm = (int(x) for x in batch["observation"][row, :2])
+        reward, at = 0.0, first
+        for at in range(first, min(first + steps, stored)):
+            after = kept[at].next_observation
+            reward += 0.8 ** (at - first) * float(
+                minus_distance(after["achieved_goal"], after["desired_goal"], None)[arm]
+            )
+            if kept[at].ended[arm]:
+                break
+        last = kept[at]
+        lengths.add(at - first + 1)
+        assert float(batch["reward"][row]) == pytest.approx(reward, rel=1e-5)
+        assert float(batch["bootstrap"][row]) == pytest.approx(0.8 ** (at - first + 1) * (not last.terminated[arm]))
+        np.testing.assert_array_equal(batch["next_observation"][row], last.next_observation["observation"][arm])
+        np.testing.assert_array_equal(batch["next_desired_goal"][row], last.next_observation["desired_goal"][arm])
+    assert lengths == set(range(1, steps + 1))
+
+
+def test_a_goal_near_the_tip_stays_the_same_over_several_steps() -> None:
+    """Of a goal that stands still, every reward of a relabelled stretch is that of one goal."""
+    arms, stored = 4, 30
+    replay = ReplayBuffer(200, ARM)
+    goal = transitions(ARM, arms).observation["desired_goal"]
+    for number in range(stored):
+        step = transitions(ARM, arms, seed=number)
+        for observation in (step.observation, step.next_observation):
+            observation["desired_goal"] = goal
+        replay.add(replace(step, ended=np.zeros(arms, bool), terminated=np.zeros(arms, bool)))
+    goals: list[Any] = []
+
+    def noted(achieved: Any, goal: Any, info: Any, /) -> Any:
+        goals.append(goal.copy())
+        return minus_distance(achieved, goal, info)
+
+    settings = replace(SMALL, relabel_near=0.5, relabel_other=0.5, batch_size=64)
+    batch = sample_relabelled(replay, ARM, settings, noted, np.random.default_rng(1), steps=3)
+    full = (batch["bootstrap"] == settings.discount**3).numpy()
+    assert full.sum() > 40
+    for goal in goals[1:]:
+        np.testing.assert_allclose(goal[full], goals[0][full], atol=1e-6)
+    np.testing.assert_allclose(batch["next_desired_goal"].numpy()[full], goals[0][full], atol=1e-6)

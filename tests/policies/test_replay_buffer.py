@@ -22,6 +22,7 @@ FIELDS = {  # name: values of the transition numbered n
     "next_achieved_goal": lambda n: [n + 0.8],
     "next_desired_goal": lambda n: [n + 0.9],
     "terminated": lambda n: [n % 3 == 0],
+    "ended": lambda n: [n % 3 == 0 or n % 5 == 0],
 }
 
 
@@ -43,7 +44,7 @@ def transition(*numbers: int) -> Transition:
             "desired_goal": columns["next_desired_goal"],
         },
         terminated=columns["terminated"][:, 0].astype(bool),
-        ended=columns["terminated"][:, 0].astype(bool),
+        ended=columns["ended"][:, 0].astype(bool),
     )
 
 
@@ -138,10 +139,34 @@ def test_a_state_does_not_change_with_the_buffer_it_was_taken_from() -> None:
     assert stored(copy) == [1, 2]
 
 
-@pytest.mark.parametrize("shape", [(3, 13), (3, 11), (6, 12), (12,)])
+@pytest.mark.parametrize("shape", [(3, 14), (3, 12), (6, 13), (13,)])
 def test_a_state_of_another_width_or_with_too_many_rows_is_refused(shape: tuple[int, ...]) -> None:
     buffer = ReplayBuffer(5, SPEC)
     buffer.add(transition(1))
     with pytest.raises(ValueError, match="replay: wanted up to"):
-        buffer.load_state_dict({"rows": np.zeros(shape, np.float32), "next": 0})
+        buffer.load_state_dict({"rows": np.zeros(shape, np.float32), "next": 0, "arms": 1})
     assert stored(buffer) == [1]
+
+
+def test_the_steps_that_follow_are_those_of_the_same_arm_and_episode() -> None:
+    """Two arms in a ring for three steps: numbers 1 to 8 in four steps, of which 1 and 2 are written over."""
+    buffer = ReplayBuffer(6, SPEC)
+    for first in (1, 3, 5, 7):
+        buffer.add(transition(first, first + 1))
+    places = np.arange(6)
+    numbers = buffer.at(places)["observation"][:, 0].astype(int).tolist()
+    following, goes_on = buffer.following(places)
+    found = {
+        number: int(buffer.at(following)["observation"][place, 0]) if goes_on[place] else None
+        for place, number in enumerate(numbers)
+    }
+    # 3, 5 and 6 end their episodes; after 7 and 8 there is nothing yet.
+    assert found == {3: None, 4: 6, 5: None, 6: None, 7: None, 8: None}
+
+
+def test_the_latest_are_those_of_the_last_step_of_all_arms() -> None:
+    buffer = ReplayBuffer(7, SPEC)
+    for first in (1, 4, 7):
+        buffer.add(transition(first, first + 1, first + 2))
+    places = buffer.draw(200, np.random.default_rng(0), latest=True)
+    assert set(buffer.at(places)["observation"][:, 0].astype(int).tolist()) == {7, 8, 9}
