@@ -11,6 +11,7 @@ from arm_control.config import ENVIRONMENTS, TrainConfig
 from arm_control.evaluation import Observation, environment_maker
 from envs.arm import RADIANS, Arm
 from envs.tasks import target_of
+from envs.vector import ArmVectorEnv
 from policies.agent import Agent, Spec, Transition
 from policies.ddpg import DDPG
 from policies.dpg import DPG
@@ -28,15 +29,23 @@ class Advance(NamedTuple):
 
 
 class Interaction:
-    """Arms side by side in this process, and one agent for all of them."""
+    """Arms side by side, in this process or in several of their own, and one agent for all of them."""
 
     def __init__(self, config: TrainConfig, seeds: Sequence[int], **options: Any) -> None:
         """An arm for each of the `seeds`; `options` are for `make_agent`."""
         self._config = config
         make_env = environment_maker(config)
-        self.arms = SyncVectorEnv([make_env] * len(seeds), autoreset_mode=AutoresetMode.SAME_STEP)
-        self._bare_arms: list[Any] = [arm.unwrapped for arm in self.arms.envs]
-        self.agent = make_agent(config, self._bare_arms[0], **options)
+        self._one_arm: Any = make_env().unwrapped  # for what is the same of all
+        try:
+            self.agent = make_agent(config, self._one_arm, **options)
+            self.arms: SyncVectorEnv | ArmVectorEnv
+            if config.processes > 1:
+                self.arms = ArmVectorEnv(make_env, len(seeds), config.processes)
+            else:
+                self.arms = SyncVectorEnv([make_env] * len(seeds), autoreset_mode=AutoresetMode.SAME_STEP)
+        except BaseException:
+            self._one_arm.close()
+            raise
         self.observation: Observation = self.arms.reset(seed=[*seeds])[0]
 
     def advance(self, progress: Callable[[int], float]) -> Advance:
@@ -60,7 +69,7 @@ class Interaction:
             Transition(self.observation, action, reward.astype(np.float32), next_observation, terminated, ended)
         )
         self.observation = following
-        steps = len(self._bare_arms) * repeat
+        steps = self.arms.num_envs * repeat
         metrics = self.agent.update(progress(steps))
         return Advance(steps, int(metrics.pop("updates", 0)), metrics)
 
@@ -76,22 +85,36 @@ class Interaction:
         """All that the steps to come depend on."""
         return {
             "agent": self.agent.state_dict(),
-            "arm_urdf": self._bare_arms[0].arm.urdf_text,
-            "arms": [arm.save_state() for arm in self._bare_arms],
+            "arm_urdf": self._one_arm.arm.urdf_text,
+            "arms": self._states(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a state of `state_dict`. Raises ValueError for another arm, or another number of them."""
-        check_arm(self._bare_arms[0].arm, state["arm_urdf"])
+        check_arm(self._one_arm.arm, state["arm_urdf"])
         self.agent.load_state_dict(state["agent"])
-        if len(state["arms"]) != len(self._bare_arms):
-            raise ValueError(f"the checkpoint is of {len(state['arms'])} arms, config.json says {len(self._bare_arms)}")
-        rows = [arm.restore_state(s) for arm, s in zip(self._bare_arms, state["arms"], strict=True)]
-        self.observation = {key: np.stack([row[key] for row in rows]) for key in rows[0]}
+        if len(state["arms"]) != self.arms.num_envs:
+            raise ValueError(f"the checkpoint is of {len(state['arms'])} arms, config.json says {self.arms.num_envs}")
+        if isinstance(self.arms, ArmVectorEnv):
+            self.observation = self.arms.restore_state(state["arms"])
+        else:
+            rows = [arm.restore_state(s) for arm, s in zip(self._bare_arms, state["arms"], strict=True)]
+            self.observation = {key: np.stack([row[key] for row in rows]) for key in rows[0]}
 
     def close(self) -> None:
         """Close the arms."""
         self.arms.close()
+        self._one_arm.close()
+
+    @property
+    def _bare_arms(self) -> list[Any]:
+        assert isinstance(self.arms, SyncVectorEnv)
+        return [arm.unwrapped for arm in self.arms.envs]
+
+    def _states(self) -> list[Any]:
+        if isinstance(self.arms, ArmVectorEnv):
+            return self.arms.save_state()
+        return [arm.save_state() for arm in self._bare_arms]
 
 
 def make_agent(config: TrainConfig, env: Any, seed: int | None = None, **options: Any) -> Agent:
