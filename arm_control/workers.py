@@ -25,7 +25,7 @@ from policies.policy_gradient import PolicyGradient
 from policies.settings import A3CSettings
 
 ANSWER_S = 600.0  # in which a worker has to come to its next update
-DEATHS_IN_A_ROW = 5  # of workers that have not come to an update, after which training gives up
+DEATHS_IN_A_ROW = 5  # of workers in one place without an update, after which training gives up
 
 
 class Workers:
@@ -49,7 +49,7 @@ class Workers:
         self._number = [-1] * settings.workers  # which of those each one is
         self._turn = 0
         self._late: list[Advance] = []
-        self._deaths_in_a_row = 0
+        self._deaths = [0] * settings.workers  # at each place since the last update there
         self.replaced = 0
         self._finalizer = weakref.finalize(self, end_all, self._workers.values(), os.getpid())
 
@@ -93,7 +93,7 @@ class Workers:
         state = self._first.state_dict()
         places = range(len(self._workers))
         return state | {
-            "workers": [self._ask(place, "save") for place in places],
+            "workers": [self._saved(place) for place in places],
             "numbers": self._number,
             "started": self._started,
             "turn": self._turn,
@@ -131,9 +131,13 @@ class Workers:
             self._workers[place] = WorkerProcess(f"worker {place}", serve, self._memory)
             state = pickle.dumps(self._agent.state_dict() if saved is None else saved)
             arguments = (self._config.to_json(), self._number[place], state, saved is not None)
-            self._workers[place].send(message("make", *arguments))
+            with contextlib.suppress(WorkerDeath):  # it will be seen when the answer does not come
+                self._workers[place].send(message("make", *arguments))
         for place in states:
-            _checked(self._workers[place].receive(START_S))
+            try:
+                _checked(self._workers[place].receive(START_S))
+            except WorkerDeath as death:
+                self._replace(place, death)
 
     def _begin(self, place: int, progress: float) -> None:
         with contextlib.suppress(WorkerDeath):  # `_finish` will see it
@@ -156,27 +160,36 @@ class Workers:
         self._busy.discard(place)
         try:
             done: Advance = _checked(self._workers[place].receive(ANSWER_S))
-            self._deaths_in_a_row = 0
-            return done
+            self._deaths[place] = 0
         except WorkerDeath as death:
-            self._deaths_in_a_row += 1
-            if self._deaths_in_a_row >= DEATHS_IN_A_ROW:
-                raise RuntimeError(f"{death}, as did {DEATHS_IN_A_ROW - 1} before it without an update") from None
-            self.replaced += 1
-            dead = self._workers.pop(place)
-            dead.hang_up()
-            dead.bury()
-            self._start({place: None})
-            return Advance(0, 0, {"workers_replaced": self.replaced})
+            self._replace(place, death)
+            done = Advance(0, 0, {})
+        return done._replace(metrics=done.metrics | {"workers_replaced": self.replaced})
+
+    def _replace(self, place: int, death: WorkerDeath) -> None:
+        """Put a new worker in a dead one's place. Raises RuntimeError if too many have died there."""
+        self._deaths[place] += 1
+        if self._deaths[place] >= DEATHS_IN_A_ROW:
+            raise RuntimeError(f"{death}, as did {DEATHS_IN_A_ROW - 1} before it without an update")
+        self.replaced += 1
+        dead = self._workers.pop(place)
+        dead.hang_up()
+        dead.bury()
+        self._start({place: None})
 
     def _pause(self) -> None:
         """Let all workers come to their updates; what they have done counts at the next `advance`."""
         for place in sorted(self._busy):
             self._late.append(self._finish(place))
 
-    def _ask(self, place: int, name: str) -> Any:
-        self._workers[place].send(message(name))
-        return _checked(self._workers[place].receive(ANSWER_S))
+    def _saved(self, place: int) -> Any:
+        """The state of a worker that waits, or of the one that takes its place if it has died meanwhile."""
+        while True:
+            try:
+                self._workers[place].send(message("save"))
+                return _checked(self._workers[place].receive(ANSWER_S))
+            except WorkerDeath as death:
+                self._replace(place, death)
 
 
 def _checked(reply: Any) -> Any:
