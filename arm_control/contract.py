@@ -11,9 +11,10 @@ import msgspec
 from envs.limits import JointLimits
 
 METADATA_KEY = "arm_control.contract"
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 INPUTS = ("joint_angle_deg", "joint_speed_deg_s", "previous_target_deg", "goal_m")
-GOAL_VELOCITY = "goal_velocity_m_s"  # the last input, of a policy that follows a moving goal
+GOAL_VELOCITY = "goal_velocity_m_s"  # one more input, of a policy that follows a moving goal
+MEMORY, NEXT_MEMORY = "memory", "next_memory"  # the last input and output, of a policy that remembers
 LARGEST_TOLERANCE_DEG = 0.01
 
 
@@ -40,10 +41,14 @@ class TensorContract:
 
 @dataclass(frozen=True)
 class GoldenSamples:
-    """Inputs by name, each (samples, size), and the targets that the policy gave, within `tolerance_deg`."""
+    """Inputs by name, each (samples, size), and the targets that the policy gave, within `tolerance_deg`.
+
+    And the memories, of a policy that has one, within the same number.
+    """
 
     inputs: dict[str, list[list[float]]]
     target_deg: list[list[float]]
+    next_memory: list[list[float]] | None
     tolerance_deg: float
 
 
@@ -63,6 +68,7 @@ class Contract:
     imperfections: Literal["ideal", "xl430", "rough"]  # of the arm that it was trained on
     inputs: list[TensorContract]
     output: TensorContract
+    next_memory: TensorContract | None  # of a policy that remembers: the second output, its memory from now on
     agent: str
     config_sha256: str
     versions: dict[str, str]
@@ -72,6 +78,11 @@ class Contract:
     def follows(self) -> bool:
         """Whether the policy follows a moving goal, whose velocity it is then told."""
         return any(tensor.name == GOAL_VELOCITY for tensor in self.inputs)
+
+    @property
+    def outputs(self) -> list[TensorContract]:
+        """What the graph gives: the target, and the memory of a policy that has one."""
+        return [self.output] if self.next_memory is None else [self.output, self.next_memory]
 
     @property
     def joint_names(self) -> tuple[str, ...]:
@@ -123,7 +134,14 @@ class Contract:
         sizes = {tensor.name: tensor.size for tensor in self.inputs}
         if not samples or set(sizes) != set(self.golden.inputs):
             raise ValueError("the contract is malformed: its golden samples do not match its inputs")
-        for name, rows in (*self.golden.inputs.items(), (self.output.name, self.golden.target_deg)):
-            size = sizes.get(name, self.output.size)
+        sizes |= {tensor.name: tensor.size for tensor in self.outputs}
+        if sizes.get(MEMORY) != sizes.get(NEXT_MEMORY):
+            raise ValueError("the contract is malformed: its memories before and after a step are not of one size")
+        given = [self.golden.target_deg, *([] if self.golden.next_memory is None else [self.golden.next_memory])]
+        if len(given) != len(self.outputs):
+            raise ValueError("the contract is malformed: its golden samples do not match its outputs")
+        names = [tensor.name for tensor in self.outputs]
+        for name, rows in (*self.golden.inputs.items(), *zip(names, given, strict=True)):
+            size = sizes[name]
             if len(rows) != samples or any(len(row) != size for row in rows):
                 raise ValueError(f"the contract is malformed: golden samples of '{name}' are not ({samples}, {size})")

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
 
 import gymnasium
 import numpy as np
@@ -53,6 +53,20 @@ class Controller(Protocol):
     """Anything that maps the observations of several arms to their actions."""
 
     def __call__(self, observation: Observation, arms: list[Any]) -> NDArray[Any]: ...
+
+
+def begin_episodes(controller: Controller) -> None:
+    """Let a controller with a memory forget what it saw."""
+    if isinstance(controller, Remembering):
+        controller.forget()
+
+
+@runtime_checkable
+class Remembering(Protocol):
+    """A controller with a memory."""
+
+    def forget(self) -> None:
+        """Begin anew."""
 
 
 def actions_for(targets_deg: NDArray[np.floating], arms: list[Any]) -> NDArray[Any]:
@@ -140,6 +154,7 @@ def roll_out(controller: Controller, make_env: MakeEnv, seeds: list[int]) -> Rol
 
 
 def _episodes(controller: Controller, arms: list[Any], seeds: list[int]) -> NDArray[np.float64]:
+    begin_episodes(controller)
     results = [arm.reset(seed=seed) for arm, seed in zip(arms, seeds, strict=True)]
     observations = [observation for observation, _ in results]
     distances = [[info["distance_m"] for _, info in results]]

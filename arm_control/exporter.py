@@ -18,7 +18,9 @@ from arm_control.config import TrainConfig
 from arm_control.contract import (
     GOAL_VELOCITY,
     INPUTS,
+    MEMORY,
     METADATA_KEY,
+    NEXT_MEMORY,
     SCHEMA_VERSION,
     Contract,
     GoldenSamples,
@@ -40,6 +42,7 @@ Inputs = dict[str, FloatArray]
 SEARCHING = (GreedyPolicy, SoftmaxPolicy)  # policies that choose the best of several actions
 
 TOLERANCE_DEG = 1e-3
+TOLERANCE_MEMORY = 1e-4
 TOLERANCE_Q = 1e-5  # of the largest Q, or of 1 where that is smaller
 RANDOM_STATES = 10_000
 SEARCHED_STATES = 1_000  # for a policy that looks through many actions, which takes milliseconds each time
@@ -73,14 +76,23 @@ class ExportedPolicy(nn.Module):
         previous_target_deg: Tensor,
         goal_m: Tensor,
         goal_velocity_m_s: Tensor | None = None,
-    ) -> Tensor:
-        """Targets (batch, joints) in degrees, from readings (batch, joints) and a goal (batch, 3) in metres and m/s."""
+        memory: Tensor | None = None,
+    ) -> Any:
+        """Targets (batch, joints) in degrees, from readings (batch, joints) and a goal (batch, 3) in metres and m/s.
+
+        Of a policy with a memory, also the memory from now on.
+        """
         readings = (joint_angle_deg, joint_speed_deg_s, previous_target_deg)
         goal = goal_m if goal_velocity_m_s is None else torch.cat((goal_m, goal_velocity_m_s), -1)
         observation, tip = observe(self._arm, *readings, torch, moving=goal_velocity_m_s is not None)
-        action: Tensor = self.policy(observation, tip, goal)
+        if memory is None:
+            action: Tensor = self.policy(observation, tip, goal)
+        else:
+            action, memory = self.policy(observation, tip, goal, memory)
         target: Tensor = target_of(action, self._control, joint_angle_deg, previous_target_deg)
-        return target if self._control == "absolute" else torch.clamp(target, self.lower, self.upper)
+        if self._control != "absolute":
+            target = torch.clamp(target, self.lower, self.upper)
+        return target if memory is None else (target, memory)
 
 
 def export(run: str | Path, output: str | Path | None = None) -> Path:
@@ -107,14 +119,15 @@ def export(run: str | Path, output: str | Path | None = None) -> Path:
     policy.eval()
     generator = np.random.default_rng(0)
     states = random_states(arm, RANDOM_STATES, generator, moving=moving)
+    if (memory := getattr(policy, "memory", None)) is not None:  # what an LSTM remembers is from -1 to 1, mostly
+        states[MEMORY] = generator.uniform(-1.0, 1.0, (len(states["goal_m"]), memory.size)).astype(np.float32)
     if isinstance(policy, SEARCHING):
         states = chosen(states, generator.permutation(len(states["goal_m"]))[:SEARCHED_STATES])
         with torch.no_grad():
             margins = policy.margin(*environment_observation(arm, states)).numpy()
         states = chosen(states, np.argsort(-margins, kind="stable"))  # golden samples are those that nothing tips
-    wanted = environment_path(arm, policy, config.control, states)
-    golden = chosen(states, np.arange(GOLDEN_SAMPLES))
-    contract = make_contract(config, arm, control_rate_hz, golden, wanted[:GOLDEN_SAMPLES])
+    wanted, remembered = environment_path(arm, policy, config.control, states)
+    contract = make_contract(config, arm, control_rate_hz, golden_samples(states, wanted, remembered))
     module = ExportedPolicy(arm, policy, config.control)
     model = trace(module, contract)
 
@@ -153,29 +166,47 @@ def chosen(inputs: Inputs, rows: NDArray[np.int64]) -> Inputs:
     return {name: np.ascontiguousarray(values[rows]) for name, values in inputs.items()}
 
 
-def environment_observation(arm: Arm, inputs: Inputs) -> tuple[Tensor, Tensor, Tensor]:
-    """What a policy sees in training: observation, tip and goal as the environment works them out, in float64."""
+def environment_observation(arm: Arm, inputs: Inputs) -> tuple[Tensor, ...]:
+    """What a policy sees in training: observation, tip and goal as the environment works them out, in float64.
+
+    And its memory, of a policy that has one.
+    """
     rows = zip(*(inputs[name].astype(np.float64).tolist() for name in INPUTS[:3]), strict=True)
-    goal = np.concatenate(list(inputs.values())[3:], axis=1)
+    goal = np.concatenate([inputs[name] for name in (INPUTS[3], GOAL_VELOCITY) if name in inputs], axis=1)
     seen = [observe_one(arm, *readings, moving=goal.shape[1] > 3) for readings in rows]
     columns = (np.array([row[0] for row in seen]), np.array([row[1] for row in seen]), goal)
-    observation, tip, goal_seen = (torch.from_numpy(column.astype(np.float32)) for column in columns)
-    return observation, tip, goal_seen
+    seen_by_policy = (*columns, *([inputs[MEMORY]] if MEMORY in inputs else []))
+    return tuple(torch.from_numpy(column.astype(np.float32)) for column in seen_by_policy)
 
 
 @torch.no_grad()
-def environment_path(arm: Arm, policy: nn.Module, control: Control, inputs: Inputs) -> FloatArray:
-    """Targets by the way that training takes: the environment's float64 observation, then the PyTorch policy."""
-    action = policy(*environment_observation(arm, inputs)).numpy()
-    targets: FloatArray = target_of(action, control, inputs["joint_angle_deg"], inputs["previous_target_deg"])
+def environment_path(
+    arm: Arm, policy: nn.Module, control: Control, inputs: Inputs
+) -> tuple[FloatArray, FloatArray | None]:
+    """Targets by the way that training takes: the environment's float64 observation, then the PyTorch policy.
+
+    And the memory from now on, of a policy that has one.
+    """
+    action, remembered = policy(*environment_observation(arm, inputs)), None
+    if MEMORY in inputs:
+        action, remembered = action
+    targets: FloatArray = target_of(action.numpy(), control, inputs["joint_angle_deg"], inputs["previous_target_deg"])
     if control != "absolute":
         targets = np.clip(targets, arm.limits.lower_deg, arm.limits.upper_deg).astype(np.float32)
-    return targets
+    return targets, None if remembered is None else remembered.numpy()
 
 
-def make_contract(
-    config: TrainConfig, arm: Arm, control_rate_hz: float, golden: Inputs, golden_target_deg: FloatArray
-) -> Contract:
+def golden_samples(inputs: Inputs, target_deg: FloatArray, next_memory: FloatArray | None) -> GoldenSamples:
+    """The first of these."""
+    return GoldenSamples(
+        inputs={name: values[:GOLDEN_SAMPLES].tolist() for name, values in inputs.items()},
+        target_deg=target_deg[:GOLDEN_SAMPLES].tolist(),
+        next_memory=None if next_memory is None else next_memory[:GOLDEN_SAMPLES].tolist(),
+        tolerance_deg=TOLERANCE_DEG,
+    )
+
+
+def make_contract(config: TrainConfig, arm: Arm, control_rate_hz: float, golden: GoldenSamples) -> Contract:
     """What the exported policy promises."""
     limits, joints = arm.limits, arm.joint_count
     columns = (limits.lower_deg, limits.upper_deg, limits.max_speed_deg_s, limits.max_acceleration_deg_s2)
@@ -195,27 +226,34 @@ def make_contract(
             TensorContract("joint_speed_deg_s", joints, "degrees/s", "measured joint speeds"),
             TensorContract("previous_target_deg", joints, "degrees", "the limited target sent last"),
             TensorContract("goal_m", 3, "metres", "where the tip is to go, in the base's frame"),
-            *([TensorContract(GOAL_VELOCITY, 3, "m/s", "how the goal moves")] if GOAL_VELOCITY in golden else []),
+            *(
+                [TensorContract(GOAL_VELOCITY, 3, "m/s", "how the goal moves")]
+                if GOAL_VELOCITY in golden.inputs
+                else []
+            ),
+            *([memory_tensor(MEMORY, golden, "zeros at the start of an episode")] if golden.next_memory else []),
         ],
         output=TensorContract("target_deg", joints, "degrees", "target joint angles, not yet limited in speed"),
+        next_memory=memory_tensor(NEXT_MEMORY, golden, "the memory from now on") if golden.next_memory else None,
         agent=config.agent,
         config_sha256=config.sha256(),
         versions={
             "python": platform.python_version(),
             **{name: version(name) for name in ("arm-control", "torch", "onnx", "onnxruntime", "pybullet")},
         },
-        golden=GoldenSamples(
-            inputs={name: values.tolist() for name, values in golden.items()},
-            target_deg=golden_target_deg.tolist(),
-            tolerance_deg=TOLERANCE_DEG,
-        ),
+        golden=golden,
     )
+
+
+def memory_tensor(name: str, golden: GoldenSamples, meaning: str) -> TensorContract:
+    """A memory, which has no unit."""
+    return TensorContract(name, len(golden.inputs[MEMORY][0]), "1", f"what the policy remembers: {meaning}")
 
 
 def trace(module: ExportedPolicy, contract: Contract) -> Any:
     """The ONNX model with the contract in its metadata and nothing of this machine in it."""
-    example = tuple(torch.zeros(2, tensor.size) for tensor in contract.inputs)  # a batch of 1 would be baked in
-    names = [tensor.name for tensor in contract.inputs]
+    # A batch of 1 would be baked in.
+    example = {tensor.name: torch.zeros(2, tensor.size) for tensor in contract.inputs}
     # The exporter tells of operators of packages that are not there, and of its own deprecations.
     registry = logging.getLogger("torch.onnx._internal.exporter._registration")
     level = registry.level
@@ -225,12 +263,12 @@ def trace(module: ExportedPolicy, contract: Contract) -> Any:
             warnings.simplefilter("ignore")
             program = torch.onnx.export(
                 module.eval(),
-                example,
+                kwargs=example,
                 dynamo=True,
                 verbose=False,
-                input_names=names,
-                output_names=[contract.output.name],
-                dynamic_shapes=tuple({0: "batch"} for _ in names),
+                input_names=list(example),
+                output_names=[tensor.name for tensor in contract.outputs],
+                dynamic_shapes={name: {0: "batch"} for name in example},
             )
     finally:
         registry.setLevel(level)
@@ -249,18 +287,30 @@ def trace(module: ExportedPolicy, contract: Contract) -> Any:
 @torch.no_grad()
 def verify(runner: PolicyRunner, module: ExportedPolicy, arm: Arm, states: Inputs, wanted: FloatArray) -> None:
     """Raise ExportError unless the file gives what PyTorch and the environment's own path give."""
-    got = np.concatenate([runner.infer(chosen(states, rows)) for rows in slices(len(wanted))])
+    parts = [runner.recall(chosen(states, rows)) for rows in slices(len(wanted))]
+    got = np.concatenate([part[0] for part in parts])
+    traced = None if isinstance(module.policy, GreedyPolicy) else traced_outputs(module, states)
+    if traced is not None and len(traced) > 1:
+        memory = np.concatenate([part[1] for part in parts if part[1] is not None])
+        difference = np.abs(memory - traced[1]).max(axis=1)
+        check_rows(difference, TOLERANCE_MEMORY, "onnxruntime and PyTorch remember what differs by {:.3g}", states)
     if isinstance(module.policy, SEARCHING):
         shortfall, largest = module.policy.shortfall(torch.from_numpy(got), *environment_observation(arm, states))
         check_rows((shortfall / largest.abs().clamp(min=1.0)).numpy(), TOLERANCE_Q, CHOSEN_WORSE, states)
     else:
-        traced = module(*(torch.from_numpy(values) for values in states.values())).numpy()
-        for name, other in (("PyTorch", traced), ("the environment's observation and PyTorch", wanted)):
+        assert traced is not None
+        for name, other in (("PyTorch", traced[0]), ("the environment's observation and PyTorch", wanted)):
             difference = np.abs(got - other).max(axis=1)
             check_rows(difference, TOLERANCE_DEG, f"onnxruntime and {name} differ by {{:.3g}} degrees", states)
     limits = arm.limits
     if (got < np.array(limits.lower_deg) - 1e-4).any() or (got > np.array(limits.upper_deg) + 1e-4).any():
         raise ExportError("export failed, nothing kept: a target lies outside the joint limits")
+
+
+def traced_outputs(module: ExportedPolicy, states: Inputs) -> list[FloatArray]:
+    """What the module that is traced gives by itself: targets and, of a policy that has one, the memory."""
+    outputs = module(**{name: torch.from_numpy(values) for name, values in states.items()})
+    return [output.numpy() for output in (outputs if isinstance(outputs, tuple) else (outputs,))]
 
 
 def agreement(run: str | Path) -> str:

@@ -24,7 +24,7 @@ def describe(path: str | Path) -> str:
         f"  control rate   {contract.control_rate_hz:g} Hz",
         f"  goal reached   within {1000 * contract.goal_tolerance_m:g} mm",
     ]
-    for kind, tensors in (("input", contract.inputs), ("output", [contract.output])):
+    for kind, tensors in (("input", contract.inputs), ("output", contract.outputs)):
         for tensor in tensors:
             lines.append(f"  {kind:<14} {tensor.name} (batch, {tensor.size}), {tensor.unit}: {tensor.meaning}")
     lines += [

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from arm_control.config import Preset, TrainConfig
+from arm_control.contract import MEMORY
 from arm_control.evaluation import (
     Controller,
     FloatArray,
@@ -38,6 +39,11 @@ class RunnerController:
 
     def __init__(self, runner: Any) -> None:
         self._runner = runner
+        self._memory: FloatArray | None = None
+
+    def forget(self) -> None:
+        """Begin anew."""
+        self._memory = None
 
     def __call__(self, observation: Observation, arms: list[Any]) -> NDArray[Any]:
         """The policy's actions."""
@@ -45,7 +51,10 @@ class RunnerController:
         angles, speeds, previous = np.split(readings, 3, axis=1)
         goals = np.split(observation["desired_goal"], [3], axis=1)
         names = [tensor.name for tensor in self._runner.contract.inputs]
-        targets: FloatArray = self._runner.infer(dict(zip(names, (angles, speeds, previous, *goals), strict=False)))
+        inputs = dict(zip(names, (angles, speeds, previous, *goals), strict=False))
+        if (memory := self._runner.contract.next_memory) is not None:
+            inputs[MEMORY] = np.zeros((len(arms), memory.size)) if self._memory is None else self._memory
+        targets, self._memory = self._runner.recall(inputs)
         return actions_for(targets, arms)
 
 

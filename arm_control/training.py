@@ -62,11 +62,21 @@ class PolicyController:
 
     def __init__(self, policy: torch.nn.Module) -> None:
         self._policy = policy
+        self._memory: torch.Tensor | None = None
+
+    def forget(self) -> None:
+        """Begin anew."""
+        self._memory = None
 
     @torch.no_grad()
     def __call__(self, observation: Observation, arms: list[Any]) -> Any:
         """The policy's actions."""
-        return actions_for(self._policy(*tensors_of(observation)).numpy(), arms)
+        seen = tensors_of(observation)
+        if (memory := getattr(self._policy, "memory", None)) is None:
+            return actions_for(self._policy(*seen).numpy(), arms)
+        before = torch.zeros(len(arms), memory.size) if self._memory is None else self._memory
+        action, self._memory = self._policy(*seen, before)
+        return actions_for(action.numpy(), arms)
 
 
 def train(config: TrainConfig, out: str | Path, *, quiet: bool = False) -> Path:

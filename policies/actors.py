@@ -1,6 +1,7 @@
 """Stochastic policies: from what is observed to a distribution over actions, and to the action of its mode."""
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,41 @@ from policies.networks import ActionScaling, Encoder, mlp
 from policies.settings import LARGEST_DEVIATION, SMALLEST_DEVIATION, PolicyGradientSettings
 
 GAUSSIANS = {"gaussian": Gaussian, "squashed": SquashedGaussian, "clipped": ClippedGaussian}
+
+
+class Memory(nn.Module):
+    """An LSTM cell (Hochreiter and Schmidhuber 1997) beside the encoded observations: what was seen before.
+
+    Its state is one tensor (batch, size): zeros when an episode begins.
+    """
+
+    def __init__(self, features: int, hidden: int) -> None:
+        super().__init__()
+        self.cell = nn.LSTMCell(features, hidden)
+        self.size = 2 * hidden
+
+    def forward(self, features: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
+        """Features (batch, features + hidden) with what is remembered, and the memory from now on."""
+        hidden, cell = self.cell(features, memory.chunk(2, -1))
+        return torch.cat([features, hidden], -1), torch.cat([hidden, cell], -1)
+
+    def unroll(self, features: Tensor, next_features: Tensor, memory: Tensor, ended: Tensor) -> tuple[Tensor, Tensor]:
+        """The same for steps in order (steps, arms, features), from a memory; and for the states after each."""
+        along, after = [], []
+        for now, following, end in zip(features, next_features, ended, strict=True):
+            seen, memory = self(now, memory)
+            along.append(seen)
+            with torch.no_grad():
+                after.append(self(following, memory)[0])
+            memory = memory * (1.0 - end[:, None])
+        return torch.stack(along), torch.stack(after)
+
+
+def remembering(settings: PolicyGradientSettings, features: int) -> tuple[Memory | None, int]:
+    """The memory that a policy is to have, and the features that it then has."""
+    if not getattr(settings, "recurrent", False):
+        return None, features
+    return Memory(features, settings.hidden_units), features + settings.hidden_units
 
 
 class GaussianPolicy(nn.Module):
@@ -30,7 +66,8 @@ class GaussianPolicy(nn.Module):
         self._kind = GAUSSIANS[settings.policy]
         self._actions = len(spec.action_low)
         outputs = self._actions * (2 if settings.deviation == "state" else 1)
-        self.net = mlp(self.encoder.size, settings.hidden_units, outputs, layer_norm=False)
+        self.memory, self.features = remembering(settings, self.encoder.size)
+        self.net = mlp(self.features, settings.hidden_units, outputs, layer_norm=False)
         start_small(self.net)
         log_deviation = torch.full((self._actions,), math.log(settings.initial_deviation))
         self.log_deviation = nn.Parameter(log_deviation, requires_grad=settings.deviation != "fixed")
@@ -53,9 +90,16 @@ class GaussianPolicy(nn.Module):
         present = self.scaling.present(observation)
         return self.scaling.from_unit(torch.clamp(present + self.scaling.max_step * step, -1.0, 1.0))
 
-    def forward(self, observation: Tensor, achieved_goal: Tensor, desired_goal: Tensor) -> Tensor:
-        drawn = self.distribution(self.encoder(observation, achieved_goal, desired_goal), observation)
-        return self.action(drawn.action(drawn.mode()), observation)
+    def forward(
+        self, observation: Tensor, achieved_goal: Tensor, desired_goal: Tensor, memory: Tensor | None = None
+    ) -> Any:
+        """The action; of a policy with a memory, also the memory from now on."""
+        features = self.encoder(observation, achieved_goal, desired_goal)
+        if self.memory is not None:
+            features, memory = self.memory(features, memory)
+        drawn = self.distribution(features, observation)
+        action = self.action(drawn.action(drawn.mode()), observation)
+        return action if self.memory is None else (action, memory)
 
 
 class SoftmaxPolicy(nn.Module):
@@ -69,7 +113,8 @@ class SoftmaxPolicy(nn.Module):
         self.scaling = ActionScaling(spec)
         self.grid = ActionGrid(spec)
         self.register_buffer("halves", (torch.tensor(self.grid.shape) - 1) / 2, persistent=False)
-        self.body = mlp(self.encoder.size, settings.hidden_units, 1, layer_norm=False)[:-1]
+        self.memory, self.features = remembering(settings, self.encoder.size)
+        self.body = mlp(self.features, settings.hidden_units, 1, layer_norm=False)[:-1]
         self.head = BranchingHead(self.grid, settings.hidden_units, self.scaling.max_step * self.halves)
         for layer in (self.head.table, self.head.gains):
             start_small(layer)
@@ -90,29 +135,37 @@ class SoftmaxPolicy(nn.Module):
         """The environment's action: the positions themselves."""
         return step
 
-    def forward(self, observation: Tensor, achieved_goal: Tensor, desired_goal: Tensor) -> Tensor:
-        return self.grid.values(self._drawn(observation, achieved_goal, desired_goal).mode())
+    def forward(
+        self, observation: Tensor, achieved_goal: Tensor, desired_goal: Tensor, memory: Tensor | None = None
+    ) -> Any:
+        """The action; of a policy with a memory, also the memory from now on."""
+        logits, memory = self._logits(observation, achieved_goal, desired_goal, memory)
+        action = self.grid.values(logits.mode())
+        return action if self.memory is None else (action, memory)
 
     def shortfall(self, action: Tensor, *observed: Tensor) -> tuple[Tensor, Tensor]:
         """How much less than the largest sum of logits (batch,) actions in degrees (batch, actions) have, and that sum.
 
         NaN for an action that is not on the grid.
         """
-        logits = self._drawn(*observed).logits
+        logits = self._logits(*observed)[0].logits
         largest = torch.stack([part.amax(-1) for part in logits]).sum(0)
         places = self.grid.positions_of(action).unbind(-1)
-        chosen = torch.stack([part.gather(-1, at[:, None])[:, 0] for part, at in zip(logits, places, strict=True)]).sum(
-            0
-        )
-        return torch.where(self.grid.holds(action), largest - chosen, torch.nan), largest
+        chosen = torch.stack([part.gather(-1, at[:, None])[:, 0] for part, at in zip(logits, places, strict=True)])
+        return torch.where(self.grid.holds(action), largest - chosen.sum(0), torch.nan), largest
 
     def margin(self, *observed: Tensor) -> Tensor:
         """By how much (batch,) the largest sum of logits surpasses the next."""
-        tops = [part.topk(2).values for part in self._drawn(*observed).logits]
+        tops = [part.topk(2).values for part in self._logits(*observed)[0].logits]
         return torch.stack([top[:, 0] - top[:, 1] for top in tops]).amin(0)
 
-    def _drawn(self, observation: Tensor, achieved_goal: Tensor, desired_goal: Tensor) -> Softmax:
-        return self.distribution(self.encoder(observation, achieved_goal, desired_goal), observation)
+    def _logits(
+        self, observation: Tensor, achieved_goal: Tensor, desired_goal: Tensor, memory: Tensor | None = None
+    ) -> tuple[Softmax, Tensor | None]:
+        features = self.encoder(observation, achieved_goal, desired_goal)
+        if self.memory is not None:
+            features, memory = self.memory(features, memory)
+        return self.distribution(features, observation), memory
 
 
 Actor = GaussianPolicy | SoftmaxPolicy

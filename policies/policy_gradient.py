@@ -55,13 +55,15 @@ class PolicyGradient:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self._policy: Actor = (SoftmaxPolicy if settings.policy == "softmax" else GaussianPolicy)(spec, settings)
-            self._value = mlp(self._policy.encoder.size, settings.hidden_units, 1, layer_norm=True)
+            self._value = mlp(self._policy.features, settings.hidden_units, 1, layer_norm=True)
         networks = nn.ModuleList([self._policy, self._value])
         self._parameters = [parameter for parameter in networks.parameters() if parameter.requires_grad]
         self._adam = torch.optim.Adam(self._parameters, settings.learning_rate, fused=True)
         self.shared = share(self._parameters) if isinstance(settings, A3CSettings) else None
         self._rollout = Rollout()
         self._choice: Tensor | None = None  # of the last exploring action
+        self._memory: Tensor | None = None  # of a recurrent policy, now, and when the rollout began
+        self._first_memory: Tensor | None = None
         self.normalizer_fitted = False
 
     @torch.no_grad()
@@ -71,6 +73,13 @@ class PolicyGradient:
             self.shared.copy()
         seen = tensors_of(observation)
         features = self._policy.encoder(*seen)
+        if self._policy.memory is not None:
+            if self._memory is None or len(self._memory) != len(features):
+                self._memory = torch.zeros(len(features), self._policy.memory.size)
+            if explore and len(self._rollout) == 0:
+                self._first_memory = self._memory
+            features, memory = self._policy.memory(features, self._memory)
+            self._memory = memory if explore else self._memory
         distribution = self._policy.distribution if self.normalizer_fitted else self._policy.uniform
         drawn = distribution(features, seen[0])
         choice = drawn.sample(self._generator) if explore else drawn.mode()
@@ -83,6 +92,8 @@ class PolicyGradient:
         """Append a step of all arms, made by the last exploring action, to the rollout."""
         assert self._choice is not None
         self._rollout.add(transition, self._choice.numpy())
+        if self._memory is not None:
+            self._memory = self._memory * torch.from_numpy(~transition.ended)[:, None]
 
     def update(self, progress: float) -> dict[str, float]:
         """One gradient step from the steps since the last one, once there are enough; they are forgotten then."""
@@ -121,7 +132,14 @@ class PolicyGradient:
         settings = self._settings
         with torch.no_grad():
             features = self._policy.encoder(*steps.observation)
-            next_value = self._value(self._policy.encoder(*steps.next_observation)).squeeze(-1)
+            next_features = self._policy.encoder(*steps.next_observation)
+        if self._policy.memory is not None:
+            assert self._first_memory is not None
+            features, next_features = self._policy.memory.unroll(
+                features, next_features, self._first_memory, steps.ended
+            )
+        with torch.no_grad():
+            next_value = self._value(next_features).squeeze(-1)
         value = self._value(features).squeeze(-1)
         credit = self._give_credit(steps, value.detach(), next_value, settings)
 
@@ -177,6 +195,7 @@ class PolicyGradient:
             "rollout": self._rollout.state_dict(),
             "generator": self._generator.bit_generator.state,
             "normalizer_fitted": self.normalizer_fitted,
+            "memory": [self._memory, self._first_memory],
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -188,3 +207,4 @@ class PolicyGradient:
             self.shared.load_state_dict(state["optimizer"])
         self._rollout.load_state_dict(state["rollout"])
         self._generator.bit_generator.state = state["generator"]
+        self._memory, self._first_memory = state["memory"]

@@ -235,6 +235,8 @@ class A2CSettings(PolicyGradientSettings):
     """Steps of each arm before each update."""
     trace_decay: float = 0.95
     """lambda: from 0, the next value alone, to 1, all rewards up to the last step."""
+    recurrent: bool = False
+    """Let policy and value remember what they saw, by an LSTM, for arms that do not show all (late or noisy ones)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
 from arm_control.config import TrainConfig
-from arm_control.exporter import ExportedPolicy, environment_path, make_contract, random_states, trace
+from arm_control.exporter import ExportedPolicy, environment_path, golden_samples, make_contract, random_states, trace
 from arm_control.plots import draw_costs
 from arm_control.runner import PolicyRunner
 from arm_control.training import use_one_thread
@@ -186,7 +186,8 @@ def stream_times(grid: ActionGrid, step_deg: float, rounds: int) -> dict[str, fl
     x = torch.rand(1, HIDDEN)
     states = random_states(arm, 16, np.random.default_rng(0))
     states = {name: values[:16] for name, values in states.items()}
-    contract = make_contract(config, arm, 30.0, states, environment_path(arm, policy, config.control, states))
+    golden = golden_samples(states, *environment_path(arm, policy, config.control, states))
+    contract = make_contract(config, arm, 30.0, golden)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "policy.onnx"
         onnx.save_model(trace(ExportedPolicy(arm, policy, config.control), contract), file)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from arm_control.evaluation import EVALUATION, derived_seeds, environment_maker
+from arm_control.evaluation import EVALUATION, begin_episodes, derived_seeds, environment_maker
 from arm_control.run_folder import written_whole
 from arm_control.sources import Source
 from envs.scene import Scene
@@ -72,6 +72,7 @@ def video_frames(source: Source, env: Any, goals: int, seed: int) -> Iterator[Fr
         for number, goal_seed in enumerate(derived_seeds(seed, EVALUATION, goals), 1):
             options = {} if angles is None else {"angles_deg": env.arm.limits.clip(angles)}
             observation, info = env.reset(seed=goal_seed, options=options)
+            begin_episodes(source.controller)
             truncated, step = False, 0
             while not truncated:
                 batch = {key: value[None] for key, value in observation.items()}

@@ -114,6 +114,7 @@ def _run_goal(
     ticks = max(1, round(seconds / period))
     reached: int | None = None
     distances_m: list[float] = []  # the first before anything moves
+    runner.forget()
     begin = due = time.monotonic()
     try:
         for tick in range(1, ticks + 1):

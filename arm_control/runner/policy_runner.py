@@ -8,7 +8,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import ArrayLike, NDArray
 
-from arm_control.contract import GOAL_VELOCITY, INPUTS, METADATA_KEY, Contract
+from arm_control.contract import GOAL_VELOCITY, INPUTS, MEMORY, METADATA_KEY, Contract
 from arm_control.runner.onnx_file import check_self_contained
 from envs.arm import Arm
 from envs.limits import limit_target
@@ -42,11 +42,12 @@ class PolicyRunner:
         self.arm = Arm(f"{contract.arm}.urdf", text=contract.arm_urdf)
         if self.arm.joint_names != contract.joint_names:
             raise ValueError(f"its arm has joints {self.arm.joint_names}, its contract {contract.joint_names}")
-        if {tensor.name for tensor in contract.inputs} - {GOAL_VELOCITY} != set(INPUTS):
+        if {tensor.name for tensor in contract.inputs} - {GOAL_VELOCITY, MEMORY} != set(INPUTS):
             raise ValueError(f"its inputs are not {', '.join(INPUTS)}, and {GOAL_VELOCITY} if it follows a moving goal")
         if self.arm.limits != self.limits:
             raise ValueError(f"its arm has the limits {self.arm.limits}, its contract {self.limits}")
-        self._output = [contract.output.name]
+        self._outputs = [tensor.name for tensor in contract.outputs]
+        self._memory: FloatArray | None = None
         self.target_deg: list[float] | None = None
         self._target_speed_deg_s = [0.0] * len(contract.joints)
 
@@ -85,6 +86,11 @@ class PolicyRunner:
             for angle, inside in zip(angles_deg, self.limits.clip(angles_deg), strict=True)
         ]
         self._target_speed_deg_s = [0.0] * len(self.contract.joints)
+        self.forget()
+
+    def forget(self) -> None:
+        """Let a policy with a memory begin anew, as it did with each goal in training; others forget nothing."""
+        self._memory = None
 
     def check_goal(self, goal_m: Sequence[float]) -> tuple[float, float, float]:
         """The goal as three floats. Raises ValueError for one that is not finite or that the arm cannot reach."""
@@ -116,7 +122,10 @@ class PolicyRunner:
             inputs[GOAL_VELOCITY] = [goal_velocity_m_s]
         elif any(goal_velocity_m_s):
             raise ValueError(f"wanted a goal at rest: the policy was trained on {self.contract.environment}")
-        desired = self.infer(inputs)[0]
+        if self.contract.next_memory is not None:
+            size = self.contract.next_memory.size
+            inputs[MEMORY] = np.zeros((1, size), np.float32) if self._memory is None else self._memory
+        (desired,), self._memory = self.recall(inputs)
         self.target_deg, self._target_speed_deg_s = limit_target(
             desired.tolist(), self.target_deg, self._target_speed_deg_s, self.limits, self.period_s
         )
@@ -124,9 +133,13 @@ class PolicyRunner:
 
     def infer(self, inputs: Mapping[str, ArrayLike]) -> FloatArray:
         """What the graph itself says, (batch, joints) in degrees, for inputs (batch, size) by name."""
+        return self.recall(inputs)[0]
+
+    def recall(self, inputs: Mapping[str, ArrayLike]) -> tuple[FloatArray, FloatArray | None]:
+        """The same and, of a policy that has one, the memory from now on, (batch, size)."""
         arrays = {name: np.asarray(values, np.float32) for name, values in inputs.items()}
-        result: FloatArray = self._session.run(self._output, arrays)[0]
-        return result
+        target, *memory = self._session.run(self._outputs, arrays)
+        return target, memory[0] if memory else None
 
     def _check_length(self, what: str, values: Sequence[float]) -> None:
         if len(values) != len(self.contract.joints):
@@ -135,10 +148,12 @@ class PolicyRunner:
     def _check_golden_samples(self) -> None:
         golden = self.contract.golden
         try:
-            got = self.infer(golden.inputs)
+            got = self.recall(golden.inputs)
         except Exception as error:  # onnxruntime's own exceptions share no public base
             raise ValueError(f"its golden samples do not run ({_first_line(error)})") from None
-        difference = np.abs(got - np.array(golden.target_deg))
+        difference = np.abs(got[0] - np.array(golden.target_deg)).ravel()
+        if golden.next_memory is not None:
+            difference = np.append(difference, np.abs(got[1] - np.array(golden.next_memory)))
         worst = float(difference.max()) if np.isfinite(difference).all() else float("nan")
         if not worst <= golden.tolerance_deg:
             raise ValueError(
@@ -168,7 +183,7 @@ def _check_shapes(session: onnxruntime.InferenceSession, contract: Contract) -> 
 
     for kind, nodes, tensors in (
         ("inputs", session.get_inputs(), contract.inputs),
-        ("outputs", session.get_outputs(), [contract.output]),
+        ("outputs", session.get_outputs(), contract.outputs),
     ):
         if (got := described(nodes)) != (wanted := promised(tensors)):
             raise ValueError(f"its {kind} are {got}, its contract promises {wanted} (type, axes, size)")

@@ -202,9 +202,9 @@ def test_one_row_that_differs_from_the_environments_path_is_enough_to_refuse(
     path = module.environment_path
 
     def off(*arguments: Any) -> Any:
-        targets = path(*arguments)
+        targets, memory = path(*arguments)
         targets[row, 1] += wrong
-        return targets
+        return targets, memory
 
     monkeypatch.setattr(module, "environment_path", off)
     with pytest.raises(ExportError, match=r"environment's observation and PyTorch differ by .*joint_angle_deg"):
