@@ -11,7 +11,7 @@ import msgspec
 from envs.limits import JointLimits
 
 METADATA_KEY = "arm_control.contract"
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 2
 INPUTS = ("joint_angle_deg", "joint_speed_deg_s", "previous_target_deg", "goal_m")
 GOAL_VELOCITY = "goal_velocity_m_s"  # one more input, of a policy that follows a moving goal
 MEMORY, NEXT_MEMORY = "memory", "next_memory"  # the last input and output, of a policy that remembers
@@ -48,8 +48,8 @@ class GoldenSamples:
 
     inputs: dict[str, list[list[float]]]
     target_deg: list[list[float]]
-    next_memory: list[list[float]] | None
     tolerance_deg: float
+    next_memory: list[list[float]] | None = None
 
 
 @dataclass(frozen=True)
@@ -68,11 +68,11 @@ class Contract:
     imperfections: Literal["ideal", "xl430", "rough"]  # of the arm that it was trained on
     inputs: list[TensorContract]
     output: TensorContract
-    next_memory: TensorContract | None  # of a policy that remembers: the second output, its memory from now on
     agent: str
     config_sha256: str
     versions: dict[str, str]
     golden: GoldenSamples
+    next_memory: TensorContract | None = None  # of a policy that remembers: the second output, its memory from now on
 
     @property
     def follows(self) -> bool:
