@@ -16,7 +16,7 @@ import msgspec
 import tyro
 
 from arm_control.drivers import DRIVERS
-from policies.settings import AGENTS, ActionKind, AgentSettings
+from policies.settings import AGENTS, A3CSettings, ActionKind, AgentSettings, ReinforceSettings
 
 DEFAULT_STEPS = 200_000
 
@@ -85,6 +85,13 @@ class TrainConfig:
             raise ValueError(f"--arms: wanted from 1 to 512, got {self.arms}")
         if not 1 <= self.processes <= self.arms:
             raise ValueError(f"--processes: wanted from 1 to {self.arms}, one for each arm, got {self.processes}")
+        if isinstance(self.settings, A3CSettings):
+            if self.processes > 1:
+                raise ValueError(f"--processes: the arms of a3c are in its --workers, got {self.processes} processes")
+            if self.arms % self.settings.workers:
+                raise ValueError(f"--arms: wanted a multiple of {self.settings.workers} workers, got {self.arms}")
+        if isinstance(self.settings, ReinforceSettings) and self.settings.baseline == "average" and self.arms == 1:
+            raise ValueError("--baseline average: wanted at least 2 arms, whose returns to average, got 1")
         if not 0 <= self.seed < 2**63:
             raise ValueError(f"--seed: wanted a number from 0, of at most 63 bits, got {self.seed}")
         if self.steps is not None and self.steps < 1:

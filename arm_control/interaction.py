@@ -124,7 +124,12 @@ def make_agent(config: TrainConfig, env: Any, seed: int | None = None, **options
     """
     if env.actions != config.settings.actions:
         wanted = ENVIRONMENTS[config.settings.actions]
-        raise ValueError(f"agent {config.agent} wants --env {wanted}, got {config.env}, of {env.action_space}")
+        policy = (
+            f" with --policy {settings.policy}"
+            if isinstance(settings := config.settings, PolicyGradientSettings)
+            else ""
+        )
+        raise ValueError(f"agent {config.agent}{policy} wants --env {wanted}, got {config.env}, of {env.action_space}")
     if env.episode_steps % (repeat := config.settings.action_repeat):
         raise ValueError(f"--action-repeat: wanted a divisor of an episode's {env.episode_steps} steps, got {repeat}")
     spaces, limits = env.observation_space.spaces, env.arm.limits

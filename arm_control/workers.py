@@ -36,8 +36,6 @@ class Workers:
     """
 
     def __init__(self, config: TrainConfig, settings: A3CSettings) -> None:
-        if config.arms % settings.workers:
-            raise ValueError(f"--arms: wanted a multiple of {settings.workers} workers, got {config.arms}")
         self._config, self._settings = config, settings
         self._memory = -1
         self._first = _interaction(config, settings, 0, self._share)
