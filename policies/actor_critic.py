@@ -12,7 +12,7 @@ from policies.settings import ActorCriticSettings
 
 
 def actor_critic(steps: Steps, value: torch.Tensor, next_value: torch.Tensor, settings: ActorCriticSettings) -> Credit:
-    """I delta: how much better than expected each step went, as far as the value after it says."""
+    """delta, with the weight I: how much better than expected each step went, as far as the value after it says."""
     delta = td_errors(steps.reward, value, next_value, steps.terminated, settings.discount)
-    i = settings.discount**steps.place if settings.discounted_start else torch.ones_like(delta)
-    return Credit(advantage=i * delta, target=value + delta, learned_from=torch.ones_like(delta))
+    i = settings.discount**steps.place if settings.discounted_start else 1.0
+    return Credit(advantage=delta, target=value + delta, learned_from=torch.ones_like(delta), weight=i)

@@ -76,9 +76,7 @@ class GaussianPolicy(nn.Module):
         """Of the step, from encoded observations (..., features)."""
         mean, *more = self.net(features).split(self._actions, -1)
         log_deviation = self.log_deviation + (more[0] if more else torch.zeros_like(mean))
-        within = log_deviation.clamp(math.log(SMALLEST_DEVIATION), math.log(LARGEST_DEVIATION))
-        # The bounds let gradients through, or a deviation that has come to one would stay there.
-        return self._kind(mean, (log_deviation + (within - log_deviation).detach()).exp())
+        return self._kind(mean, bounded(log_deviation, math.log(SMALLEST_DEVIATION), math.log(LARGEST_DEVIATION)).exp())
 
     def uniform(self, features: Tensor, observation: Tensor) -> Gaussian:
         """A wide distribution that does not depend on what is observed, to begin with."""
@@ -169,6 +167,20 @@ class SoftmaxPolicy(nn.Module):
 
 
 Actor = GaussianPolicy | SoftmaxPolicy
+
+
+def bounded(x: Tensor, low: float, high: float) -> Tensor:
+    """clip(x, low, high), but of the gradient, at a bound, what leads away from it: x neither sticks nor runs off."""
+
+    def inwards(gradient: Tensor) -> Tensor:
+        """The gradient without what would take x, which moves against it, farther out."""
+        outwards = ((x <= low) & (gradient > 0)) | ((x >= high) & (gradient < 0))
+        return gradient.where(~outwards, 0.0)
+
+    if x.requires_grad:
+        x = x * 1.0  # so that the hook is on this use alone
+        x.register_hook(inwards)  # type: ignore[no-untyped-call]
+    return x + (x.clamp(low, high) - x).detach()
 
 
 def start_small(net: nn.Module) -> None:

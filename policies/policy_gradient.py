@@ -153,7 +153,7 @@ class PolicyGradient:
         distribution: Distribution = self._policy.distribution(*flat)
         log_prob = distribution.log_prob(steps.choice.flatten(0, 1)).view_as(value)
         entropy = distribution.entropy().view_as(value)
-        policy_loss = -mean(log_prob * advantage)
+        policy_loss = -mean(log_prob * credit.weight * advantage)
         value_loss = mean((value - credit.target).square())
         loss = policy_loss + VALUE_WEIGHT * value_loss - settings.entropy_bonus * mean(entropy)
         if isinstance(distribution, SquashedGaussian):

@@ -6,6 +6,8 @@ Differences from the book's algorithm:
 - No factor gamma^t before the gradient: late steps of an episode count as much as early ones.
 - A time limit is not the end of the task. The value baseline, where there is one, stands for the rewards that would
   have come after it; without one they are left out.
+- Several arms' episodes may end at different times; an update then leaves out what has not ended, mostly long episodes.
+  Where all are of one length, as the arm's are, nothing is.
 - The gradient is a mean over the steps of several arms' episodes, and may be scaled (`policies.policy_gradient`).
 """
 

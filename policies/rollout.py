@@ -31,9 +31,10 @@ class Steps:
 class Credit:
     """What a method makes of some steps, (steps, arms) each."""
 
-    advantage: Tensor  # the weight of the step's score
+    advantage: Tensor  # how much better than expected the step went
     target: Tensor  # what the state's value should have been
     learned_from: Tensor  # 1.0, or 0.0 for a step that is left out
+    weight: Tensor | float = 1.0  # of the step's advantage
 
 
 class Rollout:

@@ -185,13 +185,13 @@ class PolicyGradientSettings:
     discount: float = 0.9
     """gamma: how much a reward one step later counts."""
     entropy_bonus: float = 0.0
-    """beta: how much the policy's entropy counts beside its return."""
+    """beta: how much the policy's entropy counts beside its advantages (beside scaled ones, little)."""
     largest_step: float = 2.0
     """Farthest from the measured angle that a target is asked for, in what a joint can move in one control period."""
     random_steps: int = 4_000
     """Steps of random actions before learning starts, for the inputs' scale."""
     scale_advantage: bool = True
-    """Divide the advantages by their root mean square, so that steps do not shrink as the policy gets better."""
+    """Divide an update's advantages by their root mean square, or steps would shrink as the policy gets better."""
     largest_gradient: float = 0.5
     """Norm to which longer gradients are cut."""
 

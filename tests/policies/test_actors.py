@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from policies.action_grid import ActionGrid
-from policies.actors import GaussianPolicy, SoftmaxPolicy, start_small
+from policies.actors import GaussianPolicy, SoftmaxPolicy, bounded, start_small
 from policies.agent import Spec
 from policies.distributions import ClippedGaussian, Gaussian, SquashedGaussian
 from policies.heads import RAMPS
@@ -399,3 +399,13 @@ def test_a_softmaxs_state_holds_all_it_needs() -> None:
     second.load_state_dict(copy.deepcopy(first.state_dict()))
     assert torch.equal(second(*observed), first(*observed))
     assert torch.equal(second.margin(*observed), first.margin(*observed))
+
+
+def test_a_bound_lets_through_what_leads_away_from_it_alone() -> None:
+    x = torch.tensor([-5.0, -5.0, 0.0, 0.0, 5.0, 5.0], requires_grad=True)
+    descent = torch.tensor([1.0, -1.0, 1.0, -1.0, 1.0, -1.0])  # x moves against these
+    out = bounded(x, -2.0, 2.0)
+    torch.testing.assert_close(out.detach(), torch.tensor([-2.0, -2.0, 0.0, 0.0, 2.0, 2.0]))
+    (out * descent).sum().backward()
+    assert x.grad is not None
+    assert x.grad.tolist() == [0.0, -1.0, 1.0, -1.0, 1.0, 0.0]
