@@ -171,11 +171,11 @@ Actor = GaussianPolicy | SoftmaxPolicy
 
 def bounded(x: Tensor, low: float, high: float) -> Tensor:
     """clip(x, low, high), but of the gradient, at a bound, what leads away from it: x neither sticks nor runs off."""
+    at_low, at_high = x <= low, x >= high  # not x itself in the hook: they would hold each other for ever
 
     def inwards(gradient: Tensor) -> Tensor:
         """The gradient without what would take x, which moves against it, farther out."""
-        outwards = ((x <= low) & (gradient > 0)) | ((x >= high) & (gradient < 0))
-        return gradient.where(~outwards, 0.0)
+        return gradient.where(~((at_low & (gradient > 0)) | (at_high & (gradient < 0))), 0.0)
 
     if x.requires_grad:
         x = x * 1.0  # so that the hook is on this use alone
