@@ -95,13 +95,15 @@ class Workers:
             "numbers": self._number,
             "started": self._started,
             "turn": self._turn,
+            "late": [[done.steps, done.updates] for done in self._late],
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a state of `state_dict`."""
-        if len(state["workers"]) not in (0, self._settings.workers):
-            raise ValueError(f"the checkpoint is of {len(state['workers'])} workers, not of {self._settings.workers}")
+        if len(state["numbers"]) != self._settings.workers:
+            raise ValueError(f"the checkpoint is of {len(state['numbers'])} workers, not of {self._settings.workers}")
         self._first.load_state_dict({key: state[key] for key in ("agent", "arm_urdf", "arms")})
+        self._late = [Advance(steps, updates, {}) for steps, updates in state["late"]]
         self._number, self._started, self._turn = state["numbers"], state["started"], state["turn"]
         self._start(dict(enumerate(state["workers"])))
         # Each worker has put its own copy there.
