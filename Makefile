@@ -2,6 +2,9 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 DEMO := runs/demo
+# Whole files to each core, the longest first.
+PYTEST := pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+LONGEST := tests/test_readme.py tests/envs/test_bounds.py
 READY := .venv/ready
 
 .PHONY: demo test check clean
@@ -24,14 +27,14 @@ test: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
-	$(BIN)/python -m pytest
+	$(BIN)/python -m $(PYTEST) $(LONGEST) tests
 
 check: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m $(PYTEST) -m "not slow" tests
 
 $(READY): pyproject.toml constraints.txt
 	@command -v $(PYTHON) >/dev/null || { echo "wanted $(PYTHON): install Python 3.11, or name another with PYTHON=..."; exit 2; }

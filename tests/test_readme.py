@@ -18,6 +18,7 @@ SHORTER = [
     ("--steps 200000", "--steps 3000"),
     ("--steps 40000", "--steps 2500"),
     ("--minutes 3", "--steps 3000"),
+    ("--minutes 5", "--steps 6000"),
     ("minutes=1.5", "steps=3000"),
     ("--goals 1000", "--goals 20"),
     ("bench simulation", "bench simulation --seconds 0.05 --rounds 1"),

@@ -768,9 +768,9 @@ def still(spec: Spec, arms: int, angles: tuple[float, ...]) -> Observation:
 
 @pytest.mark.parametrize("largest", [0.5, 2.0])
 def test_steps_are_from_the_measured_angle_and_at_most_the_largest(largest: float) -> None:
-    seen = still(ARM, 4000, (45.0, 35.0))
+    seen = still(ARM, 4000, (30.0, 45.0))
     reach = largest * np.array(ARM.max_step)
-    wide = (DPG(ARM, small("q", largest_step=largest), 0).act(seen, explore=True) - (45.0, 35.0)) / reach
+    wide = (DPG(ARM, small("q", largest_step=largest), 0).act(seen, explore=True) - (30.0, 45.0)) / reach
     assert np.abs(wide).max() == pytest.approx(1.0, abs=1e-4)
     # Normal of deviation one, clipped: a third of the steps are as large as can be.
     assert (np.abs(wide) > 0.999).mean() == pytest.approx(0.317, abs=0.02)
@@ -778,16 +778,16 @@ def test_steps_are_from_the_measured_angle_and_at_most_the_largest(largest: floa
     agent = learning(ARM, small("q", largest_step=largest, noise=0.1))
     calm = agent.act(seen, explore=False)
     agent._policy.net[-1].bias.data.fill_(100.0)  # type: ignore[union-attr,operator]
-    np.testing.assert_allclose(agent.act(seen, explore=False)[0] - (45.0, 35.0), reach, rtol=1e-4)
-    assert not np.allclose(calm[0] - (45.0, 35.0), reach, rtol=0.1)
+    np.testing.assert_allclose(agent.act(seen, explore=False)[0] - (30.0, 45.0), reach, rtol=1e-4)
+    assert not np.allclose(calm[0] - (30.0, 45.0), reach, rtol=0.1)
 
 
 def test_exploration_is_normal_noise_around_the_policys_step() -> None:
-    agent, seen = learning(ARM, small("q", noise=0.1)), still(ARM, 4000, (45.0, 35.0))
+    agent, seen = learning(ARM, small("q", noise=0.1)), still(ARM, 4000, (30.0, 45.0))
     reach = 2.0 * np.array(ARM.max_step)
     action = agent.act(seen, explore=True)
     assert agent._step is not None
-    np.testing.assert_allclose(agent._step.numpy(), (action - (45.0, 35.0)) / reach, atol=1e-5)
+    np.testing.assert_allclose(agent._step.numpy(), (action - (30.0, 45.0)) / reach, atol=1e-5)
     away = (action - agent.act(seen, explore=False)) / reach
     assert np.abs(away.mean(0)).max() < 5 * 0.1 / math.sqrt(4000)
     np.testing.assert_allclose(away.std(0), 0.1, rtol=0.05)
