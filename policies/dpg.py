@@ -11,6 +11,7 @@ Differences from the paper:
 - Several arms make a step, and the agent learns from it, together; Adam instead of plain steps.
 - The actor's action is a step from the present value, squashed by tanh; inputs are normalised, with Fourier features.
 - A small penalty keeps the actor's outputs where tanh still has a slope.
+- Noisy steps are cut at the largest step: where mu is near it, noise is one-sided, which pulls `compatible` inwards.
 - `sarsa` explores as the others do: on an arm that does always the same, actions without noise never show dQ/da. Its
   critic is therefore that of the noisy policy.
 """
@@ -128,19 +129,23 @@ class DPG:
         self._rollout.add(transition, self._step.numpy())
 
     def update(self, progress: float) -> dict[str, float]:
-        """One step of actor and critic from the last step of all arms (of `sarsa`, from the one before)."""
+        """One step of actor and critic from the last step of all arms (of `sarsa`, the one before)."""
         if not self._normalizer_fitted:
             if self._rollout.count >= self._settings.random_steps:
                 self._policy.encoder.fit(*self._rollout.observed())
                 self._rollout.take()
                 self._normalizer_fitted = True
             return {}
-        if len(self._rollout) < (2 if self._settings.critic == "sarsa" else 1):
+        waiting = 1 if self._settings.critic == "sarsa" else 0  # for the action that is taken next
+        if len(self._rollout) <= waiting:
             return {}
         rate = falling_rate(1.0, progress)
         self._actor_optimizer.param_groups[0]["lr"] = rate * self._settings.learning_rate
         self._critic_optimizer.param_groups[0]["lr"] = rate * self._settings.critic_learning_rate
-        return self._learn(self._rollout.take()) | {"learning_rate": rate * self._settings.learning_rate, "updates": 1}
+        return self._learn(self._rollout.take(kept=waiting)) | {
+            "learning_rate": rate * self._settings.learning_rate,
+            "updates": 1,
+        }
 
     def _learn(self, steps: Steps) -> dict[str, float]:
         s = self._policy.encoder(*(part[0] for part in steps.observation))

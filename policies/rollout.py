@@ -83,10 +83,10 @@ class Rollout:
         """All observations so far, (steps * arms, size) for each of `OBSERVED`."""
         return tuple(np.concatenate([row[place] for row in self._rows]) for place in range(len(OBSERVED)))
 
-    def take(self) -> Steps:
-        """All steps, in order; the rollout is empty afterwards."""
+    def take(self, kept: int = 0) -> Steps:
+        """All steps, in order; of which the rollout keeps only the last ones, so many."""
         columns = [torch.from_numpy(column) for column in self._columns()]
-        self._rows = []
+        self._rows = self._rows[len(self._rows) - kept :]
         return Steps(tuple(columns[:3]), tuple(columns[3:6]), *columns[6:])
 
     def _columns(self) -> list[NDArray[Any]]:
