@@ -170,8 +170,7 @@ class PolicyGradientSettings:
     arms: ClassVar[int] = 32
 
     policy: Literal["gaussian", "squashed", "clipped", "softmax"] = "squashed"
-    """What actions are drawn from: normal steps, plain, squashed by tanh or clipped; or a softmax over each joint's
-    degrees, in ArmReachMultiDiscrete-v0."""
+    """What actions are drawn from: a normal step, as it is, squashed or clipped; or, on the degree grid, a softmax."""
     deviation: Literal["fixed", "learned", "state"] = "state"
     """A normal step's standard deviation: fixed, a parameter that is learned, or learned for each state."""
     initial_deviation: float = 0.3
@@ -207,6 +206,10 @@ class PolicyGradientSettings:
         if not SMALLEST_DEVIATION <= self.initial_deviation <= LARGEST_DEVIATION:
             bounds = f"from {SMALLEST_DEVIATION} to {LARGEST_DEVIATION}"
             raise ValueError(f"initial-deviation: wanted {bounds}, got {self.initial_deviation}")
+        if self.policy == "softmax" and (self.deviation, self.initial_deviation) != ("state", 0.3):
+            raise ValueError(
+                "deviation and initial-deviation: a softmax policy has none, its randomness is its logits'"
+            )
         if not 0 <= self.entropy_bonus < math.inf:
             raise ValueError(f"entropy-bonus: wanted a number from 0, got {self.entropy_bonus}")
 
