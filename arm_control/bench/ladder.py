@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -51,9 +52,20 @@ def bench_ladder(length: Length, seeds: int, goals: int, out: str) -> dict[str, 
     """Train and evaluate every rung with every seed, then time a decision and an update of each."""
     use_one_thread()
     work = [(name, seed) for seed in range(seeds) for name in RUNGS]
-    pool = ThreadPoolExecutor(AT_ONCE)
+    pool, failed = ThreadPoolExecutor(AT_ONCE), threading.Event()
+
+    def do(job: tuple[str, int]) -> dict[str, Any]:
+        """One of them. Once one has failed, or was interrupted, none begins any more."""
+        if failed.is_set():
+            raise RuntimeError("another training has failed")
+        try:
+            return run_rung(*job, length, goals, Path(out))
+        except BaseException:
+            failed.set()
+            raise
+
     try:
-        done = list(pool.map(lambda job: run_rung(job[0], job[1], length, goals, Path(out)), work))
+        done = list(pool.map(do, work))
     finally:
         pool.shutdown(cancel_futures=True)
     rows: list[dict[str, Any]] = []
