@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from arm_control.checkpoint import load_checkpoint, save_checkpoint
 from policies.agent import OBSERVED, Actions, FloatArray, Observation, Spec, Transition, tensors_of
 from policies.policy_gradient import PolicyGradient
-from policies.settings import A2CSettings, ActorCriticSettings, PolicyGradientSettings, ReinforceSettings
+from policies.settings import A2CSettings, A3CSettings, ActorCriticSettings, PolicyGradientSettings, ReinforceSettings
 
 DEGREES = 180.0 / math.pi
 ARM = Spec(
@@ -41,17 +41,19 @@ ARM = Spec(
 PLAIN = Spec(5, 2, (-2.0, 0.0), (6.0, 1.0), grid_shape=(5, 3))
 SMALL: dict[str, Any] = {"hidden_units": 16, "fourier_octaves": 1, "random_steps": 30, "largest_step": 1.5}
 POLICIES = ("gaussian", "squashed", "clipped", "softmax")
-METHODS = ("reinforce-none", "reinforce-average", "reinforce-value", "actor-critic", "a2c")
+METHODS = ("reinforce-none", "reinforce-average", "reinforce-value", "actor-critic", "a2c", "a3c")
 
 
 def settings_of(method: str, **changed: Any) -> PolicyGradientSettings:
     """Small ones."""
     values = SMALL | changed
+    if values.get("policy") == "softmax":  # which has none
+        values = {name: value for name, value in values.items() if "deviation" not in name}
     name, _, baseline = method.partition("reinforce-")
     if baseline:
         return ReinforceSettings(baseline=baseline, **values)  # type: ignore[arg-type]
-    if name == "a2c":
-        return A2CSettings(**{"steps_per_update": 4} | values)
+    if name in ("a2c", "a3c"):
+        return (A2CSettings if name == "a2c" else A3CSettings)(**{"steps_per_update": 4} | values)
     return ActorCriticSettings(**values)
 
 
@@ -611,7 +613,8 @@ def quick(method: str, **changed: Any) -> PolicyGradientSettings:
         "initial_deviation": 0.4,
         "entropy_bonus": 0.01,
     }
-    steps = {"steps_per_update": 3} if method == "a2c" else {}  # so that updates come anywhere in episodes of two
+    # So that updates come anywhere in episodes of two.
+    steps = {"steps_per_update": 3} if method in ("a2c", "a3c") else {}
     return settings_of(method, **values | steps | changed)
 
 
