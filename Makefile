@@ -2,9 +2,8 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 DEMO := runs/demo
-# Whole files to each core, the longest first.
-PYTEST := pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
-LONGEST := tests/test_readme.py tests/envs/test_bounds.py
+# Quick tests by whole files on each core; the slow ones, some of which learn against the clock, one after the other.
+QUICK := pytest -m "not slow" -n logical --maxprocesses 4 --dist loadfile
 READY := .venv/ready
 
 .PHONY: demo test check clean
@@ -27,14 +26,15 @@ test: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
-	$(BIN)/python -m $(PYTEST) $(LONGEST) tests
+	$(BIN)/python -m $(QUICK)
+	$(BIN)/python -m pytest -m slow
 
 check: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
-	$(BIN)/python -m $(PYTEST) -m "not slow" tests
+	$(BIN)/python -m $(QUICK)
 
 $(READY): pyproject.toml constraints.txt
 	@command -v $(PYTHON) >/dev/null || { echo "wanted $(PYTHON): install Python 3.11, or name another with PYTHON=..."; exit 2; }

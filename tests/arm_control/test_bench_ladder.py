@@ -13,7 +13,7 @@ import pytest
 from arm_control.bench.ladder import RUNGS, folder, run_process
 from arm_control.cli import main
 
-WORDS = ["bench", "ladder", "--minutes", "0.04", "--seeds", "1", "--goals", "2", "--grid-step-deg", "30"]
+WORDS = ["bench", "ladder", "--minutes", "0.15", "--seeds", "1", "--goals", "2", "--grid-step-deg", "30"]
 
 
 @pytest.mark.slow
@@ -61,7 +61,7 @@ def test_a_training_that_fails_is_told_with_its_own_last_line(tmp_path: Path) ->
 @pytest.mark.slow
 def test_ctrl_c_leaves_no_process_and_runs_that_go_on(tmp_path: Path) -> None:
     words = [sys.executable, "-m", "arm_control.cli", *WORDS, "--out", str(tmp_path / "runs")]
-    words[words.index("0.04")] = "10"
+    words[words.index("0.15")] = "10"
     process = subprocess.Popen(words, cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True)
     wanted = [folder(tmp_path / "runs", name, 0) / "metrics.jsonl" for name in list(RUNGS)[:2]]
     deadline = time.monotonic() + 120
