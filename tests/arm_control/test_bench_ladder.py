@@ -50,7 +50,7 @@ def test_a_ladder_is_trained_evaluated_drawn_and_not_done_twice(
 
     # Another ladder's folder.
     assert main([*words[:3], "0.05", *words[4:]]) == 2
-    assert "is of another ladder, of 0.04 minutes, 30 degrees and 2 goals" in capfd.readouterr().err
+    assert "is of another ladder, of 0.15 minutes, 30 degrees and 2 goals" in capfd.readouterr().err
 
 
 def test_a_training_that_fails_is_told_with_its_own_last_line(tmp_path: Path) -> None:
