@@ -7,7 +7,6 @@ after the others have had their turns.
 import contextlib
 import mmap
 import os
-import pickle
 import select
 import weakref
 from collections.abc import Callable
@@ -95,6 +94,7 @@ class Workers:
             "numbers": self._number,
             "started": self._started,
             "turn": self._turn,
+            "replaced": self.replaced,
             "late": [[done.steps, done.updates] for done in self._late],
         }
 
@@ -105,6 +105,7 @@ class Workers:
         self._first.load_state_dict({key: state[key] for key in ("agent", "arm_urdf", "arms")})
         self._late = [Advance(steps, updates, {}) for steps, updates in state["late"]]
         self._number, self._started, self._turn = state["numbers"], state["started"], state["turn"]
+        self.replaced = state["replaced"]
         self._start(dict(enumerate(state["workers"])))
         # Each worker has put its own copy there.
         self._agent.load_state_dict(state["agent"])
@@ -117,11 +118,6 @@ class Workers:
             os.close(self._memory)
             self._memory = -1
 
-    @property
-    def pids(self) -> list[int]:
-        """The workers' process ids."""
-        return [worker.pid for worker in self._workers.values()]
-
     def _start(self, states: dict[int, dict[str, Any] | None]) -> None:
         """Workers at these places, that go on from saved states, or begin with new arms and the present parameters."""
         for place, saved in states.items():
@@ -129,15 +125,19 @@ class Workers:
                 self._number[place] = self._started
                 self._started += 1
             self._workers[place] = WorkerProcess(f"worker {place}", serve, self._memory)
-            state = pickle.dumps(self._agent.state_dict() if saved is None else saved)
-            arguments = (self._config.to_json(), self._number[place], state, saved is not None)
+            arguments = (
+                self._config.to_json(),
+                self._number[place],
+                saved,
+                self._agent.state_dict() if saved is None else None,
+            )
             with contextlib.suppress(WorkerDeath):  # it will be seen when the answer does not come
                 self._workers[place].send(message("make", *arguments))
         for place in states:
             try:
                 _checked(self._workers[place].receive(START_S))
             except WorkerDeath as death:
-                self._replace(place, death)
+                self._replace(place, death, states[place])
 
     def _begin(self, place: int, progress: float) -> None:
         with contextlib.suppress(WorkerDeath):  # `_finish` will see it
@@ -166,16 +166,16 @@ class Workers:
             done = Advance(0, 0, {})
         return done._replace(metrics=done.metrics | {"workers_replaced": self.replaced})
 
-    def _replace(self, place: int, death: WorkerDeath) -> None:
-        """Put a new worker in a dead one's place. Raises RuntimeError if too many have died there."""
+    def _replace(self, place: int, death: WorkerDeath, saved: dict[str, Any] | None = None) -> None:
+        """Put another worker in a dead one's place. Raises RuntimeError if too many have died there."""
         self._deaths[place] += 1
         if self._deaths[place] >= DEATHS_IN_A_ROW:
-            raise RuntimeError(f"{death}, as did {DEATHS_IN_A_ROW - 1} before it without an update")
+            raise RuntimeError(f"{death}, the last of {DEATHS_IN_A_ROW} in a row without an update")
         self.replaced += 1
         dead = self._workers.pop(place)
         dead.hang_up()
         dead.bury()
-        self._start({place: None})
+        self._start({place: saved})
 
     def _pause(self) -> None:
         """Let all workers come to their updates; what they have done counts at the next `advance`."""
@@ -217,22 +217,24 @@ class Worker:
     """The other side: an interaction in a process of its own."""
 
     def __init__(self, memory: int) -> None:
+        self.number = -1
         self._memory = memory
         self._interaction: Interaction | None = None
 
-    def make(self, config: dict[str, Any], number: int, state: bytes, saved: bool) -> None:
-        """Make the arms and the agent, of a saved state, or a newcomer to an agent's state."""
+    def make(self, config: dict[str, Any], number: int, saved: Any, other: Any) -> None:
+        """Make the arms and the agent, of a saved state, or a newcomer beside `other`, an agent's state."""
         torch.set_num_threads(1)
+        self.number = number
         read = TrainConfig.from_json(config)
         assert isinstance(read.settings, A3CSettings)
         self._interaction = _interaction(
             read, read.settings, number, lambda parameters: SharedRMSProp(parameters, _view(self._memory))
         )
-        if saved:
-            self._interaction.load_state_dict(pickle.loads(state))
+        if saved is not None:
+            self._interaction.load_state_dict(saved)
         else:
             assert isinstance(self._interaction.agent, PolicyGradient)
-            self._interaction.agent.join(pickle.loads(state))
+            self._interaction.agent.join(other)
 
     def go_on(self, progress: float) -> Advance:
         """Make steps until the agent has learned from them."""
@@ -258,4 +260,4 @@ class Worker:
 def serve(connection: int, memory: int) -> None:
     """Be a worker until the caller is gone."""
     worker = Worker(memory)
-    serve_calls(connection, worker, lambda: "worker")
+    serve_calls(connection, worker, lambda: f"worker {worker.number}")

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from policies.action_grid import ActionGrid
 from policies.agent import Spec
 from policies.distributions import ClippedGaussian, Gaussian, Softmax, SquashedGaussian
-from policies.heads import BranchingHead
-from policies.networks import ActionScaling, Encoder, mlp
+from policies.heads import BranchingHead, Trunk, refuse_nan
+from policies.networks import ActionScaling, Encoder, mlp, start_small
 from policies.settings import LARGEST_DEVIATION, SMALLEST_DEVIATION, PolicyGradientSettings
 
 GAUSSIANS = {"gaussian": Gaussian, "squashed": SquashedGaussian, "clipped": ClippedGaussian}
@@ -85,8 +85,7 @@ class GaussianPolicy(nn.Module):
 
     def action(self, step: Tensor, observation: Tensor) -> Tensor:
         """The environment's action that a step asks for."""
-        present = self.scaling.present(observation)
-        return self.scaling.from_unit(torch.clamp(present + self.scaling.max_step * step, -1.0, 1.0))
+        return self.scaling.stepped(observation, step)
 
     def forward(
         self, observation: Tensor, achieved_goal: Tensor, desired_goal: Tensor, memory: Tensor | None = None
@@ -103,26 +102,22 @@ class GaussianPolicy(nn.Module):
 class SoftmaxPolicy(nn.Module):
     """A softmax over each joint's positions on the degree grid: 3 x 91 logits for 753,571 actions."""
 
-    halves: Tensor
-
     def __init__(self, spec: Spec, settings: PolicyGradientSettings) -> None:
         super().__init__()
         self.encoder = Encoder(spec, settings.fourier_octaves)
-        self.scaling = ActionScaling(spec)
         self.grid = ActionGrid(spec)
-        self.register_buffer("halves", (torch.tensor(self.grid.shape) - 1) / 2, persistent=False)
         self.memory, self.features = remembering(settings, self.encoder.size)
-        self.body = mlp(self.features, settings.hidden_units, 1, layer_norm=False)[:-1]
-        self.head = BranchingHead(self.grid, settings.hidden_units, self.scaling.max_step * self.halves)
+        self.trunk = Trunk(spec, self.features, settings.hidden_units, tells_positions=True)
+        self.head = BranchingHead(self.grid, settings.hidden_units, self.trunk.max_step)
         for layer in (self.head.table, self.head.gains):
             start_small(layer)
 
     def distribution(self, features: Tensor, observation: Tensor) -> Softmax:
         """Of the positions, from encoded observations (batch, features)."""
-        present = (self.scaling.present(observation) + 1.0) * self.halves
-        logits = self.head.worths(torch.cat([self.body(features), present], -1))
-        if not torch.compiler.is_exporting() and any(torch.isnan(part).any() for part in logits):
-            raise ValueError("wanted logits that can be compared, got NaN: the training has diverged")
+        logits = self.head.worths(self.trunk(features, observation))
+        if not torch.compiler.is_exporting():
+            for part in logits:
+                refuse_nan(part)
         return Softmax(tuple(logits))
 
     def uniform(self, features: Tensor, observation: Tensor) -> Softmax:
@@ -181,12 +176,3 @@ def bounded(x: Tensor, low: float, high: float) -> Tensor:
         x = x * 1.0  # so that the hook is on this use alone
         x.register_hook(inwards)  # type: ignore[no-untyped-call]
     return x + (x.clamp(low, high) - x).detach()
-
-
-def start_small(net: nn.Module) -> None:
-    """Let the last layer give nearly nothing at first, so that no action is preferred."""
-    last = net[-1] if isinstance(net, nn.Sequential) else net
-    assert isinstance(last, nn.Linear)
-    with torch.no_grad():
-        last.weight.mul_(0.1)
-        last.bias.zero_()

@@ -33,7 +33,7 @@ from policies.networks import (
     mlp,
     optimizer_state,
 )
-from policies.rollout import Rollout, Steps
+from policies.rollout import Rollout, Steps, fit_from
 from policies.settings import DPGSettings
 
 
@@ -118,9 +118,7 @@ class DPG:
         noise = torch.from_numpy(self._generator.standard_normal(tuple(step.shape), np.float32))
         step = step + self._settings.noise * noise if self._normalizer_fitted else noise
         self._step = torch.clamp(step, -1.0, 1.0)
-        scaling = self._policy.scaling
-        unit = torch.clamp(scaling.present(seen[0]) + scaling.max_step * self._step, -1.0, 1.0)
-        action = scaling.from_unit(unit).numpy()
+        action = self._policy.scaling.stepped(seen[0], self._step).numpy()
         return action
 
     def observe(self, transition: Transition) -> None:
@@ -131,10 +129,7 @@ class DPG:
     def update(self, progress: float) -> dict[str, float]:
         """One step of actor and critic from the last step of all arms (of `sarsa`, the one before)."""
         if not self._normalizer_fitted:
-            if self._rollout.count >= self._settings.random_steps:
-                self._policy.encoder.fit(*self._rollout.observed())
-                self._rollout.take()
-                self._normalizer_fitted = True
+            self._normalizer_fitted = fit_from(self._rollout, self._policy.encoder, self._settings.random_steps)
             return {}
         waiting = 1 if self._settings.critic == "sarsa" else 0  # for the action that is taken next
         if len(self._rollout) <= waiting:

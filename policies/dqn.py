@@ -22,31 +22,11 @@ from torch.nn.functional import mse_loss
 
 from policies.action_grid import ActionGrid
 from policies.agent import OBSERVED, Actions, ComputeReward, Observation, Spec, Transition, tensors_of
-from policies.heads import FlatHead, LazyAdam, make_heads
+from policies.heads import FlatHead, LazyAdam, Trunk, make_heads
 from policies.hindsight import sample_relabelled
-from policies.networks import ActionScaling, Encoder, falling_rate, load_optimizer_state, mlp, optimizer_state
+from policies.networks import Encoder, falling_rate, load_optimizer_state, optimizer_state
 from policies.replay_buffer import ReplayBuffer
 from policies.settings import BranchingDQNSettings, DQNSettings
-
-
-class Trunk(nn.Module):
-    """The layers below the head, and, for a head that wants them, the present grid positions of the joints."""
-
-    halves: Tensor
-
-    def __init__(self, spec: Spec, inputs: int, hidden: int, *, tells_positions: bool) -> None:
-        super().__init__()
-        self.scaling = ActionScaling(spec)
-        self.net = mlp(inputs, hidden, 1, layer_norm=False)[:-1]
-        self.tells_positions = tells_positions
-        assert spec.grid_shape is not None
-        self.register_buffer("halves", (torch.tensor(spec.grid_shape) - 1) / 2, persistent=False)
-
-    def forward(self, features: Tensor, observation: Tensor) -> Tensor:
-        x: Tensor = self.net(features)
-        if not self.tells_positions:
-            return x
-        return torch.cat([x, (self.scaling.present(observation) + 1.0) * self.halves], dim=1)
 
 
 class GreedyPolicy(nn.Module):
@@ -94,8 +74,7 @@ class DQN:
             encoder = Encoder(spec, settings.fourier_octaves)
             branching = isinstance(settings, BranchingDQNSettings)
             trunk = Trunk(spec, encoder.size, settings.hidden_units, tells_positions=branching)
-            max_step = trunk.scaling.max_step * trunk.halves
-            self._head, self._target_head = make_heads(settings, self._grid, max_step, seed)
+            self._head, self._target_head = make_heads(settings, self._grid, trunk.max_step, seed)
         self._policy = GreedyPolicy(encoder, trunk, self._head, self._grid)
         self._target_trunk = copy.deepcopy(trunk).requires_grad_(False)
         parameters = [*trunk.parameters(), *self._head.parameters()]

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from policies.action_grid import ActionGrid
+from policies.agent import Spec
 from policies.memory import check_memory
-from policies.networks import fourier_features
+from policies.networks import ActionScaling, fourier_features, mlp
 from policies.settings import BranchingDQNSettings, DQNSettings
 
 BLOCK_NUMBERS = 2**17  # Q-values of a block, those of all rows of a batch together: half a megabyte, as caches like it
@@ -58,10 +59,35 @@ Columns = Callable[[int, int], Tensor]
 
 
 def refuse_nan(q: Tensor) -> Tensor:
-    """The same Q-values. Raises ValueError if one is NaN: it has no place in an order."""
+    """The same values of actions. Raises ValueError if one is NaN: it has no place in an order."""
     if torch.isnan(q).any():
-        raise ValueError("wanted Q-values that can be compared, got NaN: the training has diverged")
+        raise ValueError("wanted values that can be compared, got NaN: the training has diverged")
     return q
+
+
+class Trunk(nn.Module):
+    """The layers below the head, and, for a head that wants them, the present grid positions of the joints."""
+
+    halves: Tensor
+
+    def __init__(self, spec: Spec, inputs: int, hidden: int, *, tells_positions: bool) -> None:
+        super().__init__()
+        self.scaling = ActionScaling(spec)
+        self.net = mlp(inputs, hidden, 1, layer_norm=False)[:-1]
+        self.tells_positions = tells_positions
+        assert spec.grid_shape is not None
+        self.register_buffer("halves", (torch.tensor(spec.grid_shape) - 1) / 2, persistent=False)
+
+    @property
+    def max_step(self) -> Tensor:
+        """How many grid positions a joint can pass in one control period, (actions,)."""
+        return self.scaling.max_step * self.halves
+
+    def forward(self, features: Tensor, observation: Tensor) -> Tensor:
+        x: Tensor = self.net(features)
+        if not self.tells_positions:
+            return x
+        return torch.cat([x, (self.scaling.present(observation) + 1.0) * self.halves], dim=1)
 
 
 class EnumeratedHead(nn.Module, ABC):

@@ -74,7 +74,8 @@ def sample_relabelled(
         batch["next_desired_goal"][:, :point] += shift
         reward = compute_reward(batch["next_achieved_goal"], batch["next_desired_goal"], None)[:, None]
         relearned["reward"] += goes_on * np.float32(settings.discount**step) * reward.astype(np.float32)
-        bootstrap = np.where(goes_on, settings.discount ** (step + 1) * (1.0 - batch["terminated"]), bootstrap)
+        later = settings.discount ** (step + 1) * (1.0 - batch["terminated"].astype(np.float64))
+        bootstrap = np.where(goes_on, later, bootstrap)
         for name in ("next_observation", "next_achieved_goal", "next_desired_goal", "terminated"):
             relearned[name] = np.where(goes_on, batch[name], relearned[name])
     relearned["bootstrap"] = bootstrap

@@ -22,6 +22,15 @@ def mlp(inputs: int, hidden: int, outputs: int, *, layer_norm: bool) -> nn.Seque
     return nn.Sequential(*layers, nn.Linear(hidden, outputs))
 
 
+def start_small(net: nn.Module) -> None:
+    """Let the last layer give nearly nothing at first."""
+    last = net[-1] if isinstance(net, nn.Sequential) else net
+    assert isinstance(last, nn.Linear)
+    with torch.no_grad():
+        last.weight.mul_(0.1)
+        last.bias.zero_()
+
+
 def fourier_features(x: Tensor, octaves: int) -> Tensor:
     """x (batch, n) with the sines and cosines of x/2, x, 2x, ...: (batch, n (1 + 2 octaves)).
 
@@ -97,6 +106,10 @@ class ActionScaling(nn.Module):
             return torch.zeros(*observation.shape[:-1], len(self.low))
         return self.to_unit(observation[..., list(self._columns)] * self._unit)
 
+    def stepped(self, observation: Tensor, step: Tensor) -> Tensor:
+        """The action, in the environment's units, that is a step from the present value, in units of the largest."""
+        return self.from_unit(torch.clamp(self.present(observation) + self.max_step * step, -1.0, 1.0))
+
 
 class DeterministicPolicy(nn.Module):
     """mu: (observation, achieved_goal, desired_goal) -> actions in the environment's units, all scaling inside."""
@@ -106,11 +119,7 @@ class DeterministicPolicy(nn.Module):
         self.encoder = Encoder(spec, octaves)
         self.scaling = ActionScaling(spec)
         self.net = mlp(self.encoder.size, hidden, len(spec.action_low), layer_norm=False)
-        last = self.net[-1]
-        assert isinstance(last, nn.Linear)
-        with torch.no_grad():  # start near "stay where you are", away from tanh's flat ends
-            last.weight.mul_(0.1)
-            last.bias.zero_()
+        start_small(self.net)  # near "stay where you are", away from tanh's flat ends
 
     def unit_action(self, net: nn.Module, features: Tensor, present: Tensor) -> Tensor:
         """The action in -1..1: a squashed step from the present value."""

@@ -21,7 +21,7 @@ from policies.agent import Actions, Observation, Spec, Transition, tensors_of
 from policies.distributions import Distribution, SquashedGaussian
 from policies.networks import SQUASH_PENALTY, falling_rate, load_optimizer_state, mlp, optimizer_state
 from policies.reinforce import reinforce
-from policies.rollout import Credit, Rollout, Steps
+from policies.rollout import Credit, Rollout, Steps, fit_from
 from policies.settings import A2CSettings, A3CSettings, ActorCriticSettings, PolicyGradientSettings, ReinforceSettings
 
 VALUE_WEIGHT = 0.5  # of the value's loss beside the policy's
@@ -58,8 +58,9 @@ class PolicyGradient:
             self._value = mlp(self._policy.features, settings.hidden_units, 1, layer_norm=True)
         networks = nn.ModuleList([self._policy, self._value])
         self._parameters = [parameter for parameter in networks.parameters() if parameter.requires_grad]
-        self._adam = torch.optim.Adam(self._parameters, settings.learning_rate, fused=True)
         self.shared = share(self._parameters) if isinstance(settings, A3CSettings) else None
+        if self.shared is None:  # an Adam brings PyTorch's compiler: a second and 160 MB in each of A3C's workers
+            self._adam = torch.optim.Adam(self._parameters, settings.learning_rate, fused=True)
         self._rollout = Rollout()
         self._choice: Tensor | None = None  # of the last exploring action
         self._memory: Tensor | None = None  # of a recurrent policy, now, and when the rollout began
@@ -74,12 +75,14 @@ class PolicyGradient:
         seen = tensors_of(observation)
         features = self._policy.encoder(*seen)
         if self._policy.memory is not None:
-            if self._memory is None or len(self._memory) != len(features):
-                self._memory = torch.zeros(len(features), self._policy.memory.size)
+            memory = self._memory
+            if memory is None or len(memory) != len(features):
+                memory = torch.zeros(len(features), self._policy.memory.size)
             if explore and len(self._rollout) == 0:
-                self._first_memory = self._memory
-            features, memory = self._policy.memory(features, self._memory)
-            self._memory = memory if explore else self._memory
+                self._first_memory = memory
+            features, memory = self._policy.memory(features, memory)
+            if explore:
+                self._memory = memory
         distribution = self._policy.distribution if self.normalizer_fitted else self._policy.uniform
         drawn = distribution(features, seen[0])
         choice = drawn.sample(self._generator) if explore else drawn.mode()
@@ -97,17 +100,15 @@ class PolicyGradient:
 
     def update(self, progress: float) -> dict[str, float]:
         """One gradient step from the steps since the last one, once there are enough; they are forgotten then."""
-        rate = falling_rate(self._settings.learning_rate, progress)
         if not self.normalizer_fitted:
-            if self._rollout.count >= self._settings.random_steps:
-                self._policy.encoder.fit(*self._rollout.observed())
-                self._rollout.take()
-                self.normalizer_fitted = True
+            self.normalizer_fitted = fit_from(self._rollout, self._policy.encoder, self._settings.random_steps)
             return {}
         if not self._ready:
             return {}
+        rate = falling_rate(self._settings.learning_rate, progress)
         loss, metrics = self._loss(self._rollout.take())
-        self._adam.zero_grad()
+        for parameter in self._parameters:
+            parameter.grad = None
         loss.backward()  # type: ignore[no-untyped-call]
         norm = nn.utils.clip_grad_norm_(self._parameters, self._settings.largest_gradient)
         if self.shared is None:
@@ -152,7 +153,8 @@ class PolicyGradient:
         flat = (features.flatten(0, 1), steps.observation[0].flatten(0, 1))
         distribution: Distribution = self._policy.distribution(*flat)
         log_prob = distribution.log_prob(steps.choice.flatten(0, 1)).view_as(value)
-        entropy = distribution.entropy().view_as(value)
+        with torch.set_grad_enabled(settings.entropy_bonus > 0):  # else it is only logged
+            entropy = distribution.entropy().view_as(value)
         policy_loss = -mean(log_prob * credit.weight * advantage)
         value_loss = mean((value - credit.target).square())
         loss = policy_loss + VALUE_WEIGHT * value_loss - settings.entropy_bonus * mean(entropy)

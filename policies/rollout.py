@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from policies.agent import OBSERVED, FloatArray, Transition
+from policies.networks import Encoder
 
 
 @dataclass(frozen=True)
@@ -101,3 +102,12 @@ class Rollout:
         columns = [np.asarray(column) for column in state["columns"]]
         self._rows = [list(row) for row in zip(*columns, strict=True)]
         self._place, self._has_ended = np.asarray(state["place"]), np.asarray(state["has_ended"])
+
+
+def fit_from(rollout: Rollout, encoder: Encoder, random_steps: int) -> bool:
+    """Take the inputs' scale from a rollout of random steps and forget them, if there are enough; says whether."""
+    if rollout.count < random_steps:
+        return False
+    encoder.fit(*rollout.observed())
+    rollout.take()
+    return True

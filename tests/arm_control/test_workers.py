@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers import children, exact, reports, running, stuck
 
 from arm_control import training, workers
 from arm_control.checkpoint import list_checkpoints, load_checkpoint, load_latest, save_checkpoint
@@ -42,32 +43,6 @@ AT_WILL = replace(CONFIG, settings=replace(IN_TURNS, asynchronous=True))
 ALONE = replace(CONFIG, settings=replace(IN_TURNS, workers=1), arms=2)
 RANDOM_STEPS, UPDATE_STEPS = 40, 10
 LONG = 10_000_000
-
-
-def running(process: int) -> bool:
-    try:
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
-
-
-def stuck(processes: list[int]) -> list[int]:
-    """Those that are still there after a while."""
-    end = time.monotonic() + 20
-    while processes and time.monotonic() < end:
-        processes = [process for process in processes if running(process)]
-        time.sleep(0.02)
-    return processes
-
-
-def children(parent: int | None = None) -> list[int]:
-    """The processes that this one, or another, has started."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):
-            if int(path.read_text().rpartition(")")[2].split()[1]) == (parent or os.getpid()):
-                found.append(int(path.parent.name))
-    return found
 
 
 def left() -> tuple[list[int], list[str]]:
@@ -104,19 +79,9 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
         return train(CONFIG, tmp_path_factory.mktemp("runs") / "whole", quiet=True)
 
 
-def exact(value: Any) -> Any:
-    """A state with tensors as their types and bytes, without the wall clock."""
-    if isinstance(value, torch.Tensor):
-        return (str(value.dtype), tuple(value.shape), value.contiguous().numpy().tobytes())
-    if isinstance(value, dict):
-        return {key: exact(item) for key, item in value.items() if key != "elapsed_s"}
-    return [exact(item) for item in value] if isinstance(value, list) else value
-
-
-def reports(run: Path) -> list[dict[str, Any]]:
-    """The rows of metrics.jsonl without the wall clock."""
-    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in row.items() if key != "elapsed_s"} for row in rows]
+def pids_of(learner: Workers) -> list[int]:
+    """The workers' process ids."""
+    return [worker.pid for worker in learner._workers.values()]
 
 
 def shared_of(learner: Workers) -> Any:
@@ -202,23 +167,6 @@ def test_workers_learn_and_have_arms_noise_and_goals_of_their_own(whole: Path) -
     assert {row["staleness"] for row in rows[1:]} == {0}  # nobody moves what a worker has copied before its update
 
 
-@pytest.fixture
-def interrupt(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
-    """Presses Ctrl-C during the step after which so many steps are done."""
-    untouched = Training.advance
-
-    def at(step: int) -> None:
-        def advance_and_press(self: Training) -> dict[str, float]:
-            metrics = untouched(self)
-            if self.step == step:
-                signal.raise_signal(signal.SIGINT)
-            return metrics
-
-        monkeypatch.setattr(Training, "advance", advance_and_press)
-
-    return at
-
-
 @pytest.mark.parametrize("step", [20, 250], ids=["random steps", "between two turns"])
 def test_an_interrupted_and_resumed_run_in_turns_ends_as_the_whole_one(
     whole: Path, tmp_path: Path, interrupt: Callable[[int], None], step: int
@@ -285,8 +233,8 @@ from envs.worker_process import serve_calls
 class Held(Worker):
     number, made = -1, 0
 
-    def make(self, config, number, state, saved):
-        super().make(config, number, state, saved)
+    def make(self, config, number, saved, other):
+        super().make(config, number, saved, other)
         self.number = number
 
     def go_on(self, progress):
@@ -333,7 +281,7 @@ def test_workers_do_not_wait_for_each_other_and_say_how_stale_their_copies_were(
         done = [advance(learner) for _ in range(5)]
         assert [each.metrics["number"] for each in done] == [1] * 5
         assert [each.metrics["staleness"] for each in done] == [0] * 5
-        for process in learner.pids:
+        for process in pids_of(learner):
             maps = Path(f"/proc/{process}/maps").read_text()
             assert "/memfd:a3c (deleted)" in maps  # memory without a name, of which nothing can be left behind
             assert "/dev/shm" not in maps
@@ -386,7 +334,7 @@ def serve(connection, memory):
 """)
     with workers_of(ALONE) as learner:
         assert {"default": 1, "threads": 1}.items() <= advance(learner).metrics.items()
-        names = [entry.partition("=") for entry in Path(f"/proc/{learner.pids[0]}/environ").read_text().split("\0")]
+        names = [entry.partition("=") for entry in Path(f"/proc/{pids_of(learner)[0]}/environ").read_text().split("\0")]
         assert {value for name, _, value in names if name.endswith("_NUM_THREADS")} == {"1"}
 
 
@@ -413,7 +361,7 @@ def note(name, text):
 class Light:
     number, updates = -1, 0
 
-    def make(self, config, number, state, saved):
+    def make(self, config, number, saved, other):
         self.number = number
         die("make", number)
 
@@ -457,7 +405,7 @@ def test_a_killed_worker_is_replaced_by_one_with_new_arms_and_learning_goes_on()
             state = learner.state_dict()
             goals += [tuple(arm["course"]) for arm in state["workers"][0]["arms"]]
             shared, version = shared_of(learner), state["agent"]["optimizer"]["version"]
-            pids += learner.pids
+            pids += pids_of(learner)
             os.kill(pids[-1], signal.SIGKILL)
             assert stuck([pids[-1]]) == []
             use()
@@ -467,7 +415,7 @@ def test_a_killed_worker_is_replaced_by_one_with_new_arms_and_learning_goes_on()
             assert not torch.equal(shared_of(learner), shared)
             assert learner.state_dict()["agent"]["optimizer"]["version"] == version + 1
         assert done.metrics["workers_replaced"] == learner.replaced == 2
-        assert len({*pids, *learner.pids}) == 3
+        assert len({*pids, *pids_of(learner)}) == 3
         assert len(set(goals)) == 2 * ALONE.arms
 
 
@@ -532,9 +480,9 @@ def test_five_deaths_in_a_row_are_given_up_with_one_clear_error(
         with pytest.raises(RuntimeError, match=r"^worker 0 was killed by SIGKILL .* without an update$") as error:
             go_on()
         assert "\n" not in str(error.value)
-        assert len(lines(here / "starts")) == workers.DEATHS_IN_A_ROW + len(learner.pids) - 1
+        assert len(lines(here / "starts")) == workers.DEATHS_IN_A_ROW + len(pids_of(learner)) - 1
         assert workers.DEATHS_IN_A_ROW == 5
-        pids = learner.pids
+        pids = pids_of(learner)
     assert stuck(pids) == []
 
 
@@ -638,11 +586,11 @@ def test_twenty_kills_at_random_moments_are_survived_in_one_run(
             metrics = run.advance()
         assert len(set(kills)) == 20
         assert metrics["workers_replaced"] == 20
-        assert len(run.learner.pids) == 2
+        assert len(pids_of(run.learner)) == 2
         assert torch.isfinite(shared_of(run.learner)).all()
         assert not torch.equal(shared_of(run.learner), start)
         assert run.step == RANDOM_STEPS + UPDATE_STEPS * run.updates
-        pids = run.learner.pids
+        pids = pids_of(run.learner)
     assert stuck(pids) == []
 
 
@@ -655,15 +603,15 @@ def test_no_worker_is_left_after_closing_or_forgetting(served_by: Serve, config:
     assert isinstance(config.settings, A3CSettings)
     with workers_of(config) as learner:
         advance(learner)
-        pids = learner.pids
+        pids = pids_of(learner)
         assert len(pids) == 2
         assert all(map(running, pids))
         learner.close()
         assert stuck(pids) == []  # and once more at the end
     forgotten = Workers(config, config.settings)
-    while not forgotten.pids:
+    while not pids_of(forgotten):
         advance(forgotten)
-    pids = forgotten.pids
+    pids = pids_of(forgotten)
     forgotten._first.close()
     os.close(forgotten._memory)
     del forgotten

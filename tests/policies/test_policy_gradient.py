@@ -172,7 +172,7 @@ class Logits(nn.Module):
     def __init__(self, agent: PolicyGradient) -> None:
         super().__init__()
         self.head = copy.deepcopy(agent._policy.head)
-        self._middle = agent._policy.halves
+        self._middle = agent._policy.trunk.halves
 
     def forward(self, latent: Tensor) -> Tensor:
         return torch.cat(self.head.worths(torch.cat([latent, self._middle.expand(len(latent), -1)], -1)), -1)
@@ -201,7 +201,7 @@ def peer_of(agent: PolicyGradient, envs: list[Recorded], steps: int, trace_decay
     peer.set_logger(configure(None, []))
     extractor = peer.policy.mlp_extractor
     if settings.policy == "softmax":
-        extractor.policy_net, peer.policy.action_net = copy.deepcopy(policy.body), Logits(agent)
+        extractor.policy_net, peer.policy.action_net = copy.deepcopy(policy.trunk.net), Logits(agent)
     else:
         extractor.policy_net, peer.policy.action_net = copy.deepcopy(policy.net[:-1]), copy.deepcopy(policy.net[-1])
         peer.policy.log_std.data.copy_(policy.log_deviation)
@@ -214,7 +214,7 @@ def gradients_of_peer(peer: A2C, agent: PolicyGradient) -> dict[str, Tensor]:
     policy, extractor = peer.policy, peer.policy.mlp_extractor
     parts = [("value", extractor.value_net, ""), ("value", policy.value_net, f"{len(agent._value) - 1}.")]
     if agent._settings.policy == "softmax":
-        parts += [("policy.body", extractor.policy_net, ""), ("policy", policy.action_net, "")]
+        parts += [("policy.trunk.net", extractor.policy_net, ""), ("policy", policy.action_net, "")]
     else:
         parts += [
             ("policy.net", extractor.policy_net, ""),
