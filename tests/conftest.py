@@ -38,6 +38,25 @@ def tiny_policy(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 
 @pytest.fixture
+def interrupt(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Presses Ctrl-C during the step after which a training has done so many."""
+    from arm_control.training import Training
+
+    advance = Training.advance
+
+    def at(step: int) -> None:
+        def advance_and_press(self: Training) -> dict[str, float]:
+            metrics = advance(self)
+            if self.step == step:
+                signal.raise_signal(signal.SIGINT)
+            return metrics
+
+        monkeypatch.setattr(Training, "advance", advance_and_press)
+
+    return at
+
+
+@pytest.fixture
 def files_at_most() -> Callable[[int], AbstractContextManager[None]]:
     """As on a full disk: within `files_at_most(size)` no file of this process can grow beyond `size` bytes."""
 

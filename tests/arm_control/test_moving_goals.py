@@ -4,7 +4,6 @@ import json
 import math
 import re
 import shutil
-import signal
 import typing
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers import exact, reports
 
 import envs.imperfections
 import envs.paths
@@ -87,36 +87,13 @@ def refused(capfd: pytest.CaptureFixture[str]) -> Refused:
 # ------------------------------------------------------------------------------------------------------------- training
 
 
-def exact(value: Any) -> Any:
-    """A state with tensors as their types and bytes, without the wall clock."""
-    if isinstance(value, torch.Tensor):
-        return (str(value.dtype), tuple(value.shape), value.contiguous().numpy().tobytes())
-    if isinstance(value, dict):
-        return {key: exact(item) for key, item in value.items() if key != "elapsed_s"}
-    return [exact(item) for item in value] if isinstance(value, list) else value
-
-
-def reports(run: Path) -> list[dict[str, Any]]:
-    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in row.items() if key != "elapsed_s"} for row in rows]
-
-
 @pytest.mark.parametrize("name", CONFIGS)
 def test_an_interrupted_and_resumed_run_ends_as_the_whole_one(
-    runs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+    runs: dict[str, Path], tmp_path: Path, interrupt: Callable[[int], None], name: str
 ) -> None:
-    advance = Training.advance
-
-    def advance_and_press(self: Training) -> dict[str, float]:
-        metrics = advance(self)
-        if self.step == 404:
-            signal.raise_signal(signal.SIGINT)
-        return metrics
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Training, "advance", advance_and_press)
-        with pytest.raises(KeyboardInterrupt):
-            train(CONFIGS[name], tmp_path / "run", quiet=True)
+    interrupt(404)
+    with pytest.raises(KeyboardInterrupt):
+        train(CONFIGS[name], tmp_path / "run", quiet=True)
     assert list_checkpoints(tmp_path / "run" / "checkpoints")[-1].name == "step-0000000404"
     resume(tmp_path / "run", quiet=True)
     assert reports(tmp_path / "run") == reports(runs[name])

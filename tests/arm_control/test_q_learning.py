@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers import exact
 from onnx import numpy_helper
 
 from arm_control import exporter, training
@@ -83,15 +84,6 @@ def policies(runs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) ->
     """Their exported policies; not to be written to."""
     folder = tmp_path_factory.mktemp("policies")
     return {name: export(run, folder / f"{name}.onnx") for name, run in runs.items()}
-
-
-def exact(value: Any) -> Any:
-    """A state with tensors as their types and bytes, without the wall clock."""
-    if isinstance(value, torch.Tensor):
-        return (str(value.dtype), tuple(value.shape), value.contiguous().numpy().tobytes())
-    if isinstance(value, dict):
-        return {key: exact(item) for key, item in value.items() if key != "elapsed_s"}
-    return [exact(item) for item in value] if isinstance(value, list) else value
 
 
 # ------------------------------------------------------------------------------------------------------------ training

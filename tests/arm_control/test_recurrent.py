@@ -11,11 +11,14 @@ from arm_control import PolicyRunner
 from arm_control.checkpoint import load_latest
 from arm_control.config import TrainConfig
 from arm_control.contract import MEMORY, NEXT_MEMORY
+from arm_control.drivers.simulation import SimulationDriver
 from arm_control.evaluation import environment_maker, roll_out
 from arm_control.exporter import export
+from arm_control.runner.loop import run_goals
 from arm_control.sources import RunnerController
 from arm_control.training import PolicyController, Training, load_policy, train
-from envs.arm import RADIANS
+from envs.arm import RADIANS, Arm
+from envs.tasks import StillGoal
 from policies.actors import Memory
 from policies.agent import Spec, Transition
 from policies.policy_gradient import PolicyGradient
@@ -146,3 +149,25 @@ def test_file_and_run_folder_reach_the_same_and_begin_each_episode_anew(run: Pat
 def test_a_checkpoint_holds_the_memory(run: Path) -> None:
     _, state = load_latest(run / "checkpoints")
     assert state["agent"]["memory"][0].shape == (2, 16)
+
+
+def test_on_the_arm_each_goal_begins_with_nothing_remembered(
+    policy_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runner, before = PolicyRunner.load(policy_file), []
+    recall = runner.recall
+
+    def noted(inputs: Any) -> Any:
+        before.append(np.abs(inputs[MEMORY]).max())
+        return recall(inputs)
+
+    monkeypatch.setattr(runner, "recall", noted)
+    arm = Arm()
+    driver = SimulationDriver(arm, runner.period_s)
+    goals = [StillGoal(arm.tip_position(angles)) for angles in ([20.0, 30.0, 40.0], [60.0, 50.0, 10.0])]
+    try:
+        run_goals(runner, driver, goals, seconds_per_goal=0.5, real_time=False)
+    finally:
+        driver.close()
+    assert [place for place, value in enumerate(before) if value == 0.0] == [0, 15]
+    assert len(before) == 30

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers import exact, reports
 
 from arm_control import training
 from arm_control.checkpoint import list_checkpoints, load_latest
@@ -21,7 +22,7 @@ from arm_control.config import TrainConfig
 from arm_control.run_folder import RunFolder
 from arm_control.training import Training, load_policy, resume, train
 from envs.arm import DEFAULT_URDF, RADIANS, Arm
-from policies.settings import DDPGSettings
+from policies.settings import A2CSettings, DDPGSettings
 
 # The replay goes round twice, and each arm's episodes end eight times.
 SETTINGS = DDPGSettings(hidden_units=16, fourier_octaves=1, batch_size=32, random_steps=200, replay_capacity=640)
@@ -45,25 +46,10 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
         return train(CONFIG, tmp_path_factory.mktemp("runs") / "whole", quiet=True)
 
 
-def exact(value: Any) -> Any:
-    """A state with tensors as their types and bytes, without the wall clock."""
-    if isinstance(value, torch.Tensor):
-        return (str(value.dtype), tuple(value.shape), value.contiguous().numpy().tobytes())
-    if isinstance(value, dict):
-        return {key: exact(item) for key, item in value.items() if key != "elapsed_s"}
-    return [exact(item) for item in value] if isinstance(value, list) else value
-
-
 def final_state(run: Path) -> Any:
     step, state = load_latest(run / "checkpoints")
     assert state["step"] == step
     return exact(state)
-
-
-def reports(run: Path) -> list[dict[str, Any]]:
-    """The rows of metrics.jsonl without the wall clock."""
-    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in row.items() if key != "elapsed_s"} for row in rows]
 
 
 def assert_same_run(got: Path, wanted: Path) -> None:
@@ -78,23 +64,6 @@ def content(folder: Path) -> dict[str, bytes]:
 def leftovers(run: Path) -> list[Path]:
     """Files of writes that did not end."""
     return [path for path in run.rglob("*") if path.name.startswith(".")]
-
-
-@pytest.fixture
-def interrupt(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
-    """Presses Ctrl-C during the step after which so many steps are done."""
-    advance = Training.advance
-
-    def at(step: int) -> None:
-        def advance_and_press(self: Training) -> dict[str, float]:
-            metrics = advance(self)
-            if self.step == step:
-                signal.raise_signal(signal.SIGINT)
-            return metrics
-
-        monkeypatch.setattr(Training, "advance", advance_and_press)
-
-    return at
 
 
 # ------------------------------------------------------------------------------------------------------- the same seed
@@ -511,3 +480,20 @@ def test_only_a_run_that_was_killed_before_its_first_checkpoint_is_replaced(whol
     shutil.copy(whole / "config.json", killed)
     train(config, killed, quiet=True)
     assert list_checkpoints(killed / "checkpoints")
+
+
+# ---------------------------------------------------------------------------------------------------- several processes
+
+
+def test_arms_in_processes_of_their_own_change_nothing_and_go_on_after_an_interruption(
+    tmp_path: Path, interrupt: Callable[[int], None]
+) -> None:
+    settings = A2CSettings(hidden_units=8, fourier_octaves=1, random_steps=40, steps_per_update=5)
+    config = TrainConfig("a2c", settings, arms=4, steps=480)  # each arm's episodes end twice
+    here = train(config, tmp_path / "here", quiet=True)
+    there = train(replace(config, processes=2), tmp_path / "there", quiet=True)
+    assert_same_run(there, here)
+    interrupt(252)
+    with pytest.raises(KeyboardInterrupt):
+        train(replace(config, processes=2), tmp_path / "stopped", quiet=True)
+    assert_same_run(resume(tmp_path / "stopped", quiet=True), here)

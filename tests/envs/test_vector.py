@@ -16,6 +16,7 @@ import gymnasium
 import numpy as np
 import pytest
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from helpers import children, stuck
 
 from arm_control.config import environment_ids
 from envs.arm_env import ArmReach
@@ -57,32 +58,6 @@ def plain(value: Any) -> Any:
     if isinstance(value, np.ndarray):
         return value.dtype.str, value.shape, value.tobytes()
     return [plain(part) for part in value] if isinstance(value, tuple) else value
-
-
-def stuck(processes: list[int]) -> list[int]:
-    """Those that are still there after a while."""
-    end = time.monotonic() + 10
-    while processes and time.monotonic() < end:
-        processes = [process for process in processes if running(process)]
-        time.sleep(0.02)
-    return processes
-
-
-def running(process: int) -> bool:
-    try:
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
-
-
-def children(parent: int | None = None) -> list[int]:
-    """The processes that this one, or another, has started."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):
-            if int(path.read_text().rpartition(")")[2].split()[1]) == (parent or os.getpid()):
-                found.append(int(path.parent.name))
-    return found
 
 
 def left() -> tuple[list[int], int]:

@@ -1,6 +1,7 @@
 """Stochastic policies: their deviations, the steps they ask for, and the softmax against a look through its grid."""
 
 import copy
+import gc
 import itertools
 import math
 from typing import Any
@@ -12,10 +13,11 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from policies.action_grid import ActionGrid
-from policies.actors import GaussianPolicy, SoftmaxPolicy, bounded, start_small
+from policies.actors import GaussianPolicy, SoftmaxPolicy, bounded
 from policies.agent import Spec
 from policies.distributions import ClippedGaussian, Gaussian, SquashedGaussian
 from policies.heads import RAMPS
+from policies.networks import start_small
 from policies.settings import PolicyGradientSettings
 
 DEGREES = 180.0 / math.pi
@@ -409,3 +411,18 @@ def test_a_bound_lets_through_what_leads_away_from_it_alone() -> None:
     (out * descent).sum().backward()
     assert x.grad is not None
     assert x.grad.tolist() == [0.0, -1.0, 1.0, -1.0, 1.0, 0.0]
+
+
+def test_a_bound_does_not_hold_what_it_was_a_part_of() -> None:
+    """A hook that knows its own tensor would never be freed, and with it the graph of every update."""
+
+    def tensors() -> int:
+        gc.collect()
+        return sum(type(thing) is torch.Tensor for thing in gc.get_objects())
+
+    x = torch.zeros(3, requires_grad=True)
+    bounded(x, -2.0, 2.0).sum().backward()
+    before = tensors()
+    for _ in range(20):
+        bounded(x, -2.0, 2.0).sum().backward()
+    assert tensors() <= before + 2

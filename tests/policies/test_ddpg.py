@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn.functional import layer_norm, relu
 
 from policies import ddpg
-from policies.agent import FloatArray, Observation, Spec, Transition
+from policies.agent import OBSERVED, FloatArray, Observation, Spec, Transition
 from policies.ddpg import DDPG
 from policies.hindsight import sample_relabelled
 from policies.settings import DDPGSettings
@@ -503,3 +503,75 @@ def test_settings_that_make_no_sense_are_refused_by_name(values: dict[str, Any],
 def test_settings_at_their_bounds_are_accepted() -> None:
     DDPGSettings(discount=0, target_rate=1, relabel_near=1, relabel_other=0, fourier_octaves=0)
     DDPGSettings(batch_size=5, random_steps=5, replay_capacity=5)
+
+
+# ----------------------------------------------------------------------------------------------------------- left out
+
+
+def test_without_target_networks_the_learning_ones_judge_the_next_state() -> None:
+    """With copies that follow at once (tau = 1) the two are the same, with others they are not."""
+    losses = {}
+    for name, changed in (
+        ("without", {"target_networks": False, "target_rate": 0.01}),
+        ("at once", {"target_rate": 1.0}),
+        ("slowly", {"target_rate": 0.01}),
+    ):
+        agent = DDPG(ARM, replace(SMALL, **changed), minus_distance, 0)
+        agent.observe(transitions(ARM, 200, terminated=0.3, seed=0))
+        losses[name] = [agent.update(0.0)["critic_loss"] for _ in range(5)]
+    assert losses["without"] == losses["at once"]
+    assert losses["without"][0] == losses["slowly"][0]
+    assert losses["without"][-1] != losses["slowly"][-1]
+
+
+def test_without_replay_only_the_last_step_is_learned_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    batches = []
+
+    def noted(*arguments: Any, **options: Any) -> dict[str, Tensor]:
+        batches.append(sample_relabelled(*arguments, **options))
+        return batches[-1]
+
+    monkeypatch.setattr(ddpg, "sample_relabelled", noted)
+    for replay in (True, False):
+        settings = replace(SMALL, replay=replay, relabel_near=0.0, relabel_other=0.0)
+        agent = filled(ARM, settings, terminated=0.3, seed=0)
+        last = transitions(ARM, 4, terminated=0.3, seed=1)
+        agent.observe(last)
+        agent.update(0.0)
+        seen = {tuple(row) for row in batches[-1]["observation"].tolist()}
+        newest = {tuple(row) for row in last.observation["observation"].tolist()}
+        assert (seen <= newest) == (not replay)
+
+
+@pytest.mark.parametrize("n_step", [1, 3])
+def test_the_critic_learns_from_as_many_rewards_as_asked_for(n_step: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    batches = []
+
+    def noted(*arguments: Any, **options: Any) -> dict[str, Tensor]:
+        batches.append(sample_relabelled(*arguments, **options))
+        return batches[-1]
+
+    monkeypatch.setattr(ddpg, "sample_relabelled", noted)
+    agent = DDPG(ARM, replace(SMALL, n_step=n_step), minus_distance, 0)
+    for number in range(60):
+        step = transitions(ARM, 5, terminated=0.0, seed=number)
+        agent.observe(replace(step, ended=np.zeros(5, bool), terminated=np.zeros(5, bool)))
+    agent._policy.encoder.fit(*(agent._replay.column(name) for name in OBSERVED))
+    before = copy.deepcopy(agent)
+    metrics = agent.update(0.0)
+    [batch] = batches
+    discount = SMALL.discount
+    assert float((batch["bootstrap"] == discount**n_step).double().mean()) > 0.8  # but for the newest
+    with torch.no_grad():
+        policy = before._policy
+        s = policy.encoder(*(batch[name] for name in OBSERVED))
+        next_s = policy.encoder(*(batch[f"next_{name}"] for name in OBSERVED))
+        present, next_present = (policy.scaling.present(batch[name]) for name in ("observation", "next_observation"))
+        next_a = policy.unit_action(before._target_actor, next_s, next_present)
+        after = batch["next_observation"], batch["next_desired_goal"]
+        y = batch["reward"] + batch["bootstrap"] * before._q(
+            before._target_critic, next_s, next_a, next_present, *after
+        )
+        a = policy.scaling.to_unit(batch["action"])
+        q = before._q(before._critic, s, a, present, batch["observation"], batch["desired_goal"])
+    assert metrics["critic_loss"] == pytest.approx(float((q - y).square().mean()), rel=1e-4)

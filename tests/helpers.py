@@ -1,0 +1,52 @@
+"""What several files of tests do: compare runs bit for bit, and look for processes that were left."""
+
+import contextlib
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+def exact(value: Any) -> Any:
+    """A state with tensors as their types and bytes, without the wall clock."""
+    if isinstance(value, torch.Tensor):
+        return (str(value.dtype), tuple(value.shape), value.contiguous().numpy().tobytes())
+    if isinstance(value, dict):
+        return {key: exact(item) for key, item in value.items() if key != "elapsed_s"}
+    return [exact(item) for item in value] if isinstance(value, list) else value
+
+
+def reports(run: Path) -> list[dict[str, Any]]:
+    """The rows of metrics.jsonl without the wall clock."""
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in row.items() if key != "elapsed_s"} for row in rows]
+
+
+def children(parent: int | None = None) -> list[int]:
+    """The processes that this one, or another, has started."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            if int(path.read_text().rpartition(")")[2].split()[1]) == (parent or os.getpid()):
+                found.append(int(path.parent.name))
+    return found
+
+
+def running(process: int) -> bool:
+    """Whether there is such a process, and not only its corpse."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def stuck(processes: list[int]) -> list[int]:
+    """Those that are still there after a while."""
+    end = time.monotonic() + 20
+    while processes and time.monotonic() < end:
+        processes = [process for process in processes if running(process)]
+        time.sleep(0.02)
+    return processes
