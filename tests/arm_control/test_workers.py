@@ -557,11 +557,14 @@ def test_twenty_kills_at_random_moments_are_survived_in_one_run(
 ) -> None:
     monkeypatch.setattr(workers, "DEATHS_IN_A_ROW", 21)  # they may come faster than workers can begin
     kills: list[int] = []
+    others = set(children())
 
     def kill(moments: random.Random) -> None:
         while len(kills) < 20:
             time.sleep(moments.uniform(0.0, 1.0))
-            if alive := [process for process in children() if running(process)]:
+            # Neither what other tests have left, nor one that was killed a moment ago and has not gone yet.
+            workers = set(children()) - others - set(kills)
+            if alive := sorted(process for process in workers if running(process)):
                 kills.append(moments.choice(alive))
                 os.kill(kills[-1], signal.SIGKILL)
 
