@@ -5,14 +5,17 @@ error shows its traceback.
 """
 
 import contextlib
+import dataclasses
+import importlib.util
 import io
 import json
 import os
 import re
+import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import tyro
 
@@ -23,9 +26,11 @@ from arm_control.config import (
     BenchGrid,
     BenchLadder,
     BenchSimulation,
+    Compare,
     Evaluate,
     Export,
     Inspect,
+    Preset,
     Replay,
     Report,
     Resume,
@@ -35,6 +40,9 @@ from arm_control.config import (
     check_choice,
 )
 from policies.settings import AGENTS
+
+if TYPE_CHECKING:
+    from arm_control.peers import PeerConfig
 
 PROGRAM = "arm-control"
 BAD_INPUT, INTERRUPTED = 2, 130
@@ -87,6 +95,20 @@ def evaluate(command: Evaluate) -> None:
             imperfections=command.imperfections,
         )
         print(format_evaluation(command.source, figures))
+
+
+def compare(command: Compare) -> None:
+    """Print, write and draw how good agents are."""
+    from arm_control.comparison import compare, write_comparison
+
+    configs = {}
+    for words in map(shlex.split, command.agents):
+        if (name := shlex.join(words)) in configs:
+            raise ValueError(f"'{name}' is there twice")
+        configs[name] = parse_contestant(words, command.imperfections)
+    with writing_json(command.json) as figures:
+        figures |= compare(command, configs)
+        print(write_comparison(figures, Path(command.out)))
 
 
 def export(command: Export) -> None:
@@ -211,6 +233,7 @@ COMMANDS: dict[str, Work] = {
     "train": (Train, train),
     "resume": (Resume, resume),
     "evaluate": (Evaluate, evaluate),
+    "compare": (Compare, compare),
     "export": (Export, export),
     "inspect": (Inspect, inspect),
     "run": (Run, run),
@@ -292,6 +315,25 @@ def parse(words: list[str]) -> Callable[[], None] | None:
     kind, work = BENCHES[rest[0]] if name == "bench" else COMMANDS[name]
     command = parse_flags(kind, program, rest[1:] if name in ("train", "bench") else rest, default)
     return None if command is None else lambda: work(command)
+
+
+def parse_contestant(words: list[str], imperfections: Preset | None) -> "TrainConfig | PeerConfig":
+    """An agent of a comparison, or another library's, with flags of its own. Raises ValueError for one that is not."""
+    from arm_control.peers import PEERS, PeerConfig
+
+    name, *flags = words or [""]
+    check_choice("agent", name, [*AGENTS, *PEERS])
+    program = f"{PROGRAM} compare '{name} ...'"
+    if name in PEERS and importlib.util.find_spec("stable_baselines3") is None:
+        raise ModuleNotFoundError(name="stable_baselines3")
+    default = PeerConfig(name) if name in PEERS else TrainConfig(name)
+    config: TrainConfig | PeerConfig | None = parse_flags(type(default), program, flags, default)
+    if config is None:
+        raise ValueError(f"'{shlex.join(words)}': help is given by {PROGRAM} train {name} --help")
+    for field in ("seed", "steps", "minutes"):
+        if getattr(config, field) != getattr(default, field):
+            raise ValueError(f"'{shlex.join(words)}': --{field} is for all agents, not for one")
+    return config if imperfections is None else dataclasses.replace(config, imperfections=imperfections)
 
 
 def parse_flags(kind: type[Any], program: str, words: list[str], default: Any) -> Any:

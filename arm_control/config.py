@@ -203,6 +203,52 @@ class Evaluate:
 
 
 @dataclass(frozen=True)
+class Compare:
+    """Train agents over several seeds, each for the same time, and say how good they are and how sure that is.
+
+    Started again with the same --out, it does nothing twice that has come to its end, and goes on with the rest.
+    """
+
+    agents: tyro.conf.Positional[tuple[str, ...]]
+    """Agents, or learners of Stable-Baselines3: sb3-a2c, sb3-ddpg, sb3-ppo, sb3-td3. One with flags of its own goes in
+    quotes: "a2c --processes 2". The first is what the others are measured against."""
+    seeds: int = 3
+    """Trainings of each agent."""
+    first_seed: int = 0
+    """The first one's seed; the others count on from it."""
+    minutes: float | None = None
+    """Length of each training in minutes (3, unless --steps is given), not counting validations."""
+    steps: int | None = None
+    """Length of each training in steps, instead of --minutes."""
+    goals: int = 1000
+    """How many held-out goals."""
+    goals_seed: int = 0
+    """Which goals. No seed's are ever used in training."""
+    intervals: bool = True
+    """Whether to give 95 % intervals, which want at least 2 seeds."""
+    imperfections: Preset | None = None
+    """How imperfect the arm's servos and sensors are, for all."""
+    out: str = "runs/comparison"
+    """Folder of the runs, the table and the figures."""
+    json: str | None = None
+    """Also write the figures into this file (comparison.json in --out has them anyway)."""
+
+    def __post_init__(self) -> None:
+        if not self.agents:
+            raise ValueError(f"wanted agents to compare; available: {', '.join(AGENTS)}, and sb3-a2c and others")
+        if self.minutes is not None and self.steps is not None:
+            raise ValueError("wanted one of --steps and --minutes, got both")
+        if self.minutes is None and self.steps is None:
+            object.__setattr__(self, "minutes", 3.0)
+        for name in ("seeds", "goals"):
+            check_count(name, getattr(self, name))
+        for name in ("first_seed", "goals_seed"):
+            check_count(name.replace("_", "-"), getattr(self, name), least=0)
+        if self.intervals and self.seeds == 1:
+            raise ValueError("--seeds: an interval wants at least 2, got 1: more seeds, or --no-intervals")
+
+
+@dataclass(frozen=True)
 class Export:
     """Write a run's policy as one ONNX file, and keep it only if onnxruntime agrees with PyTorch.
 

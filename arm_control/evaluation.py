@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from envs.arm_env import ArmEnv
 
 LADDER_MM = (50, 20, 10, 5, 2, 1)
+VALIDATION_GOALS = 50
 ARMS_AT_ONCE = 25
 
 # Seeds of different purposes never meet, whatever number a person gives to each.
@@ -186,6 +187,18 @@ def time_to_reach(rollouts: Rollouts, tolerance_m: float) -> float | None:
     steps = outside.shape[1] - np.argmax(outside[:, ::-1], axis=1)  # the step after the last one outside
     steps = np.where(outside.any(axis=1), steps, 0)
     return float(np.median(steps[reached])) * rollouts.control_period_s
+
+
+def validate(controller: Controller, config: TrainConfig) -> dict[str, float]:
+    """What a training reports of its controller on the way, on a few goals of its own: `metrics.jsonl` has it."""
+    rollouts = roll_out(controller, environment_maker(config), derived_seeds(config.seed, VALIDATION, VALIDATION_GOALS))
+    error = rollouts.error_mm
+    return {
+        "mean_error_mm": float(error.mean()),
+        "success": float((error <= 1000 * config.goal_tolerance_m).mean()),
+        **{f"success_{mm}_mm": float((error <= mm).mean()) for mm in LADDER_MM},
+        "return": float(rollouts.returns.mean()),
+    }
 
 
 def evaluate_controller(

@@ -1,5 +1,6 @@
 """Figures."""
 
+from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter, PercentFormatter
 from numpy.typing import NDArray
 
+from arm_control.evaluation import LADDER_MM
 from arm_control.run_folder import written_whole
 
 BLUE, ORANGE = "#0072B2", "#D55E00"  # Okabe and Ito's palette, told apart by the colour-blind
+MILLIMETRES = (0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500)
 COLOURS = (BLUE, ORANGE, "#009E73", "#CC79A7", "#E69F00")  # theirs too; with the markers, 20 lines that differ
 
 
@@ -112,6 +115,104 @@ def draw_ladder(curves: dict[str, list[NDArray[np.float64]]], path: Path, *, flo
         axes.annotate("best of the degree grid", (axes.get_xlim()[1], floor_mm), **note)
     figure.legend(*all_axes[0].get_legend_handles_labels(), loc="outside upper right", ncols=5, frameon=False)
     _finish(figure, tuple(all_axes), path)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How agents learn: at `x` (n,), the error and its interval's ends (3, n) in mm, and success (n,) by mm."""
+
+    x: NDArray[np.float64]
+    error: NDArray[np.float64]
+    success: dict[int, NDArray[np.float64]]
+
+
+def draw_comparison(figures: dict[str, Any], agents: dict[str, dict[str, Any]], path: Path) -> None:
+    """Each agent's error, a mark a seed, its mean, its interval and what bounds it; and how many goals it reaches."""
+    names = sorted(agents, key=lambda name: agents[name]["mean_error_mm"], reverse=True)
+    places = np.arange(len(names))
+    figure, (left, right) = plt.subplots(
+        1, 2, figsize=(11, 1.6 + 0.36 * len(names)), width_ratios=[3, 2], sharey=True, layout="constrained"
+    )
+    for place, name in enumerate(names):
+        agent = agents[name]
+        colour, marker = (ORANGE, "D") if name.startswith("sb3-") else (BLUE, "o")
+        if (interval := agent.get("mean_error_mm_interval")) is not None:
+            left.plot(interval, (place, place), color=colour, linewidth=5, alpha=0.35, solid_capstyle="butt")
+        seeds = [run["mean_error_mm"] for run in agent["runs"] if "failed" not in run]
+        left.plot(
+            seeds, [place] * len(seeds), color=colour, marker=marker, fillstyle="none", markersize=5, linestyle=""
+        )
+        left.plot(agent["mean_error_mm"], place, color=colour, marker="|", markersize=14, markeredgewidth=2)
+        left.annotate(
+            f"{agent['mean_error_mm']:.3g}", (1.01, place), xycoords=("axes fraction", "data"), va="center", fontsize=9
+        )
+    seeds = [run["mean_error_mm"] for agent in agents.values() for run in agent["runs"] if "failed" not in run]
+    left.set_xscale("log")
+    lowest, highest = 0.6 * min([*seeds, 1.0]), 1.3 * max(seeds)
+    left.set_xlim(lowest, highest)
+    left.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    left.xaxis.set_minor_formatter(NullFormatter())
+    left.set_xticks([mm for mm in MILLIMETRES if lowest <= mm <= highest])
+    note = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points", "fontsize": 8}
+    for name, error in figures["references"].items():
+        if error > lowest:
+            left.axvline(error, color="black", linestyle="--", linewidth=1)
+            left.annotate(f"{name}, {error:.3g} mm", (error, 1.0), (3, 3), **note)
+        else:
+            left.annotate(f"\u2190 {name}, {error:.1g} mm", (lowest, 1.0), (0, 3), **note)
+    left.set_xlabel(f"mean error on {figures['goals']:,} held-out goals (mm); a mark a seed, bar: 95 % interval")
+    left.set_yticks(places, names)
+    left.set_ylim(-0.6, len(names) - 0.4)
+    tolerances = list(agents[names[0]]["success"])
+    shares = np.array([[agents[name]["success"][mm] for mm in tolerances] for name in names])
+    right.imshow(shares, cmap="Blues", vmin=0, vmax=1.4, aspect="auto", origin="lower")
+    for row, column in np.ndindex(*shares.shape):
+        right.annotate(f"{100 * shares[row, column]:.0f}", (column, row), ha="center", va="center", fontsize=9)
+    right.set_xticks(range(len(tolerances)), tolerances)
+    right.set_xlabel("share of the goals (%) within so many mm")
+    right.tick_params(axis="y", left=False)
+    _finish(figure, (left,), path)
+
+
+def draw_progress(agents: dict[str, Progress], path: Path, *, x: str, scale: str) -> None:
+    """A panel an agent: its error, beside all others' in grey, and below it the shares of goals within 50 to 1 mm."""
+    columns = min(4, len(agents))
+    rows = -(-len(agents) // columns)
+    figure = plt.figure(figsize=(3.1 * columns, 3.4 * rows + 0.5), layout="constrained")
+    grid = figure.subplots(2 * rows, columns, squeeze=False, sharex=True, height_ratios=[3, 2] * rows)
+    shades = plt.get_cmap("Blues")(np.linspace(0.25, 0.95, len(LADDER_MM)))
+    lowest, highest = (f(f(progress.error.ravel()) for progress in agents.values()) for f in (min, max))
+    for place in range(len(agents), rows * columns):
+        for half in (0, 1):
+            grid[2 * (place // columns) + half, place % columns].set_visible(False)
+    for place, (name, own) in enumerate(agents.items()):
+        above, below = (grid[2 * (place // columns) + half, place % columns] for half in (0, 1))
+        colour = ORANGE if name.startswith("sb3-") else BLUE
+        for other in agents.values():
+            above.plot(other.x, other.error[0], color="0.8", linewidth=0.8)
+        above.fill_between(own.x, own.error[1], own.error[2], color=colour, alpha=0.3, linewidth=0)
+        above.plot(own.x, own.error[0], color=colour, linewidth=1.8)
+        above.set_title(name, fontsize=9, loc="left")
+        above.set_yscale("log")
+        above.set_ylim(0.8 * lowest, 1.25 * highest)
+        above.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        above.yaxis.set_minor_formatter(NullFormatter())
+        above.set_yticks([mm for mm in (1, 3, 10, 30, 100, 300) if 0.8 * lowest <= mm <= 1.25 * highest])
+        for mm, shade in zip(LADDER_MM, shades, strict=True):
+            below.fill_between(own.x, own.success[mm], color=shade, linewidth=0, label=f"{mm} mm")
+        below.set_xscale(scale)
+        below.set_ylim(0, 1)
+        below.yaxis.set_major_formatter(PercentFormatter(1.0))
+        if place % columns == 0:
+            above.set_ylabel("mean error (mm)")
+            below.set_ylabel("goals within")
+        if place + columns >= len(agents):
+            below.set_xlabel(x)
+            below.tick_params(labelbottom=True)
+    figure.legend(
+        *grid[1, 0].get_legend_handles_labels(), loc="outside upper right", ncols=min(6, 2 * columns), frameon=False
+    )
+    _finish(figure, tuple(grid.flat), path)
 
 
 def _finish(figure: Figure, all_axes: tuple[Axes, ...], path: Path) -> None:

@@ -13,12 +13,11 @@ from arm_control.checkpoint import list_checkpoints, load_latest, save_checkpoin
 from arm_control.config import TrainConfig
 from arm_control.evaluation import (
     TRAINING,
-    VALIDATION,
     Observation,
     actions_for,
     derived_seeds,
     environment_maker,
-    roll_out,
+    validate,
 )
 from arm_control.interaction import Interaction, check_arm, make_agent
 from arm_control.progress import Reporter
@@ -29,7 +28,6 @@ from policies.agent import tensors_of
 from policies.settings import A3CSettings
 
 REPORTS = 20  # validations and reports in a run
-VALIDATION_GOALS = 50
 CHECKPOINT_EVERY_S = 10.0
 
 
@@ -181,18 +179,13 @@ class Training:
         return done.metrics
 
     def _report(self, reporter: Reporter, metrics: dict[str, float]) -> None:
-        seeds = derived_seeds(self.config.seed, VALIDATION, VALIDATION_GOALS)
-        rollouts = roll_out(PolicyController(self.learner.policy()), environment_maker(self.config), seeds)
-        error = rollouts.error_mm
         reporter.report(
             {
                 "step": self.step,
                 "updates": self.updates,
                 "elapsed_s": round(self.elapsed_s, 3),
                 "progress": self.progress,
-                "mean_error_mm": float(error.mean()),
-                "success": float((error <= 1000 * self.config.goal_tolerance_m).mean()),
-                "return": float(rollouts.returns.mean()),
+                **validate(PolicyController(self.learner.policy()), self.config),
                 **metrics,
             }
         )

@@ -19,7 +19,7 @@ import envs.imperfections
 import envs.paths
 import envs.tasks
 from arm_control import config as config_module
-from arm_control import training
+from arm_control import evaluation, training
 from arm_control.checkpoint import list_checkpoints, load_latest
 from arm_control.cli import main
 from arm_control.config import TrainConfig
@@ -50,7 +50,7 @@ def short_validations() -> Any:
     """Validations are most of so short a training."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training, "REPORTS", 4)
-        patch.setattr(training, "VALIDATION_GOALS", 2)
+        patch.setattr(evaluation, "VALIDATION_GOALS", 2)
         yield
 
 

@@ -13,7 +13,7 @@ import torch
 from helpers import exact
 from onnx import numpy_helper
 
-from arm_control import exporter, training
+from arm_control import evaluation, exporter, training
 from arm_control.checkpoint import load_latest, save_checkpoint
 from arm_control.cli import main
 from arm_control.config import TrainConfig
@@ -61,7 +61,7 @@ ONE_JOINT = f"""<robot name="one">
 def short_validations(monkeypatch: pytest.MonkeyPatch) -> None:
     """Validations are most of so short a training."""
     monkeypatch.setattr(training, "REPORTS", 2)
-    monkeypatch.setattr(training, "VALIDATION_GOALS", 2)
+    monkeypatch.setattr(evaluation, "VALIDATION_GOALS", 2)
 
 
 def config_of(name: str, **other: Any) -> TrainConfig:
@@ -74,7 +74,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A short run of each learner on the coarse grid; not to be written to."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training, "REPORTS", 2)
-        patch.setattr(training, "VALIDATION_GOALS", 2)
+        patch.setattr(evaluation, "VALIDATION_GOALS", 2)
         folder = tmp_path_factory.mktemp("runs")
         return {name: train(config_of(name), folder / name, quiet=True) for name in LEARNERS}
 

@@ -16,7 +16,7 @@ import pytest
 import torch
 from helpers import exact, reports
 
-from arm_control import training
+from arm_control import evaluation, training
 from arm_control.checkpoint import list_checkpoints, load_latest
 from arm_control.config import TrainConfig
 from arm_control.run_folder import RunFolder
@@ -34,7 +34,7 @@ EPISODE_STEPS = 50
 def short_validations(monkeypatch: pytest.MonkeyPatch) -> None:
     """Validations are most of so short a training."""
     monkeypatch.setattr(training, "REPORTS", 4)
-    monkeypatch.setattr(training, "VALIDATION_GOALS", 2)
+    monkeypatch.setattr(evaluation, "VALIDATION_GOALS", 2)
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run of CONFIG that nothing interrupted; not to be written to."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training, "REPORTS", 4)
-        patch.setattr(training, "VALIDATION_GOALS", 2)
+        patch.setattr(evaluation, "VALIDATION_GOALS", 2)
         return train(CONFIG, tmp_path_factory.mktemp("runs") / "whole", quiet=True)
 
 
@@ -95,11 +95,11 @@ def test_another_seed_trains_another_policy(whole: Path, tmp_path: Path) -> None
 
 DRIVER = """
 import sys
-from arm_control import training
+from arm_control import evaluation, training
 from arm_control.config import TrainConfig
 from policies.settings import DDPGSettings
 
-training.REPORTS, training.VALIDATION_GOALS = 4, 2
+training.REPORTS, evaluation.VALIDATION_GOALS = 4, 2
 config = TrainConfig.from_json({config!r})
 {body}
 """

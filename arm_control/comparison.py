@@ -1,0 +1,327 @@
+"""Comparison: agents and peers trained over several seeds with the same budget, and how sure their figures are.
+
+Every training is a process of its own (see `arm_control.trial`), on as many cores as its agent has processes; those
+that have come to their end are not done again.
+"""
+
+import json
+import os
+import queue
+import re
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from arm_control.bench.grid import bench_grid
+from arm_control.config import Compare, TrainConfig
+from arm_control.evaluation import LADDER_MM, evaluate_controller, ik_controller
+from arm_control.peers import PeerConfig
+from arm_control.run_folder import write_text
+from arm_control.statistics import bootstrap_interval, interquartile_mean
+from arm_control.trial import Trial
+
+SOLVED_MM = 5.0
+POINTS = 40  # of a learning curve
+SHARED = ("goal_tolerance_m", "arm", "imperfections", "path", "speed_m_s")  # of a task, beside the environment
+
+if TYPE_CHECKING:
+    from arm_control.plots import Progress
+
+Config = TrainConfig | PeerConfig
+
+
+def compare(command: Compare, configs: dict[str, Config]) -> dict[str, Any]:
+    """Train and judge agents by their names.
+
+    Raises ValueError, before anything is trained, for agents of different tasks or a folder of another comparison.
+    """
+    check_same_task(configs)
+    trials = {name: trials_of(command, name, config) for name, config in configs.items()}
+    by_folder: dict[Path, str] = {}
+    for name, its in trials.items():
+        if (other := by_folder.setdefault(its[0].folder, name)) != name:
+            raise ValueError(f"'{other}' and '{name}' would have the same folder {its[0].folder}")
+    in_turn = [trial for seed in zip(*trials.values(), strict=True) for trial in seed]
+    names = {trial.folder: f"{name}, seed {trial.config.seed}" for name, its in trials.items() for trial in its}
+    results = run_trials(in_turn, names)
+    agents = {name: agent_figures(its, [results[trial.folder] for trial in its]) for name, its in trials.items()}
+    for figures in agents.values():
+        figures |= beside(figures, next(iter(agents.values())), intervals=command.intervals)
+    first = next(iter(configs.values()))
+    return {
+        "task": {"env": first.env, "imperfections": first.imperfections},
+        "minutes": command.minutes,
+        "steps": command.steps,
+        "goals": command.goals,
+        "goals_seed": command.goals_seed,
+        "seeds": command.seeds,
+        "agents": agents,
+        "references": references(command, next(iter(configs.values()))),
+    }
+
+
+def references(command: Compare, config: Config) -> dict[str, float]:
+    """Mean errors in mm: of inverse kinematics on the same goals, and of the best grid pose, for the default arm."""
+    task = config.task if isinstance(config, PeerConfig) else config
+    env = "ArmTrack-v0" if task.env == "ArmTrack-v0" else "ArmReach-v0"
+    plain = TrainConfig("ddpg", env=env, **{name: getattr(task, name) for name in SHARED})
+    judged = evaluate_controller(ik_controller, plain, goals=command.goals, seed=command.goals_seed)
+    errors = {"inverse kinematics": float(judged["mean_error_mm"])}
+    if task.arm is None and env == "ArmReach-v0":
+        errors["best pose of the degree grid"] = float(bench_grid(10_000, 0, 1.0)["best_mean_mm"])
+    return errors
+
+
+def check_same_task(configs: dict[str, Config]) -> None:
+    """Raise ValueError unless all agents are trained for the same arm and goals."""
+    tasks = {}
+    for name, config in configs.items():
+        task = config.task if isinstance(config, PeerConfig) else config
+        tasks[name] = {"goals that move": task.env == "ArmTrack-v0", **{key: getattr(task, key) for key in SHARED}}
+    first = next(iter(tasks))
+    for name, its in tasks.items():
+        for key, value in its.items():
+            if value != tasks[first][key]:
+                raise ValueError(
+                    f"'{first}' and '{name}' have different tasks, {key.replace('_', '-')} {tasks[first][key]} and "
+                    f"{value}: wanted one for all"
+                )
+
+
+def trials_of(command: Compare, name: str, config: Config) -> list[Trial]:
+    """An agent's trials, one a seed."""
+    slug = re.sub(r"[^A-Za-z0-9.]+", "-", name).strip("-")
+    return [
+        Trial(
+            replace(config, seed=seed, minutes=command.minutes, steps=command.steps),
+            Path(command.out) / f"{slug}-seed{seed}",
+            command.goals,
+            command.goals_seed,
+        )
+        for seed in range(command.first_seed, command.first_seed + command.seeds)
+    ]
+
+
+Result = dict[str, Any]
+
+
+def run_trials(trials: list[Trial], names: dict[Path, str]) -> dict[Path, Result]:
+    """The results by folder; of one that has crashed, `{"failed": its last words}`.
+
+    Those that want several cores come first, one after the other. Raises ValueError for a folder of another
+    comparison, before anything is trained.
+    """
+    results = {trial.folder: result for trial in trials if (result := trial.result()) is not None}
+    left = [trial for trial in trials if trial.folder not in results]
+    begin = time.monotonic()
+
+    def tell(trial: Trial, result: Result) -> None:
+        """Say how far it is."""
+        results[trial.folder] = result
+        done, all_left = len(results), sum(other.cores for other in left if other.folder not in results)
+        spent = sum(other.cores for other in left if other.folder in results)
+        minutes = (time.monotonic() - begin) * all_left / spent / 60
+        said = result.get("failed") or f"{result['mean_error_mm']:.2f} mm"
+        print(f"[{done}/{len(trials)}] {names[trial.folder]}: {said}  (about {minutes:.0f} min left)", file=sys.stderr)
+
+    cores = sorted(os.sched_getaffinity(0))
+    for width in sorted({trial.cores for trial in left}, reverse=True):
+        _run_on(cores, width, [trial for trial in left if trial.cores == width], tell)
+    return results
+
+
+def _run_on(cores: list[int], width: int, trials: list[Trial], tell: Callable[[Trial, Result], None]) -> None:
+    """Run trials of `width` cores, as many at once as there are cores for; an error or Ctrl-C ends them all."""
+    free: queue.SimpleQueue[list[int]] = queue.SimpleQueue()
+    at_once = max(1, len(cores) // width)
+    for place in range(at_once):
+        free.put(cores[place * width : (place + 1) * width])
+    stopping, processes = threading.Event(), set[subprocess.Popen[str]]()
+
+    def work(trial: Trial) -> Result:
+        """One of them, on cores of its own, which its process inherits from this thread."""
+        if stopping.is_set():
+            raise KeyboardInterrupt
+        own = free.get()
+        os.sched_setaffinity(0, own)
+        try:
+            return run_process(trial, processes)
+        finally:
+            free.put(own)
+
+    with ThreadPoolExecutor(at_once) as pool:
+        waiting: dict[Future[Result], Trial] = {pool.submit(work, trial): trial for trial in trials}
+        try:
+            while waiting:
+                for future in wait(waiting, return_when=FIRST_COMPLETED).done:
+                    tell(waiting.pop(future), future.result())
+        except BaseException:
+            stopping.set()
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in list(processes):
+                process.terminate()
+            raise
+
+
+def run_process(trial: Trial, processes: set[subprocess.Popen[str]]) -> Result:
+    """Run a trial in a process, which is among `processes` meanwhile."""
+    words = [str(os.getpid()), str(trial.folder), json.dumps(trial.to_json())]
+    with subprocess.Popen(
+        [sys.executable, "-m", "arm_control.trial", *words],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    ) as process:
+        processes.add(process)
+        said = process.communicate()[1].splitlines()
+        processes.discard(process)
+    if process.returncode == 0 and (result := trial.result()) is not None:
+        return result
+    if process.returncode < 0:
+        said = [f"killed by signal {-process.returncode}{' (out of memory?)' if process.returncode == -9 else ''}"]
+    last = said[-1].removeprefix("arm-control: error: ") if said else f"exit code {process.returncode}"
+    return {"failed": last}
+
+
+def agent_figures(trials: list[Trial], results: list[Result]) -> dict[str, Any]:
+    """An agent's runs, and interquartile means over those that have come to their end."""
+    runs = [{"seed": trial.config.seed, **result} for trial, result in zip(trials, results, strict=True)]
+    figures: dict[str, Any] = {"cores": trials[0].cores, "seeds": len(runs), "runs": runs}
+    done = [run for run in runs if "failed" not in run]
+    figures["seeds_solved"] = sum(run["mean_error_mm"] <= SOLVED_MM for run in done)
+    if not done:
+        return figures
+    for name in ("mean_error_mm", "normalised_return", "steps", "memory_mb", "decision_us"):
+        figures[name] = float(interquartile_mean([run[name] for run in done]))
+    figures["success"] = {
+        str(mm): float(interquartile_mean([run["success"][str(mm)] for run in done])) for mm in LADDER_MM
+    }
+    return figures
+
+
+def beside(figures: dict[str, Any], first: dict[str, Any], *, intervals: bool) -> dict[str, Any]:
+    """95 % intervals of an agent's figures, and of its error beside that of the first agent."""
+    own, other = ([run for run in agent["runs"] if "failed" not in run] if agent else [] for agent in (figures, first))
+    if not own:
+        return {}
+    result: dict[str, Any] = {}
+    if intervals and len(own) > 1:
+        for name in ("mean_error_mm", "normalised_return"):
+            result[f"{name}_interval"] = bootstrap_interval(interquartile_mean, [run[name] for run in own])
+        result["success_interval"] = {
+            str(mm): bootstrap_interval(interquartile_mean, [run["success"][str(mm)] for run in own])
+            for mm in LADDER_MM
+        }
+    if figures is first or not other:
+        return result
+    errors = [[run["mean_error_mm"] for run in runs] for runs in (own, other)]
+    for name, statistic in (("error_over_first", _ratio), ("error_minus_first_mm", _difference)):
+        result[name] = float(statistic(*map(np.array, errors)))
+        if intervals and min(map(len, errors)) > 1:
+            result[f"{name}_interval"] = bootstrap_interval(statistic, *errors)
+    return result
+
+
+def _ratio(errors: Any, others: Any) -> Any:
+    return interquartile_mean(errors) / interquartile_mean(others)
+
+
+def _difference(errors: Any, others: Any) -> Any:
+    return interquartile_mean(errors) - interquartile_mean(others)
+
+
+def write_comparison(figures: dict[str, Any], out: Path) -> str:
+    """Write `comparison.json`, `table.md` and the figures; returns the table."""
+    from arm_control.plots import draw_comparison, draw_progress
+
+    table = format_comparison(figures)
+    write_text(out / "comparison.json", json.dumps(figures, indent=1) + "\n")
+    write_text(out / "table.md", table + "\n")
+    done = {name: agent for name, agent in figures["agents"].items() if "mean_error_mm" in agent}
+    if done:
+        draw_comparison(figures, done, out / "errors.png")
+        by_time, by_steps = ({name: progress_of(done[name], field) for name in done} for field in ("elapsed_s", "step"))
+        draw_progress(by_time, out / "progress-by-time.png", x="training time (s)", scale="linear")
+        draw_progress(by_steps, out / "progress-by-steps.png", x="environment steps", scale="log")
+    return table
+
+
+def progress_of(agent: dict[str, Any], field: str) -> "Progress":
+    """How an agent learned, against `step` or `elapsed_s`, over what its runs have in common."""
+    from arm_control.plots import Progress
+
+    curves = [run["curve"] for run in agent["runs"] if "failed" not in run]
+    last = min(curve[-1][field] for curve in curves)
+    first = max(next(row[field] for row in curve if row[field] > 0) for curve in curves)
+    x = np.geomspace(first, last, POINTS) if field == "step" else np.linspace(0, last, POINTS)
+
+    def along(name: str) -> Any:
+        """A figure of each run at each x, (POINTS, runs)."""
+        return np.array(
+            [np.interp(x, [row[field] for row in curve], [row[name] for row in curve]) for curve in curves]
+        ).T
+
+    errors = along("mean_error_mm")
+    ends = [bootstrap_interval(interquartile_mean, runs) if len(curves) > 1 else (runs[0], runs[0]) for runs in errors]
+    return Progress(
+        x,
+        np.column_stack([interquartile_mean(errors), ends]).T,
+        {mm: interquartile_mean(along(f"success_{mm}_mm")) for mm in LADDER_MM},
+    )
+
+
+def format_comparison(figures: dict[str, Any]) -> str:
+    """The figures as a table for people, in Markdown."""
+    length = f"{figures['steps']:,} steps" if figures["minutes"] is None else f"{figures['minutes']:g} minutes"
+    task, agents = figures["task"], figures["agents"]
+    arm = "" if task["imperfections"] == "ideal" else f", {task['imperfections']} arm"
+    lines = [
+        f"{length}{arm}, {figures['seeds']} seeds, {figures['goals']:,} held-out goals; interquartile means, with 95 % "
+        "bootstrap intervals over the seeds; solved: a mean error of at most 5 mm",
+        "",
+        f"| agent | cores | mean error (mm) | times {next(iter(agents))} | within 10 mm | 5 mm | 2 mm | "
+        "normalised return | solved | steps | memory | decision |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for name, agent in agents.items():
+        words = [run["failed"] for run in agent["runs"] if "failed" in run]
+        failed = f"{len(words)} of {agent['seeds']} failed: {'; '.join(sorted(set(words)))}"
+        if "mean_error_mm" not in agent:
+            lines.append(f"| {name} | {agent['cores']} | {failed} |" + " |" * 9)
+            continue
+        cells = [
+            name + (f" ({failed})" if words else ""),
+            str(agent["cores"]),
+            _figure(agent, "mean_error_mm", _three),
+            _figure(agent, "error_over_first", _three) if "error_over_first" in agent else "",
+            *(f"{agent['success'][mm]:.1%}" for mm in ("10", "5", "2")),
+            _figure(agent, "normalised_return", "{:.3f}".format),
+            f"{agent['seeds_solved']} of {agent['seeds']}",
+            f"{agent['steps']:,.0f}",
+            f"{agent['memory_mb']:,.0f} MB",
+            f"{agent['decision_us']:,.0f} us",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    for name, error in figures["references"].items():
+        lines.append(f"| *{name}* | | {_three(error)} |" + " |" * 9)
+    return "\n".join(lines)
+
+
+def _three(value: float) -> str:
+    """To three digits."""
+    return f"{value:.{2 if value < 10 else 1 if value < 100 else 0}f}"
+
+
+def _figure(agent: dict[str, Any], name: str, written: Callable[[float], str]) -> str:
+    interval = agent.get(f"{name}_interval")
+    return written(agent[name]) + (f" ({written(interval[0])} to {written(interval[1])})" if interval else "")

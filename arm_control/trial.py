@@ -1,0 +1,219 @@
+"""Trial: one run of a comparison, in a process of its own: trained, judged on held-out goals, and timed.
+
+`python -m arm_control.trial` is how the comparison starts it; a trial that was killed is gone on with, or begun anew if
+its learner, being another library's, keeps no checkpoints.
+"""
+
+import ctypes
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any, cast
+
+import numpy as np
+
+from arm_control.config import TrainConfig
+from arm_control.peers import PEERS, PeerConfig, PeerController, train_peer
+from arm_control.run_folder import RunFolder, write_text
+
+REPORTS = 20
+MEMORY_EVERY_S = 2.0
+DECISIONS = 300
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What is trained into which folder, and how many held-out goals of which seed it is judged on."""
+
+    config: TrainConfig | PeerConfig
+    folder: Path
+    goals: int
+    goals_seed: int
+
+    @property
+    def result_file(self) -> Path:
+        return self.folder / "trial.json"
+
+    @property
+    def cores(self) -> int:
+        """The processes that it keeps busy."""
+        workers = getattr(self.config.settings, "workers", 1)
+        return max(self.config.processes, workers)
+
+    def to_json(self) -> dict[str, Any]:
+        """As it is handed to its process, and kept beside its result."""
+        return {"config": asdict(self.config), "goals": self.goals, "goals_seed": self.goals_seed}
+
+    @classmethod
+    def from_json(cls, folder: Path, values: dict[str, Any]) -> "Trial":
+        """Read one back."""
+        config = values["config"]
+        peer = config["agent"] in PEERS
+        read = PeerConfig(**config) if peer else TrainConfig.from_json(config)
+        return cls(read, folder, values["goals"], values["goals_seed"])
+
+    def result(self) -> dict[str, Any] | None:
+        """Its figures, if it has come to its end. Raises ValueError for a folder of another trial."""
+        if self.result_file.exists():
+            try:
+                kept = json.loads(self.result_file.read_text())
+                there = kept["trial"]
+            except (OSError, ValueError, KeyError, TypeError) as error:
+                raise ValueError(f"{self.result_file} is damaged ({error})") from None
+            self._check(there)
+            return cast("dict[str, Any]", kept["result"])
+        if isinstance(self.config, TrainConfig) and self.folder.exists():
+            config = RunFolder.open(self.folder)[1]
+            config.pop("version")
+            self._check(self.to_json() | {"config": config})
+        return None
+
+    def _check(self, there: dict[str, Any]) -> None:
+        if there != (wanted := self.to_json()):
+            flat, other = ({**values, **values["config"]} for values in (wanted, there))
+            name = next(name for name in [*flat, *other] if flat.get(name) != other.get(name) and name != "config")
+            raise ValueError(
+                f"{self.folder} is of another comparison, with {name} {other.get(name)} instead of {flat.get(name)}: "
+                "name another folder (--out)"
+            )
+
+    def run(self) -> None:
+        """Train, or go on, judge and time; the result is written at the end."""
+        result = _run_peer(self, self.config) if isinstance(self.config, PeerConfig) else _run_own(self, self.config)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_text(self.result_file, json.dumps({"trial": self.to_json(), "result": result}) + "\n")
+
+
+def _run_own(trial: Trial, config: TrainConfig) -> dict[str, Any]:
+    from arm_control.checkpoint import list_checkpoints
+    from arm_control.exporter import export
+    from arm_control.runner import PolicyRunner
+    from arm_control.sources import evaluate
+    from arm_control.training import resume, train
+
+    run = RunFolder(trial.folder)
+    with peak_memory() as memory_mb:
+        if list_checkpoints(run.checkpoints):
+            resume(run.path)
+        else:
+            train(config, run.path)
+    rows = run.read_metrics()
+    figures = evaluate(run.path, goals=trial.goals, seed=trial.goals_seed)
+    runner = PolicyRunner.load(export(run.path))
+    middle = 0.5 * (np.array(runner.limits.lower_deg) + np.array(runner.limits.upper_deg))
+    readings, goal = (middle.tolist(), [0.0] * len(middle)), runner.arm.forward_kinematics(middle).tolist()
+    decision_us = median_us(lambda: runner.step(*readings, goal))
+    return _figures(rows, figures, memory_mb(), decision_us)
+
+
+def _run_peer(trial: Trial, config: PeerConfig) -> dict[str, Any]:
+    import torch
+
+    from arm_control.evaluation import environment_maker, evaluate_controller, validate
+
+    torch.set_num_threads(1)
+    rows: list[dict[str, Any]] = []
+
+    def report(controller: PeerController, step: int, elapsed_s: float) -> None:
+        """Keep what our own agents write into metrics.jsonl."""
+        rows.append({"step": step, "elapsed_s": elapsed_s, **validate(controller, config.task)})
+        print(f"{elapsed_s:5.0f} s  {step:>9,} steps  error {rows[-1]['mean_error_mm']:6.2f} mm", file=sys.stderr)
+
+    with peak_memory() as memory_mb:
+        controller = train_peer(config, REPORTS, report)
+    figures = evaluate_controller(controller, config.task, goals=trial.goals, seed=trial.goals_seed)
+    env = environment_maker(config.task)()
+    observation, _ = env.reset(seed=0)
+    decision_us = median_us(lambda: controller.decide(observation))
+    env.close()
+    return _figures(rows, figures, memory_mb(), decision_us)
+
+
+def _figures(
+    rows: list[dict[str, Any]], figures: dict[str, Any], memory_mb: float, decision_us: float
+) -> dict[str, Any]:
+    names = ("step", "elapsed_s", "mean_error_mm")
+    return {
+        **figures,
+        "steps": rows[-1]["step"],
+        "memory_mb": memory_mb,
+        "decision_us": decision_us,
+        "curve": [{name: row[name] for name in row if name in names or name.startswith("success_")} for row in rows],
+    }
+
+
+def median_us(work: Callable[[], Any]) -> float:
+    """The median duration of a piece of work in us."""
+    times = []
+    for _ in range(DECISIONS):
+        begin = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - begin)
+    return 1e6 * median(times)
+
+
+@contextmanager
+def peak_memory() -> Iterator[Callable[[], float]]:
+    """The largest memory of this process and those that it has started, in MB; what they share counts once (PSS)."""
+    import psutil
+
+    peak, ended = 0.0, threading.Event()
+
+    def look() -> None:
+        """Look at it now."""
+        nonlocal peak
+        total = 0
+        for process in (own := psutil.Process(), *own.children(recursive=True)):
+            try:
+                total += process.memory_full_info().pss
+            except psutil.Error:  # it has ended meanwhile
+                continue
+        peak = max(peak, total / 1e6)
+
+    def watch() -> None:
+        """Look at it now and then."""
+        while not ended.wait(MEMORY_EVERY_S):
+            look()
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield lambda: peak
+        look()
+    finally:
+        ended.set()
+        thread.join()
+
+
+def end_with(parent: int) -> None:
+    """Have this process asked to stop when the one that started it is gone (Linux: PR_SET_PDEATHSIG)."""
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+    if os.getppid() != parent:
+        sys.exit(1)
+
+
+def main() -> int:
+    """Run the trial that the words say: the parent's process id, the folder, and the trial as JSON."""
+    from arm_control.cli import complain
+
+    parent, folder, values = sys.argv[1:]
+    end_with(int(parent))
+    try:
+        Trial.from_json(Path(folder), json.loads(values)).run()
+        return 0
+    except KeyboardInterrupt:
+        return 130
+    except (ValueError, OSError, RuntimeError, MemoryError) as error:
+        return complain(" ".join(str(error).split()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
