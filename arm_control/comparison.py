@@ -44,15 +44,13 @@ def compare(command: Compare, configs: dict[str, Config]) -> dict[str, Any]:
     Raises ValueError, before anything is trained, for agents of different tasks or a folder of another comparison.
     """
     check_same_task(configs)
-    trials = {name: trials_of(command, name, config) for name, config in configs.items()}
-    by_folder: dict[Path, str] = {}
-    for name, its in trials.items():
-        if (other := by_folder.setdefault(its[0].folder, name)) != name:
-            raise ValueError(f"'{other}' and '{name}' would have the same folder {its[0].folder}")
-    in_turn = [trial for seed in zip(*trials.values(), strict=True) for trial in seed]
-    names = {trial.folder: f"{name}, seed {trial.config.seed}" for name, its in trials.items() for trial in its}
-    results = run_trials(in_turn, names)
-    agents = {name: agent_figures(its, [results[trial.folder] for trial in its]) for name, its in trials.items()}
+    trials = {
+        (name, seed): trial_of(command, name, config, seed)
+        for seed in range(command.first_seed, command.first_seed + command.seeds)
+        for name, config in configs.items()
+    }
+    results = run_trials({f"{name}, seed {seed}": trial for (name, seed), trial in trials.items()})
+    agents = {name: agent_figures(name, trials, results) for name in configs}
     for figures in agents.values():
         figures |= beside(figures, next(iter(agents.values())), intervals=command.intervals)
     first = next(iter(configs.values()))
@@ -96,49 +94,54 @@ def check_same_task(configs: dict[str, Config]) -> None:
                 )
 
 
-def trials_of(command: Compare, name: str, config: Config) -> list[Trial]:
-    """An agent's trials, one a seed."""
+def trial_of(command: Compare, name: str, config: Config, seed: int) -> Trial:
+    """An agent's training with a seed, and its folder."""
     slug = re.sub(r"[^A-Za-z0-9.]+", "-", name).strip("-")
-    return [
-        Trial(
-            replace(config, seed=seed, minutes=command.minutes, steps=command.steps),
-            Path(command.out) / f"{slug}-seed{seed}",
-            command.goals,
-            command.goals_seed,
-        )
-        for seed in range(command.first_seed, command.first_seed + command.seeds)
-    ]
+    config = replace(_at_home(config), seed=seed, minutes=command.minutes, steps=command.steps)
+    return Trial(config, Path(command.out) / f"{slug}-seed{seed}", command.goals, command.goals_seed)
+
+
+def _at_home(config: Config) -> Config:
+    """With the arm's file as a run folder has it: found from anywhere."""
+    if isinstance(config, TrainConfig) and config.arm is not None:
+        return replace(config, arm=str(Path(config.arm).resolve()))
+    return config
 
 
 Result = dict[str, Any]
 
 
-def run_trials(trials: list[Trial], names: dict[Path, str]) -> dict[Path, Result]:
-    """The results by folder; of one that has crashed, `{"failed": its last words}`.
+def run_trials(trials: dict[str, Trial]) -> dict[str, Result]:
+    """The results of trials by their names; of one that has crashed, `{"failed": its last words}`.
 
     Those that want several cores come first, one after the other. Raises ValueError for a folder of another
-    comparison, before anything is trained.
+    comparison, or of two trials, before anything is trained.
     """
-    results = {trial.folder: result for trial in trials if (result := trial.result()) is not None}
-    left = [trial for trial in trials if trial.folder not in results]
+    results = {name: result for name, trial in trials.items() if (result := trial.result()) is not None}
+    folders: dict[Path, str] = {}
+    for name, trial in trials.items():
+        if (other := folders.setdefault(trial.folder, name)) != name:
+            raise ValueError(f"'{other}' and '{name}' would have the same folder {trial.folder}")
+    left = {name: trial for name, trial in trials.items() if name not in results}
     begin = time.monotonic()
 
-    def tell(trial: Trial, result: Result) -> None:
-        """Say how far it is."""
-        results[trial.folder] = result
-        done, all_left = len(results), sum(other.cores for other in left if other.folder not in results)
-        spent = sum(other.cores for other in left if other.folder in results)
-        minutes = (time.monotonic() - begin) * all_left / spent / 60
+    def tell(name: str, result: Result) -> None:
+        """Keep a result and say how far it is."""
+        results[name] = result
+        to_do, spent = (sum(trial.cores for it, trial in left.items() if (it in results) == done) for done in (0, 1))
+        minutes = (time.monotonic() - begin) * to_do / spent / 60
         said = result.get("failed") or f"{result['mean_error_mm']:.2f} mm"
-        print(f"[{done}/{len(trials)}] {names[trial.folder]}: {said}  (about {minutes:.0f} min left)", file=sys.stderr)
+        print(f"[{len(results)}/{len(trials)}] {name}: {said}  (about {minutes:.0f} min left)", file=sys.stderr)
 
+    if results:
+        print(f"[{len(results)}/{len(trials)}] done before", file=sys.stderr)
     cores = sorted(os.sched_getaffinity(0))
-    for width in sorted({trial.cores for trial in left}, reverse=True):
-        _run_on(cores, width, [trial for trial in left if trial.cores == width], tell)
+    for width in sorted({trial.cores for trial in left.values()}, reverse=True):
+        _run_on(cores, width, {name: trial for name, trial in left.items() if trial.cores == width}, tell)
     return results
 
 
-def _run_on(cores: list[int], width: int, trials: list[Trial], tell: Callable[[Trial, Result], None]) -> None:
+def _run_on(cores: list[int], width: int, trials: dict[str, Trial], tell: Callable[[str, Result], None]) -> None:
     """Run trials of `width` cores, as many at once as there are cores for; an error or Ctrl-C ends them all."""
     free: queue.SimpleQueue[list[int]] = queue.SimpleQueue()
     at_once = max(1, len(cores) // width)
@@ -158,7 +161,7 @@ def _run_on(cores: list[int], width: int, trials: list[Trial], tell: Callable[[T
             free.put(own)
 
     with ThreadPoolExecutor(at_once) as pool:
-        waiting: dict[Future[Result], Trial] = {pool.submit(work, trial): trial for trial in trials}
+        waiting: dict[Future[Result], str] = {pool.submit(work, trial): name for name, trial in trials.items()}
         try:
             while waiting:
                 for future in wait(waiting, return_when=FIRST_COMPLETED).done:
@@ -193,16 +196,18 @@ def run_process(trial: Trial, processes: set[subprocess.Popen[str]]) -> Result:
     return {"failed": last}
 
 
-def agent_figures(trials: list[Trial], results: list[Result]) -> dict[str, Any]:
+def agent_figures(name: str, trials: dict[tuple[str, int], Trial], results: dict[str, Result]) -> dict[str, Any]:
     """An agent's runs, and interquartile means over those that have come to their end."""
-    runs = [{"seed": trial.config.seed, **result} for trial, result in zip(trials, results, strict=True)]
-    figures: dict[str, Any] = {"cores": trials[0].cores, "seeds": len(runs), "runs": runs}
+    own = {seed: trial for (agent, seed), trial in trials.items() if agent == name}
+    runs = [{"seed": seed, **results[f"{name}, seed {seed}"]} for seed in own]
+    figures: dict[str, Any] = {"cores": next(iter(own.values())).cores, "seeds": len(runs), "runs": runs}
     done = [run for run in runs if "failed" not in run]
     figures["seeds_solved"] = sum(run["mean_error_mm"] <= SOLVED_MM for run in done)
     if not done:
         return figures
-    for name in ("mean_error_mm", "normalised_return", "steps", "memory_mb", "decision_us"):
-        figures[name] = float(interquartile_mean([run[name] for run in done]))
+    for key in ("mean_error_mm", "normalised_return", "memory_mb", "decision_us"):
+        figures[key] = float(interquartile_mean([run[key] for run in done]))
+    figures["steps"] = float(interquartile_mean([run["last"]["step"] for run in done]))
     figures["success"] = {
         str(mm): float(interquartile_mean([run["success"][str(mm)] for run in done])) for mm in LADDER_MM
     }

@@ -30,7 +30,7 @@ ENVIRONMENTS: dict[ActionKind, str] = {
 # As in envs.tasks, envs.paths and envs.imperfections, which this file, being help, does not load.
 Control = Literal["absolute", "from_measured", "from_target"]
 PathChoice = Literal["circle", "eight", "spline", "any"]
-Preset = Literal["ideal", "xl430", "rough"]
+Preset = Literal["ideal", "xl430", "rough", "late"]
 
 
 @dataclass(frozen=True)
@@ -455,7 +455,7 @@ class BenchDeterminism:
 
     def __post_init__(self) -> None:
         if not self.imperfections:
-            raise ValueError("--imperfections: wanted ideal, xl430 or rough, got none")
+            raise ValueError("--imperfections: wanted ideal, xl430, rough or late, got none")
 
 
 def environment_ids() -> list[str]:

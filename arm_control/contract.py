@@ -65,7 +65,7 @@ class Contract:
     goal_tolerance_m: float
     path: Literal["circle", "eight", "spline", "any"] | None  # of a moving goal
     speed_m_s: float | None  # of a moving goal
-    imperfections: Literal["ideal", "xl430", "rough"]  # of the arm that it was trained on
+    imperfections: Literal["ideal", "xl430", "rough", "late"]  # of the arm that it was trained on
     inputs: list[TensorContract]
     output: TensorContract
     agent: str

@@ -143,7 +143,7 @@ def _figures(
     names = ("step", "elapsed_s", "mean_error_mm")
     return {
         **figures,
-        "steps": rows[-1]["step"],
+        "last": rows[-1],
         "memory_mb": memory_mb,
         "decision_us": decision_us,
         "curve": [{name: row[name] for name in row if name in names or name.startswith("success_")} for row in rows],

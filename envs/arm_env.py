@@ -365,7 +365,7 @@ class ArmReach(ArmEnv):
 
     ## Arguments
     `arm` (a URDF file of a serial arm of one to seven revolute joints), `reward`, `goal_tolerance_m` (0.01 m),
-    `actions`, `grid_step_deg`, `control`, `imperfections` (`ideal`, `xl430`, `rough` or an
+    `actions`, `grid_step_deg`, `control`, `imperfections` (`ideal`, `xl430`, `rough`, `late` or an
     `envs.imperfections.Imperfections`), `episode_steps`, `physics_step_s` (1/240), `control_period_s` (1/30, a whole
     multiple of it), `render_mode` (`human` opens a window, `rgb_array` needs no display).
 

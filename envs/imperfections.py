@@ -15,7 +15,12 @@ from envs.simulation import Simulation
 Range = tuple[float, float]
 OFF: Range = (0.0, 0.0)
 NOISE_BOUND = 4.0  # standard deviations: what is beyond counts as so much
-LONGEST_DELAY_S = 0.5
+BOUNDS = {
+    "action_delay_s": (0.0, 0.5),
+    "observation_delay_s": (0.0, 0.5),
+    "length_error": (-0.5, 0.5),
+    "speed_loss": (0.0, 1.0),
+}
 
 
 def _pair(value: Any) -> list[float]:
@@ -57,15 +62,14 @@ class Imperfections:
     """By how much of its length each link is longer than drawn, a value of its own for each; may be negative."""
     friction_nm_s_rad: Range = OFF
     """Viscous friction in each joint, in N m s/rad."""
+    speed_loss: Range = OFF
+    """Share of a speed that is missing from its reading; 1 for servos that tell no speeds."""
 
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
             pair = _pair(value)
-            lowest = -0.5 if field.name == "length_error" else 0.0
-            highest = (
-                LONGEST_DELAY_S if field.name.endswith("delay_s") else 0.5 if field.name == "length_error" else math.inf
-            )
+            lowest, highest = BOUNDS.get(field.name, (0.0, math.inf))
             if len(pair) != 2 or not (lowest <= pair[0] <= pair[1] <= highest and pair[1] < math.inf):
                 raise ValueError(
                     f"{field.name}: wanted a number or a range (low, high) from {lowest:g} to {highest:g}, got {value}"
@@ -90,7 +94,8 @@ class Imperfections:
 
 
 # A servo's target and reading have 4,096 steps a turn (ROBOTIS e-Manual, XL430-W250). Nothing else here is from a data
-# sheet: `xl430` is our guess at an arm that is built with care, `rough` is to be worse than any that still works.
+# sheet: `xl430` is our guess at an arm that is built with care, `rough` is to be worse than any that still works, and
+# `late` is a test of memory: what the arm is doing cannot be told from a single reading.
 PRESETS = {
     "ideal": Imperfections(),
     "xl430": Imperfections(
@@ -119,6 +124,7 @@ PRESETS = {
         length_error=(-0.01, 0.01),
         friction_nm_s_rad=(0.0, 0.05),
     ),
+    "late": Imperfections(action_delay_s=(0.15, 0.15), speed_loss=(1.0, 1.0)),
 }
 
 
@@ -236,8 +242,9 @@ class ImperfectSimulation:
             noise = self._generator.normal(size=2 * count).clip(-NOISE_BOUND, NOISE_BOUND).tolist()
             angles = [angle + angle_noise * by for angle, by in zip(angles, noise[:count], strict=True)]
             speeds = [speed + speed_noise * by for speed, by in zip(speeds, noise[count:], strict=True)]
+        told = 1.0 - self.values["speed_loss"]
         self.angles_deg = [self._rounded(angle) for angle in angles]
-        self.speeds_deg_s = speeds
+        self.speeds_deg_s = [told * speed for speed in speeds]
 
     def _rounded(self, angle: float) -> float:
         step = self.values["resolution_deg"]

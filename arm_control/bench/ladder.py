@@ -1,17 +1,7 @@
-"""The ladder from a value for every action to a policy: how far each rung comes in the same time, on the same trunk.
+"""The ladder from a value for every action to a policy: how far each rung comes in the same time, on the same trunk."""
 
-Every training is a process of its own, so that its memory can be told; two run at once, and what is there already is
-not done again.
-"""
-
-import json
-import os
-import subprocess
-import sys
-import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
@@ -20,24 +10,26 @@ from typing import Any
 import numpy as np
 
 from arm_control.checkpoint import load_latest
+from arm_control.comparison import run_trials
 from arm_control.config import TrainConfig
 from arm_control.interaction import Interaction
 from arm_control.plots import draw_ladder
-from arm_control.run_folder import RunFolder, write_text
+from arm_control.run_folder import RunFolder
 from arm_control.training import Training, use_one_thread
-from policies.settings import DDPGSettings, QLearningSettings
+from arm_control.trial import Trial
+from policies.settings import AgentSettings, BranchingDQNSettings, DDPGSettings, DQNSettings, QLearningSettings
 
 HIDDEN_UNITS = 64
-RUNGS: dict[str, list[str]] = {
-    "flat, random": ["dqn", "--head", "random"],
-    "flat, zero": ["dqn", "--head", "zero"],
-    "action features": ["dqn", "--head", "features"],
-    "branching": ["branching-dqn"],
-    "ddpg": ["ddpg"],
+RUNGS: dict[str, tuple[str, AgentSettings]] = {
+    "flat, random": ("dqn", DQNSettings(hidden_units=HIDDEN_UNITS, head="random")),
+    "flat, zero": ("dqn", DQNSettings(hidden_units=HIDDEN_UNITS, head="zero")),
+    "action features": ("dqn", DQNSettings(hidden_units=HIDDEN_UNITS, head="features")),
+    "branching": ("branching-dqn", BranchingDQNSettings(hidden_units=HIDDEN_UNITS)),
+    "ddpg": ("ddpg", DDPGSettings(hidden_units=HIDDEN_UNITS)),
 }
 GRID_FLOOR_MM = 1.94  # of whole degrees: arm-control bench grid
-AT_ONCE = 2
 TIMINGS = 15
+CURVE = ("elapsed_s", "step", "mean_error_mm")
 
 
 @dataclass(frozen=True)
@@ -49,43 +41,39 @@ class Length:
 
 
 def bench_ladder(length: Length, seeds: int, goals: int, out: str) -> dict[str, Any]:
-    """Train and evaluate every rung with every seed, then time a decision and an update of each."""
+    """Train and evaluate every rung with every seed, then time a decision and an update of each.
+
+    Raises ValueError for a folder of another ladder, RuntimeError if a training fails.
+    """
     use_one_thread()
-    work = [(name, seed) for seed in range(seeds) for name in RUNGS]
-    pool, failed = ThreadPoolExecutor(AT_ONCE), threading.Event()
-
-    def do(job: tuple[str, int]) -> dict[str, Any]:
-        """One of them. Once one has failed, or was interrupted, none begins any more."""
-        if failed.is_set():
-            raise RuntimeError("another training has failed")
-        try:
-            return run_rung(*job, length, goals, Path(out))
-        except BaseException:
-            failed.set()
-            raise
-
-    try:
-        done = list(pool.map(do, work))
-    finally:
-        pool.shutdown(cancel_futures=True)
+    trials = {
+        f"{name}, seed {seed}": trial_of(name, seed, length, goals, Path(out))
+        for seed in range(seeds)
+        for name in RUNGS
+    }
+    results = run_trials(trials)
+    for name, result in results.items():
+        if "failed" in result:
+            raise RuntimeError(f"{name}: {result['failed']}")
     rows: list[dict[str, Any]] = []
     for name in RUNGS:
-        runs = [result for (rung, _), result in zip(work, done, strict=True) if rung == name]
-        errors = [run["mean_error_mm"] for run in runs]
-        decision_ms, update_ms = time_run(folder(Path(out), name, 0))
+        runs = [results[f"{name}, seed {seed}"] for seed in range(seeds)]
+        last = [run["last"] for run in runs]
+        decision_ms, update_ms = time_run(trials[f"{name}, seed 0"].folder)
         rows.append(
             {
                 "rung": name,
-                "command": " ".join(["train", *RUNGS[name], "--hidden-units", str(HIDDEN_UNITS)]),
-                "errors_mm": errors,
-                "steps": float(np.mean([run["steps"] for run in runs])),
-                "updates": float(np.mean([run["updates"] for run in runs])),
-                "coverage": mean_or_none([run["coverage"] for run in runs]),
-                "untried_picks": mean_or_none([run["untried_picks"] for run in runs]),
-                "peak_memory_mb": float(max(run["peak_memory_mb"] for run in runs)),
+                "errors_mm": [run["mean_error_mm"] for run in runs],
+                "steps": float(np.mean([row["step"] for row in last])),
+                "updates": float(np.mean([row["updates"] for row in last])),
+                "coverage": mean_or_none([row.get("coverage") for row in last]),
+                "untried_picks": mean_or_none([row.get("untried_picks") for row in last]),
+                "peak_memory_mb": float(max(run["memory_mb"] for run in runs)),
                 "decision_ms": decision_ms,
                 "update_ms": update_ms,
-                "curves": [run["curve"] for run in runs],
+                "curves": [
+                    [[row["elapsed_s"], row["step"], row["mean_error_mm"]] for row in run["curve"]] for run in runs
+                ],
             }
         )
     error = {str(row["rung"]): float(np.mean(row["errors_mm"])) for row in rows}
@@ -96,76 +84,12 @@ def bench_ladder(length: Length, seeds: int, goals: int, out: str) -> dict[str, 
     return {**asdict(length), "seeds": seeds, "goals": goals, "rungs": rows, "ratios": ratios}
 
 
-def folder(out: Path, name: str, seed: int) -> Path:
-    """The run folder of a rung."""
-    return out / f"{name.replace(', ', '-').replace(' ', '-')}-seed{seed}"
-
-
-def run_rung(name: str, seed: int, length: Length, goals: int, out: Path) -> dict[str, Any]:
-    """Train, or go on, and evaluate; the figures are kept in the run's folder.
-
-    Raises ValueError for a folder of another ladder, RuntimeError if a command fails.
-    """
-    path = folder(out, name, seed)
-    step_deg = 1.0 if name == "ddpg" else length.grid_step_deg
-    words = ["train", *RUNGS[name], "--hidden-units", str(HIDDEN_UNITS), "--seed", str(seed)]
-    words += ["--minutes", str(length.minutes), "--out", str(path)]
-    words += [] if step_deg == 1.0 else ["--grid-step-deg", str(step_deg)]
-    kept = path / "ladder.json"
-    if path.exists():
-        config = RunFolder.open(path)[1]
-        result: dict[str, Any] = json.loads(kept.read_text()) if kept.exists() else {"goals": goals}
-        there = (config["minutes"], config["grid_step_deg"], result["goals"])
-        if there != (length.minutes, step_deg, goals):
-            raise ValueError(
-                f"{path} is of another ladder, of {there[0]:g} minutes, {there[1]:g} degrees and {there[2]} goals: "
-                "name another folder (--out)"
-            )
-        if kept.exists():
-            return result
-        words = ["resume", str(path)]
-    print(f"{path}: {words[0]}", file=sys.stderr, flush=True)
-    peak_mb = run_process(words)
-    evaluation = path / "evaluation.json"
-    run_process(["evaluate", str(path), "--goals", str(goals), "--json", str(evaluation)])
-    rows, figures = RunFolder(path).read_metrics(), json.loads(evaluation.read_text())
-    result = {
-        "goals": goals,
-        "mean_error_mm": figures["mean_error_mm"],
-        "success": figures["success"],
-        "steps": rows[-1]["step"],
-        "updates": rows[-1]["updates"],
-        "coverage": rows[-1].get("coverage"),
-        "untried_picks": rows[-1].get("untried_picks"),
-        "peak_memory_mb": peak_mb,
-        "curve": [[row["elapsed_s"], row["step"], row["mean_error_mm"]] for row in rows],
-    }
-    write_text(kept, json.dumps(result) + "\n")
-    print(f"{path}: {figures['mean_error_mm']:.2f} mm", file=sys.stderr, flush=True)
-    return result
-
-
-def run_process(words: list[str]) -> float:
-    """Run a command of this program; its peak memory in MB. Raises RuntimeError with its last line if it fails."""
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(
-        [sys.executable, "-m", "arm_control.cli", *words],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment,
-    ) as process:
-        assert process.stderr is not None
-        try:
-            lines = process.stderr.read().splitlines()
-        except BaseException:
-            process.terminate()
-            raise
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise RuntimeError(lines[-1] if lines else f"{' '.join(words)}: exit code {process.returncode}")
-    return usage.ru_maxrss / 1000.0  # of kB, as Linux has it
+def trial_of(name: str, seed: int, length: Length, goals: int, out: Path) -> Trial:
+    """The training of a rung, and its folder."""
+    agent, settings = RUNGS[name]
+    step_deg = 1.0 if agent == "ddpg" else length.grid_step_deg
+    config = TrainConfig(agent, settings, grid_step_deg=step_deg, seed=seed, minutes=length.minutes)
+    return Trial(config, out / f"{name.replace(', ', '-').replace(' ', '-')}-seed{seed}", goals, 0)
 
 
 def time_run(path: Path) -> tuple[float, float]:

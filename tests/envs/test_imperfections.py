@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from typing import Any
 
 import gymnasium
@@ -43,6 +44,7 @@ EVERYTHING = Imperfections(
     payload_kg=(0.02, 0.1),
     length_error=(-0.02, 0.02),
     friction_nm_s_rad=(0.01, 0.05),
+    speed_loss=(0.2, 0.8),
 )
 
 
@@ -252,6 +254,30 @@ def test_other_seeds_have_other_noise_and_the_same_seed_the_same(simulation: Sim
     assert first != other_seed
 
 
+def test_a_loss_takes_its_share_of_measured_speeds_and_no_more(simulation: Simulation, other: Simulation) -> None:
+    other.reset(START_DEG)
+    whole, lossy = measured(imperfect(other), wander()), measured(imperfect(simulation, speed_loss=0.25), wander())
+    assert np.abs(whole[:, 3:]).max() > 10
+    assert lossy[:, :3].tolist() == whole[:, :3].tolist()
+    assert lossy[:, 3:] == pytest.approx(0.75 * whole[:, 3:], abs=1e-12)
+
+
+def test_servos_that_tell_no_speeds_read_zero_with_noise_and_all(simulation: Simulation) -> None:
+    told = measured(imperfect(simulation, speed_loss=1.0, speed_noise_deg_s=5.0), wander())
+    assert (told[:, 3:] == 0).all()
+    assert np.ptp(told[:, :3]) > 10
+
+
+def test_the_late_arm_acts_late_and_tells_no_speeds() -> None:
+    with closing(ArmReach(imperfections="late")) as env:
+        start = env.reset(seed=0)[0]["observation"]
+        for step in range(8):
+            seen = env.step(np.array([80, 80, 80], np.float32))[0]["observation"]
+            assert (seen[3:6] == 0).all()
+            # 150 ms are four and a half periods.
+            assert (np.abs(seen[:3] - start[:3]).max() < 1e-4) == (step < 4)
+
+
 class Wild:
     """A generator whose normal numbers are all extreme."""
 
@@ -401,7 +427,7 @@ def test_values_are_drawn_for_each_episode_uniformly_from_their_ranges() -> None
         env.reset()
         rows.append(drawn(env))
     env.close()
-    assert len(rows[0]) == 10 + 4
+    assert len(rows[0]) == 11 + 4
     table = np.array([list(row.values()) for row in rows])
     for name, column in zip(rows[0], table.T, strict=True):
         low, high = getattr(EVERYTHING, name.split()[0])
@@ -421,7 +447,7 @@ def test_the_same_seed_draws_the_same_values_and_another_others() -> None:
         again.step(np.full(3, 45.0))
     assert rows[0] == rows[1] == rows[4]
     for other in rows[2:4]:
-        assert {name for name, value in rows[0].items() if value == other[name]} == {"resolution_deg"}
+        assert {name for name, value in rows[0].items() if value == other[name]} == {"resolution_deg", "speed_loss"}
     env.close()
     again.close()
 
@@ -474,6 +500,7 @@ def test_numpys_numbers_are_numbers_too() -> None:
         ({"observation_delay_s": 0.51}, "observation_delay_s: wanted .* from 0 to 0.5"),
         ({"length_error": 0.51}, "length_error: wanted .* from -0.5 to 0.5"),
         ({"length_error": (-0.51, 0.0)}, "length_error: wanted .* from -0.5 to 0.5"),
+        ({"speed_loss": 1.01}, "speed_loss: wanted .* from 0 to 1,"),
         ({"payload_kg": -0.001}, "payload_kg: wanted .* from 0 to inf, got -0.001"),
     ],
 )
@@ -484,7 +511,7 @@ def test_delays_and_lengths_have_bounds(values: dict[str, Any], said: str) -> No
 
 @pytest.mark.parametrize("make", [ArmReach, ArmTrack, open_imperfections])
 def test_an_unknown_name_is_refused_with_those_there_are(make: Callable[..., Any]) -> None:
-    with pytest.raises(ValueError, match="imperfections of ideal, xl430, rough, or an Imperfections, got 'ruff'"):
+    with pytest.raises(ValueError, match="imperfections of ideal, xl430, rough, late, or an Imperfections, got 'ruff'"):
         make("ruff") if make is open_imperfections else make(imperfections="ruff")
 
 
@@ -493,7 +520,7 @@ def test_presets_are_known_by_name() -> None:
     assert open_imperfections(EVERYTHING) is EVERYTHING
     assert not PRESETS["ideal"].any
     for preset in (PRESETS["xl430"], PRESETS["rough"]):
-        assert all(getattr(preset, field) != (0.0, 0.0) for field in FIELDS)
+        assert {field for field in FIELDS if getattr(preset, field) == (0.0, 0.0)} == {"speed_loss"}
         assert preset.resolution_deg == (SERVO_STEP_DEG, SERVO_STEP_DEG)
 
 
