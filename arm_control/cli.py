@@ -14,6 +14,7 @@ import re
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from itertools import chain, groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -105,7 +106,9 @@ def compare(command: Compare) -> None:
     for words in map(shlex.split, command.agents):
         if (name := shlex.join(words)) in configs:
             raise ValueError(f"'{name}' is there twice")
-        configs[name] = parse_contestant(words, command.imperfections)
+        if (config := parse_contestant(words, command.imperfections)) is None:
+            return
+        configs[name] = config
     with writing_json(command.json) as figures:
         figures |= compare(command, configs)
         print(write_comparison(figures, Path(command.out)))
@@ -317,27 +320,32 @@ def parse(words: list[str]) -> Callable[[], None] | None:
     return None if command is None else lambda: work(command)
 
 
-def parse_contestant(words: list[str], imperfections: Preset | None) -> "TrainConfig | PeerConfig":
-    """An agent of a comparison, or another library's, with flags of its own. Raises ValueError for one that is not."""
+def parse_contestant(words: list[str], imperfections: Preset | None) -> "TrainConfig | PeerConfig | None":
+    """An agent of a comparison, or another library's, with flags of its own; None if they asked for help."""
     from arm_control.peers import PEERS, PeerConfig
 
     name, *flags = words or [""]
     check_choice("agent", name, [*AGENTS, *PEERS])
-    program = f"{PROGRAM} compare '{name} ...'"
     if name in PEERS and importlib.util.find_spec("stable_baselines3") is None:
         raise ModuleNotFoundError(name="stable_baselines3")
     default = PeerConfig(name) if name in PEERS else TrainConfig(name)
-    config: TrainConfig | PeerConfig | None = parse_flags(type(default), program, flags, default)
+    program, see = f"{PROGRAM} train {name}", None
+    if name in PEERS:
+        program, see = f"{PROGRAM} compare {name}", f"{PROGRAM} compare '{name} --help'"
+    config: TrainConfig | PeerConfig | None = parse_flags(type(default), program, flags, default, see)
     if config is None:
-        raise ValueError(f"'{shlex.join(words)}': help is given by {PROGRAM} train {name} --help")
+        return None
     for field in ("seed", "steps", "minutes"):
         if getattr(config, field) != getattr(default, field):
             raise ValueError(f"'{shlex.join(words)}': --{field} is for all agents, not for one")
     return config if imperfections is None else dataclasses.replace(config, imperfections=imperfections)
 
 
-def parse_flags(kind: type[Any], program: str, words: list[str], default: Any) -> Any:
-    """The command's dataclass from its flags; None if they asked for help. Raises ValueError with tyro's first line."""
+def parse_flags(kind: type[Any], program: str, words: list[str], default: Any, see: str | None = None) -> Any:
+    """The command's dataclass from its flags; None if they asked for help.
+
+    Raises ValueError with what tyro says first, and the command that says more, `see`, if not the program's --help.
+    """
     said = io.StringIO()
     config = (tyro.conf.OmitArgPrefixes, tyro.conf.DisallowNone, tyro.conf.HelptextFromCommentsOff)
     try:
@@ -347,12 +355,13 @@ def parse_flags(kind: type[Any], program: str, words: list[str], default: Any) -
     except SystemExit as end:
         if not end.code:
             return None
-        rows = [row.strip("│ ").strip() for row in said.getvalue().splitlines()[1:]]
-        rule = next((place for place, row in enumerate(rows) if set(row) <= set("─╰╯")), len(rows))
-        hints = [row.split()[0] for row in rows[rule:] if row.startswith("--") and row.split()[0] not in words]
-        hint = f" (did you mean {hints[0]}?)" if hints else ""
-        text = re.sub(r"^Error parsing [\w.]+: ", "", " ".join(rows[:rule]))
-        raise ValueError(f"{text}{hint}; see {program} --help") from None
+        # A title; what is wrong; below a rule, what may have been meant. In a box if the terminal can show one.
+        rows = [row.strip("│ ") for row in said.getvalue().splitlines()[1:]]
+        parts = [list(part) for rule, part in groupby(rows, lambda row: set(row) <= set("─╰╯-")) if not rule]
+        options = [row.split()[0] for row in chain(*parts[1:]) if row.startswith("--")]
+        hint = next((f" (did you mean {option}?)" for option in options if option not in words), "")
+        text = re.sub(r"^Error parsing [\w.]+: ", "", " ".join(parts[0]))
+        raise ValueError(f"{text}{hint}; see {see or f'{program} --help'}") from None
 
 
 def overview() -> str:

@@ -184,6 +184,7 @@ def run_process(trial: Trial, processes: set[subprocess.Popen[str]]) -> Result:
         stderr=subprocess.PIPE,
         text=True,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
+        process_group=0,  # a Ctrl-C comes to it once, from here
     ) as process:
         processes.add(process)
         said = process.communicate()[1].splitlines()
@@ -250,6 +251,7 @@ def write_comparison(figures: dict[str, Any], out: Path) -> str:
     from arm_control.plots import draw_comparison, draw_progress
 
     table = format_comparison(figures)
+    out.mkdir(parents=True, exist_ok=True)
     write_text(out / "comparison.json", json.dumps(figures, indent=1) + "\n")
     write_text(out / "table.md", table + "\n")
     done = {name: agent for name, agent in figures["agents"].items() if "mean_error_mm" in agent}

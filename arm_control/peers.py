@@ -59,15 +59,14 @@ class PeerConfig:
         if not 0 <= self.discount <= 1:
             raise ValueError(f"discount: wanted a number from 0 to 1, got {self.discount}")
         check_count("processes", self.processes)
+        if self.task.on_grid:
+            raise ValueError(f"--env: {self.agent} wants actions in degrees, got {self.env}, of the degree grid")
 
     @property
     def task(self) -> TrainConfig:
-        """Where it is trained, as for our own agents."""
-        return TrainConfig("ddpg", env=self.env, imperfections=self.imperfections, seed=self.seed)
-
-    def progress(self, step: int, elapsed_s: float) -> float:
-        """From 0 at the start of a training to 1 at its end."""
-        return TrainConfig("ddpg", steps=self.steps, minutes=self.minutes).progress(step, elapsed_s)
+        """Where it is trained and for how long, as for our own agents. Raises ValueError if that makes no sense."""
+        same = {name: getattr(self, name) for name in ("env", "imperfections", "seed", "steps", "minutes")}
+        return TrainConfig("ddpg", **same)
 
 
 # The best of the list, both settings with a discount of 0.5 and of 0.9: see docs/comparison.md.
@@ -116,7 +115,7 @@ def train_peer(
 
         def progress(self) -> float:
             """From 0 to 1."""
-            return config.progress(self.num_timesteps, time.perf_counter() - self.begin)
+            return config.task.progress(self.num_timesteps, time.perf_counter() - self.begin)
 
         def _on_step(self) -> bool:
             progress = self.progress()

@@ -35,6 +35,7 @@ def write_report(path: str | Path) -> Path:
         raise ValueError(f"{run.policy} is missing: make it with 'arm-control export {run.path}'")
     contract = PolicyRunner.load(run.policy).contract
     last, settings = rows[-1], config["settings"]
+    batch = f" of {settings['batch_size']} transitions" if "batch_size" in settings else ""
     reach = evaluation["time_to_reach_s"]
     latency = ran["inference_and_limits_us"]
     if not ran["goals"]:
@@ -43,7 +44,7 @@ def write_report(path: str | Path) -> Path:
         f"# {config['agent']} on {config['env']}, seed {config['seed']}",
         "",
         f"Trained for {last['elapsed_s']:.0f} s: {last['step']:,} steps by {config['arms']} arms, "
-        f"{last['updates']:,} updates of {settings['batch_size']} transitions.",
+        f"{last['updates']:,} updates{batch}.",
         "",
         "![learning curve](curve.png)",
         "",

@@ -1,16 +1,12 @@
-"""The ladder: every rung is trained once, goes on where it was, and is told apart from another ladder's."""
+"""The ladder: every rung is trained once, and what was timed and drawn is of those runs."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
 
-from arm_control.bench.ladder import RUNGS, folder, run_process
+from arm_control.bench import ladder
+from arm_control.bench.ladder import RUNGS, Length, bench_ladder, trial_of
 from arm_control.cli import main
 
 WORDS = ["bench", "ladder", "--minutes", "0.15", "--seeds", "1", "--goals", "2", "--grid-step-deg", "30"]
@@ -24,7 +20,7 @@ def test_a_ladder_is_trained_evaluated_drawn_and_not_done_twice(
     words = [*WORDS, "--out", str(out), "--save", str(figure), "--json", str(file)]
     assert main(words) == 0
     said = capfd.readouterr()
-    assert said.err.count(": train") == len(RUNGS)
+    assert said.err.count(" min left)") == len(RUNGS)
     assert all(f"| {name} |" in said.out for name in RUNGS)
     figures = json.loads(file.read_text())
     assert [row["rung"] for row in figures["rungs"]] == list(RUNGS)
@@ -39,41 +35,25 @@ def test_a_ladder_is_trained_evaluated_drawn_and_not_done_twice(
 
     # Once more: nothing is trained, the errors are the same.
     assert main(words) == 0
-    assert ": train" not in capfd.readouterr().err
+    assert " min left)" not in capfd.readouterr().err
     again = json.loads(file.read_text())
     assert [row["errors_mm"] for row in again["rungs"]] == [row["errors_mm"] for row in figures["rungs"]]
 
-    # One that was not evaluated yet goes on.
-    (folder(out, "branching", 0) / "ladder.json").unlink()
-    assert main(words) == 0
-    assert "branching-seed0: resume" in capfd.readouterr().err
-
     # Another ladder's folder.
     assert main([*words[:3], "0.05", *words[4:]]) == 2
-    assert "is of another ladder, of 0.15 minutes, 30 degrees and 2 goals" in capfd.readouterr().err
+    assert "is of another comparison, with minutes 0.15 instead of 0.05" in capfd.readouterr().err
 
 
-def test_a_training_that_fails_is_told_with_its_own_last_line(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError, match="wanted a positive number"):
-        run_process(["train", "ddpg", "--steps", "-1", "--out", str(tmp_path / "run")])
+def test_a_training_that_fails_is_told_with_its_own_last_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(
+        ladder, "run_trials", lambda trials: {name: {"failed": "what it said"} for name in trials if "zero" in name}
+    )
+    with pytest.raises(RuntimeError, match="flat, zero, seed 0: what it said"):
+        bench_ladder(Length(0.1, 30), seeds=1, goals=2, out=str(tmp_path))
 
 
-@pytest.mark.slow
-def test_ctrl_c_leaves_no_process_and_runs_that_go_on(tmp_path: Path) -> None:
-    words = [sys.executable, "-m", "arm_control.cli", *WORDS, "--out", str(tmp_path / "runs")]
-    words[words.index("0.15")] = "10"
-    process = subprocess.Popen(words, cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True)
-    wanted = [folder(tmp_path / "runs", name, 0) / "metrics.jsonl" for name in list(RUNGS)[:2]]
-    deadline = time.monotonic() + 120
-    while not all(path.exists() for path in wanted):
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
-    os.killpg(process.pid, signal.SIGINT)
-    process.communicate(timeout=60)
-    assert process.returncode in (2, 130)
-    with pytest.raises(ProcessLookupError):
-        os.killpg(process.pid, 0)
-    assert sorted(path.parent.name for path in (tmp_path / "runs").glob("*/config.json")) == [
-        path.parent.name for path in sorted(wanted)
-    ]
-    assert all(list((path.parent / "checkpoints").glob("step-*")) for path in wanted)
+def test_the_rungs_of_a_seed_have_folders_and_grids_of_their_own(tmp_path: Path) -> None:
+    trials = [trial_of(name, 3, Length(1.0, 30.0), 10, tmp_path) for name in RUNGS]
+    assert len({trial.folder for trial in trials}) == len(RUNGS)
+    assert {trial.config.seed for trial in trials} == {3}
+    assert [getattr(trial.config, "grid_step_deg", None) for trial in trials] == [30, 30, 30, 30, 1]

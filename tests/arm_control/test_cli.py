@@ -19,8 +19,10 @@ import pytest
 
 from arm_control.checkpoint import list_checkpoints, load_latest
 from arm_control.cli import COMMANDS, main
+from arm_control.config import TrainConfig
 from arm_control.runner import PolicyRunner
 from envs.arm import DEFAULT_URDF, Arm
+from policies.settings import AGENTS
 
 ARM = Arm(DEFAULT_URDF)
 GOALS = [ARM.tip_position(pose) for pose in ([20.0, 40.0, 60.0], [70.0, 30.0, 20.0], [45.0, 80.0, 10.0])]
@@ -571,6 +573,22 @@ def test_a_report_names_the_command_that_makes_what_is_missing(
     assert f"**{evaluation['mean_error_mm']:.2f} mm**" in text
     for word in ("3 held-out goals", "curve.png", "policy.onnx", "2 goals", "| 10 mm |", "2,000 steps"):
         assert word in text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", AGENTS)
+def test_every_agent_goes_through_the_same_commands(name: str, tmp_path: Path) -> None:
+    run = str(tmp_path / "run")
+    grid = ["--grid-step-deg", "30"] if TrainConfig(name).on_grid else []
+    assert main(["train", name, "--steps", "2000", "--hidden-units", "8", *grid, "--out", run]) == 0
+    assert main(["resume", run]) == 0
+    assert main(["evaluate", run, "--goals", "3", "--json", f"{run}/evaluation.json"]) == 0
+    assert main(["export", run]) == 0
+    assert main(["inspect", f"{run}/policy.onnx"]) == 0
+    assert main(["run", f"{run}/policy.onnx", "--random", "1", *QUICK, "--json", f"{run}/run.json"]) == 0
+    assert main(["replay", run, "--viewer", "video", "--goals", "1", "--save", f"{run}/video.mp4"]) == 0
+    assert main(["report", run]) == 0
+    assert f"# {name} on ArmReach" in (tmp_path / "run/report.md").read_text()
 
 
 @pytest.fixture(scope="module")

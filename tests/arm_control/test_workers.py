@@ -23,7 +23,7 @@ import pytest
 import torch
 from helpers import children, exact, reports, running, stuck
 
-from arm_control import training, workers
+from arm_control import evaluation, training, workers
 from arm_control.checkpoint import list_checkpoints, load_checkpoint, load_latest, save_checkpoint
 from arm_control.cli import main
 from arm_control.config import TrainConfig
@@ -67,7 +67,7 @@ def nothing_left() -> Iterator[None]:
 def short_validations(monkeypatch: pytest.MonkeyPatch) -> None:
     """Validations are most of so short a training."""
     monkeypatch.setattr(training, "REPORTS", 4)
-    monkeypatch.setattr(training, "VALIDATION_GOALS", 2)
+    monkeypatch.setattr(evaluation, "VALIDATION_GOALS", 2)
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +75,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run of CONFIG that nothing interrupted; not to be written to."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training, "REPORTS", 4)
-        patch.setattr(training, "VALIDATION_GOALS", 2)
+        patch.setattr(evaluation, "VALIDATION_GOALS", 2)
         return train(CONFIG, tmp_path_factory.mktemp("runs") / "whole", quiet=True)
 
 
@@ -625,9 +625,9 @@ def test_no_worker_is_left_after_closing_or_forgetting(served_by: Serve, config:
 # The command with short validations, and so many of them that it reports soon and ends late.
 COMMAND = """
 import sys
-from arm_control import cli, training
+from arm_control import cli, evaluation, training
 
-training.REPORTS, training.VALIDATION_GOALS = 1000, 2
+training.REPORTS, evaluation.VALIDATION_GOALS = 1000, 2
 sys.exit(cli.main(sys.argv[1:]))
 """
 WORDS = ["--arms", "4", "--workers", "2", "--hidden-units", "8", "--random-steps", "40", "--steps", "500_000"]
