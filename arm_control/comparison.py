@@ -258,8 +258,11 @@ def write_comparison(figures: dict[str, Any], out: Path) -> str:
     if done:
         draw_comparison(figures, done, out / "errors.png")
         by_time, by_steps = ({name: progress_of(done[name], field) for name in done} for field in ("elapsed_s", "step"))
-        draw_progress(by_time, out / "progress-by-time.png", x="training time (s)", scale="linear")
-        draw_progress(by_steps, out / "progress-by-steps.png", x="environment steps", scale="log")
+        for progress, name, x, scale in (
+            (by_time, "progress-by-time", "training time (s)", "linear"),
+            (by_steps, "progress-by-steps", "environment steps", "log"),
+        ):
+            draw_progress(progress, out / f"{name}.png", references=figures["references"], x=x, scale=scale)
     return table
 
 

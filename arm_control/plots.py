@@ -131,7 +131,7 @@ def draw_comparison(figures: dict[str, Any], agents: dict[str, dict[str, Any]], 
     names = sorted(agents, key=lambda name: agents[name]["mean_error_mm"], reverse=True)
     places = np.arange(len(names))
     figure, (left, right) = plt.subplots(
-        1, 2, figsize=(11, 1.6 + 0.36 * len(names)), width_ratios=[3, 2], sharey=True, layout="constrained"
+        1, 2, figsize=(11, 1.8 + 0.36 * len(names)), width_ratios=[3, 2], sharey=True, layout="constrained"
     )
     for place, name in enumerate(names):
         agent = agents[name]
@@ -154,13 +154,16 @@ def draw_comparison(figures: dict[str, Any], agents: dict[str, dict[str, Any]], 
     left.xaxis.set_minor_formatter(NullFormatter())
     left.set_xticks([mm for mm in MILLIMETRES if lowest <= mm <= highest])
     note = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points", "fontsize": 8}
-    for name, error in figures["references"].items():
+    for row, (name, error) in enumerate(figures["references"].items()):
         if error > lowest:
             left.axvline(error, color="black", linestyle="--", linewidth=1)
-            left.annotate(f"{name}, {error:.3g} mm", (error, 1.0), (3, 3), **note)
+            left.annotate(f"{name}, {error:.3g} mm", (error, 1.0), (3, 3 + 11 * row), **note)
         else:
-            left.annotate(f"\u2190 {name}, {error:.1g} mm", (lowest, 1.0), (0, 3), **note)
-    left.set_xlabel(f"mean error on {figures['goals']:,} held-out goals (mm); a mark a seed, bar: 95 % interval")
+            left.annotate(f"\u2190 {name}, {error:.1g} mm", (lowest, 1.0), (0, 3 + 11 * row), **note)
+    left.set_xlabel(
+        f"mean error on {figures['goals']:,} held-out goals (mm); a mark a seed, bar: 95 % interval\n"
+        "blue circles: arm-control, orange diamonds: Stable-Baselines3"
+    )
     left.set_yticks(places, names)
     left.set_ylim(-0.6, len(names) - 0.4)
     tolerances = list(agents[names[0]]["success"])
@@ -174,14 +177,20 @@ def draw_comparison(figures: dict[str, Any], agents: dict[str, dict[str, Any]], 
     _finish(figure, (left,), path)
 
 
-def draw_progress(agents: dict[str, Progress], path: Path, *, x: str, scale: str) -> None:
-    """A panel an agent: its error, beside all others' in grey, and below it the shares of goals within 50 to 1 mm."""
+def draw_progress(agents: dict[str, Progress], path: Path, *, references: dict[str, float], x: str, scale: str) -> None:
+    """A panel an agent: its error, beside all others' in grey, and below it the shares of goals within 50 to 1 mm.
+
+    `references` are errors in mm by their names: dashed lines, those far below the others an arrow.
+    """
     columns = min(4, len(agents))
     rows = -(-len(agents) // columns)
     figure = plt.figure(figsize=(3.1 * columns, 3.4 * rows + 0.5), layout="constrained")
     grid = figure.subplots(2 * rows, columns, squeeze=False, sharex=True, height_ratios=[3, 2] * rows)
     shades = plt.get_cmap("Blues")(np.linspace(0.25, 0.95, len(LADDER_MM)))
     lowest, highest = (f(f(progress.error.ravel()) for progress in agents.values()) for f in (min, max))
+    lowest = min([0.8 * lowest, *(0.4 * error for error in references.values() if error > 0.5)])
+    ticks = (1, 3, 10, 30, 100, 300) if highest > 20 * lowest else MILLIMETRES
+    note = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "fontsize": 7, "ha": "right"}
     for place in range(len(agents), rows * columns):
         for half in (0, 1):
             grid[2 * (place // columns) + half, place % columns].set_visible(False)
@@ -192,15 +201,21 @@ def draw_progress(agents: dict[str, Progress], path: Path, *, x: str, scale: str
             above.plot(other.x, other.error[0], color="0.8", linewidth=0.8)
         above.fill_between(own.x, own.error[1], own.error[2], color=colour, alpha=0.3, linewidth=0)
         above.plot(own.x, own.error[0], color=colour, linewidth=1.8)
+        for row, (reference, error) in enumerate(references.items()):
+            if error > lowest:
+                above.axhline(error, color="black", linestyle="--", linewidth=0.8, label=f"{reference}, {error:.3g} mm")
+            else:
+                above.annotate(f"\u2193 {reference}, {error:.1g} mm", (1.0, lowest), (-2, 3 + 9 * row), **note)
         above.set_title(name, fontsize=9, loc="left")
         above.set_yscale("log")
-        above.set_ylim(0.8 * lowest, 1.25 * highest)
+        above.set_ylim(lowest, 1.25 * highest)
         above.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         above.yaxis.set_minor_formatter(NullFormatter())
-        above.set_yticks([mm for mm in (1, 3, 10, 30, 100, 300) if 0.8 * lowest <= mm <= 1.25 * highest])
+        above.set_yticks([mm for mm in ticks if lowest <= mm <= 1.25 * highest])
         for mm, shade in zip(LADDER_MM, shades, strict=True):
             below.fill_between(own.x, own.success[mm], color=shade, linewidth=0, label=f"{mm} mm")
         below.set_xscale(scale)
+        below.xaxis.set_minor_formatter(NullFormatter())
         below.set_ylim(0, 1)
         below.yaxis.set_major_formatter(PercentFormatter(1.0))
         if place % columns == 0:
@@ -209,9 +224,9 @@ def draw_progress(agents: dict[str, Progress], path: Path, *, x: str, scale: str
         if place + columns >= len(agents):
             below.set_xlabel(x)
             below.tick_params(labelbottom=True)
-    figure.legend(
-        *grid[1, 0].get_legend_handles_labels(), loc="outside upper right", ncols=min(6, 2 * columns), frameon=False
-    )
+    lines, areas = (list(zip(*axes.get_legend_handles_labels(), strict=True)) for axes in grid[:2, 0])
+    handles, labels = zip(*areas, *lines, strict=True)
+    figure.legend(handles, labels, loc="outside upper right", ncols=min(7, 2 * columns), frameon=False, fontsize=8)
     _finish(figure, tuple(grid.flat), path)
 
 
