@@ -293,11 +293,11 @@ def progress_of(agent: dict[str, Any], field: str) -> "Progress":
 def format_comparison(figures: dict[str, Any]) -> str:
     """The figures as a table for people, in Markdown."""
     length = f"{figures['steps']:,} steps" if figures["minutes"] is None else f"{figures['minutes']:g} minutes"
-    task, agents = figures["task"], figures["agents"]
+    task, agents, seeds = figures["task"], figures["agents"], figures["seeds"]
     arm = "" if task["imperfections"] == "ideal" else f", {task['imperfections']} arm"
     lines = [
-        f"{length}{arm}, {figures['seeds']} seeds, {figures['goals']:,} held-out goals; interquartile means, with 95 % "
-        "bootstrap intervals over the seeds; solved: a mean error of at most 5 mm",
+        f"{length}{arm}, {seeds} seed{'s' if seeds > 1 else ''}, {figures['goals']:,} held-out goals; "
+        "interquartile means, with 95 % bootstrap intervals over the seeds; solved: a mean error of at most 5 mm",
         "",
         f"| agent | cores | mean error (mm) | times {next(iter(agents))} | within 10 mm | 5 mm | 2 mm | "
         "normalised return | solved | steps | memory | decision |",

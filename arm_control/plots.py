@@ -188,8 +188,8 @@ def draw_progress(agents: dict[str, Progress], path: Path, *, references: dict[s
     grid = figure.subplots(2 * rows, columns, squeeze=False, sharex=True, height_ratios=[3, 2] * rows)
     shades = plt.get_cmap("Blues")(np.linspace(0.25, 0.95, len(LADDER_MM)))
     lowest, highest = (f(f(progress.error.ravel()) for progress in agents.values()) for f in (min, max))
-    lowest = min([0.8 * lowest, *(0.4 * error for error in references.values() if error > 0.5)])
-    ticks = (1, 3, 10, 30, 100, 300) if highest > 20 * lowest else MILLIMETRES
+    bottom = min([0.8 * float(lowest), *(0.4 * error for error in references.values() if error > 0.5)])
+    ticks = (1, 3, 10, 30, 100, 300) if highest > 20 * bottom else MILLIMETRES
     note = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "fontsize": 7, "ha": "right"}
     for place in range(len(agents), rows * columns):
         for half in (0, 1):
@@ -202,16 +202,16 @@ def draw_progress(agents: dict[str, Progress], path: Path, *, references: dict[s
         above.fill_between(own.x, own.error[1], own.error[2], color=colour, alpha=0.3, linewidth=0)
         above.plot(own.x, own.error[0], color=colour, linewidth=1.8)
         for row, (reference, error) in enumerate(references.items()):
-            if error > lowest:
+            if error > bottom:
                 above.axhline(error, color="black", linestyle="--", linewidth=0.8, label=f"{reference}, {error:.3g} mm")
             else:
-                above.annotate(f"\u2193 {reference}, {error:.1g} mm", (1.0, lowest), (-2, 3 + 9 * row), **note)
+                above.annotate(f"\u2193 {reference}, {error:.1g} mm", (1.0, bottom), (-2, 3 + 9 * row), **note)
         above.set_title(name, fontsize=9, loc="left")
         above.set_yscale("log")
-        above.set_ylim(lowest, 1.25 * highest)
+        above.set_ylim(bottom, 1.25 * highest)
         above.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         above.yaxis.set_minor_formatter(NullFormatter())
-        above.set_yticks([mm for mm in ticks if lowest <= mm <= 1.25 * highest])
+        above.set_yticks([mm for mm in ticks if bottom <= mm <= 1.25 * highest])
         for mm, shade in zip(LADDER_MM, shades, strict=True):
             below.fill_between(own.x, own.success[mm], color=shade, linewidth=0, label=f"{mm} mm")
         below.set_xscale(scale)
