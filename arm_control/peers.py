@@ -107,6 +107,8 @@ def train_peer(
     """Train to the end of the budget; `report(controller, step, elapsed_s)` is called so many times, off the clock."""
     from stable_baselines3.common.callbacks import BaseCallback
 
+    task = config.task
+
     class Clock(BaseCallback):
         """Stops the training at the end of its budget, and the clock while it is reported."""
 
@@ -116,7 +118,7 @@ def train_peer(
 
         def progress(self) -> float:
             """From 0 to 1."""
-            return config.task.progress(self.num_timesteps, time.perf_counter() - self.begin)
+            return task.progress(self.num_timesteps, time.perf_counter() - self.begin)
 
         def _on_step(self) -> bool:
             progress = self.progress()
