@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import tyro
 
-from arm_control.config import (
+from arm_control.commands import (
     BenchArgmax,
     BenchDelay,
     BenchDeterminism,
@@ -31,15 +31,13 @@ from arm_control.config import (
     Evaluate,
     Export,
     Inspect,
-    Preset,
     Replay,
     Report,
     Resume,
     Run,
     Train,
-    TrainConfig,
-    check_choice,
 )
+from arm_control.config import Preset, TrainConfig, check_choice
 from policies.settings import AGENTS
 
 if TYPE_CHECKING:

@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from arm_control.bench.grid import bench_grid
-from arm_control.config import Compare, TrainConfig
+from arm_control.commands import Compare
+from arm_control.config import TrainConfig
 from arm_control.evaluation import LADDER_MM, evaluate_controller, ik_controller
 from arm_control.peers import PeerConfig
 from arm_control.run_folder import write_text

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from arm_control.config import Run
+from arm_control.commands import Run
 from arm_control.runner import PolicyRunner
 from arm_control.runner.loop import PERCENTILES, GoalResult, run_goals
 from arm_control.signals import Stop, stop_on_signals
