@@ -69,13 +69,12 @@ class PeerConfig:
         return TrainConfig("ddpg", **same)
 
 
-# The best of the list, both settings with a discount of 0.5 and of 0.9: see docs/comparison.md. DDPG's and TD3's are
-# not chosen yet.
+# The best of the list, both settings with a discount of 0.5 and of 0.9: see docs/comparison.md.
 BEST: dict[str, tuple[Literal["defaults", "zoo"], float]] = {
     "sb3-a2c": ("zoo", 0.9),
-    "sb3-ddpg": ("zoo", 0.9),
+    "sb3-ddpg": ("zoo", 0.5),
     "sb3-ppo": ("zoo", 0.5),
-    "sb3-td3": ("zoo", 0.9),
+    "sb3-td3": ("zoo", 0.5),
 }
 
 
