@@ -13,7 +13,14 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
 PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
+EVERY_AGENT = (
+    'ddpg branching-dqn dqn actor-critic dpg reinforce "reinforce --baseline none" sb3-ddpg sb3-td3 '
+    '"a2c --processes 2" a3c "sb3-a2c --processes 2" "sb3-ppo --processes 2"'
+)
 SHORTER = [
+    (EVERY_AGENT, 'ddpg "a2c --processes 2" sb3-td3'),
+    ("--seeds 3", "--seeds 2"),
+    ("--seeds 6", "--seeds 2"),
     ("--minutes 1.5", "--steps 3000"),
     ("--steps 200000", "--steps 3000"),
     ("--steps 40000", "--steps 2500"),
