@@ -26,7 +26,7 @@ from arm_control.config import TrainConfig
 from arm_control.evaluation import LADDER_MM, evaluate_controller, ik_controller
 from arm_control.peers import PeerConfig
 from arm_control.run_folder import write_text
-from arm_control.statistics import bootstrap_interval, interquartile_mean
+from arm_control.statistics import bootstrap_interval, interquartile_mean, three_digits
 from arm_control.trial import Trial
 
 SOLVED_MM = 5.0
@@ -314,8 +314,8 @@ def format_comparison(figures: dict[str, Any]) -> str:
         cells = [
             name + (f" ({failed})" if words else ""),
             str(agent["cores"]),
-            _figure(agent, "mean_error_mm", _three),
-            _figure(agent, "error_over_first", _three) if "error_over_first" in agent else "",
+            _figure(agent, "mean_error_mm", three_digits),
+            _figure(agent, "error_over_first", three_digits) if "error_over_first" in agent else "",
             *(f"{agent['success'][mm]:.1%}" for mm in ("10", "5", "2")),
             _figure(agent, "normalised_return", "{:.3f}".format),
             f"{agent['seeds_solved']} of {agent['seeds']}",
@@ -325,13 +325,8 @@ def format_comparison(figures: dict[str, Any]) -> str:
         ]
         lines.append(f"| {' | '.join(cells)} |")
     for name, error in figures["references"].items():
-        lines.append(f"| *{name}* | | {_three(error)} |" + " |" * 9)
+        lines.append(f"| *{name}* | | {three_digits(error)} |" + " |" * 9)
     return "\n".join(lines)
-
-
-def _three(value: float) -> str:
-    """To three digits."""
-    return f"{value:.{2 if value < 10 else 1 if value < 100 else 0}f}"
 
 
 def _figure(agent: dict[str, Any], name: str, written: Callable[[float], str]) -> str:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from arm_control.evaluation import LADDER_MM
 from arm_control.run_folder import written_whole
+from arm_control.statistics import three_digits
 
 BLUE, ORANGE = "#0072B2", "#D55E00"  # Okabe and Ito's palette, told apart by the colour-blind
 MILLIMETRES = (0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500)
@@ -144,7 +145,11 @@ def draw_comparison(figures: dict[str, Any], agents: dict[str, dict[str, Any]], 
         )
         left.plot(agent["mean_error_mm"], place, color=colour, marker="|", markersize=14, markeredgewidth=2)
         left.annotate(
-            f"{agent['mean_error_mm']:.3g}", (1.01, place), xycoords=("axes fraction", "data"), va="center", fontsize=9
+            three_digits(agent["mean_error_mm"]),
+            (1.01, place),
+            xycoords=("axes fraction", "data"),
+            va="center",
+            fontsize=9,
         )
     seeds = [run["mean_error_mm"] for agent in agents.values() for run in agent["runs"] if "failed" not in run]
     left.set_xscale("log")
@@ -197,9 +202,11 @@ def draw_progress(agents: dict[str, Progress], path: Path, *, references: dict[s
     for place, (name, own) in enumerate(agents.items()):
         above, below = (grid[2 * (place // columns) + half, place % columns] for half in (0, 1))
         colour = ORANGE if name.startswith("sb3-") else BLUE
-        for other in agents.values():
-            above.plot(other.x, other.error[0], color="0.8", linewidth=0.8)
-        above.fill_between(own.x, own.error[1], own.error[2], color=colour, alpha=0.3, linewidth=0)
+        for other, label in zip(agents.values(), ["all agents", *[None] * len(agents)], strict=False):
+            above.plot(other.x, other.error[0], color="0.8", linewidth=0.8, label=label)
+        above.fill_between(
+            own.x, own.error[1], own.error[2], color=colour, alpha=0.3, linewidth=0, label="95 % interval"
+        )
         above.plot(own.x, own.error[0], color=colour, linewidth=1.8)
         for row, (reference, error) in enumerate(references.items()):
             if error > bottom:
@@ -226,7 +233,7 @@ def draw_progress(agents: dict[str, Progress], path: Path, *, references: dict[s
             below.tick_params(labelbottom=True)
     lines, areas = (list(zip(*axes.get_legend_handles_labels(), strict=True)) for axes in grid[:2, 0])
     handles, labels = zip(*areas, *lines, strict=True)
-    figure.legend(handles, labels, loc="outside upper right", ncols=min(7, 2 * columns), frameon=False, fontsize=8)
+    figure.legend(handles, labels, loc="outside upper right", ncols=min(9, 2 * columns + 1), frameon=False, fontsize=8)
     _finish(figure, tuple(grid.flat), path)
 
 

@@ -38,3 +38,8 @@ def bootstrap_interval(
     tail = 50 * (1 - confidence)
     low, high = np.percentile(statistic(*drawn), [tail, 100 - tail])
     return float(low), float(high)
+
+
+def three_digits(value: float) -> str:
+    """A figure as tables and figures have it, such as 1.02, 15.0 or 107."""
+    return f"{value:.{2 if value < 10 else 1 if value < 100 else 0}f}"
