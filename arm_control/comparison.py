@@ -273,8 +273,10 @@ def progress_of(agent: dict[str, Any], field: str) -> "Progress":
 
     curves = [run["curve"] for run in agent["runs"] if "failed" not in run]
     last = min(curve[-1][field] for curve in curves)
-    first = max(next(row[field] for row in curve if row[field] > 0) for curve in curves)
-    x = np.geomspace(first, last, POINTS) if field == "step" else np.linspace(0, last, POINTS)
+    if field == "step":  # on a logarithmic axis
+        x = np.geomspace(max(next(row[field] for row in curve if row[field] > 0) for curve in curves), last, POINTS)
+    else:
+        x = np.linspace(max(curve[0][field] for curve in curves), last, POINTS)
 
     def along(name: str) -> Any:
         """A figure of each run at each x, (POINTS, runs)."""

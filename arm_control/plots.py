@@ -162,7 +162,7 @@ def draw_comparison(figures: dict[str, Any], agents: dict[str, dict[str, Any]], 
     for row, (name, error) in enumerate(figures["references"].items()):
         if error > lowest:
             left.axvline(error, color="black", linestyle="--", linewidth=1)
-            left.annotate(f"{name}, {error:.3g} mm", (error, 1.0), (3, 3 + 11 * row), **note)
+            left.annotate(f"{name}, {three_digits(error)} mm", (error, 1.0), (3, 3 + 11 * row), **note)
         else:
             left.annotate(f"\u2190 {name}, {error:.1g} mm", (lowest, 1.0), (0, 3 + 11 * row), **note)
     left.set_xlabel(
@@ -202,15 +202,19 @@ def draw_progress(agents: dict[str, Progress], path: Path, *, references: dict[s
     for place, (name, own) in enumerate(agents.items()):
         above, below = (grid[2 * (place // columns) + half, place % columns] for half in (0, 1))
         colour = ORANGE if name.startswith("sb3-") else BLUE
-        for other, label in zip(agents.values(), ["all agents", *[None] * len(agents)], strict=False):
-            above.plot(other.x, other.error[0], color="0.8", linewidth=0.8, label=label)
-        above.fill_between(
-            own.x, own.error[1], own.error[2], color=colour, alpha=0.3, linewidth=0, label="95 % interval"
-        )
+        for other in agents.values():
+            above.plot(
+                other.x, other.error[0], color="0.8", linewidth=0.8, label="all agents" if other is own else None
+            )
+        if (own.error[1] < own.error[2]).any():
+            band = {"color": colour, "alpha": 0.3, "linewidth": 0, "label": "95 % interval"}
+            above.fill_between(own.x, own.error[1], own.error[2], **band)
         above.plot(own.x, own.error[0], color=colour, linewidth=1.8)
         for row, (reference, error) in enumerate(references.items()):
             if error > bottom:
-                above.axhline(error, color="black", linestyle="--", linewidth=0.8, label=f"{reference}, {error:.3g} mm")
+                above.axhline(
+                    error, color="black", linestyle="--", linewidth=0.8, label=f"{reference}, {three_digits(error)} mm"
+                )
             else:
                 above.annotate(f"\u2193 {reference}, {error:.1g} mm", (1.0, bottom), (-2, 3 + 9 * row), **note)
         above.set_title(name, fontsize=9, loc="left")

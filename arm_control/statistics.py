@@ -41,5 +41,6 @@ def bootstrap_interval(
 
 
 def three_digits(value: float) -> str:
-    """A figure as tables and figures have it, such as 1.02, 15.0 or 107."""
+    """A number as tables and figures have it, such as 1.02, 15.0 or 107."""
+    value = float(f"{value:.3g}")  # 9.996 is 10.0
     return f"{value:.{2 if value < 10 else 1 if value < 100 else 0}f}"

@@ -153,6 +153,8 @@ def test_curves_are_put_together_over_what_they_have_in_common(tmp_path: Path) -
     assert (progress.success[5] == 0).all()
     by_time = progress_of(agent, "elapsed_s")
     assert (by_time.x[0], by_time.x[-1]) == (0, 10)
+    agent["runs"][0]["curve"] = agent["runs"][0]["curve"][2:]  # first looked at after 4 s: nothing is known of before
+    assert (progress_of(agent, "elapsed_s").x[0], progress_of(agent, "step").x[0]) == pytest.approx((4, 200))
 
 
 def test_the_figures_are_drawn_for_one_agent_and_for_many(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from arm_control.statistics import bootstrap_interval, interquartile_mean
+from arm_control.statistics import bootstrap_interval, interquartile_mean, three_digits
 
 VALUES = st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=20)
 
@@ -90,3 +90,11 @@ def test_a_wider_confidence_gives_a_wider_interval() -> None:
     narrow = bootstrap_interval(interquartile_mean, values, confidence=0.5)
     wide = bootstrap_interval(interquartile_mean, values, confidence=0.99)
     assert wide[0] < narrow[0] < narrow[1] < wide[1]
+
+
+@pytest.mark.parametrize(
+    ("value", "written"),
+    [(0.002, "0.00"), (1.0249, "1.02"), (9.994, "9.99"), (9.996, "10.0"), (15, "15.0"), (99.96, "100"), (107.4, "107")],
+)
+def test_numbers_are_written_with_three_digits(value: float, written: str) -> None:
+    assert three_digits(value) == written
