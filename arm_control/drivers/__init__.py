@@ -3,20 +3,40 @@
 from dataclasses import dataclass
 from typing import Protocol
 
+from envs.limits import JointLimits
 
-@dataclass(frozen=True)
+
+class DriverError(RuntimeError):
+    """An arm that cannot be reached, or does not do what it is told; in one line, with the likely cause."""
+
+
+@dataclass(frozen=True, slots=True)
 class JointState:
-    """A reading: monotonic time in s, angles in degrees, speeds in degrees/s, in the order of `joint_names`."""
+    """A reading: monotonic time in s, angles in degrees, speeds in degrees/s, in the order of `joint_names`.
+
+    The rest is told by arms that can: temperatures in degrees Celsius, loads as a share of the largest (1: all that the
+    servo has, signed), voltages in V, and what servos themselves complain of, such as "shoulder: overload".
+    """
 
     stamp_s: float
     angles_deg: list[float]
     speeds_deg_s: list[float]
+    temperatures_c: list[float] | None = None
+    loads: list[float] | None = None
+    voltages_v: list[float] | None = None
+    alerts: tuple[str, ...] = ()
 
 
 class Driver(Protocol):
-    """What a control loop needs of an arm."""
+    """What a control loop needs of an arm. All of it may raise DriverError."""
 
     joint_names: tuple[str, ...]
+    limits: JointLimits
+    """What this arm allows, in the same degrees as its readings and targets."""
+    calibration_sha256: str | None
+    """Which calibration says what its degrees are; None for an arm that needs none."""
+    fastest_rate_hz: float
+    """How often it can be read and written to."""
 
     def enable(self) -> None:
         """Switch the torque on, holding the present pose."""
@@ -27,12 +47,12 @@ class Driver(Protocol):
     def write(self, target_deg: list[float]) -> None:
         """Send target angles in degrees."""
 
-    def park(self) -> None:
-        """Bring the arm to rest in a safe pose."""
+    def disable(self) -> None:
+        """Switch the torque off: an arm that is not at rest in a safe pose falls."""
 
     def close(self) -> None:
-        """Let go of the arm; closing twice is fine."""
+        """Let go of the arm without touching its torque; closing twice is fine."""
 
 
-# Every driver by the name that the command line gives it.
+# Every driver of our own, by the name that the command line gives it.
 DRIVERS = ("sim",)
