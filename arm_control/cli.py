@@ -1,7 +1,7 @@
 """The `arm-control` command. Heavy imports wait until a command runs.
 
-Bad input ends in one line on standard error and exit code 2; Ctrl-C in exit code 130. With `ARM_CONTROL_DEBUG=1` an
-error shows its traceback.
+Bad input ends in one line on standard error and exit code 2, Ctrl-C in exit code 130, an arm that safety stopped in
+exit code 3. With `ARM_CONTROL_DEBUG=1` an error shows its traceback.
 """
 
 import contextlib
@@ -44,7 +44,12 @@ if TYPE_CHECKING:
     from arm_control.peers import PeerConfig
 
 PROGRAM = "arm-control"
-BAD_INPUT, INTERRUPTED = 2, 130
+BAD_INPUT, STOPPED, INTERRUPTED = 2, 3, 130
+
+
+class ArmStoppedError(RuntimeError):
+    """Safety stopped the arm."""
+
 
 # The extra that brings a package which a command may lack.
 EXTRAS = {
@@ -138,6 +143,8 @@ def run(command: Run) -> None:
 
     with writing_json(command.json) as figures:
         figures |= run_policy(command)
+    if figures["refusals"]:
+        raise ArmStoppedError("; ".join(f"{refusal['check']}: {refusal['text']}" for refusal in figures["refusals"]))
     if figures["interrupted"]:
         raise KeyboardInterrupt
 
@@ -277,6 +284,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         give_up_stdout()
         said = " ".join(str(error).split())
+        if isinstance(error, ArmStoppedError):
+            complain(said)
+            return STOPPED
         return complain(f"not enough memory: {said}" if isinstance(error, MemoryError) else said)
 
 
@@ -368,7 +378,13 @@ def overview() -> str:
     for name, (kind, _) in COMMANDS.items():
         lines.append(f"  {name:<10} {(kind.__doc__ or '').split('. ')[0].rstrip('.')}.")
     lines.append(f"  {'bench':<10} Measure a part of this program: {', '.join(BENCHES)}.")
-    return "\n".join([*lines, "", f"{PROGRAM} COMMAND --help says more. Errors exit with 2, Ctrl-C with 130."])
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"{PROGRAM} COMMAND --help says more. Errors exit with 2, an arm that was stopped with 3, Ctrl-C with 130.",
+        ]
+    )
 
 
 @contextlib.contextmanager

@@ -15,8 +15,10 @@ from arm_control.config import (
     check_choice,
     check_count,
     check_png,
+    parse_numbers,
 )
-from arm_control.drivers import DRIVERS
+from arm_control.drivers.opening import available_drivers
+from envs.limits import Box
 from policies.settings import AGENTS
 
 
@@ -130,12 +132,21 @@ class Inspect:
 
 @dataclass(frozen=True)
 class Run:
-    """Drive an arm through goals, or along paths, with an exported policy. Ctrl-C parks the arm."""
+    """Drive an arm through goals, or along paths, with an exported policy. Ctrl-C parks the arm.
+
+    Exits with 3 if safety stopped it.
+    """
 
     policy: tyro.conf.Positional[str]
     """The ONNX file."""
     driver: str = "sim"
-    """The arm to drive: sim."""
+    """The arm to drive: sim, dynamixel, or the name of an installed driver."""
+    port: str | None = None
+    """The arm's serial port, such as /dev/ttyUSB0."""
+    calibration: str | None = None
+    """The arm's calibration file, as 'arm-control calibrate' writes it."""
+    option: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """NAME=VALUE for a driver that wants more; may be given several times."""
     goal: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """A goal as x,y,z in metres; may be given several times."""
     goals_file: str | None = None
@@ -145,18 +156,34 @@ class Run:
     seed: int = 0
     """Seed of --random."""
     seconds_per_goal: float = 2.0
-    """Time for each goal."""
+    """Time for each goal. The first one has 2 s more, in which the arm starts softly."""
+    rate: float | None = None
+    """Targets a second, 10 to 1000; the policy is asked at its own rate, and the limiter makes those in between."""
+    max_speed: float | None = None
+    """Largest speed of a joint in degrees/s, where the arm's own is larger."""
+    max_acceleration: float | None = None
+    """Largest acceleration of a joint in degrees/s^2, where the arm's own is larger."""
+    workspace: str | None = None
+    """x,y,z,X,Y,Z in metres: the box that no link's end may leave."""
+    table: float = 0.0
+    """Height of the table in metres, which no link's end may go below."""
+    park: str | None = None
+    """Angles in degrees, one a joint: where the arm is put before its torque goes off (its lower limits, unless
+    given)."""
+    shadow: bool = False
+    """Read, decide and check, but send nothing to the arm."""
+    record: str | None = None
+    """Record every tick into this file, ending in .mcap."""
     pace: Literal["realtime", "fast"] = "realtime"
     """Keep the policy's rate, or let the simulated arm go as fast as it can."""
     imperfections: Preset = "ideal"
     """How imperfect the simulated arm is."""
     arm: str | None = None
-    """URDF file of the arm, for a policy that was trained on another than the default one."""
+    """URDF file of the simulated arm, for a policy that was trained on another than the default one."""
     json: str | None = None
     """Also write the figures into this file."""
 
     def __post_init__(self) -> None:
-        check_choice("driver", self.driver, DRIVERS)
         if sum((bool(self.goal), self.goals_file is not None, self.random is not None)) != 1:
             raise ValueError("wanted goals by just one of --goal, --goals-file and --random, got none or several")
         if self.random is not None:
@@ -164,6 +191,47 @@ class Run:
         check_count("seed", self.seed, least=0)
         if not 0 < self.seconds_per_goal <= 3600:
             raise ValueError(f"--seconds-per-goal: wanted more than 0 and up to 3600, got {self.seconds_per_goal}")
+        if self.rate is not None and not 10 <= self.rate <= 1000:
+            raise ValueError(f"--rate: wanted 10 to 1000 Hz, got {self.rate}")
+        for name in ("max_speed", "max_acceleration"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                raise ValueError(f"--{name.replace('_', '-')}: wanted a positive number, got {value}")
+        if not math.isfinite(self.table):
+            raise ValueError(f"--table: wanted a height in metres, got {self.table}")
+        self.box, self.park_deg  # noqa: B018  (raise for what is no numbers)
+        if self.record is not None and not self.record.endswith(".mcap"):
+            raise ValueError(f"--record: wanted a file ending in .mcap, got {self.record}")
+        check_choice("driver", self.driver, available_drivers())
+        for text in self.option:
+            if not all(text.partition("=")[::2]):
+                raise ValueError(f"--option: wanted NAME=VALUE, got '{text}'")
+        if self.driver != "sim":
+            for name, default in (("pace", "realtime"), ("imperfections", "ideal"), ("arm", None)):
+                if getattr(self, name) != default:
+                    raise ValueError(f"--{name}: is for the simulated arm, not for --driver {self.driver}")
+        elif self.driver_options:
+            raise ValueError(f"--{next(iter(self.driver_options))}: is not for the simulated arm")
+
+    @property
+    def box(self) -> Box | None:
+        """The workspace as numbers."""
+        if self.workspace is None:
+            return None
+        x, y, z, far_x, far_y, far_z = parse_numbers("workspace", self.workspace, "x,y,z,X,Y,Z in metres", 6)
+        return x, y, z, far_x, far_y, far_z
+
+    @property
+    def park_deg(self) -> tuple[float, ...] | None:
+        """The parking pose as numbers."""
+        return None if self.park is None else parse_numbers("park", self.park, "an angle in degrees for each joint")
+
+    @property
+    def driver_options(self) -> dict[str, str]:
+        """What the driver is told, by name."""
+        given = {"port": self.port, "calibration": self.calibration}
+        options = {name: value for name, value in given.items() if value is not None}
+        return options | dict(text.split("=", 1) for text in self.option)
 
 
 @dataclass(frozen=True)

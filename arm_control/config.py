@@ -188,3 +188,14 @@ def check_count(name: str, value: int, least: int = 1) -> None:
     """Raise ValueError unless a count is at least this."""
     if value < least:
         raise ValueError(f"--{name}: wanted a number from {least}, got {value}")
+
+
+def parse_numbers(name: str, text: str, wanted: str, count: int | None = None) -> tuple[float, ...]:
+    """Finite numbers with commas between them. Raises ValueError, with what was `wanted`, for anything else."""
+    try:
+        numbers = tuple(float(word) for word in text.split(","))
+    except ValueError:
+        numbers = ()
+    if not numbers or not all(map(math.isfinite, numbers)) or (count is not None and len(numbers) != count):
+        raise ValueError(f"--{name}: wanted {wanted}, got '{text}'")
+    return numbers

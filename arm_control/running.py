@@ -1,57 +1,136 @@
 """`arm-control run`: an exported policy, a driver, and goals from wherever they come."""
 
+import contextlib
+import dataclasses
+import gc
 import math
+import os
+import select
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
 
 from arm_control.commands import Run
+from arm_control.drivers import Driver
+from arm_control.drivers.opening import open_driver
 from arm_control.runner import PolicyRunner
-from arm_control.runner.loop import PERCENTILES, GoalResult, run_goals
-from arm_control.signals import Stop, stop_on_signals
+from arm_control.runner.goals import GoalWork
+from arm_control.runner.loop import Clock, ControlLoop, FastTime, GoalResult, LoopReport, RealTime
+from arm_control.runner.safety import Safety, SafetySettings
+from arm_control.runner.timings import PERCENTILES
+from arm_control.signals import stop_on_signals
+from envs.limits import JointLimits
 from envs.tasks import Course, MovingGoal, StillGoal, Track
+
+NOT_RANDOM = 1000  # random poses tried for each goal
 
 
 def run_policy(command: Run) -> dict[str, Any]:
     """Drive the arm through the goals, print what it did, and return the figures."""
     runner = PolicyRunner.load(command.policy)
-    with stop_on_signals() as stop:
-        goals = read_goals(command, runner, stop)
+    clock: Clock = FastTime() if command.pace == "fast" else RealTime()
+    period_s = runner.period_s if command.rate is None else 1.0 / command.rate
+    with stop_on_signals() as stop, contextlib.ExitStack() as stack:
+        safety = make_safety(command, runner, runner.limits, period_s)
+        courses = read_goals(command, runner, safety)
         if command.goals_file != "-":
-            goals = iter(list(goals))  # all of them checked before the arm moves; standard input comes as it comes
-
-        # The only part that loads PyBullet.
-        from arm_control.drivers.simulation import SimulationDriver
-        from arm_control.sources import open_arm
-
-        driver = SimulationDriver(open_arm(runner.arm, command.arm), runner.period_s, command.imperfections)
+            courses = iter(list(courses))  # all of them checked before the arm moves; standard input comes as it comes
+        driver = connect(command, runner, clock, period_s)
+        stack.callback(driver.close)
+        check_driver(driver, runner, period_s)
+        safety = make_safety(command, runner, runner.limits.tightened(driver.limits), period_s)
         samples = len(runner.contract.golden.target_deg)
         print(f"{command.policy}: contract and {samples} golden samples hold", flush=True)
+        loop = ControlLoop(
+            driver,
+            safety,
+            clock,
+            park_deg=command.park_deg,
+            shadow=command.shadow,
+            stopped=stop,
+            key=keyboard() if clock.waits and command.goals_file != "-" else None,
+            say=lambda text: print(text, file=sys.stderr, flush=True),
+        )
+        work = GoalWork(runner, courses, seconds_per_goal=command.seconds_per_goal, on_goal=print_goal)
         print("        goal x, y, z (m)        error   reached after", flush=True)
-        try:
-            report = run_goals(
-                runner,
-                driver,
-                goals,
-                seconds_per_goal=command.seconds_per_goal,
-                real_time=command.pace == "realtime",
-                stopped=stop,
-                on_goal=print_goal,
-            )
-        finally:
-            driver.close()
-    figures = report.figures()
-    if report.goals:
-        latency = figures["inference_and_limits_us"]
-        rate = "" if command.pace == "fast" else f", wanted {figures['wanted_rate_hz']:.1f}, {report.late_ticks} late"
-        print(f"mean error {figures['mean_error_mm']:.2f} mm over {len(report.goals)} goals")
-        print(f"loop {figures['rate_hz']:.1f} Hz{rate}")
-        print("inference and limits " + ", ".join(f"{name} {latency[name]:.0f} us" for name in PERCENTILES))
-    if report.interrupted:
+        if command.driver != "sim":
+            print(ask_for_priority(), flush=True)
+        gc.collect()
+        gc.freeze()  # what is there stays: the collector need not look at it between ticks
+        stack.callback(gc.unfreeze)
+        report = loop.run(work)
+    print_report(report, fast=command.pace == "fast")
+    if report.interrupted and report.parked:
         print("interrupted; the arm is parked", file=sys.stderr)
-    return figures
+    return report.figures()
+
+
+def make_safety(command: Run, runner: PolicyRunner, limits: JointLimits, period_s: float) -> Safety:
+    """The limits of policy and arm, tightened by what the command says."""
+    joints = range(len(limits.lower_deg))
+    wanted = JointLimits(
+        limits.lower_deg,
+        limits.upper_deg,
+        tuple(min(limits.max_speed_deg_s[joint], command.max_speed or math.inf) for joint in joints),
+        tuple(min(limits.max_acceleration_deg_s2[joint], command.max_acceleration or math.inf) for joint in joints),
+    )
+    settings = SafetySettings(table_m=command.table, workspace_m=command.box)
+    if command.shadow:  # nothing follows the targets
+        settings = dataclasses.replace(settings, tracking_deg=math.inf)
+    return Safety(runner.arm, wanted, period_s, settings)
+
+
+def connect(command: Run, runner: PolicyRunner, clock: Clock, period_s: float) -> Driver:
+    """The arm that the command names."""
+    if command.driver != "sim":
+        return open_driver(command.driver, runner.arm, command.driver_options)
+    # The only part that loads PyBullet.
+    from arm_control.drivers.simulation import SimulationDriver
+    from arm_control.sources import open_arm
+
+    return SimulationDriver(open_arm(runner.arm, command.arm), period_s, command.imperfections, clock.now_s)
+
+
+def check_driver(driver: Driver, runner: PolicyRunner, period_s: float) -> None:
+    """Raise ValueError for an arm that is not the contract's, with both values."""
+    wanted, got = runner.contract.joint_names, tuple(driver.joint_names)
+    if wanted != got:
+        raise ValueError(f"the policy moves joints {wanted}, the arm has {got}")
+    if (rate := 1.0 / period_s) > driver.fastest_rate_hz * (1.0 + 1e-9):
+        raise ValueError(
+            f"wanted a rate of up to the arm's {driver.fastest_rate_hz:g} Hz, got {rate:g}: --rate lowers it"
+        )
+
+
+def ask_for_priority() -> str:
+    """Ask for real-time priority; says in words whether it was given."""
+    try:
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(10))
+    except (OSError, AttributeError) as error:
+        reason = getattr(error, "strerror", None) or "this system has none"
+        return f"real-time priority: no ({reason}; 'ulimit -r 10' or CAP_SYS_NICE allows it): others may delay ticks"
+    return "real-time priority: yes (SCHED_FIFO 10)"
+
+
+def print_report(report: LoopReport, *, fast: bool) -> None:
+    """What the loop did, below its goals."""
+    if report.goals:
+        figures = report.figures()
+        print(f"mean error {figures['mean_error_mm']:.2f} mm over {len(report.goals)} goals")
+    if report.ticks and not fast:
+        print(
+            f"loop {report.ticks / report.loop_s:.1f} Hz, wanted {1 / report.period_s:.1f}; "
+            f"{report.ticks} ticks, {report.late_ticks} late, {report.lost_replies} replies lost"
+        )
+    if report.ticks:
+        for name in ("period error", "tick", "decide", "limit", "read", "write")[fast:]:
+            timings = report.timings[name]
+            times = (f"{label} {1e6 * timings.percentile_s(share):.0f}" for label, share in PERCENTILES.items())
+            print(f"  {name:<12} {', '.join(times)}, worst {1e6 * timings.worst_s:.0f} us")
+        clamped = ", ".join(f"{check} {count}" for check, count in report.clamped.items()) or "nothing"
+        print(f"clamped: {clamped}; refused: {len(report.refusals) or 'nothing'}")
 
 
 PATH_NAMES = {"eight": "figure of eight"}
@@ -65,8 +144,11 @@ def print_goal(result: GoalResult) -> None:
     print(f"  {x:8.4f} {y:8.4f} {z:8.4f}   {result.error_mm:7.2f} mm   {end}", flush=True)
 
 
-def read_goals(command: Run, runner: PolicyRunner, stop: Stop) -> Iterator[Course]:
-    """The goals that the command asks for, each checked to be reachable. Raises ValueError, naming where it stands."""
+def read_goals(command: Run, runner: PolicyRunner, safety: Safety) -> Iterator[Course | None]:
+    """The goals that the command asks for, each checked to be reachable inside the workspace.
+
+    None while standard input has no line yet. Raises ValueError, naming where a goal stands.
+    """
     if command.random is not None and runner.contract.follows:
         contract = runner.contract
         task = Track(path=contract.path or Track.path, speed_m_s=contract.speed_m_s or Track.speed_m_s)
@@ -75,53 +157,84 @@ def read_goals(command: Run, runner: PolicyRunner, stop: Stop) -> Iterator[Cours
         for _ in range(command.random):
             yield MovingGoal(task.draw_path(runner.arm, generator), steps, runner.period_s)
     elif command.random is not None:
-        limits = runner.limits
-        poses = np.random.default_rng(command.seed).uniform(
-            limits.lower_deg, limits.upper_deg, (command.random, len(limits.lower_deg))
-        )
-        yield from (StillGoal(tuple(tip)) for tip in runner.arm.forward_kinematics(poses).tolist())
+        limits, generator = runner.limits, np.random.default_rng(command.seed)
+        found = 0
+        for _ in range(NOT_RANDOM * command.random):
+            pose = generator.uniform(limits.lower_deg, limits.upper_deg).tolist()
+            if safety.outside_m(pose) <= 0.0:
+                yield StillGoal(runner.arm.tip_position(pose))
+                found += 1
+                if found == command.random:
+                    return
+        raise ValueError(f"of {NOT_RANDOM * command.random} random poses only {found} are inside the workspace")
     elif command.goals_file is None:
         for text in command.goal:
-            yield parse_goal(text, "--goal", runner)
+            yield parse_goal(text, "--goal", runner, safety)
     elif command.goals_file == "-" and sys.stdin is None:
         raise ValueError("there is no standard input to read goals from")
     elif command.goals_file == "-":
-        yield from parse_lines(waited_lines(stop), "standard input", runner)
+        yield from parse_lines(
+            waiting_lines(0.0 if command.pace == "realtime" else 0.05), "standard input", runner, safety
+        )
     else:
         try:
             with open(command.goals_file) as file:
                 lines = file.readlines()
         except (OSError, UnicodeDecodeError) as error:
             raise ValueError(f"cannot read goals from {command.goals_file}: {error}") from None
-        goals = list(parse_lines(lines, command.goals_file, runner))
+        goals = list(parse_lines(lines, command.goals_file, runner, safety))
         if not goals:
             raise ValueError(f"there is no goal in {command.goals_file}: wanted x,y,z in metres on each line")
         yield from goals
 
 
-def waited_lines(stop: Stop) -> Iterator[str]:
-    """The lines of standard input as they come, until it ends or Ctrl-C interrupts the waiting."""
+def waiting_lines(timeout_s: float) -> Iterator[str | None]:
+    """The lines of standard input as they come, until it ends; None when none has come within the timeout."""
+    descriptor, rest = sys.stdin.fileno(), b""
     while True:
-        stop.waiting = True
-        try:
-            line = sys.stdin.readline()
-        except KeyboardInterrupt:
+        if not select.select([descriptor], [], [], timeout_s)[0]:
+            yield None
+            continue
+        piece = os.read(descriptor, 65_536)
+        *lines, rest = (rest + piece).split(b"\n")
+        if not piece and rest:
+            lines = [rest]
+        for line in lines:
+            yield line.decode(errors="replace")
+        if not piece:
             return
-        finally:
-            stop.waiting = False
-        if not line:
-            return
-        yield line
 
 
-def parse_lines(lines: Iterable[str], name: str, runner: PolicyRunner) -> Iterator[Course]:
-    """A goal from each line that is not empty or a # comment."""
-    for number, line in enumerate(lines, 1):
+def keyboard() -> Callable[[], str] | None:
+    """Tells the letter that was last typed, with Enter, since it was asked; None where there is no terminal."""
+    if sys.stdin is None or not sys.stdin.isatty():
+        return None
+    descriptor = sys.stdin.fileno()
+
+    def key() -> str:
+        """The letter, or nothing."""
+        if not select.select([descriptor], [], [], 0.0)[0]:
+            return ""
+        return os.read(descriptor, 1024).decode(errors="replace").strip().lower()[-1:]
+
+    return key
+
+
+def parse_lines(
+    lines: Iterable[str | None], name: str, runner: PolicyRunner, safety: Safety
+) -> Iterator[Course | None]:
+    """A goal from each line that is not empty or a # comment; None for a line that has not come."""
+    number = 0
+    for line in lines:
+        if line is None:
+            yield None
+            continue
+        number += 1
         if text := line.split("#")[0].strip():
-            yield parse_goal(text, f"{name}, line {number}", runner)
+            yield parse_goal(text, f"{name}, line {number}", runner, safety)
 
 
-def parse_goal(text: str, where: str, runner: PolicyRunner) -> StillGoal:
+def parse_goal(text: str, where: str, runner: PolicyRunner, safety: Safety) -> StillGoal:
     """x,y,z or x y z in metres. Raises ValueError, naming where it stands."""
     try:
         numbers = [float(word) for word in text.replace(",", " ").split()]
@@ -130,6 +243,8 @@ def parse_goal(text: str, where: str, runner: PolicyRunner) -> StillGoal:
     if len(numbers) != 3 or not all(map(math.isfinite, numbers)):
         raise ValueError(f"{where}: wanted a goal x,y,z of finite numbers in metres, got '{text}'")
     try:
-        return StillGoal(runner.check_goal(numbers))
+        goal = StillGoal(runner.check_goal(numbers))
+        safety.check_point(goal.goal_m)
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from None
+    return goal

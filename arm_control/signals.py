@@ -8,18 +8,16 @@ from types import FrameType
 
 
 class Stop:
-    """Whether an orderly end was asked for. While `waiting`, asking interrupts instead: nothing else is going on."""
+    """Whether an orderly end was asked for; asking a second time interrupts."""
 
     def __init__(self) -> None:
         self.asked = False
-        self.waiting = False
 
     def __call__(self) -> bool:
         return self.asked
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
-        if self.asked or self.waiting:
-            self.asked = True
+        if self.asked:
             raise KeyboardInterrupt
         self.asked = True
 

@@ -163,6 +163,13 @@ class Arm:
             + np.linalg.norm(self._chain.tip_offset_m)
         )
 
+    @cached_property
+    def levers_m(self) -> tuple[float, ...]:
+        """No point of a link's axis moves further than this times the angle, in radians, that each joint turns."""
+        lengths = [*(float(np.linalg.norm(joint.offset_m)) for joint in self._chain.joints[1:])]
+        lengths.append(float(np.linalg.norm(self._chain.tip_offset_m)))
+        return tuple(sum(lengths[index:]) for index in range(self.joint_count))
+
     def moves_like(self, other: "Arm") -> bool:
         """Whether the other arm has the same joints, limits and lengths, whatever it looks like or weighs."""
         return (self.joint_names, self.limits) == (other.joint_names, other.limits) and np.allclose(
@@ -178,6 +185,19 @@ class Arm:
         """x, y, z of the tip in metres from one angle a joint: floats with `math`, columns with NumPy or PyTorch."""
         position: tuple[Any, Any, Any] = self._tip(angles_deg, xp.cos, xp.sin)
         return position
+
+    @cached_property
+    def _link_ends(self) -> list[Callable[..., Any]]:
+        joints = self._chain.joints
+        chains = [
+            replace(self._chain, joints=joints[: index + 1], tip_offset_m=following.offset_m)
+            for index, following in enumerate(joints[1:])
+        ]
+        return [*(_compiled(chain, moving=False) for chain in chains), self._tip]
+
+    def link_ends(self, angles_deg: Sequence[float]) -> list[tuple[float, float, float]]:
+        """x, y, z in metres of the far end of each moving link, the tip's last."""
+        return [end(angles_deg, math.cos, math.sin) for end in self._link_ends]
 
     def tip_motion(self, angles_deg: Any, speeds_deg_s: Any, xp: Any = math) -> tuple[Any, ...]:
         """x, y, z of the tip in metres and its velocity in m/s, from angles and speeds, as `tip_position`."""

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from math import isfinite, sqrt
 
+Box = tuple[float, float, float, float, float, float]  # lowest x, y, z and highest x, y, z in metres
+
 
 @dataclass(frozen=True)
 class JointLimits:
@@ -36,6 +38,17 @@ class JointLimits:
         """The nearest angles inside the limits: measured ones may lie a hair outside."""
         bounds = zip(angles_deg, self.lower_deg, self.upper_deg, strict=True)
         return [min(max(angle, low), high) for angle, low, high in bounds]
+
+    def tightened(self, other: "JointLimits") -> "JointLimits":
+        """The tighter of both, field by field. Raises ValueError for as many joints not, or ranges that do not meet."""
+        if len(other.by_joint) != len(self.by_joint):
+            raise ValueError(f"joint limits: wanted {len(self.by_joint)} joints, got {len(other.by_joint)}")
+        return JointLimits(
+            tuple(map(max, self.lower_deg, other.lower_deg)),
+            tuple(map(min, self.upper_deg, other.upper_deg)),
+            tuple(map(min, self.max_speed_deg_s, other.max_speed_deg_s)),
+            tuple(map(min, self.max_acceleration_deg_s2, other.max_acceleration_deg_s2)),
+        )
 
 
 def limit_target(

@@ -15,6 +15,8 @@ DEGREES = 1.0 / RADIANS
 # The share of a position error that a servo removes in one physics step. 0.2 closes an error with a time constant of
 # 19 ms and holds a pose to 0.001 degrees under gravity.
 POSITION_GAIN = 0.2
+PHYSICS_STEP_S = 1 / 240
+IDEAL_LAG_S = -PHYSICS_STEP_S / math.log1p(-POSITION_GAIN)  # the same, for other physics steps
 LIMIT_TOLERANCE_DEG = 1e-6
 # PyBullet's joint limits give way to a strong push, a mechanical stop does not: past a limit by more than this, a joint
 # is put back on it, at rest. No joint of arm3 gets there by itself.
@@ -40,7 +42,7 @@ class Simulation:
     The servos jump at whatever target they get, as real ones do: smooth it with `envs.limits.limit_target` first.
     """
 
-    def __init__(self, arm: Arm, *, physics_step_s: float = 1 / 240, control_period_s: float = 1 / 30) -> None:
+    def __init__(self, arm: Arm, *, physics_step_s: float = PHYSICS_STEP_S, control_period_s: float = 1 / 30) -> None:
         """Start a client. Raises ValueError unless the control period is a whole multiple of the physics step."""
         if not (0 < physics_step_s < math.inf and 0 < control_period_s < math.inf):
             raise ValueError(f"wanted positive periods, got {physics_step_s} s and {control_period_s} s")
@@ -96,7 +98,9 @@ class Simulation:
         self, *, servo_lag_s: float = 0.0, payload_kg: float = 0.0, friction_nm_s_rad: float = 0.0
     ) -> None:
         """Give the servos another time constant (0: the ideal one's), the last link a load, the joints friction."""
-        gain = -math.expm1(-self._physics_step_s / servo_lag_s) if servo_lag_s else POSITION_GAIN
+        gain = POSITION_GAIN
+        if servo_lag_s or self._physics_step_s != PHYSICS_STEP_S:
+            gain = -math.expm1(-self._physics_step_s / (servo_lag_s or IDEAL_LAG_S))
         self._position_gains = [gain] * len(self._joints)
         if self._dynamics == (payload_kg, friction_nm_s_rad):
             return

@@ -52,7 +52,3 @@ class Driver(Protocol):
 
     def close(self) -> None:
         """Let go of the arm without touching its torque; closing twice is fine."""
-
-
-# Every driver of our own, by the name that the command line gives it.
-DRIVERS = ("sim",)

@@ -1,16 +1,77 @@
-"""The control loop: read, decide, write, once a period, goal after goal; and what it did."""
+"""The control loop: read, judge, decide, write, once a period; and the arm's life from its first reading to its rest.
+
+A tick is due a period after the one before was due, on the monotonic clock, so that small delays do not add up. One
+that begins more than a fifth of a period late counts as late, and the later ones are due that much later too: targets
+are made for a whole period, and sending them faster to catch up would exceed the speed that they were made for.
+"""
 
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Protocol
 
-import numpy as np
+from arm_control.drivers import Driver, DriverError, JointState
+from arm_control.runner.safety import Refusal, Safety
+from arm_control.runner.timings import Timings
+from arm_control.trajectory import Event, Tick
 
-from arm_control.drivers import Driver
-from arm_control.runner.policy_runner import PolicyRunner
-from envs.tasks import Course, Goal, MovingGoal, Reach, Track
+if TYPE_CHECKING:
+    from arm_control.trajectory import Recorder
+
+LATE_SHARE = 0.2  # of a period
+EASE_S = 2.0  # least time of a soft start, and of the way to the parking pose
+EASE_SPEED_SHARE = 0.25  # of the speed limit, on average on such a way
+PARKED_DEG, PARKED_DEG_S = 3.0, 5.0  # near enough to the parking pose, and to rest, to switch the torque off
+PARKING_TIME_S = 3.0  # to get that near, once the targets are there
+LOST_S = 2.0  # an arm that has not answered for so long is lost
+PHASES = ("read", "check", "decide", "limit", "write", "record")
+
+
+class Clock(Protocol):
+    """What a loop goes by."""
+
+    waits: bool
+    """Whether a person can be waited for: not where no time passes."""
+
+    def now_s(self) -> float:
+        """The time in s."""
+
+    def wait_until(self, due_s: float) -> None:
+        """Return when it is due; at once if it was."""
+
+
+class RealTime:
+    """The monotonic clock."""
+
+    waits = True
+
+    def now_s(self) -> float:
+        """The monotonic time in s."""
+        return time.monotonic()
+
+    def wait_until(self, due_s: float) -> None:
+        """Sleep."""
+        if (left_s := due_s - time.monotonic()) > 0.0:
+            time.sleep(left_s)
+
+
+class FastTime:
+    """A clock of its own that jumps to whatever is due: a simulated arm needs nobody to wait."""
+
+    waits = False
+
+    def __init__(self) -> None:
+        self._now_s = 0.0
+
+    def now_s(self) -> float:
+        """The simulated time in s."""
+        return self._now_s
+
+    def wait_until(self, due_s: float) -> None:
+        """Jump."""
+        self._now_s = max(self._now_s, due_s)
 
 
 @dataclass(frozen=True)
@@ -20,7 +81,7 @@ class GoalResult:
     The error is that at the end or, for a goal on a `path`, the RMS once the arm has settled.
     """
 
-    goal_m: Goal  # at the end
+    goal_m: tuple[float, ...]  # at the end
     path: str | None
     error_mm: float
     time_to_reach_s: float | None
@@ -32,15 +93,20 @@ class LoopReport:
 
     period_s: float
     goals: list[GoalResult] = field(default_factory=list)
-    policy_s: list[float] = field(default_factory=list)  # inference and limits, each tick
-    late_ticks: int = 0  # ticks that began more than half a period late
+    ticks: int = 0
+    late_ticks: int = 0
+    lost_replies: int = 0  # readings and targets that did not get through
     loop_s: float = 0.0
+    timings: dict[str, Timings] = field(
+        default_factory=lambda: {name: Timings() for name in (*PHASES, "tick", "period error")}
+    )
+    clamped: dict[str, int] = field(default_factory=dict)
+    refusals: list[Refusal] = field(default_factory=list)
+    parked: bool = False
     interrupted: bool = False
 
     def figures(self) -> dict[str, Any]:
         """The same as plain values."""
-        ticks = len(self.policy_s)
-        latency = {name: float(np.percentile(self.policy_s, q)) * 1e6 for name, q in PERCENTILES.items() if ticks}
         return {
             "goals": [
                 {
@@ -51,103 +117,318 @@ class LoopReport:
                 }
                 for goal in self.goals
             ],
-            "mean_error_mm": float(np.mean([goal.error_mm for goal in self.goals])) if self.goals else None,
-            "ticks": ticks,
+            "mean_error_mm": sum(goal.error_mm for goal in self.goals) / len(self.goals) if self.goals else None,
+            "ticks": self.ticks,
             "late_ticks": self.late_ticks,
+            "lost_replies": self.lost_replies,
             "wanted_rate_hz": 1.0 / self.period_s,
-            "rate_hz": ticks / self.loop_s if self.loop_s else None,
-            "inference_and_limits_us": latency or None,
+            "rate_hz": self.ticks / self.loop_s if self.loop_s else None,
+            "timings_us": {name: timings.figures_us() for name, timings in self.timings.items()}
+            if self.ticks
+            else None,
+            "clamped": self.clamped,
+            "refusals": [{"check": refusal.check, "text": refusal.text} for refusal in self.refusals],
+            "parked": self.parked,
             "interrupted": self.interrupted,
         }
 
 
-PERCENTILES = {"p50": 50.0, "p99": 99.0, "p99.9": 99.9}
+class End(Enum):
+    """How a phase ended."""
+
+    DONE = "done"
+    ASKED = "asked to stop"
+    REFUSED = "refused"
 
 
-def run_goals(
-    runner: PolicyRunner,
-    driver: Driver,
-    courses: Iterable[Course],
-    *,
-    seconds_per_goal: float,
-    real_time: bool,
-    stopped: Callable[[], bool] = lambda: False,
-    on_goal: Callable[[GoalResult], None] = lambda result: None,
-) -> LoopReport:
-    """Drive the arm to each goal, or along each path, in turn, then park it.
+Script = Iterator[list[float]]
+"""The targets of a phase, one a tick; between two of them the loop has sent one and read the arm."""
 
-    Ticks are due at whole multiples of the period from each goal's start, on the monotonic clock, so lateness does not
-    add up; a tick that is missed by more than a period moves the multiples on. Not in `real_time`, they follow each
-    other at once. Raises ValueError if the driver's joints are not the contract's.
+
+class ControlLoop:
+    """Moves one arm through its life: soft start, work, and rest; or a hold, if something is refused.
+
+    `work(loop)` gives the targets of the work itself, made by `loop.admit` from what `loop.state` reads. It is called
+    again after a reset, to go on with what is left, and is expected to begin softly.
     """
-    if driver.joint_names != runner.contract.joint_names:
-        raise ValueError(f"the policy moves joints {runner.contract.joint_names}, the arm has {driver.joint_names}")
-    report = LoopReport(runner.period_s)
-    try:
-        driver.enable()
-        runner.start(driver.read().angles_deg)
-        for course in courses:
-            if stopped():
-                break
-            result = _run_goal(runner, driver, course, seconds_per_goal, real_time, stopped, report)
-            if result is None:
-                break
-            report.goals.append(result)
-            on_goal(result)
-    finally:
-        driver.park()
-    report.interrupted = stopped()
-    return report
 
+    def __init__(
+        self,
+        driver: Driver,
+        safety: Safety,
+        clock: Clock,
+        *,
+        park_deg: Sequence[float] | None = None,
+        shadow: bool = False,
+        recorder: "Recorder | None" = None,
+        stopped: Callable[[], bool] = lambda: False,
+        key: Callable[[], str] | None = None,
+        say: Callable[[str], None] = lambda text: None,
+    ) -> None:
+        """Nothing moves yet. `key()` is what was pressed since, "" for nothing; None where there is no keyboard.
 
-def _run_goal(
-    runner: PolicyRunner,
-    driver: Driver,
-    course: Course,
-    seconds: float,
-    real_time: bool,
-    stopped: Callable[[], bool],
-    report: LoopReport,
-) -> GoalResult | None:
-    """Run one goal to its end; None if asked to stop on the way."""
-    period = runner.period_s
-    ticks = max(1, round(seconds / period))
-    reached: int | None = None
-    distances_m: list[float] = []  # the first before anything moves
-    runner.forget()
-    begin = due = time.monotonic()
-    try:
+        Raises ValueError if the driver's joints are not the arm's, or the parking pose is outside limits or workspace.
+        """
+        arm = safety.arm
+        if tuple(driver.joint_names) != arm.joint_names:
+            raise ValueError(f"the policy moves joints {arm.joint_names}, the arm has {tuple(driver.joint_names)}")
+        self.park_deg = list(safety.limits.lower_deg if park_deg is None else park_deg)
+        if self.park_deg != safety.limits.clip(self.park_deg):
+            raise ValueError(f"wanted a parking pose within {safety.limits}, got {self.park_deg}")
+        safety.check_pose(self.park_deg, f"the parking pose {self.park_deg}")
+        self.driver, self.safety, self.clock = driver, safety, clock
+        self.shadow, self.recorder, self.stopped, self.key, self.say = shadow, recorder, stopped, key, say
+        self.period_s = safety.period_s
+        self.report = LoopReport(self.period_s)
+        self.state = JointState(0.0, list(safety.target_deg), [0.0] * arm.joint_count)
+        self.phase = "start"
+        self.goal_m: tuple[float, ...] | None = None
+        self._answer_deg: list[float] | None = None
+        self._answered_s: float | None = None  # when the arm last did
+        self._due_s = 0.0
+        self._times = dict.fromkeys(PHASES, 0.0)
+
+    def run(self, work: Callable[["ControlLoop"], Script]) -> LoopReport:
+        """Do the work, then park. An error on the way parks the arm before it is raised.
+
+        Raises DriverError for an arm that stopped answering: its torque is then as it was.
+        """
+        if not self.shadow:
+            self.driver.enable()
+        self._due_s = self.clock.now_s()
+        begin_s = time.monotonic()
+        self.state = self.driver.read()
+        self._answered_s = self.clock.now_s()
+        self.safety.start(self.state, self._answered_s)
+        self._begin_tick()
+        try:
+            self._live(work)
+        finally:
+            self.report.loop_s = time.monotonic() - begin_s
+            self.report.clamped = dict(self.safety.clamped)
+            self._tell("end", "parked, torque off" if self.report.parked else "torque left on")
+        return self.report
+
+    def _live(self, work: Callable[["ControlLoop"], Script]) -> None:
+        while True:
+            try:
+                end = self._play("run", work(self))
+            except DriverError:
+                raise
+            except Exception as error:
+                self._tell("refusal", f"the program failed: {error}")
+                self._end_orderly()
+                raise
+            if end is End.REFUSED and self._hold():
+                continue
+            if end is not End.REFUSED:
+                self.report.interrupted = end is End.ASKED
+                self._end_orderly()
+            return
+
+    def admit(self, answer_deg: Sequence[float], *, share: float = 1.0, follow: bool = False) -> list[float]:
+        """The target to send for an answer of the policy; see `Safety.admit`."""
+        start = time.perf_counter()
+        self._answer_deg = list(answer_deg)
+        target = self.safety.admit(answer_deg, share=share, follow=follow)
+        self._times["limit"] = time.perf_counter() - start
+        return target
+
+    def ease(self, pose_deg: Sequence[float]) -> Script:
+        """Targets of a slow way to a pose, from where the targets are."""
+        start_deg, limits = list(self.safety.target_deg), self.safety.limits
+        gaps = [abs(there - here) for here, there in zip(start_deg, pose_deg, strict=True)]
+        slowest_s = max(gap / speed for gap, speed in zip(gaps, limits.max_speed_deg_s, strict=True)) / EASE_SPEED_SHARE
+        ticks = math.ceil(max(EASE_S, slowest_s) / self.period_s)
         for tick in range(1, ticks + 1):
-            if stopped():
-                return None
-            if real_time:
-                due = _wait(due + period, period, report)
-            goal, state = course.goal(tick - 1), driver.read()
-            if tick == 1:
-                distances_m.append(math.dist(runner.arm.tip_position(state.angles_deg), goal[:3]))
+            share = smooth(tick / ticks)
+            yield self.safety.toward([a + share * (b - a) for a, b in zip(start_deg, pose_deg, strict=True)])
+        while self.safety.moving:
+            yield self.safety.toward(pose_deg)
+
+    def rest(self) -> Script:
+        """Targets that come to rest where they are."""
+        while True:
+            yield self.safety.toward(self.safety.target_deg)
+
+    # Ends.
+
+    def _end_orderly(self) -> None:
+        """Park and switch the torque off; if that is refused, hold."""
+        if self.shadow:
+            return
+        while not self._park():
+            if not self._hold(parking=True):
+                return
+
+    def _park(self) -> bool:
+        """Whether the arm is in its parking pose, at rest, with its torque off."""
+        self.say("parking")
+        if self._play("park", self._way_to_rest(), stoppable=False) is End.REFUSED:
+            return False
+        self.driver.disable()
+        self.report.parked = True
+        self._tell("driver", "torque off")
+        return True
+
+    def _way_to_rest(self) -> Script:
+        yield from self.ease(self.park_deg)
+        end_s = self.clock.now_s() + PARKING_TIME_S
+        while not self._is_at_rest():
+            if self.clock.now_s() > end_s:
+                self.safety.refuse(
+                    "parking",
+                    f"the arm is at {[round(angle, 1) for angle in self.state.angles_deg]} degrees, not in its parking "
+                    f"pose {[round(angle, 1) for angle in self.park_deg]}: is something in its way?",
+                )
+            yield self.safety.toward(self.park_deg)
+
+    def _is_at_rest(self) -> bool:
+        near = all(
+            abs(angle - park) <= PARKED_DEG for angle, park in zip(self.state.angles_deg, self.park_deg, strict=True)
+        )
+        return near and all(abs(speed) <= PARKED_DEG_S for speed in self.state.speeds_deg_s)
+
+    def _hold(self, parking: bool = False) -> bool:
+        """Stay where the arm was stopped, torque on, until a person decides. Returns whether to go on as before.
+
+        R resets and goes on; P, or a request to stop, parks: that ends the hold in False if it comes to its end, as
+        does a second refusal where nobody can be asked.
+        """
+        refusal = self.safety.refusal
+        assert refusal is not None
+        self.report.refusals.append(refusal)
+        self._tell("refusal", f"{refusal.check}: {refusal.text}")
+        self.say(f"STOPPED, holding with torque on. {refusal.check}: {refusal.text}")
+        if self.key is not None:
+            self.say("r and Enter: go on; p and Enter, or Ctrl-C: park")
+        asked_before = self.stopped()
+        for target in self.rest():
+            self._finish_tick(target, "hold")
+            self._begin_tick()
+            if self.safety.moving:
+                continue
+            pressed = self.key() if self.key is not None else ""
+            if pressed == "r" and not parking:
+                self.safety.reset(self.state, self.clock.now_s())
+                return True
+            if pressed in ("p", "r") or (self.stopped() and not asked_before):
+                self.report.interrupted = self.stopped()
+                self.safety.reset(self.state, self.clock.now_s(), parking=True)
+                if self._park():
+                    return False
+                return self._hold(parking=True)
+            if not self.clock.waits or asked_before:
+                return False
+        raise AssertionError("a rest has no end")
+
+    # Ticks: one has begun, and is not finished, whenever a phase begins or ends.
+
+    def _play(self, phase: str, script: Script, *, stoppable: bool = True) -> End:
+        """Send the targets of a phase, one a tick."""
+        self._tell("phase", phase)
+        self.phase = phase
+        while True:
+            if self.safety.refusal is not None:
+                return End.REFUSED
+            if stoppable and self.stopped():
+                return End.ASKED
             start = time.perf_counter()
-            target = runner.step(state.angles_deg, state.speeds_deg_s, goal[:3], goal[3:] or (0.0, 0.0, 0.0))
-            report.policy_s.append(time.perf_counter() - start)
-            driver.write(target)
-            goal = course.goal(tick)[:3]
-            distances_m.append(math.dist(runner.arm.tip_position(driver.read().angles_deg), goal))
-            if distances_m[-1] > runner.contract.goal_tolerance_m:
-                reached = None
-            elif reached is None:
-                reached = tick
-    finally:
-        report.loop_s += time.monotonic() - begin
-    path = course.path.kind if isinstance(course, MovingGoal) else None
-    task = Reach() if path is None else Track()
-    error_mm = 1000 * float(task.errors_m(np.array(distances_m)))
-    return GoalResult(goal, path, error_mm, None if reached is None else reached * period)
+            self._times["limit"] = 0.0
+            target = next(script, None)
+            self._times["decide"] = time.perf_counter() - start - self._times["limit"]
+            if target is None:
+                return End.DONE
+            self._finish_tick(target, self.phase)
+            self._begin_tick()
+
+    def _begin_tick(self) -> None:
+        """Wait until the tick is due, read the arm and judge what it says."""
+        self.clock.wait_until(self._due_s)
+        now_s = self.clock.now_s()
+        self._began, self._began_s = time.perf_counter(), now_s
+        self._late_s = late_s = now_s - self._due_s
+        if late_s > LATE_SHARE * self.period_s:
+            self.report.late_ticks += 1
+            self._due_s = now_s
+        self._due_s += self.period_s
+        state = None
+        try:
+            state = self.driver.read()
+        except DriverError as error:
+            self._lose(error)
+        read = time.perf_counter()
+        self.safety.reads(state, self.clock.now_s())
+        if state is not None:
+            self._answered_s = now_s
+            if self.safety.refusal is None or self.safety.refusal.check not in ("reading", "jump"):
+                self.state = state
+        self._read = state
+        self._times["read"], self._times["check"] = read - self._began, time.perf_counter() - read
+
+    def _finish_tick(self, target_deg: list[float], phase: str) -> None:
+        """Send the target, and note what this tick was."""
+        start = time.perf_counter()
+        if not self.shadow:
+            try:
+                self.driver.write(target_deg)
+            except DriverError as error:
+                self._lose(error)
+        end = time.perf_counter()
+        times, report = self._times, self.report
+        times["write"] = end - start
+        if self.recorder is not None:
+            self._record(target_deg, phase)
+            times["record"] = time.perf_counter() - end
+        for name, taken in times.items():
+            report.timings[name].add(taken)
+        report.timings["tick"].add(time.perf_counter() - self._began)
+        report.timings["period error"].add(abs(self._late_s))
+        report.ticks += 1
+        self._answer_deg = None
+
+    def _record(self, target_deg: list[float], phase: str) -> None:
+        state, times = self._read, self._times
+        assert self.recorder is not None
+        self.recorder.tick(
+            Tick(
+                time_s=self._began_s,
+                phase=phase,
+                goal_m=self.goal_m,
+                stamp_s=None if state is None else state.stamp_s,
+                angle_deg=None if state is None else state.angles_deg,
+                speed_deg_s=None if state is None else state.speeds_deg_s,
+                temperature_c=None if state is None else state.temperatures_c,
+                load=None if state is None else state.loads,
+                voltage_v=None if state is None else state.voltages_v,
+                raw_deg=self._answer_deg,
+                target_deg=None if self.shadow else target_deg,
+                band=self.safety.band,
+                period_error_us=1e6 * self._late_s,
+                read_us=1e6 * times["read"],
+                decide_us=1e6 * times["decide"],
+                safety_us=1e6 * (times["check"] + times["limit"]),
+                write_us=1e6 * times["write"],
+            )
+        )
+
+    def _tell(self, kind: str, text: str) -> None:
+        if self.recorder is not None:
+            self.recorder.event(Event(self.clock.now_s(), kind, text))
+
+    def _lose(self, error: DriverError) -> None:
+        """A reply that did not come. Raises the error of an arm that has not answered for long: nothing can be sent."""
+        self.report.lost_replies += 1
+        if self._answered_s is None or self.clock.now_s() - self._answered_s > LOST_S:
+            self.safety.refuse("lost", str(error))
+            assert self.safety.refusal is not None
+            if self.safety.refusal not in self.report.refusals:
+                self.report.refusals.append(self.safety.refusal)
+            self._tell("refusal", f"lost: {error}")
+            raise error
 
 
-def _wait(due: float, period: float, report: LoopReport) -> float:
-    """Sleep until a tick is due; returns when it was due, moved on by whole periods if one was missed entirely."""
-    now = time.monotonic()
-    if now < due:
-        time.sleep(due - now)
-        now = time.monotonic()
-    report.late_ticks += now - due > period / 2
-    return due + max(0, math.floor((now - due) / period)) * period
+def smooth(share: float) -> float:
+    """From 0 to 1 with rest at both ends (3 x^2 - 2 x^3)."""
+    share = min(max(share, 0.0), 1.0)
+    return share * share * (3.0 - 2.0 * share)

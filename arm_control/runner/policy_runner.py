@@ -8,7 +8,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import ArrayLike, NDArray
 
-from arm_control.contract import GOAL_VELOCITY, INPUTS, MEMORY, METADATA_KEY, Contract
+from arm_control.contract import GOAL_VELOCITY, INPUTS, MEMORY, METADATA_KEY, NEXT_MEMORY, Contract
 from arm_control.runner.onnx_file import check_self_contained
 from envs.arm import Arm
 from envs.limits import limit_target
@@ -47,7 +47,9 @@ class PolicyRunner:
         if self.arm.limits != self.limits:
             raise ValueError(f"its arm has the limits {self.arm.limits}, its contract {self.limits}")
         self._outputs = [tensor.name for tensor in contract.outputs]
-        self._memory: FloatArray | None = None
+        self._given = {tensor.name: np.zeros((1, tensor.size), np.float32) for tensor in contract.inputs}
+        self._answers = {tensor.name: np.zeros((1, tensor.size), np.float32) for tensor in contract.outputs}
+        self._binding = self._bind()
         self.target_deg: list[float] | None = None
         self._target_speed_deg_s = [0.0] * len(contract.joints)
 
@@ -90,7 +92,8 @@ class PolicyRunner:
 
     def forget(self) -> None:
         """Let a policy with a memory begin anew, as it did with each goal in training; others forget nothing."""
-        self._memory = None
+        if MEMORY in self._given:
+            self._given[MEMORY][:] = 0.0
 
     def check_goal(self, goal_m: Sequence[float]) -> tuple[float, float, float]:
         """The goal as three floats. Raises ValueError for one that is not finite or that the arm cannot reach."""
@@ -112,24 +115,39 @@ class PolicyRunner:
         if self.target_deg is None:
             self.start(angles_deg)
         assert self.target_deg is not None
-        inputs: dict[str, ArrayLike] = {
-            "joint_angle_deg": [angles_deg],
-            "joint_speed_deg_s": [speeds_deg_s],
-            "previous_target_deg": [self.target_deg],
-            "goal_m": [goal_m],
-        }
-        if self.contract.follows:
-            inputs[GOAL_VELOCITY] = [goal_velocity_m_s]
-        elif any(goal_velocity_m_s):
-            raise ValueError(f"wanted a goal at rest: the policy was trained on {self.contract.environment}")
-        if self.contract.next_memory is not None:
-            size = self.contract.next_memory.size
-            inputs[MEMORY] = np.zeros((1, size), np.float32) if self._memory is None else self._memory
-        (desired,), self._memory = self.recall(inputs)
+        desired = self.decide(angles_deg, speeds_deg_s, self.target_deg, goal_m, goal_velocity_m_s)
         self.target_deg, self._target_speed_deg_s = limit_target(
-            desired.tolist(), self.target_deg, self._target_speed_deg_s, self.limits, self.period_s
+            desired, self.target_deg, self._target_speed_deg_s, self.limits, self.period_s
         )
         return list(self.target_deg)
+
+    def decide(
+        self,
+        angles_deg: Sequence[float],
+        speeds_deg_s: Sequence[float],
+        previous_target_deg: Sequence[float],
+        goal_m: Sequence[float],
+        goal_velocity_m_s: Sequence[float] = (0.0, 0.0, 0.0),
+    ) -> list[float]:
+        """The policy's own answer in degrees, before any limit, for a loop that holds the limits itself.
+
+        Nothing is allocated on the way through onnxruntime: inputs and outputs stay where they are. Raises ValueError
+        for a goal that moves, unless the policy follows one.
+        """
+        given = self._given
+        given["joint_angle_deg"][0] = angles_deg
+        given["joint_speed_deg_s"][0] = speeds_deg_s
+        given["previous_target_deg"][0] = previous_target_deg
+        given["goal_m"][0] = goal_m
+        if self.contract.follows:
+            given[GOAL_VELOCITY][0] = goal_velocity_m_s
+        elif any(goal_velocity_m_s):
+            raise ValueError(f"wanted a goal at rest: the policy was trained on {self.contract.environment}")
+        self._session.run_with_iobinding(self._binding)
+        if self.contract.next_memory is not None:
+            given[MEMORY][:] = self._answers[NEXT_MEMORY]
+        answer: list[float] = self._answers[self.contract.output.name][0].tolist()
+        return answer
 
     def infer(self, inputs: Mapping[str, ArrayLike]) -> FloatArray:
         """What the graph itself says, (batch, joints) in degrees, for inputs (batch, size) by name."""
@@ -140,6 +158,13 @@ class PolicyRunner:
         arrays = {name: np.asarray(values, np.float32) for name, values in inputs.items()}
         target, *memory = self._session.run(self._outputs, arrays)
         return target, memory[0] if memory else None
+
+    def _bind(self) -> onnxruntime.IOBinding:
+        binding = self._session.io_binding()
+        for arrays, bind in ((self._given, binding.bind_input), (self._answers, binding.bind_output)):
+            for name, array in arrays.items():
+                bind(name, "cpu", 0, np.float32, array.shape, array.ctypes.data)
+        return binding
 
     def _check_length(self, what: str, values: Sequence[float]) -> None:
         if len(values) != len(self.contract.joints):

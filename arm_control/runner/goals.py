@@ -1,0 +1,87 @@
+"""The work of a policy: goal after goal, or path after path."""
+
+import math
+from collections.abc import Callable, Iterable
+
+import numpy as np
+
+from arm_control.runner.loop import EASE_S, ControlLoop, GoalResult, Script, smooth
+from arm_control.runner.policy_runner import PolicyRunner
+from envs.tasks import Course, MovingGoal, Reach, Track
+
+
+class GoalWork:
+    """Asks the policy at its own rate, and lets the limiter make the targets in between.
+
+    The first goal, and the first one after a reset, begins with a soft start: the policy's answers are blended with the
+    place where the arm was, for two seconds, before the goal's own time.
+    """
+
+    def __init__(
+        self,
+        runner: PolicyRunner,
+        courses: Iterable[Course | None],
+        *,
+        seconds_per_goal: float,
+        on_goal: Callable[[GoalResult], None] = lambda result: None,
+    ) -> None:
+        """A course that is None is one that has not come yet: the arm rests where it is."""
+        self._runner, self._courses, self._seconds = runner, iter(courses), seconds_per_goal
+        self._on_goal = on_goal
+
+    def __call__(self, loop: ControlLoop) -> Script:
+        """The targets of all goals that are left."""
+        if loop.period_s > self._runner.period_s * (1.0 + 1e-9):
+            raise ValueError(
+                f"wanted a rate of at least the policy's {1 / self._runner.period_s:g} Hz, got {1 / loop.period_s:g}"
+            )
+        soft = True
+        for course in self._courses:
+            if course is None:
+                loop.phase = "wait"
+                loop.goal_m = None
+                yield loop.safety.toward(loop.safety.target_deg)
+                continue
+            yield from self._reach(loop, course, soft)
+            soft = False
+
+    def _reach(self, loop: ControlLoop, course: Course, soft: bool) -> Script:
+        runner, period_s = self._runner, self._runner.period_s
+        soft_steps = math.ceil(EASE_S / period_s) if soft else 0
+        steps = max(1, round(self._seconds / period_s))
+        reached: int | None = None
+        distances_m = [self._distance_m(loop, course, 0)]  # the first before anything moves
+        runner.forget()
+        ticks = 0
+        loop.phase = "soft start" if soft else "run"
+        for step in range(1 - soft_steps, steps + 1):
+            if step == 1:
+                loop.phase = "run"
+            place = course.goal(max(0, step - 1))
+            goal_m, velocity_m_s = place[:3], (0.0, 0.0, 0.0) if step < 1 else place[3:] or (0.0, 0.0, 0.0)
+            loop.goal_m = place
+            answer = runner.decide(
+                loop.state.angles_deg, loop.state.speeds_deg_s, loop.safety.target_deg, goal_m, velocity_m_s
+            )
+            # The tick in which the next step is due; there is at least one before it.
+            until = max(ticks + 1, round((step + soft_steps) * period_s / loop.period_s))
+            while ticks < until:
+                ticks += 1
+                share = smooth(ticks * loop.period_s / EASE_S) if soft else 1.0
+                yield loop.admit(answer, share=share)
+            distance_m = self._distance_m(loop, course, max(0, step))
+            if step >= 1:
+                distances_m.append(distance_m)
+            if distance_m > runner.contract.goal_tolerance_m:
+                reached = None
+            elif reached is None:
+                reached = step + soft_steps
+        path = course.path.kind if isinstance(course, MovingGoal) else None
+        task = Reach() if path is None else Track()
+        error_mm = 1000 * float(task.errors_m(np.array(distances_m)))
+        result = GoalResult(course.goal(steps)[:3], path, error_mm, None if reached is None else reached * period_s)
+        loop.report.goals.append(result)
+        self._on_goal(result)
+
+    def _distance_m(self, loop: ControlLoop, course: Course, step: int) -> float:
+        return math.dist(self._runner.arm.tip_position(loop.state.angles_deg), course.goal(step)[:3])

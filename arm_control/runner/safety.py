@@ -1,0 +1,444 @@
+"""Safety: everything between what a policy says and what a driver is told, in one place.
+
+Three bands. What keeps the limits passes. What is a little beyond them is clamped, and counted. What is far beyond, or
+what no healthy policy or arm does, is refused, and that latches: from then on the targets slow down within the
+acceleration limit, come to rest and stay there, until a person resets it or has the arm parked.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from arm_control.drivers import JointState
+from envs.arm import RADIANS, Arm
+from envs.limits import Box, JointLimits, limit_target
+
+# What is clamped rather than refused.
+CLAMPED_DEG = 5.0  # outside a joint's range; behind what a recording asks for
+CLAMPED_M = 0.02  # outside the workspace
+# What is neither: rounding of a graph in single precision; a recording that the limiter cuts a corner of.
+ROUNDING_DEG = 1e-3
+CORNER_DEG = 0.5
+# A joint that turns faster than this many times its limit is a wrong reading.
+LIKELY_SPEED = 3.0
+# A reading this far from the one before is wrong, whatever the speed: noise and play of a rough arm are below it.
+JUMP_DEG = 5.0
+# A bound on the work of one check: a way to a stop is halved so often, until every piece is surely inside or outside.
+HALVINGS = 6
+
+
+class WorkspaceError(ValueError):
+    """A goal, a pose or an arm that does not fit into the workspace."""
+
+
+@dataclass(frozen=True)
+class SafetySettings:
+    """What is refused beside the joints' limits."""
+
+    table_m: float | None = 0.0
+    """Height of the table, which no link may go below, in metres; None for an arm without one."""
+    workspace_m: Box | None = None
+    """Lowest x, y, z and highest x, y, z that the end of any moving link may have, in metres."""
+    wall_s: float = 1.0
+    """How long a policy may push against the workspace, where it is held."""
+    stale_s: float = 0.1
+    """Age of a reading."""
+    tracking_deg: float = 20.0
+    """How far a joint may be from its target ..."""
+    tracking_s: float = 0.6
+    """... for so long; a servo at full load is given the same time."""
+    temperature_c: float = 72.0
+    """The temperature at which an XL430 shuts itself down (e-Manual, register 31)."""
+    load: float = 1.0
+    """Load as a share of the servo's largest."""
+    voltage_v: tuple[float, float] = (6.0, 14.0)
+    """Lowest and highest supply voltage: an XL430's own limits (e-Manual, registers 32 and 34)."""
+
+    def __post_init__(self) -> None:
+        box = self.workspace_m
+        if box is not None and not (
+            len(box) == 6
+            and all(map(math.isfinite, box))
+            and all(low < high for low, high in zip(box, box[3:], strict=False))
+        ):
+            raise ValueError(f"workspace: wanted x, y, z lowest and x, y, z highest in metres, got {box}")
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why the arm was stopped: the check that failed, and what it saw."""
+
+    check: str
+    text: str
+
+
+@dataclass
+class _Timer:
+    """For how long something has been so."""
+
+    since_s: float | None = None
+
+    def held_s(self, so: bool, now_s: float) -> float:
+        """Tell whether it is so now; returns for how long it has been."""
+        if not so:
+            self.since_s = None
+            return 0.0
+        if self.since_s is None:
+            self.since_s = now_s
+        return now_s - self.since_s
+
+
+@dataclass
+class _Timers:
+    tracking: _Timer = field(default_factory=_Timer)
+    load: _Timer = field(default_factory=_Timer)
+    wall: _Timer = field(default_factory=_Timer)
+
+
+class Safety:
+    """Judges readings and answers, and makes the targets.
+
+        safety.start(state, now_s)                  # where the arm is, at rest
+        while True:                                 # once a period
+            safety.reads(driver.read(), now_s)
+            driver.write(safety.admit(answer_deg))
+
+    Every target keeps the limits of position, speed and acceleration (`envs.limits.limit_target`), and leaves room to
+    stop inside the workspace. `refusal` says why the arm was stopped, None while it was not; `clamped` counts by check.
+    """
+
+    def __init__(
+        self, arm: Arm, limits: JointLimits, period_s: float, settings: SafetySettings = SafetySettings()
+    ) -> None:
+        """Limits may be tighter than the arm's own, never wider. Raises ValueError if they are."""
+        if limits.tightened(arm.limits) != limits:
+            raise ValueError(f"safety: wanted limits within the arm's {arm.limits}, got {limits}")
+        self.arm, self.limits, self.period_s, self.settings = arm, limits, period_s, settings
+        self.refusal: Refusal | None = None
+        self.clamped: Counter[str] = Counter()
+        self.band = "pass"
+        self.target_deg: list[float] = list(limits.lower_deg)
+        self.speed_deg_s: list[float] = [0.0] * arm.joint_count
+        self._start_deg = list(self.target_deg)
+        self._now_s = -math.inf
+        self._last: JointState | None = None
+        self._timers = _Timers()
+        self._parking = False
+        box = settings.workspace_m or (-math.inf,) * 3 + (math.inf,) * 3
+        table = -math.inf if settings.table_m is None else settings.table_m
+        self._box = (box[0], box[1], max(box[2], table), *box[3:])
+        self._has_walls = any(map(math.isfinite, self._box))
+        self._levers_m = arm.levers_m
+
+    def start(self, state: JointState, now_s: float) -> None:
+        """Begin where the arm is, at rest, with nothing refused; a reading that is no start is refused at once."""
+        self.refusal, self._last, self._timers, self._now_s = None, None, _Timers(), now_s
+        self.speed_deg_s = [0.0] * self.arm.joint_count
+        if not self._is_sane(state):
+            self.target_deg = self.limits.clip([a if math.isfinite(a) else 0.0 for a in self.target_deg])
+            return
+        # A reading a little outside the range is noise, and no target follows it there.
+        self.target_deg = [
+            inside if abs(angle - inside) <= CLAMPED_DEG else angle
+            for angle, inside in zip(state.angles_deg, self.limits.clip(state.angles_deg), strict=True)
+        ]
+        self._start_deg = list(self.target_deg)
+        self._check_place(state)
+        if (outside_m := self.outside_m(self.target_deg)) > 0.0:
+            self.refuse("workspace", f"the arm starts {1000 * outside_m:.0f} mm outside the workspace")
+        self.reads(state, now_s)
+
+    def reset(self, state: JointState, now_s: float, *, parking: bool = False) -> None:
+        """Forget a refusal, as a person has asked: go on from where the arm is, and if `parking`, whatever its health.
+
+        A stop that was not over is: the caller waits for rest first.
+        """
+        self._parking = parking
+        self.start(state, now_s)
+
+    def refuse(self, check: str, text: str) -> None:
+        """Stop the arm and latch; the first reason is kept."""
+        self.band = "refuse"
+        if self.refusal is None:
+            self.refusal = Refusal(check, text)
+
+    def reads(self, state: JointState | None, now_s: float) -> None:
+        """Judge this tick's reading; None for one that did not come."""
+        self._now_s = now_s
+        self.band = "pass" if self.refusal is None else "refuse"
+        if state is not None and self._is_sane(state) and self._is_likely(state):
+            self._last = state
+            self._check_health(state)
+            self._check_tracking(state)
+        self._check_stale()
+
+    def admit(self, answer_deg: Sequence[float], *, share: float = 1.0, follow: bool = False) -> list[float]:
+        """The target to send for a policy's answer, in degrees, one a joint.
+
+        `share` blends from where the arm started (0) to the answer (1). With `follow`, the answer is a recorded target,
+        which the arm has to keep up with, not one that it may be long on its way to.
+        """
+        if self.refusal is None and self._is_finite(answer_deg) and self._is_in_range(answer_deg):
+            desired = self.limits.clip(answer_deg)
+            if share < 1.0:
+                desired = [here + share * (there - here) for here, there in zip(self._start_deg, desired, strict=True)]
+            self._advance(desired)
+            if follow:
+                self._check_following(desired)
+        else:
+            self._brake()
+        return list(self.target_deg)
+
+    def toward(self, desired_deg: Sequence[float]) -> list[float]:
+        """The target to send on the runner's own way to a pose, such as parking; braking once something is refused."""
+        if self.refusal is None:
+            self._advance(desired_deg)
+        else:
+            self._brake()
+        return list(self.target_deg)
+
+    @property
+    def moving(self) -> bool:
+        """Whether the targets are moving."""
+        return any(self.speed_deg_s)
+
+    def outside_m(self, angles_deg: Sequence[float]) -> float:
+        """How far the worst link's end is outside the workspace, in metres; negative inside."""
+        if not self._has_walls:
+            return -math.inf
+        return max(map(self._beyond_m, self.arm.link_ends(angles_deg)))
+
+    def _beyond_m(self, point_m: Sequence[float]) -> float:
+        x, y, z = point_m
+        low_x, low_y, low_z, high_x, high_y, high_z = self._box
+        return max(low_x - x, x - high_x, low_y - y, y - high_y, low_z - z, z - high_z)
+
+    def check_point(self, point_m: Sequence[float]) -> None:
+        """Raise WorkspaceError for a point outside the workspace."""
+        if (beyond_m := self._beyond_m(point_m)) > 0.0:
+            place = ", ".join(f"{value:.4f}" for value in point_m)
+            raise WorkspaceError(f"goal ({place}) m is {1000 * beyond_m:.0f} mm outside the workspace")
+
+    def check_pose(self, angles_deg: Sequence[float], what: str) -> None:
+        """Raise WorkspaceError for a pose outside the workspace."""
+        if (outside_m := self.outside_m(angles_deg)) > 0.0:
+            raise WorkspaceError(f"{what} is {1000 * outside_m:.0f} mm outside the workspace")
+
+    def _clamp(self, check: str) -> None:
+        self.clamped[check] += 1
+        if self.band == "pass":
+            self.band = "clamp"
+
+    # Readings.
+
+    def _is_sane(self, state: JointState) -> bool:
+        """Numbers, one a joint, and of this world."""
+        count = self.arm.joint_count
+        if len(state.angles_deg) != count or len(state.speeds_deg_s) != count:
+            self.refuse(
+                "reading", f"wanted readings of {count} joints, got {state.angles_deg} and {state.speeds_deg_s}"
+            )
+            return False
+        if not all(map(math.isfinite, (state.stamp_s, *state.angles_deg, *state.speeds_deg_s))):
+            self.refuse(
+                "reading", f"a reading is not finite: {state.angles_deg} degrees, {state.speeds_deg_s} degrees/s"
+            )
+            return False
+        for name, speed, limit in zip(
+            self.arm.joint_names, state.speeds_deg_s, self.arm.limits.max_speed_deg_s, strict=True
+        ):
+            if abs(speed) > LIKELY_SPEED * limit:
+                self.refuse("reading", f"{name} reads {speed:.0f} degrees/s, {LIKELY_SPEED:g} times what it can do")
+                return False
+        return True
+
+    def _is_likely(self, state: JointState) -> bool:
+        """No further from the last reading than a joint can have turned in between."""
+        if self._last is None:
+            return True
+        passed_s = max(0.0, state.stamp_s - self._last.stamp_s)
+        joints = zip(
+            self.arm.joint_names,
+            state.angles_deg,
+            self._last.angles_deg,
+            self.arm.limits.max_speed_deg_s,
+            strict=True,
+        )
+        for name, now, before, speed in joints:
+            if abs(now - before) > 1.5 * speed * passed_s + JUMP_DEG:
+                self.refuse(
+                    "jump",
+                    f"{name} jumped from {before:.1f} to {now:.1f} degrees in {1000 * passed_s:.0f} ms: "
+                    "a loose cable, or an encoder that wrapped around",
+                )
+                return False
+        return True
+
+    def _check_place(self, state: JointState) -> None:
+        for name, angle, (low, high, _, _) in zip(
+            self.arm.joint_names, state.angles_deg, self.limits.by_joint, strict=True
+        ):
+            if not low - CLAMPED_DEG <= angle <= high + CLAMPED_DEG:
+                self.refuse(
+                    "start",
+                    f"{name} starts at {angle:.1f} degrees, wanted {low:g} to {high:g}: "
+                    "move the arm there by hand, or calibrate again",
+                )
+
+    def _check_health(self, state: JointState) -> None:
+        if self._parking:
+            return
+        settings, names = self.settings, self.arm.joint_names
+        if state.alerts:
+            self.refuse("health", f"the servos complain of {', '.join(state.alerts)}")
+        if state.temperatures_c is not None:
+            for name, celsius in zip(names, state.temperatures_c, strict=True):
+                if not celsius < settings.temperature_c:
+                    self.refuse("temperature", f"{name} is at {celsius:g} C, allowed below {settings.temperature_c:g}")
+        if state.voltages_v is not None:
+            low, high = settings.voltage_v
+            for name, volts in zip(names, state.voltages_v, strict=True):
+                if not low <= volts <= high:
+                    self.refuse("voltage", f"{name} is at {volts:g} V, allowed {low:g} to {high:g}")
+        if state.loads is not None:
+            worst = max(range(len(names)), key=lambda joint: abs(state.loads[joint]))  # type: ignore[index]
+            full = not abs(state.loads[worst]) < settings.load
+            if self._timers.load.held_s(full, self._now_s) > settings.tracking_s:
+                self.refuse(
+                    "load",
+                    f"{names[worst]} has been at full load for {settings.tracking_s:g} s: is something in its way?",
+                )
+
+    def _check_tracking(self, state: JointState) -> None:
+        gaps = [abs(angle - target) for angle, target in zip(state.angles_deg, self.target_deg, strict=True)]
+        worst = max(gaps)
+        if self._timers.tracking.held_s(worst > self.settings.tracking_deg, self._now_s) > self.settings.tracking_s:
+            self.refuse(
+                "tracking",
+                f"{self.arm.joint_names[gaps.index(worst)]} has been more than {self.settings.tracking_deg:g} degrees "
+                f"from its target for {self.settings.tracking_s:g} s: is it blocked, or its torque off?",
+            )
+
+    def _check_stale(self) -> None:
+        if self._last is None:
+            return
+        age_s = self._now_s - self._last.stamp_s
+        if not -self.settings.stale_s <= age_s <= self.settings.stale_s:
+            self.refuse(
+                "stale",
+                f"the last good reading is {1000 * age_s:.0f} ms old, allowed {1000 * self.settings.stale_s:.0f}",
+            )
+
+    # Answers.
+
+    def _is_finite(self, answer_deg: Sequence[float]) -> bool:
+        if len(answer_deg) == self.arm.joint_count and all(map(math.isfinite, answer_deg)):
+            return True
+        self.refuse("finite", f"wanted {self.arm.joint_count} finite target angles in degrees, got {list(answer_deg)}")
+        return False
+
+    def _is_in_range(self, answer_deg: Sequence[float]) -> bool:
+        beyond = 0.0
+        for name, answer, (low, high, _, _) in zip(self.arm.joint_names, answer_deg, self.limits.by_joint, strict=True):
+            beyond = max(beyond, low - answer, answer - high)
+            if beyond > CLAMPED_DEG:
+                self.refuse("position", f"{name} is told to go to {answer:.1f} degrees, wanted {low:g} to {high:g}")
+                return False
+        if beyond > ROUNDING_DEG:
+            self._clamp("position")
+        return True
+
+    def _check_following(self, desired_deg: Sequence[float]) -> None:
+        behind = [abs(desired - target) for desired, target in zip(desired_deg, self.target_deg, strict=True)]
+        worst = max(behind)
+        if worst > CLAMPED_DEG:
+            self.refuse(
+                "speed",
+                f"{self.arm.joint_names[behind.index(worst)]} is to move faster than it may: its limits leave it "
+                f"{worst:.1f} degrees behind",
+            )
+        elif worst > CORNER_DEG:
+            self._clamp("speed")
+
+    # Targets.
+
+    def _advance(self, desired_deg: Sequence[float]) -> None:
+        """One step toward a pose, if the arm can then still stop inside the workspace; otherwise it slows down."""
+        target, speed = limit_target(desired_deg, self.target_deg, self.speed_deg_s, self.limits, self.period_s)
+        outside_m = self._outside_on_the_way_m(target, speed) if self._has_walls else -math.inf
+        # Held at a wall, an arm may always come back.
+        leaves = outside_m > 0.0 and not (outside_m <= CLAMPED_M and outside_m < self.outside_m(self.target_deg))
+        held_s = self._timers.wall.held_s(leaves, self._now_s)
+        if not leaves:
+            self.target_deg, self.speed_deg_s = target, speed
+            return
+        if outside_m > CLAMPED_M:
+            self.refuse("workspace", f"a link would get {1000 * outside_m:.0f} mm outside the workspace")
+        elif held_s > self.settings.wall_s:
+            self.refuse("workspace", f"a link was held at the edge of the workspace for {self.settings.wall_s:g} s")
+        else:
+            self._clamp("workspace")
+        self._brake()
+
+    def _brake(self) -> None:
+        """Slow down as fast as allowed."""
+        for joint, (low, high, _, acceleration) in enumerate(self.limits.by_joint):
+            speed, change = self.speed_deg_s[joint], acceleration * self.period_s
+            speed = max(0.0, speed - change) if speed > 0.0 else min(0.0, speed + change)
+            here = self.target_deg[joint]
+            target = here + speed * self.period_s
+            if low <= here <= high:  # rounding: the limiter has left room to stop
+                target = min(max(target, low), high)
+            self.target_deg[joint], self.speed_deg_s[joint] = target, speed
+
+    def _outside_on_the_way_m(self, target_deg: Sequence[float], speed_deg_s: Sequence[float]) -> float:
+        """How far outside the workspace a link gets, at worst, if the arm brakes from there on, in metres.
+
+        A link's end moves no further than its joints' turns times their levers. Where that is not enough to know, the
+        way is halved.
+        """
+        limits = self.limits.max_acceleration_deg_s2
+        times = [abs(speed) / limit for speed, limit in zip(speed_deg_s, limits, strict=True)]
+
+        def pose(time_s: float) -> list[float]:
+            moments = [min(time_s, stop_s) for stop_s in times]
+            return [
+                angle + speed * moment - math.copysign(0.5 * limit * moment * moment, speed)
+                for angle, speed, limit, moment in zip(target_deg, speed_deg_s, limits, moments, strict=True)
+            ]
+
+        end_s = max(times)
+        here_m = self.outside_m(target_deg)
+        if end_s == 0.0:
+            return here_m
+        return self._worst_between_m(pose, 0.0, target_deg, here_m, end_s, pose(end_s), None, HALVINGS)
+
+    def _worst_between_m(
+        self,
+        pose: Callable[[float], list[float]],
+        start_s: float,
+        start_deg: Sequence[float],
+        start_m: float,
+        end_s: float,
+        end_deg: Sequence[float],
+        end_m: float | None,
+        halvings: int,
+    ) -> float:
+        turns = zip(start_deg, end_deg, self._levers_m, strict=True)
+        span_m = sum(abs(there - here) * lever for here, there, lever in turns) * RADIANS
+        if start_m + span_m <= 0.0:
+            return start_m
+        if end_m is None:
+            end_m = self.outside_m(end_deg)
+        # What lies between is nearer than the span to both ends, taken together.
+        bound_m = 0.5 * (start_m + end_m + span_m)
+        if bound_m <= 0.0 or halvings == 0:
+            return max(start_m, end_m) if bound_m <= 0.0 else bound_m
+        middle_s = 0.5 * (start_s + end_s)
+        middle_deg = pose(middle_s)
+        middle_m = self.outside_m(middle_deg)
+        return max(
+            self._worst_between_m(pose, start_s, start_deg, start_m, middle_s, middle_deg, middle_m, halvings - 1),
+            self._worst_between_m(pose, middle_s, middle_deg, middle_m, end_s, end_deg, end_m, halvings - 1),
+        )
