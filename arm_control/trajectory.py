@@ -1,22 +1,66 @@
-"""Recordings of an arm's motion: one format, MCAP, for simulated and real arms."""
+"""Recordings of an arm's motion: one format, MCAP, for simulated and real arms.
+
+A control loop hands its ticks to a `Recorder`, which never waits: it puts each into a pipe, from which a process of its
+own (`arm_control.recording_writer`) writes the file. `read_recording` reads such a file, also one that a crash cut
+short, and `recover` makes a whole one of it.
+
+| in the file | what |
+|---|---|
+| metadata `arm_control.recording` | what was recorded, as strings |
+| channel `/tick`, schema `arm_control.Tick` | a `Tick` as JSON; fields that are None are left out |
+| channel `/event`, schema `arm_control.Event` | an `Event` as JSON |
+
+A number that is not finite, which only what was measured or said by a policy can be, is null in the file and NaN when
+read. `log_time` is the wall clock at zero of the monotonic clock (metadata `wall_at_zero_ns`) plus the tick's `time_s`.
+"""
+
+import contextlib
+import fcntl
+import json
+import math
+import os
+import select
+import struct
+import subprocess
+import sys
+import time
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from io import BufferedReader, BytesIO
+from pathlib import Path
+from types import TracebackType
+from typing import Any
 
 import msgspec
 
+METADATA = "arm_control.recording"
+HEADER = struct.Struct("<HBI")  # of a message in the pipe: its length with this, its kind, how many were dropped before
+TICK, EVENT, END = 1, 2, 3  # kinds of messages; the first two are also the ids of their channels
+PIPE_BUF = select.PIPE_BUF  # what fits is written as a whole or not at all
+PIPE_BYTES = 1 << 20  # about 10 s of ticks at 200 Hz
+TEXT_BYTES = 3000  # of an event, so that it fits
+CLOSE_S = 5.0
 
-class Tick(msgspec.Struct, frozen=True):
+MAGIC = b"\x89MCAP0\r\n"
+MAX_RECORD = 16 << 20  # bytes; the recorder's chunks have 64 kB
+MAX_TOTAL, MAX_RATIO = 1 << 30, 100  # bytes of JSON in memory, and as a multiple of the file
+
+
+class Tick(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One turn of a control loop. Angles and speeds in degrees and degrees/s, in the order of the joints."""
 
     time_s: float  # when it began, on the monotonic clock
     phase: str  # "soft start", "run", "wait", "hold" or "park"
-    goal_m: tuple[float, ...] | None  # x, y, z, and the velocity of a goal that moves
-    stamp_s: float | None  # of the reading; None if there was none
-    angle_deg: list[float] | None
-    speed_deg_s: list[float] | None
-    temperature_c: list[float] | None
-    load: list[float] | None
-    voltage_v: list[float] | None
-    raw_deg: list[float] | None  # what the policy said; None in a tick that it was not asked
-    target_deg: list[float] | None  # what was sent; None if nothing was
+    goal_m: tuple[float, ...] | None = None  # x, y, z, and the velocity of a goal that moves
+    stamp_s: float | None = None  # of the reading; None if there was none
+    angle_deg: list[float] | None = None
+    speed_deg_s: list[float] | None = None
+    temperature_c: list[float] | None = None
+    load: list[float] | None = None
+    voltage_v: list[float] | None = None
+    raw_deg: list[float] | None = None  # what the policy said; None in a tick that it was not asked
+    target_deg: list[float] | None = None  # what was sent; None if nothing was
     band: str  # "pass", "clamp" or "refuse"
     period_error_us: float  # how much later than due it began
     read_us: float
@@ -31,3 +75,481 @@ class Event(msgspec.Struct, frozen=True):
     time_s: float
     kind: str
     text: str
+
+
+KINDS: dict[str, type[Tick] | type[Event]] = {"arm_control.Tick": Tick, "arm_control.Event": Event}
+PER_JOINT = ("angle_deg", "speed_deg_s", "temperature_c", "load", "voltage_v", "raw_deg", "target_deg")
+
+
+class Recorder:
+    """Records a control loop without ever making it wait.
+
+    `tick` and `event` are called from one thread, and never raise. What does not fit into the pipe to the writing
+    process, because that is too slow or gone, is counted in `dropped`, and told in the file (an `Event` "drops").
+    If this process dies, the writing process still finishes the file.
+    """
+
+    def __init__(
+        self,
+        path: str | Path | None,
+        metadata: Mapping[str, str],
+        *,
+        post_mortem: str | Path | None = None,
+        keep_last_seconds: float = 10.0,
+    ) -> None:
+        """Start the writing process.
+
+        `path` gets everything; `post_mortem`, only if an `Event` "refusal" comes, what was recorded from
+        `keep_last_seconds` before it to 2 s after. `metadata` says what is recorded; its `joint_names` is a JSON list.
+        Raises ValueError for a file that exists already or cannot be written, and for bad metadata.
+        """
+        wanted = [Path(file).absolute() for file in (path, post_mortem) if file is not None]
+        if not wanted or len({*wanted}) < len(wanted):
+            raise ValueError("a recorder wants a file for everything, one for the post-mortem, or both, not the same")
+        if not 0 < keep_last_seconds <= 3600:
+            raise ValueError(f"keep_last_seconds: wanted more than 0 and up to 3600, got {keep_last_seconds}")
+        joint_names(metadata)
+        for file in wanted:
+            _check_new(file)
+        self.path, self.post_mortem = Path(path) if path else None, Path(post_mortem) if post_mortem else None
+        self.dropped = 0
+        self.problem: str | None = None
+        """What went wrong, known once it is closed."""
+        self._untold, self._why = 0, ""
+        self._buffer, self._encode = bytearray(PIPE_BUF), msgspec.msgpack.Encoder(enc_hook=float).encode_into
+        self._pipe, self._process = _start_writer(
+            None if path is None else wanted[0],
+            {
+                "metadata": {"wall_at_zero_ns": str(time.time_ns() - time.monotonic_ns()), **metadata},
+                "post_mortem": None if post_mortem is None else str(wanted[-1]),
+                "keep_last_seconds": keep_last_seconds,
+            },
+        )
+        self._open = True
+
+    def tick(self, tick: Tick) -> None:
+        """Record a tick, or count it as dropped."""
+        self._send(TICK, tick)
+
+    def event(self, event: Event) -> None:
+        """Record an event, or count it as dropped; a text of more than 3000 bytes is cut."""
+        text = event.text.encode("utf-8", "replace")[:TEXT_BYTES].decode("utf-8", "ignore")
+        self._send(EVENT, Event(event.time_s, event.kind, text))
+
+    def _send(self, kind: int, what: Tick | Event) -> None:
+        if not self._open:
+            return self._drop("it was closed")
+        try:
+            self._encode(what, self._buffer, HEADER.size)
+            size = len(self._buffer)
+            if size > PIPE_BUF:
+                return self._drop(f"a message of {size} bytes is too large")
+            HEADER.pack_into(self._buffer, 0, size, kind, self._untold)
+            os.write(self._pipe, self._buffer)
+            self._untold = 0
+        except BlockingIOError:
+            self._drop("its writer was too slow")
+        except OSError:
+            self._drop("its writer was gone")
+        except (ValueError, TypeError, OverflowError, RecursionError) as error:
+            self._drop(f"it cannot be written: {error}")
+
+    def _drop(self, why: str) -> None:
+        self._why = self._why or why
+        self.dropped += 1
+        self._untold += 1
+
+    def close(self, timeout_s: float = CLOSE_S) -> str | None:
+        """Let the writer finish, and return what went wrong in one line, None if nothing did."""
+        if not self._open:
+            return self.problem
+        self._open = False
+        end = time.monotonic() + timeout_s
+        if self._untold:
+            with contextlib.suppress(OSError):
+                select.select([], [self._pipe], [], timeout_s)
+                os.write(self._pipe, HEADER.pack(HEADER.size, END, self._untold))
+        os.close(self._pipe)
+        name, problems = self.path or self.post_mortem, []
+        try:
+            code = self._process.wait(max(0.0, end - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            problems.append(f"{name}: its writer (process {self._process.pid}) is not done after {timeout_s:g} s")
+        else:
+            assert self._process.stderr is not None
+            with self._process.stderr as stderr:
+                said = stderr.read().decode(errors="replace").strip().splitlines()
+            if code < 0:
+                problems.append(f"{name}: its writer was killed (signal {-code}), so it may lack its end")
+            elif code:
+                problems.append(said[-1] if said else f"{name}: its writer ended with exit code {code}")
+        if self.dropped:
+            problems.append(f"{name}: {self.dropped} ticks and events were dropped ({self._why})")
+        self.problem = "; ".join(problems) or None
+        return self.problem
+
+    def __enter__(self) -> "Recorder":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _check_new(path: Path) -> None:
+    if path.exists() or path.is_symlink():
+        raise ValueError(f"{path} exists already: name another file")
+    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+        raise ValueError(f"cannot write {path}: {path.parent} is no folder that can be written to")
+
+
+def _start_writer(path: Path | None, order: dict[str, Any]) -> tuple[int, "subprocess.Popen[bytes]"]:
+    """The pipe to a new writing process, and that process."""
+    root = str(Path(__file__).resolve().parents[1])
+    known = os.environ.get("PYTHONPATH")
+    environment = os.environ | {"PYTHONPATH": f"{root}{os.pathsep}{known}" if known else root}
+    with contextlib.ExitStack() as stack:
+        try:
+            file = None if path is None else stack.enter_context(path.open("xb"))
+        except OSError as error:
+            raise ValueError(f"cannot write {path}: {error.strerror}") from None
+        if path is not None:
+            stack.callback(path.unlink)
+        reading, writing = os.pipe()
+        stack.callback(os.close, writing)
+        with open(reading, "rb"):
+            with contextlib.suppress(OSError):  # where the user has too many large pipes already
+                fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+            process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "arm_control.recording_writer"],
+                stdin=reading,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                pass_fds=() if file is None else (file.fileno(),),
+                env=environment,
+                start_new_session=True,  # Ctrl-C and a closed terminal are for the loop alone
+            )
+        if file is not None:
+            order |= {"path": str(path), "file": file.fileno()}
+            file.close()
+        text = json.dumps(order).encode()
+        with contextlib.suppress(BrokenPipeError), open(writing, "wb", closefd=False) as pipe:
+            pipe.write(len(text).to_bytes(4, "little") + text)
+        os.set_blocking(writing, False)
+        stack.pop_all()
+    return writing, process
+
+
+def joint_names(metadata: Mapping[str, str]) -> list[str] | None:
+    """The names, if they are said. Raises ValueError if they are said badly."""
+    if "joint_names" not in metadata:
+        return None
+    try:
+        return msgspec.json.decode(metadata["joint_names"], type=list[str])
+    except (msgspec.MsgspecError, RecursionError):
+        raise ValueError(f"joint_names: wanted a JSON list of names, got {metadata['joint_names'][:80]!r}") from None
+
+
+class Soundness:
+    """Whether ticks and events can be written and read: times, finite numbers, as many as there are joints."""
+
+    def __init__(self, joints: int | None) -> None:
+        self.joints = joints  # None until the first tick says it
+
+    def fault(self, what: Tick | Event) -> str | None:
+        """What is wrong; None if nothing is."""
+        if not 0.0 <= what.time_s < 1e9:
+            return f"time_s is {what.time_s}"
+        if isinstance(what, Event):
+            return None
+        for name in PER_JOINT:
+            values = getattr(what, name)
+            if values is None:
+                continue
+            if self.joints is None:
+                self.joints = len(values)
+            if len(values) != self.joints:
+                return f"{name} has {len(values)} numbers for {self.joints} joints"
+        if what.goal_m is not None and len(what.goal_m) not in (3, 6):
+            return f"goal_m has {len(what.goal_m)} numbers, not 3 or 6"
+        times = (what.period_error_us, what.read_us, what.decide_us, what.safety_us, what.write_us)
+        if not all(map(math.isfinite, (*times, *(what.goal_m or ()), *(what.target_deg or ())))):
+            return "a goal, a target or a duration is not finite"
+        return None
+
+
+@dataclass
+class Recording:
+    """What a file of a recorder holds."""
+
+    metadata: dict[str, str]
+    ticks: list[Tick]
+    events: list[Event]
+    whole: bool
+    """Whether it was closed, and nothing in it is damaged."""
+    lost: str
+    """What could not be read; empty if nothing is known to be missing."""
+
+
+@dataclass(frozen=True)
+class Recovery:
+    """What was saved from a recording, and what was not."""
+
+    ticks: int
+    events: int
+    lost: str
+
+
+def read_recording(path: str | Path) -> Recording:
+    """Read a recording, whole or cut short by a crash: up to the cut, and without chunks that are damaged.
+
+    Raises ValueError if it is none of arm-control's, if nothing in it can be read, if it has more than 1 GiB or 100
+    times its size of JSON, or if what it holds makes no sense.
+    """
+    scan = Scan(Path(path))
+    ticks: list[Tick] = []
+    events: list[Event] = []
+    sound, total = Soundness(None), 0
+    most = min(MAX_TOTAL, MAX_RECORD + MAX_RATIO * scan.size)
+    for row in scan:
+        total += len(row.data)
+        if total > most:
+            raise ValueError(f"{path} is too long to be read into memory: it has more than {most >> 20} MiB of JSON")
+        try:
+            what = row.decode(sound)
+        except ValueError as error:
+            raise ValueError(f"{path}: {row.name} {len(ticks) + len(events) + 1} makes no sense: {error}") from None
+        (ticks if isinstance(what, Tick) else events).append(what)  # type: ignore[arg-type]
+    names = joint_names(scan.metadata)
+    if names is not None and sound.joints not in (None, len(names)):
+        raise ValueError(f"{path} names {len(names)} joints, but its ticks have {sound.joints}")
+    return Recording(scan.metadata, ticks, events, scan.whole, scan.lost)
+
+
+def recover(path: str | Path, out: str | Path) -> Recovery:
+    """Write what can be read of a recording to a new, whole and indexed file.
+
+    Raises ValueError if nothing can be read, or if there is such a file already.
+    """
+    from arm_control.recording_writer import RecordingFile
+    from arm_control.run_folder import written_whole
+
+    scan, sound = Scan(Path(path)), Soundness(None)
+    _check_new(Path(out))
+    counts = {Tick: 0, Event: 0}
+    with written_whole(Path(out)) as aside, aside.open("wb") as stream:
+        file = RecordingFile(stream)
+        for row in scan:
+            try:
+                row.decode(sound)
+            except ValueError as error:
+                scan.lose(len(row.data), str(error))
+                continue
+            file.add(TICK if row.kind is Tick else EVENT, row.log_time_ns, row.data)
+            counts[row.kind] += 1
+        if not any(counts.values()):
+            raise ValueError(f"{path} holds nothing that can be read: {scan.lost or 'no ticks and no events'}")
+        file.add_metadata(scan.metadata)
+        file.finish()
+    return Recovery(counts[Tick], counts[Event], scan.lost)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A message of a recording as it is in the file."""
+
+    kind: type[Tick] | type[Event]
+    log_time_ns: int
+    data: bytes
+
+    @property
+    def name(self) -> str:
+        """What it should be."""
+        return self.kind.__name__.lower()
+
+    def decode(self, sound: Soundness) -> Tick | Event:
+        """The tick or event. Raises ValueError if it is none, or not a sound one."""
+        try:
+            try:
+                what = msgspec.json.decode(self.data, type=self.kind)
+            except msgspec.ValidationError:  # perhaps for a null among the numbers of a list
+                what = msgspec.convert(_with_nan(msgspec.json.decode(self.data)), type=self.kind)
+        except RecursionError:
+            raise ValueError("it is nested too deeply") from None
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            raise ValueError(str(error)) from None
+        if (fault := sound.fault(what)) is not None:
+            raise ValueError(fault)
+        return what
+
+
+def _with_nan(value: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
+    lists = {name: value[name] for name in PER_JOINT if isinstance(value.get(name), list)}
+    return value | {name: [math.nan if item is None else item for item in items] for name, items in lists.items()}
+
+
+@dataclass
+class Scan:
+    """The rows of a recording, in order; what cannot be read is counted and left out.
+
+    mcap's own readers trust the lengths in a file, and hand out what a cut left of a record; so records are taken apart
+    here, within bounds, and mcap reads what is in them.
+    """
+
+    path: Path
+    metadata: dict[str, str] = field(default_factory=dict)
+    whole: bool = False
+    size: int = 0
+    _ours: bool = False
+    _lost_bytes: int = 0
+    _faults: int = 0
+    _reason: str = ""
+    _crc: int = 0
+    _schemas: dict[int, str] = field(default_factory=dict)
+    # Until the file says otherwise, as the recorder numbers them: the chunk that says it may be damaged.
+    _channels: dict[int, type[Tick] | type[Event] | None] = field(default_factory=lambda: {TICK: Tick, EVENT: Event})
+
+    def __post_init__(self) -> None:
+        if not self.path.exists():
+            raise ValueError(f"no recording {self.path}")
+        if not self.path.is_file():
+            raise ValueError(f"{self.path} is no file")
+        self.size = self.path.stat().st_size
+
+    @property
+    def lost(self) -> str:
+        """How much was lost, and why; empty if nothing was."""
+        if not self._faults:
+            return ""
+        more = f", and {self._faults - 1} more faults" if self._faults > 1 else ""
+        return f"{self._lost_bytes} bytes ({self._reason}{more})"
+
+    def lose(self, size: int, why: str) -> None:
+        """Count what cannot be read."""
+        self._lost_bytes += size
+        self._faults += 1
+        self._reason = self._reason or why
+
+    def __iter__(self) -> Iterator[Row]:
+        """Every tick and event. Raises ValueError, perhaps only at the end, if this is no recording of arm-control."""
+        found = False
+        with self.path.open("rb") as file:
+            if file.read(len(MAGIC)) != MAGIC:
+                raise ValueError(f"{self.path} is no MCAP file" + ("" if self.size else ": it is empty"))
+            self._crc = zlib.crc32(MAGIC)
+            for row in self._rows(file):
+                if not self._ours:
+                    break
+                found = True
+                yield row
+        if not self._ours:
+            because = f" ({self.lost} cannot be read)" if self.lost else ""
+            raise ValueError(f"{self.path} is no recording of arm-control{because}")
+        if not found and not self.whole:
+            raise ValueError(f"{self.path} holds nothing that can be read: {self.lost or 'it was never closed'}")
+
+    def _rows(self, file: BufferedReader) -> Iterator[Row]:
+        from mcap.exceptions import McapError
+        from mcap.opcode import Opcode
+        from mcap.records import Footer
+
+        in_data = True
+        while left := self.size - file.tell():
+            head = file.read(9)
+            if left < 9 or len(head) < 9:
+                return self.lose(left, "the file ends within a record")
+            code, length = struct.unpack("<BQ", head)
+            if length > left - 9:
+                return self.lose(left, "the file ends within a record, or its length is damaged")
+            before = self._crc
+            self._crc = zlib.crc32(head, before)
+            if code not in WANTED or length > MAX_RECORD:
+                if code in WANTED:
+                    self.lose(length, f"a record of {length} bytes")
+                for size in (*[MAX_RECORD] * (length // MAX_RECORD), length % MAX_RECORD):
+                    self._crc = zlib.crc32(file.read(size), self._crc)
+                continue
+            body = file.read(length)
+            try:
+                if code == Opcode.FOOTER:
+                    footer = Footer.read(_stream(body))
+                    crc = zlib.crc32(head + body[:-4], before)
+                    sound = footer.summary_crc in (0, crc) and file.read() == MAGIC and not in_data
+                    self.whole = sound and not self._faults
+                    return None if sound else self.lose(0, "the index is damaged")
+                self._crc = zlib.crc32(body, self._crc)
+                if code == Opcode.DATA_END:
+                    if int.from_bytes(body, "little") not in (0, before):
+                        self.lose(0, "the checksum of the whole is wrong")
+                    in_data, self._crc = False, 0
+                elif in_data:
+                    yield from self._record(code, body)
+            except (ValueError, struct.error, McapError) as error:
+                self.lose(length, str(error) or "a record that is too short")
+
+    def _record(self, code: int, body: bytes) -> Iterator[Row]:
+        """What one record says."""
+        from mcap.opcode import Opcode
+        from mcap.records import Channel, Metadata, Schema
+
+        if code == Opcode.CHUNK:
+            data = _chunk_data(body)
+            start = 0
+            while start < len(data):
+                inner, length = struct.unpack_from("<BQ", data, start)
+                start += 9 + length
+                if start > len(data) or inner == Opcode.CHUNK:
+                    raise ValueError("a chunk that ends within a record")
+                yield from self._record(inner, data[start - length : start])
+        elif code == Opcode.MESSAGE:
+            channel, _, log_time, _ = struct.unpack_from("<HIQQ", body)
+            kind = self._channels.get(channel)
+            if kind is not None:
+                yield Row(kind, log_time, body[22:])
+        elif code == Opcode.SCHEMA:
+            schema = Schema.read(_stream(body))
+            self._schemas[schema.id] = schema.name if schema.name in KINDS else ""
+            self._ours |= schema.name in KINDS
+        elif code == Opcode.CHANNEL:
+            channel_ = Channel.read(_stream(body))
+            known = channel_.message_encoding == "json"
+            self._channels[channel_.id] = KINDS.get(self._schemas.get(channel_.schema_id, "")) if known else None
+        elif code == Opcode.METADATA:
+            metadata = Metadata.read(_stream(body))
+            if metadata.name == METADATA:
+                self.metadata, self._ours = metadata.metadata, True
+
+
+WANTED = {2, 3, 4, 5, 6, 0x0C, 0x0F}  # footer, schema, channel, message, chunk, metadata, end of data
+
+
+def _stream(body: bytes) -> Any:
+    from mcap.data_stream import ReadDataStream
+
+    return ReadDataStream(BytesIO(body))
+
+
+def _chunk_data(body: bytes) -> bytes:
+    """The records in a chunk. Raises ValueError if they are damaged, or more than they should be."""
+    import zstandard
+    from mcap.records import Chunk
+
+    chunk = Chunk.read(_stream(body))
+    size = chunk.uncompressed_size
+    if size > MAX_RECORD:
+        raise ValueError(f"a chunk of {size} bytes")
+    if chunk.compression == "zstd":
+        try:
+            data = zstandard.ZstdDecompressor(max_window_size=MAX_RECORD).stream_reader(chunk.data).read(size + 1)
+        except zstandard.ZstdError:
+            raise ValueError("a damaged chunk") from None
+    elif chunk.compression == "":
+        data = chunk.data
+    else:
+        raise ValueError(f"a chunk with compression {chunk.compression[:20]!r}, not zstd")
+    if len(data) != size or chunk.uncompressed_crc not in (0, zlib.crc32(data)):
+        raise ValueError("a damaged chunk")
+    return data
