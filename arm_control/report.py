@@ -20,7 +20,7 @@ EVALUATION_FIGURES = (
     "time_to_reach_s",
     "normalised_return",
 )
-RUN_FIGURES = ("goals", "mean_error_mm", "inference_and_limits_us")
+RUN_FIGURES = ("goals", "mean_error_mm", "timings_us")
 
 
 def write_report(path: str | Path) -> Path:
@@ -37,9 +37,9 @@ def write_report(path: str | Path) -> Path:
     last, settings = rows[-1], config["settings"]
     batch = f" of {settings['batch_size']} transitions" if "batch_size" in settings else ""
     reach = evaluation["time_to_reach_s"]
-    latency = ran["inference_and_limits_us"]
     if not ran["goals"]:
         raise ValueError(f"{run.path / 'run.json'} has no goal: run the policy again, to the end")
+    decide, limit = ran["timings_us"]["decide"], ran["timings_us"]["limit"]
     lines = [
         f"# {config['agent']} on {config['env']}, seed {config['seed']}",
         "",
@@ -74,8 +74,8 @@ def write_report(path: str | Path) -> Path:
         "when this page was written.",
         "",
         f"Run through the ONNX runner on the simulated arm, {len(ran['goals'])} goals: mean error "
-        f"{ran['mean_error_mm']:.2f} mm; inference and limits took {latency['p50']:.0f} us (median), "
-        f"{latency['p99']:.0f} us (p99).",
+        f"{ran['mean_error_mm']:.2f} mm. A decision took {decide['p50']:.0f} us (median; p99 {decide['p99']:.0f} us), "
+        f"limits and safety {limit['p50']:.0f} us (p99 {limit['p99']:.0f} us).",
         "",
     ]
     video = run.path / "video.mp4"

@@ -190,7 +190,11 @@ def read_goals(command: Run, runner: PolicyRunner, safety: Safety) -> Iterator[C
 
 def waiting_lines(timeout_s: float) -> Iterator[str | None]:
     """The lines of standard input as they come, until it ends; None when none has come within the timeout."""
-    descriptor, rest = sys.stdin.fileno(), b""
+    try:
+        descriptor, rest = sys.stdin.fileno(), b""
+    except OSError:  # a text, not a file: all of it is there
+        yield from sys.stdin
+        return
     while True:
         if not select.select([descriptor], [], [], timeout_s)[0]:
             yield None

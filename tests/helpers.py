@@ -4,10 +4,19 @@ import contextlib
 import json
 import os
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from arm_control.drivers import Driver
+from arm_control.drivers.simulation import SimulationDriver
+from arm_control.runner import PolicyRunner
+from arm_control.runner.goals import GoalWork
+from arm_control.runner.loop import ControlLoop, FastTime, LoopReport
+from arm_control.runner.safety import Safety
+from envs.tasks import Course
 
 
 def exact(value: Any) -> Any:
@@ -50,3 +59,16 @@ def stuck(processes: list[int]) -> list[int]:
         processes = [process for process in processes if running(process)]
         time.sleep(0.02)
     return processes
+
+
+def drive(
+    runner: PolicyRunner, driver: Driver, courses: Iterable[Course], *, seconds_per_goal: float, **settings: Any
+) -> LoopReport:
+    """The report of a policy that goes through its goals on an arm, as fast as it can."""
+    safety = Safety(runner.arm, runner.limits, runner.period_s)
+    on_goal = settings.pop("on_goal", lambda result: None)
+    clock = FastTime()
+    if isinstance(driver, SimulationDriver):
+        driver.now_s = clock.now_s
+    loop = ControlLoop(driver, safety, clock, **settings)
+    return loop.run(GoalWork(runner, courses, seconds_per_goal=seconds_per_goal, on_goal=on_goal))

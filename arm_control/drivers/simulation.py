@@ -28,7 +28,7 @@ class SimulationDriver:
         self.joint_names, self.limits = arm.joint_names, arm.limits
         self.calibration_sha256: str | None = None
         self.fastest_rate_hz = 1000.0
-        self._now_s = now_s
+        self.now_s = now_s
         # Physics steps of at most the usual length, as many as fit.
         steps = math.ceil(control_period_s / PHYSICS_STEP_S - 1e-9)
         step_s = PHYSICS_STEP_S if math.isclose(steps * PHYSICS_STEP_S, control_period_s) else control_period_s / steps
@@ -45,7 +45,7 @@ class SimulationDriver:
 
     def read(self) -> JointState:
         """The simulated angles and speeds."""
-        return JointState(self._now_s(), list(self._body.angles_deg), list(self._body.speeds_deg_s))
+        return JointState(self.now_s(), list(self._body.angles_deg), list(self._body.speeds_deg_s))
 
     def write(self, target_deg: list[float]) -> None:
         """Send the targets and let one control period pass."""

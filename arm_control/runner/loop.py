@@ -263,7 +263,6 @@ class ControlLoop:
 
     def _park(self) -> bool:
         """Whether the arm is in its parking pose, at rest, with its torque off."""
-        self.say("parking")
         if self._play("park", self._way_to_rest(), stoppable=False) is End.REFUSED:
             return False
         self.driver.disable()

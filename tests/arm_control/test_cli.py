@@ -469,7 +469,7 @@ def test_goals_come_from_flags_a_file_standard_input_or_chance(
         assert len(ROW.findall(printed)) == 3
         assert "16 golden samples hold" in printed
         assert f"mean error {figures['mean_error_mm']:.2f} mm over 3 goals" in printed
-        for word in ("inference and limits", "p50", "p99", "p99.9", "Hz"):
+        for word in ("decide", "limit", "p50", "p99", "p99.9", "clamped: nothing; refused: nothing"):
             assert word in printed
         assert [tuple(goal["goal_m"]) for goal in figures["goals"]] == GOALS
         results.append([goal["error_mm"] for goal in figures["goals"]])

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers import drive
 
 from arm_control import PolicyRunner
 from arm_control.checkpoint import load_latest
@@ -14,7 +15,6 @@ from arm_control.contract import MEMORY, NEXT_MEMORY
 from arm_control.drivers.simulation import SimulationDriver
 from arm_control.evaluation import environment_maker, roll_out
 from arm_control.exporter import export
-from arm_control.runner.loop import run_goals
 from arm_control.sources import RunnerController
 from arm_control.training import PolicyController, Training, load_policy, train
 from envs.arm import RADIANS, Arm
@@ -131,10 +131,9 @@ def test_the_runner_carries_the_memory_as_training_does(run: Path, policy_file: 
         runner.step(readings[:3].tolist(), readings[3:6].tolist(), observation["desired_goal"].tolist())
         observation = env.step(wanted)[0]
     assert np.abs(memories[-1]).max() > 0.01
-    assert runner._memory is not None
-    assert np.abs(runner._memory - memories[-1]).max() < 0.05  # its own limiter's targets differ a little
+    assert np.abs(runner._given[MEMORY] - memories[-1]).max() < 0.05  # its own limiter's targets differ a little
     runner.forget()
-    assert runner._memory is None
+    assert not runner._given[MEMORY].any()
 
 
 def test_file_and_run_folder_reach_the_same_and_begin_each_episode_anew(run: Path, policy_file: Path) -> None:
@@ -155,19 +154,19 @@ def test_on_the_arm_each_goal_begins_with_nothing_remembered(
     policy_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runner, before = PolicyRunner.load(policy_file), []
-    recall = runner.recall
+    decide = runner.decide
 
-    def noted(inputs: Any) -> Any:
-        before.append(np.abs(inputs[MEMORY]).max())
-        return recall(inputs)
+    def noted(*readings: Any) -> Any:
+        before.append(np.abs(runner._given[MEMORY]).max())
+        return decide(*readings)
 
-    monkeypatch.setattr(runner, "recall", noted)
+    monkeypatch.setattr(runner, "decide", noted)
     arm = Arm()
     driver = SimulationDriver(arm, runner.period_s)
     goals = [StillGoal(arm.tip_position(angles)) for angles in ([20.0, 30.0, 40.0], [60.0, 50.0, 10.0])]
     try:
-        run_goals(runner, driver, goals, seconds_per_goal=0.5, real_time=False)
+        drive(runner, driver, goals, seconds_per_goal=0.5)
     finally:
         driver.close()
-    assert [place for place, value in enumerate(before) if value == 0.0] == [0, 15]
-    assert len(before) == 30
+    assert [place for place, value in enumerate(before) if value == 0.0] == [0, 75]
+    assert len(before) == 90  # 2 s of soft start, then half a second for each goal

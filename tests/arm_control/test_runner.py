@@ -5,7 +5,7 @@ import json
 import math
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +15,12 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from arm_control.contract import METADATA_KEY, GoldenSamples
-from arm_control.drivers import JointState
-from arm_control.drivers.simulation import SimulationDriver
 from arm_control.runner import PolicyFileError, PolicyRunner
-from arm_control.runner.loop import GoalResult, run_goals
 from envs.arm import DEFAULT_URDF, RADIANS, Arm
-from envs.tasks import StillGoal
 
 ARM = Arm(DEFAULT_URDF)
 LOW, HIGH = np.array(ARM.limits.lower_deg), np.array(ARM.limits.upper_deg)
 GOALS = [ARM.tip_position(pose) for pose in ([20.0, 40.0, 60.0], [70.0, 30.0, 20.0], [45.0, 80.0, 10.0])]
-COURSES = [StillGoal(goal) for goal in GOALS]
 
 Edit = Callable[[onnx.ModelProto], None]
 
@@ -382,7 +377,7 @@ def test_check_goal_refuses_what_the_arm_cannot_reach(tiny_policy: Path) -> None
         "print(runner.step([1.0, 2.0, 3.0], [0.0, 0.0, 0.0], [0.2, 0.2, 0.2]))",
         "from arm_control import PolicyRunner; PolicyRunner.load(path).check_goal(goal)",
         "from arm_control.inspection import describe; print(describe(path))",
-        "import arm_control.runner.loop, arm_control.drivers, arm_control.contract",
+        "import arm_control.runner.loop, arm_control.running, arm_control.drivers.opening, arm_control.contract",
         "from arm_control.cli import main; assert main(['inspect', path]) == 0",
         "from arm_control.cli import main; assert main(['run', path, '--goal', '9,9,9']) == 2",
     ],
@@ -395,136 +390,6 @@ def test_the_runner_loads_neither_torch_nor_pybullet(tiny_policy: Path, use: str
     )
     done = subprocess.run([sys.executable, "-c", code, tiny_policy], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
-
-
-@pytest.fixture
-def driver() -> Iterator[SimulationDriver]:
-    driver = SimulationDriver(ARM, 1 / 30)
-    yield driver
-    driver.close()
-
-
-def assert_parked(driver: SimulationDriver) -> None:
-    state = driver.read()
-    np.testing.assert_allclose(state.angles_deg, LOW, atol=0.05)
-    np.testing.assert_allclose(state.speeds_deg_s, 0.0, atol=0.05)
-
-
-def test_the_loop_goes_through_all_goals_then_parks(tiny_policy: Path, driver: SimulationDriver) -> None:
-    told: list[GoalResult] = []
-    report = run_goals(
-        PolicyRunner.load(tiny_policy), driver, COURSES, seconds_per_goal=0.5, real_time=False, on_goal=told.append
-    )
-    figures = report.figures()
-    assert [result.goal_m for result in report.goals] == GOALS
-    assert told == report.goals
-    assert figures["ticks"] == len(report.policy_s) == 3 * 15
-    assert figures["mean_error_mm"] == pytest.approx(sum(result.error_mm for result in told) / 3)
-    assert figures["wanted_rate_hz"] == pytest.approx(30.0)
-    assert figures["rate_hz"] > 0
-    assert (figures["late_ticks"], figures["interrupted"]) == (0, False)
-    latency = figures["inference_and_limits_us"]
-    assert 0 < latency["p50"] <= latency["p99"] <= latency["p99.9"] <= 1e6 * max(report.policy_s) * (1 + 1e-12)
-    assert json.loads(json.dumps(figures, allow_nan=False))["goals"][2]["goal_m"] == list(GOALS[2])
-    assert_parked(driver)
-
-
-def test_errors_and_times_to_reach_are_those_of_the_motion(
-    handmade: Callable[[float, list[float]], Path], driver: SimulationDriver
-) -> None:
-    pose = [30.0, 40.0, 50.0]
-    here, there = ARM.tip_position(pose), GOALS[1]
-    runner = PolicyRunner.load(handmade(0.0, pose))
-    reach, miss = run_goals(
-        runner, driver, [StillGoal(here), StillGoal(there)], seconds_per_goal=2.0, real_time=False
-    ).goals
-    assert reach.error_mm < 0.5
-    assert reach.time_to_reach_s is not None
-    slowest = max(angle / speed for angle, speed in zip(pose, ARM.limits.max_speed_deg_s, strict=True))
-    assert 0.5 * slowest < reach.time_to_reach_s < 2.0
-    assert miss.error_mm == pytest.approx(1000 * math.dist(here, there), abs=0.5)
-    assert miss.time_to_reach_s is None
-
-
-def test_in_real_time_the_loop_is_never_faster_than_the_contracts_rate(
-    tiny_policy: Path, driver: SimulationDriver
-) -> None:
-    runner = PolicyRunner.load(tiny_policy)
-    figures = run_goals(runner, driver, COURSES[:1], seconds_per_goal=0.3, real_time=True).figures()
-    assert figures["ticks"] == 9
-    assert figures["rate_hz"] <= 30.0 * (1 + 1e-6)
-
-
-@pytest.mark.parametrize(("polls", "goals"), [(0, 0), (1, 0), (8, 0), (25, 1)])
-def test_a_request_to_stop_ends_the_loop_early_and_parks(
-    tiny_policy: Path, driver: SimulationDriver, polls: int, goals: int
-) -> None:
-    asked = 0
-
-    def stopped() -> bool:
-        nonlocal asked
-        asked += 1
-        return asked > polls
-
-    runner = PolicyRunner.load(tiny_policy)
-    report = run_goals(runner, driver, COURSES, seconds_per_goal=0.5, real_time=False, stopped=stopped)
-    assert report.interrupted
-    assert len(report.goals) == goals
-    assert len(report.policy_s) <= polls
-    json.dumps(report.figures(), allow_nan=False)
-    assert_parked(driver)
-
-
-def test_no_goals_at_all_make_a_report_that_is_strict_json(tiny_policy: Path, driver: SimulationDriver) -> None:
-    report = run_goals(PolicyRunner.load(tiny_policy), driver, [], seconds_per_goal=0.5, real_time=False)
-    figures = json.loads(json.dumps(report.figures(), allow_nan=False))
-    assert (figures["goals"], figures["ticks"], figures["mean_error_mm"]) == ([], 0, None)
-
-
-class FailingArm:
-    """An arm whose readings stop after some time, as when a cable comes loose."""
-
-    joint_names = ARM.joint_names
-
-    def __init__(self, readings: int) -> None:
-        self.left = readings
-        self.verbs: list[str] = []
-
-    def enable(self) -> None:
-        self.verbs.append("enable")
-
-    def read(self) -> JointState:
-        if self.left == 0:
-            raise OSError("the arm does not answer")
-        self.left -= 1
-        return JointState(0.0, [10.0, 20.0, 30.0], [0.0, 0.0, 0.0])
-
-    def write(self, target_deg: list[float]) -> None:
-        self.verbs.append("write")
-
-    def park(self) -> None:
-        self.verbs.append("park")
-
-    def close(self) -> None:
-        self.verbs.append("close")
-
-
-@pytest.mark.parametrize("readings", [0, 1, 2, 7])
-def test_an_arm_that_fails_on_the_way_is_parked(tiny_policy: Path, readings: int) -> None:
-    arm = FailingArm(readings)
-    with pytest.raises(OSError, match="does not answer"):
-        run_goals(PolicyRunner.load(tiny_policy), arm, COURSES, seconds_per_goal=0.5, real_time=False)
-    assert arm.verbs[0] == "enable"
-    assert arm.verbs[-1] == "park"
-    assert arm.verbs.count("write") == readings // 2
-
-
-def test_an_arm_with_other_joints_is_refused_before_it_is_enabled(tiny_policy: Path) -> None:
-    arm = FailingArm(5)
-    arm.joint_names = ("shoulder", "base", "elbow")
-    with pytest.raises(ValueError, match=r"the policy moves joints .* the arm has \('shoulder', 'base', 'elbow'\)"):
-        run_goals(PolicyRunner.load(tiny_policy), arm, COURSES, seconds_per_goal=0.5, real_time=False)
-    assert arm.verbs == []
 
 
 def test_what_a_caller_does_with_a_target_does_not_change_the_next(tiny_policy: Path) -> None:

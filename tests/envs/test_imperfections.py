@@ -660,8 +660,9 @@ def test_a_driver_of_a_rough_arm_reads_what_a_rough_arm_measures() -> None:
     margin = PRESETS["rough"].angle_margin_deg + PRESETS["rough"].dead_band_deg[1] + SERVO_STEP_DEG
     assert np.abs(np.subtract(readings, perfect))[-60 // 2 :].max() < margin
     assert np.abs(np.subtract(readings, perfect))[:60].max() > 0.5  # it is late
-    driver.park()
-    ideal.park()
+    for each in (driver, ideal):
+        for target in np.linspace((40, 30, 20), (0, 0, 0), 60).tolist() + [[0.0, 0.0, 0.0]] * 60:
+            each.write(target)
     assert ideal.read().angles_deg == pytest.approx([0] * 3, abs=0.01)
     assert np.abs(driver.read().angles_deg).max() < margin
     driver.close()
