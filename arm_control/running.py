@@ -3,11 +3,15 @@
 import contextlib
 import dataclasses
 import gc
+import hashlib
+import json
 import math
 import os
 import select
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +25,7 @@ from arm_control.runner.loop import Clock, ControlLoop, FastTime, GoalResult, Lo
 from arm_control.runner.safety import Safety, SafetySettings
 from arm_control.runner.timings import PERCENTILES
 from arm_control.signals import stop_on_signals
+from arm_control.trajectory import Recorder
 from envs.limits import JointLimits
 from envs.tasks import Course, MovingGoal, StillGoal, Track
 
@@ -41,6 +46,8 @@ def run_policy(command: Run) -> dict[str, Any]:
         stack.callback(driver.close)
         check_driver(driver, runner, period_s)
         safety = make_safety(command, runner, runner.limits.tightened(driver.limits), period_s)
+        recorder = make_recorder(command, runner, driver, period_s)
+        stack.callback(close_recorder, recorder)
         samples = len(runner.contract.golden.target_deg)
         print(f"{command.policy}: contract and {samples} golden samples hold", flush=True)
         loop = ControlLoop(
@@ -49,6 +56,7 @@ def run_policy(command: Run) -> dict[str, Any]:
             clock,
             park_deg=command.park_deg,
             shadow=command.shadow,
+            recorder=recorder,
             stopped=stop,
             key=keyboard() if clock.waits and command.goals_file != "-" else None,
             say=lambda text: print(text, file=sys.stderr, flush=True),
@@ -80,6 +88,39 @@ def make_safety(command: Run, runner: PolicyRunner, limits: JointLimits, period_
     if command.shadow:  # nothing follows the targets
         settings = dataclasses.replace(settings, tracking_deg=math.inf)
     return Safety(runner.arm, wanted, period_s, settings)
+
+
+def make_recorder(command: Run, runner: PolicyRunner, driver: Driver, period_s: float) -> Recorder:
+    """Records every tick into the file that the command names; the last seconds before a refusal in any case."""
+    post_mortem = Path(datetime.now().strftime("post-mortem-%Y%m%d-%H%M%S.mcap"))
+    if command.record is not None:
+        post_mortem = Path(command.record).with_suffix(".post-mortem.mcap")
+    contract = runner.contract
+    metadata = {
+        "arm": contract.arm,
+        "arm_urdf": contract.arm_urdf,
+        "joint_names": json.dumps(contract.joint_names),
+        "period_s": repr(period_s),
+        "policy_period_s": repr(runner.period_s),
+        "policy": command.policy,
+        "policy_sha256": hashlib.sha256(Path(command.policy).read_bytes()).hexdigest(),
+        "environment": contract.environment,
+        "goal_tolerance_m": repr(contract.goal_tolerance_m),
+        "driver": command.driver,
+        "imperfections": command.imperfections,
+        "calibration_sha256": driver.calibration_sha256 or "",
+        "shadow": json.dumps(command.shadow),
+    }
+    return Recorder(command.record, metadata, post_mortem=post_mortem)
+
+
+def close_recorder(recorder: Recorder) -> None:
+    """Finish the recording, and say what became of it."""
+    if (problem := recorder.close()) is not None:
+        print(f"recording: {problem}", file=sys.stderr)
+    for path in (recorder.path, recorder.post_mortem):
+        if path is not None and path.exists():
+            print(f"recorded: {path}", file=sys.stderr)
 
 
 def connect(command: Run, runner: PolicyRunner, clock: Clock, period_s: float) -> Driver:
