@@ -31,6 +31,7 @@ from arm_control.commands import (
     Evaluate,
     Export,
     Inspect,
+    Recover,
     Replay,
     Report,
     Resume,
@@ -168,6 +169,16 @@ def report(command: Report) -> None:
     print(write_report(command.run))
 
 
+def recover(command: Recover) -> None:
+    """Write what can be read of a recording, and say how much that is."""
+    from arm_control.trajectory import recover
+
+    log = Path(command.log)
+    out = command.out or str(log.parent / f"{log.stem}-recovered.mcap")
+    saved = recover(log, out)
+    print(f"{out}: {saved.ticks} ticks, {saved.events} events; unreadable: {saved.lost or 'nothing'}")
+
+
 def bench_grid(command: BenchGrid) -> None:
     """Print the grid's accuracy floor."""
     from arm_control.bench.grid import bench_grid, format_grid
@@ -247,6 +258,7 @@ COMMANDS: dict[str, Work] = {
     "run": (Run, run),
     "replay": (Replay, replay),
     "report": (Report, report),
+    "recover": (Recover, recover),
 }
 BENCHES: dict[str, Work] = {
     "argmax": (BenchArgmax, bench_argmax),

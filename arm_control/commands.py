@@ -269,6 +269,16 @@ class Report:
 
 
 @dataclass(frozen=True)
+class Recover:
+    """Make a whole recording of one that a crash cut short. The damaged file is left as it is."""
+
+    log: tyro.conf.Positional[str]
+    """The recording."""
+    out: str | None = None
+    """The new file (LOG-recovered.mcap beside it, unless given)."""
+
+
+@dataclass(frozen=True)
 class BenchGrid:
     """How near the best whole-degree pose comes to a goal: what no controller on the degree grid can beat."""
 
