@@ -187,7 +187,7 @@ class Messages:
         try:
             yield
         except OSError as error:
-            self.problems.append(f"{path}: the recording ends early: {error.strerror or error}")
+            self.problems.append(f"cannot write {path}, which ends early: {error.strerror or error}")
             self.outputs = [output for output in self.outputs if output.path != path]
 
 

@@ -125,6 +125,7 @@ class Recorder:
                 "keep_last_seconds": keep_last_seconds,
             },
         )
+        self.writer = self._process.pid
         self._open = True
 
     def tick(self, tick: Tick) -> None:
@@ -161,32 +162,34 @@ class Recorder:
 
     def close(self, timeout_s: float = CLOSE_S) -> str | None:
         """Let the writer finish, and return what went wrong in one line, None if nothing did."""
-        if not self._open:
-            return self.problem
-        self._open = False
         end = time.monotonic() + timeout_s
-        if self._untold:
-            with contextlib.suppress(OSError):
-                select.select([], [self._pipe], [], timeout_s)
-                os.write(self._pipe, HEADER.pack(HEADER.size, END, self._untold))
-        os.close(self._pipe)
-        name, problems = self.path or self.post_mortem, []
-        try:
-            code = self._process.wait(max(0.0, end - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            problems.append(f"{name}: its writer (process {self._process.pid}) is not done after {timeout_s:g} s")
-        else:
-            assert self._process.stderr is not None
-            with self._process.stderr as stderr:
-                said = stderr.read().decode(errors="replace").strip().splitlines()
-            if code < 0:
-                problems.append(f"{name}: its writer was killed (signal {-code}), so it may lack its end")
-            elif code:
-                problems.append(said[-1] if said else f"{name}: its writer ended with exit code {code}")
+        if self._open:
+            self._open = False
+            if self._untold:
+                with contextlib.suppress(OSError):
+                    select.select([], [self._pipe], [], timeout_s)
+                    os.write(self._pipe, HEADER.pack(HEADER.size, END, self._untold))
+            os.close(self._pipe)
+        elif self._process.returncode is not None:
+            return self.problem
+        problems = self._wait(max(0.0, end - time.monotonic()))
         if self.dropped:
-            problems.append(f"{name}: {self.dropped} ticks and events were dropped ({self._why})")
-        self.problem = "; ".join(problems) or None
+            problems.append(f"{self.dropped} ticks and events were dropped ({self._why})")
+        self.problem = f"{self.path or self.post_mortem}: {'; '.join(problems)}" if problems else None
         return self.problem
+
+    def _wait(self, timeout_s: float) -> list[str]:
+        """Wait for the writer; returns what it says went wrong."""
+        try:
+            code = self._process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            return [f"its writer (process {self.writer}) still writes"]
+        assert self._process.stderr is not None
+        with self._process.stderr as stderr:
+            said = stderr.read().decode(errors="replace").strip().splitlines()
+        if code < 0:
+            return [f"its writer was killed (signal {-code}), so the end may be missing"]
+        return [said[-1] if said else f"its writer ended with exit code {code}"] if code else []
 
     def __enter__(self) -> "Recorder":
         return self
