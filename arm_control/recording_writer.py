@@ -159,8 +159,13 @@ class Messages:
 
     def take(self, kind: int, dropped: int, payload: bytes) -> None:
         """Take a message, and before it what it says was dropped."""
-        what = DECODERS[kind].decode(payload) if kind in DECODERS else None
-        fault = None if what is None else self._sound.fault(what)
+        what, fault = None, None
+        if kind in DECODERS:
+            try:
+                what = DECODERS[kind].decode(payload)
+                fault = self._sound.fault(what)
+            except msgspec.MsgspecError as error:
+                fault = str(error)
         if what is not None and fault is None:
             self._time_s = what.time_s
         if dropped:
@@ -244,7 +249,7 @@ def main() -> NoReturn:
         if order["post_mortem"] is not None:
             messages.outputs.append(PostMortem(Path(order["post_mortem"]), metadata, order["keep_last_seconds"]))
         take_all(pipe, messages)
-    if messages.problems:
+    with contextlib.suppress(OSError):  # where nobody listens any more
         print("; ".join(messages.problems), file=sys.stderr, flush=True)
     # A stream that the disk did not take would fail again, loudly, as the interpreter ends.
     os._exit(1 if messages.problems else 0)

@@ -24,10 +24,8 @@ import struct
 import subprocess
 import sys
 import time
-import zlib
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from io import BufferedReader, BytesIO
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -42,9 +40,8 @@ PIPE_BYTES = 1 << 20  # about 10 s of ticks at 200 Hz
 TEXT_BYTES = 3000  # of an event, so that it fits
 CLOSE_S = 5.0
 
-MAGIC = b"\x89MCAP0\r\n"
-MAX_RECORD = 16 << 20  # bytes; the recorder's chunks have 64 kB
-MAX_TOTAL, MAX_RATIO = 1 << 30, 100  # bytes of JSON in memory, and as a multiple of the file
+MAX_TOTAL, MAX_RATIO = 1 << 30, 100  # bytes of JSON in memory, and as a multiple of the file's size
+MAX_SMALL = 16 << 20  # what even a small file may have
 
 
 class Tick(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -120,7 +117,10 @@ class Recorder:
         self._pipe, self._process = _start_writer(
             None if path is None else wanted[0],
             {
-                "metadata": {"wall_at_zero_ns": str(time.time_ns() - time.monotonic_ns()), **metadata},
+                "metadata": {
+                    "wall_at_zero_ns": str(time.time_ns() - time.monotonic_ns()),
+                    **{name: _encodable(text) for name, text in metadata.items()},
+                },
                 "post_mortem": None if post_mortem is None else str(wanted[-1]),
                 "keep_last_seconds": keep_last_seconds,
             },
@@ -134,8 +134,7 @@ class Recorder:
 
     def event(self, event: Event) -> None:
         """Record an event, or count it as dropped; a text of more than 3000 bytes is cut."""
-        text = event.text.encode("utf-8", "replace")[:TEXT_BYTES].decode("utf-8", "ignore")
-        self._send(EVENT, Event(event.time_s, event.kind, text))
+        self._send(EVENT, Event(event.time_s, event.kind, _encodable(event.text, TEXT_BYTES)))
 
     def _send(self, kind: int, what: Tick | Event) -> None:
         if not self._open:
@@ -198,6 +197,11 @@ class Recorder:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _encodable(text: str, most: int | None = None) -> str:
+    """The text in UTF-8, which a file's name may not be, and of so many bytes at most."""
+    return text.encode("utf-8", "replace")[:most].decode("utf-8", "ignore")
 
 
 def _check_new(path: Path) -> None:
@@ -310,11 +314,13 @@ def read_recording(path: str | Path) -> Recording:
     Raises ValueError if it is none of arm-control's, if nothing in it can be read, if it has more than 1 GiB or 100
     times its size of JSON, or if what it holds makes no sense.
     """
+    from arm_control.recording_reader import Scan
+
     scan = Scan(Path(path))
     ticks: list[Tick] = []
     events: list[Event] = []
     sound, total = Soundness(None), 0
-    most = min(MAX_TOTAL, MAX_RECORD + MAX_RATIO * scan.size)
+    most = min(MAX_TOTAL, MAX_SMALL + MAX_RATIO * scan.size)
     for row in scan:
         total += len(row.data)
         if total > most:
@@ -335,6 +341,7 @@ def recover(path: str | Path, out: str | Path) -> Recovery:
 
     Raises ValueError if nothing can be read, or if there is such a file already.
     """
+    from arm_control.recording_reader import Scan
     from arm_control.recording_writer import RecordingFile
     from arm_control.run_folder import written_whole
 
@@ -356,203 +363,3 @@ def recover(path: str | Path, out: str | Path) -> Recovery:
         file.add_metadata(scan.metadata)
         file.finish()
     return Recovery(counts[Tick], counts[Event], scan.lost)
-
-
-@dataclass(frozen=True)
-class Row:
-    """A message of a recording as it is in the file."""
-
-    kind: type[Tick] | type[Event]
-    log_time_ns: int
-    data: bytes
-
-    @property
-    def name(self) -> str:
-        """What it should be."""
-        return self.kind.__name__.lower()
-
-    def decode(self, sound: Soundness) -> Tick | Event:
-        """The tick or event. Raises ValueError if it is none, or not a sound one."""
-        try:
-            try:
-                what = msgspec.json.decode(self.data, type=self.kind)
-            except msgspec.ValidationError:  # perhaps for a null among the numbers of a list
-                what = msgspec.convert(_with_nan(msgspec.json.decode(self.data)), type=self.kind)
-        except RecursionError:
-            raise ValueError("it is nested too deeply") from None
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-            raise ValueError(str(error)) from None
-        if (fault := sound.fault(what)) is not None:
-            raise ValueError(fault)
-        return what
-
-
-def _with_nan(value: Any) -> Any:
-    if not isinstance(value, dict):
-        return value
-    lists = {name: value[name] for name in PER_JOINT if isinstance(value.get(name), list)}
-    return value | {name: [math.nan if item is None else item for item in items] for name, items in lists.items()}
-
-
-@dataclass
-class Scan:
-    """The rows of a recording, in order; what cannot be read is counted and left out.
-
-    mcap's own readers trust the lengths in a file, and hand out what a cut left of a record; so records are taken apart
-    here, within bounds, and mcap reads what is in them.
-    """
-
-    path: Path
-    metadata: dict[str, str] = field(default_factory=dict)
-    whole: bool = False
-    size: int = 0
-    _ours: bool = False
-    _lost_bytes: int = 0
-    _faults: int = 0
-    _reason: str = ""
-    _crc: int = 0
-    _schemas: dict[int, str] = field(default_factory=dict)
-    # Until the file says otherwise, as the recorder numbers them: the chunk that says it may be damaged.
-    _channels: dict[int, type[Tick] | type[Event] | None] = field(default_factory=lambda: {TICK: Tick, EVENT: Event})
-
-    def __post_init__(self) -> None:
-        if not self.path.exists():
-            raise ValueError(f"no recording {self.path}")
-        if not self.path.is_file():
-            raise ValueError(f"{self.path} is no file")
-        self.size = self.path.stat().st_size
-
-    @property
-    def lost(self) -> str:
-        """How much was lost, and why; empty if nothing was."""
-        if not self._faults:
-            return ""
-        more = f", and {self._faults - 1} more faults" if self._faults > 1 else ""
-        return f"{self._lost_bytes} bytes ({self._reason}{more})"
-
-    def lose(self, size: int, why: str) -> None:
-        """Count what cannot be read."""
-        self._lost_bytes += size
-        self._faults += 1
-        self._reason = self._reason or why
-
-    def __iter__(self) -> Iterator[Row]:
-        """Every tick and event. Raises ValueError, perhaps only at the end, if this is no recording of arm-control."""
-        found = False
-        with self.path.open("rb") as file:
-            if file.read(len(MAGIC)) != MAGIC:
-                raise ValueError(f"{self.path} is no MCAP file" + ("" if self.size else ": it is empty"))
-            self._crc = zlib.crc32(MAGIC)
-            for row in self._rows(file):
-                if not self._ours:
-                    break
-                found = True
-                yield row
-        if not self._ours:
-            because = f" ({self.lost} cannot be read)" if self.lost else ""
-            raise ValueError(f"{self.path} is no recording of arm-control{because}")
-        if not found and not self.whole:
-            raise ValueError(f"{self.path} holds nothing that can be read: {self.lost or 'it was never closed'}")
-
-    def _rows(self, file: BufferedReader) -> Iterator[Row]:
-        from mcap.exceptions import McapError
-        from mcap.opcode import Opcode
-        from mcap.records import Footer
-
-        in_data = True
-        while left := self.size - file.tell():
-            head = file.read(9)
-            if left < 9 or len(head) < 9:
-                return self.lose(left, "the file ends within a record")
-            code, length = struct.unpack("<BQ", head)
-            if length > left - 9:
-                return self.lose(left, "the file ends within a record, or its length is damaged")
-            before = self._crc
-            self._crc = zlib.crc32(head, before)
-            if code not in WANTED or length > MAX_RECORD:
-                if code in WANTED:
-                    self.lose(length, f"a record of {length} bytes")
-                for size in (*[MAX_RECORD] * (length // MAX_RECORD), length % MAX_RECORD):
-                    self._crc = zlib.crc32(file.read(size), self._crc)
-                continue
-            body = file.read(length)
-            try:
-                if code == Opcode.FOOTER:
-                    footer = Footer.read(_stream(body))
-                    crc = zlib.crc32(head + body[:-4], before)
-                    sound = footer.summary_crc in (0, crc) and file.read() == MAGIC and not in_data
-                    self.whole = sound and not self._faults
-                    return None if sound else self.lose(0, "the index is damaged")
-                self._crc = zlib.crc32(body, self._crc)
-                if code == Opcode.DATA_END:
-                    if int.from_bytes(body, "little") not in (0, before):
-                        self.lose(0, "the checksum of the whole is wrong")
-                    in_data, self._crc = False, 0
-                elif in_data:
-                    yield from self._record(code, body)
-            except (ValueError, struct.error, McapError) as error:
-                self.lose(length, str(error) or "a record that is too short")
-
-    def _record(self, code: int, body: bytes) -> Iterator[Row]:
-        """What one record says."""
-        from mcap.opcode import Opcode
-        from mcap.records import Channel, Metadata, Schema
-
-        if code == Opcode.CHUNK:
-            data = _chunk_data(body)
-            start = 0
-            while start < len(data):
-                inner, length = struct.unpack_from("<BQ", data, start)
-                start += 9 + length
-                if start > len(data) or inner == Opcode.CHUNK:
-                    raise ValueError("a chunk that ends within a record")
-                yield from self._record(inner, data[start - length : start])
-        elif code == Opcode.MESSAGE:
-            channel, _, log_time, _ = struct.unpack_from("<HIQQ", body)
-            kind = self._channels.get(channel)
-            if kind is not None:
-                yield Row(kind, log_time, body[22:])
-        elif code == Opcode.SCHEMA:
-            schema = Schema.read(_stream(body))
-            self._schemas[schema.id] = schema.name if schema.name in KINDS else ""
-            self._ours |= schema.name in KINDS
-        elif code == Opcode.CHANNEL:
-            channel_ = Channel.read(_stream(body))
-            known = channel_.message_encoding == "json"
-            self._channels[channel_.id] = KINDS.get(self._schemas.get(channel_.schema_id, "")) if known else None
-        elif code == Opcode.METADATA:
-            metadata = Metadata.read(_stream(body))
-            if metadata.name == METADATA:
-                self.metadata, self._ours = metadata.metadata, True
-
-
-WANTED = {2, 3, 4, 5, 6, 0x0C, 0x0F}  # footer, schema, channel, message, chunk, metadata, end of data
-
-
-def _stream(body: bytes) -> Any:
-    from mcap.data_stream import ReadDataStream
-
-    return ReadDataStream(BytesIO(body))
-
-
-def _chunk_data(body: bytes) -> bytes:
-    """The records in a chunk. Raises ValueError if they are damaged, or more than they should be."""
-    import zstandard
-    from mcap.records import Chunk
-
-    chunk = Chunk.read(_stream(body))
-    size = chunk.uncompressed_size
-    if size > MAX_RECORD:
-        raise ValueError(f"a chunk of {size} bytes")
-    if chunk.compression == "zstd":
-        try:
-            data = zstandard.ZstdDecompressor(max_window_size=MAX_RECORD).stream_reader(chunk.data).read(size + 1)
-        except zstandard.ZstdError:
-            raise ValueError("a damaged chunk") from None
-    elif chunk.compression == "":
-        data = chunk.data
-    else:
-        raise ValueError(f"a chunk with compression {chunk.compression[:20]!r}, not zstd")
-    if len(data) != size or chunk.uncompressed_crc not in (0, zlib.crc32(data)):
-        raise ValueError("a damaged chunk")
-    return data

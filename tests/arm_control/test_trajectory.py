@@ -17,6 +17,7 @@ from io import BytesIO
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import pytest
 import zstandard
 from helpers import children, stuck
@@ -168,7 +169,12 @@ def test_what_is_recorded_is_read_bit_for_bit(tmp_path: Path) -> None:
         for _ in range(100)
     ]
     events = [Event(2.0, "goal", "x \0 \n \u2028 \U0001f600"), Event(3.0, "end", "")]
-    metadata = NAMES | {"arm": "ä", "urdf": "x" * 2_000_000, "wall_at_zero_ns": "12"}
+    metadata = NAMES | {
+        "arm": "ä",
+        "policy": os.fsdecode(b"\xff.onnx"),
+        "urdf": "x" * 2_000_000,
+        "wall_at_zero_ns": "12",
+    }
     with Recorder(tmp_path / "log.mcap", metadata) as recorder:
         for each in ticks:
             recorder.tick(each)
@@ -179,7 +185,7 @@ def test_what_is_recorded_is_read_bit_for_bit(tmp_path: Path) -> None:
     recording = read_recording(tmp_path / "log.mcap")
     assert repr(recording.ticks) == repr(ticks)
     assert recording.events == events
-    assert recording.metadata == metadata
+    assert recording.metadata == metadata | {"policy": "?.onnx"}
     assert recording.whole
     assert recording.lost == ""
     assert recorder.dropped == 0
@@ -281,7 +287,7 @@ def test_the_last_drops_are_told_too(recorder: Recorder, writer: int) -> None:
 
 
 def test_what_cannot_be_written_is_dropped_and_told(recorder: Recorder) -> None:
-    recorder.tick(tick())
+    recorder.tick(tick(angle_deg=[np.float64(angle) for angle in (10.0, 20.0, 30.0)]))
     recorder.tick(tick(angle_deg=[1.0] * 1000))
     recorder.tick(tick(phase="\ud800"))
     recorder.tick(tick(angle_deg=object()))
@@ -293,6 +299,8 @@ def test_what_cannot_be_written_is_dropped_and_told(recorder: Recorder) -> None:
         {"target_deg": [1.0, math.inf, 0.0]},
         {"goal_m": (1.0,)},
         {"read_us": math.nan},
+        {"angle_deg": "wrong"},
+        {"phase": 3},
     ):
         recorder.tick(tick(**wrong))  # type: ignore[arg-type]
     assert "a message of" in (recorder.close() or "")
@@ -303,7 +311,7 @@ def test_what_cannot_be_written_is_dropped_and_told(recorder: Recorder) -> None:
     recording = read_recording(recorder.path)
     assert recording.whole
     assert recording.ticks == [tick()]
-    assert [event.text[:9] for event in recording.events if event.kind == "drops"] == ["3 ticks a"] + ["one makes"] * 5
+    assert [event.text[:9] for event in recording.events if event.kind == "drops"] == ["3 ticks a"] + ["one makes"] * 7
     assert recording.events[1].text.startswith("?üüü")
 
 
@@ -581,6 +589,12 @@ def test_what_is_no_file_is_no_recording(tmp_path: Path) -> None:
     ):
         with pytest.raises(ValueError, match=said):
             read_recording(path)
+
+
+def test_what_follows_the_end_is_not_read(tmp_path: Path) -> None:
+    (tmp_path / "log.mcap").write_bytes(WHOLE + b"x")
+    assert not read_recording(tmp_path / "log.mcap").whole
+    assert read_recording(tmp_path / "log.mcap").ticks == FLIPPED
 
 
 def test_a_file_without_a_tick_is_a_recording(tmp_path: Path) -> None:

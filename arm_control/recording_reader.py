@@ -1,0 +1,216 @@
+"""Takes a recording apart, whatever state it is in: in bounded memory, and with ValueError as the only complaint."""
+
+import math
+import struct
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from io import BufferedReader, BytesIO
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import zstandard
+from mcap.data_stream import ReadDataStream
+from mcap.exceptions import McapError
+from mcap.opcode import Opcode
+from mcap.records import Channel, Chunk, Footer, Metadata, Schema
+
+from arm_control.trajectory import EVENT, KINDS, METADATA, PER_JOINT, TICK, Event, Soundness, Tick
+
+MAGIC = b"\x89MCAP0\r\n"
+MAX_RECORD = 16 << 20  # bytes; the recorder's chunks have 64 kB
+READ = {
+    Opcode.FOOTER,
+    Opcode.SCHEMA,
+    Opcode.CHANNEL,
+    Opcode.MESSAGE,
+    Opcode.CHUNK,
+    Opcode.METADATA,
+    Opcode.DATA_END,
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """A message of a recording as it is in the file."""
+
+    kind: type[Tick] | type[Event]
+    log_time_ns: int
+    data: bytes
+
+    @property
+    def name(self) -> str:
+        """What it should be."""
+        return self.kind.__name__.lower()
+
+    def decode(self, sound: Soundness) -> Tick | Event:
+        """The tick or event. Raises ValueError if it is none, or not a sound one."""
+        try:
+            try:
+                what = msgspec.json.decode(self.data, type=self.kind)
+            except msgspec.ValidationError:  # perhaps for a null among the numbers of a list
+                what = msgspec.convert(_with_nan(msgspec.json.decode(self.data)), type=self.kind)
+        except RecursionError:
+            raise ValueError("it is nested too deeply") from None
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            raise ValueError(str(error)) from None
+        if (fault := sound.fault(what)) is not None:
+            raise ValueError(fault)
+        return what
+
+
+def _with_nan(value: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
+    lists = {name: value[name] for name in PER_JOINT if isinstance(value.get(name), list)}
+    return value | {name: [math.nan if item is None else item for item in items] for name, items in lists.items()}
+
+
+@dataclass
+class Scan:
+    """The rows of a recording, in order; what cannot be read is counted and left out.
+
+    mcap's own readers trust the lengths in a file, and hand out what a cut left of a record; so records are taken apart
+    here, within bounds, and mcap reads what is in them.
+    """
+
+    path: Path
+    metadata: dict[str, str] = field(default_factory=dict)
+    whole: bool = False
+    size: int = 0
+    _ours: bool = False
+    _lost_bytes: int = 0
+    _faults: int = 0
+    _reason: str = ""
+    _crc: int = 0
+    _schemas: dict[int, str] = field(default_factory=dict)
+    # Until the file says otherwise, as the recorder numbers them: the chunk that says it may be damaged.
+    _channels: dict[int, type[Tick] | type[Event] | None] = field(default_factory=lambda: {TICK: Tick, EVENT: Event})
+
+    def __post_init__(self) -> None:
+        if not self.path.exists():
+            raise ValueError(f"no recording {self.path}")
+        if not self.path.is_file():
+            raise ValueError(f"{self.path} is no file")
+        self.size = self.path.stat().st_size
+
+    @property
+    def lost(self) -> str:
+        """How much was lost, and why; empty if nothing was."""
+        if not self._faults:
+            return ""
+        more = f", and {self._faults - 1} more faults" if self._faults > 1 else ""
+        return f"{self._lost_bytes} bytes ({self._reason}{more})"
+
+    def lose(self, size: int, why: str) -> None:
+        """Count what cannot be read."""
+        self._lost_bytes += size
+        self._faults += 1
+        self._reason = self._reason or why
+
+    def __iter__(self) -> Iterator[Row]:
+        """Every tick and event. Raises ValueError, perhaps only at the end, if this is no recording of arm-control."""
+        found = False
+        with self.path.open("rb") as file:
+            if file.read(len(MAGIC)) != MAGIC:
+                raise ValueError(f"{self.path} is no MCAP file" + ("" if self.size else ": it is empty"))
+            self._crc = zlib.crc32(MAGIC)
+            for row in self._rows(file):
+                if not self._ours:
+                    break
+                found = True
+                yield row
+        if not self._ours:
+            because = f" ({self.lost} cannot be read)" if self.lost else ""
+            raise ValueError(f"{self.path} is no recording of arm-control{because}")
+        if not found and not self.whole:
+            raise ValueError(f"{self.path} holds nothing that can be read: {self.lost or 'it was never closed'}")
+
+    def _rows(self, file: BufferedReader) -> Iterator[Row]:
+        in_data = True
+        while left := self.size - file.tell():
+            head = file.read(9)
+            if left < 9 or len(head) < 9:
+                return self.lose(left, "the file ends within a record")
+            code, length = struct.unpack("<BQ", head)
+            if length > left - 9:
+                return self.lose(left, "the file ends within a record, or its length is damaged")
+            before = self._crc
+            self._crc = zlib.crc32(head, before)
+            if code not in READ or length > MAX_RECORD:
+                if code in READ:
+                    self.lose(length, f"a record of {length} bytes")
+                for size in (*[MAX_RECORD] * (length // MAX_RECORD), length % MAX_RECORD):
+                    self._crc = zlib.crc32(file.read(size), self._crc)
+                continue
+            body = file.read(length)
+            try:
+                if code == Opcode.FOOTER:
+                    footer = Footer.read(_stream(body))
+                    crc = zlib.crc32(head + body[:-4], before)
+                    sound = footer.summary_crc in (0, crc) and file.read(len(MAGIC) + 1) == MAGIC and not in_data
+                    self.whole = sound and not self._faults
+                    return None if sound else self.lose(0, "the index is damaged")
+                self._crc = zlib.crc32(body, self._crc)
+                if code == Opcode.DATA_END:
+                    if int.from_bytes(body, "little") not in (0, before):
+                        self.lose(0, "the checksum of the whole is wrong")
+                    in_data, self._crc = False, 0
+                elif in_data:
+                    yield from self._record(code, body)
+            except (ValueError, struct.error, McapError) as error:
+                self.lose(length, str(error) or "a record that is too short")
+
+    def _record(self, code: int, body: bytes) -> Iterator[Row]:
+        """What one record says."""
+        if code == Opcode.CHUNK:
+            data = _chunk_data(body)
+            start = 0
+            while start < len(data):
+                inner, length = struct.unpack_from("<BQ", data, start)
+                start += 9 + length
+                if start > len(data) or inner == Opcode.CHUNK:
+                    raise ValueError("a chunk that ends within a record")
+                yield from self._record(inner, data[start - length : start])
+        elif code == Opcode.MESSAGE:
+            channel, _, log_time, _ = struct.unpack_from("<HIQQ", body)
+            kind = self._channels.get(channel)
+            if kind is not None:
+                yield Row(kind, log_time, body[22:])
+        elif code == Opcode.SCHEMA:
+            schema = Schema.read(_stream(body))
+            self._schemas[schema.id] = schema.name if schema.name in KINDS else ""
+            self._ours |= schema.name in KINDS
+        elif code == Opcode.CHANNEL:
+            channel_ = Channel.read(_stream(body))
+            known = channel_.message_encoding == "json"
+            self._channels[channel_.id] = KINDS.get(self._schemas.get(channel_.schema_id, "")) if known else None
+        elif code == Opcode.METADATA:
+            metadata = Metadata.read(_stream(body))
+            if metadata.name == METADATA:
+                self.metadata, self._ours = metadata.metadata, True
+
+
+def _stream(body: bytes) -> ReadDataStream:
+    return ReadDataStream(BytesIO(body))
+
+
+def _chunk_data(body: bytes) -> bytes:
+    """The records in a chunk. Raises ValueError if they are damaged, or more than they should be."""
+    chunk = Chunk.read(_stream(body))
+    size = chunk.uncompressed_size
+    if size > MAX_RECORD:
+        raise ValueError(f"a chunk of {size} bytes")
+    if chunk.compression == "zstd":
+        try:
+            data = zstandard.ZstdDecompressor(max_window_size=MAX_RECORD).stream_reader(chunk.data).read(size + 1)
+        except zstandard.ZstdError:
+            raise ValueError("a damaged chunk") from None
+    elif chunk.compression == "":
+        data = chunk.data
+    else:
+        raise ValueError(f"a chunk with compression {chunk.compression[:20]!r}, not zstd")
+    if len(data) != size or chunk.uncompressed_crc not in (0, zlib.crc32(data)):
+        raise ValueError("a damaged chunk")
+    return data
