@@ -95,6 +95,7 @@ class LoopReport:
     goals: list[GoalResult] = field(default_factory=list)
     ticks: int = 0
     late_ticks: int = 0
+    shifted_s: float = 0.0  # by how much late ticks have put off those after them
     lost_replies: int = 0  # readings and targets that did not get through
     loop_s: float = 0.0
     timings: dict[str, Timings] = field(
@@ -120,6 +121,7 @@ class LoopReport:
             "mean_error_mm": sum(goal.error_mm for goal in self.goals) / len(self.goals) if self.goals else None,
             "ticks": self.ticks,
             "late_ticks": self.late_ticks,
+            "shifted_s": self.shifted_s,
             "lost_replies": self.lost_replies,
             "wanted_rate_hz": 1.0 / self.period_s,
             "rate_hz": self.ticks / self.loop_s if self.loop_s else None,
@@ -349,6 +351,7 @@ class ControlLoop:
         self._late_s = late_s = now_s - self._due_s
         if late_s > LATE_SHARE * self.period_s:
             self.report.late_ticks += 1
+            self.report.shifted_s += late_s
             self._due_s = now_s
         self._due_s += self.period_s
         state = None
