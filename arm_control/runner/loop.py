@@ -197,10 +197,9 @@ class ControlLoop:
         """
         if not self.shadow:
             self.driver.enable()
-        self._due_s = self.clock.now_s()
         begin_s = time.monotonic()
         self.state = self.driver.read()
-        self._answered_s = self.clock.now_s()
+        self._due_s = self._answered_s = self.clock.now_s()
         self.safety.start(self.state, self._answered_s)
         self._begin_tick()
         try:
@@ -302,26 +301,33 @@ class ControlLoop:
         self._tell("refusal", f"{refusal.check}: {refusal.text}")
         self.say(f"STOPPED, holding with torque on. {refusal.check}: {refusal.text}")
         if self.key is not None:
-            self.say("r and Enter: go on; p and Enter, or Ctrl-C: park")
+            self.say("r: go on; p or Ctrl-C: park")
         asked_before = self.stopped()
         for target in self.rest():
             self._finish_tick(target, "hold")
             self._begin_tick()
             if self.safety.moving:
                 continue
-            pressed = self.key() if self.key is not None else ""
-            if pressed == "r" and not parking:
-                self.safety.reset(self.state, self.clock.now_s())
-                return True
-            if pressed in ("p", "r") or (self.stopped() and not asked_before):
-                self.report.interrupted = self.stopped()
-                self.safety.reset(self.state, self.clock.now_s(), parking=True)
-                if self._park():
-                    return False
-                return self._hold(parking=True)
+            state = self._read
+            if state is not None:  # what the arm says now, which the last good reading before a fault is not
+                pressed = self.key() if self.key is not None else ""
+                if pressed == "r" and not parking:
+                    self._reset(state)
+                    return True
+                if pressed in ("p", "r") or (self.stopped() and not asked_before):
+                    self.report.interrupted = self.stopped()
+                    self._reset(state, parking=True)
+                    if self._park():
+                        return False
+                    return self._hold(parking=True)
             if not self.clock.waits or asked_before:
                 return False
         raise AssertionError("a rest has no end")
+
+    def _reset(self, state: JointState, *, parking: bool = False) -> None:
+        self.safety.reset(state, self.clock.now_s(), parking=parking)
+        if self.safety.refusal is None:
+            self.state = state
 
     # Ticks: one has begun, and is not finished, whenever a phase begins or ends.
 
@@ -353,6 +359,8 @@ class ControlLoop:
             self.report.late_ticks += 1
             self.report.shifted_s += late_s
             self._due_s = now_s
+        if late_s > self.safety.settings.stale_s:
+            self.safety.stood_still()
         self._due_s += self.period_s
         state = None
         try:
@@ -360,18 +368,20 @@ class ControlLoop:
         except DriverError as error:
             self._lose(error)
         read = time.perf_counter()
-        self.safety.reads(state, self.clock.now_s())
         if state is not None:
             self._answered_s = now_s
-            if self.safety.refusal is None or self.safety.refusal.check not in ("reading", "jump"):
-                self.state = state
+        if self.safety.reads(state, self.clock.now_s()):
+            assert state is not None
+            self.state = state
         self._read = state
         self._times["read"], self._times["check"] = read - self._began, time.perf_counter() - read
 
     def _finish_tick(self, target_deg: list[float], phase: str) -> None:
         """Send the target, and note what this tick was."""
         start = time.perf_counter()
-        if not self.shadow:
+        # Where nobody knows where the arm is, no target is right; its torque holds it as it was switched on.
+        sent = not self.shadow and self.safety.placed
+        if sent:
             try:
                 self.driver.write(target_deg)
             except DriverError as error:
@@ -380,7 +390,7 @@ class ControlLoop:
         times, report = self._times, self.report
         times["write"] = end - start
         if self.recorder is not None:
-            self._record(target_deg, phase)
+            self._record(target_deg if sent else None, phase)
             times["record"] = time.perf_counter() - end
         for name, taken in times.items():
             report.timings[name].add(taken)
@@ -389,22 +399,27 @@ class ControlLoop:
         report.ticks += 1
         self._answer_deg = None
 
-    def _record(self, target_deg: list[float], phase: str) -> None:
-        state, times = self._read, self._times
+    def _record(self, target_deg: list[float] | None, phase: str) -> None:
+        state, times, count = self._read, self._times, self.safety.arm.joint_count
         assert self.recorder is not None
+
+        def whole(values: list[float] | None) -> list[float] | None:
+            """What has as many numbers as there are joints: a recording takes nothing else, and is to have the tick."""
+            return values if values is not None and len(values) == count else None
+
         self.recorder.tick(
             Tick(
                 time_s=self._began_s,
                 phase=phase,
                 goal_m=self.goal_m,
                 stamp_s=None if state is None else state.stamp_s,
-                angle_deg=None if state is None else state.angles_deg,
-                speed_deg_s=None if state is None else state.speeds_deg_s,
-                temperature_c=None if state is None else state.temperatures_c,
-                load=None if state is None else state.loads,
-                voltage_v=None if state is None else state.voltages_v,
-                raw_deg=self._answer_deg,
-                target_deg=None if self.shadow else target_deg,
+                angle_deg=None if state is None else whole(state.angles_deg),
+                speed_deg_s=None if state is None else whole(state.speeds_deg_s),
+                temperature_c=None if state is None else whole(state.temperatures_c),
+                load=None if state is None else whole(state.loads),
+                voltage_v=None if state is None else whole(state.voltages_v),
+                raw_deg=whole(self._answer_deg),
+                target_deg=target_deg,
                 band=self.safety.band,
                 period_error_us=1e6 * self._late_s,
                 read_us=1e6 * times["read"],

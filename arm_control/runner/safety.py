@@ -20,6 +20,8 @@ CLAMPED_M = 0.02  # outside the workspace
 # What is neither: rounding of a graph in single precision; a recording that the limiter cuts a corner of.
 ROUNDING_DEG = 1e-3
 CORNER_DEG = 0.5
+# Noise and play of an arm at rest: one that starts so little outside a joint's range is inside it.
+NOISE_DEG = 1.0
 # A joint that turns faster than this many times its limit is a wrong reading.
 LIKELY_SPEED = 3.0
 # A reading this far from the one before is wrong, whatever the speed: noise and play of a rough arm are below it.
@@ -118,6 +120,8 @@ class Safety:
         self.refusal: Refusal | None = None
         self.clamped: Counter[str] = Counter()
         self.band = "pass"
+        self.placed = False
+        """Whether it is known where the arm is: before that no target makes sense, and none may be sent."""
         self.target_deg: list[float] = list(limits.lower_deg)
         self.speed_deg_s: list[float] = [0.0] * arm.joint_count
         self._start_deg = list(self.target_deg)
@@ -133,29 +137,43 @@ class Safety:
 
     def start(self, state: JointState, now_s: float) -> None:
         """Begin where the arm is, at rest, with nothing refused; a reading that is no start is refused at once."""
-        self.refusal, self._last, self._timers, self._now_s = None, None, _Timers(), now_s
-        self.speed_deg_s = [0.0] * self.arm.joint_count
-        if not self._is_sane(state):
-            self.target_deg = self.limits.clip([a if math.isfinite(a) else 0.0 for a in self.target_deg])
-            return
-        # A reading a little outside the range is noise, and no target follows it there.
-        self.target_deg = [
-            inside if abs(angle - inside) <= CLAMPED_DEG else angle
-            for angle, inside in zip(state.angles_deg, self.limits.clip(state.angles_deg), strict=True)
-        ]
-        self._start_deg = list(self.target_deg)
-        self._check_place(state)
-        if (outside_m := self.outside_m(self.target_deg)) > 0.0:
-            self.refuse("workspace", f"the arm starts {1000 * outside_m:.0f} mm outside the workspace")
-        self.reads(state, now_s)
+        self.placed = False
+        self._begin(state, now_s)
 
     def reset(self, state: JointState, now_s: float, *, parking: bool = False) -> None:
         """Forget a refusal, as a person has asked: go on from where the arm is, and if `parking`, whatever its health.
 
-        A stop that was not over is: the caller waits for rest first.
+        A joint that is where it was held, but for noise, play and its own weight, goes on from its target: to begin at
+        its reading would let it sink. A stop that was not over is: the caller waits for rest first.
         """
         self._parking = parking
-        self.start(state, now_s)
+        self._begin(state, now_s)
+
+    def _begin(self, state: JointState, now_s: float) -> None:
+        self.refusal, self._last, self._timers, self._now_s = None, None, _Timers(), now_s
+        self.speed_deg_s = [0.0] * self.arm.joint_count
+        if not self._is_sane(state):
+            return
+        self._check_place(state)
+        target_deg = [
+            held
+            if self.placed and abs(angle - held) <= CLAMPED_DEG
+            # Noise is no place to go on from; an arm that is really outside comes back from where it is.
+            else (inside if abs(angle - inside) <= NOISE_DEG else angle)
+            for angle, inside, held in zip(
+                state.angles_deg, self.limits.clip(state.angles_deg), self.target_deg, strict=True
+            )
+        ]
+        if (outside_m := self.outside_m(target_deg)) > 0.0:
+            self.refuse("workspace", f"the arm starts {1000 * outside_m:.0f} mm outside the workspace")
+        if self.refusal is None:
+            self.target_deg, self.placed = target_deg, True
+        self._start_deg = list(self.target_deg)
+        self.reads(state, now_s)
+
+    def stood_still(self) -> None:
+        """Say that no target was sent for long: the arm has come to rest at the last one, and starts from there."""
+        self.speed_deg_s = [0.0] * self.arm.joint_count
 
     def refuse(self, check: str, text: str) -> None:
         """Stop the arm and latch; the first reason is kept."""
@@ -163,15 +181,18 @@ class Safety:
         if self.refusal is None:
             self.refusal = Refusal(check, text)
 
-    def reads(self, state: JointState | None, now_s: float) -> None:
-        """Judge this tick's reading; None for one that did not come."""
+    def reads(self, state: JointState | None, now_s: float) -> bool:
+        """Judge this tick's reading, None for one that did not come; returns whether it says where the arm is."""
         self._now_s = now_s
         self.band = "pass" if self.refusal is None else "refuse"
-        if state is not None and self._is_sane(state) and self._is_likely(state):
+        likely = state is not None and self._is_sane(state) and self._is_likely(state)
+        if likely:
+            assert state is not None
             self._last = state
             self._check_health(state)
             self._check_tracking(state)
         self._check_stale()
+        return likely
 
     def admit(self, answer_deg: Sequence[float], *, share: float = 1.0, follow: bool = False) -> list[float]:
         """The target to send for a policy's answer, in degrees, one a joint.
@@ -240,6 +261,10 @@ class Safety:
                 "reading", f"wanted readings of {count} joints, got {state.angles_deg} and {state.speeds_deg_s}"
             )
             return False
+        for health in (state.temperatures_c, state.voltages_v, state.loads):
+            if health is not None and len(health) != count:
+                self.refuse("reading", f"wanted temperatures, voltages and loads of {count} joints, got {health}")
+                return False
         if not all(map(math.isfinite, (state.stamp_s, *state.angles_deg, *state.speeds_deg_s))):
             self.refuse(
                 "reading", f"a reading is not finite: {state.angles_deg} degrees, {state.speeds_deg_s} degrees/s"
@@ -302,12 +327,11 @@ class Safety:
                 if not low <= volts <= high:
                     self.refuse("voltage", f"{name} is at {volts:g} V, allowed {low:g} to {high:g}")
         if state.loads is not None:
-            worst = max(range(len(names)), key=lambda joint: abs(state.loads[joint]))  # type: ignore[index]
-            full = not abs(state.loads[worst]) < settings.load
-            if self._timers.load.held_s(full, self._now_s) > settings.tracking_s:
+            full = [name for name, load in zip(names, state.loads, strict=True) if not abs(load) < settings.load]
+            if self._timers.load.held_s(bool(full), self._now_s) > settings.tracking_s:
                 self.refuse(
                     "load",
-                    f"{names[worst]} has been at full load for {settings.tracking_s:g} s: is something in its way?",
+                    f"{full[0]} has been at full load for {settings.tracking_s:g} s: is something in its way?",
                 )
 
     def _check_tracking(self, state: JointState) -> None:
@@ -393,34 +417,35 @@ class Safety:
             self.target_deg[joint], self.speed_deg_s[joint] = target, speed
 
     def _outside_on_the_way_m(self, target_deg: Sequence[float], speed_deg_s: Sequence[float]) -> float:
-        """How far outside the workspace a link gets, at worst, if the arm brakes from there on, in metres.
+        """How far outside the workspace a link gets, at worst, at a target and at those of braking from there on.
 
-        A link's end moves no further than its joints' turns times their levers. Where that is not enough to know, the
-        way is halved.
+        In metres. A link's end moves no further than its joints' turns times their levers. Where that is not enough to
+        know, the way is halved.
         """
-        limits = self.limits.max_acceleration_deg_s2
-        times = [abs(speed) / limit for speed, limit in zip(speed_deg_s, limits, strict=True)]
+        period_s = self.period_s
+        changes = [limit * period_s for limit in self.limits.max_acceleration_deg_s2]
+        stops = [int(abs(speed) / change) for speed, change in zip(speed_deg_s, changes, strict=True)]
 
-        def pose(time_s: float) -> list[float]:
-            moments = [min(time_s, stop_s) for stop_s in times]
+        def pose(tick: int) -> list[float]:
+            """After so many calls of `_brake`: the k-th goes on by (speed - k change) period."""
+            ticks = [min(tick, stop) for stop in stops]
             return [
-                angle + speed * moment - math.copysign(0.5 * limit * moment * moment, speed)
-                for angle, speed, limit, moment in zip(target_deg, speed_deg_s, limits, moments, strict=True)
+                angle + math.copysign((abs(speed) - 0.5 * change * (done + 1)) * done * period_s, speed)
+                for angle, speed, change, done in zip(target_deg, speed_deg_s, changes, ticks, strict=True)
             ]
 
-        end_s = max(times)
-        here_m = self.outside_m(target_deg)
-        if end_s == 0.0:
+        here_m, end = self.outside_m(target_deg), max(stops)
+        if end == 0:
             return here_m
-        return self._worst_between_m(pose, 0.0, target_deg, here_m, end_s, pose(end_s), None, HALVINGS)
+        return self._worst_between_m(pose, 0, target_deg, here_m, end, pose(end), None, HALVINGS)
 
     def _worst_between_m(
         self,
-        pose: Callable[[float], list[float]],
-        start_s: float,
+        pose: Callable[[int], list[float]],
+        start: int,
         start_deg: Sequence[float],
         start_m: float,
-        end_s: float,
+        end: int,
         end_deg: Sequence[float],
         end_m: float | None,
         halvings: int,
@@ -433,12 +458,14 @@ class Safety:
             end_m = self.outside_m(end_deg)
         # What lies between is nearer than the span to both ends, taken together.
         bound_m = 0.5 * (start_m + end_m + span_m)
-        if bound_m <= 0.0 or halvings == 0:
-            return max(start_m, end_m) if bound_m <= 0.0 else bound_m
-        middle_s = 0.5 * (start_s + end_s)
-        middle_deg = pose(middle_s)
+        if bound_m <= 0.0 or end - start == 1:
+            return max(start_m, end_m)
+        if halvings == 0:
+            return bound_m
+        middle = (start + end) // 2
+        middle_deg = pose(middle)
         middle_m = self.outside_m(middle_deg)
         return max(
-            self._worst_between_m(pose, start_s, start_deg, start_m, middle_s, middle_deg, middle_m, halvings - 1),
-            self._worst_between_m(pose, middle_s, middle_deg, middle_m, end_s, end_deg, end_m, halvings - 1),
+            self._worst_between_m(pose, start, start_deg, start_m, middle, middle_deg, middle_m, halvings - 1),
+            self._worst_between_m(pose, middle, middle_deg, middle_m, end, end_deg, end_m, halvings - 1),
         )

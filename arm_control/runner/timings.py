@@ -20,7 +20,8 @@ class Timings:
     def add(self, time_s: float) -> None:
         """Count one time; a negative one counts as none."""
         scaled = time_s * self._smallest
-        self._counts[int(STEPS * math.log2(scaled)) if scaled > 1.0 else 0] += 1
+        place = int(STEPS * math.log2(scaled)) if scaled > 1.0 else 0
+        self._counts[min(place, len(self._counts) - 1)] += 1
         self.count += 1
         if time_s > self.worst_s:
             self.worst_s = time_s
