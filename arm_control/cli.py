@@ -27,6 +27,7 @@ from arm_control.commands import (
     BenchGrid,
     BenchLadder,
     BenchSimulation,
+    Calibrate,
     Compare,
     Evaluate,
     Export,
@@ -54,6 +55,7 @@ class ArmStoppedError(RuntimeError):
 
 # The extra that brings a package which a command may lack.
 EXTRAS = {
+    "dynamixel_sdk": "dynamixel",
     "torch": "train",
     "safetensors": "train",
     "scipy": "train",
@@ -162,6 +164,13 @@ def replay(command: Replay) -> None:
     print(f"{command.save}: {frames} frames, {command.goals} goals")
 
 
+def calibrate(command: Calibrate) -> None:
+    """Measure the arm with a person's help, or stamp a file anew."""
+    from arm_control.calibrating import calibrate_arm
+
+    calibrate_arm(command)
+
+
 def report(command: Report) -> None:
     """Write the page and say where."""
     from arm_control.report import write_report
@@ -258,6 +267,7 @@ COMMANDS: dict[str, Work] = {
     "run": (Run, run),
     "replay": (Replay, replay),
     "report": (Report, report),
+    "calibrate": (Calibrate, calibrate),
     "recover": (Recover, recover),
 }
 BENCHES: dict[str, Work] = {

@@ -279,6 +279,47 @@ class Recover:
 
 
 @dataclass(frozen=True)
+class Calibrate:
+    """Measure how the servos stand to the joints, with the arm moved by hand, and write that into a file.
+
+    The torque is off meanwhile. Nothing is written unless all joints are measured.
+    """
+
+    port: str | None = None
+    """The arm's serial port, such as /dev/ttyUSB0 (the only one that there is, unless given)."""
+    out: str = "calibration.json"
+    """The file to write."""
+    overwrite: bool = False
+    """Replace the file if there is one."""
+    arm: str | None = None
+    """URDF file of the arm (the default arm, unless given)."""
+    ids: str | None = None
+    """Servo ids as 1,2,3 in the order of the joints (those that answer, in ascending order, unless given)."""
+    baud: int = 1_000_000
+    """The bus's baud rate."""
+    restamp: str | None = None
+    """Instead of all that, check this file, which was edited by hand, and write its new hash into it."""
+
+    def __post_init__(self) -> None:
+        self.servo_ids  # noqa: B018  (raises for what are none)
+        if self.restamp is not None and (self.port is not None or self.ids is not None):
+            raise ValueError("--restamp needs no arm: wanted neither --port nor --ids")
+
+    @property
+    def servo_ids(self) -> tuple[int, ...] | None:
+        """The ids as numbers. Raises ValueError for what are none, or not different ones."""
+        if self.ids is None:
+            return None
+        try:
+            ids = tuple(int(word) for word in self.ids.split(","))
+        except ValueError:
+            ids = ()
+        if not ids or len(set(ids)) != len(ids) or not all(0 <= id <= 252 for id in ids):
+            raise ValueError(f"--ids: wanted different servo ids from 0 to 252, as in 1,2,3, got '{self.ids}'")
+        return ids
+
+
+@dataclass(frozen=True)
 class BenchGrid:
     """How near the best whole-degree pose comes to a goal: what no controller on the degree grid can beat."""
 
