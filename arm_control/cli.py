@@ -31,6 +31,7 @@ from arm_control.commands import (
     Compare,
     Evaluate,
     Export,
+    Identify,
     Inspect,
     Recover,
     Replay,
@@ -188,6 +189,15 @@ def recover(command: Recover) -> None:
     print(f"{out}: {saved.ticks} ticks, {saved.events} events; unreadable: {saved.lost or 'nothing'}")
 
 
+def identify(command: Identify) -> None:
+    """Print how late and how slow a recorded arm is."""
+    from arm_control.identification import format_identification, identify
+
+    with writing_json(command.json) as figures:
+        figures |= identify(command.log)
+        print(format_identification(figures))
+
+
 def bench_grid(command: BenchGrid) -> None:
     """Print the grid's accuracy floor."""
     from arm_control.bench.grid import bench_grid, format_grid
@@ -269,6 +279,7 @@ COMMANDS: dict[str, Work] = {
     "report": (Report, report),
     "calibrate": (Calibrate, calibrate),
     "recover": (Recover, recover),
+    "identify": (Identify, identify),
 }
 BENCHES: dict[str, Work] = {
     "argmax": (BenchArgmax, bench_argmax),

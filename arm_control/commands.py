@@ -320,6 +320,16 @@ class Calibrate:
 
 
 @dataclass(frozen=True)
+class Identify:
+    """Measure delay and servo lag of an arm from a recording of 'run', and name the imperfections to train with."""
+
+    log: tyro.conf.Positional[str]
+    """The recording, of a run over several goals."""
+    json: str | None = None
+    """Also write the figures into this file."""
+
+
+@dataclass(frozen=True)
 class BenchGrid:
     """How near the best whole-degree pose comes to a goal: what no controller on the degree grid can beat."""
 

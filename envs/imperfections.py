@@ -6,11 +6,12 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from envs.simulation import Simulation
+if TYPE_CHECKING:  # what arms have can be told without PyBullet
+    from envs.simulation import Simulation
 
 Range = tuple[float, float]
 OFF: Range = (0.0, 0.0)
@@ -146,7 +147,7 @@ class ImperfectSimulation:
     `true_tip()` is where the tip really is.
     """
 
-    def __init__(self, simulation: Simulation, imperfections: Imperfections) -> None:
+    def __init__(self, simulation: "Simulation", imperfections: Imperfections) -> None:
         self.simulation = simulation
         self.imperfections = imperfections
         self.arm = simulation.arm
