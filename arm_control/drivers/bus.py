@@ -100,10 +100,12 @@ class Bus:
     def scan(self) -> dict[int, int]:
         """The model number of every servo that answers, by its id; takes about a second."""
         found: dict[int, int] = {}
-        for _ in range(2):  # answers that collide or are lost
+        for _ in range(2):
             with self._wire():
-                answers, _ = self._packets.broadcastPing(self._port)
+                answers, result = self._packets.broadcastPing(self._port)
             found |= {id: answer[0] for id, answer in answers.items()}
+            if result == sdk.COMM_SUCCESS:
+                break  # nothing but sound answers
         return dict(sorted(found.items()))
 
     def ping(self, id: int) -> int | None:

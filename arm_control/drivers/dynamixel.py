@@ -142,14 +142,10 @@ class DynamixelDriver:
         a servo does not answer, or is no longer as `enable` left it: stopped by its watchdog, or rebooted.
         """
         answers, stamp_s = self._ask()
-        alerts: list[str] = []
-        for joint in self._joints:
-            registers, error = answers[joint.servo_id]
-            if self._enabled:
-                self._check_watchdog(joint, registers["bus_watchdog"])
-            if error & ALERT:
-                alerts += self._alerts(joint)
         read = [answers[joint.servo_id][0] for joint in self._joints]
+        alerts = [text for joint in self._joints if answers[joint.servo_id][1] & ALERT for text in self._alerts(joint)]
+        if self._enabled:
+            self._check_watchdogs([its["bus_watchdog"] for its in read], alerts)
         pairs = list(zip(self._joints, read, strict=True))
         return JointState(
             stamp_s,
@@ -287,12 +283,10 @@ class DynamixelDriver:
         """Registers and error byte of every servo by id, and when the first were asked. Raises DriverError."""
         begin_s = time.monotonic()
         answers: dict[int, tuple[dict[str, int], int]] = {}
-        missing = self._ids
-        for attempt in range(self._retries + 1):
-            if attempt:
-                if time.monotonic() - begin_s > self._retry_within_s:
-                    break
-                self.retried += 1
+        missing, asked = self._ids, 0
+        while asked <= self._retries and (not asked or time.monotonic() - begin_s < self._retry_within_s):
+            self.retried += asked > 0
+            asked += 1
             start, size = SHAPES[self._shape]
             for id, (data, error) in self._bus.read_all(missing, start, size).items():
                 if data:
@@ -303,24 +297,34 @@ class DynamixelDriver:
             self._shape = (self._shape + 1) % len(SHAPES)
         silent = ", ".join(_name(joint) for joint in self._joints if joint.servo_id in missing)
         raise NoAnswerError(
-            f"no answer from {silent} in {1000 * (time.monotonic() - begin_s):.0f} ms, asked {attempt + 1} times: "
+            f"no answer from {silent} in {1000 * (time.monotonic() - begin_s):.0f} ms, questions asked: {asked}; "
             "a loose cable, or no power?"
         )
 
-    def _check_watchdog(self, joint: JointCalibration, watchdog: int) -> None:
-        if watchdog == self._watchdog:
+    def _check_watchdogs(self, read: list[int], alerts: list[str]) -> None:
+        """Raise DriverError, and keep why, unless the servos' watchdogs are as `enable` has set them."""
+        changed: dict[int, list[str]] = {}
+        for joint, watchdog in zip(self._joints, read, strict=True):
+            if watchdog != self._watchdog:
+                changed.setdefault(watchdog, []).append(_name(joint))
+        if not changed:
             return
-        if watchdog == WATCHDOG_TRIPPED:
-            self._fault = (
-                f"{_name(joint)} was stopped by its bus watchdog, having heard nothing for "
-                f"{1000 * self._watchdog * WATCHDOG_UNIT_S:.0f} ms: it holds where it is until the arm is enabled again"
-            )
-        elif watchdog == 0:
-            self._fault = f"{_name(joint)} has rebooted, and is without torque: did its power fail?"
-        else:
-            self._fault = (
-                f"{_name(joint)} has bus watchdog {watchdog}, wanted {self._watchdog}: is another program on the bus?"
-            )
+        faults = []
+        for watchdog, names in sorted(changed.items(), reverse=True):
+            servos = ", ".join(names)
+            if watchdog == WATCHDOG_TRIPPED:
+                silence_ms = 1000 * self._watchdog * WATCHDOG_UNIT_S
+                faults.append(
+                    f"{servos}: stopped by the bus watchdog, having heard nothing for {silence_ms:.0f} ms: holding "
+                    "until the arm is enabled again"
+                )
+            elif watchdog == 0:
+                faults.append(f"{servos}: rebooted, and without torque: did the power fail?")
+            else:
+                faults.append(
+                    f"{servos}: bus watchdog {watchdog}, wanted {self._watchdog}: is another program on the bus?"
+                )
+        self._fault = "; ".join([*faults, *alerts])
         raise DriverError(self._fault)
 
     def _alerts(self, joint: JointCalibration) -> list[str]:
