@@ -143,10 +143,10 @@ def inspect(command: Inspect) -> None:
 
 def run(command: Run) -> None:
     """Drive the arm; an interrupted run still writes its figures."""
-    from arm_control.running import run_policy
+    from arm_control.running import run
 
     with writing_json(command.json) as figures:
-        figures |= run_policy(command)
+        figures |= run(command)
     if figures["refusals"]:
         raise ArmStoppedError("; ".join(f"{refusal['check']}: {refusal['text']}" for refusal in figures["refusals"]))
     if figures["interrupted"]:

@@ -132,13 +132,13 @@ class Inspect:
 
 @dataclass(frozen=True)
 class Run:
-    """Drive an arm through goals, or along paths, with an exported policy. Ctrl-C parks the arm.
+    """Drive an arm through goals or along paths with an exported policy, or as it was recorded. Ctrl-C parks the arm.
 
-    Exits with 3 if safety stopped it.
+    Exits with 3 if safety stopped it. While it holds the arm: r resets and goes on, p parks.
     """
 
-    policy: tyro.conf.Positional[str]
-    """The ONNX file."""
+    source: tyro.conf.Positional[str]
+    """The ONNX file, or a recording of 'run', ending in .mcap. Space pauses a recording, s stops it."""
     driver: str = "sim"
     """The arm to drive: sim, dynamixel, or the name of an installed driver."""
     port: str | None = None
@@ -157,6 +157,8 @@ class Run:
     """Seed of --random."""
     seconds_per_goal: float = 2.0
     """Time for each goal. The first one has 2 s more, in which the arm starts softly."""
+    speed: float = 1.0
+    """How much of its speed a recording keeps, up to 1."""
     rate: float | None = None
     """Targets a second, 10 to 1000; the policy is asked at its own rate, and the limiter makes those in between."""
     max_speed: float | None = None
@@ -184,8 +186,15 @@ class Run:
     """Also write the figures into this file."""
 
     def __post_init__(self) -> None:
-        if sum((bool(self.goal), self.goals_file is not None, self.random is not None)) != 1:
+        goals = sum((bool(self.goal), self.goals_file is not None, self.random is not None))
+        if self.of_recording and goals:
+            raise ValueError(
+                f"{self.source} is a recording, which has its own goals: wanted no --goal, --goals-file, --random"
+            )
+        if not self.of_recording and goals != 1:
             raise ValueError("wanted goals by just one of --goal, --goals-file and --random, got none or several")
+        if not 0.05 <= self.speed <= 1.0 or (self.speed != 1.0 and not self.of_recording):
+            raise ValueError(f"--speed: wanted 0.05 to 1, and a recording, got {self.speed} and {self.source}")
         if self.random is not None:
             check_count("random", self.random)
         check_count("seed", self.seed, least=0)
@@ -212,6 +221,11 @@ class Run:
                     raise ValueError(f"--{name}: is for the simulated arm, not for --driver {self.driver}")
         elif self.driver_options:
             raise ValueError(f"--{next(iter(self.driver_options))}: is not for the simulated arm")
+
+    @property
+    def of_recording(self) -> bool:
+        """Whether the source is a recording rather than a policy."""
+        return self.source.endswith(".mcap")
 
     @property
     def box(self) -> Box | None:

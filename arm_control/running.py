@@ -1,4 +1,4 @@
-"""`arm-control run`: an exported policy, a driver, and goals from wherever they come."""
+"""`arm-control run`: a driver, and an exported policy with goals from wherever they come, or a recording."""
 
 import contextlib
 import dataclasses
@@ -9,7 +9,10 @@ import math
 import os
 import select
 import sys
+import termios
+import tty
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -21,35 +24,49 @@ from arm_control.drivers import Driver
 from arm_control.drivers.opening import open_driver
 from arm_control.runner import PolicyRunner
 from arm_control.runner.goals import GoalWork
-from arm_control.runner.loop import Clock, ControlLoop, FastTime, GoalResult, LoopReport, RealTime
+from arm_control.runner.loop import Clock, ControlLoop, FastTime, GoalResult, LoopReport, RealTime, Script
+from arm_control.runner.recorded import RecordingWork, open_recording
 from arm_control.runner.safety import Safety, SafetySettings
 from arm_control.runner.timings import PERCENTILES
 from arm_control.signals import stop_on_signals
 from arm_control.trajectory import Recorder
+from envs.arm import Arm
 from envs.limits import JointLimits
 from envs.tasks import Course, MovingGoal, StillGoal, Track
 
 NOT_RANDOM = 1000  # random poses tried for each goal
 
 
-def run_policy(command: Run) -> dict[str, Any]:
-    """Drive the arm through the goals, print what it did, and return the figures."""
-    runner = PolicyRunner.load(command.policy)
+@dataclass(frozen=True)
+class Plan:
+    """What is to be done, and with what arm."""
+
+    arm: Arm
+    limits: JointLimits
+    period_s: float
+    said: str  # that it was checked, and how
+    metadata: dict[str, str]  # of a recording of it
+    work: Callable[[Safety], Callable[[ControlLoop], Script]]
+    calibration_sha256: str = ""  # that it needs; any will do if empty
+
+
+def run(command: Run) -> dict[str, Any]:
+    """Drive the arm, print what it did, and return the figures."""
     clock: Clock = FastTime() if command.pace == "fast" else RealTime()
-    period_s = runner.period_s if command.rate is None else 1.0 / command.rate
+    plan = plan_recording(command) if command.of_recording else plan_policy(command)
     with stop_on_signals() as stop, contextlib.ExitStack() as stack:
-        safety = make_safety(command, runner, runner.limits, period_s)
-        courses = read_goals(command, runner, safety)
-        if command.goals_file != "-":
-            courses = iter(list(courses))  # all of them checked before the arm moves; standard input comes as it comes
-        driver = connect(command, runner, clock, period_s)
+        # Once before there is an arm, so that a goal out of reach is told before anything is connected to.
+        plan.work(make_safety(command, plan, plan.limits))
+        driver = connect(command, plan, clock)
         stack.callback(driver.close)
-        check_driver(driver, runner, period_s)
-        safety = make_safety(command, runner, runner.limits.tightened(driver.limits), period_s)
-        recorder = make_recorder(command, runner, driver, period_s)
+        check_driver(driver, plan)
+        safety = make_safety(command, plan, plan.limits.tightened(driver.limits))
+        work = plan.work(safety)
+        key = None
+        if clock.waits and command.goals_file != "-":
+            key = stack.enter_context(keyboard())
+        recorder = make_recorder(command, plan, driver)
         stack.callback(close_recorder, recorder)
-        samples = len(runner.contract.golden.target_deg)
-        print(f"{command.policy}: contract and {samples} golden samples hold", flush=True)
         loop = ControlLoop(
             driver,
             safety,
@@ -58,91 +75,143 @@ def run_policy(command: Run) -> dict[str, Any]:
             shadow=command.shadow,
             recorder=recorder,
             stopped=stop,
-            key=keyboard() if clock.waits and command.goals_file != "-" else None,
-            say=lambda text: print(text, file=sys.stderr, flush=True),
+            key=key,
+            say=say,
         )
-        work = GoalWork(runner, courses, seconds_per_goal=command.seconds_per_goal, on_goal=print_goal)
-        print("        goal x, y, z (m)        error   reached after", flush=True)
+        print(plan.said, flush=True)
         if command.driver != "sim":
             print(ask_for_priority(), flush=True)
+        if not command.of_recording:
+            print("        goal x, y, z (m)        error   reached after", flush=True)
         gc.collect()
         gc.freeze()  # what is there stays: the collector need not look at it between ticks
         stack.callback(gc.unfreeze)
         report = loop.run(work)
     print_report(report, fast=command.pace == "fast")
     if report.interrupted and report.parked:
-        print("interrupted; the arm is parked", file=sys.stderr)
+        say("interrupted; the arm is parked")
     return report.figures()
 
 
-def make_safety(command: Run, runner: PolicyRunner, limits: JointLimits, period_s: float) -> Safety:
+def say(text: str) -> None:
+    """Tell the person at the terminal."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def plan_policy(command: Run) -> Plan:
+    """A policy and its goals. Raises ValueError for a policy that is refused."""
+    runner = PolicyRunner.load(command.source)
+    contract = runner.contract
+    period_s = runner.period_s if command.rate is None else 1.0 / command.rate
+    if period_s > runner.period_s * (1.0 + 1e-9):
+        raise ValueError(f"--rate: wanted at least the policy's {1 / runner.period_s:g} Hz, got {command.rate:g}")
+
+    def work(safety: Safety) -> GoalWork:
+        """All goals are checked before the arm moves; those on standard input as they come."""
+        courses = read_goals(command, runner, safety)
+        if command.goals_file != "-":
+            courses = iter(list(courses))
+        return GoalWork(runner, courses, seconds_per_goal=command.seconds_per_goal, on_goal=print_goal)
+
+    metadata = {
+        "policy": command.source,
+        "policy_sha256": hashlib.sha256(Path(command.source).read_bytes()).hexdigest(),
+        "policy_period_s": repr(runner.period_s),
+        "environment": contract.environment,
+        "goal_tolerance_m": repr(contract.goal_tolerance_m),
+    }
+    said = f"{command.source}: contract and {len(contract.golden.target_deg)} golden samples hold"
+    return Plan(runner.arm, runner.limits, period_s, said, metadata, work)
+
+
+def plan_recording(command: Run) -> Plan:
+    """A recording. Raises ValueError for one that cannot be read or that no arm was moved in."""
+    recording, arm = open_recording(command.source)
+    period_s = float(recording.metadata["period_s"]) if command.rate is None else 1.0 / command.rate
+
+    def work(safety: Safety) -> RecordingWork:
+        """Every target is checked before the arm moves."""
+        try:
+            replayed = RecordingWork(recording, speed=command.speed, say=say)
+            replayed.check(safety)
+        except ValueError as error:
+            raise ValueError(f"{command.source}: {error}") from None
+        return replayed
+
+    length_s = RecordingWork(recording).length_s if recording.ticks else 0.0
+    said = f"{command.source}: {length_s:.1f} s of targets, all within limits and workspace"
+    metadata = {
+        name: recording.metadata[name] for name in ("environment", "goal_tolerance_m") if name in recording.metadata
+    }
+    calibration = recording.metadata.get("calibration_sha256", "")
+    return Plan(arm, arm.limits, period_s, said, metadata | {"recording": command.source}, work, calibration)
+
+
+def make_safety(command: Run, plan: Plan, limits: JointLimits) -> Safety:
     """The limits of policy and arm, tightened by what the command says."""
-    joints = range(len(limits.lower_deg))
     wanted = JointLimits(
         limits.lower_deg,
         limits.upper_deg,
-        tuple(min(limits.max_speed_deg_s[joint], command.max_speed or math.inf) for joint in joints),
-        tuple(min(limits.max_acceleration_deg_s2[joint], command.max_acceleration or math.inf) for joint in joints),
+        tuple(min(speed, command.max_speed or math.inf) for speed in limits.max_speed_deg_s),
+        tuple(min(most, command.max_acceleration or math.inf) for most in limits.max_acceleration_deg_s2),
     )
     settings = SafetySettings(table_m=command.table, workspace_m=command.box)
     if command.shadow:  # nothing follows the targets
         settings = dataclasses.replace(settings, tracking_deg=math.inf)
-    return Safety(runner.arm, wanted, period_s, settings)
+    return Safety(plan.arm, wanted, plan.period_s, settings)
 
 
-def make_recorder(command: Run, runner: PolicyRunner, driver: Driver, period_s: float) -> Recorder:
+def make_recorder(command: Run, plan: Plan, driver: Driver) -> Recorder:
     """Records every tick into the file that the command names; the last seconds before a refusal in any case."""
     post_mortem = Path(datetime.now().strftime("post-mortem-%Y%m%d-%H%M%S.mcap"))
     if command.record is not None:
         post_mortem = Path(command.record).with_suffix(".post-mortem.mcap")
-    contract = runner.contract
     metadata = {
-        "arm": contract.arm,
-        "arm_urdf": contract.arm_urdf,
-        "joint_names": json.dumps(contract.joint_names),
-        "period_s": repr(period_s),
-        "policy_period_s": repr(runner.period_s),
-        "policy": command.policy,
-        "policy_sha256": hashlib.sha256(Path(command.policy).read_bytes()).hexdigest(),
-        "environment": contract.environment,
-        "goal_tolerance_m": repr(contract.goal_tolerance_m),
+        "arm": plan.arm.name,
+        "arm_urdf": plan.arm.urdf_text,
+        "joint_names": json.dumps(plan.arm.joint_names),
+        "period_s": repr(plan.period_s),
         "driver": command.driver,
         "imperfections": command.imperfections,
         "calibration_sha256": driver.calibration_sha256 or "",
         "shadow": json.dumps(command.shadow),
     }
-    return Recorder(command.record, metadata, post_mortem=post_mortem)
+    return Recorder(command.record, metadata | plan.metadata, post_mortem=post_mortem)
 
 
 def close_recorder(recorder: Recorder) -> None:
     """Finish the recording, and say what became of it."""
     if (problem := recorder.close()) is not None:
-        print(f"recording: {problem}", file=sys.stderr)
+        say(f"recording: {problem}")
     for path in (recorder.path, recorder.post_mortem):
         if path is not None and path.exists():
-            print(f"recorded: {path}", file=sys.stderr)
+            say(f"recorded: {path}")
 
 
-def connect(command: Run, runner: PolicyRunner, clock: Clock, period_s: float) -> Driver:
+def connect(command: Run, plan: Plan, clock: Clock) -> Driver:
     """The arm that the command names."""
     if command.driver != "sim":
-        return open_driver(command.driver, runner.arm, command.driver_options)
+        return open_driver(command.driver, plan.arm, command.driver_options)
     # The only part that loads PyBullet.
     from arm_control.drivers.simulation import SimulationDriver
     from arm_control.sources import open_arm
 
-    return SimulationDriver(open_arm(runner.arm, command.arm), period_s, command.imperfections, clock.now_s)
+    return SimulationDriver(open_arm(plan.arm, command.arm), plan.period_s, command.imperfections, clock.now_s)
 
 
-def check_driver(driver: Driver, runner: PolicyRunner, period_s: float) -> None:
-    """Raise ValueError for an arm that is not the contract's, with both values."""
-    wanted, got = runner.contract.joint_names, tuple(driver.joint_names)
+def check_driver(driver: Driver, plan: Plan) -> None:
+    """Raise ValueError for an arm that is not the one that was planned for, with both values."""
+    wanted, got = plan.arm.joint_names, tuple(driver.joint_names)
     if wanted != got:
-        raise ValueError(f"the policy moves joints {wanted}, the arm has {got}")
-    if (rate := 1.0 / period_s) > driver.fastest_rate_hz * (1.0 + 1e-9):
+        raise ValueError(f"the {plan.arm.name} to be moved has joints {wanted}, the driver's arm {got}")
+    calibrated = driver.calibration_sha256
+    if plan.calibration_sha256 and calibrated and plan.calibration_sha256 != calibrated:
         raise ValueError(
-            f"wanted a rate of up to the arm's {driver.fastest_rate_hz:g} Hz, got {rate:g}: --rate lowers it"
+            f"it was recorded with the calibration {plan.calibration_sha256[:12]}, the arm now has {calibrated[:12]}: "
+            "its degrees may not be the same"
         )
+    if (rate := 1.0 / plan.period_s) > driver.fastest_rate_hz * (1.0 + 1e-9):
+        raise ValueError(f"wanted up to the arm's {driver.fastest_rate_hz:g} Hz, got {rate:g}: --rate lowers it")
 
 
 def ask_for_priority() -> str:
@@ -250,19 +319,26 @@ def waiting_lines(timeout_s: float) -> Iterator[str | None]:
             return
 
 
-def keyboard() -> Callable[[], str] | None:
-    """Tells the letter that was last typed, with Enter, since it was asked; None where there is no terminal."""
+@contextlib.contextmanager
+def keyboard() -> Iterator[Callable[[], str] | None]:
+    """Tells the key that was last pressed since it was asked; None where there is no terminal."""
     if sys.stdin is None or not sys.stdin.isatty():
-        return None
+        yield None
+        return
     descriptor = sys.stdin.fileno()
+    before = termios.tcgetattr(descriptor)
 
     def key() -> str:
-        """The letter, or nothing."""
+        """The key, or nothing."""
         if not select.select([descriptor], [], [], 0.0)[0]:
             return ""
-        return os.read(descriptor, 1024).decode(errors="replace").strip().lower()[-1:]
+        return os.read(descriptor, 1024).decode(errors="replace").lower()[-1:]
 
-    return key
+    tty.setcbreak(descriptor)  # keys come at once, without Enter; Ctrl-C is still a signal
+    try:
+        yield key
+    finally:
+        termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
 
 
 def parse_lines(

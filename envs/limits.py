@@ -99,3 +99,40 @@ def limit_target(
         targets.append(next_target)
         speeds.append(next_speed)
     return targets, speeds
+
+
+def follow_target(
+    desired_deg: Sequence[float],
+    desired_speed_deg_s: Sequence[float],
+    target_deg: Sequence[float],
+    speed_deg_s: Sequence[float],
+    limits: JointLimits,
+    period_s: float,
+) -> tuple[list[float], list[float]]:
+    """The next target on a way that moves on: now at `desired_deg`, with `desired_speed_deg_s`; and its speed.
+
+    As `limit_target`, which would stop at each desired angle and so stay behind a moving one, with the way's own speed
+    added. A way that keeps the limits itself is followed exactly. Raises ValueError for a non-finite angle or speed.
+    """
+    targets: list[float] = []
+    speeds: list[float] = []
+    joints = zip(desired_deg, desired_speed_deg_s, target_deg, speed_deg_s, limits.by_joint, strict=True)
+    for desired, desired_speed, target, speed, (low, high, max_speed, max_acceleration) in joints:
+        if not (isfinite(desired) and isfinite(desired_speed)):
+            raise ValueError(f"wanted finite target angles in degrees, got {[float(d) for d in desired_deg]}")
+        change = max_acceleration * period_s
+        gap = desired - (target + desired_speed * period_s)  # what the way's own speed leaves
+        catching_up = sqrt(change * change + 2.0 * max_acceleration * abs(gap)) - change
+        next_speed = desired_speed + (catching_up if gap > 0.0 else -catching_up)
+        next_speed = min(max(next_speed, -max_speed), max_speed)
+        # No faster than it can still stop before the joint's ends, which goes before what the way wants.
+        up, down = max(0.0, high - target), max(0.0, target - low)
+        next_speed = min(next_speed, sqrt(change * change + 2.0 * max_acceleration * up) - change)
+        next_speed = max(next_speed, change - sqrt(change * change + 2.0 * max_acceleration * down))
+        next_speed = min(max(next_speed, speed - change), speed + change)
+        next_target = target + next_speed * period_s
+        if low <= target <= high:
+            next_target = min(max(next_target, low), high)
+        targets.append(next_target)
+        speeds.append(next_speed)
+    return targets, speeds

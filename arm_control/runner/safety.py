@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from arm_control.drivers import JointState
 from envs.arm import RADIANS, Arm
-from envs.limits import Box, JointLimits, limit_target
+from envs.limits import Box, JointLimits, follow_target, limit_target
 
 # What is clamped rather than refused.
 CLAMPED_DEG = 5.0  # outside a joint's range; behind what a recording asks for
@@ -20,6 +20,7 @@ CLAMPED_M = 0.02  # outside the workspace
 # What is neither: rounding of a graph in single precision; a recording that the limiter cuts a corner of.
 ROUNDING_DEG = 1e-3
 CORNER_DEG = 0.5
+REST_DEG_S = 1e-6  # of a target: rounding leaves it a little
 # Noise and play of an arm at rest: one that starts so little outside a joint's range is inside it.
 NOISE_DEG = 1.0
 # A joint that turns faster than this many times its limit is a wrong reading.
@@ -125,6 +126,7 @@ class Safety:
         self.target_deg: list[float] = list(limits.lower_deg)
         self.speed_deg_s: list[float] = [0.0] * arm.joint_count
         self._start_deg = list(self.target_deg)
+        self._followed_deg: list[float] | None = None  # what was followed in the last step
         self._now_s = -math.inf
         self._last: JointState | None = None
         self._timers = _Timers()
@@ -151,6 +153,7 @@ class Safety:
 
     def _begin(self, state: JointState, now_s: float) -> None:
         self.refusal, self._last, self._timers, self._now_s = None, None, _Timers(), now_s
+        self._followed_deg = None
         self.speed_deg_s = [0.0] * self.arm.joint_count
         if not self._is_sane(state):
             return
@@ -204,9 +207,10 @@ class Safety:
             desired = self.limits.clip(answer_deg)
             if share < 1.0:
                 desired = [here + share * (there - here) for here, there in zip(self._start_deg, desired, strict=True)]
-            self._advance(desired)
             if follow:
-                self._check_following(desired)
+                self._follow(desired)
+            else:
+                self._advance(*limit_target(desired, *self._now, self.limits, self.period_s))
         else:
             self._brake()
         return list(self.target_deg)
@@ -214,7 +218,7 @@ class Safety:
     def toward(self, desired_deg: Sequence[float]) -> list[float]:
         """The target to send on the runner's own way to a pose, such as parking; braking once something is refused."""
         if self.refusal is None:
-            self._advance(desired_deg)
+            self._advance(*limit_target(desired_deg, *self._now, self.limits, self.period_s))
         else:
             self._brake()
         return list(self.target_deg)
@@ -222,7 +226,7 @@ class Safety:
     @property
     def moving(self) -> bool:
         """Whether the targets are moving."""
-        return any(self.speed_deg_s)
+        return any(abs(speed) > REST_DEG_S for speed in self.speed_deg_s)
 
     def outside_m(self, angles_deg: Sequence[float]) -> float:
         """How far the worst link's end is outside the workspace, in metres; negative inside."""
@@ -387,9 +391,20 @@ class Safety:
 
     # Targets.
 
-    def _advance(self, desired_deg: Sequence[float]) -> None:
-        """One step toward a pose, if the arm can then still stop inside the workspace; otherwise it slows down."""
-        target, speed = limit_target(desired_deg, self.target_deg, self.speed_deg_s, self.limits, self.period_s)
+    @property
+    def _now(self) -> tuple[list[float], list[float]]:
+        return self.target_deg, self.speed_deg_s
+
+    def _follow(self, desired_deg: list[float]) -> None:
+        """One step along a way that moves: at its own speed, and faster or slower only to catch up with it."""
+        before = desired_deg if self._followed_deg is None else self._followed_deg
+        speed = [(there - here) / self.period_s for here, there in zip(before, desired_deg, strict=True)]
+        self._advance(*follow_target(desired_deg, speed, *self._now, self.limits, self.period_s))
+        self._followed_deg = desired_deg
+        self._check_following(desired_deg)
+
+    def _advance(self, target: list[float], speed: list[float]) -> None:
+        """One step, if the arm can then still stop inside the workspace; otherwise it slows down."""
         outside_m = self._outside_on_the_way_m(target, speed) if self._has_walls else -math.inf
         # Held at a wall, an arm may always come back.
         leaves = outside_m > 0.0 and not (outside_m <= CLAMPED_M and outside_m < self.outside_m(self.target_deg))

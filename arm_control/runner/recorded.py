@@ -1,0 +1,129 @@
+"""The work of a recording: its targets once more, in their own time, on an arm."""
+
+import bisect
+import json
+import math
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+
+from arm_control.runner.loop import ControlLoop, Script
+from arm_control.runner.safety import Safety
+from arm_control.trajectory import Recording, read_recording
+from envs.arm import Arm
+
+PHASES = ("soft start", "run", "wait")  # those that are moved through again; a stop and the way to rest are not
+JOIN_DEG_S = 45.0  # speed on the way from before a gap to after it
+PAUSE_S = 0.5  # to slow down to a pause, and to get back to speed
+
+
+class RecordingWork:
+    """Brings the arm slowly to where the recording begins, and then moves it as it was moved then.
+
+    At its own rate it is followed target by target; between two of them it goes along a cubic curve (Catmull-Rom).
+    Space pauses and goes on, s stops: a pause slows the recording's time down, so that the arm stays on its way. After
+    a reset it goes on from where it was.
+    """
+
+    def __init__(
+        self, recording: Recording, *, speed: float = 1.0, say: Callable[[str], None] = lambda text: None
+    ) -> None:
+        """`speed` is how much of the recorded speed is kept. Raises ValueError for one in which nothing was sent."""
+        rows = [tick for tick in recording.ticks if tick.target_deg is not None and tick.phase in PHASES]
+        if len(rows) < 2:
+            raise ValueError("it holds no targets that were sent to an arm")
+        period_s = float(recording.metadata["period_s"])
+        self.times_s = [0.0]
+        for before, after in pairwise(rows):
+            passed_s = after.time_s - before.time_s
+            if passed_s <= 0.0:
+                raise ValueError("its ticks are not in the order of time")
+            if passed_s > 2.0 * period_s:  # a stop, or ticks that were lost: the arm goes on slowly
+                passed_s = max(period_s, math.dist(before.target_deg or (), after.target_deg or ()) / JOIN_DEG_S)
+            elif passed_s > 0.5 * period_s:  # targets are made for a period each, however late they were sent
+                passed_s = period_s
+            self.times_s.append(self.times_s[-1] + passed_s)
+        self.targets_deg = [row.target_deg or [] for row in rows]
+        times, targets = np.array(self.times_s), np.array(self.targets_deg)
+        self._slopes_deg_s = np.gradient(targets, times, axis=0).tolist()
+        self.goals_m = [row.goal_m for row in rows]
+        self._speed, self._say = speed, say
+        self._at_s = 0.0
+
+    @property
+    def length_s(self) -> float:
+        """How long it takes at its own speed."""
+        return self.times_s[-1]
+
+    def check(self, safety: Safety) -> None:
+        """Raise ValueError if a target lies outside the limits or the workspace, before anything moves."""
+        for time_s, target in zip(self.times_s, self.targets_deg, strict=True):
+            if target != safety.limits.clip(target):
+                limits = safety.limits
+                raise ValueError(
+                    f"its target at {time_s:.2f} s, {[round(angle, 2) for angle in target]} degrees, is outside the "
+                    f"arm's limits {limits.lower_deg} to {limits.upper_deg}"
+                )
+            safety.check_pose(target, f"its target at {time_s:.2f} s, {[round(angle, 2) for angle in target]} degrees,")
+
+    def __call__(self, loop: ControlLoop) -> Script:
+        """The targets from where the recording is."""
+        loop.phase = "soft start"
+        yield from loop.ease(self._target_deg())
+        loop.phase = "run"
+        running, pace = True, 0.0  # share of the recorded speed
+        while self._at_s < self.length_s:
+            pressed = loop.key() if loop.key is not None else ""
+            if pressed == "s":
+                return
+            if pressed == " ":
+                running = not running
+                self._say("going on" if running else "paused: space goes on, s stops")
+            change = loop.period_s / PAUSE_S
+            pace = min(1.0, pace + change) if running else max(0.0, pace - change)
+            self._at_s += self._speed * pace * loop.period_s
+            loop.goal_m = self.goals_m[self._place()]
+            yield loop.admit(self._target_deg(), follow=True)
+        while loop.safety.moving:
+            yield loop.admit(self._target_deg(), follow=True)
+
+    def _place(self) -> int:
+        return min(bisect.bisect_right(self.times_s, self._at_s), len(self.times_s) - 1)
+
+    def _target_deg(self) -> list[float]:
+        """Where the recording is now, between the target before and the one after (a cubic Hermite curve)."""
+        after = max(1, self._place())
+        length_s = self.times_s[after] - self.times_s[after - 1]
+        u = min(1.0, max(0.0, (self._at_s - self.times_s[after - 1]) / length_s))
+        stay, lead = (1.0 + 2.0 * u) * (1.0 - u) ** 2, u * (1.0 - u) ** 2 * length_s
+        lag = u * u * (u - 1.0) * length_s
+        return [
+            stay * here + lead * slope + (1.0 - stay) * there + lag * next_slope
+            for here, slope, there, next_slope in zip(
+                self.targets_deg[after - 1],
+                self._slopes_deg_s[after - 1],
+                self.targets_deg[after],
+                self._slopes_deg_s[after],
+                strict=True,
+            )
+        ]
+
+
+def open_recording(path: str | Path) -> tuple[Recording, Arm]:
+    """A recording and the arm that it is of. Raises ValueError, naming the file, for one that does not say it."""
+    recording = read_recording(path)
+    missing = {"arm", "arm_urdf", "joint_names", "period_s"} - set(recording.metadata)
+    if missing:
+        raise ValueError(f"{path} does not say its {', '.join(sorted(missing))}: it is not of 'arm-control run'")
+    try:
+        arm = Arm(f"{recording.metadata['arm']}.urdf", text=recording.metadata["arm_urdf"])
+        names, period_s = tuple(json.loads(recording.metadata["joint_names"])), float(recording.metadata["period_s"])
+        if names != arm.joint_names:
+            raise ValueError(f"its arm has joints {arm.joint_names}, its ticks {names}")
+        if not 0.0 < period_s <= 1.0:
+            raise ValueError(f"its period is {period_s} s")
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    return recording, arm
