@@ -201,7 +201,8 @@ class Bus:
         try:
             yield
         except (OSError, termios.error) as error:
-            self._lost = f"port {self.path} is gone: was the adaptor unplugged? ({' '.join(str(error).split())})"
+            reason = " ".join(str(error.args[-1]).split()) if error.args else "no reason given"
+            self._lost = f"port {self.path} is gone: was the adaptor unplugged? ({reason})"
             raise DriverError(self._lost) from None
         except IndexError:  # the SDK on a packet that is shorter than any answer
             raise NoAnswerError(f"port {self.path}: an answer that is none") from None

@@ -362,12 +362,14 @@ def open_dynamixel(arm: Arm, options: Mapping[str, str]) -> DynamixelDriver:
             raise ValueError(f"driver dynamixel: wanted --{name}, got none")
     calibration = load_calibration(options["calibration"])
     calibration.check_arm(arm)
-    return DynamixelDriver(
+    driver = DynamixelDriver(
         options["port"],
         calibration,
         baud=int(_number(options, "baud", DEFAULT_BAUD)),
         watchdog_s=_number(options, "watchdog", WATCHDOG_S),
     )
+    driver.limits = calibration.limits.tightened(arm.limits)  # by no more than rounding
+    return driver
 
 
 def _number(options: Mapping[str, str], name: str, default: float) -> float:
