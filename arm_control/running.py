@@ -9,6 +9,7 @@ import math
 import os
 import select
 import sys
+import tempfile
 import termios
 import tty
 from collections.abc import Callable, Iterable, Iterator
@@ -163,7 +164,8 @@ def make_safety(command: Run, plan: Plan, limits: JointLimits) -> Safety:
 
 def make_recorder(command: Run, plan: Plan, driver: Driver) -> Recorder:
     """Records every tick into the file that the command names; the last seconds before a refusal in any case."""
-    post_mortem = Path(datetime.now().strftime("post-mortem-%Y%m%d-%H%M%S.mcap"))
+    here = Path() if os.access(".", os.W_OK) else Path(tempfile.gettempdir())
+    post_mortem = here / datetime.now().strftime("post-mortem-%Y%m%d-%H%M%S.mcap")
     if command.record is not None:
         post_mortem = Path(command.record).with_suffix(".post-mortem.mcap")
     metadata = {
