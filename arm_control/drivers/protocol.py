@@ -1,0 +1,152 @@
+"""Dynamixel packets: ROBOTIS e-Manual, Protocol 2.0. What goes over the wire, without any servo behind it.
+
+    FF FF FD 00 | id | length (2) | instruction, parameters | CRC (2)
+
+An answer's instruction is 0x55, and its first parameter is an error number. The length counts from the instruction on,
+CRC included, after byte stuffing: FF FF FD within instruction and parameters gets another FD behind it, so that it is
+no header.
+"""
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+HEADER = b"\xff\xff\xfd"
+BROADCAST_ID = 254
+ALERT = 0x80  # set beside the error number while the hardware error status is not zero
+MAX_LENGTH = 1024  # of what a packet's length field may say: a longer one is taken for noise
+
+
+class Instruction(IntEnum):
+    """What a packet asks for."""
+
+    PING = 0x01
+    READ = 0x02
+    WRITE = 0x03
+    REG_WRITE = 0x04
+    ACTION = 0x05
+    FACTORY_RESET = 0x06
+    REBOOT = 0x08
+    CLEAR = 0x10
+    STATUS = 0x55
+    SYNC_READ = 0x82
+    SYNC_WRITE = 0x83
+    BULK_READ = 0x92
+    BULK_WRITE = 0x93
+
+
+class ErrorNumber(IntEnum):
+    """How an answer says what is wrong with an instruction."""
+
+    NONE = 0
+    RESULT_FAIL = 1
+    INSTRUCTION = 2
+    CRC = 3
+    DATA_RANGE = 4
+    DATA_LENGTH = 5
+    DATA_LIMIT = 6
+    ACCESS = 7
+
+
+def _crc_table() -> tuple[int, ...]:
+    table = []
+    for byte in range(256):
+        crc = byte << 8
+        for _ in range(8):
+            crc = (crc << 1 ^ (0x8005 if crc & 0x8000 else 0)) & 0xFFFF
+        table.append(crc)
+    return tuple(table)
+
+
+_CRC_TABLE = _crc_table()
+
+
+def crc16(data: bytes) -> int:
+    """The packets' checksum: polynomial 0x8005, starting from 0, no reflection."""
+    crc = 0
+    for byte in data:
+        crc = (crc << 8 & 0xFF00) ^ _CRC_TABLE[crc >> 8 ^ byte]
+    return crc
+
+
+def stuff(data: bytes) -> bytes:
+    """The bytes with no header among them."""
+    return data.replace(HEADER, HEADER + b"\xfd")
+
+
+def unstuff(data: bytes) -> bytes:
+    """The bytes as they were before `stuff`."""
+    return data.replace(HEADER + b"\xfd", HEADER)
+
+
+def make_packet(id: int, instruction: int, parameters: bytes = b"") -> bytes:
+    """An instruction packet, stuffed and with its checksum."""
+    body = stuff(bytes([instruction]) + parameters)
+    packet = HEADER + b"\x00" + bytes([id]) + (len(body) + 2).to_bytes(2, "little") + body
+    return packet + crc16(packet).to_bytes(2, "little")
+
+
+def make_status(id: int, error: int, parameters: bytes = b"") -> bytes:
+    """A servo's answer."""
+    return make_packet(id, Instruction.STATUS, bytes([error]) + parameters)
+
+
+@dataclass(frozen=True, slots=True)
+class Packet:
+    """What has been received: to whom, what, and with which parameters, without stuffing."""
+
+    id: int
+    instruction: int
+    parameters: bytes
+
+
+class PacketReader:
+    """Finds packets in a stream of bytes that may come in pieces and with noise in between."""
+
+    def __init__(self) -> None:
+        self._bytes = bytearray()
+
+    def feed(self, data: bytes) -> list[Packet]:
+        """The packets that are complete now. One whose checksum is wrong is none."""
+        self._bytes += data
+        packets = []
+        while (packet := self._next()) is not None:
+            packets.append(packet)
+        return packets
+
+    def give_up(self) -> list[Packet]:
+        """The bus has been quiet for long: what is incomplete will never be. Packets that it hid are given."""
+        packets = []
+        while self._bytes:
+            del self._bytes[0]
+            packets += self.feed(b"")
+        return packets
+
+    @property
+    def waiting(self) -> bool:
+        """Whether part of what may be a packet has been received."""
+        return bool(self._bytes)
+
+    def _next(self) -> Packet | None:
+        received = self._bytes
+        while True:
+            start = received.find(HEADER)
+            if start < 0:
+                del received[: max(0, len(received) - 2)]  # the last two may begin a header
+                return None
+            del received[:start]
+            if len(received) < 7:
+                return None
+            length = received[5] | received[6] << 8
+            if received[3] == 0xFD or received[4] in (0xFD, 0xFF) or not 3 <= length <= MAX_LENGTH:
+                del received[:3]
+                continue
+            end = 7 + length
+            if len(received) < end:
+                return None
+            if crc16(received[: end - 2]) != received[end - 2] | received[end - 1] << 8:
+                del received[:3]
+                continue
+            body = unstuff(bytes(received[7 : end - 2]))
+            packet = Packet(received[4], body[0], body[1:])
+            del received[:end]
+            return packet
