@@ -1,10 +1,15 @@
 """The contract: what an exported policy promises, as lossless JSON in the metadata of its ONNX file.
 
 Written by `arm_control.exporter`, read and enforced by `arm_control.runner`. No PyTorch here.
+
+A contract may come of anybody, so reading one is bounded: in the length of its text, in how many of a thing it names,
+and in what a refusal says. All its numbers are finite.
 """
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 
@@ -16,6 +21,22 @@ INPUTS = ("joint_angle_deg", "joint_speed_deg_s", "previous_target_deg", "goal_m
 GOAL_VELOCITY = "goal_velocity_m_s"  # one more input, of a policy that follows a moving goal
 MEMORY, NEXT_MEMORY = "memory", "next_memory"  # the last input and output, of a policy that remembers
 LARGEST_TOLERANCE_DEG = 0.01
+LONGEST_TEXT = 2**20  # characters of JSON; the largest of arm-control's have 17,000
+LONGEST_URDF = 2**18
+LONGEST_NAME = 256  # of whatever else is a text
+LONGEST_REASON = 500  # of a refusal
+MOST_JOINTS = 32
+MOST_INPUTS = 16
+MOST_VERSIONS = 64
+MOST_GOLDEN_SAMPLES = 16
+LARGEST_SIZE = 2**16  # of an input or output
+
+
+def one_line(text: str, longest: int = LONGEST_REASON) -> str:
+    """A reason in one line that a terminal can show, and not longer than this: it may quote a file of anybody."""
+    if len(text) > longest:  # in its middle, where the quotation is: what was quoted stands at the one end or the other
+        text = text[: longest // 2] + "..." + text[longest // 2 + 3 - longest :]
+    return "".join(char if char.isprintable() else " " for char in text)
 
 
 @dataclass(frozen=True)
@@ -104,32 +125,61 @@ class Contract:
 
     @staticmethod
     def from_json(text: str) -> "Contract":
-        """Read a contract. Raises ValueError, naming the field, for one that is malformed or newer."""
+        """Read a contract.
+
+        Raises ValueError, in one line that names the field, for one that is malformed, newer, or beyond the bounds.
+        """
         try:
-            version = msgspec.json.decode(text, type=dict[str, Any]).get("schema_version")
-        except (msgspec.DecodeError, msgspec.ValidationError, RecursionError) as error:
-            raise ValueError(f"the contract is no JSON object ({error})") from None
-        if version != SCHEMA_VERSION:
-            raise ValueError(
-                f"the contract has schema version {version!r}, this program reads {SCHEMA_VERSION}: "
-                "export the policy again, or update arm-control"
-            )
-        try:
-            contract = msgspec.json.decode(text, type=Contract)
-        except msgspec.ValidationError as error:
-            raise ValueError(f"the contract is malformed: {error}") from None
-        contract._check()
-        return contract
+            if len(text) > LONGEST_TEXT:
+                raise ValueError(f"the contract has {len(text)} characters, wanted at most {LONGEST_TEXT}")
+            return _read(text)
+        except ValueError as error:
+            raise ValueError(one_line(str(error))) from None
 
     def _check(self) -> None:
+        self._check_bounds()
         self.limits  # noqa: B018  (raises for limits that make no sense)
-        if not 0 < self.control_rate_hz <= 10_000:
-            raise ValueError(f"the contract is malformed: control_rate_hz is {self.control_rate_hz}")
+        for name, value, most in (
+            ("control_rate_hz", self.control_rate_hz, 10_000),
+            ("goal_tolerance_m", self.goal_tolerance_m, math.inf),
+            ("speed_m_s", self.speed_m_s, math.inf),
+        ):
+            if value is not None and not (0 < value <= most and math.isfinite(value)):
+                raise ValueError(f"the contract is malformed: {name} is {value}")
         if not 0 < self.golden.tolerance_deg <= LARGEST_TOLERANCE_DEG:
             raise ValueError(
                 f"the contract is malformed: golden tolerance {self.golden.tolerance_deg:g} degrees, "
                 f"wanted up to {LARGEST_TOLERANCE_DEG:g}"
             )
+        self._check_samples()
+
+    def _check_bounds(self) -> None:
+        tensors = [*self.inputs, *self.outputs]
+        for what, count, least, most in (
+            ("joints", len(self.joints), 0, MOST_JOINTS),  # none at all is for the limits to refuse
+            ("inputs", len(self.inputs), 0, MOST_INPUTS),
+            ("versions", len(self.versions), 0, MOST_VERSIONS),
+            ("golden samples", len(self.golden.target_deg), 0, MOST_GOLDEN_SAMPLES),
+            ("arm_urdf's characters", len(self.arm_urdf), 0, LONGEST_URDF),
+            *((f"size of '{tensor.name}'", tensor.size, 1, LARGEST_SIZE) for tensor in tensors),
+        ):
+            if not least <= count <= most:
+                raise ValueError(f"the contract is malformed: wanted {least} to {most} as {what}, got {count}")
+        for name in self._texts():
+            if len(name) > LONGEST_NAME:
+                wanted = f"texts of at most {LONGEST_NAME} characters"
+                raise ValueError(f"the contract is malformed: wanted {wanted}, got {len(name)}: '{name[:40]}...'")
+        if len({tensor.name for tensor in tensors}) != len(tensors):
+            raise ValueError("the contract is malformed: two of its inputs and outputs have one name")
+
+    def _texts(self) -> Iterator[str]:
+        """All but the URDF."""
+        yield from (self.arm, self.environment, self.agent, self.config_sha256, *self.versions, *self.versions.values())
+        yield from (joint.name for joint in self.joints)
+        for tensor in (*self.inputs, *self.outputs):
+            yield from (tensor.name, tensor.unit, tensor.meaning)
+
+    def _check_samples(self) -> None:
         samples = len(self.golden.target_deg)
         sizes = {tensor.name: tensor.size for tensor in self.inputs}
         if not samples or set(sizes) != set(self.golden.inputs):
@@ -145,3 +195,29 @@ class Contract:
             size = sizes[name]
             if len(rows) != samples or any(len(row) != size for row in rows):
                 raise ValueError(f"the contract is malformed: golden samples of '{name}' are not ({samples}, {size})")
+            if not all(math.isfinite(value) for row in rows for value in row):
+                raise ValueError(f"the contract is malformed: golden samples of '{name}' are not all finite")
+
+
+class _Version(msgspec.Struct):
+    """What is read first: contracts of other versions may have other fields."""
+
+    schema_version: msgspec.Raw = msgspec.Raw(b"None")  # as it stands, however large
+
+
+def _read(text: str) -> Contract:
+    try:
+        version = bytes(msgspec.json.decode(text, type=_Version).schema_version)
+    except (msgspec.MsgspecError, RecursionError, UnicodeEncodeError) as error:
+        raise ValueError(f"the contract is no JSON object ({error})") from None
+    if version.strip() != str(SCHEMA_VERSION).encode():
+        raise ValueError(
+            f"the contract has schema version {version[:20].decode(errors='replace')}, this program reads "
+            f"{SCHEMA_VERSION}: export the policy again, or update arm-control"
+        )
+    try:
+        contract = msgspec.json.decode(text, type=Contract)
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise ValueError(f"the contract is malformed: {error}") from None
+    contract._check()
+    return contract

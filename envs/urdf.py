@@ -48,6 +48,8 @@ def read_chain(text: str, folder: Path | None = None) -> Chain:
 
     With the `folder` that the file lies in, also for meshes that are missing or lie outside it.
     """
+    if "<!DOCTYPE" in text:  # before the parser sees it: a few lines of entities can make gigabytes
+        raise ValueError("wanted a URDF without a DOCTYPE, in which entities may be defined")
     try:
         robot = ElementTree.fromstring(text)
     except ElementTree.ParseError as error:
@@ -55,6 +57,9 @@ def read_chain(text: str, folder: Path | None = None) -> Chain:
     if folder is not None:
         _check_meshes(robot, folder)
     elements = _serial(robot)
+    turning = sum(element.get("type") == "revolute" for element in elements)
+    if not 1 <= turning <= MOST_JOINTS:  # before anything is worked out, which may take the cube of their number
+        raise ValueError(f"wanted 1 to {MOST_JOINTS} revolute joints, got {turning or 'none'}")
     time_to_full_speed_s = _time_to_full_speed(robot, elements)
     joints = []
     offset, rotation = np.zeros(3), np.eye(3)
@@ -67,8 +72,6 @@ def read_chain(text: str, folder: Path | None = None) -> Chain:
             offset, rotation = np.zeros(3), np.eye(3)
     if len({joint.name for joint in joints}) != len(joints):
         raise ValueError(f"wanted a name of its own for each joint, got {[joint.name for joint in joints]}")
-    if not 1 <= len(joints) <= MOST_JOINTS:
-        raise ValueError(f"wanted 1 to {MOST_JOINTS} revolute joints, got {len(joints) or 'none'}")
     return Chain(robot.get("name", "arm"), tuple(joints), offset, _link(elements[-1], "child"))
 
 

@@ -1,16 +1,32 @@
-"""A look into an ONNX file before onnxruntime loads it: is it one, and is it whole?
+"""A look into an ONNX file before onnxruntime loads it: is it one, is it whole, and what could running it cost?
 
-The base install has no `onnx`, and onnxruntime reads side files named by a model without asking; so this walks the
-few protobuf fields that matter (onnx.proto3: ModelProto.graph = 7, training_info = 20 and functions = 25,
-TrainingInfoProto.initialization = 1 and algorithm = 2, FunctionProto.node = 7, GraphProto.node = 1, initializer = 5 and
-sparse_initializer = 15, NodeProto.attribute = 5, AttributeProto.t = 5, g = 6, tensors = 10, graphs = 11 and
-sparse_tensor = 22 and 23, SparseTensorProto.values = 1 and indices = 2, TensorProto.external_data = 13 and
-data_location = 14).
+The base install has no `onnx`, and onnxruntime reads side files named by a model without asking, loads operators and
+allocates what a graph asks for; so this walks the few protobuf fields that matter. A file passes only if
+
+- it is a regular file of at most `LARGEST_FILE` bytes, and without its tensors' values of at most `LARGEST_REST` bytes
+  in `MOST_FIELDS` protobuf fields: onnxruntime then needs no more than a small multiple of the file;
+- it keeps no tensor in another file, wherever the tensor stands: in a subgraph, a function or training information;
+- its graph passes `onnx_graph`: only operators that arm-control writes, and no tensor, known or worked out, larger
+  than the bounds given there.
+
+Of protobuf messages (onnx.proto3) the numbers are: ModelProto.graph = 7, opset_import = 8, metadata_props = 14,
+training_info = 20 and functions = 25, TrainingInfoProto.initialization = 1 and algorithm = 2, FunctionProto.node = 7,
+GraphProto.node = 1, initializer = 5 and sparse_initializer = 15, NodeProto.attribute = 5, AttributeProto.t = 5, g = 6,
+tensors = 10, graphs = 11 and sparse_tensor = 22 and 23, SparseTensorProto.values = 1 and indices = 2,
+TensorProto.raw_data = 9, external_data = 13 and data_location = 14.
 """
 
-from collections.abc import Iterator
+import errno
+import os
+import stat
+from pathlib import Path
 
-LARGEST_FILE = 2**31  # protobuf's own limit
+from arm_control.runner.onnx_graph import check_graph
+from arm_control.runner.protobuf import Message, fields
+
+LARGEST_FILE = 2**30  # bytes; a DQN over all 753,571 actions with 64 hidden units has 196 MB
+LARGEST_REST = 2**21  # bytes of a file without its tensors' values; the largest of arm-control's have 70 kB
+MOST_FIELDS = 100_000
 DEEPEST_GRAPH = 32
 
 # Which message each field of a message holds.
@@ -23,61 +39,82 @@ _FIELDS: dict[str, dict[int, str]] = {
     "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph", 22: "sparse", 23: "sparse"},
     "sparse": {1: "tensor", 2: "tensor"},
 }
+_NEVER_WRITTEN = {20: "training information", 25: "functions of its own"}
+
+
+def read_model(path: str | Path) -> bytes:
+    """Read an ONNX file that is fit for onnxruntime.
+
+    Raises OSError if it cannot be read, and ValueError, in one line, if it is no regular file (a device or a pipe would
+    never end), too large, or refused by `check_self_contained`.
+    """
+    # A pipe would wait at `open` for somebody to write, were it not for O_NONBLOCK, which a regular file does not mind.
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    try:
+        status = os.fstat(descriptor)
+        if stat.S_ISDIR(status.st_mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        if not stat.S_ISREG(status.st_mode):
+            raise ValueError("it is not a regular file")
+        if status.st_size > LARGEST_FILE:
+            raise ValueError(_too_large(status.st_size))
+        with open(descriptor, "rb", closefd=False) as file:
+            content = file.read(status.st_size)  # and no more, should it grow meanwhile
+    finally:
+        os.close(descriptor)
+    check_self_contained(content)
+    return content
 
 
 def check_self_contained(content: bytes) -> None:
-    """Raise ValueError if this is no ONNX model, or one with tensors in other files."""
-    if len(content) >= LARGEST_FILE:
-        raise ValueError(f"{len(content)} bytes are more than an ONNX file can have")
-    _walk(memoryview(content), "model", 0)
-    if not any(number == 7 for number, _, _ in _fields(memoryview(content))):
+    """Raise ValueError, in one line that names the fault, if this is not an ONNX model that is fit for onnxruntime.
+
+    That is one with tensors in other files, with operators that arm-control never writes, or with tensors, its own or
+    those that come up as it runs, that are beyond the bounds.
+    """
+    if len(content) > LARGEST_FILE:
+        raise ValueError(_too_large(len(content)))
+    walk = _Walk()
+    walk.message(memoryview(content), "model", 0)
+    if len(content) - walk.values > LARGEST_REST:
+        raise ValueError(
+            f"it has {len(content) - walk.values} bytes beside its tensors' values, wanted at most {LARGEST_REST}"
+        )
+    model = Message(memoryview(content))
+    for number, what in _NEVER_WRITTEN.items():
+        if model.all(number):
+            raise ValueError(f"it has {what}, which arm-control never writes")
+    graph = model.message(7)
+    if graph is None:
         raise ValueError("it is not an ONNX model: it has no graph")
+    check_graph(graph, model.messages(8))
 
 
-def _walk(message: memoryview, kind: str, depth: int) -> None:
-    if depth > DEEPEST_GRAPH:
-        raise ValueError("its graphs are nested too deep")
-    for number, value, is_bytes in _fields(message):
-        if kind == "tensor" and (number == 13 or (number == 14 and value == 1)):
-            raise ValueError("it keeps tensors in another file (external data); export it as one file")
-        inner = _FIELDS.get(kind, {}).get(number)
-        if inner and is_bytes:
-            assert isinstance(value, memoryview)
-            _walk(value, inner, depth + 1)
+def _too_large(size: int) -> str:
+    return f"it has {size} bytes, wanted at most {LARGEST_FILE}"
 
 
-def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview, bool]]:
-    """(field number, value, whether it is bytes) of one protobuf message."""
-    place = 0
-    while place < len(message):
-        key, place = _varint(message, place)
-        number, wire = key >> 3, key & 7
-        if not 0 < number < 2**29:
-            raise ValueError("it is not an ONNX model")
-        if wire == 0:
-            value, place = _varint(message, place)
-            yield number, value, False
-            continue
-        if wire == 2:
-            length, place = _varint(message, place)
-        elif wire in (1, 5):
-            length = 8 if wire == 1 else 4
-        else:
-            raise ValueError("it is not an ONNX model")
-        if place + length > len(message):
-            raise ValueError("it is not an ONNX model, or is cut short")
-        yield number, message[place : place + length], wire == 2
-        place += length
+class _Walk:
+    """Through all messages in which a tensor may stand, counting as it goes so that it ends soon."""
 
+    def __init__(self) -> None:
+        self.fields_left = MOST_FIELDS
+        self.values = 0  # bytes of tensors' values
 
-def _varint(message: memoryview, place: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        if place >= len(message) or shift > 63:
-            raise ValueError("it is not an ONNX model, or is cut short")
-        byte = message[place]
-        value |= (byte & 0x7F) << shift
-        place += 1
-        if byte < 0x80:
-            return value, place
-        shift += 7
+    def message(self, message: memoryview, kind: str, depth: int) -> None:
+        if depth > DEEPEST_GRAPH:
+            raise ValueError("its graphs are nested too deep")
+        for number, value, is_bytes in fields(message):
+            self.fields_left -= 1
+            if self.fields_left < 0:
+                raise ValueError(f"it has more than {MOST_FIELDS} protobuf fields")
+            if kind == "tensor":
+                if number == 13 or (number == 14 and value != 0):
+                    raise ValueError("it keeps tensors in another file (external data); export it as one file")
+                if number == 9 and is_bytes:
+                    assert isinstance(value, memoryview)
+                    self.values += len(value)
+            inner = _FIELDS.get(kind, {}).get(number)
+            if inner and is_bytes:
+                assert isinstance(value, memoryview)
+                self.message(value, inner, depth + 1)

@@ -3,6 +3,10 @@
 import dataclasses
 import hashlib
 import json
+import math
+import time
+import tracemalloc
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from arm_control import contract as module
 from arm_control.config import TrainConfig
-from arm_control.contract import Contract, GoldenSamples, JointContract, TensorContract
+from arm_control.contract import Contract, GoldenSamples, JointContract, TensorContract, one_line
 from arm_control.runner import PolicyRunner
 
 SMALL = JointContract("base", 0.0, 90.0, 200.0, 1000.0)
@@ -35,7 +40,7 @@ CONTRACT = Contract(
 )
 
 numbers = st.floats(allow_nan=False, allow_infinity=False)
-texts = st.text(st.characters(exclude_categories=["Cs"]))  # half of a surrogate pair is no text
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=100)  # half of a surrogate pair is no text
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | texts,
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(texts, inner, max_size=4),
@@ -151,11 +156,22 @@ def test_values_that_make_no_sense_are_refused_by_name(path: str, value: Any, sa
         Contract.from_json(changed(path, value))
 
 
-@settings(max_examples=300)
+def read_or_refused(text: str) -> Contract | None:
+    """A contract, or none if it is refused as it should be: by a ValueError of one short line."""
+    try:
+        return Contract.from_json(text)
+    except ValueError as error:
+        said = str(error)
+    assert said
+    assert said.isprintable()
+    assert len(said) <= module.LONGEST_REASON
+    return None
+
+
+@settings(max_examples=500)
 @given(st.text() | json_values.map(json.dumps))
 def test_no_text_and_no_json_raises_anything_but_value_error(text: str) -> None:
-    with pytest.raises(ValueError, match=r"contract|surrogate"):
-        Contract.from_json(text)
+    assert read_or_refused(text) is None
 
 
 PATHS = [
@@ -173,12 +189,139 @@ PATHS = [
 @settings(max_examples=500)
 @given(path=st.sampled_from(PATHS), value=json_values | st.floats(-1e3, 1e3) | st.integers(-3, 3))
 def test_any_value_in_any_field_is_read_or_refused_with_value_error(path: str, value: Any) -> None:
-    text = changed(path, value)
+    contract = read_or_refused(changed(path, value))
+    assert contract is None or Contract.from_json(contract.to_json()) == contract
+
+
+@pytest.fixture(scope="module")
+def real(tiny_policy: Path) -> str:
+    """A real policy's contract, as it stands in its file."""
+    return PolicyRunner.load(tiny_policy).contract.to_json()
+
+
+def places(value: Any) -> Iterator[tuple[Any, Any]]:
+    """(container, key) of every value inside one."""
+    if isinstance(value, dict | list):
+        for key in value if isinstance(value, dict) else range(len(value)):
+            yield value, key
+            yield from places(value[key])
+
+
+@settings(max_examples=500)
+@given(data=st.data())
+def test_a_real_contract_with_any_values_replaced_is_read_or_refused(data: st.DataObject, real: str) -> None:
+    content = json.loads(real)
+    for _ in range(data.draw(st.integers(1, 3))):
+        found = list(places(content))
+        container, key = found[data.draw(st.integers(0, len(found) - 1))]
+        # As often one of the larger values, which are few beside the numbers of the golden samples.
+        if data.draw(st.booleans()):
+            container = content
+            key = data.draw(st.sampled_from(sorted(content)))
+        container[key] = data.draw(json_values | st.just("x" * 10_000) | st.just([0.0] * 1000))
+    contract = read_or_refused(json.dumps(content))
+    assert contract is None or Contract.from_json(contract.to_json()) == contract
+
+
+@settings(max_examples=300)
+@given(data=st.data())
+def test_a_real_contract_with_characters_changed_is_read_or_refused(data: st.DataObject, real: str) -> None:
+    text = real
+    for _ in range(data.draw(st.integers(1, 3))):
+        at, length = data.draw(st.integers(0, len(text))), data.draw(st.integers(0, 3))
+        text = text[:at] + data.draw(st.text(max_size=3)) + text[at + length :]
+    read_or_refused(text)
+
+
+def number(path: str, written: str) -> str:
+    """The contract's JSON with a number in it written so, which need not be one that Python would write."""
+    return changed(path, "NUMBER").replace('"NUMBER"', written)
+
+
+@pytest.mark.parametrize("written", ["1e999", "-1e999", "NaN", "Infinity", "1" * 5000, "1e-99999999999"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "joints.0.upper_deg",
+        "joints.0.max_speed_deg_s",
+        "control_rate_hz",
+        "goal_tolerance_m",
+        "speed_m_s",
+        "golden.tolerance_deg",
+        "golden.target_deg.0.0",
+        "golden.inputs.goal_m.0.1",
+    ],
+)
+def test_no_number_is_anything_but_finite(path: str, written: str) -> None:
+    contract = read_or_refused(number(path, written))
+    if contract is not None:
+        values = [value for container, key in places(dataclasses.asdict(contract)) for value in [container[key]]]
+        assert all(math.isfinite(value) for value in values if isinstance(value, float))
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "said"),
+    [
+        ("joints", [dataclasses.asdict(SMALL)] * 33, "0 to 32 as joints, got 33"),
+        ("joints.0.name", "x" * 257, "texts of at most 256 characters, got 257"),
+        ("arm", "x" * 10**5, "texts of at most 256"),
+        ("inputs.0.meaning", "x" * 257, "texts of at most 256"),
+        ("config_sha256", "x" * 257, "texts of at most 256"),
+        ("versions", {str(i): "" for i in range(65)}, "0 to 64 as versions, got 65"),
+        ("versions", {"x" * 257: ""}, "texts of at most 256"),
+        ("inputs", [{"name": str(i), "size": 1, "unit": "", "meaning": ""} for i in range(17)], "as inputs, got 17"),
+        ("inputs.1.name", "joint_angle_deg", "one name"),
+        ("output.name", "goal_m", "one name"),
+        ("inputs.1.size", 0, "1 to 65536 as size of 'goal_m', got 0"),
+        ("inputs.1.size", -3, "as size of 'goal_m', got -3"),
+        ("output.size", 10**9, "as size of 'target_deg'"),
+        ("arm_urdf", "x" * (2**18 + 1), "0 to 262144 as arm_urdf's characters"),
+        ("golden.target_deg", [[1.0]] * 17, "0 to 16 as golden samples, got 17"),
+        ("goal_tolerance_m", 0.0, "goal_tolerance_m is 0"),
+        ("speed_m_s", -1.0, "speed_m_s is -1"),
+        ("path", "x\n" * 1000, "path"),
+    ],
+)
+def test_what_is_beyond_the_bounds_is_refused_by_name(path: str, value: Any, said: str) -> None:
+    assert read_or_refused(changed(path, value)) is None
+    with pytest.raises(ValueError, match=said):
+        Contract.from_json(changed(path, value))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[" * 2**20,
+        '{"a":' * (2**20 // 5),
+        "[" + "[]," * (2**20 // 3 - 2) + "[]]",
+        '{"schema_version":[' + "[]," * (2**20 // 3 - 10) + "[]]}",
+        '{"schema_version":2,"golden":{"target_deg":[' + "[]," * (2**20 // 3 - 20) + "[]]}}",
+        '{"schema_version":2,"joints":[' + "{}," * (2**20 // 3 - 20) + "{}]}",
+        '{"schema_version":2,"versions":{' + ",".join(f'"{i}":""' for i in range(80_000)) + "}}",
+        '{"schema_version":' + "1" * (2**20 - 30) + "}",
+        '{"schema_version":2,"control_rate_hz":' + "1" * (2**20 - 50) + "}",
+        changed("path", "\n" * (2**18)),
+        changed("golden.inputs.goal_m", [[0.5] * 200_000]),
+        "x" * (2**20 + 1),
+    ],
+    ids=range(12),
+)
+def test_reading_takes_little_time_and_memory_whatever_the_text(text: str) -> None:
+    tracemalloc.start()
+    begin = time.process_time()
     try:
-        contract = Contract.from_json(text)
-    except ValueError:
-        return
-    assert Contract.from_json(contract.to_json()) == contract
+        assert read_or_refused(text) is None
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert time.process_time() - begin < 5.0  # a fraction of a second, but for a busy machine and the tracing
+    assert peak < 64 * 2**20
+
+
+def test_a_reason_is_one_line_that_a_terminal_can_show() -> None:
+    assert one_line("two\nlines\x1b[2J") == "two lines [2J"
+    assert one_line("a" * 10**6 + "b" * 10**6) == "a" * 250 + "..." + "b" * 247
+    assert one_line("x" * 500) == "x" * 500
 
 
 def test_the_configurations_hash_goes_by_its_values_and_not_by_their_order(tiny_run: Path) -> None:

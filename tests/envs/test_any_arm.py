@@ -1,5 +1,7 @@
 """An arm that nobody here made: the KUKA iiwa that comes with PyBullet, seven joints."""
 
+import time
+import tracemalloc
 from pathlib import Path
 
 import gymnasium
@@ -114,3 +116,36 @@ def test_more_than_seven_joints_are_refused(tmp_path: Path) -> None:
     (tmp_path / "long.urdf").write_text(f'<robot name="long">{links}{joints}</robot>')
     with pytest.raises(ValueError, match="wanted 1 to 7 revolute joints, got 8"):
         Arm(tmp_path / "long.urdf")
+
+
+def test_thousands_of_joints_are_refused_before_anything_is_worked_out() -> None:
+    joint = (
+        '<joint name="j{0}" type="revolute"><parent link="l{0}"/><child link="l{1}"/>'
+        '<limit lower="0" upper="1" effort="1" velocity="1"/></joint>'
+    )
+    text = f'<robot name="long">{"".join(joint.format(n, n + 1) for n in range(2000))}</robot>'
+    begin = time.process_time()
+    with pytest.raises(ValueError, match="wanted 1 to 7 revolute joints, got 2000"):
+        Arm("long.urdf", text=text)
+    assert time.process_time() - begin < 5.0  # their momenta, by the cube of their number, would take many minutes
+
+
+@pytest.mark.parametrize(
+    "doctype",
+    [
+        '<!DOCTYPE robot SYSTEM "file:///etc/hostname">',
+        "<!DOCTYPE robot [<!ENTITY a '&#65;'>]>",
+        "<!DOCTYPE robot [<!ENTITY a0 'ha'>"
+        + "".join(f"<!ENTITY a{n + 1} '{f'&a{n};' * 10}'>" for n in range(9))
+        + "]>",
+    ],
+    ids=["external", "entity", "billion laughs"],
+)
+def test_a_urdf_with_entities_is_refused_before_they_grow(doctype: str) -> None:
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match="a URDF without a DOCTYPE"):
+            Arm("laughs.urdf", text=f'<?xml version="1.0"?>{doctype}<robot name="x"><link name="&a9;"/></robot>')
+        assert tracemalloc.get_traced_memory()[1] < 2**20
+    finally:
+        tracemalloc.stop()
