@@ -28,6 +28,7 @@ from arm_control.contract import (
     TensorContract,
 )
 from arm_control.evaluation import environment_maker
+from arm_control.folding import fold
 from arm_control.run_folder import RunFolder, written_whole
 from arm_control.runner.policy_runner import PolicyFileError, PolicyRunner
 from arm_control.training import load_policy
@@ -68,6 +69,10 @@ class ExportedPolicy(nn.Module):
             policy.head.freeze()
         self.register_buffer("lower", torch.tensor(arm.limits.lower_deg))
         self.register_buffer("upper", torch.tensor(arm.limits.upper_deg))
+
+    def folded(self) -> nn.Module:
+        """What is traced: the same with fewer operations, where that is possible."""
+        return (fold(self._arm, self.policy) if self._control == "absolute" else None) or self
 
     def forward(
         self,
@@ -251,9 +256,10 @@ def memory_tensor(name: str, golden: GoldenSamples, meaning: str) -> TensorContr
 
 
 def trace(module: ExportedPolicy, contract: Contract) -> Any:
-    """The ONNX model with the contract in its metadata and nothing of this machine in it."""
+    """The ONNX model with the contract in its metadata and nothing of this machine in it; folded, if it can be."""
     # A batch of 1 would be baked in.
     example = {tensor.name: torch.zeros(2, tensor.size) for tensor in contract.inputs}
+    graph = module.folded()
     # The exporter tells of operators of packages that are not there, and of its own deprecations.
     registry = logging.getLogger("torch.onnx._internal.exporter._registration")
     level = registry.level
@@ -262,7 +268,7 @@ def trace(module: ExportedPolicy, contract: Contract) -> Any:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             program = torch.onnx.export(
-                module.eval(),
+                graph.eval(),
                 kwargs=example,
                 dynamo=True,
                 verbose=False,
