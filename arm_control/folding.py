@@ -1,7 +1,7 @@
 """Folding: the same deterministic policy in a fifth of the operations, as it is exported.
 
 A network as small as these costs less time in an exported graph than the dozens of small operations before and after
-it: units, kinematics, normalisation, scaling. All of that is sums and products, but for the sines of the joints' angles,
+it: units, kinematics, normalisation, scaling. All of that is sums and products, but for sines of the joints' angles,
 and can be multiplied out once and for all, in double precision:
 
     u = (readings, goal, sin(A q + a))        the tip is a sum of sines of sums of joint angles q
