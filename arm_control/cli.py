@@ -29,6 +29,7 @@ from arm_control.commands import (
     BenchSimulation,
     Calibrate,
     Compare,
+    Emulate,
     Evaluate,
     Export,
     Identify,
@@ -172,6 +173,14 @@ def calibrate(command: Calibrate) -> None:
     calibrate_arm(command)
 
 
+def emulate(command: Emulate) -> None:
+    """Emulate servos until Ctrl-C."""
+    from arm_control.emulating import emulate_servos
+
+    if emulate_servos(command):
+        raise KeyboardInterrupt
+
+
 def report(command: Report) -> None:
     """Write the page and say where."""
     from arm_control.report import write_report
@@ -278,6 +287,7 @@ COMMANDS: dict[str, Work] = {
     "replay": (Replay, replay),
     "report": (Report, report),
     "calibrate": (Calibrate, calibrate),
+    "emulate": (Emulate, emulate),
     "recover": (Recover, recover),
     "identify": (Identify, identify),
 }

@@ -334,6 +334,66 @@ class Calibrate:
 
 
 @dataclass(frozen=True)
+class Emulate:
+    """Emulate servos at a serial port that is none: real packets, movement and faults, to try an arm without one.
+
+    A fault is KIND[=PROBABILITY][@SECONDS][:ID], and may be given several times. Of all answers: lost, corrupt, late,
+    duplicated, noise, as in lost=0.01. Once, seconds after the torque was first on: overload, voltage, overheating,
+    encoder, shock, reboot, stuck, wrap, silent, disconnect, as in overload@5:2 for servo 2.
+    """
+
+    kind: tyro.conf.Positional[Literal["dynamixel"]]
+    """The kind of servos: XL430-W250."""
+    servos: int | None = None
+    """How many, with ids from 1 (3, unless ids are given)."""
+    ids: str | None = None
+    """Their ids instead, as 1,2,3."""
+    link: str | None = None
+    """A file that leads to the port while it is there, such as runs/arm; otherwise its path is printed."""
+    calibration: str | None = None
+    """Calibration file of the emulated arm, written if there is none; the arm then starts at its lower limits."""
+    arm: str | None = None
+    """URDF file of the arm that the calibration is of (the default arm, unless given)."""
+    fault: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """What goes wrong: see above."""
+    start: str | None = None
+    """Where the servos start, in ticks, as 2048,2048,2048; one number for all."""
+    lag_s: float = 0.05
+    """How far a joint lags behind a goal that moves evenly."""
+    sag_deg_s: float = 0.0
+    """How fast a joint sinks without torque; negative: towards lower ticks."""
+    keeps_goal: bool = False
+    """When the torque goes on, go to the goal that was written before instead of staying."""
+    seed: int = 0
+    """Which answers go wrong."""
+
+    def __post_init__(self) -> None:
+        if self.servos is not None and self.ids is not None:
+            raise ValueError("wanted one of --servos and --ids, got both")
+        if self.servos is not None:
+            check_count("servos", self.servos)
+        self.servo_ids  # noqa: B018  (raises for what are none)
+        self.start_ticks  # noqa: B018
+
+    @property
+    def servo_ids(self) -> tuple[int, ...]:
+        """The ids as numbers. Raises ValueError for what are none."""
+        return tuple(range(1, (self.servos or 3) + 1)) if self.ids is None else _numbers("ids", self.ids)
+
+    @property
+    def start_ticks(self) -> tuple[int, ...] | None:
+        """The start as numbers. Raises ValueError for what are none."""
+        return None if self.start is None else _numbers("start", self.start)
+
+
+def _numbers(flag: str, text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(word) for word in text.split(","))
+    except ValueError:
+        raise ValueError(f"--{flag}: wanted whole numbers as 1,2,3, got '{text}'") from None
+
+
+@dataclass(frozen=True)
 class Identify:
     """Measure delay and servo lag of an arm from a recording of 'run', and name the imperfections to train with."""
 

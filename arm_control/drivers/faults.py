@@ -49,9 +49,8 @@ class Fault:
         if self.kind in EVENTS and self.probability is not None:
             raise ValueError(f"fault {self.kind}: wanted no probability, since it happens once, got {self.probability}")
         if self.kind in ANSWER_FAULTS and (self.probability is None or not 0.0 <= self.probability <= 1.0):
-            raise ValueError(
-                f"fault {self.kind}: wanted a probability from 0 to 1, as in {self.kind}=0.01, got {self.probability}"
-            )
+            got = "none" if self.probability is None else f"{self.probability:g}"
+            raise ValueError(f"fault {self.kind}: wanted a probability from 0 to 1, as in {self.kind}=0.01, got {got}")
         if self.at_s is not None and not 0.0 <= self.at_s < float("inf"):
             raise ValueError(f"fault {self.kind}: wanted seconds from 0 on, as in {self.kind}@5, got {self.at_s}")
         if self.kind == "disconnect" and self.id is not None:

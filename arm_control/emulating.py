@@ -1,0 +1,96 @@
+"""`arm-control emulate dynamixel`: servos without hardware, for whatever talks to servos."""
+
+import queue
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from arm_control.commands import Emulate
+from arm_control.drivers.calibration import TICKS_PER_DEGREE, Calibration, JointCalibration, load_calibration
+from arm_control.drivers.control_table import MODEL_NUMBER, REGISTERS, SPEED_UNIT_DEG_S, TICKS_PER_TURN
+from arm_control.drivers.emulator import Emulator
+from arm_control.drivers.faults import parse_fault
+from arm_control.signals import stop_on_signals
+from envs.arm import DEFAULT_URDF, Arm
+
+POLL_S = 0.1
+WAITING_LINES = 1000  # of events; more at once are not printed
+
+
+def emulate_servos(command: Emulate) -> bool:
+    """Emulate until told to stop, or until a fault takes the port away; returns whether it was told to.
+
+    Raises ValueError, before anything is there, for what cannot be emulated.
+    """
+    faults = [parse_fault(text) for text in command.fault]
+    path = command.calibration
+    calibration = None if path is None else _calibration(path, command)
+    ids, starts = command.servo_ids, command.start_ticks or (TICKS_PER_TURN // 2,)
+    if calibration is not None:
+        ids = tuple(joint.servo_id for joint in calibration.joints)
+        starts = command.start_ticks or tuple(joint.ticks(joint.lower_deg) for joint in calibration.joints)
+    lines: queue.Queue[str] = queue.Queue(WAITING_LINES)
+
+    def tell(line: str) -> None:
+        """Leave it to the main thread, which may have to wait for whoever reads it."""
+        with suppress(queue.Full):
+            lines.put_nowait(line)
+
+    emulator = Emulator(
+        ids,
+        faults=faults,
+        seed=command.seed,
+        start_ticks=starts[0] if len(starts) == 1 else starts,
+        lag_s=command.lag_s,
+        sag_deg_s=command.sag_deg_s,
+        keeps_goal=command.keeps_goal,
+        link=command.link,
+        on_event=tell,
+    )
+    with stop_on_signals() as stop, emulator:
+        if calibration is not None and path is not None and not Path(path).exists():
+            calibration.save(path)
+        print(_greeting(command, ids, emulator.path), flush=True)
+        while not stop():
+            with suppress(queue.Empty):
+                print(lines.get(timeout=POLL_S), flush=True)
+            if emulator.disconnected and lines.empty():
+                return False
+    return True
+
+
+def _greeting(command: Emulate, ids: Sequence[int], path: str) -> str:
+    port = command.link or path
+    servos = f"servos {', '.join(map(str, ids))} (XL430-W250) at {port}; Ctrl-C ends this"
+    if command.calibration is None:
+        return servos
+    return f"""{servos}
+In another terminal:
+  arm-control run POLICY.onnx --driver dynamixel --port {port} --calibration {command.calibration} --random 3"""
+
+
+def _calibration(path: str, command: Emulate) -> Calibration:
+    """The calibration in the file; if there is none, one of the arm on these servos."""
+    arm = Arm(command.arm or DEFAULT_URDF)
+    if Path(path).exists():
+        calibration = load_calibration(path)
+        calibration.check_arm(arm)
+        found = tuple(joint.servo_id for joint in calibration.joints)
+        if command.ids is not None and command.servo_ids != found:
+            raise ValueError(f"--ids: the calibration {path} is of servos {list(found)}, got {list(command.servo_ids)}")
+        return calibration
+    ids = command.servo_ids
+    if len(ids) != len(arm.joint_names):
+        raise ValueError(f"--calibration: the arm has {len(arm.joint_names)} joints, got {len(ids)} servos")
+    if not Path(path).parent.is_dir():
+        raise ValueError(f"cannot write {path}: there is no folder {Path(path).parent}")
+    fastest = REGISTERS["velocity_limit"].initial * SPEED_UNIT_DEG_S
+    joints = []
+    for id, name, (low, high, speed, acceleration) in zip(ids, arm.joint_names, arm.limits.by_joint, strict=True):
+        # The middle of the joint's range is that of the servo's.
+        zero = round(TICKS_PER_TURN / 2.0 - (low + high) / 2.0 * TICKS_PER_DEGREE)
+        speed = min(speed, fastest)
+        joints.append(
+            JointCalibration(name, id, MODEL_NUMBER, float(zero), 1, TICKS_PER_DEGREE, low, high, speed, acceleration)
+        )
+    return Calibration(arm.name, tuple(joints))
