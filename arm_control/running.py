@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from arm_control.commands import Run
-from arm_control.drivers import Driver
+from arm_control.drivers import Driver, DriverError
 from arm_control.drivers.opening import open_driver
 from arm_control.runner import PolicyRunner
 from arm_control.runner.goals import GoalWork
@@ -87,7 +87,12 @@ def run(command: Run) -> dict[str, Any]:
         gc.collect()
         gc.freeze()  # what is there stays: the collector need not look at it between ticks
         stack.callback(gc.unfreeze)
-        report = loop.run(work)
+        try:
+            report = loop.run(work)
+        except DriverError:
+            if not loop.report.refusals:
+                raise
+            report = loop.report  # an arm that was lost on the way; what was done is still to be told
     print_report(report, fast=command.pace == "fast")
     if report.interrupted and report.parked:
         say("interrupted; the arm is parked")

@@ -1,11 +1,14 @@
 """What the README and the docs tell people to type works as it stands there, but for the length of the trainings."""
 
+import contextlib
 import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -28,6 +31,7 @@ SHORTER = [
     ("--minutes 5", "--steps 6000"),
     ("minutes=1.5", "steps=3000"),
     ("--goals 1000", "--goals 20"),
+    ("bench runner", "bench runner --seconds 1 --rounds 1"),
     ("bench simulation", "bench simulation --seconds 0.05 --rounds 1"),
     ("bench argmax", "bench argmax --grid-step-deg 10 --rounds 1"),
     ("bench ladder", "bench ladder --minutes 0.04 --seeds 1 --goals 5 --grid-step-deg 30"),
@@ -46,20 +50,35 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT)}
 
 
+@contextlib.contextmanager
+def terminal(words: list[str], folder: Path) -> Iterator[None]:
+    """A command that goes on in another terminal, until it is interrupted."""
+    process = subprocess.Popen(words, cwd=folder, env=environment(), stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    process.stdout.readline()  # it is there
+    try:
+        yield
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)
+    assert process.returncode == 130
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_the_commands_of_the_pages_work(page: Path, tmp_path: Path) -> None:
+def test_the_commands_of_the_pages_work(page: Path, tmp_path: Path, tiny_policy: Path) -> None:
     commands = [line for block in blocks(page, "sh") for line in block.splitlines() if line.startswith("arm-control")]
-    for line in commands:
-        done = subprocess.run(
-            shlex.split(line, comments=True),
-            cwd=tmp_path,
-            env=environment(),
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
-        assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
+    if page.name == "running.md":  # what `make demo` leaves
+        (tmp_path / "runs/demo").mkdir(parents=True)
+        shutil.copy(tiny_policy, tmp_path / "runs/demo/policy.onnx")
+    with contextlib.ExitStack() as others:
+        for line in commands:
+            words = shlex.split(line, comments=True)
+            if words[1] == "emulate":  # in another terminal
+                others.enter_context(terminal(words, tmp_path))
+                continue
+            done = subprocess.run(words, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=300)
+            assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
     if page == README:
         assert len(commands) >= 6
         assert (tmp_path / "runs/mine/policy.onnx").exists()

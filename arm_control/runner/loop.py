@@ -362,15 +362,16 @@ class ControlLoop:
         if late_s > self.safety.settings.stale_s:
             self.safety.stood_still()
         self._due_s += self.period_s
-        state = None
+        state, why = None, ""
         try:
             state = self.driver.read()
         except DriverError as error:
+            why = str(error)
             self._lose(error)
         read = time.perf_counter()
         if state is not None:
             self._answered_s = now_s
-        if self.safety.reads(state, self.clock.now_s()):
+        if self.safety.reads(state, self.clock.now_s(), why):
             assert state is not None
             self.state = state
         self._read = state

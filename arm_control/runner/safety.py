@@ -184,8 +184,8 @@ class Safety:
         if self.refusal is None:
             self.refusal = Refusal(check, text)
 
-    def reads(self, state: JointState | None, now_s: float) -> bool:
-        """Judge this tick's reading, None for one that did not come; returns whether it says where the arm is."""
+    def reads(self, state: JointState | None, now_s: float, why: str = "") -> bool:
+        """Judge this tick's reading, or none and why it did not come; returns whether it tells where the arm is."""
         self._now_s = now_s
         self.band = "pass" if self.refusal is None else "refuse"
         likely = state is not None and self._is_sane(state) and self._is_likely(state)
@@ -194,7 +194,7 @@ class Safety:
             self._last = state
             self._check_health(state)
             self._check_tracking(state)
-        self._check_stale()
+        self._check_stale(why)
         return likely
 
     def admit(self, answer_deg: Sequence[float], *, share: float = 1.0, follow: bool = False) -> list[float]:
@@ -348,14 +348,15 @@ class Safety:
                 f"from its target for {self.settings.tracking_s:g} s: is it blocked, or its torque off?",
             )
 
-    def _check_stale(self) -> None:
+    def _check_stale(self, why: str) -> None:
         if self._last is None:
             return
         age_s = self._now_s - self._last.stamp_s
         if not -self.settings.stale_s <= age_s <= self.settings.stale_s:
             self.refuse(
                 "stale",
-                f"the last good reading is {1000 * age_s:.0f} ms old, allowed {1000 * self.settings.stale_s:.0f}",
+                f"the last good reading is {1000 * age_s:.0f} ms old, allowed {1000 * self.settings.stale_s:.0f}"
+                + (f": {why}" if why else ""),
             )
 
     # Answers.
