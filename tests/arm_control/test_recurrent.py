@@ -131,9 +131,9 @@ def test_the_runner_carries_the_memory_as_training_does(run: Path, policy_file: 
         runner.step(readings[:3].tolist(), readings[3:6].tolist(), observation["desired_goal"].tolist())
         observation = env.step(wanted)[0]
     assert np.abs(memories[-1]).max() > 0.01
-    assert np.abs(runner._given[MEMORY] - memories[-1]).max() < 0.05  # its own limiter's targets differ a little
+    assert np.abs(runner._memory - memories[-1]).max() < 0.05  # its own limiter's targets differ a little
     runner.forget()
-    assert not runner._given[MEMORY].any()
+    assert not runner._memory.any()
 
 
 def test_file_and_run_folder_reach_the_same_and_begin_each_episode_anew(run: Path, policy_file: Path) -> None:
@@ -157,7 +157,7 @@ def test_on_the_arm_each_goal_begins_with_nothing_remembered(
     decide = runner.decide
 
     def noted(*readings: Any) -> Any:
-        before.append(np.abs(runner._given[MEMORY]).max())
+        before.append(np.abs(runner._memory).max())
         return decide(*readings)
 
     monkeypatch.setattr(runner, "decide", noted)
