@@ -169,10 +169,10 @@ class Safety:
         ]
         if (outside_m := self.outside_m(target_deg)) > 0.0:
             self.refuse("workspace", f"the arm starts {1000 * outside_m:.0f} mm outside the workspace")
-        if self.refusal is None:
+        self.reads(state, now_s)
+        if self.refusal is None:  # an old reading, or one of an arm that may not move, moves no target
             self.target_deg, self.placed = target_deg, True
         self._start_deg = list(self.target_deg)
-        self.reads(state, now_s)
 
     def stood_still(self) -> None:
         """Say that no target was sent for long: the arm has come to rest at the last one, and starts from there."""
@@ -232,7 +232,13 @@ class Safety:
         """How far the worst link's end is outside the workspace, in metres; negative inside."""
         if not self._has_walls:
             return -math.inf
-        return max(map(self._beyond_m, self.arm.link_ends(angles_deg)))
+        low_x, low_y, low_z, high_x, high_y, high_z = self._box
+        worst_m = -math.inf
+        for x, y, z in self.arm.link_ends(angles_deg):  # written out: this is most of the work near a wall
+            beyond_m = max(low_x - x, x - high_x, low_y - y, y - high_y, low_z - z, z - high_z)
+            if beyond_m > worst_m:
+                worst_m = beyond_m
+        return worst_m
 
     def _beyond_m(self, point_m: Sequence[float]) -> float:
         x, y, z = point_m
@@ -378,8 +384,8 @@ class Safety:
             self._clamp("position")
         return True
 
-    def _check_following(self, desired_deg: Sequence[float]) -> None:
-        behind = [abs(desired - target) for desired, target in zip(desired_deg, self.target_deg, strict=True)]
+    def _check_following(self, desired_deg: Sequence[float], target_deg: Sequence[float]) -> None:
+        behind = [abs(desired - target) for desired, target in zip(desired_deg, target_deg, strict=True)]
         worst = max(behind)
         if worst > CLAMPED_DEG:
             self.refuse(
@@ -400,9 +406,13 @@ class Safety:
         """One step along a way that moves: at its own speed, and faster or slower only to catch up with it."""
         before = desired_deg if self._followed_deg is None else self._followed_deg
         speed = [(there - here) / self.period_s for here, there in zip(before, desired_deg, strict=True)]
-        self._advance(*follow_target(desired_deg, speed, *self._now, self.limits, self.period_s))
+        target, speed = follow_target(desired_deg, speed, *self._now, self.limits, self.period_s)
         self._followed_deg = desired_deg
-        self._check_following(desired_deg)
+        self._check_following(desired_deg, target)
+        if self.refusal is None:
+            self._advance(target, speed)
+        else:
+            self._brake()
 
     def _advance(self, target: list[float], speed: list[float]) -> None:
         """One step, if the arm can then still stop inside the workspace; otherwise it slows down."""
@@ -438,19 +448,24 @@ class Safety:
         In metres. A link's end moves no further than its joints' turns times their levers. Where that is not enough to
         know, the way is halved.
         """
-        period_s = self.period_s
-        changes = [limit * period_s for limit in self.limits.max_acceleration_deg_s2]
-        stops = [int(abs(speed) / change) for speed, change in zip(speed_deg_s, changes, strict=True)]
+        period_s, end = self.period_s, 0
+        joints = []
+        for angle, speed, limit in zip(target_deg, speed_deg_s, self.limits.max_acceleration_deg_s2, strict=True):
+            change = limit * period_s
+            stop = int(abs(speed) / change)
+            if stop > end:
+                end = stop
+            joints.append((angle, speed * period_s, math.copysign(0.5 * change * period_s, speed), stop))
 
         def pose(tick: int) -> list[float]:
             """After so many calls of `_brake`: the k-th goes on by (speed - k change) period."""
-            ticks = [min(tick, stop) for stop in stops]
-            return [
-                angle + math.copysign((abs(speed) - 0.5 * change * (done + 1)) * done * period_s, speed)
-                for angle, speed, change, done in zip(target_deg, speed_deg_s, changes, ticks, strict=True)
-            ]
+            angles = []
+            for angle, way, less, stop in joints:
+                done = tick if tick < stop else stop
+                angles.append(angle + (way - less * (done + 1)) * done)
+            return angles
 
-        here_m, end = self.outside_m(target_deg), max(stops)
+        here_m = self.outside_m(target_deg)
         if end == 0:
             return here_m
         return self._worst_between_m(pose, 0, target_deg, here_m, end, pose(end), None, HALVINGS)
@@ -466,8 +481,10 @@ class Safety:
         end_m: float | None,
         halvings: int,
     ) -> float:
-        turns = zip(start_deg, end_deg, self._levers_m, strict=True)
-        span_m = sum(abs(there - here) * lever for here, there, lever in turns) * RADIANS
+        span_m = 0.0
+        for here, there, lever_m in zip(start_deg, end_deg, self._levers_m, strict=True):
+            span_m += abs(there - here) * lever_m
+        span_m *= RADIANS
         if start_m + span_m <= 0.0:
             return start_m
         if end_m is None:
