@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Self
 
-from arm_control.drivers.control_table import RETURN_DELAY_UNIT_S
+from arm_control.drivers.control_table import REGISTERS, RETURN_DELAY_UNIT_S
 from arm_control.drivers.faults import ANSWER_FAULTS, ERROR_BITS, Fault
 from arm_control.drivers.protocol import (
     ALERT,
@@ -157,8 +157,10 @@ class Emulator:
 
     def register(self, name: str, id: int) -> int:
         """What a register of a servo holds, such as "torque_enable"; names as in `control_table.REGISTERS`."""
+        register = REGISTERS[name]
         with self._now():
-            return self._find(id)[name]
+            _, data = self._find(id).read(register.address, register.size)
+            return int.from_bytes(data, "little", signed=register.signed)
 
     def inject(self, kind: str, id: int | None = None, probability: float | None = None) -> None:
         """Let something go wrong from now on, with one servo or all; answers go wrong always, unless told otherwise.
@@ -177,7 +179,8 @@ class Emulator:
         Hardware errors stay until a reboot, as those of genuine servos do.
         """
         with self._now():
-            self._faults = [f for f in self._faults if kind not in (None, f.kind) or id not in (None, f.id)]
+            for faults in (self._faults, self._waiting):
+                faults[:] = [f for f in faults if kind not in (None, f.kind) or id not in (None, f.id)]
             for servo in self._servos:
                 if id not in (None, servo.id):
                     continue
@@ -202,7 +205,7 @@ class Emulator:
     def _serve(self) -> None:
         assert self._bell is not None
         heard_at = time.monotonic()
-        with selectors.DefaultSelector() as selector:
+        with selectors.SelectSelector() as selector:  # epoll waits whole milliseconds
             selector.register(self._bell[0], selectors.EVENT_READ)
             selector.register(self._master, selectors.EVENT_READ)
             while True:

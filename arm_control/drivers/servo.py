@@ -35,6 +35,9 @@ GOALS = ("goal_pwm", "goal_velocity", "goal_position")
 
 _SPEED_UNIT = SPEED_UNIT_DEG_S / 360.0 * TICKS_PER_TURN  # ticks/s
 _ACCELERATION_UNIT = ACCELERATION_UNIT_DEG_S2 / 360.0 * TICKS_PER_TURN  # ticks/s^2
+_DEFINED = {
+    byte for register in REGISTERS.values() for byte in range(register.address, register.address + register.size)
+}
 _BY_ADDRESS = {register.address: name for name, register in REGISTERS.items()}
 # What does not change anything here, so only these values are taken.
 _ONLY = {"drive_mode": (0,), "operating_mode": MODES, "secondary_id": (255,), "protocol_type": (2,)}
@@ -78,7 +81,8 @@ class Servo:
         self._time = self._heard = now
         self._awake_at = now
         self._position, self._speed = float(start_ticks), 0.0
-        self._memory = bytearray(TABLE_BYTES)
+        self._memory = bytearray(TABLE_BYTES)  # the same as the values, for reading
+        self._values: dict[str, int] = {}
         for name, register in REGISTERS.items():
             self[name] = register.initial
         self["id"] = id
@@ -86,13 +90,12 @@ class Servo:
         self._start()
 
     def __getitem__(self, name: str) -> int:
-        """The value of a register."""
-        register = REGISTERS[name]
-        data = self._memory[register.address : register.address + register.size]
-        return int.from_bytes(data, "little", signed=register.signed)
+        """The value of a register that is not measured; measured ones are in `read`."""
+        return self._values[name]
 
     def __setitem__(self, name: str, value: int) -> None:
         register = REGISTERS[name]
+        self._values[name] = value
         self._memory[register.address : register.address + register.size] = value.to_bytes(
             register.size, "little", signed=register.signed
         )
@@ -122,8 +125,7 @@ class Servo:
         return now >= self._awake_at
 
     def hear(self, now: float) -> None:
-        """An instruction packet was on the bus, which contents the bus watchdog."""
-        self.advance(now)
+        """An instruction packet was on the bus just now, which contents the bus watchdog."""
         self._heard = now
 
     def advance(self, now: float) -> None:
@@ -142,8 +144,7 @@ class Servo:
     def read(self, address: int, size: int) -> tuple[ErrorNumber, bytes]:
         """The bytes of registers from `address` on; gaps between registers read as 0."""
         end = address + size
-        defined = any(r.address <= address < r.address + r.size for r in REGISTERS.values())
-        if size == 0 or not defined or end > TABLE_BYTES:
+        if size == 0 or address not in _DEFINED or end > TABLE_BYTES:
             return ErrorNumber.ACCESS, b""
         if end > _PRESENT_ADDRESS:
             self._refresh()
