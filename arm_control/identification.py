@@ -261,7 +261,7 @@ class Answer:
         span = 1
         while span < len(angle) and keep.max() > 1e-9:
             angle[span:] += keep[span:] * angle[:-span]
-            keep[span:] *= keep[:-span].copy()
+            keep[span:] *= keep[:-span]
             span *= 2
         self._angle_deg = angle
 
@@ -515,7 +515,7 @@ def format_identification(figures: dict[str, Any]) -> str:
         lines.append(f"it was cut short or is damaged; unreadable: {figures['lost'] or 'nothing that is there'}")
     if figures["driver"] == "sim":
         lines.append(f"of a simulated arm, {figures['recorded_imperfections'] or 'ideal'}")
-    lines.append(f"{'':<12}{'delay':>22}{'servo lag':>22}{'explained':>11}{'noise':>9}{'resolution':>12}")
+    lines.append(f"{'':<12}{'delay':>24}{'servo lag':>24}{'explained':>11}{'noise':>9}{'resolution':>12}")
     for fit in figures["joints"]:
         if fit["unmeasured"]:
             lines.append(f"{fit['name']:<12}  not measured: {fit['unmeasured']}")
@@ -523,10 +523,10 @@ def format_identification(figures: dict[str, Any]) -> str:
         noise = "-" if fit["noise_deg"] is None else f"{fit['noise_deg']:.3f}"
         step = "-" if fit["resolution_deg"] is None else f"{fit['resolution_deg']:.3f}"
         lines.append(
-            f"{fit['name']:<12}{_ms(fit['delay_s']):>22}{_ms(fit['lag_s']):>22}{100 * fit['explained']:>9.1f} %"
+            f"{fit['name']:<12}{_ms(fit['delay_s']):>24}{_ms(fit['lag_s']):>24}{100 * fit['explained']:>9.1f} %"
             f"{noise:>9}{step:>12}"
         )
-    lines.append(f"{'all':<12}{_ms(figures['delay_s']):>22}{_ms(figures['lag_s']):>22}")
+    lines.append(f"{'all':<12}{_ms(figures['delay_s']):>24}{_ms(figures['lag_s']):>24}")
     lines.append("times in ms with 95 % intervals, noise and resolution in degrees; the delay is that of actions and")
     lines.append("readings together, which cannot be told apart")
     if figures["computing_s"]:

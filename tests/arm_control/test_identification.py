@@ -170,6 +170,14 @@ def test_an_arm_that_is_a_delay_and_a_lag_is_known_to_the_timing_whatever_its_ti
     assert low - 1e-5 <= delay_s + figures["computing_s"] <= high + 1e-5  # rounded so
 
 
+def test_what_computing_took_does_not_delay_a_simulated_arm() -> None:
+    recording = by_hand(0.06, 0.03)
+    slow = [msgspec.structs.replace(tick, decide_us=5000.0) for tick in recording.ticks]
+    recording = dataclasses.replace(recording, ticks=slow, metadata=metadata(100.0, driver="sim"))
+    assert identify_recording(recording)["computing_s"] == 0.0
+    assert max(errors_ms(recording, 0.06, 0.03)) < 0.2
+
+
 # Delay and lag that a simulated arm was given, and how far from them the estimates may be, in ms.
 SIMULATED = [
     *((200.0, delay, lag, 1.5, 1.0) for delay, lag in ((0.0, 0.019), (0.05, 0.05), (0.2, 0.1))),
@@ -196,7 +204,7 @@ def test_what_a_simulated_arm_was_given_is_measured(
     for joint in figures["joints"]:
         assert joint["explained"] > 0.99
         assert joint["resolution_deg"] == pytest.approx(STEP_DEG, rel=1e-4)
-        assert joint["noise_deg"] == pytest.approx(0.05, abs=0.015)
+        assert joint["noise_deg"] == pytest.approx(0.05, abs=0.005)
     assert Imperfections(**figures["imperfections"]).any
 
 
@@ -249,7 +257,10 @@ SPOILED: dict[str, Callable[[np.random.Generator], Callable[[int, Tick], Tick | 
         )
     ),
     "dropped ticks": lambda random: lambda index, tick: None if random.random() < 0.1 else tick,
-    "a hole": lambda random: lambda index, tick: None if 740 < index < 900 else tick,
+    "holes": lambda random: lambda index, tick: None if index % 400 > 310 else tick,
+    "an offset": lambda random: (
+        lambda index, tick: msgspec.structs.replace(tick, angle_deg=[angle + 2.0 for angle in tick.angle_deg or []])
+    ),
     "no stamps": lambda random: lambda index, tick: msgspec.structs.replace(tick, stamp_s=None),
 }
 
@@ -257,7 +268,7 @@ SPOILED: dict[str, Callable[[np.random.Generator], Callable[[int, Tick], Tick | 
 @pytest.mark.parametrize("name", SPOILED)
 def test_what_is_missing_or_wrong_is_done_without(name: str) -> None:
     recording = without(by_hand(0.06, 0.03, uneven=True), SPOILED[name](np.random.default_rng(5)))
-    assert max(errors_ms(recording, 0.06, 0.03)) < 1.0
+    assert max(errors_ms(recording, 0.06, 0.03)) < (1.0 if name == "dropped ticks" else 0.2)
 
 
 def test_a_refusal_and_what_led_to_it_are_left_out() -> None:
