@@ -48,8 +48,8 @@ def _kinematics_source(chain: Chain, *, moving: bool) -> str:
     position: list[float | str] = [float(value) for value in chain.tip_offset_m]
     velocity: list[float | str] = [0.0, 0.0, 0.0]
     for index, joint in reversed(list(enumerate(chain.joints))):
-        lines += [f"angle = angles[{index}] * {RADIANS!r}", "c, s = cos(angle), sin(angle)"]
-        parts = [np.where(np.abs(part) < 1e-12, 0.0, part).tolist() for part in _rotation_parts(joint)]
+        lines.append(_sines(index))
+        parts = _parts(joint)
         if moving:
             lines.append(f"rate = speeds[{index}] * {RADIANS!r}")
             ax, ay, az = (0.0 if abs(value) < 1e-12 else float(value) for value in joint.axis)
@@ -60,22 +60,45 @@ def _kinematics_source(chain: Chain, *, moving: bool) -> str:
                 velocity[row] = _assign(
                     lines, f"w{row}_{index}", _sum(0.0, [(1.0, "", velocity[row]), (1.0, "", turning)])
                 )
-            velocity = _rotated(lines, f"v{{}}_{index}", parts, velocity, (0.0, 0.0, 0.0))
-        position = _rotated(lines, f"p{{}}_{index}", parts, position, joint.offset_m.tolist())
+            velocity = _rotated(lines, f"v{{}}_{index}", index, parts, velocity, (0.0, 0.0, 0.0))
+        position = _rotated(lines, f"p{{}}_{index}", index, parts, position, joint.offset_m.tolist())
     lines.append(f"return {', '.join(map(str, position + velocity if moving else position))}")
     arguments = "angles, speeds, cos, sin" if moving else "angles, cos, sin"
     return f"def kinematics({arguments}):\n    " + "\n    ".join(lines) + "\n"
 
 
+def _link_ends_source(chain: Chain) -> str:
+    """Python for the places of all links' far ends, the tip's last: each as that of the tip, with the same sines."""
+    lines = [_sines(index) for index in range(len(chain.joints))]
+    ends = []
+    offsets = [*(joint.offset_m for joint in chain.joints[1:]), chain.tip_offset_m]
+    for link, offset in enumerate(offsets):
+        position: list[float | str] = [float(value) for value in offset]
+        for index in reversed(range(link + 1)):
+            joint = chain.joints[index]
+            name = f"p{{}}_{index}_{link}"
+            position = _rotated(lines, name, index, _parts(joint), position, joint.offset_m.tolist())
+        ends.append(f"({', '.join(map(str, position))})")
+    return "def kinematics(angles, cos, sin):\n    " + "\n    ".join([*lines, f"return [{', '.join(ends)}]"]) + "\n"
+
+
+def _sines(index: int) -> str:
+    return f"angle = angles[{index}] * {RADIANS!r}; c{index}, s{index} = cos(angle), sin(angle)"
+
+
+def _parts(joint: Joint) -> list[Any]:
+    return [np.where(np.abs(part) < 1e-12, 0.0, part).tolist() for part in _rotation_parts(joint)]
+
+
 def _rotated(
-    lines: list[str], name: str, parts: list[Any], vector: list[float | str], offset: Sequence[float]
+    lines: list[str], name: str, index: int, parts: list[Any], vector: list[float | str], offset: Sequence[float]
 ) -> list[float | str]:
-    """offset + (constant + c cosine + s sine) vector, as three expressions."""
+    """offset + (constant + c cosine + s sine) vector, as three expressions, with a joint's c and s."""
     rows: list[float | str] = []
     for row in range(3):
         terms = [
             (number, factor, value)
-            for part, factor in zip(parts, ("", "c", "s"), strict=True)
+            for part, factor in zip(parts, ("", f"c{index}", f"s{index}"), strict=True)
             for number, value in zip(part[row], vector, strict=True)
         ]
         rows.append(_assign(lines, name.format(row), _sum(offset[row], terms)))
@@ -108,9 +131,9 @@ def _assign(lines: list[str], name: str, expression: float | str) -> float | str
     return name
 
 
-def _compiled(chain: Chain, *, moving: bool) -> Callable[..., Any]:
+def _compiled(source: str) -> Callable[..., Any]:
     namespace: dict[str, Any] = {}
-    exec(_kinematics_source(chain, moving=moving), namespace)  # nothing but the URDF's finite numbers in it
+    exec(source, namespace)  # nothing but the URDF's finite numbers in it
     function: Callable[..., Any] = namespace["kinematics"]
     return function
 
@@ -141,11 +164,11 @@ class Arm:
             tuple(joint.max_acceleration_deg_s2 for joint in joints),
         )
         self.max_torque_nm = tuple(joint.max_torque_nm for joint in joints)
-        self._tip = _compiled(self._chain, moving=False)
+        self._tip = _compiled(_kinematics_source(self._chain, moving=False))
 
     @cached_property
     def _tip_motion(self) -> Callable[..., Any]:
-        return _compiled(self._chain, moving=True)
+        return _compiled(_kinematics_source(self._chain, moving=True))
 
     @property
     def joint_count(self) -> int:
@@ -187,17 +210,13 @@ class Arm:
         return position
 
     @cached_property
-    def _link_ends(self) -> list[Callable[..., Any]]:
-        joints = self._chain.joints
-        chains = [
-            replace(self._chain, joints=joints[: index + 1], tip_offset_m=following.offset_m)
-            for index, following in enumerate(joints[1:])
-        ]
-        return [*(_compiled(chain, moving=False) for chain in chains), self._tip]
+    def _link_ends(self) -> Callable[..., Any]:
+        return _compiled(_link_ends_source(self._chain))
 
     def link_ends(self, angles_deg: Sequence[float]) -> list[tuple[float, float, float]]:
         """x, y, z in metres of the far end of each moving link, the tip's last."""
-        return [end(angles_deg, math.cos, math.sin) for end in self._link_ends]
+        ends: list[tuple[float, float, float]] = self._link_ends(angles_deg, math.cos, math.sin)
+        return ends
 
     def tip_motion(self, angles_deg: Any, speeds_deg_s: Any, xp: Any = math) -> tuple[Any, ...]:
         """x, y, z of the tip in metres and its velocity in m/s, from angles and speeds, as `tip_position`."""
@@ -211,9 +230,8 @@ class Arm:
             replace(joint, offset_m=joint.offset_m * length)
             for joint, length in zip(self._chain.joints, lengths, strict=True)
         ]
-        tip = _compiled(
-            replace(self._chain, joints=tuple(joints), tip_offset_m=self._chain.tip_offset_m * last), moving=False
-        )
+        chain = replace(self._chain, joints=tuple(joints), tip_offset_m=self._chain.tip_offset_m * last)
+        tip = _compiled(_kinematics_source(chain, moving=False))
         return lambda angles_deg: tip(angles_deg, math.cos, math.sin)
 
     def forward_kinematics(self, angles_deg: Any, xp: Any = np, speeds_deg_s: Any = None) -> Any:
