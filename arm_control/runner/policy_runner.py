@@ -9,8 +9,8 @@ import numpy as np
 import onnxruntime
 from numpy.typing import ArrayLike, NDArray
 
-from arm_control.contract import GOAL_VELOCITY, INPUTS, MEMORY, METADATA_KEY, Contract
-from arm_control.runner.onnx_file import check_self_contained
+from arm_control.contract import GOAL_VELOCITY, INPUTS, MEMORY, METADATA_KEY, Contract, one_line
+from arm_control.runner.onnx_file import read_model
 from envs.arm import Arm
 from envs.limits import limit_target
 from envs.tasks import check_goal
@@ -40,7 +40,7 @@ class PolicyRunner:
         self.contract = contract
         self.limits = contract.limits
         self.period_s = 1.0 / contract.control_rate_hz
-        self.arm = Arm(f"{contract.arm}.urdf", text=contract.arm_urdf)
+        self.arm = Arm("policy.urdf", text=contract.arm_urdf)
         if self.arm.joint_names != contract.joint_names:
             raise ValueError(f"its arm has joints {self.arm.joint_names}, its contract {contract.joint_names}")
         if {tensor.name for tensor in contract.inputs} - {GOAL_VELOCITY, MEMORY} != set(INPUTS):
@@ -60,12 +60,7 @@ class PolicyRunner:
         whose shapes differ from its contract, or whose golden samples do not come out.
         """
         try:
-            content = Path(path).read_bytes()
-        except OSError as error:
-            raise PolicyFileError(f"cannot read policy {path}: {error.strerror or error}") from None
-        try:
-            check_self_contained(content)
-            session = _open_session(content)
+            session = _open_session(read_model(path))
             text = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
             if text is None:
                 raise ValueError("it has no contract: it was not written by 'arm-control export'")
@@ -73,8 +68,10 @@ class PolicyRunner:
             _check_shapes(session, contract)
             runner = cls(session, contract)
             runner._check_golden_samples()
+        except OSError as error:
+            raise PolicyFileError(f"cannot read policy {path}: {error.strerror or error}") from None
         except ValueError as error:
-            raise PolicyFileError(f"policy {path} is refused: {error}") from None
+            raise PolicyFileError(f"policy {path} is refused: {one_line(str(error))}") from None
         return runner
 
     def start(self, angles_deg: Sequence[float]) -> None:
