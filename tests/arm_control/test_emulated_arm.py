@@ -247,7 +247,7 @@ def test_a_fault_in_motion_stops_the_arm_and_says_why(
     assert process.returncode == 3, err
     assert re.search(said, err), err
     assert "Traceback" not in err
-    # A joint that is blocked is told to stay where it is when it is to park: its goal jumps there, and the joint is there.
+    # To park, a joint that is blocked is first told to stay where it is: its goal jumps to where the joint is.
     assert_within_limits(servos, but=where["id"] if kind == "stuck" else None)
     figures = json.loads((tmp_path / "run.json").read_text())
     assert figures["refusals"]
