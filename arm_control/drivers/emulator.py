@@ -35,7 +35,7 @@ LATE_S = 0.05
 NOISE_TICKS = 5
 TICK_S = 0.01  # time passes for the servos at least this often
 QUIET_S = 0.1  # a packet that has not been completed after this time never will be
-HISTORY, EVENT_LINES = 100_000, 1000  # how many are kept
+HISTORY, EVENT_LINES = 30_000, 1000  # how many are kept
 CLEAR_TURNS = b"\x01\x44\x58\x4c\x22"
 RESET_ALL = b"\xff"
 
