@@ -69,12 +69,13 @@ class Monitor:
         self.speeds = [0.0, 0.0, 0.0]
         self.sent_s = -math.inf
         self.latched = self.pardoned = False
+        self.reason: Refusal | None = None
         self.writes = 0
         self.off = False
 
     def refused(self, refusal: Refusal | None) -> None:
         if refusal is not None and not self.latched:
-            self.latched, self.pardoned = True, False
+            self.latched, self.pardoned, self.reason = True, False, refusal
 
     def pardon(self) -> None:
         """A person has decided to go on or to park: that ends a stop, once it is over."""
@@ -84,13 +85,14 @@ class Monitor:
         self.writes += 1
         check(not self.off, "a target after the torque was off", target)
         check(len(target) == 3 and all(map(math.isfinite, target)), "no three finite targets", target)
-        if self.latched and self.pardoned and refusal is None:
+        starts = self.targets is None
+        if self.latched and self.pardoned and refusal is not self.reason:  # none, or already the next
             check(not moves(self.speeds), "a reset before the arm was at rest", self.speeds)
-            self.latched, starts = False, True
-        else:
-            starts = self.targets is None
+            # One that is refused at once leaves the targets where they were held.
+            starts = refusal is None or target != self.targets
+            self.latched = False
         self.refused(refusal)
-        before = self._starts(target, reading) if starts else self.targets
+        before = self._starts(reading) if starts else self.targets
         assert before is not None
         if now_s - self.sent_s > self.period_s + STALL_S + 1e-9:
             self.speeds = [0.0, 0.0, 0.0]  # the arm has come to rest in between
@@ -115,19 +117,18 @@ class Monitor:
             check(beyond <= 1e-6, "outside the workspace", target, beyond)
         self.targets, self.speeds, self.sent_s = list(target), speeds, now_s
 
-    def _starts(self, target: Angles, reading: JointState | None) -> Angles:
-        """Where a joint starts: where it reads, or was held; the joint's end if it reads a degree beyond."""
+    def _starts(self, reading: JointState | None) -> Angles:
+        """Where joints start: where they were held, if they are near it, or read; at their end from a degree beyond."""
         check(reading is not None and len(reading.angles_deg) == 3, "a start from nowhere", reading)
         assert reading is not None
         before = []
         for joint, (low, high, _, _) in enumerate(self.limits.by_joint):
             angle = reading.angles_deg[joint]
-            places = [angle]
-            if abs(angle - min(max(angle, low), high)) <= 1.0:
-                places.append(min(max(angle, low), high))
+            inside = min(max(angle, low), high)
             if self.targets is not None and abs(angle - self.targets[joint]) <= 5.0:
-                places.append(self.targets[joint])
-            before.append(min(places, key=lambda place: abs(target[joint] - place)))
+                before.append(self.targets[joint])
+            else:
+                before.append(inside if abs(angle - inside) <= 1.0 else angle)
         return before
 
     def disable(self, angles: Angles, speeds: Angles) -> None:
@@ -543,7 +544,7 @@ def policy_leans_on_the_table(e: Episode) -> None:
     e.person = "nobody"
 
 
-@fault("workspace", None)
+@fault("workspace", "parking", None)
 def policy_thrashes_in_a_room(e: Episode) -> None:
     in_a_room(e)
     e.lasts, e.fired = 10**9, True

@@ -464,6 +464,27 @@ def test_a_reset_to_what_is_still_wrong_is_refused_again_and_moves_nothing() -> 
         assert arm.safety.toward([90.0] * 3) == START
 
 
+@pytest.mark.parametrize("more", [{}, {"temperatures_c": [99.0] * 3}])
+def test_a_reset_that_is_refused_moves_no_target_to_what_it_read(more: dict[str, Any]) -> None:
+    arm = Follower()
+    arm.tick([math.nan] * 3)
+    stamp = 1.0 if more else 0.5
+    arm.safety.reset(dataclasses.replace(reading(stamp, [60.0, 70.0, 80.0]), **more), 1.0)
+    assert arm.check == ("temperature" if more else "stale")
+    assert arm.safety.toward([90.0] * 3) == START
+
+
+def test_the_tick_that_refuses_a_recording_slows_down_already() -> None:
+    arm = Follower([10.0, 30.0, 40.0], period_s=0.01)
+    angle = 10.0
+    while arm.check is None:
+        angle += 2.0
+        arm.tick([min(angle, 90.0), 30.0, 40.0], follow=True)
+    assert arm.check == "speed"
+    assert abs(arm.speeds[-1, 0]) < abs(arm.speeds[-2, 0])
+    arm.assert_stops()
+
+
 def test_after_a_stall_the_targets_start_from_rest() -> None:
     arm = Follower(period_s=1 / 200).ticks(40, [90.0, 30.0, 40.0])
     here = arm.sent[-1][0]
