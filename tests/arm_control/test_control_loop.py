@@ -631,6 +631,24 @@ def test_late_ticks_put_off_those_after_them_and_small_delays_do_not_add_up() ->
     rig.assert_parked()
 
 
+@given(st.lists(st.floats(0.0, 4.0), min_size=1, max_size=30), st.sampled_from([30.0, 100.0, 500.0]))
+def test_two_targets_are_never_closer_than_four_fifths_of_a_period(lateness: list[float], rate: float) -> None:
+    period_s = 1 / rate
+    clock = FakeClock(oversleep=lambda wait: period_s * lateness[wait % len(lateness)])
+    rig = Rig(courses=[], rate=rate, clock=clock, arm=FakeArm(clock))
+    report = rig.run()
+    assert (np.diff(rig.arm.sent_s) >= (0.8 - 1e-6) * period_s).all()
+    # By hand: when each tick is due, and when it begins.
+    due_s, begun_s, late = 5.0, [], 0
+    for wait in range(1, report.ticks + 2):
+        begun_s.append(due_s + period_s * lateness[wait % len(lateness)])
+        if begun_s[-1] - due_s > 0.2 * period_s:
+            late, due_s = late + 1, begun_s[-1]
+        due_s += period_s
+    np.testing.assert_allclose(rig.arm.sent_s, begun_s[: report.ticks], rtol=0, atol=1e-6)
+    assert abs(report.late_ticks - late) <= 1 or min(abs(share - 0.2) for share in lateness) < 1e-6
+
+
 def test_after_a_stall_the_targets_leave_from_rest() -> None:
     at = round((EASE_S + 0.1) * 200)
     clock = FakeClock(oversleep=lambda wait: 0.5 if wait == at else 0.0)
@@ -725,7 +743,7 @@ def test_a_trained_policy_goes_through_its_goals_on_the_simulated_arm(tiny_polic
     finally:
         driver.close()
     assert told == report.goals
-    assert (report.refusals, report.parked, report.late_ticks) == ([], True, 0)
+    assert (report.refusals, report.clamped, report.parked, report.late_ticks) == ([], {}, True, 0)
     np.testing.assert_allclose(state.angles_deg, LOW, atol=PARKED_DEG)
     np.testing.assert_allclose(state.speeds_deg_s, 0.0, atol=PARKED_DEG_S)
 
