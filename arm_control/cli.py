@@ -26,6 +26,7 @@ from arm_control.commands import (
     BenchDeterminism,
     BenchGrid,
     BenchLadder,
+    BenchRunner,
     BenchSimulation,
     Calibrate,
     Compare,
@@ -242,6 +243,15 @@ def bench_ladder(command: BenchLadder) -> None:
             draw(figures, Path(command.save))
 
 
+def bench_runner(command: BenchRunner) -> None:
+    """Print what running a policy costs."""
+    from arm_control.bench.runner import bench_runner, format_runner
+
+    with writing_json(command.json) as figures:
+        figures |= bench_runner(command.seconds, command.rounds)
+        print(format_runner(figures))
+
+
 def bench_simulation(command: BenchSimulation) -> None:
     """Print how fast the arm is simulated."""
     from arm_control.bench.simulation import bench_simulation, format_simulation
@@ -297,6 +307,7 @@ BENCHES: dict[str, Work] = {
     "determinism": (BenchDeterminism, bench_determinism),
     "grid": (BenchGrid, bench_grid),
     "ladder": (BenchLadder, bench_ladder),
+    "runner": (BenchRunner, bench_runner),
     "simulation": (BenchSimulation, bench_simulation),
 }
 

@@ -467,6 +467,23 @@ class BenchArgmax:
 
 
 @dataclass(frozen=True)
+class BenchRunner:
+    """What an inference and a tick of the control loop cost, and how steadily ticks come, beside other libraries."""
+
+    seconds: float = 60.0
+    """How long the control loop runs at 500 Hz, and an empty one beside it."""
+    rounds: int = 20
+    """How often inferences and ticks are timed, in turns, 300 of each kind; the figures are medians of all."""
+    json: str | None = None
+    """Also write the figures into this file."""
+
+    def __post_init__(self) -> None:
+        if not 0.1 <= self.seconds <= 3600:
+            raise ValueError(f"--seconds: wanted 0.1 to 3600, got {self.seconds}")
+        check_count("rounds", self.rounds)
+
+
+@dataclass(frozen=True)
 class BenchSimulation:
     """How fast the arm is simulated, alone and many at once, beside its physics engine and other libraries."""
 
