@@ -63,7 +63,7 @@ class FoldedPolicy(nn.Module):
         )
         self.first = linear(torch.cat([x_weight @ factors, sine_weight], 1), first.bias + x_weight @ constant)
         self.rest = policy.net[1:].float()
-        self.register_buffer("step_deg", (0.5 * scaling.max_step * (scaling.high - scaling.low)).float())
+        self.register_buffer("step_deg", torch.diag(0.5 * scaling.max_step * (scaling.high - scaling.low)).float())
         self._lower, self._upper = scaling.low.float(), scaling.high.float()
 
     def forward(
@@ -72,7 +72,8 @@ class FoldedPolicy(nn.Module):
         sines = torch.sin(self.tip_sines(joint_angle_deg))
         u = torch.cat([joint_angle_deg, joint_speed_deg_s, previous_target_deg, goal_m, sines], -1)
         features = torch.cat([u, torch.sin(self.features(u))], -1)
-        target = joint_angle_deg + self.step_deg * torch.tanh(self.rest(self.first(features)))
+        # angle + step * tanh, as one product of matrices
+        target = torch.addmm(joint_angle_deg, torch.tanh(self.rest(self.first(features))), self.step_deg)
         lower, upper = self._lower.tolist(), self._upper.tolist()
         if len({*lower}) == len({*upper}) == 1:  # for all joints the same: one operation instead of two
             return torch.clamp(target, lower[0], upper[0])
