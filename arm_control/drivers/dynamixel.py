@@ -176,7 +176,7 @@ class DynamixelDriver:
                     f"{joint.name} was told to go to {angle:g} degrees, its calibration allows {joint.lower_deg:g} to "
                     f"{joint.upper_deg:g}: nothing was sent"
                 )
-            goals[joint.servo_id] = joint.ticks(angle)
+            goals[joint.servo_id] = min(max(joint.ticks(angle), 0), LAST_TICK)
         self._bus.write_all("goal_position", goals)
 
     def disable(self) -> None:

@@ -316,7 +316,7 @@ class Servo:
         share = self._load() / 1000.0
         warmth = ROOM_TEMPERATURE_C + 20.0 * share * share
         self.temperature_c += (warmth - self.temperature_c) * min(1.0, duration / 300.0)
-        steps = ceil(duration / STEP_S - 1e-6)
+        steps = max(1, ceil(duration / STEP_S - 1e-6))
         if self.torque:
             self._follow(steps, duration / steps)
         elif self._sag or self._speed:

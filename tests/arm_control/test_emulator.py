@@ -884,3 +884,12 @@ def test_a_link_never_takes_the_place_of_a_file(tmp_path: Path, capsys: pytest.C
     assert main(["emulate", "dynamixel", "--link", str(tmp_path / "arm")]) == 2
     assert "cannot link" in capsys.readouterr().err
     assert (tmp_path / "arm").read_text() == "mine"
+
+
+def test_next_to_no_time_may_pass_between_two_questions() -> None:
+    now = 100.0
+    emulator = Emulator((1,), clock=lambda: now)
+    for passed in (1e-3, 1e-12, 5e-324, 1e-9):
+        now += passed
+        emulator.positions()
+    assert emulator.positions() == {1: 2048}
