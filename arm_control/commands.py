@@ -473,7 +473,7 @@ class BenchRunner:
     seconds: float = 60.0
     """How long the control loop runs at 500 Hz, and an empty one beside it."""
     rounds: int = 20
-    """How often inferences and ticks are timed, in turns, 300 of each kind; the figures are medians of all."""
+    """How often inferences and ticks are timed, in turns, 500 of each kind; the figures are medians over the rounds."""
     json: str | None = None
     """Also write the figures into this file."""
 
