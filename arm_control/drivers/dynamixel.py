@@ -22,7 +22,7 @@ from arm_control.drivers.control_table import (
 from envs.arm import Arm
 
 OLDEST_FIRMWARE = 38  # that has a bus watchdog (e-Manual, register 98)
-WATCHDOG_S, LARGEST_WATCHDOG = 0.1, 127
+WATCHDOG_S, LARGEST_WATCHDOG = 0.2, 127
 RETRIES = 2
 RETRY_WITHIN_S = 0.015
 USB_S = 0.001  # that an adaptor adds to an answer, at best

@@ -169,7 +169,7 @@ def test_enabling_moves_nothing_whatever_goal_was_there(servos: Emulator, clock:
     with connected(servos.path) as driver:
         driver.enable()
         assert [servos.register("torque_enable", id) for id in (1, 2, 3)] == [1, 1, 1]
-        assert [servos.register("bus_watchdog", id) for id in (1, 2, 3)] == [5, 5, 5]
+        assert [servos.register("bus_watchdog", id) for id in (1, 2, 3)] == [10, 10, 10]
         # 300 degrees/s are 218.3 units of 0.229 rev/min; a tenth above.
         assert [servos.register("profile_velocity", id) for id in (1, 2, 3)] == [241, 241, 241]
         for _ in range(20):
@@ -208,7 +208,7 @@ def test_an_arm_left_by_a_crash_is_taken_over_where_it_is(servos: Emulator, cloc
             clock.advance(0.05)
             driver.read()
         assert servos.positions() == stopped
-        assert [servos.register("bus_watchdog", id) for id in (1, 2, 3)] == [5, 5, 5]
+        assert [servos.register("bus_watchdog", id) for id in (1, 2, 3)] == [10, 10, 10]
         send(driver, [50.0, 50.0, 50.0])
         for _ in range(20):
             clock.advance(0.05)
@@ -383,9 +383,9 @@ def test_a_tripped_watchdog_is_noticed_though_no_goal_is_answered(servos: Emulat
     with connected(servos.path) as driver:
         driver.enable()
         send(driver, [20.0] * 3)
-        clock.advance(0.2)
+        clock.advance(0.3)
         driver.write([30.0] * 3)  # refused by the servos, silently
-        with pytest.raises(DriverError, match="stopped by the bus watchdog, having heard nothing for 100 ms") as error:
+        with pytest.raises(DriverError, match="stopped by the bus watchdog, having heard nothing for 200 ms") as error:
             driver.read()
         one_line(error)
         with pytest.raises(DriverError, match="bus watchdog"):

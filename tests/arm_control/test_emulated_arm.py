@@ -25,7 +25,7 @@ from envs.arm import Arm
 
 ARM = Arm()
 ZERO_TICK = 1024
-WATCHDOG_S = 0.1
+WATCHDOG_S = 0.2
 
 pytestmark = [pytest.mark.slow, pytest.mark.alone]  # in real time
 
