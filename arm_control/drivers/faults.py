@@ -76,10 +76,10 @@ def parse_fault(text: str) -> Fault:
         if match is None:
             raise ValueError
         kind, probability, seconds, id = match.groups()
-        numbers = [None if number is None else float(number) for number in (probability, seconds)]
+        share, at_s = (None if number is None else float(number) for number in (probability, seconds))
     except ValueError:
         raise ValueError(
             f"wanted a fault as KIND[=PROBABILITY][@SECONDS][:ID], such as lost=0.01 or overload@5:2, got {text!r}; "
             f"available: {', '.join(KINDS)}"
         ) from None
-    return Fault(kind, *numbers, None if id is None else int(id))
+    return Fault(kind, share, at_s, None if id is None else int(id))

@@ -143,7 +143,7 @@ class PacketReader:
             end = 7 + length
             if len(received) < end:
                 return None
-            if crc16(received[: end - 2]) != received[end - 2] | received[end - 1] << 8:
+            if crc16(bytes(received[: end - 2])) != received[end - 2] | received[end - 1] << 8:
                 del received[:3]
                 continue
             body = unstuff(bytes(received[7 : end - 2]))

@@ -128,7 +128,6 @@ def twice(self: ModelArm) -> None:
         ("bad targets", {"write": trusting}),
         ("disable and close", {"close": twice}),
     ],
-    ids=str,
 )
 def test_an_arm_that_does_one_thing_wrong_is_found(
     check: str, methods: dict[str, Any], monkeypatch: pytest.MonkeyPatch
