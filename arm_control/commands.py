@@ -167,8 +167,8 @@ class Run:
     """Largest acceleration of a joint in degrees/s^2, where the arm's own is larger."""
     workspace: str | None = None
     """x,y,z,X,Y,Z in metres: the box that no link's end may leave."""
-    table: float = 0.0
-    """Height of the table in metres, which no link's end may go below."""
+    table: float | None = None
+    """Height of the table in metres, which no link's end may go below (0, unless given; the simulated arm has none)."""
     park: str | None = None
     """Angles in degrees, one a joint: where the arm is put before its torque goes off (its lower limits, unless
     given)."""
@@ -206,7 +206,7 @@ class Run:
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
                 raise ValueError(f"--{name.replace('_', '-')}: wanted a positive number, got {value}")
-        if not math.isfinite(self.table):
+        if self.table is not None and not math.isfinite(self.table):
             raise ValueError(f"--table: wanted a height in metres, got {self.table}")
         self.box, self.park_deg  # noqa: B018  (raise for what is no numbers)
         if self.record is not None and not self.record.endswith(".mcap"):

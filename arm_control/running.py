@@ -161,7 +161,8 @@ def make_safety(command: Run, plan: Plan, limits: JointLimits) -> Safety:
         tuple(min(speed, command.max_speed or math.inf) for speed in limits.max_speed_deg_s),
         tuple(min(most, command.max_acceleration or math.inf) for most in limits.max_acceleration_deg_s2),
     )
-    settings = SafetySettings(table_m=command.table, workspace_m=command.box)
+    table_m = 0.0 if command.table is None and command.driver != "sim" else command.table
+    settings = SafetySettings(table_m=table_m, workspace_m=command.box)
     if command.shadow:  # nothing follows the targets
         settings = dataclasses.replace(settings, tracking_deg=math.inf)
     return Safety(plan.arm, wanted, plan.period_s, settings)

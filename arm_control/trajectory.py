@@ -67,7 +67,7 @@ class Tick(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Event(msgspec.Struct, frozen=True):
-    """Something that happened: kind is "refusal", "driver", "phase", "goal", "drops" or "end"; the text says it."""
+    """Something that happened: kind is "refusal", "failure", "driver", "phase", "drops" or "end"; the text says it."""
 
     time_s: float
     kind: str

@@ -217,7 +217,7 @@ class ControlLoop:
             except DriverError:
                 raise
             except Exception as error:
-                self._tell("refusal", f"the program failed: {error}")
+                self._tell("failure", f"the program failed: {error}")
                 self._end_orderly()
                 raise
             if end is End.REFUSED and self._hold():
@@ -293,12 +293,15 @@ class ControlLoop:
         """Stay where the arm was stopped, torque on, until a person decides. Returns whether to go on as before.
 
         R resets and goes on; P, or a request to stop, parks: that ends the hold in False if it comes to its end, as
-        does a second refusal where nobody can be asked.
+        does a second refusal where nobody can be asked, and any where the arm is only watched.
         """
         refusal = self.safety.refusal
         assert refusal is not None
         self.report.refusals.append(refusal)
         self._tell("refusal", f"{refusal.check}: {refusal.text}")
+        if self.shadow:  # nothing is held
+            self.say(f"STOPPED. {refusal.check}: {refusal.text}")
+            return False
         self.say(f"STOPPED, holding with torque on. {refusal.check}: {refusal.text}")
         if self.key is not None:
             self.say("r: go on; p or Ctrl-C: park")
