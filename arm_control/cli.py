@@ -430,7 +430,8 @@ def overview() -> str:
     """The help of the whole program."""
     lines = [f"usage: {PROGRAM} COMMAND ...", "", "Train a controller for a robot arm, export it, and run it.", ""]
     for name, (kind, _) in COMMANDS.items():
-        lines.append(f"  {name:<10} {(kind.__doc__ or '').split('. ')[0].rstrip('.')}.")
+        sentence = (kind.__doc__ or "").splitlines()[0].split(". ")[0].rstrip(".")
+        lines.append(f"  {name:<10} {sentence}.")
     lines.append(f"  {'bench':<10} Measure a part of this program: {', '.join(BENCHES)}.")
     return "\n".join(
         [

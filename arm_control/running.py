@@ -7,10 +7,12 @@ import hashlib
 import json
 import math
 import os
+import queue
 import select
 import sys
 import tempfile
 import termios
+import threading
 import tty
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -93,6 +95,9 @@ def run(command: Run) -> dict[str, Any]:
             if not loop.report.refusals:
                 raise
             report = loop.report  # an arm that was lost on the way; what was done is still to be told
+        except KeyboardInterrupt:
+            say("interrupted again: the arm is not parked, and its torque is as it was")
+            raise
     print_report(report, fast=command.pace == "fast")
     if report.interrupted and report.parked:
         say("interrupted; the arm is parked")
@@ -171,7 +176,7 @@ def make_safety(command: Run, plan: Plan, limits: JointLimits) -> Safety:
 def make_recorder(command: Run, plan: Plan, driver: Driver) -> Recorder:
     """Records every tick into the file that the command names; the last seconds before a refusal in any case."""
     here = Path() if os.access(".", os.W_OK) else Path(tempfile.gettempdir())
-    post_mortem = here / datetime.now().strftime("post-mortem-%Y%m%d-%H%M%S.mcap")
+    post_mortem = here / datetime.now().strftime(f"post-mortem-%Y%m%d-%H%M%S-{os.getpid()}.mcap")
     if command.record is not None:
         post_mortem = Path(command.record).with_suffix(".post-mortem.mcap")
     metadata = {
@@ -291,9 +296,8 @@ def read_goals(command: Run, runner: PolicyRunner, safety: Safety) -> Iterator[C
     elif command.goals_file == "-" and sys.stdin is None:
         raise ValueError("there is no standard input to read goals from")
     elif command.goals_file == "-":
-        yield from parse_lines(
-            waiting_lines(0.0 if command.pace == "realtime" else 0.05), "standard input", runner, safety
-        )
+        typed = parse_lines(sys.stdin, "standard input", runner, safety)
+        yield from as_they_come(typed, timeout_s=0.0 if command.pace == "realtime" else 0.05)
     else:
         try:
             with open(command.goals_file) as file:
@@ -306,25 +310,35 @@ def read_goals(command: Run, runner: PolicyRunner, safety: Safety) -> Iterator[C
         yield from goals
 
 
-def waiting_lines(timeout_s: float) -> Iterator[str | None]:
-    """The lines of standard input as they come, until it ends; None when none has come within the timeout."""
-    try:
-        descriptor, rest = sys.stdin.fileno(), b""
-    except OSError:  # a text, not a file: all of it is there
-        yield from sys.stdin
-        return
+def as_they_come(goals: Iterator[Course], timeout_s: float) -> Iterator[Course | None]:
+    """Goals that somebody types, or None when none has come within the timeout.
+
+    They are read and checked in a thread: to find that a goal is out of reach can take a second.
+    """
+    ready: queue.SimpleQueue[Course | Exception | None] = queue.SimpleQueue()
+
+    def collect() -> None:
+        """Put each goal, what is wrong with the last one, and the end into the queue."""
+        try:
+            for goal in goals:
+                ready.put(goal)
+            ready.put(None)
+        except Exception as error:
+            ready.put(error)
+
+    sys.setswitchinterval(0.0005)  # the loop's turn comes soon, whatever the thread does
+    threading.Thread(target=collect, daemon=True).start()
     while True:
-        if not select.select([descriptor], [], [], timeout_s)[0]:
+        try:
+            goal = ready.get(timeout=timeout_s) if timeout_s else ready.get_nowait()
+        except queue.Empty:
             yield None
             continue
-        piece = os.read(descriptor, 65_536)
-        *lines, rest = (rest + piece).split(b"\n")
-        if not piece and rest:
-            lines = [rest]
-        for line in lines:
-            yield line.decode(errors="replace")
-        if not piece:
+        if isinstance(goal, Exception):
+            raise goal
+        if goal is None:
             return
+        yield goal
 
 
 @contextlib.contextmanager
@@ -349,16 +363,9 @@ def keyboard() -> Iterator[Callable[[], str] | None]:
         termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
 
 
-def parse_lines(
-    lines: Iterable[str | None], name: str, runner: PolicyRunner, safety: Safety
-) -> Iterator[Course | None]:
-    """A goal from each line that is not empty or a # comment; None for a line that has not come."""
-    number = 0
-    for line in lines:
-        if line is None:
-            yield None
-            continue
-        number += 1
+def parse_lines(lines: Iterable[str], name: str, runner: PolicyRunner, safety: Safety) -> Iterator[Course]:
+    """A goal from each line that is not empty or a # comment."""
+    for number, line in enumerate(lines, 1):
         if text := line.split("#")[0].strip():
             yield parse_goal(text, f"{name}, line {number}", runner, safety)
 

@@ -24,12 +24,18 @@ class Stop:
 
 @contextmanager
 def stop_on_signals() -> Iterator[Stop]:
-    """Ctrl-C and SIGTERM ask for an orderly end: the `Stop` given tells whether. A second one ends at once."""
+    """Ctrl-C, SIGTERM and a closed terminal ask for an orderly end: the `Stop` given tells whether.
+
+    A second one ends at once. Under nohup a closed terminal is none of our business.
+    """
     stop = Stop()
     if threading.current_thread() is not threading.main_thread():  # only the main thread gets signals
         yield stop
         return
-    previous = {number: signal.signal(number, stop._ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
+    previous = {number: signal.signal(number, stop._ask) for number in numbers}
     try:
         yield stop
     finally:

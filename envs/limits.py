@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from math import isfinite, sqrt
 
+ROUNDING = 1e-9  # share of a limit
+
 Box = tuple[float, float, float, float, float, float]  # lowest x, y, z and highest x, y, z in metres
 
 
@@ -121,14 +123,26 @@ def follow_target(
         if not (isfinite(desired) and isfinite(desired_speed)):
             raise ValueError(f"wanted finite target angles in degrees, got {[float(d) for d in desired_deg]}")
         change = max_acceleration * period_s
+        straight = (desired - target) / period_s
+        # No faster than it can still stop before the joint's ends, which goes before what the way wants.
+        fastest_up = sqrt(change * change + 2.0 * max_acceleration * max(0.0, high - target)) - change
+        fastest_down = sqrt(change * change + 2.0 * max_acceleration * max(0.0, target - low)) - change
+        if (
+            low <= desired <= high
+            and -fastest_down - ROUNDING <= straight <= fastest_up + ROUNDING
+            and abs(straight) <= max_speed * (1.0 + ROUNDING)
+            and abs(straight - speed) <= change * (1.0 + ROUNDING)
+            and abs(straight - desired_speed) <= change
+        ):
+            # Else a way at the very limit of acceleration would leave no room to make rounding errors good again.
+            targets.append(desired)
+            speeds.append(straight)
+            continue
         gap = desired - (target + desired_speed * period_s)  # what the way's own speed leaves
         catching_up = sqrt(change * change + 2.0 * max_acceleration * abs(gap)) - change
         next_speed = desired_speed + (catching_up if gap > 0.0 else -catching_up)
         next_speed = min(max(next_speed, -max_speed), max_speed)
-        # No faster than it can still stop before the joint's ends, which goes before what the way wants.
-        up, down = max(0.0, high - target), max(0.0, target - low)
-        next_speed = min(next_speed, sqrt(change * change + 2.0 * max_acceleration * up) - change)
-        next_speed = max(next_speed, change - sqrt(change * change + 2.0 * max_acceleration * down))
+        next_speed = min(max(next_speed, -fastest_down), fastest_up)
         next_speed = min(max(next_speed, speed - change), speed + change)
         next_target = target + next_speed * period_s
         if low <= target <= high:

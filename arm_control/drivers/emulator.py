@@ -127,7 +127,7 @@ class Emulator:
         self.path = os.ttyname(self._slave)
         try:
             if self._link is not None:
-                if self._link.is_symlink():  # of an emulator that was killed
+                if self._link.is_symlink() and not self._link.exists():  # of an emulator that was killed
                     self._link.unlink()
                 self._link.symlink_to(self.path)
         except OSError as error:

@@ -5,6 +5,7 @@ that begins more than a fifth of a period late counts as late, and the later one
 are made for a whole period, and sending them faster to catch up would exceed the speed that they were made for.
 """
 
+import dataclasses
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -174,9 +175,11 @@ class ControlLoop:
         arm = safety.arm
         if tuple(driver.joint_names) != arm.joint_names:
             raise ValueError(f"the policy moves joints {arm.joint_names}, the arm has {tuple(driver.joint_names)}")
-        self.park_deg = list(safety.limits.lower_deg if park_deg is None else park_deg)
-        if self.park_deg != safety.limits.clip(self.park_deg):
-            raise ValueError(f"wanted a parking pose within {safety.limits}, got {self.park_deg}")
+        limits = safety.limits
+        self.park_deg = list(limits.lower_deg if park_deg is None else park_deg)
+        if len(self.park_deg) != arm.joint_count or self.park_deg != limits.clip(self.park_deg):
+            ranges = ", ".join(f"{low:g} to {high:g}" for low, high, _, _ in limits.by_joint)
+            raise ValueError(f"parking pose: wanted an angle for each joint, {ranges} degrees, got {self.park_deg}")
         safety.check_pose(self.park_deg, f"the parking pose {self.park_deg}")
         self.driver, self.safety, self.clock = driver, safety, clock
         self.shadow, self.recorder, self.stopped, self.key, self.say = shadow, recorder, stopped, key, say
@@ -188,6 +191,7 @@ class ControlLoop:
         self._answer_deg: list[float] | None = None
         self._answered_s: float | None = None  # when the arm last did
         self._due_s = 0.0
+        self._held = False
         self._times = dict.fromkeys(PHASES, 0.0)
 
     def run(self, work: Callable[["ControlLoop"], Script]) -> LoopReport:
@@ -223,7 +227,10 @@ class ControlLoop:
             if end is End.REFUSED and self._hold():
                 continue
             if end is not End.REFUSED:
-                self.report.interrupted = end is End.ASKED
+                if end is End.ASKED:
+                    self.report.interrupted = True
+                    if not self.shadow:
+                        self.say("parking; to ask again leaves the arm as it is then")
                 self._end_orderly()
             return
 
@@ -279,7 +286,8 @@ class ControlLoop:
                 self.safety.refuse(
                     "parking",
                     f"the arm is at {[round(angle, 1) for angle in self.state.angles_deg]} degrees, not in its parking "
-                    f"pose {[round(angle, 1) for angle in self.park_deg]}: is something in its way?",
+                    f"pose {[round(angle, 1) for angle in self.park_deg]}: "
+                    f"{', '.join(self.state.alerts) or 'is something in its way?'}",
                 )
             yield self.safety.toward(self.park_deg)
 
@@ -292,7 +300,7 @@ class ControlLoop:
     def _hold(self, parking: bool = False) -> bool:
         """Stay where the arm was stopped, torque on, until a person decides. Returns whether to go on as before.
 
-        R resets and goes on; P, or a request to stop, parks: that ends the hold in False if it comes to its end, as
+        R resets and goes on with what is left; P, or a request to stop, parks: that ends the hold in False, as
         does a second refusal where nobody can be asked, and any where the arm is only watched.
         """
         refusal = self.safety.refusal
@@ -302,22 +310,28 @@ class ControlLoop:
         if self.shadow:  # nothing is held
             self.say(f"STOPPED. {refusal.check}: {refusal.text}")
             return False
-        self.say(f"STOPPED, holding with torque on. {refusal.check}: {refusal.text}")
-        if self.key is not None:
-            self.say("r: go on; p or Ctrl-C: park")
+        self.say(f"STOPPED, and held. {refusal.check}: {refusal.text}")
+        if self.clock.waits:
+            keys = "" if self.key is None else "r: go on with what is left; p or "
+            self.say(f"{keys}Ctrl-C or SIGTERM: park")
         asked_before = self.stopped()
+        self._held = True
         for target in self.rest():
             self._finish_tick(target, "hold")
             self._begin_tick()
             if self.safety.moving:
                 continue
-            state = self._read
-            if state is not None:  # what the arm says now, which the last good reading before a fault is not
-                pressed = self.key() if self.key is not None else ""
-                if pressed == "r" and not parking:
+            pressed = self.key() if self.key is not None else ""
+            asked = self.stopped() and not asked_before
+            if pressed in ("p", "r") or asked:
+                # What the arm says now, which the last good reading before a fault is not.
+                state = self._read or self._wake()
+                if state is None and asked:
+                    return False
+                if state is not None and pressed == "r" and not parking:
                     self._reset(state)
                     return True
-                if pressed in ("p", "r") or (self.stopped() and not asked_before):
+                if state is not None:
                     self.report.interrupted = self.stopped()
                     self._reset(state, parking=True)
                     if self._park():
@@ -326,6 +340,17 @@ class ControlLoop:
             if not self.clock.waits or asked_before:
                 return False
         raise AssertionError("a rest has no end")
+
+    def _wake(self) -> JointState | None:
+        """What an arm reads that has stopped by itself, after it was switched on again; None if it does not answer."""
+        try:
+            self.driver.enable()
+            state = self.driver.read()
+        except DriverError as error:
+            self.say(f"it does not answer: {error}")
+            return None
+        self._answered_s = self.clock.now_s()
+        return dataclasses.replace(state, stamp_s=self._answered_s)
 
     def _reset(self, state: JointState, *, parking: bool = False) -> None:
         self.safety.reset(state, self.clock.now_s(), parking=parking)
@@ -337,7 +362,7 @@ class ControlLoop:
     def _play(self, phase: str, script: Script, *, stoppable: bool = True) -> End:
         """Send the targets of a phase, one a tick."""
         self._tell("phase", phase)
-        self.phase = phase
+        self.phase, self._held = phase, False
         while True:
             if self.safety.refusal is not None:
                 return End.REFUSED
@@ -438,14 +463,17 @@ class ControlLoop:
             self.recorder.event(Event(self.clock.now_s(), kind, text))
 
     def _lose(self, error: DriverError) -> None:
-        """A reply that did not come. Raises the error of an arm that has not answered for long: nothing can be sent."""
+        """A reply that did not come. Raises the error of an arm that has not answered for long: nothing can be sent.
+
+        Where a person can be asked it is held until they decide: it may have stopped by itself.
+        """
         self.report.lost_replies += 1
-        if self._answered_s is None or self.clock.now_s() - self._answered_s > LOST_S:
+        lost = self._answered_s is None or self.clock.now_s() - self._answered_s > LOST_S
+        if lost and not (self._held and self.key is not None):
             self.safety.refuse("lost", str(error))
-            assert self.safety.refusal is not None
-            if self.safety.refusal not in self.report.refusals:
-                self.report.refusals.append(self.safety.refusal)
+            self.report.refusals.append(Refusal("lost", str(error)))
             self._tell("refusal", f"lost: {error}")
+            self.say(f"GIVEN UP after {LOST_S:g} s without the arm; it is not parked, its torque is as it was. {error}")
             raise error
 
 

@@ -67,6 +67,15 @@ class RecordingWork:
                     f"arm's limits {limits.lower_deg} to {limits.upper_deg}"
                 )
             safety.check_pose(target, f"its target at {time_s:.2f} s, {[round(angle, 2) for angle in target]} degrees,")
+        speeds = np.abs(np.diff(self.targets_deg, axis=0) / np.diff(self.times_s)[:, None])
+        shares = speeds / np.array(safety.limits.max_speed_deg_s)
+        tick, joint = np.unravel_index(int(shares.argmax()), shares.shape)
+        if self._speed * shares.max() > 1.0 + 1e-6:
+            name, allowed = safety.arm.joint_names[joint], safety.limits.max_speed_deg_s[joint]
+            raise ValueError(
+                f"at {self.times_s[tick]:.2f} s its {name} turns by {self._speed * speeds[tick, joint]:.0f} degrees/s, "
+                f"allowed {allowed:.0f}: --speed {math.floor(100.0 / shares.max()) / 100.0:g} or less"
+            )
 
     def __call__(self, loop: ControlLoop) -> Script:
         """The targets from where the recording is."""
@@ -74,6 +83,8 @@ class RecordingWork:
         yield from loop.ease(self._target_deg())
         loop.phase = "run"
         running, pace = True, 0.0  # share of the recorded speed
+        # An odd number of ticks: on the way up they add up to whole ones, so that every target then comes as it was.
+        change = 1.0 / (2 * round(0.5 * PAUSE_S / loop.period_s) + 1)
         while self._at_s < self.length_s:
             pressed = loop.key() if loop.key is not None else ""
             if pressed == "s":
@@ -81,13 +92,14 @@ class RecordingWork:
             if pressed == " ":
                 running = not running
                 self._say("going on" if running else "paused: space goes on, s stops")
-            change = loop.period_s / PAUSE_S
             pace = min(1.0, pace + change) if running else max(0.0, pace - change)
             self._at_s += self._speed * pace * loop.period_s
             loop.goal_m = self.goals_m[self._place()]
             yield loop.admit(self._target_deg(), follow=True)
-        while loop.safety.moving:
-            yield loop.admit(self._target_deg(), follow=True)
+        while True:  # it may end in motion: from there the arm comes to rest at its last target
+            yield loop.safety.toward(self._target_deg())
+            if not loop.safety.moving:
+                return
 
     def _place(self) -> int:
         return min(bisect.bisect_right(self.times_s, self._at_s), len(self.times_s) - 1)

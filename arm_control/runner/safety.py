@@ -318,7 +318,7 @@ class Safety:
                 self.refuse(
                     "start",
                     f"{name} starts at {angle:.1f} degrees, wanted {low:g} to {high:g}: "
-                    "move the arm there by hand, or calibrate again",
+                    "switch its power off and move the arm there by hand, or calibrate again",
                 )
 
     def _check_health(self, state: JointState) -> None:

@@ -800,7 +800,7 @@ def test_ctrl_c_parks_the_arm_and_writes_the_figures_so_far(tiny_policy: Path, t
         process.send_signal(signal.SIGINT)
         _, error = process.communicate(timeout=30)
     assert process.returncode == 130
-    assert error == "interrupted; the arm is parked\n"
+    assert error == "parking; to ask again leaves the arm as it is then\ninterrupted; the arm is parked\n"
     figures = strict_json(tmp_path / "run.json")
     assert figures["interrupted"] is True
     assert 1 <= len(figures["goals"]) < 1000
@@ -821,7 +821,7 @@ def test_ctrl_c_ends_a_run_that_waits_for_its_next_goal(tiny_policy: Path) -> No
         code = process.wait(timeout=8)
         error = process.stderr.read() if process.stderr else ""
     assert code == 130
-    assert error == "interrupted; the arm is parked\n"
+    assert error == "parking; to ask again leaves the arm as it is then\ninterrupted; the arm is parked\n"
 
 
 @pytest.mark.parametrize("words", [["inspect", "POLICY"], ["--help"], ["run", "--help"], ["run", "POLICY"]])

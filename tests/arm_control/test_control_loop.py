@@ -241,8 +241,12 @@ def test_a_pose_to_park_in_can_be_named_and_is_checked() -> None:
     rig.run()
     np.testing.assert_allclose(rig.arm.disabled_at_deg, [45.0, 10.0, 80.0], atol=0.1)
     rig.assert_parked()
-    with pytest.raises(ValueError, match="wanted a parking pose within"):
+    with pytest.raises(
+        ValueError, match=r"parking pose: wanted an angle for each joint, 0 to 90, .* got \[45.0, 10.0, 91.0\]"
+    ):
         Rig(park_deg=[45.0, 10.0, 91.0])
+    with pytest.raises(ValueError, match="parking pose: wanted an angle for each joint"):
+        Rig(park_deg=[45.0, 10.0])
     with pytest.raises(WorkspaceError, match=r"the parking pose .* is 150 mm outside the workspace"):
         Rig(park_deg=[0.0, 90.0, 90.0], settings=SafetySettings(table_m=0.2))
 
@@ -355,7 +359,7 @@ def test_a_refusal_brakes_and_holds_with_torque_on() -> None:
     braking = speeds[np.argmax(np.abs(speeds[:, 0])) :]
     assert np.abs(braking[0, 0]) > 60.0
     assert (np.abs(braking[1:]) <= np.abs(braking[:-1]) + 1e-6).all()
-    assert any("STOPPED, holding with torque on. finite: wanted 3 finite target angles" in text for text in rig.said)
+    assert any("STOPPED, and held. finite: wanted 3 finite target angles" in text for text in rig.said)
     assert report.parked is report.interrupted is False
 
 
@@ -365,7 +369,7 @@ def test_after_a_reset_the_arm_starts_softly_and_goes_on_with_the_next_goal() ->
     assert rig.checks == ["finite"]
     assert [goal.goal_m for goal in report.goals] == [course.goal_m for course in COURSES[1:]]
     assert rig.policy.asked == SOFT_STEPS + 7 + SOFT_STEPS + 30
-    assert rig.said[-1] == "r: go on; p or Ctrl-C: park"
+    assert rig.said[-1] == "r: go on with what is left; p or Ctrl-C or SIGTERM: park"
     held = next(place for place, pair in enumerate(pairwise(rig.arm.sent)) if place > 210 and pair[0] == pair[1])
     soft = np.array(rig.arm.sent[held:]) - rig.arm.sent[held]
     leaves = int(np.argmax(np.abs(soft).max(1) > 0.0))
@@ -479,15 +483,32 @@ def test_after_an_encoder_that_jumped_one_key_is_enough(key: str) -> None:
     rig.assert_within_limits()
 
 
-def test_a_key_waits_for_a_reading_that_comes() -> None:
+def test_a_key_does_nothing_until_the_arm_answers_and_then_switches_it_on_again() -> None:
     def lose(rig: Rig) -> None:
         rig.arm.faulty_read = lost if 70 <= rig.reads < 90 else lambda state: state
 
-    rig = Rig(fault=lose, keys=["r"])
+    rig = Rig(fault=lose, keys=["r"] * 40)
     report = rig.run()
     assert rig.checks == ["stale"]
-    assert report.lost_replies == 20
-    rig.assert_parked()
+    assert 5 <= report.lost_replies < 20
+    assert any("it does not answer: no reply" in text for text in rig.said)
+    assert rig.arm.verbs.count("enable") > 1
+    assert report.parked
+    rig.assert_within_limits()
+
+
+def test_an_arm_that_has_stopped_by_itself_is_switched_on_again_by_a_key() -> None:
+    """As servos whose watchdog has tripped, which say nothing else until they are enabled."""
+
+    def trip(rig: Rig) -> None:
+        tripped = rig.reads >= 70 and rig.arm.verbs.count("enable") == 1
+        rig.arm.faulty_read = lost if tripped else lambda state: state
+
+    rig = Rig(fault=trip, keys=[*[""] * 200, "r"])  # long after an arm that nobody watches would be given up
+    report = rig.run()
+    assert rig.checks == ["stale"]
+    assert report.parked
+    assert rig.arm.verbs.count("enable") == 2
     rig.assert_within_limits()
 
 
@@ -514,21 +535,33 @@ def test_single_lost_replies_are_counted_and_survived(what: str, every: int) -> 
     rig.assert_within_limits()
 
 
+def lose_from_75(rig: Rig) -> None:
+    if rig.reads >= 75:
+        rig.arm.faulty_read = rig.arm.faulty_write = lost
+
+
 @pytest.mark.parametrize("waits", [False, True])
 def test_a_bus_that_is_silent_for_long_stops_the_arm_and_then_ends_the_run_with_torque_as_it_was(waits: bool) -> None:
-    def lose(rig: Rig) -> None:
-        if rig.reads >= 75:
-            rig.arm.faulty_read = rig.arm.faulty_write = lost
-
-    rig = Rig(fault=lose, keys=["p", "r"] if waits else None)
+    rig = Rig(fault=lose_from_75, clock=FakeClock(waits=waits))
     silent_s = 5.0 + 73 / 30
     if waits:
         with pytest.raises(DriverError, match="no reply"):
             rig.run()
         assert rig.clock.now_s() - silent_s == pytest.approx(LOST_S, abs=0.2)
+        assert rig.checks == ["stale", "lost"]
+        assert "GIVEN UP after 2 s" in rig.said[-1]
     else:
         rig.run()
+        assert rig.checks == ["stale"]
+    assert not rig.torque_off
+    rig.assert_within_limits()
+
+
+def test_a_silent_arm_that_a_person_watches_is_held_until_they_ask_for_the_end() -> None:
+    rig = Rig(fault=lose_from_75, keys=["p", "r"], stop=lambda rig: rig.clock.now_s() > 5.0 + 73 / 30 + 3 * LOST_S)
+    rig.run()
     assert rig.checks == ["stale"]
+    assert rig.clock.now_s() > 5.0 + 73 / 30 + 3 * LOST_S
     assert not rig.torque_off
     rig.assert_within_limits()
 

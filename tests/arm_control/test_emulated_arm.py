@@ -167,7 +167,7 @@ def test_goals_are_gone_through_and_the_arm_is_parked(
         assert took[-len(sent) :] == [row[place] for row in sent]
 
 
-@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_request_to_stop_in_motion_parks_and_switches_the_torque_off(
     runner: Runner, servos: Emulator, end: signal.Signals
 ) -> None:

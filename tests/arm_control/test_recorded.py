@@ -119,6 +119,23 @@ def test_at_its_own_rate_a_recording_is_repeated_target_by_target() -> None:
     assert len(sent) == pytest.approx(len(targets) + 0.5 * 0.5 / PERIOD_S, abs=3)
 
 
+@pytest.mark.parametrize("rate", [30.0, 60.0, 100.0, 150.0, 200.0])
+def test_at_any_rate_of_its_own_every_target_comes_again_as_it_was(rate: float) -> None:
+    """Also those of a policy that jerks as hard as the limiter lets it, which no other targets would do for."""
+    generator = np.random.default_rng(int(rate))
+    target, speed, targets = [45.0] * 3, [0.0] * 3, [[45.0] * 3] * round(rate)
+    for _ in range(round(2 * rate)):
+        desired = generator.uniform(0, 90, 3).tolist()
+        target, speed = limit_target(desired, target, speed, ARM.limits, 1 / rate)
+        targets.append(target)
+    _, report, sent = played(RecordingWork(recording(targets, 1 / rate)), 1 / rate)
+    assert (report.refusals, report.clamped) == ([], {})
+    ramp = 2 * round(0.25 * rate) + 1  # ticks, in which half as many periods and a half pass
+    after = targets[(ramp + 1) // 2 :]
+    np.testing.assert_allclose(sent[ramp - 1 :][: len(after)], after, atol=1e-6)
+    np.testing.assert_allclose(sent[-1], targets[-1], atol=1e-6)
+
+
 @pytest.mark.parametrize("rate", [37.0, 100.0, 333.0])
 def test_at_another_rate_it_goes_the_same_way(rate: float) -> None:
     targets = way()
@@ -188,6 +205,10 @@ def test_targets_outside_limits_or_workspace_are_told_before_anything_moves() ->
     narrow = Safety(ARM, ARM.limits, PERIOD_S, dataclasses.replace(Safety(ARM, ARM.limits, 0.1).settings, table_m=0.45))
     with pytest.raises(ValueError, match=r"its target at .* mm outside the workspace"):
         RecordingWork(recording(way())).check(narrow)
+    slow = Safety(ARM, dataclasses.replace(ARM.limits, max_speed_deg_s=(20.0, 20.0, 20.0)), PERIOD_S)
+    with pytest.raises(ValueError, match=r"its base_yaw turns by 31 degrees/s, allowed 20: --speed 0.63 or less"):
+        RecordingWork(recording(way())).check(slow)
+    RecordingWork(recording(way()), speed=0.63).check(slow)
 
 
 @given(
