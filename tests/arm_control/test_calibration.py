@@ -62,7 +62,7 @@ joints = st.builds(
     joint,
     zero_tick=st.floats(1024.0, 3000.0),
     direction=st.sampled_from([1, -1]),
-    ticks_per_degree=st.floats(10.0, 11.4),
+    ticks_per_degree=st.floats(10.0, 11.377),
 )
 
 
