@@ -2,11 +2,8 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 DEMO := runs/demo
-# Quick tests by whole files on each core, then the slow ones, then those against the clock, with the cores to themselves.
-CORES := -n logical --maxprocesses 4
-QUICK := pytest -m "not slow" $(CORES) --dist loadfile
-SLOW := pytest -m "slow and not alone" $(CORES) --dist worksteal
-ALONE := pytest -m alone
+# Quick tests by whole files on each core; the slow ones, some of which learn against the clock, one after the other.
+QUICK := pytest -m "not slow" -n logical --maxprocesses 4 --dist loadfile
 READY := .venv/ready
 
 .PHONY: demo test check clean
@@ -30,8 +27,7 @@ test: $(READY)
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/python -m $(QUICK)
-	$(BIN)/python -m $(SLOW)
-	$(BIN)/python -m $(ALONE)
+	$(BIN)/python -m pytest -m slow
 
 check: $(READY)
 	$(BIN)/ruff check .

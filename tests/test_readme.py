@@ -104,7 +104,6 @@ def test_links_and_files_named_in_the_pages_exist(page: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.alone
 def test_make_demo_trains_to_a_few_millimetres_and_writes_its_report(tmp_path: Path) -> None:
     """The real thing, in a copy of the tree; only the virtual environment is this one."""
     for name in ("arm_control", "envs", "policies", "assets"):

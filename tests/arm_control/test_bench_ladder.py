@@ -13,7 +13,6 @@ WORDS = ["bench", "ladder", "--minutes", "0.15", "--seeds", "1", "--goals", "2",
 
 
 @pytest.mark.slow
-@pytest.mark.alone
 def test_a_ladder_is_trained_evaluated_drawn_and_not_done_twice(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
