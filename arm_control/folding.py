@@ -69,6 +69,7 @@ class FoldedPolicy(nn.Module):
     def forward(
         self, joint_angle_deg: Tensor, joint_speed_deg_s: Tensor, previous_target_deg: Tensor, goal_m: Tensor
     ) -> Tensor:
+        """The targets in degrees, (batch, joints)."""
         sines = torch.sin(self.tip_sines(joint_angle_deg))
         u = torch.cat([joint_angle_deg, joint_speed_deg_s, previous_target_deg, goal_m, sines], -1)
         features = torch.cat([u, torch.sin(self.features(u))], -1)

@@ -102,6 +102,7 @@ class _Walk:
         self.values = 0  # bytes of tensors' values
 
     def message(self, message: memoryview, kind: str, depth: int) -> None:
+        """Go through a message of this kind. Raises ValueError for what may not be in it."""
         if depth > DEEPEST_GRAPH:
             raise ValueError("its graphs are nested too deep")
         for number, value, is_bytes in fields(message):
