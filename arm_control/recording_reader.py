@@ -79,7 +79,7 @@ class Scan:
     metadata: dict[str, str] = field(default_factory=dict)
     whole: bool = False
     size: int = 0
-    _ours: bool = False
+    ours: bool = False
     _lost_bytes: int = 0
     _faults: int = 0
     _reason: str = ""
@@ -117,11 +117,11 @@ class Scan:
                 raise ValueError(f"{self.path} is no MCAP file" + ("" if self.size else ": it is empty"))
             self._crc = zlib.crc32(MAGIC)
             for row in self._rows(file):
-                if not self._ours:
+                if not self.ours:
                     break
                 found = True
                 yield row
-        if not self._ours:
+        if not self.ours:
             because = f" ({self.lost} cannot be read)" if self.lost else ""
             raise ValueError(f"{self.path} is no recording of arm-control{because}")
         if not found and not self.whole:
@@ -147,7 +147,7 @@ class Scan:
             body = file.read(length)
             try:
                 if code == Opcode.FOOTER:
-                    footer = Footer.read(_stream(body))
+                    footer = Footer.read(stream_of(body))
                     crc = zlib.crc32(head + body[:-4], before)
                     sound = footer.summary_crc in (0, crc) and file.read(len(MAGIC) + 1) == MAGIC and not in_data
                     self.whole = sound and not self._faults
@@ -158,11 +158,11 @@ class Scan:
                         self.lose(0, "the checksum of the whole is wrong")
                     in_data, self._crc = False, 0
                 elif in_data:
-                    yield from self._record(code, body)
+                    yield from self.rows_of(code, body)
             except (ValueError, struct.error, McapError) as error:
                 self.lose(length, str(error) or "a record that is too short")
 
-    def _record(self, code: int, body: bytes) -> Iterator[Row]:
+    def rows_of(self, code: int, body: bytes) -> Iterator[Row]:
         """What one record says."""
         if code == Opcode.CHUNK:
             data = _chunk_data(body)
@@ -172,33 +172,33 @@ class Scan:
                 start += 9 + length
                 if start > len(data) or inner == Opcode.CHUNK:
                     raise ValueError("a chunk that ends within a record")
-                yield from self._record(inner, data[start - length : start])
+                yield from self.rows_of(inner, data[start - length : start])
         elif code == Opcode.MESSAGE:
             channel, _, log_time, _ = struct.unpack_from("<HIQQ", body)
             kind = self._channels.get(channel)
             if kind is not None:
                 yield Row(kind, log_time, body[22:])
         elif code == Opcode.SCHEMA:
-            schema = Schema.read(_stream(body))
+            schema = Schema.read(stream_of(body))
             self._schemas[schema.id] = schema.name if schema.name in KINDS else ""
-            self._ours |= schema.name in KINDS
+            self.ours |= schema.name in KINDS
         elif code == Opcode.CHANNEL:
-            channel_ = Channel.read(_stream(body))
+            channel_ = Channel.read(stream_of(body))
             known = channel_.message_encoding == "json"
             self._channels[channel_.id] = KINDS.get(self._schemas.get(channel_.schema_id, "")) if known else None
         elif code == Opcode.METADATA:
-            metadata = Metadata.read(_stream(body))
+            metadata = Metadata.read(stream_of(body))
             if metadata.name == METADATA:
-                self.metadata, self._ours = metadata.metadata, True
+                self.metadata, self.ours = metadata.metadata, True
 
 
-def _stream(body: bytes) -> ReadDataStream:
+def stream_of(body: bytes) -> ReadDataStream:
     return ReadDataStream(BytesIO(body))
 
 
 def _chunk_data(body: bytes) -> bytes:
     """The records in a chunk. Raises ValueError if they are damaged, or more than they should be."""
-    chunk = Chunk.read(_stream(body))
+    chunk = Chunk.read(stream_of(body))
     size = chunk.uncompressed_size
     if size > MAX_RECORD:
         raise ValueError(f"a chunk of {size} bytes")

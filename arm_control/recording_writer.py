@@ -18,7 +18,18 @@ from typing import Any, BinaryIO, NamedTuple, NoReturn
 import msgspec
 from mcap.writer import Writer
 
-from arm_control.trajectory import EVENT, HEADER, KINDS, METADATA, TICK, Event, Soundness, Tick, joint_names
+from arm_control.trajectory import (
+    EVENT,
+    HEADER,
+    KINDS,
+    METADATA,
+    POST_MORTEM,
+    TICK,
+    Event,
+    Soundness,
+    Tick,
+    joint_names,
+)
 
 FLUSH_S = 0.2  # at most this much is lost if this process is killed
 REST_S = 0.05  # between two looks into the pipe: to wake this process costs a control loop more than to write a tick
@@ -111,7 +122,7 @@ class PostMortem:
 
     def __init__(self, path: Path, metadata: Mapping[str, str], keep_last_seconds: float) -> None:
         self.path = path
-        self._metadata, self._keep_s = metadata, keep_last_seconds
+        self._metadata, self._keep_s = {**metadata, POST_MORTEM: "true"}, keep_last_seconds
         self._kept: deque[Message] = deque()
         self._bytes = 0
         self._until_s: float | None = None

@@ -33,6 +33,7 @@ from typing import Any
 import msgspec
 
 METADATA = "arm_control.recording"
+POST_MORTEM = "post_mortem"  # name in the metadata of one
 HEADER = struct.Struct("<HBI")  # of a message in the pipe: its length with this, its kind, how many were dropped before
 TICK, EVENT, END = 1, 2, 3  # kinds of messages; the first two are also the ids of their channels
 PIPE_BUF = select.PIPE_BUF  # what fits is written as a whole or not at all
@@ -67,7 +68,10 @@ class Tick(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Event(msgspec.Struct, frozen=True):
-    """Something that happened: kind is "refusal", "failure", "driver", "phase", "drops" or "end"; the text says it."""
+    """Something that happened: the text says what.
+
+    Kinds: "refusal", "failure", "driver", "phase", "goal" (one begins), "drops" and "end".
+    """
 
     time_s: float
     kind: str

@@ -305,6 +305,14 @@ class Arm:
             )
         return best_angles.reshape(*goals.shape[:-1], self.joint_count)
 
+    def nearest_reachable(self, point_m: Sequence[float]) -> tuple[float, float, float]:
+        """The point that the tip can be at nearest to this one, as far as downhill from one of 512 poses leads."""
+        point = np.array([point_m], np.float64)
+        poses, tips = self._starting_poses
+        start = poses[np.linalg.norm(tips - point, axis=-1).argmin()]
+        x, y, z = self.tip_position(self.descend(start[None], point, 1e-6, 60)[0].tolist())
+        return float(x), float(y), float(z)
+
     @cached_property
     def _starting_poses(self) -> tuple[Array, Array]:
         """Poses all over the joint ranges and their tips, the same ones every time."""

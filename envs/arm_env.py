@@ -162,6 +162,33 @@ class ArmEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
         self._target_deg = self.arm.limits.clip(self._body.angles_deg)
         self._target_speed_deg_s = [0.0] * self.arm.joint_count
 
+    def change_course(self, course: Course) -> Observation:
+        """Begin another episode, with these goals, from where the arm is and as it moves."""
+        self._course = course
+        self._steps, self._square_sum = 0, 0.0
+        self._aim()
+        return self._observe()[0]
+
+    @property
+    def goal_m(self) -> tuple[float, ...]:
+        """The goal now: x, y, z and, of one that moves, its velocity."""
+        return self._goal
+
+    @property
+    def measured_deg(self) -> list[float]:
+        """The angles as they are measured now."""
+        return list(self._body.angles_deg)
+
+    @property
+    def measured_deg_s(self) -> list[float]:
+        """The speeds as they are measured now."""
+        return list(self._body.speeds_deg_s)
+
+    @property
+    def target_deg(self) -> list[float]:
+        """The target that was sent last."""
+        return list(self._target_deg)
+
     def _aim(self) -> None:
         """The goal at this step."""
         self._goal = self._course.goal(self._steps)
@@ -170,11 +197,17 @@ class ArmEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
 
     def step(self, action: NDArray[np.float32]) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         """One control period. Raises ValueError for an action of another shape, non-finite or out of range."""
-        body, desired = self._body, self._checked(action)
+        desired = self._checked(action)
         if self.control != "absolute":
-            desired = target_of(np.array(desired), self.control, body.angles_deg, self._target_deg).tolist()
+            measured_deg = self._body.angles_deg
+            desired = target_of(np.array(desired), self.control, measured_deg, self._target_deg).tolist()
+        return self.steer(desired)
+
+    def steer(self, desired_deg: list[float]) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
+        """The same toward target angles, whatever the actions of this environment are."""
+        body = self._body
         self._target_deg, self._target_speed_deg_s = limit_target(
-            desired, self._target_deg, self._target_speed_deg_s, self.arm.limits, self._period_s
+            desired_deg, self._target_deg, self._target_speed_deg_s, self.arm.limits, self._period_s
         )
         body.command(self._target_deg)
         body.step()

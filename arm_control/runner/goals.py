@@ -7,7 +7,7 @@ import numpy as np
 
 from arm_control.runner.loop import EASE_S, ControlLoop, GoalResult, Script, smooth
 from arm_control.runner.policy_runner import PolicyRunner
-from envs.tasks import Course, MovingGoal, Reach, Track
+from envs.tasks import Course, MovingGoal, Reach, StillGoal, Track
 
 
 class GoalWork:
@@ -28,6 +28,7 @@ class GoalWork:
         """A course that is None is one that has not come yet: the arm rests where it is."""
         self._runner, self._courses, self._seconds = runner, iter(courses), seconds_per_goal
         self._on_goal = on_goal
+        self._number = 0
 
     def __call__(self, loop: ControlLoop) -> Script:
         """The targets of all goals that are left."""
@@ -52,6 +53,8 @@ class GoalWork:
         reached: int | None = None
         distances_m = [self._distance_m(loop, course, 0)]  # the first before anything moves
         runner.forget()
+        self._number += 1
+        loop.tell("goal", f"{'goal' if isinstance(course, StillGoal) else 'path'} {self._number}")
         ticks = 0
         loop.phase = "soft start" if soft else "run"
         for step in range(1 - soft_steps, steps + 1):

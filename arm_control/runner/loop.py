@@ -211,7 +211,7 @@ class ControlLoop:
         finally:
             self.report.loop_s = time.monotonic() - begin_s
             self.report.clamped = dict(self.safety.clamped)
-            self._tell("end", "parked, torque off" if self.report.parked else "torque left on")
+            self.tell("end", "parked, torque off" if self.report.parked else "torque left on")
         return self.report
 
     def _live(self, work: Callable[["ControlLoop"], Script]) -> None:
@@ -221,7 +221,7 @@ class ControlLoop:
             except DriverError:
                 raise
             except Exception as error:
-                self._tell("failure", f"the program failed: {error}")
+                self.tell("failure", f"the program failed: {error}")
                 self._end_orderly()
                 raise
             if end is End.REFUSED and self._hold():
@@ -275,7 +275,7 @@ class ControlLoop:
             return False
         self.driver.disable()
         self.report.parked = True
-        self._tell("driver", "torque off")
+        self.tell("driver", "torque off")
         return True
 
     def _way_to_rest(self) -> Script:
@@ -306,7 +306,7 @@ class ControlLoop:
         refusal = self.safety.refusal
         assert refusal is not None
         self.report.refusals.append(refusal)
-        self._tell("refusal", f"{refusal.check}: {refusal.text}")
+        self.tell("refusal", f"{refusal.check}: {refusal.text}")
         if self.shadow:  # nothing is held
             self.say(f"STOPPED. {refusal.check}: {refusal.text}")
             return False
@@ -361,7 +361,7 @@ class ControlLoop:
 
     def _play(self, phase: str, script: Script, *, stoppable: bool = True) -> End:
         """Send the targets of a phase, one a tick."""
-        self._tell("phase", phase)
+        self.tell("phase", phase)
         self.phase, self._held = phase, False
         while True:
             if self.safety.refusal is not None:
@@ -458,7 +458,8 @@ class ControlLoop:
             )
         )
 
-    def _tell(self, kind: str, text: str) -> None:
+    def tell(self, kind: str, text: str) -> None:
+        """Record that something happened."""
         if self.recorder is not None:
             self.recorder.event(Event(self.clock.now_s(), kind, text))
 
@@ -472,7 +473,7 @@ class ControlLoop:
         if lost and not (self._held and self.key is not None):
             self.safety.refuse("lost", str(error))
             self.report.refusals.append(Refusal("lost", str(error)))
-            self._tell("refusal", f"lost: {error}")
+            self.tell("refusal", f"lost: {error}")
             self.say(f"GIVEN UP after {LOST_S:g} s without the arm; it is not parked, its torque is as it was. {error}")
             raise error
 

@@ -3,7 +3,7 @@
 import bisect
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import pairwise
 from pathlib import Path
 
@@ -126,16 +126,21 @@ class RecordingWork:
 def open_recording(path: str | Path) -> tuple[Recording, Arm]:
     """A recording and the arm that it is of. Raises ValueError, naming the file, for one that does not say it."""
     recording = read_recording(path)
-    missing = {"arm", "arm_urdf", "joint_names", "period_s"} - set(recording.metadata)
+    return recording, arm_of(path, recording.metadata)[0]
+
+
+def arm_of(path: str | Path, metadata: Mapping[str, str]) -> tuple[Arm, float]:
+    """A recording's arm, and its period in s. Raises ValueError, naming the file, if it does not say them."""
+    missing = {"arm", "arm_urdf", "joint_names", "period_s"} - set(metadata)
     if missing:
         raise ValueError(f"{path} does not say its {', '.join(sorted(missing))}: it is not of 'arm-control run'")
     try:
-        arm = Arm(f"{recording.metadata['arm']}.urdf", text=recording.metadata["arm_urdf"])
-        names, period_s = tuple(json.loads(recording.metadata["joint_names"])), float(recording.metadata["period_s"])
+        arm = Arm(f"{metadata['arm']}.urdf", text=metadata["arm_urdf"])
+        names, period_s = tuple(json.loads(metadata["joint_names"])), float(metadata["period_s"])
         if names != arm.joint_names:
             raise ValueError(f"its arm has joints {arm.joint_names}, its ticks {names}")
         if not 0.0 < period_s <= 1.0:
             raise ValueError(f"its period is {period_s} s")
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
-    return recording, arm
+    return arm, period_s

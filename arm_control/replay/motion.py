@@ -1,0 +1,231 @@
+"""What can be watched: the motion of an arm, recorded by `arm-control run` or made by a controller in simulation.
+
+Every viewer reads a `Motion`, as columns of a `Stretch` of it; times begin at 0.
+"""
+
+import atexit
+import math
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from arm_control.recording_index import IndexedRecording
+from arm_control.runner.recorded import arm_of
+from arm_control.trajectory import POST_MORTEM, Event, Tick
+from envs.arm import DEFAULT_URDF, Arm
+from envs.tasks import Reach
+
+FloatArray = NDArray[np.float64]
+ROUNDING_S = 1e-9
+TIMINGS = ("period_error_us", "read_us", "decide_us", "safety_us", "write_us")
+
+
+class Episode(NamedTuple):
+    """A part of a motion that can be chosen, such as the way to one goal."""
+
+    name: str
+    start_s: float
+    end_s: float
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """Ticks of a motion as columns, NaN where there was nothing: time (n,), angles (n, joints), goal (n, 3)."""
+
+    arm: Arm
+    time_s: FloatArray
+    angle_deg: FloatArray
+    speed_deg_s: FloatArray
+    target_deg: FloatArray
+    goal_m: FloatArray
+    timings_us: FloatArray  # (n, 5), as in TIMINGS
+    band: list[str]
+    phase: list[str]
+
+    def __len__(self) -> int:
+        return len(self.time_s)
+
+    def row(self, index: int) -> "Stretch":
+        """One of the ticks."""
+        at = slice(index, index + 1 or None)
+        return Stretch(
+            self.arm,
+            self.time_s[at],
+            self.angle_deg[at],
+            self.speed_deg_s[at],
+            self.target_deg[at],
+            self.goal_m[at],
+            self.timings_us[at],
+            self.band[at],
+            self.phase[at],
+        )
+
+    @cached_property
+    def tip_m(self) -> FloatArray:
+        """Where the tip is by the measured angles, (n, 3)."""
+        tip: FloatArray = self.arm.forward_kinematics(self.angle_deg)
+        return tip
+
+    @cached_property
+    def error_mm(self) -> FloatArray:
+        """Distance from the tip to the goal, (n,)."""
+        errors: FloatArray = 1000.0 * np.linalg.norm(self.tip_m - self.goal_m, axis=-1)
+        return errors
+
+    @cached_property
+    def reward(self) -> FloatArray:
+        """The dense reward of `envs.tasks.Reach` for that distance, (n,)."""
+        reward: FloatArray = Reach(reach_m=self.arm.reach_m).reward(self.error_mm / 1000.0)
+        return reward
+
+
+class Ticks(Protocol):
+    """Where a motion's ticks are kept."""
+
+    start_s: float
+    end_s: float
+
+    def ticks(self, start_s: float, end_s: float, most: int | None = None) -> list[Tick]:
+        """Those from one time to another; of very many only about `most`, evenly."""
+
+
+class TicksInMemory:
+    """Ticks in a list, in order."""
+
+    def __init__(self, ticks: Sequence[Tick]) -> None:
+        self._ticks = ticks
+        self.start_s, self.end_s = ticks[0].time_s, ticks[-1].time_s
+
+    def ticks(self, start_s: float, end_s: float, most: int | None = None) -> list[Tick]:
+        """Those from one time to another; of very many only about `most`, evenly."""
+        found = [tick for tick in self._ticks if start_s <= tick.time_s <= end_s]
+        return found if most is None else found[:: max(1, len(found) // most)]
+
+
+class Motion:
+    """An arm's motion, however long: nothing of it is in memory but what is looked at."""
+
+    def __init__(
+        self,
+        name: str,
+        arm: Arm,
+        period_s: float,
+        ticks: Ticks,
+        *,
+        episodes: Sequence[Episode] = (),
+        events: Sequence[Event] = (),
+        tolerance_m: float | None = None,
+        opens_at_s: float = 0.0,
+    ) -> None:
+        """Times of `episodes` and `events` begin at 0; without episodes, there is one of everything."""
+        self.name, self.arm, self.period_s = name, arm, period_s
+        self.events, self.tolerance_m, self.opens_at_s = list(events), tolerance_m, opens_at_s
+        self._ticks = ticks
+        self.length_s = ticks.end_s - ticks.start_s
+        self.episodes = list(episodes) or [Episode("all", 0.0, self.length_s)]
+
+    @property
+    def lost(self) -> str:
+        """What was found to be unreadable so far, and why; empty if nothing was."""
+        return self._ticks.lost if isinstance(self._ticks, IndexedRecording) else ""
+
+    def stretch(self, start_s: float, end_s: float, most: int | None = None) -> Stretch:
+        """The ticks from one time to another, both included; of very many only about `most`, evenly.
+
+        It may be empty: a recording can have gaps.
+        """
+        zero_s = self._ticks.start_s
+        ticks = self._ticks.ticks(zero_s + start_s - ROUNDING_S, zero_s + end_s + ROUNDING_S, most)
+        return to_stretch(self.arm, ticks, zero_s)
+
+    def moment(self, time_s: float) -> Stretch:
+        """The last tick at or before a time, or the very first one: a stretch of one row."""
+        back_s = 2.0 * self.period_s
+        while True:
+            found = self.stretch(time_s - back_s, time_s)
+            if len(found):
+                return found.row(-1)
+            if time_s - back_s <= 0.0:
+                return self.stretch(0.0, self.period_s).row(0)
+            back_s *= 4.0
+
+
+def to_stretch(arm: Arm, ticks: Sequence[Tick], zero_s: float = 0.0) -> Stretch:
+    """Ticks as columns, their times since `zero_s`."""
+    nothing = [math.nan] * arm.joint_count
+
+    def column(name: str) -> FloatArray:
+        """A value a joint, (n, joints)."""
+        rows = [nothing if (row := getattr(tick, name)) is None else row for tick in ticks]
+        return np.array(rows, np.float64).reshape(len(ticks), arm.joint_count)
+
+    goals = [(math.nan,) * 3 if tick.goal_m is None else tick.goal_m[:3] for tick in ticks]
+    timings = [[getattr(tick, name) for name in TIMINGS] for tick in ticks]
+    return Stretch(
+        arm,
+        np.array([tick.time_s - zero_s for tick in ticks], np.float64),
+        column("angle_deg"),
+        column("speed_deg_s"),
+        column("target_deg"),
+        np.array(goals, np.float64).reshape(len(ticks), 3),
+        np.array(timings, np.float64).reshape(len(ticks), len(TIMINGS)),
+        [tick.band for tick in ticks],
+        [tick.phase for tick in ticks],
+    )
+
+
+def open_motion(path: str | Path, urdf: str | None = None) -> Motion:
+    """The motion in a recording, of the arm in the file `urdf`.
+
+    Raises ValueError, naming the file, if it is none or damaged all over, or of another arm.
+    """
+    recording = IndexedRecording(path)
+    metadata, zero_s = recording.metadata, recording.start_s
+    arm, period_s = arm_of(path, metadata)
+    arm = drawn_arm(path, arm, urdf)
+    events = [Event(event.time_s - zero_s, event.kind, event.text) for event in recording.events]
+    goals = [event for event in events if event.kind == "goal"]
+    ends_s = [event.time_s for event in goals[1:]] + [recording.end_s - zero_s]
+    refused = next((event.time_s for event in events if event.kind == "refusal"), 0.0)
+    tolerance = metadata.get("goal_tolerance_m")
+    return Motion(
+        Path(path).name,
+        arm,
+        period_s,
+        recording,
+        episodes=[Episode(event.text, event.time_s, end_s) for event, end_s in zip(goals, ends_s, strict=True)],
+        events=events,
+        tolerance_m=None if tolerance is None else float(tolerance),
+        opens_at_s=refused if POST_MORTEM in metadata else 0.0,
+    )
+
+
+def drawn_arm(path: str | Path, arm: Arm, urdf: str | None) -> Arm:
+    """A recorded arm from a file, such as it is drawn from: `urdf`, the default arm's or, if need be, one made here."""
+    if urdf is not None:
+        given = Arm(urdf)
+        if not arm.moves_like(given):
+            raise ValueError(
+                f"{path} is of the arm {arm.name}, not of that in {urdf}: joints, limits or lengths differ"
+            )
+        return given
+    default = Arm(DEFAULT_URDF)
+    if arm.moves_like(default):
+        return default
+    folder = Path(tempfile.mkdtemp(prefix="arm-control-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    file = folder / "arm.urdf"
+    file.write_text(arm.urdf_text)
+    try:
+        return Arm(file)
+    except ValueError as error:  # its meshes are elsewhere
+        raise ValueError(
+            f"{path} is of the arm {arm.name}, to be drawn from its own URDF file (--arm): {error}"
+        ) from None
