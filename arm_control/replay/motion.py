@@ -192,7 +192,7 @@ def open_motion(path: str | Path, urdf: str | None = None) -> Motion:
     arm = drawn_arm(path, arm, urdf)
     events = [Event(event.time_s - zero_s, event.kind, event.text) for event in recording.events]
     goals = [event for event in events if event.kind == "goal"]
-    ends_s = [event.time_s for event in goals[1:]] + [recording.end_s - zero_s]
+    ends_s = [*(event.time_s for event in goals[1:]), recording.end_s - zero_s]
     refused = next((event.time_s for event in events if event.kind == "refusal"), 0.0)
     tolerance = metadata.get("goal_tolerance_m")
     return Motion(
@@ -200,7 +200,7 @@ def open_motion(path: str | Path, urdf: str | None = None) -> Motion:
         arm,
         period_s,
         recording,
-        episodes=[Episode(event.text, event.time_s, end_s) for event, end_s in zip(goals, ends_s, strict=True)],
+        episodes=[Episode(event.text, event.time_s, end_s) for event, end_s in zip(goals, ends_s, strict=False)],
         events=events,
         tolerance_m=None if tolerance is None else float(tolerance),
         opens_at_s=refused if POST_MORTEM in metadata else 0.0,
