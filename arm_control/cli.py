@@ -63,13 +63,15 @@ EXTRAS = {
     "safetensors": "train",
     "scipy": "train",
     "tensorboard": "train",
-    "matplotlib": "train",
     "onnx": "train",
     "onnxscript": "train",
     "psutil": "train",
     "pybullet": "sim",
     "imageio_ffmpeg": "view",
     "PIL": "view",
+    "matplotlib": "view",
+    "viser": "view",
+    "yourdfpy": "view",
     "panda_gym": "peers",
     "stable_baselines3": "peers",
 }
@@ -156,15 +158,10 @@ def run(command: Run) -> None:
 
 
 def replay(command: Replay) -> None:
-    """Write the video and say where."""
-    from arm_control.replay.video import write_video
-    from arm_control.sources import open_source
+    """Show motion, write it into a file, or check it."""
+    from arm_control.watching import watch
 
-    source = open_source(
-        command.source, command.seed, arm=command.arm, env=command.env, imperfections=command.imperfections
-    )
-    frames = write_video(source, command.save, goals=command.goals, seed=command.seed)
-    print(f"{command.save}: {frames} frames, {command.goals} goals")
+    watch(command)
 
 
 def calibrate(command: Calibrate) -> None:

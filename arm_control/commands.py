@@ -5,6 +5,7 @@ Only what `--help` needs is imported here.
 
 import math
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import Annotated, Literal
 
 import tyro
@@ -250,28 +251,65 @@ class Run:
 
 @dataclass(frozen=True)
 class Replay:
-    """Watch a controller go through several goals."""
+    """Watch a controller or a recording: in the simulator's window, in a browser, as a video or as plots.
 
-    source: tyro.conf.Positional[str]
-    """A run folder, a policy file, or one of zero, random, ik."""
-    save: str
-    """The file to write, ending in .mp4."""
-    viewer: Literal["video"] = "video"
-    """The way to look at it."""
-    goals: int = 6
-    """How many goals."""
+    A single controller moves its simulated arm live, without end; with --goals or --save, through so many goals.
+    """
+
+    sources: tyro.conf.Positional[tuple[str, ...]]
+    """Run folders, policy files, recordings (ending in .mcap), or zero, random, ik. The browser and the plots compare
+    two; the plots of run folders alone are their learning curves, however many."""
+    viewer: Literal["window", "web", "video", "plot"] | None = None
+    """The way to look at it (as the ending of --save says; otherwise the window, or web where there is no display)."""
+    save: str | None = None
+    """The file to write: .mp4 for video, .png for plots, .html for a web page that needs no server."""
+    goals: int | None = None
+    """How many goals a controller goes through (6 in files and comparisons; otherwise it moves without end)."""
     seed: int = 0
-    """Which goals."""
+    """Which goals. No seed's are ever used in training."""
+    verify: bool = False
+    """Instead of showing it, re-run a recording of the simulated arm, and say whether every reading is bit-exact."""
+    port: int | None = None
+    """Port of the web viewer (8080, unless given)."""
+    host: str | None = None
+    """Address that the web viewer listens at (127.0.0.1, which only this machine reaches, unless given)."""
     arm: str | None = None
-    """URDF file of the arm, for a policy that was trained on another than the default one."""
+    """URDF file of the arm, for a policy or recording of another than the default one."""
     env: str | None = None
     """The environment's id, for zero, random and ik (ArmReach-v0, unless given); a run or policy has its own."""
     imperfections: Preset | None = None
-    """How imperfect the arm is (as in training, unless given)."""
+    """How imperfect a controller's arm is (as in training, unless given)."""
 
     def __post_init__(self) -> None:
-        check_count("goals", self.goals)
+        if not self.sources:
+            raise ValueError("wanted something to watch: run folders, policies, recordings, or zero, random, ik")
+        if self.goals is not None:
+            check_count("goals", self.goals)
         check_count("seed", self.seed, least=0)
+        if self.port is not None and not 1 <= self.port <= 65535:
+            raise ValueError(f"--port: wanted 1 to 65535, got {self.port}")
+        if self.verify:
+            self._check_verify()
+            return
+        if self.save is not None:
+            wanted = {".mp4": "video", ".png": "plot", ".html": "web"}
+            suffix = PurePath(self.save).suffix.lower()
+            if suffix not in wanted or self.viewer not in (None, wanted[suffix]):
+                endings = [ending for ending, viewer in wanted.items() if self.viewer in (None, viewer)]
+                ask = f"a file ending in {', '.join(endings)}" if endings else "no file with --viewer window"
+                raise ValueError(f"--save: wanted {ask}, got {self.save}")
+            object.__setattr__(self, "viewer", wanted[suffix])
+        elif self.viewer in ("video", "plot"):
+            raise ValueError(f"--viewer {self.viewer} writes a file: name it with --save")
+        if (self.viewer in ("window", "video", "plot") or self.save is not None) and (self.port or self.host):
+            raise ValueError("--port and --host are for --viewer web without --save")
+
+    def _check_verify(self) -> None:
+        if len(self.sources) != 1 or not self.sources[0].endswith(".mcap"):
+            raise ValueError(f"--verify: wanted one recording, ending in .mcap, got {' '.join(self.sources)}")
+        given = {name: getattr(self, name) for name in ("viewer", "save", "goals", "port", "host", "env")}
+        if unused := [f"--{name}" for name, value in (given | {"imperfections": self.imperfections}).items() if value]:
+            raise ValueError(f"--verify shows nothing: wanted no {', '.join(unused)}")
 
 
 @dataclass(frozen=True)

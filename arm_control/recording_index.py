@@ -89,6 +89,19 @@ class IndexedRecording:
     def _because(self) -> str:
         return f" ({self.lost} cannot be read)" if self.lost else ""
 
+    @property
+    def missing(self) -> str:
+        """What is known to be missing: what the loop had to drop, and what was found to be unreadable so far."""
+        dropped = [event.text for event in self.events if event.kind == "drops"]
+        return "; ".join(filter(None, (*dropped, self.lost)))
+
+    def __iter__(self) -> Iterator[Tick]:
+        """All ticks, in order."""
+        for span in self._spans:
+            with self._lock:
+                ticks = self._ticks_in(span)
+            yield from ticks
+
     def ticks(self, start_s: float, end_s: float, most: int | None = None) -> list[Tick]:
         """The ticks from one time to another, both included, in order; of very many only about `most`, evenly."""
         with self._lock:

@@ -1,0 +1,66 @@
+"""Whether a recording of the simulated arm can be made again, bit for bit."""
+
+from pathlib import Path
+
+import numpy as np
+
+from arm_control.drivers.simulation import SimulationDriver
+from arm_control.recording_index import IndexedRecording
+from arm_control.replay.motion import drawn_arm
+from arm_control.runner.recorded import arm_of
+from arm_control.trajectory import POST_MORTEM, Tick
+
+
+def verify(path: str | Path, urdf: str | None = None) -> tuple[int, str]:
+    """Send the recorded targets to the simulated arm once more.
+
+    Returns the number of ticks, each read as recorded, and what else is known to be missing from the recording.
+
+    Raises RuntimeError with the first tick that was read otherwise, and by how much; ValueError for a recording that
+    cannot be made again.
+    """
+    recording = IndexedRecording(path)
+    try:
+        return _verify(recording, urdf)
+    finally:
+        recording.close()
+
+
+def _verify(recording: IndexedRecording, urdf: str | None) -> tuple[int, str]:
+    path, metadata = recording.path, recording.metadata
+    if (driver := metadata.get("driver")) != "sim":
+        raise ValueError(f"{path} was recorded on the driver '{driver}': only a simulated arm can be run again")
+    if POST_MORTEM in metadata:
+        raise ValueError(f"{path} is a post-mortem, which begins in mid-motion: wanted a recording of all of it")
+    arm, period_s = arm_of(path, metadata)
+    again = SimulationDriver(drawn_arm(path, arm, urdf), period_s, metadata.get("imperfections", "ideal"))
+    try:
+        ticks = 0
+        for ticks, tick in enumerate(recording, 1):
+            if difference := _difference(tick, again, arm.joint_names):
+                because = f"; the recording is incomplete ({recording.missing})" if recording.missing else ""
+                raise RuntimeError(
+                    f"{path}: tick {ticks}, at {tick.time_s - recording.start_s:.3f} s, is the first that differs "
+                    f"from its re-simulation: {difference}{because}"
+                )
+            if tick.target_deg is not None:
+                again.write(tick.target_deg)
+        return ticks, recording.missing
+    finally:
+        again.close()
+
+
+def _difference(tick: Tick, again: SimulationDriver, names: tuple[str, ...]) -> str:
+    """In which joint the reading differs most, and by how much; empty if it does not."""
+    state = again.read()
+    for what, unit, recorded, now in (
+        ("", "degrees", tick.angle_deg, state.angles_deg),
+        ("'s speed", "degrees/s", tick.speed_deg_s, state.speeds_deg_s),
+    ):
+        if recorded is None:
+            return "it has no reading"
+        if recorded != now:
+            joint = int(np.argmax(np.abs(np.subtract(recorded, now))))
+            apart = abs(recorded[joint] - now[joint])
+            return f"{names[joint]}{what} {recorded[joint]!r}, now {now[joint]!r}, {apart:.3g} {unit} apart"
+    return ""
