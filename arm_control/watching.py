@@ -7,7 +7,6 @@ from arm_control.commands import Replay
 from arm_control.replay.live import LiveArm, roll_out
 from arm_control.replay.motion import Motion, open_motion
 from arm_control.sources import Source, open_source
-from envs.scene import has_display
 
 GOALS = 6  # of a controller in a file
 PORT = 8080
@@ -17,7 +16,7 @@ def watch(command: Replay) -> None:
     """Show, write or check what the command names. Raises ValueError for what cannot be shown so."""
     if command.verify:
         return check_again(command)
-    viewer = command.viewer or ("window" if has_display() and len(command.sources) == 1 else "web")
+    viewer = command.viewer or default_viewer(command)
     if viewer == "plot" and all(Path(source).is_dir() for source in command.sources):
         return write_curves(command)
     if len(command.sources) > (most := 2 if viewer in ("web", "plot") else 1):
@@ -40,6 +39,13 @@ def watch(command: Replay) -> None:
         show(command, viewer, motions)
     for motion in motions:
         tell_damage(motion)
+
+
+def default_viewer(command: Replay) -> str:
+    """The window, unless there is no display or there are two to be compared."""
+    from envs.scene import has_display
+
+    return "window" if len(command.sources) == 1 and has_display() else "web"
 
 
 def check_again(command: Replay) -> None:

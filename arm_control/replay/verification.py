@@ -28,11 +28,11 @@ def verify(path: str | Path, urdf: str | None = None) -> tuple[int, str]:
 
 def _verify(recording: IndexedRecording, urdf: str | None) -> tuple[int, str]:
     path, metadata = recording.path, recording.metadata
-    if (driver := metadata.get("driver")) != "sim":
-        raise ValueError(f"{path} was recorded on the driver '{driver}': only a simulated arm can be run again")
+    arm, period_s = arm_of(path, metadata)
+    if (driver := metadata.get("driver", "unknown")) != "sim":
+        raise ValueError(f"{path} was recorded on the driver {driver}: only a simulated arm can be run again")
     if POST_MORTEM in metadata:
         raise ValueError(f"{path} is a post-mortem, which begins in mid-motion: wanted a recording of all of it")
-    arm, period_s = arm_of(path, metadata)
     again = SimulationDriver(drawn_arm(path, arm, urdf), period_s, metadata.get("imperfections", "ideal"))
     try:
         ticks = 0

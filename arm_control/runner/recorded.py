@@ -133,7 +133,7 @@ def arm_of(path: str | Path, metadata: Mapping[str, str]) -> tuple[Arm, float]:
     """A recording's arm, and its period in s. Raises ValueError, naming the file, if it does not say them."""
     missing = {"arm", "arm_urdf", "joint_names", "period_s"} - set(metadata)
     if missing:
-        raise ValueError(f"{path} does not say its {', '.join(sorted(missing))}: it is not of 'arm-control run'")
+        raise ValueError(f"{path} does not say its {', '.join(sorted(missing))}: not of 'arm-control run', or damaged")
     try:
         arm = Arm(f"{metadata['arm']}.urdf", text=metadata["arm_urdf"])
         names, period_s = tuple(json.loads(metadata["joint_names"])), float(metadata["period_s"])
