@@ -1,12 +1,17 @@
 """`arm-control replay`: what is to be watched, and the viewer for it."""
 
 import sys
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from arm_control.commands import Replay
-from arm_control.replay.live import LiveArm, roll_out
 from arm_control.replay.motion import Motion, open_motion
-from arm_control.sources import Source, open_source
+
+if TYPE_CHECKING:
+    from arm_control.replay.live import LiveArm
+    from arm_control.sources import Source
 
 GOALS = 6  # of a controller in a file
 PORT = 8080
@@ -21,24 +26,19 @@ def watch(command: Replay) -> None:
         return write_curves(command)
     if len(command.sources) > (most := 2 if viewer in ("web", "plot") else 1):
         raise ValueError(f"--viewer {viewer}: wanted {most} at most, got {len(command.sources)} to be shown together")
-    if viewer in ("window", "web") and command.save is None and command.goals is None:
-        [source, *others] = command.sources
-        if not others and not is_recording(source):
-            return show_live(command, viewer)
-    motions = [open_or_roll_out(command, source) for source in command.sources]
-    for motion in motions:
-        if not motion.arm.moves_like(motions[0].arm):
-            raise ValueError(
-                f"{motions[0].name} is of the arm {motions[0].arm.name}, {motion.name} of {motion.arm.name}: "
-                "wanted two of the same arm"
-            )
-        tell_damage(motion)
     if command.save is not None:
-        print(write(command.save, viewer, motions))
+        write = find_writer(viewer)  # before anything is opened: the packages for it may be missing
+        print(f"{command.save}: {write(open_motions(command), command.save)}")
     else:
-        show(command, viewer, motions)
-    for motion in motions:
-        tell_damage(motion)
+        show = find_viewer(viewer, command)
+        if len(command.sources) == 1 and not is_recording(command.sources[0]) and command.goals is None:
+            return show_live(command, show)
+        motions = open_motions(command)
+        told = [motion.lost for motion in motions]
+        show(motions)
+        for motion, before in zip(motions, told, strict=True):
+            if motion.lost != before:  # found on the way
+                tell_damage(motion)
 
 
 def default_viewer(command: Replay) -> str:
@@ -66,73 +66,89 @@ def write_curves(command: Replay) -> None:
     print(f"{command.save}: learning curves of {', '.join(command.sources)}")
 
 
-def is_recording(source: str) -> bool:
-    """Whether it is one by its name."""
-    return source.endswith(".mcap")
-
-
-def open_controller(command: Replay, source: str) -> Source:
-    """A controller, on the arm and in the environment that the command names."""
-    return open_source(source, command.seed, arm=command.arm, env=command.env, imperfections=command.imperfections)
-
-
-def open_or_roll_out(command: Replay, source: str) -> Motion:
-    """A recording's motion, or that of a controller going through its goals."""
-    if not is_recording(source):
-        return roll_out(open_controller(command, source), command.goals or GOALS, command.seed)
-    for name in ("env", "imperfections"):
-        if getattr(command, name) is not None and all(map(is_recording, command.sources)):
-            raise ValueError(f"--{name}: is for controllers, and {source} is a recording")
-    return open_motion(source, command.arm)
-
-
-def tell_damage(motion: Motion) -> None:
-    """Say what of a recording cannot be shown, once for each thing found."""
-    if motion.lost:
-        print(f"{motion.name} is damaged: {motion.lost}", file=sys.stderr, flush=True)
-
-
-def write(path: str, viewer: str, motions: list[Motion]) -> str:
-    """Write the file; returns a line that says what is in it."""
-    what = " and ".join(f"{motion.name}, {motion.length_s:.1f} s" for motion in motions)
+def find_writer(viewer: str) -> Callable[[Sequence[Motion], str], str]:
+    """Writes motions into a file, and says what is in it."""
     if viewer == "video":
         from arm_control.replay.video import write_video
 
-        return f"{path}: {write_video(motions[0], path)} frames of {what}"
+        return lambda motions, path: f"{write_video(motions[0], path)} frames of {described(motions)}"
     if viewer == "plot":
-        from arm_control.replay.plot import save_plot
-
-        save_plot(motions, path)
+        from arm_control.replay.plot import save_plot as save
     else:
-        from arm_control.replay.page import save_page
+        from arm_control.replay.page import save_page as save
 
-        save_page(motions, path)
-    return f"{path}: {what}"
+    def write(motions: Sequence[Motion], path: str) -> str:
+        """Write all of them into one file."""
+        save(motions, path)
+        return described(motions)
+
+    return write
 
 
-def show(command: Replay, viewer: str, motions: list[Motion]) -> None:
-    """Show motions until the person has seen enough."""
-    if viewer == "window":
-        from arm_control.replay.window import show_window
-
-        show_window(motions[0])
-    else:
+def find_viewer(viewer: str, command: Replay) -> "Callable[[LiveArm | Sequence[Motion]], None]":
+    """Shows a live arm, or motions, until the person has seen enough."""
+    if viewer == "web":
         from arm_control.replay.web import serve
 
-        serve(motions, host=command.host or "127.0.0.1", port=command.port or PORT)
+        return partial(serve, host=command.host or "127.0.0.1", port=command.port or PORT)
+    from arm_control.replay.window import show_window
+
+    return lambda shown: show_window(shown[0] if isinstance(shown, Sequence) else shown)
 
 
-def show_live(command: Replay, viewer: str) -> None:
+def described(motions: Sequence[Motion]) -> str:
+    """Which motions, and how long they are."""
+    return " and ".join(f"{motion.name}, {motion.length_s:.1f} s" for motion in motions)
+
+
+def show_live(command: Replay, show: "Callable[[LiveArm | Sequence[Motion]], None]") -> None:
     """Let a controller move its arm while it is watched."""
+    from arm_control.replay.live import LiveArm
+
     live = LiveArm(open_controller(command, command.sources[0]), command.seed)
     try:
-        if viewer == "window":
-            from arm_control.replay.window import show_window
-
-            show_window(live)
-        else:
-            from arm_control.replay.web import serve
-
-            serve(live, host=command.host or "127.0.0.1", port=command.port or PORT)
+        show(live)
     finally:
         live.close()
+
+
+def is_recording(source: str) -> bool:
+    """Whether it is one, by its name."""
+    return source.endswith(".mcap")
+
+
+def open_controller(command: Replay, source: str) -> "Source":
+    """A controller, on the arm and in the environment that the command names."""
+    from arm_control.sources import open_source
+
+    return open_source(source, command.seed, arm=command.arm, env=command.env, imperfections=command.imperfections)
+
+
+def open_motions(command: Replay) -> list[Motion]:
+    """The motions of recordings, and of controllers going through their goals; of one and the same arm."""
+    if all(map(is_recording, command.sources)):
+        for name in ("env", "imperfections", "goals"):
+            if getattr(command, name) is not None:
+                raise ValueError(f"--{name}: is for controllers, and {' '.join(command.sources)} is recorded")
+    motions: list[Motion] = []
+    for source in command.sources:
+        if is_recording(source):
+            motion = open_motion(source, command.arm)
+        else:
+            from arm_control.replay.live import roll_out
+
+            motion = roll_out(open_controller(command, source), command.goals or GOALS, command.seed)
+        if motions and not motion.arm.moves_like(motions[0].arm):
+            raise ValueError(
+                f"{motions[0].name} is of the arm {motions[0].arm.name}, {source} of {motion.arm.name}: "
+                "only two of the same arm can be shown together"
+            )
+        motions.append(motion)
+        tell_damage(motion)
+    return motions
+
+
+def tell_damage(motion: Motion) -> None:
+    """Say what of a recording could not be read so far."""
+    if motion.lost:
+        print(f"{motion.name} is damaged: {motion.lost}", file=sys.stderr, flush=True)
