@@ -28,6 +28,7 @@ from arm_control.commands import (
     BenchLadder,
     BenchRunner,
     BenchSimulation,
+    BenchViewer,
     Calibrate,
     Compare,
     Emulate,
@@ -281,6 +282,15 @@ def bench_determinism(command: BenchDeterminism) -> None:
         raise RuntimeError("not everything is bit-exact")
 
 
+def bench_viewer(command: BenchViewer) -> None:
+    """Print what watching costs a control loop."""
+    from arm_control.bench.viewer import bench_viewer, format_viewer
+
+    with writing_json(command.json) as figures:
+        figures |= bench_viewer(command.seconds)
+        print(format_viewer(figures))
+
+
 Work = tuple[type[Any], Callable[[Any], None]]
 
 COMMANDS: dict[str, Work] = {
@@ -306,6 +316,7 @@ BENCHES: dict[str, Work] = {
     "ladder": (BenchLadder, bench_ladder),
     "runner": (BenchRunner, bench_runner),
     "simulation": (BenchSimulation, bench_simulation),
+    "viewer": (BenchViewer, bench_viewer),
 }
 
 

@@ -573,3 +573,17 @@ class BenchDeterminism:
     def __post_init__(self) -> None:
         if not self.imperfections:
             raise ValueError("--imperfections: wanted ideal, xl430, rough or late, got none")
+
+
+@dataclass(frozen=True)
+class BenchViewer:
+    """Whether watching an arm slows its control loop: how steadily it ticks with and without viewers, in turns."""
+
+    seconds: float = 60.0
+    """How long the control loop runs at 500 Hz, half of it watched."""
+    json: str | None = None
+    """Also write the figures into this file."""
+
+    def __post_init__(self) -> None:
+        if not 0.1 <= self.seconds <= 3600:
+            raise ValueError(f"--seconds: wanted 0.1 to 3600, got {self.seconds}")

@@ -1,10 +1,11 @@
-"""Opens a recording at any moment, in bounded memory, however long it is.
+"""Opens a recording at any moment, in bounded memory, however long it is, even while it is being written.
 
 What is read at once is the index at the end of the file or, where a crash left none, the heads of its chunks; the
 chunks themselves only as they are looked at. An hour at 100 Hz opens in a fraction of a second.
 """
 
 import bisect
+import fcntl
 import struct
 import threading
 import zlib
@@ -51,7 +52,10 @@ class IndexedRecording:
         self._bad: set[int] = set()
         self._sound = Soundness(None)
         self._zero_ns: int | None = None  # log time of a tick at 0 s
+        self._at = len(MAGIC)  # up to where the file is known, if it has no index
         self._file = self.path.open("rb")
+        self.growing = self._is_locked()
+        """Whether it is still being written."""
         try:
             if self._file.read(len(MAGIC)) != MAGIC:
                 raise ValueError(f"{path} is no MCAP file" + ("" if scan.size else ": it is empty"))
@@ -62,15 +66,13 @@ class IndexedRecording:
                 raise ValueError(f"{path} is no recording of arm-control{self._because}")
             names = joint_names(self.metadata)
             self._sound.joints = None if names is None else len(names)
-            self._spans = sorted(spans, key=lambda span: span.start_ns)
-            first = next(filter(None, map(self._ticks_in, self._spans)), None)
-            last = next(filter(None, map(self._ticks_in, reversed(self._spans))), None)
-            if first is None or last is None:
+            self._spans: list[Span] = []
+            self.events: list[Event] = []
+            first = next(filter(None, map(self._ticks_in, sorted(spans, key=lambda span: span.start_ns))), None)
+            if first is None:
                 raise ValueError(f"{path} holds no tick, so there is nothing to see{self._because}")
-            self.start_s, self.end_s = first[0].time_s, last[-1].time_s
-            self._starts_s = [(span.start_ns - (self._zero_ns or 0)) / 1e9 for span in self._spans]
-            self._longest_s = max(span.end_ns - span.start_ns for span in self._spans) / 1e9
-            self.events = self._read_events()
+            self.start_s = self.end_s = first[0].time_s
+            self._take_in(spans)
         except BaseException:
             self._file.close()
             raise
@@ -114,9 +116,40 @@ class IndexedRecording:
             found = [tick for span in spans for tick in self._ticks_in(span)[::step] if start_s <= tick.time_s <= end_s]
         return sorted(found, key=lambda tick: tick.time_s)
 
+    def refresh(self) -> bool:
+        """Take in what was written since; whether there was anything. Only while it grows is there."""
+        if not self.growing:
+            return False
+        with self._lock:
+            self.growing = self._is_locked()  # first: what is written before it ends is then not missed
+            self._scan.size = self.path.stat().st_size
+            spans = list(self._spans_of_heads())
+            self._take_in(spans)
+        return bool(spans)
+
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+
+    def _is_locked(self) -> bool:
+        """Whether the process that writes the file still does."""
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            fcntl.flock(self._file, fcntl.LOCK_UN)
+        except BlockingIOError:
+            return True
+        except OSError:  # a file system without locks
+            return False
+        return False
+
+    def _take_in(self, spans: list[Span]) -> None:
+        """Add chunks to those that are known."""
+        self._spans = sorted((*self._spans, *spans), key=lambda span: span.start_ns)
+        self._starts_s = [(span.start_ns - (self._zero_ns or 0)) / 1e9 for span in self._spans]
+        self._longest_s = max(span.end_ns - span.start_ns for span in self._spans) / 1e9
+        last = next(filter(None, map(self._ticks_in, reversed(self._spans))))
+        self.end_s = last[-1].time_s
+        self.events = sorted((*self.events, *self._read_events(spans)), key=lambda event: event.time_s)
 
     def _spans_between(self, start_s: float, end_s: float) -> list[Span]:
         """The chunks in which there may be ticks of this time: those that begin in it, or reach into it."""
@@ -124,10 +157,9 @@ class IndexedRecording:
         first = bisect.bisect_left(self._starts_s, start_s - self._longest_s - ROUNDING_S, 0, last)
         return self._spans[first:last]
 
-    def _read_events(self) -> list[Event]:
-        rows = [row for span in self._spans if span.events for row in self._rows(span) if row.kind is Event]
-        events = [event for row in rows if isinstance(event := self._decoded(row), Event)]
-        return sorted(events, key=lambda event: event.time_s)
+    def _read_events(self, spans: list[Span]) -> list[Event]:
+        rows = [row for span in spans if span.events for row in self._rows(span) if row.kind is Event]
+        return [event for row in rows if isinstance(event := self._decoded(row), Event)]
 
     def _ticks_in(self, span: Span) -> list[Tick]:
         """The ticks of a chunk; those looked at lately are kept."""
@@ -209,14 +241,18 @@ class IndexedRecording:
         return spans
 
     def _spans_of_heads(self) -> Iterator[Span]:
-        """The chunks one after another, only the heads of which are read, up to where the file is cut or damaged."""
-        file, scan = self._file, self._scan
-        at, chunk = len(MAGIC), None
-        while left := scan.size - at:
+        """The chunks one after another, only the heads of which are read, up to where the file is cut or damaged.
+
+        Asked again, it goes on from there.
+        """
+        file, scan, chunk = self._file, self._scan, None
+        while left := scan.size - self._at:
+            at = self._at
             file.seek(at)
             head = file.read(HEAD.size + TIMES.size)
             if len(head) < HEAD.size or (length := HEAD.unpack_from(head)[1]) > left - HEAD.size:
-                scan.lose(left, "the file ends within a record")
+                if not self.growing:
+                    scan.lose(left, "the file ends within a record")
                 break
             code, size = head[0], HEAD.size + length
             if code == Opcode.CHUNK and len(head) == HEAD.size + TIMES.size and length <= MAX_RECORD:
@@ -230,6 +266,6 @@ class IndexedRecording:
                 self._rows(Span(at, size, 0, 0, False))
             elif code in (Opcode.DATA_END, Opcode.FOOTER):
                 break
-            at += size
+            self._at += size
         if chunk is not None:
             yield chunk._replace(events=True)  # whose list of events may be cut off

@@ -4,6 +4,7 @@ That process ends when the pipe does, whatever became of the control loop.
 """
 
 import contextlib
+import fcntl
 import math
 import os
 import select
@@ -99,6 +100,8 @@ class FullRecording:
 
     def __init__(self, path: Path, stream: BinaryIO, metadata: Mapping[str, str]) -> None:
         self.path = path
+        with contextlib.suppress(OSError):  # tells viewers that it grows; not every file system can
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         self._stream, self._file = stream, RecordingFile(stream)
         self._zero_ns = int(metadata["wall_at_zero_ns"])
         self._file.add_metadata(metadata)

@@ -195,7 +195,7 @@ class Bench:
         assert isinstance(runner, SteeredRunner)
         self.runner = runner
         self.runner.period_s = PERIOD_S  # asked in every tick
-        self._recordings = 0
+        self.recording = folder / "recording.mcap"
         guard = self._new_safety()
         generator = np.random.default_rng(0)
         while len(self.runner.poses) < POSES:
@@ -216,14 +216,18 @@ class Bench:
 
     def control(self, clock: Any, stopped: Callable[[], bool]) -> tuple[ControlLoop, int]:
         """Run the control loop, recorded, until it is stopped; returns it and how many records were dropped."""
-        self._recordings += 1
-        path = self.folder / f"{self._recordings}.mcap"
-        with Recorder(path, {"joint_names": json.dumps(self.arm.joint_names)}) as recorder:
+        metadata = {
+            "arm": self.arm.name,
+            "arm_urdf": self.arm.urdf_text,
+            "joint_names": json.dumps(self.arm.joint_names),
+            "period_s": repr(PERIOD_S),
+        }
+        with Recorder(self.recording, metadata) as recorder:
             driver = MemoryDriver(self.arm, clock.now_s, PERIOD_S)
             loop = ControlLoop(driver, self._new_safety(), clock, recorder=recorder, stopped=stopped)
             work = GoalWork(self.runner, self.goals(), seconds_per_goal=GOAL_S)
             loop.run(work)
-        path.unlink()
+        self.recording.unlink()
         if loop.report.refusals:
             raise RuntimeError(f"wanted a bench in which nothing is refused, got {loop.report.refusals[0]}")
         return loop, recorder.dropped

@@ -129,12 +129,26 @@ class Motion:
         self.events, self.tolerance_m, self.opens_at_s = list(events), tolerance_m, opens_at_s
         self._ticks = ticks
         self.length_s = ticks.end_s - ticks.start_s
-        self.episodes = list(episodes) or [Episode("all", 0.0, self.length_s)]
+        self.episodes = list(episodes) or [whole(ticks)]
 
     @property
     def lost(self) -> str:
         """What was found to be unreadable so far, and why; empty if nothing was."""
         return self._ticks.lost if isinstance(self._ticks, IndexedRecording) else ""
+
+    @property
+    def growing(self) -> bool:
+        """Whether it is still being recorded."""
+        return isinstance(self._ticks, IndexedRecording) and self._ticks.growing
+
+    def refresh(self) -> bool:
+        """Take in what was recorded since; whether there was anything."""
+        recording = self._ticks
+        if not isinstance(recording, IndexedRecording) or not recording.refresh():
+            return False
+        self.length_s = recording.end_s - recording.start_s
+        self.events, self.episodes = events_and_episodes(recording)
+        return True
 
     def stretch(self, start_s: float, end_s: float, most: int | None = None) -> Stretch:
         """The ticks from one time to another, both included; of very many only about `most`, evenly.
@@ -187,12 +201,10 @@ def open_motion(path: str | Path, urdf: str | None = None) -> Motion:
     Raises ValueError, naming the file, if it is none or damaged all over, or of another arm.
     """
     recording = IndexedRecording(path)
-    metadata, zero_s = recording.metadata, recording.start_s
+    metadata = recording.metadata
     arm, period_s = arm_of(path, metadata)
     arm = drawn_arm(path, arm, urdf)
-    events = [Event(event.time_s - zero_s, event.kind, event.text) for event in recording.events]
-    goals = [event for event in events if event.kind == "goal"]
-    ends_s = [*(event.time_s for event in goals[1:]), recording.end_s - zero_s]
+    events, episodes = events_and_episodes(recording)
     refused = next((event.time_s for event in events if event.kind == "refusal"), 0.0)
     tolerance = metadata.get("goal_tolerance_m")
     return Motion(
@@ -200,11 +212,26 @@ def open_motion(path: str | Path, urdf: str | None = None) -> Motion:
         arm,
         period_s,
         recording,
-        episodes=[Episode(event.text, event.time_s, end_s) for event, end_s in zip(goals, ends_s, strict=False)],
+        episodes=episodes,
         events=events,
         tolerance_m=None if tolerance is None else float(tolerance),
         opens_at_s=refused if POST_MORTEM in metadata else 0.0,
     )
+
+
+def events_and_episodes(recording: IndexedRecording) -> tuple[list[Event], list[Episode]]:
+    """What happened in a recording, and the way to each goal; their times begin at 0."""
+    zero_s = recording.start_s
+    events = [Event(event.time_s - zero_s, event.kind, event.text) for event in recording.events]
+    goals = [event for event in events if event.kind == "goal"]
+    ends_s = [*(event.time_s for event in goals[1:]), recording.end_s - zero_s]
+    episodes = [Episode(event.text, event.time_s, end_s) for event, end_s in zip(goals, ends_s, strict=False)]
+    return events, episodes or [whole(recording)]
+
+
+def whole(ticks: Ticks) -> Episode:
+    """All of a motion."""
+    return Episode("all", 0.0, ticks.end_s - ticks.start_s)
 
 
 def drawn_arm(path: str | Path, arm: Arm, urdf: str | None) -> Arm:

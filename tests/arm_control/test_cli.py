@@ -132,8 +132,19 @@ def strict_json(path: Path) -> Any:
         (["inspect", "no-such.onnx"], "cannot read policy no-such.onnx: No such file"),
         (["inspect", "a.onnx", "b.onnx"], "b.onnx"),
         (["run", "no-such.onnx", "--random", "1"], "cannot read policy no-such.onnx"),
-        (["replay", "ik"], "--save"),
-        (["replay", "ik", "--save", "x.mp4", "--viewer", "holodeck"], "holodeck"),
+        (["replay"], "wanted something to watch: run folders, policies, recordings, or zero, random, ik"),
+        (["replay", "no-such-run"], "no run folder and no policy no-such-run"),
+        (["replay", "ik", "--viewer", "video"], "--viewer video writes a file: name it with --save"),
+        (["replay", "ik", "--viewer", "window", "--save", "x.png"], "wanted no file with --viewer window, got x.png"),
+        (["replay", "ik", "--viewer", "plot", "--save", "x.mp4"], "wanted a file ending in .png, got x.mp4"),
+        (["replay", "ik", "--save", "x.gif"], "wanted a file ending in .mp4, .png, .html, got x.gif"),
+        (["replay", "ik", "--save", "x.mp4", "--port", "80"], "--port and --host are for --viewer web"),
+        (["replay", "ik", "--port", "0"], "--port: wanted 1 to 65535, got 0"),
+        (["replay", "ik", "zero", "--save", "x.mp4"], "--viewer video: wanted 1 at most, got 2"),
+        (["replay", "ik", "zero", "random", "--save", "x.png"], "--viewer plot: wanted 2 at most, got 3"),
+        (["replay", "ik", "--verify"], "--verify: wanted one recording, ending in .mcap, got ik"),
+        (["replay", "no-such.mcap", "--save", "x.png"], "no-such.mcap"),
+        (["replay", "ik", "--viewer", "holodeck"], "holodeck"),
         (["replay", "ik", "--save", "x.mp4", "--goals", "0"], "--goals: wanted a number from 1, got 0"),
         (["report", "no-such-run"], "no run folder no-such-run"),
     ],
@@ -691,7 +702,10 @@ def without(missing: list[str], commands: list[list[str]], folder: Path) -> list
             marks=pytest.mark.slow,
         ),
         pytest.param(
-            "matplotlib", "train", [["train", "ddpg", "--steps", "8", "--out", "new"]], marks=pytest.mark.slow
+            "matplotlib",
+            "view",
+            [["train", "ddpg", "--steps", "8", "--out", "new"], ["replay", "POLICY", "--save", "x.png"]],
+            marks=pytest.mark.slow,
         ),
         pytest.param(
             "tensorboard", "train", [["train", "ddpg", "--steps", "8", "--out", "new"]], marks=pytest.mark.slow
@@ -700,6 +714,8 @@ def without(missing: list[str], commands: list[list[str]], folder: Path) -> list
         pytest.param("onnxscript", "train", [["export", "RUN", "-o", "x.onnx"]], marks=pytest.mark.slow),
         ("imageio_ffmpeg", "view", [["replay", "POLICY", "--goals", "1", "--save", "x.mp4"]]),
         ("PIL", "view", [["replay", "POLICY", "--goals", "1", "--save", "x.mp4"]]),
+        ("viser", "view", [["replay", "POLICY", "--viewer", "web"], ["replay", "POLICY", "--save", "x.html"]]),
+        ("yourdfpy", "view", [["replay", "POLICY", "--viewer", "web"], ["replay", "POLICY", "--save", "x.html"]]),
     ],
 )
 def test_a_missing_package_is_told_with_the_extra_that_brings_it(
@@ -731,7 +747,7 @@ def test_help_needs_none_of_the_extras(tmp_path: Path) -> None:
     commands = [[], ["--help"], ["-h"], ["--version"], ["train", "ddpg", "--help"]]
     commands += [[name, "--help"] for name in COMMANDS]
     missing = ["torch", "pybullet", "onnx", "onnxscript", "matplotlib", "tensorboard", "safetensors", "PIL"]
-    results = without([*missing, "imageio_ffmpeg"], commands, tmp_path)
+    results = without([*missing, "imageio_ffmpeg", "viser", "yourdfpy"], commands, tmp_path)
     assert [(code, error) for code, _, error in results] == [(0, "")] * len(commands)
     overview = results[0][1]
     assert results[1][1] == results[2][1] == overview
@@ -744,7 +760,7 @@ def test_help_needs_none_of_the_extras(tmp_path: Path) -> None:
         "evaluate": "--goals --seed --arm --json",
         "export": "--output -o",
         "run": "--driver --goal --goals-file --random --seconds-per-goal --pace --json",
-        "replay": "--viewer --save --goals",
+        "replay": "--viewer --save --goals --seed --verify --port --host",
     }
     for command, words in flags.items():
         assert all(word in helps[command] for word in words.split()), command

@@ -1,0 +1,137 @@
+"""Whether watching an arm slows its control loop: how steadily it ticks with and without viewers, in turns in one run.
+
+The loop is that of `bench runner`, at 500 Hz, recorded as it goes. The web viewer follows that recording as it grows,
+with a headless Chromium looking at it where there is one. While it is the other's turn both are stopped.
+"""
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from arm_control.bench.runner import PERIOD_S, TURN_S, Bench, TurnTime, percentiles_us, quiet_process
+from arm_control.runner.safety import Safety
+from arm_control.training import use_one_thread
+from policies.settings import DDPGSettings
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+PAGE_S = 15.0  # until a page is drawn by software
+SETTLE_S = 0.2  # after viewers are stopped or go on, before it counts
+
+
+def bench_viewer(seconds: float, *, settings: DDPGSettings | None = None) -> dict[str, Any]:
+    """Period errors of a control loop with and without viewers, and the ratio between them."""
+    use_one_thread()
+    turns = 2 * max(1, round(seconds / TURN_S / 2))
+    turn_ticks = max(1, round(seconds / turns / PERIOD_S))
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as viewers, quiet_process() as priority:
+        bench = Bench(Path(folder), settings or DDPGSettings(), Safety)
+        watching: list[subprocess.Popen[bytes]] = []
+        begun = 0
+
+        def others() -> None:
+            """Viewers go on, or stop."""
+            nonlocal begun
+            begun += 1
+            if begun == 1:
+                watching.extend(viewers.enter_context(watched(bench.recording, Path(folder))))
+            for process in watching:
+                os.killpg(process.pid, signal.SIGCONT if begun % 2 else signal.SIGSTOP)
+            time.sleep(SETTLE_S)
+
+        clock = TurnTime(turns * turn_ticks, turn_ticks, others)
+        loop, dropped = bench.control(clock, lambda: clock.ticks >= turns * turn_ticks)
+        browser = len(watching) > 1
+    errors, taken = (times.reshape(turns, turn_ticks) for times in (clock.errors_s, clock.taken_s))
+    loops = {
+        name: {
+            "period_error_us": percentiles_us(errors[first::2], turns // 2),
+            "tick_us": percentiles_us(taken[first::2], turns // 2),
+        }
+        for first, name in enumerate(("without", "with"))
+    }
+    without, beside = (loops[name]["period_error_us"]["p99_of_all"] for name in ("without", "with"))
+    return {
+        "seconds": seconds,
+        "rate_hz": 1.0 / PERIOD_S,
+        "cores": len(os.sched_getaffinity(0)),
+        "priority": priority,
+        "browser": browser,
+        "loops": loops,
+        "late_ticks": loop.report.late_ticks,
+        "dropped_records": dropped,
+        "ratios": {"period_p99_with_over_without": beside / without},
+    }
+
+
+@contextlib.contextmanager
+def watched(recording: Path, folder: Path) -> Iterator[Sequence["subprocess.Popen[bytes]"]]:
+    """The web viewer of a recording and, where there is one, a browser that looks at it."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    url = f"http://127.0.0.1:{port}"
+    commands = [[sys.executable, "-m", "arm_control.cli", "replay", str(recording), "--viewer", "web"]]
+    commands[0] += ["--port", str(port)]
+    if browser := next(filter(None, map(shutil.which, BROWSERS)), None):
+        profile = f"--user-data-dir={folder / 'profile'}"
+        commands.append([browser, "--headless", "--no-sandbox", "--remote-debugging-port=0", profile, url])
+    processes: list[subprocess.Popen[bytes]] = []
+    try:
+        for command in commands:
+            quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+            processes.append(subprocess.Popen(command, start_new_session=True, preexec_fn=ordinary, **quiet))
+            wait_for(url, processes[0])
+        time.sleep(PAGE_S)
+        yield processes
+    finally:
+        for process in processes:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def ordinary() -> None:
+    """Give up the control loop's priority, as a process that a person starts has none."""
+    os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+
+
+def wait_for(url: str, server: "subprocess.Popen[bytes]") -> None:
+    """Wait until a page is served. Raises RuntimeError if its server ends before."""
+    while True:
+        try:
+            with urllib.request.urlopen(url, timeout=10):
+                return
+        except (urllib.error.URLError, OSError):
+            if server.poll() is not None:
+                raise RuntimeError(
+                    f"the viewer ended with exit code {server.returncode} before it was watched"
+                ) from None
+            time.sleep(0.1)
+
+
+def format_viewer(figures: dict[str, Any]) -> str:
+    """The figures as a table for people."""
+    lines = [
+        f"{figures['cores']} cores; {figures['priority']}; browser: {'Chromium' if figures['browser'] else 'none'}",
+        f"{figures['seconds']:g} s at {figures['rate_hz']:g} Hz, microseconds{'p50':>19}{'p99':>10}{'p99 of all':>12}"
+        f"{'worst':>10}",
+    ]
+    for name, rows in figures["loops"].items():
+        for title, key in (("period error", "period_error_us"), ("whole tick", "tick_us")):
+            values = rows[key]
+            shown = "".join(f"{values[k]:>{width},.1f}" for k, width in zip(values, (10, 10, 12, 10), strict=True))
+            lines.append(f"  {title} {name + (' viewers'):<32}{shown}")
+    lines.append(f"  {figures['late_ticks']} late ticks, {figures['dropped_records']} records dropped")
+    lines += [f"  {name} {ratio:.2f}" for name, ratio in figures["ratios"].items()]
+    return "\n".join(lines)
