@@ -15,11 +15,12 @@ demo: $(READY)
 	$(BIN)/arm-control export $(DEMO)
 	$(BIN)/arm-control inspect $(DEMO)/policy.onnx
 	$(BIN)/arm-control run $(DEMO)/policy.onnx --driver sim --random 5 --json $(DEMO)/run.json
-	$(BIN)/arm-control replay $(DEMO)/policy.onnx --viewer video --save $(DEMO)/video.mp4
+	$(BIN)/arm-control replay $(DEMO)/policy.onnx --save $(DEMO)/video.mp4
+	$(BIN)/arm-control replay $(DEMO)/policy.onnx --save $(DEMO)/page.html
 	$(BIN)/arm-control report $(DEMO)
 	@echo
 	@echo "Done. Look at:"
-	@ls -1 $(DEMO)/report.md $(DEMO)/curve.png $(DEMO)/video.mp4 $(DEMO)/policy.onnx
+	@ls -1 $(DEMO)/report.md $(DEMO)/curve.png $(DEMO)/video.mp4 $(DEMO)/page.html $(DEMO)/policy.onnx
 
 test: $(READY)
 	$(BIN)/ruff check .

@@ -125,26 +125,34 @@ def open_controller(command: Replay, source: str) -> "Source":
 
 
 def open_motions(command: Replay) -> list[Motion]:
-    """The motions of recordings, and of controllers going through their goals; of one and the same arm."""
-    if all(map(is_recording, command.sources)):
-        for name in ("env", "imperfections", "goals"):
-            if getattr(command, name) is not None:
-                raise ValueError(f"--{name}: is for controllers, and {' '.join(command.sources)} is recorded")
-    motions: list[Motion] = []
-    for source in command.sources:
-        if is_recording(source):
-            motion = open_motion(source, command.arm)
-        else:
-            from arm_control.replay.live import roll_out
+    """The motions of recordings, and of controllers: with the goals of the recording beside them, if there is one.
 
-            motion = roll_out(open_controller(command, source), command.goals or GOALS, command.seed)
-        if motions and not motion.arm.moves_like(motions[0].arm):
+    Raises ValueError for two different arms.
+    """
+    from arm_control.replay.live import roll_out, roll_out_beside
+
+    recorded = {source: open_motion(source, command.arm) for source in command.sources if is_recording(source)}
+    for motion in recorded.values():
+        tell_damage(motion)
+    if recorded:
+        for name in ("env", "goals") if len(recorded) < len(command.sources) else ("env", "goals", "imperfections"):
+            if getattr(command, name) is not None:
+                raise ValueError(f"--{name}: {', '.join(recorded)} has its own")
+    motions = []
+    for source in command.sources:
+        if source in recorded:
+            motions.append(recorded[source])
+        elif recorded:
+            motions.append(roll_out_beside(open_controller(command, source), next(iter(recorded.values()))))
+        else:
+            motions.append(roll_out(open_controller(command, source), command.goals or GOALS, command.seed))
+    first, *others = motions
+    for other in others:
+        if not other.arm.moves_like(first.arm):
             raise ValueError(
-                f"{motions[0].name} is of the arm {motions[0].arm.name}, {source} of {motion.arm.name}: "
+                f"{first.name} is of the arm {first.arm.name}, {other.name} of {other.arm.name}: "
                 "only two of the same arm can be shown together"
             )
-        motions.append(motion)
-        tell_damage(motion)
     return motions
 
 

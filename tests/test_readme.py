@@ -32,6 +32,7 @@ SHORTER = [
     ("minutes=1.5", "steps=3000"),
     ("--goals 1000", "--goals 20"),
     ("bench runner", "bench runner --seconds 1 --rounds 1"),
+    ("bench viewer", "bench viewer --seconds 4"),
     ("bench simulation", "bench simulation --seconds 0.05 --rounds 1"),
     ("bench argmax", "bench argmax --grid-step-deg 10 --rounds 1"),
     ("bench ladder", "bench ladder --minutes 0.04 --seeds 1 --goals 5 --grid-step-deg 30"),
@@ -68,7 +69,7 @@ def terminal(words: list[str], folder: Path) -> Iterator[None]:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_the_commands_of_the_pages_work(page: Path, tmp_path: Path, tiny_policy: Path) -> None:
     commands = [line for block in blocks(page, "sh") for line in block.splitlines() if line.startswith("arm-control")]
-    if page.name == "running.md":  # what `make demo` leaves
+    if page.name in ("running.md", "watching.md"):  # what `make demo` leaves
         (tmp_path / "runs/demo").mkdir(parents=True)
         shutil.copy(tiny_policy, tmp_path / "runs/demo/policy.onnx")
     with contextlib.ExitStack() as others:
@@ -120,5 +121,5 @@ def test_make_demo_trains_to_a_few_millimetres_and_writes_its_report(tmp_path: P
     assert success is not None
     assert float(error[1]) <= 3.0
     assert float(success[1]) >= 99.0
-    for name in ("curve.png", "policy.onnx", "video.mp4"):
+    for name in ("curve.png", "policy.onnx", "video.mp4", "page.html"):
         assert (tmp_path / "runs/demo" / name).stat().st_size > 10_000

@@ -1,5 +1,6 @@
 """A controller that moves its simulated arm while it is watched, its goal or the arm itself in a person's hands."""
 
+import math
 from collections import deque
 from typing import cast
 
@@ -7,7 +8,7 @@ import msgspec
 import numpy as np
 
 from arm_control.evaluation import EVALUATION, Observation, begin_episodes, derived_seeds, environment_maker
-from arm_control.replay.motion import Episode, Motion, Stretch, TicksInMemory, to_stretch
+from arm_control.replay.motion import Episode, FloatArray, Motion, Stretch, TicksInMemory, to_stretch
 from arm_control.sources import Source
 from arm_control.trajectory import Tick
 from envs.arm_env import ArmEnv
@@ -22,8 +23,8 @@ class LiveArm:
     `manual_deg` are the angles that a person asks for instead of the controller; None lets the controller do it.
     """
 
-    def __init__(self, source: Source, seed: int) -> None:
-        """The goals are those of evaluations with this seed, which no training sees."""
+    def __init__(self, source: Source, seed: int, start_deg: FloatArray | None = None) -> None:
+        """The goals are those of evaluations with this seed, which no training sees; so is the pose, unless given."""
         self.name, self._controller = source.name, source.controller
         self._env = env = cast(ArmEnv, environment_maker(source.config)().unwrapped)
         self.arm, self.period_s = env.arm, env.simulation.control_period_s
@@ -33,7 +34,8 @@ class LiveArm:
         self.goal_number, self.held = 0, False
         self._seed, self._steps = seed, 0
         self._history: deque[Tick] = deque(maxlen=round(HISTORY_S / self.period_s))
-        self._env.reset(seed=derived_seeds(seed, EVALUATION, 1)[0])
+        pose = {} if start_deg is None else {"angles_deg": self.arm.limits.clip(start_deg.tolist())}
+        self._env.reset(seed=derived_seeds(seed, EVALUATION, 1)[0], options=pose)
         self.next_goal()
 
     @property
@@ -138,4 +140,36 @@ def roll_out(source: Source, goals: int, seed: int) -> Motion:
         live.close()
     return Motion(
         source.name, live.arm, live.period_s, TicksInMemory(ticks), episodes=episodes, tolerance_m=live.tolerance_m
+    )
+
+
+def roll_out_beside(source: Source, motion: Motion) -> Motion:
+    """What a controller does in simulation with a recording's goals, each at its time, from where that begins.
+
+    Raises ValueError for a controller of another arm or of paths, or a recording without goals.
+    """
+    first = motion.moment(motion.episodes[0].start_s)
+    if np.isnan(first.goal_m).any():
+        raise ValueError(f"{motion.name} has no goals that {source.name} could be given: name another source beside it")
+    live = LiveArm(source, 0, motion.moment(0.0).angle_deg[0])
+    try:
+        if live.moving or not live.arm.moves_like(motion.arm):
+            raise ValueError(f"{source.name} is not for goals that stay, or not for the arm {motion.arm.name}")
+        ticks: list[Tick] = []
+        goal_m: tuple[float, ...] = ()
+        while live.time_s < motion.length_s:
+            x, y, z = motion.moment(max(live.time_s, first.time_s[0])).goal_m[0].tolist()
+            if (x, y, z) != goal_m and not math.isnan(x):
+                goal_m = live.move_goal((x, y, z))
+            ticks.append(live.step())
+        ticks.append(live.now())
+    finally:
+        live.close()
+    return Motion(
+        source.name,
+        live.arm,
+        live.period_s,
+        TicksInMemory(ticks),
+        episodes=motion.episodes,
+        tolerance_m=live.tolerance_m,
     )

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import imageio_ffmpeg
 import msgspec
+import numpy as np
 import pybullet_data
 import pytest
 from mcap.writer import Writer
@@ -105,6 +105,22 @@ def test_a_recording_is_played_whatever_viewer_it_is(shown: list[tuple[str, Any]
         assert motions[0].name == "run.mcap"
 
 
+def test_a_controller_beside_a_recording_is_given_its_goals_when_it_had_them(
+    shown: list[tuple[str, Any]], recording: Path
+) -> None:
+    for words in ([recording, "ik"], ["ik", recording]):
+        assert main(["replay", *map(str, words), "--viewer", "web"]) == 0
+    (_, (recorded, simulated)), (_, (first, second)) = shown
+    assert (first.name, second.name) == ("ik", "run.mcap")
+    assert simulated.length_s == pytest.approx(recorded.length_s, abs=recorded.period_s)
+    for episode in recorded.episodes:
+        before_next = recorded.moment(episode.end_s - 2 * recorded.period_s)
+        beside = simulated.moment(episode.end_s - 2 * recorded.period_s)
+        assert (beside.goal_m == before_next.goal_m).all()
+        assert beside.error_mm[0] < 1.0 < before_next.error_mm[0]  # one of them has learned nothing
+    np.testing.assert_allclose(simulated.moment(0.0).angle_deg, recorded.moment(0.0).angle_deg, atol=1e-6)
+
+
 @pytest.mark.parametrize("viewer", [None, "web", "video", "plot"])
 def test_the_ending_of_the_file_says_the_viewer(viewer: Any) -> None:
     endings = {".mp4": "video", ".MP4": "video", ".png": "plot", ".html": "web"}
@@ -179,7 +195,7 @@ def test_another_arms_recording_and_two_different_arms_are_refused(
 def test_what_a_recording_has_of_its_own_is_not_for_it(
     refused: Callable[..., str], recording: Path, tmp_path: Path, flags: tuple[str, str]
 ) -> None:
-    assert f"{flags[0]}: is for controllers" in refused(recording, *flags, "--save", tmp_path / "out.png")
+    assert f"{flags[0]}: {recording} has its own" in refused(recording, *flags, "--save", tmp_path / "out.png")
 
 
 def test_a_display_that_is_not_there_is_told_with_what_works_without(
@@ -201,14 +217,14 @@ def test_a_port_in_use_is_told(refused: Callable[..., str], recording: Path) -> 
     assert "--port" in line.replace(f"port {port}", "")
 
 
-def test_a_missing_codec_is_told(
-    refused: Callable[..., str], recording: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", str(tmp_path / "no-such-ffmpeg"))
-    imageio_ffmpeg._utils.get_ffmpeg_exe.cache_clear() if hasattr(
-        imageio_ffmpeg._utils.get_ffmpeg_exe, "cache_clear"
-    ) else None
-    assert "ffmpeg" in refused(recording, "--save", tmp_path / "x.mp4")
+def test_a_missing_codec_is_told(recording: Path, tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "arm_control.cli", "replay", recording, "--save", tmp_path / "x.mp4"]
+    environment = os.environ | {"IMAGEIO_FFMPEG_EXE": str(tmp_path / "no-such-ffmpeg")}
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 2
+    assert done.stderr.startswith("arm-control: error: ")
+    assert done.stderr.count("\n") == 1
+    assert "ffmpeg" in done.stderr
     assert list(tmp_path.iterdir()) == []
 
 
