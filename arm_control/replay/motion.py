@@ -223,9 +223,13 @@ def events_and_episodes(recording: IndexedRecording) -> tuple[list[Event], list[
     """What happened in a recording, and the way to each goal; their times begin at 0."""
     zero_s = recording.start_s
     events = [Event(event.time_s - zero_s, event.kind, event.text) for event in recording.events]
-    goals = [event for event in events if event.kind == "goal"]
-    ends_s = [*(event.time_s for event in goals[1:]), recording.end_s - zero_s]
-    episodes = [Episode(event.text, event.time_s, end_s) for event, end_s in zip(goals, ends_s, strict=False)]
+    marks = [event for event in events if event.kind in ("goal", "phase", "refusal")]  # each ends what was before
+    ends_s = [*(event.time_s for event in marks[1:]), recording.end_s - zero_s]
+    episodes = [
+        Episode(event.text, event.time_s, end_s)
+        for event, end_s in zip(marks, ends_s, strict=False)
+        if event.kind == "goal" and end_s > event.time_s
+    ]
     return events, episodes or [whole(recording)]
 
 
