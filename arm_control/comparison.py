@@ -16,7 +16,7 @@ from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -30,11 +30,7 @@ from arm_control.statistics import bootstrap_interval, interquartile_mean, three
 from arm_control.trial import Trial
 
 SOLVED_MM = 5.0
-POINTS = 40  # of a learning curve
 SHARED = ("goal_tolerance_m", "arm", "imperfections", "path", "speed_m_s")  # of a task, beside the environment
-
-if TYPE_CHECKING:
-    from arm_control.plots import Progress
 
 Config = TrainConfig | PeerConfig
 
@@ -249,7 +245,7 @@ def _difference(errors: Any, others: Any) -> Any:
 
 def write_comparison(figures: dict[str, Any], out: Path) -> str:
     """Write `comparison.json`, `table.md` and the figures; returns the table."""
-    from arm_control.plots import draw_comparison, draw_progress
+    from arm_control.plots import draw_comparison, draw_progress, progress_of
 
     table = format_comparison(figures)
     out.mkdir(parents=True, exist_ok=True)
@@ -265,32 +261,6 @@ def write_comparison(figures: dict[str, Any], out: Path) -> str:
         ):
             draw_progress(progress, out / f"{name}.png", references=figures["references"], x=x, scale=scale)
     return table
-
-
-def progress_of(agent: dict[str, Any], field: str) -> "Progress":
-    """How an agent learned, against `step` or `elapsed_s`, over what its runs have in common."""
-    from arm_control.plots import Progress
-
-    curves = [run["curve"] for run in agent["runs"] if "failed" not in run]
-    last = min(curve[-1][field] for curve in curves)
-    if field == "step":  # on a logarithmic axis
-        x = np.geomspace(max(next(row[field] for row in curve if row[field] > 0) for curve in curves), last, POINTS)
-    else:
-        x = np.linspace(max(curve[0][field] for curve in curves), last, POINTS)
-
-    def along(name: str) -> Any:
-        """A figure of each run at each x, (POINTS, runs)."""
-        return np.array(
-            [np.interp(x, [row[field] for row in curve], [row[name] for row in curve]) for curve in curves]
-        ).T
-
-    errors = along("mean_error_mm")
-    ends = [bootstrap_interval(interquartile_mean, runs) if len(curves) > 1 else (runs[0], runs[0]) for runs in errors]
-    return Progress(
-        x,
-        np.column_stack([interquartile_mean(errors), ends]).T,
-        {mm: interquartile_mean(along(f"success_{mm}_mm")) for mm in LADDER_MM},
-    )
 
 
 def format_comparison(figures: dict[str, Any]) -> str:

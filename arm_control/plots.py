@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 
 from arm_control.evaluation import LADDER_MM
 from arm_control.run_folder import written_whole
-from arm_control.statistics import three_digits
+from arm_control.statistics import bootstrap_interval, interquartile_mean, three_digits
 
 BLUE, ORANGE = "#0072B2", "#D55E00"  # Okabe and Ito's palette, told apart by the colour-blind
+POINTS = 40  # of a learning curve
 MILLIMETRES = (0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500)
 COLOURS = (BLUE, ORANGE, "#009E73", "#CC79A7", "#E69F00")  # theirs too; with the markers, 20 lines that differ
 
@@ -125,6 +126,30 @@ class Progress:
     x: NDArray[np.float64]
     error: NDArray[np.float64]
     success: dict[int, NDArray[np.float64]]
+
+
+def progress_of(agent: dict[str, Any], field: str) -> Progress:
+    """How an agent learned, against `step` or `elapsed_s`, over what its runs have in common."""
+    curves = [run["curve"] for run in agent["runs"] if "failed" not in run]
+    last = min(curve[-1][field] for curve in curves)
+    if field == "step":  # on a logarithmic axis
+        x = np.geomspace(max(next(row[field] for row in curve if row[field] > 0) for curve in curves), last, POINTS)
+    else:
+        x = np.linspace(max(curve[0][field] for curve in curves), last, POINTS)
+
+    def along(name: str) -> Any:
+        """A figure of each run at each x, (POINTS, runs)."""
+        return np.array(
+            [np.interp(x, [row[field] for row in curve], [row[name] for row in curve]) for curve in curves]
+        ).T
+
+    errors = along("mean_error_mm")
+    ends = [bootstrap_interval(interquartile_mean, runs) if len(curves) > 1 else (runs[0], runs[0]) for runs in errors]
+    return Progress(
+        x,
+        np.column_stack([interquartile_mean(errors), ends]).T,
+        {mm: interquartile_mean(along(f"success_{mm}_mm")) for mm in LADDER_MM},
+    )
 
 
 def draw_comparison(figures: dict[str, Any], agents: dict[str, dict[str, Any]], path: Path) -> None:
@@ -241,10 +266,40 @@ def draw_progress(agents: dict[str, Progress], path: Path, *, references: dict[s
     _finish(figure, tuple(grid.flat), path)
 
 
+def draw_curves(curves: dict[str, Progress], path: Path) -> None:
+    """Validation errors with their intervals, and the shares of goals within 10 mm, against training time, together."""
+    figure, (above, below) = plt.subplots(2, 1, figsize=(8, 6), sharex=True, height_ratios=[3, 2], layout="constrained")
+    lines = zip(curves.items(), cycle(COLOURS), cycle(("-", "--", "-.", ":")), cycle("os^Dv"), strict=False)
+    for (name, curve), colour, style, marker in lines:
+        every = max(1, len(curve.x) // 10)
+        drawn = {"color": colour, "linestyle": style, "marker": marker, "markersize": 4, "markevery": every}
+        error, low, high = curve.error
+        above.plot(curve.x, error, **drawn, label=name)
+        above.fill_between(curve.x, low, high, color=colour, alpha=0.2, linewidth=0)
+        below.plot(curve.x, curve.success[10], **drawn)
+    lowest, highest = (f(f(curve.error.ravel()) for curve in curves.values()) for f in (min, max))
+    above.set_yscale("log")
+    above.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    above.yaxis.set_minor_formatter(NullFormatter())
+    above.set_yticks([mm for mm in MILLIMETRES if 0.7 * lowest <= mm <= 1.4 * highest])
+    above.set_ylabel("mean error (mm)")
+    below.yaxis.set_major_formatter(PercentFormatter(1.0))
+    below.set_ylim(-0.05, 1.05)
+    below.set_ylabel("share of goals\nwithin 10 mm")
+    below.set_xlabel("training time (s)")
+    figure.legend(*above.get_legend_handles_labels(), loc="outside upper left", ncols=2, frameon=False, fontsize=9)
+    _finish(figure, (above, below), path)
+
+
 def _finish(figure: Figure, all_axes: tuple[Axes, ...], path: Path) -> None:
     for axes in all_axes:
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
+    save(figure, path)
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a figure as a PNG, whole or not at all, and close it."""
     try:
         with written_whole(path) as aside:
             figure.savefig(aside, format="png", dpi=120)

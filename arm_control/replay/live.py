@@ -2,6 +2,7 @@
 
 import math
 from collections import deque
+from pathlib import Path
 from typing import cast
 
 import msgspec
@@ -25,7 +26,7 @@ class LiveArm:
 
     def __init__(self, source: Source, seed: int, start_deg: FloatArray | None = None) -> None:
         """The goals are those of evaluations with this seed, which no training sees; so is the pose, unless given."""
-        self.name, self._controller = source.name, source.controller
+        self.name, self._controller = "/".join(Path(source.name).parts[-2:]), source.controller
         self._env = env = cast(ArmEnv, environment_maker(source.config)().unwrapped)
         self.arm, self.period_s = env.arm, env.simulation.control_period_s
         self.moving, self.tolerance_m = env.task.moving, source.config.goal_tolerance_m
@@ -139,7 +140,7 @@ def roll_out(source: Source, goals: int, seed: int) -> Motion:
     finally:
         live.close()
     return Motion(
-        source.name, live.arm, live.period_s, TicksInMemory(ticks), episodes=episodes, tolerance_m=live.tolerance_m
+        live.name, live.arm, live.period_s, TicksInMemory(ticks), episodes=episodes, tolerance_m=live.tolerance_m
     )
 
 
@@ -166,7 +167,7 @@ def roll_out_beside(source: Source, motion: Motion) -> Motion:
     finally:
         live.close()
     return Motion(
-        source.name,
+        live.name,
         live.arm,
         live.period_s,
         TicksInMemory(ticks),
