@@ -10,7 +10,7 @@ import os
 import sys
 import weakref
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,19 @@ GOAL_COLOUR = (0.10, 0.62, 0.30, 0.85)
 TABLE_COLOUR = (0.86, 0.80, 0.70, 1.0)
 WINDOW_DISTANCE = 0.55  # of the pictures' camera: the window's field of view is wider
 TABLE_THICKNESS_M = 0.02
+FIELD_OF_VIEW_DEG = 38.0
+NEAR_M = 0.05
+COARSENESS = 8  # pixels a side, in which it is looked for what is where
 BACKDROP_TOP, BACKDROP_BOTTOM = (206, 217, 228), (244, 246, 248)  # of the sky, so to say
+
+
+class Part(NamedTuple):
+    """A rectangle of a picture in pixels, from its top left corner."""
+
+    left: int
+    top: int
+    right: int
+    bottom: int
 
 
 class Scene:
@@ -30,8 +42,12 @@ class Scene:
 
     def __init__(self, arm: Arm, *, window: bool = False) -> None:
         """Raises RuntimeError if a window is wanted and there is no display."""
-        if window:
-            _check_display()
+        if window and not has_display():
+            raise RuntimeError(
+                f"a window wants a display, and there is none (DISPLAY={os.environ.get('DISPLAY', 'not set')}); "
+                "without one, 'arm-control replay --viewer web' shows the arm in a browser, and render mode "
+                "'rgb_array' gives pictures"
+            )
         self._client = pybullet.connect(pybullet.GUI if window else pybullet.DIRECT)
         if self._client < 0:
             raise RuntimeError("PyBullet refused another client: close scenes that are no longer used")
@@ -74,13 +90,44 @@ class Scene:
             pybullet.resetJointState(self._body, joint, angle * RADIANS, physicsClientId=self._client)
         pybullet.resetBasePositionAndOrientation(self._goal, goal_m, (0, 0, 0, 1), physicsClientId=self._client)
 
-    def picture(self, width: int = 640, height: int = 480) -> NDArray[np.uint8]:
-        """What the camera sees, (height, width, 3), drawn without a display."""
+    def picture(self, width: int = 640, height: int = 480, part: Part | None = None) -> NDArray[np.uint8]:
+        """What the camera sees, or a part of it in pixels, (height, width, 3), drawn without a display."""
+        part = part or Part(0, 0, width, height)
+        pixels, depth, _ = self._render(width, height, part, pybullet.ER_NO_SEGMENTATION_MASK)
+        picture: NDArray[np.uint8] = pixels[:, :, :3].astype(np.uint8)
+        backdrop = np.linspace(BACKDROP_TOP, BACKDROP_BOTTOM, height)[part.top : part.bottom].astype(np.uint8)
+        np.copyto(picture, backdrop[:, None], where=(depth >= 1.0)[:, :, None])
+        return picture
+
+    def occupied(self, width: int, height: int) -> Part:
+        """The part of such a picture in which the arm and its goal are."""
+        coarse = (width // COARSENESS, height // COARSENESS)
+        _, _, bodies = self._render(*coarse, Part(0, 0, *coarse), 0)
+        rows, columns = np.nonzero((bodies == self._body) | (bodies == self._goal))
+        if not len(rows):
+            return Part(0, 0, 0, 0)
+        left, right = (max(0, int(columns.min()) - 1), int(columns.max()) + 2)
+        top, bottom = (max(0, int(rows.min()) - 1), int(rows.max()) + 2)
+        edges = (left * COARSENESS, top * COARSENESS, right * COARSENESS, bottom * COARSENESS)
+        return Part(*edges[:2], min(width, edges[2]), min(height, edges[3]))
+
+    def _render(self, width: int, height: int, part: Part, flags: int) -> tuple[NDArray[Any], ...]:
+        """Pixels, depths and numbers of bodies in a part of a picture."""
         view = pybullet.computeViewMatrix(self._eye.tolist(), self._target.tolist(), (0, 0, 1))
-        projection = pybullet.computeProjectionMatrixFOV(38.0, width / height, 0.05, 10.0 * self._extent)
-        _, _, pixels, depth, _ = pybullet.getCameraImage(
-            width,
-            height,
+        up = NEAR_M * math.tan(math.radians(0.5 * FIELD_OF_VIEW_DEG))
+        side = 2.0 * up / height  # of a pixel on the near plane
+        projection = pybullet.computeProjectionMatrix(
+            (part.left - 0.5 * width) * side,
+            (part.right - 0.5 * width) * side,
+            (0.5 * height - part.bottom) * side,
+            (0.5 * height - part.top) * side,
+            NEAR_M,
+            10.0 * self._extent,
+        )
+        columns, rows = part.right - part.left, part.bottom - part.top
+        _, _, *found = pybullet.getCameraImage(
+            columns,
+            rows,
             view,
             projection,
             lightDirection=(1.0, -1.2, 2.2),
@@ -88,31 +135,26 @@ class Scene:
             lightDiffuseCoeff=0.45,
             lightSpecularCoeff=0.05,
             renderer=pybullet.ER_TINY_RENDERER,
-            flags=pybullet.ER_NO_SEGMENTATION_MASK,
+            flags=flags,
             physicsClientId=self._client,
         )
-        picture = np.reshape(pixels, (height, width, 4))[:, :, :3].astype(np.uint8)
-        backdrop = np.linspace(BACKDROP_TOP, BACKDROP_BOTTOM, height)[:, None].astype(np.uint8)
-        nothing_there = np.reshape(depth, (height, width, 1)) >= 1.0
-        return np.where(nothing_there, backdrop, picture)
+        pixels, depths, bodies = (np.reshape(values, (rows, columns, -1)) for values in found)
+        return pixels, depths[:, :, 0], bodies[:, :, 0]
 
     def close(self) -> None:
         """Close the client; closing twice is fine."""
         self._close()
 
 
-def _check_display() -> None:
-    """PyBullet ends the whole process when it cannot open a window, so ask the X server first."""
+def has_display() -> bool:
+    """Whether a window can be opened. PyBullet ends the whole process when it cannot, so this asks the X server."""
     if sys.platform != "linux":
-        return
+        return True
     library = ctypes.util.find_library("X11")
     if library and os.environ.get("DISPLAY"):
         x11 = ctypes.CDLL(library)
         x11.XOpenDisplay.restype = ctypes.c_void_p
         if display := x11.XOpenDisplay(None):
             x11.XCloseDisplay(ctypes.c_void_p(display))
-            return
-    raise RuntimeError(
-        f"render mode 'human' wants a display, and there is none (DISPLAY={os.environ.get('DISPLAY', 'not set')}); "
-        "without one, use render mode 'rgb_array' or write a video"
-    )
+            return True
+    return False

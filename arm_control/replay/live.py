@@ -52,7 +52,9 @@ class LiveArm:
     def next_goal(self) -> None:
         """Draw another goal, or path."""
         self.goal_number += 1
+        limits = self.arm.limits
         generator = np.random.default_rng(derived_seeds(self._seed, EVALUATION, self.goal_number)[-1])
+        generator.uniform(limits.lower_deg, limits.upper_deg)  # where that episode would begin
         self._begin(self._env.task.draw_course(self.arm, generator, self.episode_steps, self.period_s), held=False)
 
     def move_goal(self, goal_m: tuple[float, float, float]) -> tuple[float, float, float]:

@@ -4,6 +4,7 @@ Every viewer reads a `Motion`, as columns of a `Stretch` of it; times begin at 0
 """
 
 import atexit
+import bisect
 import math
 import shutil
 import tempfile
@@ -96,16 +97,21 @@ class Ticks(Protocol):
         """Those from one time to another; of very many only about `most`, evenly."""
 
 
+def _time_s(tick: Tick) -> float:
+    return tick.time_s
+
+
 class TicksInMemory:
     """Ticks in a list, in order."""
 
-    def __init__(self, ticks: Sequence[Tick]) -> None:
+    def __init__(self, ticks: list[Tick]) -> None:
         self._ticks = ticks
         self.start_s, self.end_s = ticks[0].time_s, ticks[-1].time_s
 
     def ticks(self, start_s: float, end_s: float, most: int | None = None) -> list[Tick]:
         """Those from one time to another; of very many only about `most`, evenly."""
-        found = [tick for tick in self._ticks if start_s <= tick.time_s <= end_s]
+        first = bisect.bisect_left(self._ticks, start_s, key=_time_s)
+        found = self._ticks[first : bisect.bisect_right(self._ticks, end_s, first, key=_time_s)]
         return found if most is None else found[:: max(1, len(found) // most)]
 
 
@@ -158,6 +164,25 @@ class Motion:
         zero_s = self._ticks.start_s
         ticks = self._ticks.ticks(zero_s + start_s - ROUNDING_S, zero_s + end_s + ROUNDING_S, most)
         return to_stretch(self.arm, ticks, zero_s)
+
+    def episode_at(self, time_s: float) -> Episode | None:
+        """The episode of a time; None for what is before, between or after them."""
+        at = (
+            episode for episode in self.episodes if episode.start_s - ROUNDING_S <= time_s < episode.end_s - ROUNDING_S
+        )
+        return next(at, None)
+
+    def refusal_at(self, time_s: float) -> str | None:
+        """Why the arm is stopped at a time; None if it is not."""
+        refusal = None
+        for event in self.events:
+            if event.time_s > time_s + ROUNDING_S:
+                break
+            if event.kind == "refusal":
+                refusal = event.text
+            elif event.kind == "phase":  # it goes on, or parks
+                refusal = None
+        return refusal
 
     def moment(self, time_s: float) -> Stretch:
         """The last tick at or before a time, or the very first one: a stretch of one row."""

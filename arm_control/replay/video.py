@@ -1,4 +1,4 @@
-"""Video: a controller going through several goals, as an mp4, without a display."""
+"""Video: a motion as an mp4, written without a display, faster than it takes."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,49 +9,49 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from arm_control.evaluation import EVALUATION, begin_episodes, derived_seeds, environment_maker
+from arm_control.replay.motion import Motion, Stretch
 from arm_control.run_folder import written_whole
-from arm_control.sources import Source
-from envs.scene import Scene
+from envs.scene import Part, Scene
 
 Frame = NDArray[np.uint8]
 
-WIDTH, HEIGHT = 640, 480
+WIDTH, HEIGHT, RATE_HZ = 640, 480, 30
 SUPERSAMPLING = 2  # PyBullet's software renderer does not smooth edges
 CAPTION_HEIGHT = 40
-INK, GREEN, PAPER = (30, 30, 34), (0, 120, 60), (255, 255, 255)
+INK, GREEN, RED, PAPER = (30, 30, 34), (0, 120, 60), (190, 40, 0), (255, 255, 255)
+STILL_DEG = 0.05  # within which an arm looks the same
 
 
-def write_video(source: Source, path: str | Path, *, goals: int, seed: int) -> int:
+def write_video(motion: Motion, path: str | Path) -> int:
     """Write the mp4 whole or not at all; returns the number of frames."""
     target = Path(path)
     if target.suffix.lower() != ".mp4":
         raise ValueError(f"wanted a file that ends in .mp4, got {target}")
     if not target.parent.is_dir():
         raise ValueError(f"cannot write {target}: there is no folder {target.parent}")
-    frames = 0
-    env: Any = environment_maker(source.config)().unwrapped
     try:
-        with written_whole(target) as aside:
-            aside.touch()  # ffmpeg's own words for a folder that cannot be written to are many
-            encoder = imageio_ffmpeg.write_frames(
-                str(aside),
-                (WIDTH, HEIGHT),
-                fps=env.metadata["render_fps"],
-                macro_block_size=2,
-                output_params=["-preset", "veryfast", "-crf", "20", "-movflags", "+faststart"],
-            )
-            encoder.send(None)
-            try:
-                for frame in video_frames(source, env, goals, seed):
-                    encoder.send(frame)
-                    frames += 1
-            finally:
-                encoder.close()
-            if frames_in(aside) != frames:
-                raise OSError("the encoder did not write all frames; is the disk full?")
-    finally:
-        env.close()
+        imageio_ffmpeg.get_ffmpeg_exe()
+    except RuntimeError as error:
+        raise RuntimeError(f"cannot write {target}: no ffmpeg was found ('pip install imageio-ffmpeg')") from error
+    frames = 0
+    with written_whole(target) as aside:
+        aside.touch()  # ffmpeg's own words for a folder that cannot be written to are many
+        encoder = imageio_ffmpeg.write_frames(
+            str(aside),
+            (WIDTH, HEIGHT),
+            fps=RATE_HZ,
+            macro_block_size=2,
+            output_params=["-preset", "veryfast", "-crf", "20", "-movflags", "+faststart"],
+        )
+        encoder.send(None)
+        try:
+            for frame in video_frames(motion):
+                encoder.send(frame)
+                frames += 1
+        finally:
+            encoder.close()
+        if frames_in(aside) != frames:
+            raise OSError("the encoder did not write all frames; is the disk full?")
     return frames
 
 
@@ -63,45 +63,79 @@ def frames_in(path: Path) -> int:
         return 0
 
 
-def video_frames(source: Source, env: Any, goals: int, seed: int) -> Iterator[Frame]:
-    """Goal after goal from where the arm is, each frame one control period, captioned."""
-    scene = Scene(env.arm)
-    thing, success = ("path", "on it") if env.task.moving else ("goal", "reached")
+def video_frames(motion: Motion) -> Iterator[Frame]:
+    """A frame for every 30th of a second of the motion, captioned."""
+    film = Film(motion)
     try:
-        angles: list[float] | None = None
-        for number, goal_seed in enumerate(derived_seeds(seed, EVALUATION, goals), 1):
-            options = {} if angles is None else {"angles_deg": env.arm.limits.clip(angles)}
-            observation, info = env.reset(seed=goal_seed, options=options)
-            begin_episodes(source.controller)
-            truncated, step = False, 0
-            while not truncated:
-                batch = {key: value[None] for key, value in observation.items()}
-                observation, _, _, truncated, info = env.step(source.controller(batch, [env])[0])
-                step += 1
-                scene.show(env.simulation.angles_deg, observation["desired_goal"].tolist()[:3])
-                caption = (
-                    f"{thing} {number} of {goals}",
-                    f"{step * env.simulation.control_period_s:.2f} s",
-                    f"error {1000 * info['distance_m']:.1f} mm",
-                )
-                yield compose(scene, caption, success if info["is_success"] else "")
-            angles = env.simulation.angles_deg
+        for number in range(max(1, round(motion.length_s * RATE_HZ))):
+            yield film.frame(number / RATE_HZ)
     finally:
-        scene.close()
+        film.close()
 
 
-def compose(scene: Scene, caption: tuple[str, str, str], success: str) -> Frame:
-    """One frame: the picture with smooth edges, and the caption under it."""
-    height = HEIGHT - CAPTION_HEIGHT
-    large = scene.picture(WIDTH * SUPERSAMPLING, height * SUPERSAMPLING)
-    blocks = large.reshape(height, SUPERSAMPLING, WIDTH, SUPERSAMPLING, 3)
-    frame = np.empty((HEIGHT, WIDTH, 3), np.uint8)
-    frame[:height] = blocks.mean(axis=(1, 3), dtype=np.float32).astype(np.uint8)
-    strip = Image.new("RGB", (WIDTH, CAPTION_HEIGHT), PAPER)
-    draw = ImageDraw.Draw(strip)
-    font = ImageFont.load_default(20)
-    for right, text in zip((150, 290, 480), caption, strict=True):
-        draw.text((right, 7), text, INK, font, anchor="ra")
-    draw.text((500, 7), success, GREEN, font)
-    frame[height:] = np.asarray(strip)
-    return frame
+class Film:
+    """Makes frames of a motion, drawing anew only what has changed in a picture."""
+
+    def __init__(self, motion: Motion) -> None:
+        self._motion, self._scene = motion, Scene(motion.arm)
+        self._shown: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None
+        self._part = Part(0, 0, WIDTH * SUPERSAMPLING, (HEIGHT - CAPTION_HEIGHT) * SUPERSAMPLING)  # where the arm was
+        self._picture = np.empty((HEIGHT - CAPTION_HEIGHT, WIDTH, 3), np.uint8)
+        self._fonts = ImageFont.load_default(20), ImageFont.load_default(14)
+
+    def frame(self, time_s: float) -> Frame:
+        """The picture at a time with smooth edges, and the caption under it, (480, 640, 3)."""
+        now = self._motion.moment(time_s)
+        self._draw(now)
+        frame = np.empty((HEIGHT, WIDTH, 3), np.uint8)
+        frame[: HEIGHT - CAPTION_HEIGHT] = self._picture
+        frame[HEIGHT - CAPTION_HEIGHT :] = self._caption(now, time_s)
+        if (refusal := self._motion.refusal_at(time_s)) is not None:
+            frame[:30] = self._strip(30, [(10, "la", refusal, RED)], self._fonts[1])
+        return frame
+
+    def _draw(self, now: Stretch) -> None:
+        """Bring the picture up to date."""
+        angles_deg, goal_m = now.angle_deg[0], now.goal_m[0]
+        if np.isnan(angles_deg).any():  # a reading that was lost: the arm is shown where it was
+            angles_deg = self._shown[0] if self._shown is not None else np.zeros(len(angles_deg))
+        if np.isnan(goal_m).any():
+            goal_m = np.array([0.0, 0.0, -1.0])  # out of sight
+        if self._shown is not None:
+            angles, goal = self._shown
+            if np.abs(angles - angles_deg).max() < STILL_DEG and np.array_equal(goal, goal_m):
+                return
+        size = WIDTH * SUPERSAMPLING, (HEIGHT - CAPTION_HEIGHT) * SUPERSAMPLING
+        self._scene.show(angles_deg.tolist(), goal_m.tolist())
+        there = self._scene.occupied(*size)
+        was = self._part
+        part = Part(*map(min, was[:2], there[:2]), *map(max, was[2:], there[2:]))
+        self._shown, self._part = (angles_deg, goal_m), there
+        left, top, right, bottom = (edge // SUPERSAMPLING for edge in part)
+        large = Image.fromarray(self._scene.picture(*size, part))
+        self._picture[top:bottom, left:right] = np.asarray(large.reduce(SUPERSAMPLING))
+
+    def _caption(self, now: Stretch, time_s: float) -> Frame:
+        """Which goal it is, since when, and how near the arm is."""
+        motion, error_mm = self._motion, float(now.error_mm[0])
+        episode = motion.episode_at(time_s)
+        name, since_s = (now.phase[0], 0.0) if episode is None else episode[:2]
+        texts = [(150, "ra", name, INK), (290, "ra", f"{time_s - since_s:.2f} s", INK)]
+        if not np.isnan(error_mm):
+            texts.append((480, "ra", f"error {error_mm:.1f} mm", INK))
+        if motion.refusal_at(time_s) is not None:
+            texts.append((500, "la", "stopped", RED))
+        elif episode is not None and motion.tolerance_m is not None and error_mm <= 1000.0 * motion.tolerance_m:
+            texts.append((500, "la", "on it" if episode.name.startswith("path") else "reached", GREEN))
+        return self._strip(CAPTION_HEIGHT, texts, self._fonts[0])
+
+    def _strip(self, height: int, texts: list[tuple[int, str, str, tuple[int, int, int]]], font: Any) -> Frame:
+        strip = Image.new("RGB", (WIDTH, height), PAPER)
+        draw = ImageDraw.Draw(strip)
+        for x, anchor, text, colour in texts:
+            draw.text((x, 7), text, colour, font, anchor=anchor)
+        return np.asarray(strip)
+
+    def close(self) -> None:
+        """Close the scene."""
+        self._scene.close()
