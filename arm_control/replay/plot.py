@@ -72,7 +72,7 @@ def motion_figure(motions: Sequence[Motion]) -> Figure:
         axes.set_ylim(low - 0.12 * (high - low), high + 0.12 * (high - low))
         axes.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 1.5, 3, 4.5, 6, 9, 10]))
         axes.set_ylabel(f"{arm.joint_names[joint]}\n(degrees)")
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper right", ncols=5, frameon=False, fontsize=9)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper right", ncols=4, frameon=False, fontsize=9)
     error, speed, *others = panels[arm.joint_count :]
     draw_error(error, motions, stretches, colours)
     draw_speeds(speed, stretches, colours)

@@ -1,0 +1,107 @@
+"""A page in one file, which opens offline: the arm in motion, plots, and how near it came to each goal."""
+
+import html
+import io
+import re
+import socket
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from arm_control.replay.motion import Motion
+from arm_control.replay.plot import motion_figure
+from arm_control.replay.stage import TRACE_S, Stage, serving
+from arm_control.run_folder import write_text
+
+RATE_HZ = 30.0
+LONGEST_S = 180.0  # that is shown
+
+PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title>
+<style>
+body {{ font: 16px/1.45 system-ui, sans-serif; color: #1e1e22 }}
+body {{ margin: 0 auto; max-width: 1100px; padding: 0 16px 40px }}
+h1 {{ font-size: 22px; font-weight: 600 }}
+iframe {{ width: 100%; height: min(70vh, 640px); border: 1px solid #d8d8dc; border-radius: 8px }}
+table {{ border-collapse: collapse; margin: 18px 0 }}
+th, td {{ padding: 4px 14px 4px 0; text-align: right; border-bottom: 1px solid #e4e4e8 }}
+th:first-child, td:first-child {{ text-align: left }}
+svg {{ width: 100%; height: auto }}
+p {{ color: #55555c }}
+</style></head><body>
+<h1>{title}</h1>
+<iframe title="The arm" srcdoc="{scene}"></iframe>
+<p>{note}</p>
+{table}
+{plots}
+</body></html>
+"""
+
+
+def save_page(motions: Sequence[Motion], path: str | Path) -> None:
+    """Write motions of the same arm, laid over each other, into one HTML file, whole or not at all."""
+    target = Path(path)
+    if not target.parent.is_dir():
+        raise ValueError(f"cannot write {target}: there is no folder {target.parent}")
+    start_s, end_s = shown_part(motions)
+    note = "Drag to turn, scroll to come nearer; the bar below the arm plays and scrubs."
+    if end_s - start_s < max(motion.length_s for motion in motions) - 1e-6:
+        note += f" The arm is shown from {start_s:.0f} to {end_s:.0f} s."
+    text = PAGE.format(
+        title=html.escape(" and ".join(motion.name for motion in motions)),
+        scene=html.escape(scene_of(motions, start_s, end_s), quote=True),
+        note=note,
+        table=table_of(motions),
+        plots=plots_of(motions),
+    )
+    write_text(target, text)
+
+
+def shown_part(motions: Sequence[Motion]) -> tuple[float, float]:
+    """From when to when the arm is shown: up to LONGEST_S, around where a recording opens."""
+    length_s = max(motion.length_s for motion in motions)
+    start_s = min(max(0.0, motions[0].opens_at_s - 0.5 * LONGEST_S), max(0.0, length_s - LONGEST_S))
+    return start_s, min(length_s, start_s + LONGEST_S)
+
+
+def scene_of(motions: Sequence[Motion], start_s: float, end_s: float) -> str:
+    """The scene as a page of its own, which plays by itself."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with serving("127.0.0.1", port) as server:
+        stage = Stage(server, [motion.arm for motion in motions])
+        server.initial_camera.position = 0.8 * np.array(server.initial_camera.position)  # there is no panel beside it
+        label = server.scene.add_label("/numbers", "", position=(0.0, 0.0, 1.2 * motions[0].arm.reach_m))
+        serializer = server.get_scene_serializer()
+        for time_s in np.arange(start_s, end_s, 1.0 / RATE_HZ).tolist():
+            words = []
+            for place, motion in enumerate(motions):
+                now = motion.moment(time_s)
+                stage.show(place, now, motion.stretch(time_s - TRACE_S, time_s, most=200).tip_m)
+                if not np.isnan(now.error_mm[0]):
+                    words.append(f"{now.error_mm[0]:.1f} mm")
+            episode = motions[0].episode_at(time_s)
+            label.text = f"{f'{episode.name}   ' if episode else ''}{'   '.join(words)}"
+            serializer.insert_sleep(1.0 / RATE_HZ)
+        return serializer.as_html()
+
+
+def table_of(motions: Sequence[Motion]) -> str:
+    """How near each motion came to each goal at the end of its episode."""
+    names = "".join(f"<th>{html.escape(motion.name)} (mm)</th>" for motion in motions)
+    rows = []
+    for episode in motions[0].episodes:
+        last_s = max(episode.start_s, episode.end_s - motions[0].period_s)
+        errors = [float(motion.moment(last_s).error_mm[0]) for motion in motions]
+        cells = "".join("<td>-</td>" if np.isnan(error) else f"<td>{error:.1f}</td>" for error in errors)
+        rows.append(f"<tr><td>{html.escape(episode.name)}</td>{cells}</tr>")
+    return f"<table><tr><th>error at the end</th>{names}</tr>{''.join(rows)}</table>"
+
+
+def plots_of(motions: Sequence[Motion]) -> str:
+    """The plots as an SVG element."""
+    text = io.StringIO()
+    motion_figure(motions).savefig(text, format="svg", metadata={"Date": None})
+    return re.sub(r"^.*?(?=<svg)", "", text.getvalue(), flags=re.DOTALL)

@@ -1,0 +1,79 @@
+"""A scene in the browser: arms from their URDF files, their goals, and where their tips have been."""
+
+import contextlib
+import io
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import viser
+import yourdfpy
+from viser.extras import ViserUrdf
+
+from arm_control.replay.motion import FloatArray, Stretch
+from envs.arm import RADIANS, Arm
+
+BLUE, ORANGE, GREEN, TABLE = (0, 114, 178), (213, 94, 0), (26, 158, 76), (219, 204, 178)
+TRACE_S = 3.0  # of the tip's way
+TRACE_POINTS = 60
+SECOND = (0.84, 0.37, 0.0, 0.45)  # the other arm is seen through
+
+
+@contextlib.contextmanager
+def serving(host: str, port: int) -> Iterator[viser.ViserServer]:
+    """A server of pages, which says nothing by itself. It silently takes another port if this one is in use."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        server = viser.ViserServer(host=host, port=port, verbose=False)
+    try:
+        server.gui.configure_theme(show_logo=False, show_share_button=False)
+        yield server
+    finally:
+        with contextlib.redirect_stdout(io.StringIO()):
+            server.stop()
+
+
+class Stage:
+    """One arm, or two laid over each other, as they are told to be."""
+
+    def __init__(self, server: viser.ViserServer, arms: Sequence[Arm]) -> None:
+        scene, reach_m = server.scene, arms[0].reach_m
+        scene.set_up_direction("+z")
+        scene.world_axes.visible = False
+        server.initial_camera.position = (1.95 * reach_m, -1.15 * reach_m, 1.15 * reach_m)
+        server.initial_camera.look_at = (0.32 * reach_m, 0.3 * reach_m, 0.4 * reach_m)
+        server.initial_camera.fov = np.radians(45.0)
+        size = (0.96 * reach_m, 0.96 * reach_m, 0.02)
+        scene.add_box("/table", dimensions=size, color=TABLE, position=(0.28 * reach_m, 0.28 * reach_m, -0.011))
+        self._arms, self._urdfs, self._goals, self._traces = list(arms), [], [], []
+        for place, arm in enumerate(arms):
+            colour = SECOND if place else None
+            urdf = ViserUrdf(
+                server, yourdfpy.URDF.load(str(arm.urdf)), root_node_name=f"/arm{place}", mesh_color_override=colour
+            )
+            goal = scene.add_icosphere(
+                f"/goal{place}", radius=0.02 * reach_m, color=ORANGE if place else GREEN, opacity=0.6 if place else 0.9
+            )
+            trace = scene.add_line_segments(
+                f"/trace{place}",
+                points=np.zeros((1, 2, 3), np.float32),
+                colors=ORANGE if place else BLUE,
+                thickness=0.006 * reach_m,
+            )
+            self._urdfs.append(urdf)
+            self._goals.append(goal)
+            self._traces.append(trace)
+
+    def show(self, place: int, now: Stretch, tip_m: FloatArray) -> None:
+        """Put an arm and its goal as they are in the row `now`, after its tip has been at `tip_m` (n, 3)."""
+        urdf, names = self._urdfs[place], self._arms[place].joint_names
+        angles = now.angle_deg[0]
+        if not np.isnan(angles).any():
+            known = dict(zip(names, angles * RADIANS, strict=True))
+            urdf.update_cfg(np.array([known.get(name, 0.0) for name in urdf.get_actuated_joint_names()]))
+        goal = self._goals[place]
+        goal.visible = there = not np.isnan(now.goal_m).any()
+        if there:
+            goal.position = now.goal_m[0]
+        way = tip_m[~np.isnan(tip_m).any(axis=1)][:: max(1, len(tip_m) // TRACE_POINTS)]
+        if len(way) > 1:
+            self._traces[place].points = np.stack([way[:-1], way[1:]], axis=1).astype(np.float32)
+        self._traces[place].visible = len(way) > 1

@@ -1,0 +1,354 @@
+"""The web viewer: a page for any browser in which the arm is watched, and its goal is dragged."""
+
+import math
+import queue
+import socket
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import viser
+from viser import uplot
+
+from arm_control.replay.live import LiveArm
+from arm_control.replay.motion import FloatArray, Motion, Stretch
+from arm_control.replay.playback import FASTEST, SLOWEST, Playback
+from arm_control.replay.stage import BLUE, ORANGE, TRACE_S, Stage, serving
+
+FRAME_S = 1 / 30
+PLOTS_S = 1 / 8  # between two drawings of plots and numbers
+PLOTTED_S = 10.0  # before now
+MOST_POINTS = 600  # of a line in a plot
+MOST_STEPS = 20  # of a live arm in a frame; what is more is left out
+REFRESH_S = 0.25  # between two looks for what was recorded since
+BEHIND_S = 0.6  # a recording that is being written is followed so long after
+PLOT_HEIGHT = 110
+
+
+def serve(
+    shown: LiveArm | Sequence[Motion], *, host: str = "127.0.0.1", port: int = 8080, say: Callable[[str], None] = print
+) -> None:
+    """Serve a page until Ctrl-C. Raises OSError for an address that cannot be listened at."""
+    check_port(host, port)
+    with serving(host, port) as server:
+        if server.get_port() != port:  # somebody was faster
+            raise OSError(f"port {port} is in use: --port names another")
+        page = LivePage(server, shown) if isinstance(shown, LiveArm) else PlayedPage(server, shown)
+        say(f"http://{host}:{port}   open it in a browser; Ctrl-C ends it")
+        due_s = time.monotonic()
+        while True:
+            page.update()
+            due_s = max(due_s + FRAME_S, time.monotonic())
+            time.sleep(max(0.0, due_s - time.monotonic()))
+
+
+def check_port(host: str, port: int) -> None:
+    """Raise OSError for an address that cannot be listened at: viser would silently take another port."""
+    try:
+        with socket.create_server((host, port)):
+            pass
+    except OSError as error:
+        reason = "is in use" if error.errno == 98 else f"cannot be listened at on {host} ({error.strerror})"
+        raise OSError(f"port {port} {reason}: --port names another") from None
+
+
+class Page:
+    """What both kinds of pages have: the scene, pace, numbers and plots. One thread calls `update`.
+
+    Browsers' wishes come in other threads, and wait in a queue until then.
+    """
+
+    steps: tuple[str, ...] = ("back", "on")
+
+    def __init__(self, server: viser.ViserServer, sources: Sequence[LiveArm | Motion], playback: Playback) -> None:
+        self.server, self.playback, self._names = server, playback, [source.name for source in sources]
+        self.stage = Stage(server, [source.arm for source in sources])
+        self._wishes: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._drawn_s = self._plotted_s = -math.inf
+        self._position_s = math.nan
+        self.numbers = server.gui.add_markdown("")
+        self._play = server.gui.add_button("Pause", icon=viser.Icon.PLAYER_PAUSE)
+        self._step = server.gui.add_button_group("Step", self.steps)
+        self._speed = server.gui.add_slider("Speed", min=SLOWEST, max=FASTEST, step=0.1, initial_value=1.0)
+        self.on(self._play, lambda _: self.playback.toggle())
+        self.on(self._step, lambda event: self.step(-1 if event.target.value == "back" else 1))
+        self.on(self._speed, lambda event: setattr(self.playback, "speed", event.target.value))
+
+    def on(self, handle: Any, do: Callable[[Any], None]) -> None:
+        """Let `do` answer to a person's use of a control, in the thread of `update`."""
+
+        def wish(event: Any) -> None:
+            """Wait for the next update; what the program itself has changed is no wish."""
+            if event.client_id is not None:
+                self._wishes.put(lambda: do(event))
+
+        clicked = isinstance(handle, viser.GuiButtonHandle | viser.GuiButtonGroupHandle)
+        (handle.on_click if clicked else handle.on_update)(wish)
+
+    def add_plots(self, arm_names: Sequence[str]) -> None:
+        """Plots of each joint, the tip's error and the reward."""
+        colours = [f"rgb{BLUE}", f"rgb{ORANGE}"]
+        told = [colours[1]] if len(self._names) == 1 else colours
+        of = [""] if len(self._names) == 1 else [f" {name}" for name in self._names]
+        angles = []
+        for colour, other, whose in zip(colours, told, of, strict=False):
+            angles += [
+                uplot.Series(label=f"measured{whose}", stroke=colour, width=2),
+                uplot.Series(label=f"commanded{whose}", stroke=other, width=1, dash=(6, 4)),
+            ]
+        lines = [
+            uplot.Series(label=f"value{whose}", stroke=colour, width=2)
+            for colour, whose in zip(colours, of, strict=False)
+        ]
+        self.error = self._add_plot("tip to goal (mm)", lines)
+        self.angles = [self._add_plot(f"{name} (degrees)", angles) for name in arm_names]
+        self.reward = self._add_plot("reward", lines)
+
+    def _add_plot(self, title: str, series: Sequence[uplot.Series]) -> viser.GuiUplotHandle:
+        return self.server.gui.add_uplot(
+            data=tuple(np.zeros(2) for _ in range(1 + len(series))),
+            series=(uplot.Series(label="s"), *series),
+            title=title,
+            scales={"x": uplot.Scale(time=False)},
+            legend=uplot.Legend(show=False),
+            height=PLOT_HEIGHT,
+        )
+
+    def update(self) -> None:
+        """Do what was wished, move on, and draw what is new."""
+        wished = not self._wishes.empty()
+        while not self._wishes.empty():
+            self._wishes.get()()
+        if not self.server.get_clients():
+            self.rest()
+            return
+        position_s = self.advance()
+        if wished or position_s != self._position_s:
+            self._position_s = position_s
+            self.draw(position_s)
+            self._drawn_s = time.monotonic()
+        if self._drawn_s > self._plotted_s and time.monotonic() >= self._plotted_s + PLOTS_S:
+            self._plotted_s = time.monotonic()
+            self._play.label = "Pause" if self.playback.playing else "Play"
+            self._play.icon = viser.Icon.PLAYER_PAUSE if self.playback.playing else viser.Icon.PLAYER_PLAY
+            self.write(position_s)
+
+    def plot(self, stretches: Sequence[Stretch]) -> None:
+        """Draw the columns of one or two stretches, all against the times of the first."""
+        times = stretches[0].time_s
+        if len(times) < 2:
+            return
+
+        def along(stretch: Stretch, values: FloatArray) -> FloatArray:
+            """Values of a stretch at the first one's times."""
+            if stretch is stretches[0]:
+                return values
+            return np.interp(times, stretch.time_s, values) if len(stretch) else np.full(len(times), np.nan)
+
+        for joint, plot in enumerate(self.angles):
+            lines = [(along(it, it.angle_deg[:, joint]), along(it, it.target_deg[:, joint])) for it in stretches]
+            plot.data = (times, *(line for pair in lines for line in pair))
+        self.error.data = (times, *(along(it, it.error_mm) for it in stretches))
+        self.reward.data = (times, *(along(it, it.reward) for it in stretches))
+
+    def step(self, periods: int) -> None:
+        """Pause, and go on or back by control periods."""
+        self.playback.step(periods)
+
+    def rest(self) -> None:
+        """Nobody looks."""
+
+    def advance(self) -> float:
+        """Where it is now, in s."""
+        raise NotImplementedError
+
+    def draw(self, position_s: float) -> None:
+        """Show the scene of a time."""
+        raise NotImplementedError
+
+    def write(self, position_s: float) -> None:
+        """Show the numbers and plots of a time."""
+        raise NotImplementedError
+
+
+class PlayedPage(Page):
+    """Plays one motion, or two laid over each other."""
+
+    def __init__(self, server: viser.ViserServer, motions: Sequence[Motion]) -> None:
+        """It begins where the first motion is to be opened, and a motion that grows is followed."""
+        self.motions = list(motions)
+        length_s = max(motion.length_s for motion in motions)
+        super().__init__(server, motions, Playback(motions[0].period_s, length_s))
+        self._refreshed_s = time.monotonic()
+        first = motions[0]
+        self.timeline = server.gui.add_slider(
+            "Time (s)", min=0.0, max=max(rounded(length_s), 0.01), step=0.01, initial_value=0.0
+        )
+        self.episodes = server.gui.add_dropdown("Episode", self._episode_names())
+        self.on(self.timeline, lambda event: self.playback.seek(event.target.value))
+        self.on(self.episodes, self._choose)
+        self.add_plots(first.arm.joint_names)
+        if first.opens_at_s > 0.0:
+            self.playback.pause()
+            self.playback.seek(first.opens_at_s)
+        elif first.growing:
+            self.playback.seek(length_s - BEHIND_S)
+
+    def _episode_names(self) -> list[str]:
+        return [f"{episode.name}, {episode.start_s:.1f} s" for episode in self.motions[0].episodes]
+
+    def _choose(self, event: Any) -> None:
+        names = self._episode_names()
+        if event.target.value in names:
+            self.playback.seek(self.motions[0].episodes[names.index(event.target.value)].start_s)
+
+    def advance(self) -> float:
+        """Where it is now; before that, what was recorded since."""
+        if time.monotonic() > self._refreshed_s + REFRESH_S:
+            self._refreshed_s = time.monotonic()
+            new = [motion.refresh() for motion in self.motions]
+            if any(new):
+                self.playback.length_s = max(motion.length_s for motion in self.motions)
+                self.timeline.max = rounded(self.playback.length_s)
+                if (names := self._episode_names()) != list(self.episodes.options):
+                    self.episodes.options = names
+        return self.playback.position_s
+
+    def draw(self, position_s: float) -> None:
+        """Show the scene of a time."""
+        for place, motion in enumerate(self.motions):
+            way = motion.stretch(position_s - TRACE_S, position_s, most=200)
+            self.stage.show(place, motion.moment(position_s), way.tip_m)
+
+    def write(self, position_s: float) -> None:
+        """Show the numbers and plots of a time."""
+        put(self.timeline, rounded(position_s))
+        first = self.motions[0]
+        if (episode := first.episode_at(position_s)) is not None:
+            name = f"{episode.name}, {episode.start_s:.1f} s"
+            if name in self.episodes.options:
+                put(self.episodes, name)
+        name = first.moment(position_s).phase[0] if episode is None else episode.name
+        lines = [f"**{name}** at {position_s:.2f} s of {self.playback.length_s:.1f} s"]
+        for motion in self.motions:
+            now = motion.moment(position_s)
+            lines.append(numbers(now, motion.name))
+            if (refusal := motion.refusal_at(position_s)) is not None:
+                lines.append(f"**STOPPED.** {refusal}")
+        self.numbers.content = "\n\n".join(lines)
+        self.plot([motion.stretch(position_s - PLOTTED_S, position_s, most=MOST_POINTS) for motion in self.motions])
+
+
+class LivePage(Page):
+    """An arm that moves while it is watched: its goal, or the arm itself, in the person's hands."""
+
+    steps = ("on",)  # time does not go back
+
+    def __init__(self, server: viser.ViserServer, live: LiveArm) -> None:
+        self.live = live
+        super().__init__(server, [live], Playback(live.period_s))
+        self._next = server.gui.add_button("Next goal", icon=viser.Icon.TARGET)
+        self.on(self._next, lambda _: self._change(live.next_goal))
+        self.handle: viser.TransformControlsHandle | None = None
+        if not live.moving:
+            self.handle = server.scene.add_transform_controls(
+                "/handle", scale=0.12, disable_rotations=True, depth_test=False
+            )
+            self._dragged: tuple[float, float, float] | None = None
+            self.handle.on_update(self._drag)
+            self._hold_goal()
+        limits = live.arm.limits
+        with server.gui.add_folder("By hand", expand_by_default=False):
+            self.manual = server.gui.add_checkbox("Move the joints", initial_value=False)
+            self.joints = [
+                server.gui.add_slider(name, min=low, max=high, step=0.5, initial_value=low, disabled=True)
+                for name, low, high in zip(live.arm.joint_names, limits.lower_deg, limits.upper_deg, strict=True)
+            ]
+        for control in (self.manual, *self.joints):
+            self.on(control, lambda _: self._take())
+        self.add_plots(live.arm.joint_names)
+
+    def _change(self, do: Callable[[], None]) -> None:
+        do()
+        self._hold_goal()
+
+    def _hold_goal(self) -> None:
+        """Put the handle where the goal is."""
+        if self.handle is not None:
+            self.handle.position = tuple(self.live.recent(0.0).goal_m[-1].tolist())
+
+    def _drag(self, event: Any) -> None:
+        """Only the last place of a drag counts, once an update."""
+        self._dragged = tuple(float(value) for value in event.target.position)  # type: ignore[assignment]
+        ended = event.phase == "end"
+        self._wishes.put(lambda: self._move_goal(ended))
+
+    def _move_goal(self, ended: bool) -> None:
+        if self._dragged is not None:
+            self.live.move_goal(self._dragged)
+            self._dragged = None
+        if ended:  # to where the arm can reach
+            self._hold_goal()
+
+    def _take(self) -> None:
+        """Give the arm to the person, or back to its controller."""
+        for slider in self.joints:
+            slider.disabled = not self.manual.value
+        self.live.manual_deg = [slider.value for slider in self.joints] if self.manual.value else None
+
+    def step(self, periods: int) -> None:
+        """Pause, and let the arm move on by control periods."""
+        self.playback.pause()
+        for _ in range(periods):
+            self.live.step()
+        self.playback.seek(self.live.time_s)
+
+    def rest(self) -> None:
+        """The arm stands still while nobody looks."""
+        self.playback.seek(self.live.time_s)
+
+    def advance(self) -> float:
+        """Move the arm on to where it is to be now; what a slow machine cannot do is left out."""
+        before = self.live.episode_name
+        if not self.live.advance(self.playback.position_s, MOST_STEPS):
+            self.playback.seek(self.live.time_s)
+        if self.live.episode_name != before:
+            self._hold_goal()
+        return self.live.time_s
+
+    def draw(self, position_s: float) -> None:
+        """Show the arm as it is now."""
+        way = self.live.recent(TRACE_S)
+        self.stage.show(0, way.row(-1), way.tip_m)
+
+    def write(self, position_s: float) -> None:
+        """Show the numbers and plots of now."""
+        recent = self.live.recent(PLOTTED_S)
+        if self.live.manual_deg is None:
+            for slider, angle in zip(
+                self.joints, self.live.arm.limits.clip(recent.angle_deg[-1].tolist()), strict=True
+            ):
+                put(slider, round(2.0 * angle) / 2.0)
+        self.numbers.content = (
+            f"**{self.live.episode_name}** at {position_s:.2f} s\n\n{numbers(recent.row(-1), self.live.name)}"
+        )
+        self.plot([recent])
+
+
+def rounded(time_s: float) -> float:
+    """A time as a slider shows it, not after the end."""
+    return math.floor(100.0 * time_s + 1e-6) / 100.0
+
+
+def put(handle: Any, value: Any) -> None:
+    """Give a control another value."""
+    if handle.value != value:
+        handle.value = value
+
+
+def numbers(now: Stretch, name: str) -> str:
+    """A row in words."""
+    error_mm = now.error_mm[0]
+    words = [] if math.isnan(error_mm) else [f"error **{error_mm:.1f} mm**", f"reward {now.reward[0]:.3f}"]
+    return f"{name}: " + ", ".join([*words, now.phase[0], *([] if now.band[0] == "pass" else [now.band[0]])])
