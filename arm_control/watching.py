@@ -1,7 +1,8 @@
 """`arm-control replay`: what is to be watched, and the viewer for it."""
 
+import contextlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,12 +29,13 @@ def watch(command: Replay) -> None:
         raise ValueError(f"--viewer {viewer}: wanted {most} at most, got {len(command.sources)} to be shown together")
     if command.save is not None:
         write = find_writer(viewer)  # before anything is opened: the packages for it may be missing
-        print(f"{command.save}: {write(open_motions(command), command.save)}")
-    else:
-        show = find_viewer(viewer, command)
-        if len(command.sources) == 1 and not is_recording(command.sources[0]) and command.goals is None:
-            return show_live(command, show)
-        motions = open_motions(command)
+        with open_motions(command) as motions:
+            print(f"{command.save}: {write(motions, command.save)}")
+        return
+    show = find_viewer(viewer, command)
+    if len(command.sources) == 1 and not is_recording(command.sources[0]) and command.goals is None:
+        return show_live(command, show)
+    with open_motions(command) as motions:
         told = [motion.lost for motion in motions]
         show(motions)
         for motion, before in zip(motions, told, strict=True):
@@ -72,10 +74,15 @@ def find_writer(viewer: str) -> Callable[[Sequence[Motion], str], str]:
         from arm_control.replay.video import write_video
 
         return lambda motions, path: f"{write_video(motions[0], path)} frames of {described(motions)}"
+    save: Callable[[Sequence[Motion], str], None]
     if viewer == "plot":
-        from arm_control.replay.plot import save_plot as save
+        from arm_control.replay.plot import save_plot
+
+        save = save_plot
     else:
-        from arm_control.replay.page import save_page as save
+        from arm_control.replay.page import save_page
+
+        save = save_page
 
     def write(motions: Sequence[Motion], path: str) -> str:
         """Write all of them into one file."""
@@ -124,16 +131,22 @@ def open_controller(command: Replay, source: str) -> "Source":
     return open_source(source, command.seed, arm=command.arm, env=command.env, imperfections=command.imperfections)
 
 
-def open_motions(command: Replay) -> list[Motion]:
-    """The motions of recordings, and of controllers: with the goals of the recording beside them, if there is one.
+@contextlib.contextmanager
+def open_motions(command: Replay) -> Iterator[list[Motion]]:
+    """The motions of recordings, and of controllers: with the goals of the recording beside them, if there is one."""
+    with contextlib.ExitStack() as opened:
+        recorded = {}
+        for source in filter(is_recording, command.sources):
+            recorded[source] = motion = open_motion(source, command.arm)
+            opened.callback(motion.close)
+            tell_damage(motion)
+        yield motions_of(command, recorded)
 
-    Raises ValueError for two different arms.
-    """
+
+def motions_of(command: Replay, recorded: dict[str, Motion]) -> list[Motion]:
+    """All motions, in the order of the command. Raises ValueError for two different arms."""
     from arm_control.replay.live import roll_out, roll_out_beside
 
-    recorded = {source: open_motion(source, command.arm) for source in command.sources if is_recording(source)}
-    for motion in recorded.values():
-        tell_damage(motion)
     if recorded:
         for name in ("env", "goals") if len(recorded) < len(command.sources) else ("env", "goals", "imperfections"):
             if getattr(command, name) is not None:

@@ -48,7 +48,7 @@ class Scene:
                 "without one, 'arm-control replay --viewer web' shows the arm in a browser, and render mode "
                 "'rgb_array' gives pictures"
             )
-        self._client = pybullet.connect(pybullet.GUI if window else pybullet.DIRECT)
+        self._client: int = pybullet.connect(pybullet.GUI if window else pybullet.DIRECT)
         if self._client < 0:
             raise RuntimeError("PyBullet refused another client: close scenes that are no longer used")
         self._close = weakref.finalize(self, pybullet.disconnect, self._client)
@@ -89,6 +89,11 @@ class Scene:
         for joint, angle in zip(self._joints, angles_deg, strict=True):
             pybullet.resetJointState(self._body, joint, angle * RADIANS, physicsClientId=self._client)
         pybullet.resetBasePositionAndOrientation(self._goal, goal_m, (0, 0, 0, 1), physicsClientId=self._client)
+
+    @property
+    def client(self) -> int:
+        """PyBullet's number for it."""
+        return self._client
 
     def picture(self, width: int = 640, height: int = 480, part: Part | None = None) -> NDArray[np.uint8]:
         """What the camera sees, or a part of it in pixels, (height, width, 3), drawn without a display."""

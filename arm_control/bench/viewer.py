@@ -89,8 +89,14 @@ def watched(recording: Path, folder: Path) -> Iterator[Sequence["subprocess.Pope
     processes: list[subprocess.Popen[bytes]] = []
     try:
         for command in commands:
-            quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-            processes.append(subprocess.Popen(command, start_new_session=True, preexec_fn=ordinary, **quiet))
+            process = subprocess.Popen(
+                command,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+                preexec_fn=ordinary,
+            )
+            processes.append(process)
             wait_for(url, processes[0])
         time.sleep(PAGE_S)
         yield processes

@@ -165,6 +165,11 @@ class Motion:
         ticks = self._ticks.ticks(zero_s + start_s - ROUNDING_S, zero_s + end_s + ROUNDING_S, most)
         return to_stretch(self.arm, ticks, zero_s)
 
+    def close(self) -> None:
+        """Close the recording, if it is one."""
+        if isinstance(self._ticks, IndexedRecording):
+            self._ticks.close()
+
     def episode_at(self, time_s: float) -> Episode | None:
         """The episode of a time; None for what is before, between or after them."""
         at = (

@@ -70,9 +70,12 @@ class Stage:
             known = dict(zip(names, angles * RADIANS, strict=True))
             urdf.update_cfg(np.array([known.get(name, 0.0) for name in urdf.get_actuated_joint_names()]))
         goal = self._goals[place]
-        goal.visible = there = not np.isnan(now.goal_m).any()
+        there, first = not np.isnan(now.goal_m).any(), self._goals[0]
         if there:
             goal.position = now.goal_m[0]
+        # Where both have the same, one is enough.
+        same = place > 0 and first.visible and np.allclose(goal.position, first.position, atol=1e-4)
+        goal.visible = bool(there and not same)
         way = tip_m[~np.isnan(tip_m).any(axis=1)][:: max(1, len(tip_m) // TRACE_POINTS)]
         if len(way) > 1:
             self._traces[place].points = np.stack([way[:-1], way[1:]], axis=1).astype(np.float32)

@@ -1,5 +1,6 @@
 """Video: a motion as an mp4, written without a display, faster than it takes."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -29,10 +30,8 @@ def write_video(motion: Motion, path: str | Path) -> int:
         raise ValueError(f"wanted a file that ends in .mp4, got {target}")
     if not target.parent.is_dir():
         raise ValueError(f"cannot write {target}: there is no folder {target.parent}")
-    try:
-        imageio_ffmpeg.get_ffmpeg_exe()
-    except RuntimeError as error:
-        raise RuntimeError(f"cannot write {target}: no ffmpeg was found ('pip install imageio-ffmpeg')") from error
+    if shutil.which(encoder_path()) is None:
+        raise RuntimeError(f"cannot write {target}: no ffmpeg was found, which 'pip install imageio-ffmpeg' brings")
     frames = 0
     with written_whole(target) as aside:
         aside.touch()  # ffmpeg's own words for a folder that cannot be written to are many
@@ -53,6 +52,14 @@ def write_video(motion: Motion, path: str | Path) -> int:
         if frames_in(aside) != frames:
             raise OSError("the encoder did not write all frames; is the disk full?")
     return frames
+
+
+def encoder_path() -> str:
+    """Where ffmpeg is; empty if there is none."""
+    try:
+        return str(imageio_ffmpeg.get_ffmpeg_exe())
+    except RuntimeError:
+        return ""
 
 
 def frames_in(path: Path) -> int:

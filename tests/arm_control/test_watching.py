@@ -165,7 +165,7 @@ def test_what_is_no_recording_is_refused(
     only_an_event(Path("nothing.mcap"), recording)
     Path("cut.mcap").write_bytes(recording.read_bytes()[:3000])
     for name, said in (
-        ("missing.mcap", "No such file"),
+        ("missing.mcap", "no recording missing.mcap"),
         ("empty.mcap", "is no MCAP file: it is empty"),
         ("text.mcap", "is no MCAP file"),
         ("folder.mcap", "folder.mcap"),

@@ -1,0 +1,229 @@
+"""The simulator's own window: an arm in motion, with keys and sliders."""
+
+import contextlib
+import os
+import time
+from collections.abc import Iterator
+
+import numpy as np
+
+from arm_control.replay.live import LiveArm
+from arm_control.replay.motion import Motion, Stretch
+from arm_control.replay.playback import FASTEST, SLOWEST, Playback
+from envs.bullet import pybullet
+from envs.scene import Scene
+
+FRAME_S = 1 / 30
+WORDS_S, TRACE_UPDATE_S = 0.2, 0.15  # a change of text or trace waits for the window's next picture, so they are rare
+TRACE_S, TRACE_POINTS = 3.0, 60
+REFRESH_S = 0.25  # between two looks for what was recorded since
+BEHIND_S = 0.6  # a recording that is being written is followed so long after
+MOST_STEPS = 20  # of a live arm in a frame; what is more is left out
+FASTER = 1.25  # for one press of a key
+INK, BLUE, RED = (0.1, 0.1, 0.12), (0.0, 0.45, 0.7), (0.75, 0.15, 0.0)
+KEYS = "space: pause   arrows: step   + -: speed   n: next   {by_hand}q: close"
+
+
+def show_window(shown: Motion | LiveArm) -> None:
+    """Show a motion, or a controller that moves its arm live, until the window is closed.
+
+    Raises RuntimeError if there is no display.
+    """
+    with quiet():  # it says what it knows of the graphics card
+        window = Window(shown)
+    keys = KEYS.format(by_hand="m or a joint's slider: by hand   " if isinstance(shown, LiveArm) else "")
+    print(f"sliders, from the top: {', '.join(window.sliders)}\n{keys}", flush=True)
+    due_s = time.monotonic()
+    try:
+        while window.update():
+            due_s = max(due_s + FRAME_S, time.monotonic())
+            time.sleep(max(0.0, due_s - time.monotonic()))
+    except pybullet.error:
+        if window.is_open():
+            raise  # not because somebody closed it in the middle of a picture
+    finally:
+        with quiet():
+            window.close()
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Nothing that is not Python's gets to standard output."""
+    kept = os.dup(1)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+        os.close(nowhere)
+
+
+class Window:
+    """The window, what a person does in it, and what is shown."""
+
+    def __init__(self, shown: Motion | LiveArm) -> None:
+        """The motion begins where it is to be opened; one that grows is followed."""
+        self.live = shown if isinstance(shown, LiveArm) else None
+        self.motion = shown if isinstance(shown, Motion) else None
+        self._arm, period_s = shown.arm, shown.period_s
+        self.playback = Playback(period_s) if self.motion is None else Playback(period_s, self.motion.length_s)
+        self._scene = Scene(shown.arm, window=True)
+        self._client = {"physicsClientId": self._scene.client}
+        for panel in ("RGB_BUFFER_PREVIEW", "DEPTH_BUFFER_PREVIEW", "SEGMENTATION_MARK_PREVIEW", "KEYBOARD_SHORTCUTS"):
+            pybullet.configureDebugVisualizer(getattr(pybullet, f"COV_ENABLE_{panel}"), 0, **self._client)
+        pybullet.configureDebugVisualizer(pybullet.COV_ENABLE_GUI, 1, **self._client)
+        self.sliders: dict[str, int] = {}
+        self._add("speed", SLOWEST, FASTEST, 1.0)
+        if self.motion is not None:
+            self._add("time (s)", 0.0, max(self.motion.length_s, period_s), 0.0)
+        else:
+            for name, (low, high, _, _) in zip(shown.arm.joint_names, shown.arm.limits.by_joint, strict=True):
+                self._add(name, low, high, low)
+        self._add("next goal", 1.0, 0.0, 0.0)  # a button
+        self._read = {name: self._value(name) for name in self.sliders}
+        self._words = self._trace = -1
+        self._written_s = self._traced_s = self._refreshed_s = -np.inf
+        self._place = (0.0, 0.0, 1.12 * shown.arm.reach_m)
+        if self.motion is not None and self.motion.opens_at_s > 0.0:
+            self.playback.pause()
+            self.playback.seek(self.motion.opens_at_s)
+        elif self.motion is not None and self.motion.growing:
+            self.playback.seek(self.motion.length_s - BEHIND_S)
+
+    def _add(self, name: str, low: float, high: float, at: float) -> None:
+        self.sliders[name] = pybullet.addUserDebugParameter(name, low, high, at, **self._client)
+
+    def _value(self, name: str) -> float:
+        value: float = pybullet.readUserDebugParameter(self.sliders[name], **self._client)
+        return value
+
+    def is_open(self) -> bool:
+        """Whether nobody has closed it."""
+        return bool(pybullet.isConnected(**self._client))
+
+    def close(self) -> None:
+        """Close it; closing twice is fine."""
+        self._scene.close()
+
+    def update(self) -> bool:
+        """Do what was asked for, move on, and draw; whether the window is to stay."""
+        if not self.is_open() or not self._obey_keys():
+            return False
+        self._obey_sliders()
+        now, way = self._advance()
+        goal_m = now.goal_m[0] if not np.isnan(now.goal_m).any() else (0.0, 0.0, -1.0)
+        if not np.isnan(now.angle_deg).any():
+            self._scene.show(now.angle_deg[0].tolist(), goal_m)
+        self._draw_trace(way)
+        self._write(now)
+        return True
+
+    def _obey_keys(self) -> bool:
+        """Whether the window is to stay."""
+        pressed = pybullet.getKeyboardEvents(**self._client)
+        for code, state in pressed.items():
+            if not state & pybullet.KEY_WAS_TRIGGERED:
+                continue
+            if code == ord("q"):
+                return False
+            if code == ord(" "):
+                self.playback.toggle()
+            elif code in (pybullet.B3G_RIGHT_ARROW, pybullet.B3G_LEFT_ARROW):
+                self._step(1 if code == pybullet.B3G_RIGHT_ARROW else -1)
+            elif code in (ord("+"), ord("="), pybullet.B3G_UP_ARROW):
+                self.playback.speed *= FASTER
+            elif code in (ord("-"), pybullet.B3G_DOWN_ARROW):
+                self.playback.speed /= FASTER
+            elif code == ord("n"):
+                self._next()
+            elif code == ord("m") and self.live is not None:
+                by_hand = self.live.manual_deg is None
+                self.live.manual_deg = self._joints() if by_hand else None
+        return True
+
+    def _obey_sliders(self) -> None:
+        """Do what those ask for that were moved."""
+        read = {name: self._value(name) for name in self.sliders}
+        moved = {name for name, value in read.items() if value != self._read[name]}
+        self._read = read
+        if "speed" in moved:
+            self.playback.speed = read["speed"]
+        if "time (s)" in moved:
+            self.playback.seek(read["time (s)"])
+        if "next goal" in moved:
+            self._next()
+        if self.live is not None and (moved & set(self._arm.joint_names) or self.live.manual_deg is not None):
+            self.live.manual_deg = self._joints()
+
+    def _joints(self) -> list[float]:
+        return [self._value(name) for name in self._arm.joint_names]
+
+    def _step(self, periods: int) -> None:
+        """Pause, and move by a control period; a live arm's time does not go back."""
+        if self.live is None:
+            self.playback.step(periods)
+        elif periods > 0:
+            self.playback.pause()
+            self.live.step()
+            self.playback.seek(self.live.time_s)
+
+    def _next(self) -> None:
+        """The next goal: of a recording, the next episode, and after the last the first."""
+        if self.live is not None:
+            self.live.next_goal()
+        elif self.motion is not None:
+            later = [episode.start_s for episode in self.motion.episodes if episode.start_s > self.playback.position_s]
+            self.playback.seek(later[0] if later else self.motion.episodes[0].start_s)
+
+    def _advance(self) -> tuple[Stretch, Stretch]:
+        """What is to be seen now, and the last seconds."""
+        if self.live is not None:
+            if not self.live.advance(self.playback.position_s, MOST_STEPS):
+                self.playback.seek(self.live.time_s)
+            way = self.live.recent(TRACE_S)
+            return way.row(-1), way
+        assert self.motion is not None
+        if time.monotonic() > self._refreshed_s + REFRESH_S:
+            self._refreshed_s = time.monotonic()
+            if self.motion.refresh():
+                self.playback.length_s = self.motion.length_s
+        now_s = self.playback.position_s
+        return self.motion.moment(now_s), self.motion.stretch(now_s - TRACE_S, now_s, most=2 * TRACE_POINTS)
+
+    def _draw_trace(self, way: Stretch) -> None:
+        """Where the tip has been."""
+        if time.monotonic() < self._traced_s + TRACE_UPDATE_S:
+            return
+        self._traced_s = time.monotonic()
+        points = way.tip_m[~np.isnan(way.tip_m).any(axis=1)][:: max(1, len(way) // TRACE_POINTS)].tolist()
+        if points:
+            self._trace = pybullet.addUserDebugPoints(
+                points, [BLUE] * len(points), 4, replaceItemUniqueId=self._trace, **self._client
+            )
+
+    def _write(self, now: Stretch) -> None:
+        """The numbers above the arm."""
+        if time.monotonic() < self._written_s + WORDS_S:
+            return
+        self._written_s = time.monotonic()
+        text, colour = self._text(now)
+        self._words = pybullet.addUserDebugText(
+            text, self._place, colour, 1.3, replaceItemUniqueId=self._words, **self._client
+        )
+
+    def _text(self, now: Stretch) -> tuple[str, tuple[float, float, float]]:
+        """Which goal, how near, what it is worth, and the time; why the arm is stopped, if it is."""
+        time_s = float(now.time_s[0])
+        pace = f"{self.playback.speed:.2g}x" if self.playback.playing else "paused"
+        if self.live is not None:
+            name = "by hand" if self.live.manual_deg is not None else self.live.episode_name
+        else:
+            assert self.motion is not None
+            if (refusal := self.motion.refusal_at(time_s)) is not None:
+                return f"{time_s:.2f} s   STOPPED: {refusal}", RED
+            episode = self.motion.episode_at(time_s)
+            name = now.phase[0] if episode is None else episode.name
+        error = "" if np.isnan(now.error_mm[0]) else f"   {now.error_mm[0]:.1f} mm   reward {now.reward[0]:.3f}"
+        return f"{name}{error}   {time_s:.2f} s   {pace}", INK

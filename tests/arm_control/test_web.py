@@ -1,0 +1,293 @@
+"""The web viewer in a real browser: what is seen moves with the timeline, goals are dragged, plots carry the data."""
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import pytest
+from browser import browsing, chromium, green, picture
+from playwright.sync_api import Browser
+from playwright.sync_api import Page as BrowserPage
+
+from arm_control.replay.live import LiveArm, roll_out
+from arm_control.replay.motion import Motion
+from arm_control.replay.stage import serving
+from arm_control.replay.web import LivePage, Page, PlayedPage, check_port, rounded
+from arm_control.sources import open_source
+
+pytestmark = pytest.mark.slow
+DEADLINE_S = 90
+
+
+class Served:
+    """A page of the viewer, updated in a thread of its own as `serve` does it."""
+
+    def __init__(self, make: Callable[[Any], Page]) -> None:
+        self._make, self._jobs, self._stop = make, queue.SimpleQueue[Callable[[], None]](), threading.Event()
+        self.url: str = ""
+        self.page: Any = None
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+        assert self._ready.wait(60)
+
+    def _run(self) -> None:
+        with serving("127.0.0.1", 8300) as server:
+            self.url = f"http://127.0.0.1:{server.get_port()}"
+            self.page = self._make(server)
+            self._ready.set()
+            while not self._stop.is_set():
+                while not self._jobs.empty():
+                    self._jobs.get()()
+                self.page.update()
+                time.sleep(1 / 60)
+
+    def ask(self, read: Callable[[Any], Any]) -> Any:
+        """What the page's own thread reads."""
+        answer: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._jobs.put(lambda: answer.put(read(self.page)))
+        return answer.get(timeout=60)
+
+    def close(self) -> None:
+        self._stop.set()
+        self._thread.join(60)
+
+
+@contextmanager
+def watched(browser: Browser, make: Callable[[Any], Page]) -> Iterator[tuple[Served, BrowserPage]]:
+    served = Served(make)
+    try:
+        with browsing(browser) as (page, errors):
+            page.goto(served.url)
+            page.wait_for_selector("canvas")
+            page.locator(".mantine-Notification-closeButton").first.click()  # that there is no graphics card
+            eventually(lambda: green(picture(page)).sum() > 50)
+            yield served, page
+            assert errors == []
+    finally:
+        served.close()
+
+
+def eventually(holds: Callable[[], Any]) -> None:
+    end = time.monotonic() + DEADLINE_S
+    while not holds():
+        assert time.monotonic() < end, "it never came to hold"
+        time.sleep(0.1)
+
+
+def settled(browser: BrowserPage) -> Any:
+    """The picture once it stays as it is."""
+    before = picture(browser)
+    while True:
+        time.sleep(0.7)
+        now = picture(browser)
+        if (np.abs(now - before).max(axis=-1) > 40).mean() < 0.0002:
+            return now
+        before = now
+
+
+def apart(first: Any, second: Any) -> float:
+    """The share of pixels that differ."""
+    return float((np.abs(first - second).max(axis=-1) > 40).mean())
+
+
+def press(browser: BrowserPage, name: str) -> None:
+    browser.get_by_role("button", name=name, exact=True).click()
+
+
+def fill(browser: BrowserPage, label: str, value: float) -> None:
+    """Type a value beside a slider."""
+    row = browser.locator("label", has_text=label).locator("xpath=ancestor::*[.//input][1]")
+    box = row.locator("input[type=text], input[inputmode]").last
+    box.fill(str(value))
+    box.press("Enter")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def motion() -> Motion:
+    return roll_out(open_source("ik", 0), 3, 0)
+
+
+@pytest.fixture(scope="module")
+def played(browser: Browser, motion: Motion) -> Iterator[tuple[Served, BrowserPage]]:
+    with watched(browser, lambda server: PlayedPage(server, [motion])) as both:
+        yield both
+
+
+def seek(played: tuple[Served, BrowserPage], position_s: float) -> Any:
+    """Pause there; returns what is seen."""
+    served, browser = played
+    served.ask(lambda page: (page.playback.pause(), page.playback.seek(position_s)))
+    time.sleep(0.5)
+    return settled(browser)
+
+
+def test_the_picture_changes_with_the_timeline_and_comes_back(played: tuple[Served, BrowserPage]) -> None:
+    served, browser = played
+    first, later = seek(played, 0.2), seek(played, 1.9)
+    assert apart(first, later) > 0.003
+    fill(browser, "Time (s)", 0.2)
+    eventually(lambda: served.ask(lambda page: page.playback.position_s) == pytest.approx(0.2))
+    assert apart(settled(browser), first) < 0.2 * apart(first, later)
+
+
+def test_it_plays_pauses_steps_and_keeps_the_pace_that_was_chosen(played: tuple[Served, BrowserPage]) -> None:
+    served, browser = played
+    seek(played, 1.0)
+    eventually(lambda: browser.get_by_role("button", name="Play", exact=True).count() == 1)
+    press(browser, "on")
+    eventually(lambda: served.ask(lambda page: page.playback.position_s) == pytest.approx(1.0 + 1 / 30))
+    press(browser, "back")
+    press(browser, "back")
+    eventually(lambda: served.ask(lambda page: page.playback.position_s) == pytest.approx(1.0 - 1 / 30))
+    fill(browser, "Speed", 0.5)
+    eventually(lambda: served.ask(lambda page: page.playback.speed) == 0.5)
+    press(browser, "Play")
+    eventually(lambda: served.ask(lambda page: page.playback.position_s) > 1.2)
+    press(browser, "Pause")
+    eventually(lambda: not served.ask(lambda page: page.playback.playing))
+
+
+def test_an_episode_can_be_chosen(played: tuple[Served, BrowserPage], motion: Motion) -> None:
+    served, browser = played
+    seek(played, 0.0)
+    browser.locator("input[value^='goal 1 of 3']").first.click()
+    browser.get_by_text("goal 3 of 3, ", exact=False).last.click()
+    eventually(lambda: served.ask(lambda page: page.playback.position_s) == pytest.approx(motion.episodes[2].start_s))
+    eventually(lambda: "goal 3 of 3" in browser.inner_text("body"))
+
+
+def test_the_plots_carry_the_motions_columns(played: tuple[Served, BrowserPage], motion: Motion) -> None:
+    served, browser = played
+    seek(played, 3.0)
+    eventually(lambda: served.ask(lambda page: page.error.data[0][-1]) == pytest.approx(3.0))
+    columns = motion.stretch(0.0, 3.0)
+    error, reward, angles = served.ask(
+        lambda page: (page.error.data, page.reward.data, [it.data for it in page.angles])
+    )
+    np.testing.assert_array_equal(error[0], columns.time_s)
+    np.testing.assert_array_equal(error[1], columns.error_mm)
+    np.testing.assert_array_equal(reward[1], columns.reward)
+    for joint, (_, measured, commanded) in enumerate(angles):
+        np.testing.assert_array_equal(measured, columns.angle_deg[:, joint])
+        np.testing.assert_array_equal(commanded, columns.target_deg[:, joint])
+    now = motion.moment(3.0)
+    assert f"{now.error_mm[0]:.1f} mm" in browser.inner_text("body")
+    drawn = browser.locator("canvas").all()
+    assert len(drawn) >= 3  # the scene, and plots
+    inside = browser.evaluate(
+        "() => [...document.querySelectorAll('.uplot canvas')].map(c => {"
+        "const d = c.getContext('2d').getImageData(0, 0, c.width, c.height).data; let n = 0;"
+        "for (let i = 0; i < d.length; i += 4) if (d[i + 3] && d[i + 2] > d[i] + 80) n++; return n; })"
+    )
+    assert len(inside) == 2 + motion.arm.joint_count
+    assert min(inside) > 50  # blue lines
+
+
+def test_the_end_is_the_end_and_play_begins_again(played: tuple[Served, BrowserPage], motion: Motion) -> None:
+    served, browser = played
+    seek(played, motion.length_s)
+    press(browser, "Play")
+    eventually(lambda: 0.0 < served.ask(lambda page: page.playback.position_s) < motion.length_s)
+
+
+def test_two_motions_are_laid_over_each_other(browser: Browser, motion: Motion) -> None:
+    other = roll_out(open_source("zero", 0), 3, 0)
+    with watched(browser, lambda server: PlayedPage(server, [motion, other])) as both:
+        served, page = both
+        shot = seek(both, 1.5)
+        alone = len(served.ask(lambda page: page.angles[0].data))
+        assert alone == 5
+        np.testing.assert_allclose(served.ask(lambda page: page.error.data[2]), other.stretch(0.0, 1.5).error_mm)
+        red, middle, blue = np.moveaxis(shot, -1, 0)
+        assert ((red > middle + 60) & (red > blue + 90)).sum() > 300  # orange
+        text = page.inner_text("body")
+        assert "ik: error" in text
+        assert "zero: error" in text
+
+
+def test_a_goal_that_is_dragged_is_followed(browser: Browser) -> None:
+    live = LiveArm(open_source("ik", 0), 0)
+    try:
+        with watched(browser, lambda server: LivePage(server, live)) as (served, page):
+            press(page, "Pause")
+            before = served.ask(lambda it: it.live.recent(0.0))
+            rows, columns = np.nonzero(green(picture(page)))
+            x, y = float(np.median(columns)), float(np.median(rows))
+            for dx, dy in ((0, -52), (0, -46), (0, -58), (0, -40), (0, -64), (36, 10), (36, -8)):  # the handle's arrows
+                page.mouse.move(x + dx, y + dy)
+                page.mouse.down()
+                page.mouse.move(x + 2 * dx, y + 2 * dy, steps=12)
+                page.mouse.up()
+                time.sleep(0.5)
+                if served.ask(lambda it: it.live.held):
+                    break
+            held, moved = served.ask(lambda it: (it.live.held, it.live.recent(0.0)))
+            assert held
+            assert np.linalg.norm(moved.goal_m[0] - before.goal_m[0]) > 0.01
+            assert np.allclose(served.ask(lambda it: it.handle.position), moved.goal_m[0], atol=1e-6)
+            press(page, "Play")
+            eventually(lambda: served.ask(lambda it: it.live.recent(0.0).error_mm[0]) < 2.0)
+            followed = served.ask(lambda it: it.live.recent(0.0))
+            assert np.abs(followed.target_deg[0] - before.target_deg[0]).max() > 1.0
+            assert tuple(followed.goal_m[0]) == tuple(moved.goal_m[0])
+            press(page, "Next goal")
+            eventually(lambda: not served.ask(lambda it: it.live.held))
+    finally:
+        live.close()
+
+
+def test_a_live_arm_is_paused_stepped_and_moved_by_hand(browser: Browser) -> None:
+    live = LiveArm(open_source("ik", 0), 0)
+    try:
+        with watched(browser, lambda server: LivePage(server, live)) as (served, page):
+            press(page, "Pause")
+            eventually(lambda: not served.ask(lambda it: it.playback.playing))
+            stood = served.ask(lambda it: it.live.time_s)
+            time.sleep(0.5)
+            assert served.ask(lambda it: it.live.time_s) == stood
+            press(page, "on")
+            eventually(lambda: served.ask(lambda it: it.live.time_s) == pytest.approx(stood + live.period_s))
+            press(page, "Play")
+            page.get_by_text("By hand").click()
+            page.locator("input[type=checkbox]").last.check()
+            eventually(lambda: served.ask(lambda it: it.live.manual_deg) is not None)
+            fill(page, "shoulder", 60.0)
+            eventually(lambda: served.ask(lambda it: it.live.recent(0.0)).angle_deg[0][1] == pytest.approx(60, abs=1))
+    finally:
+        live.close()
+
+
+def test_nothing_is_drawn_while_nobody_looks(motion: Motion) -> None:
+    served = Served(lambda server: PlayedPage(server, [motion]))
+    try:
+        drawn: list[float] = []
+        served.ask(lambda page: setattr(page, "draw", drawn.append))
+        time.sleep(0.5)
+        assert served.ask(lambda page: list(drawn)) == []
+    finally:
+        served.close()
+
+
+def test_a_port_in_use_is_told_before_anything_is_served() -> None:
+    with serving("127.0.0.1", 8300) as server:
+        port = server.get_port()
+        with pytest.raises(OSError, match=f"port {port} is in use: --port names another"):
+            check_port("127.0.0.1", port)
+    with pytest.raises(OSError, match=r"port 8300 cannot be listened at on 192\.0\.2\.1"):
+        check_port("192.0.2.1", 8300)
+
+
+@pytest.mark.parametrize(("time_s", "shown"), [(0.0, 0.0), (1.0 / 3.0, 0.33), (14.066666, 14.06), (0.29, 0.29)])
+def test_times_are_rounded_down_for_the_slider(time_s: float, shown: float) -> None:
+    assert rounded(time_s) == shown

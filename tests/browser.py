@@ -1,0 +1,51 @@
+"""A headless browser, and what is seen in it."""
+
+import io
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+from playwright.sync_api import Browser, Page, sync_playwright
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+
+
+@contextmanager
+def chromium() -> Iterator[Browser]:
+    """A browser. Without one on this machine the test is skipped, but not in CI."""
+    path = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if path is None and not os.environ.get("CI"):
+        pytest.skip(f"wants a browser: one of {', '.join(BROWSERS)}")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@contextmanager
+def browsing(browser: Browser, **options: Any) -> Iterator[tuple[Page, list[str]]]:
+    """A page, and the errors that come up in it."""
+    with browser.new_context(viewport={"width": 1280, "height": 800}, **options) as context:
+        page = context.new_page()
+        page.set_default_timeout(60_000)
+        errors: list[str] = []
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        yield page, errors
+
+
+def picture(page: Page, left: int = 0, right: int = 930) -> NDArray[np.int64]:
+    """The pixels of the page's left part, (height, width, 3): the scene without the panel beside it."""
+    shot = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
+    return np.asarray(shot).astype(int)[:, left:right]
+
+
+def green(shot: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Where the goal is: green by far."""
+    red, green, blue = np.moveaxis(shot, -1, 0)
+    return (green > red + 40) & (green > blue + 20)
