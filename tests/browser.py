@@ -14,6 +14,7 @@ from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+WIDTH, HEIGHT = 1280, 800
 
 
 @contextmanager
@@ -31,7 +32,7 @@ def chromium() -> Iterator[Browser]:
 @contextmanager
 def browsing(browser: Browser, **options: Any) -> Iterator[tuple[Page, list[str]]]:
     """A page, and the errors that come up in it."""
-    with browser.new_context(viewport={"width": 1280, "height": 800}, **options) as context:
+    with browser.new_context(viewport={"width": WIDTH, "height": HEIGHT}, **options) as context:
         page = context.new_page()
         page.set_default_timeout(60_000)
         errors: list[str] = []

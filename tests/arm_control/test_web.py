@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from browser import browsing, chromium, green, picture
+import viser
+from browser import HEIGHT, WIDTH, browsing, chromium, green, picture
 from playwright.sync_api import Browser
 from playwright.sync_api import Page as BrowserPage
 
@@ -216,31 +217,43 @@ def test_two_motions_are_laid_over_each_other(browser: Browser, motion: Motion) 
         assert "zero: error" in text
 
 
+def pixel(camera: viser.CameraHandle, point: tuple[float, float, float]) -> tuple[float, float]:
+    """Where a pinhole camera that looks along its z axis, y downwards, sees a point of the scene."""
+    w, x, y, z = camera.wxyz
+    right = (1 - 2 * (y * y + z * z), 2 * (x * y + w * z), 2 * (x * z - w * y))
+    down = (2 * (x * y - w * z), 1 - 2 * (x * x + z * z), 2 * (y * z + w * x))
+    ahead = (2 * (x * z + w * y), 2 * (y * z - w * x), 1 - 2 * (x * x + y * y))
+    from_camera = np.array(point) - camera.position
+    scale = HEIGHT / 2 / np.tan(camera.fov / 2) / (ahead @ from_camera)
+    return WIDTH / 2 + scale * (right @ from_camera), HEIGHT / 2 + scale * (down @ from_camera)
+
+
 def test_a_goal_that_is_dragged_is_followed(browser: Browser) -> None:
     live = LiveArm(open_source("ik", 0), 0)
     try:
         with watched(browser, lambda server: LivePage(server, live)) as (served, page):
             press(page, "Pause")
-            before = served.ask(lambda it: it.live.recent(0.0))
-            rows, columns = np.nonzero(green(picture(page)))
-            x, y = float(np.median(columns)), float(np.median(rows))
-            for dx, dy in ((0, -52), (0, -46), (0, -58), (0, -40), (0, -64), (36, 10), (36, -8)):  # the handle's arrows
-                page.mouse.move(x + dx, y + dy)
-                page.mouse.down()
-                page.mouse.move(x + 2 * dx, y + 2 * dy, steps=12)
-                page.mouse.up()
-                time.sleep(0.5)
-                if served.ask(lambda it: it.live.held):
-                    break
-            held, moved = served.ask(lambda it: (it.live.held, it.live.recent(0.0)))
-            assert held
-            assert np.linalg.norm(moved.goal_m[0] - before.goal_m[0]) > 0.01
-            assert np.allclose(served.ask(lambda it: it.handle.position), moved.goal_m[0], atol=1e-6)
+            eventually(lambda: not served.ask(lambda it: it.playback.playing))
+            time.sleep(1.0)
+            before = served.ask(lambda it: it.live.now())
+            (x, y, z), camera = before.goal_m, next(iter(served.page.server.get_clients().values())).camera
+            down_m = 0.1 if z > 0.25 else -0.1
+            arrow_m = z + 0.07  # the handle's arrow upwards
+            page.mouse.move(*pixel(camera, (x, y, arrow_m)))
+            time.sleep(0.5)
+            page.mouse.down()
+            page.mouse.move(*pixel(camera, (x, y, arrow_m - down_m)), steps=12)
+            page.mouse.up()
+            eventually(lambda: served.ask(lambda it: it.live.held))
+            settled(page)
+            moved = served.ask(lambda it: it.live.now()).goal_m
+            assert moved == pytest.approx(live.arm.nearest_reachable((x, y, z - down_m)), abs=0.01)
+            assert served.ask(lambda it: it.handle.position) == pytest.approx(moved, abs=1e-6)
             press(page, "Play")
             eventually(lambda: served.ask(lambda it: it.live.recent(0.0).error_mm[0]) < 2.0)
-            followed = served.ask(lambda it: it.live.recent(0.0))
-            assert np.abs(followed.target_deg[0] - before.target_deg[0]).max() > 1.0
-            assert tuple(followed.goal_m[0]) == tuple(moved.goal_m[0])
+            followed = served.ask(lambda it: it.live.now())
+            assert np.abs(np.subtract(followed.target_deg, before.angle_deg)).max() > 1.0
+            assert followed.goal_m == moved
             press(page, "Next goal")
             eventually(lambda: not served.ask(lambda it: it.live.held))
     finally:
