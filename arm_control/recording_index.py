@@ -49,7 +49,7 @@ class IndexedRecording:
         self._lock = threading.Lock()
         self._kept: OrderedDict[int, tuple[list[Tick], int]] = OrderedDict()  # by the offset of the chunk
         self._kept_bytes = 0
-        self._bad: set[int] = set()
+        self._bad: set[tuple[int, int]] = set()  # offset of a chunk and number of a row in it, 0 for all of it
         self._sound = Soundness(None)
         self._zero_ns: int | None = None  # log time of a tick at 0 s
         self._at = len(MAGIC)  # up to where the file is known, if it has no index
@@ -64,7 +64,10 @@ class IndexedRecording:
                 self._rows(spans[0])  # which says how the channels are numbered
             if not scan.ours:
                 raise ValueError(f"{path} is no recording of arm-control{self._because}")
-            names = joint_names(self.metadata)
+            try:
+                names = joint_names(self.metadata)
+            except ValueError as error:
+                raise ValueError(f"{path}: {error}") from None
             self._sound.joints = None if names is None else len(names)
             self._spans: list[Span] = []
             self.events: list[Event] = []
@@ -109,7 +112,7 @@ class IndexedRecording:
         with self._lock:
             spans, step = self._spans_between(start_s, end_s), 1
             if most is not None and spans:
-                in_each = len(self._ticks_in(spans[len(spans) // 2]))
+                in_each = max(1, *(len(self._ticks_in(spans[len(spans) * part // 4])) for part in (1, 2, 3)))
                 if len(spans) * in_each > most:
                     spans = spans[:: -(-len(spans) // most)]
                     step = max(1, len(spans) * in_each // most)
@@ -148,7 +151,7 @@ class IndexedRecording:
         self._starts_s = [(span.start_ns - (self._zero_ns or 0)) / 1e9 for span in self._spans]
         self._longest_s = max(span.end_ns - span.start_ns for span in self._spans) / 1e9
         last = next(filter(None, map(self._ticks_in, reversed(self._spans))))
-        self.end_s = last[-1].time_s
+        self.end_s = max(self.end_s, last[-1].time_s)
         self.events = sorted((*self.events, *self._read_events(spans)), key=lambda event: event.time_s)
 
     def _spans_between(self, start_s: float, end_s: float) -> list[Span]:
@@ -158,46 +161,54 @@ class IndexedRecording:
         return self._spans[first:last]
 
     def _read_events(self, spans: list[Span]) -> list[Event]:
-        rows = [row for span in spans if span.events for row in self._rows(span) if row.kind is Event]
-        return [event for row in rows if isinstance(event := self._decoded(row), Event)]
+        decoded = (what for span in spans if span.events for _, what in self._decoded(span, Event))
+        return [what for what in decoded if isinstance(what, Event)]
 
     def _ticks_in(self, span: Span) -> list[Tick]:
         """The ticks of a chunk; those looked at lately are kept."""
         if (kept := self._kept.get(span.offset)) is not None:
             self._kept.move_to_end(span.offset)
             return kept[0]
-        rows = [row for row in self._rows(span) if row.kind is Tick]
-        ticks = [tick for row in rows if isinstance(tick := self._decoded(row), Tick)]
-        if ticks and self._zero_ns is None:
-            self._zero_ns = rows[0].log_time_ns - round(1e9 * ticks[0].time_s)
-        size = sum(len(row.data) for row in rows)
+        ticks, size = [], 0
+        for row, tick in self._decoded(span, Tick):
+            if isinstance(tick, Tick):
+                if self._zero_ns is None:
+                    self._zero_ns = row.log_time_ns - round(1e9 * tick.time_s)
+                ticks.append(tick)
+                size += len(row.data)
         self._kept[span.offset] = ticks, size
         self._kept_bytes += size
         while self._kept_bytes > KEPT_BYTES and len(self._kept) > 1:
             self._kept_bytes -= self._kept.popitem(last=False)[1][1]
         return ticks
 
-    def _decoded(self, row: Row) -> Tick | Event | None:
-        try:
-            return row.decode(self._sound)
-        except ValueError as error:
-            self._scan.lose(len(row.data), str(error))
-            return None
+    def _decoded(self, span: Span, kind: type[Tick] | type[Event]) -> Iterator[tuple[Row, Tick | Event]]:
+        """The sound ticks, or events, of a chunk."""
+        for number, row in enumerate(self._rows(span), 1):
+            if row.kind is kind:
+                try:
+                    yield row, row.decode(self._sound)
+                except ValueError as error:
+                    self._lose(span.offset, number, len(row.data), str(error))
+
+    def _lose(self, offset: int, number: int, size: int, why: str) -> None:
+        """Count what cannot be read, once, however often it is looked at."""
+        if (offset, number) not in self._bad:
+            self._bad.add((offset, number))
+            self._scan.lose(size, why)
 
     def _rows(self, span: Span) -> list[Row]:
         """What is in a chunk, as far as it can be read."""
         rows: list[Row] = []
-        self._file.seek(span.offset)
-        record = self._file.read(span.length)
+        self._file.seek(min(span.offset, self._scan.size))  # an offset may be damaged
+        record = self._file.read(min(span.length, self._scan.size))
         try:
             code, length = HEAD.unpack_from(record)
             if len(record) < span.length or HEAD.size + length != span.length:
                 raise ValueError("a chunk that is not where the index has it")
             rows += self._scan.rows_of(code, record[HEAD.size :])
         except (ValueError, struct.error, McapError) as error:
-            if span.offset not in self._bad:  # told once
-                self._bad.add(span.offset)
-                self._scan.lose(span.length, str(error) or "a record that is too short")
+            self._lose(span.offset, 0, span.length, str(error) or "a record that is too short")
         return rows
 
     def _spans_of_index(self) -> list[Span]:
@@ -250,7 +261,8 @@ class IndexedRecording:
             at = self._at
             file.seek(at)
             head = file.read(HEAD.size + TIMES.size)
-            if len(head) < HEAD.size or (length := HEAD.unpack_from(head)[1]) > left - HEAD.size:
+            cut = len(head) < HEAD.size or (length := HEAD.unpack_from(head)[1]) > left - HEAD.size
+            if cut or head[0] == 0:  # which is no record: a file system may leave zeros after a crash
                 if not self.growing:
                     scan.lose(left, "the file ends within a record")
                 break

@@ -1,0 +1,397 @@
+"""Recordings opened through their index: every moment, in bounded memory, whatever state the file is in."""
+
+import itertools
+import random
+import struct
+import sys
+import threading
+import tracemalloc
+from collections.abc import Sequence
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from mcap.writer import Writer
+
+from arm_control.recording_index import HEAD, KEPT_BYTES, IndexedRecording
+from arm_control.recording_writer import RecordingFile
+from arm_control.trajectory import EVENT, TICK, Event, Recorder, Tick, read_recording
+
+NAMES = {"joint_names": '["base", "shoulder", "elbow"]'}
+CHUNK, DATA_END = b"\x06", b"\x0f"
+ZERO_NS = 10**18  # log time of 0 s
+
+
+def tick(number: int, period_s: float = 0.01) -> Tick:
+    """A tick of three joints at 100 s and so many periods, with its number as an angle."""
+    times: dict[str, Any] = dict.fromkeys(("period_error_us", "read_us", "decide_us", "safety_us", "write_us"), 1.0)
+    angles = [float(number), 20.0, 30.0]
+    return Tick(time_s=100.0 + number * period_s, phase="run", angle_deg=angles, band="pass", **times)
+
+
+def write(path: Path, rows: Sequence[Tick | Event], *, each: int = 20) -> bytes:
+    """A whole recording with so many rows in a chunk, and log times as the recorder gives them."""
+    stream = BytesIO()
+    file = RecordingFile(stream)
+    file.add_metadata(NAMES)
+    for number, row in enumerate(rows):
+        kind = TICK if isinstance(row, Tick) else EVENT
+        file.add(kind, ZERO_NS + round(1e9 * row.time_s), msgspec.json.encode(row))
+        if number % each == each - 1:
+            file.flush()
+    file.finish()
+    path.write_bytes(stream.getvalue())
+    return stream.getvalue()
+
+
+def chunks(data: bytes | bytearray) -> list[tuple[int, int]]:
+    """Where the chunks are in a file, with their heads, and how long."""
+    at, found = 8, []
+    while at + HEAD.size <= len(data):
+        code, length = HEAD.unpack_from(data, at)
+        if code == CHUNK[0]:
+            found.append((at, HEAD.size + length))
+        at += HEAD.size + length
+    return found
+
+
+def opened(path: Path) -> tuple[list[Tick], list[Event], str]:
+    """All that is in a recording."""
+    recording = IndexedRecording(path)
+    try:
+        ticks = recording.ticks(0.0, 1e9)
+        return ticks, recording.events, recording.lost
+    finally:
+        recording.close()
+
+
+@pytest.fixture(scope="module")
+def long(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Ten minutes at 100 Hz."""
+    path = tmp_path_factory.mktemp("long") / "long.mcap"
+    write(path, [tick(number) for number in range(60_000)])
+    return path
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Some seconds, with events among the ticks and a gap."""
+    path = tmp_path_factory.mktemp("whole") / "whole.mcap"
+    numbers = [*range(150), *range(400, 550)]
+    rows: list[Tick | Event] = [tick(number) for number in numbers]
+    rows[60:60] = [Event(rows[59].time_s, "goal", "goal 1")]
+    rows[200:200] = [Event(rows[199].time_s, "refusal", "lost: a cable")]
+    write(path, rows)
+    return path
+
+
+def test_what_a_recorder_wrote_is_read_as_a_whole_reading_has_it(tmp_path: Path) -> None:
+    rows: list[Tick | Event] = [tick(number) for number in range(300)]
+    rows[150:150] = [Event(101.5, "goal", "goal 1")]
+    with Recorder(tmp_path / "log.mcap", NAMES) as recorder:
+        for row in rows:
+            recorder.tick(row) if isinstance(row, Tick) else recorder.event(row)
+    known = read_recording(tmp_path / "log.mcap")
+    assert len(known.ticks) == 300
+    assert opened(tmp_path / "log.mcap") == (known.ticks, known.events, "")
+
+
+@given(start_s=st.floats(99.0, 107.0), length_s=st.floats(0.0, 8.0))
+def test_any_interval_has_the_ticks_that_are_in_it_and_no_others(whole: Path, start_s: float, length_s: float) -> None:
+    known = read_recording(whole).ticks
+    recording = IndexedRecording(whole)
+    found = recording.ticks(start_s, start_s + length_s)
+    assert found == [tick for tick in known if start_s <= tick.time_s <= start_s + length_s]
+    recording.close()
+
+
+def test_both_ends_of_an_interval_belong_to_it(whole: Path) -> None:
+    recording = IndexedRecording(whole)
+    first, last = tick(39), tick(61)  # the last of a chunk, and in the next but one
+    assert recording.ticks(first.time_s, last.time_s) == [tick(number) for number in range(39, 62)]
+    assert list(recording) == recording.ticks(0.0, 1e9)
+    recording.close()
+
+
+@pytest.mark.parametrize("most", [1, 7, 100, 1999, 2000, 5000])
+def test_of_many_ticks_some_are_given_evenly(long: Path, most: int) -> None:
+    recording = IndexedRecording(long)
+    numbers = [tick.angle_deg[0] for tick in recording.ticks(100.0, 700.0, most) if tick.angle_deg]
+    recording.close()
+    assert most / 2 <= len(numbers) <= 2 * most
+    steps = [after - before for before, after in itertools.pairwise(numbers)]
+    assert all(0 < step <= 4 * 60_000 / most for step in steps)
+    assert numbers[0] <= 60_000 / most
+    assert numbers[-1] >= 60_000 - 4 * 60_000 / most
+
+
+def test_few_ticks_are_given_all(long: Path) -> None:
+    recording = IndexedRecording(long)
+    assert recording.ticks(300.0, 310.0, 2000) == recording.ticks(300.0, 310.0)
+    recording.close()
+
+
+def test_a_damaged_middle_does_not_bring_all_ticks_into_memory(long: Path, tmp_path: Path) -> None:
+    data = bytearray(long.read_bytes())
+    found = chunks(data)
+    at, length = found[len(found) // 2]
+    data[at + length // 2] ^= 255
+    (tmp_path / "damaged.mcap").write_bytes(data)
+    recording = IndexedRecording(tmp_path / "damaged.mcap")
+    assert 500 <= len(recording.ticks(0.0, 1e9, 1000)) <= 2000
+    recording.close()
+
+
+def test_the_index_and_the_heads_of_the_chunks_say_the_same(whole: Path, tmp_path: Path) -> None:
+    data = whole.read_bytes()
+    at, length = chunks(data)[-1]
+    cut = tmp_path / "cut.mcap"
+    cut.write_bytes(data[: at + length])
+    ticks, events, _ = opened(whole)
+    assert opened(cut) == (ticks, events, "")
+    assert [event.kind for event in events] == ["goal", "refusal"]
+
+
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(part=st.floats(0.0, 1.0))
+def test_a_file_that_is_cut_anywhere_opens_up_to_there(whole: Path, tmp_path: Path, part: float) -> None:
+    data = whole.read_bytes()
+    size = int(part * len(data))
+    cut = tmp_path / "cut.mcap"
+    cut.write_bytes(data[:size])
+    kept = [place for place in chunks(data) if sum(place) <= size]
+    if not kept:
+        with pytest.raises(ValueError, match=r"cut\.mcap") as refused:
+            opened(cut)
+        assert "\n" not in str(refused.value)
+        return
+    ticks, _, lost = opened(cut)
+    known = opened(whole)[0]
+    assert ticks == known[: len(ticks)]
+    assert len(ticks) >= min(300, 20 * len(kept) - 2)  # two events among them
+    assert lost or size in boundaries(data), "what is cut within a record is said to be"
+
+
+def boundaries(data: bytes) -> set[int]:
+    """Where records end, and where nothing is missing but the index."""
+    found: set[int] = set()
+    at = 8
+    while at + HEAD.size <= len(data):
+        code, length = HEAD.unpack_from(data, at)
+        if code == DATA_END[0]:
+            return found | {*range(at + HEAD.size + length, len(data) + 1)}
+        at += HEAD.size + length
+        found.add(at)
+    return found
+
+
+def test_flipped_bits_anywhere_lose_chunks_at_most(whole: Path, tmp_path: Path) -> None:
+    data, known = whole.read_bytes(), opened(whole)[0]
+    chance, path = random.Random(0), tmp_path / "flipped.mcap"
+    seen_lost = 0
+    for cut in (len(data), sum(chunks(data)[-1])):  # with an index and without
+        for _ in range(300):
+            flipped = bytearray(data[:cut])
+            for _ in range(chance.choice((1, 1, 3, 30))):
+                flipped[chance.randrange(cut)] ^= 1 << chance.randrange(8)
+            path.write_bytes(flipped)
+            try:
+                ticks, _, lost = opened(path)
+            except ValueError as refused:
+                assert "flipped.mcap" in str(refused)
+                assert "\n" not in str(refused)
+                continue
+            seen_lost += bool(lost)
+            assert ticks
+            assert {tick.time_s for tick in ticks} <= {tick.time_s for tick in known}
+    assert seen_lost > 100
+
+
+def test_a_damaged_chunk_is_left_out_and_told_once(whole: Path, tmp_path: Path) -> None:
+    data = bytearray(whole.read_bytes())
+    at, length = chunks(data)[2]
+    data[at + length // 2] ^= 255
+    path = tmp_path / "damaged.mcap"
+    path.write_bytes(data)
+    recording = IndexedRecording(path)
+    known = read_recording(whole).ticks
+    for _ in range(3):
+        found = recording.ticks(0.0, 1e9)
+        assert found == known[:40] + known[60:]
+        recording._kept.clear()
+    assert recording.lost == f"{length} bytes (a damaged chunk)"
+    recording.close()
+
+
+def test_a_tick_that_makes_no_sense_is_told_once(tmp_path: Path) -> None:
+    rows = [tick(number) for number in range(60)]
+    rows[30] = msgspec.structs.replace(rows[30], angle_deg=[1.0])
+    write(tmp_path / "odd.mcap", rows)
+    recording = IndexedRecording(tmp_path / "odd.mcap")
+    for _ in range(3):
+        assert recording.ticks(0.0, 1e9) == rows[:30] + rows[31:]
+        recording._kept.clear()
+    assert "angle_deg has 1 numbers for 3 joints" in recording.lost
+    assert "more" not in recording.lost
+    recording.close()
+
+
+def test_times_hold_though_the_first_tick_makes_no_sense(tmp_path: Path) -> None:
+    rows = [tick(number) for number in range(60)]
+    write(tmp_path / "odd.mcap", [msgspec.structs.replace(rows[0], angle_deg=[1.0]), *rows[1:]])
+    recording = IndexedRecording(tmp_path / "odd.mcap")
+    for number, row in enumerate(rows[1:], 1):
+        assert recording.ticks(row.time_s, row.time_s) == [row], number
+    recording.close()
+
+
+@pytest.mark.parametrize("length", [1 << 24, 1 << 40, (1 << 64) - 1])
+@pytest.mark.parametrize("place", ["chunk", "footer", "index"])
+def test_hostile_lengths_are_not_believed(whole: Path, tmp_path: Path, length: int, place: str) -> None:
+    data = bytearray(whole.read_bytes())
+    summary = struct.unpack_from("<Q", data, len(data) - 28)[0]
+    if place == "chunk":
+        struct.pack_into("<Q", data, chunks(data)[3][0] + 1, length)
+    elif place == "footer":
+        struct.pack_into("<Q", data, len(data) - 28, length)
+    else:
+        at = summary
+        while data[at] != 0x08:  # to the first index of a chunk
+            at += HEAD.size + HEAD.unpack_from(data, at)[1]
+        struct.pack_into("<QQ", data, at + HEAD.size + 16, length, min(length, 1 << 30))  # its offset and length
+        struct.pack_into("<I", data, len(data) - 12, 0)  # no checksum of the index
+    path = tmp_path / "hostile.mcap"
+    path.write_bytes(data)
+    opened(whole)
+    tracemalloc.start()
+    try:
+        ticks, _, _ = opened(path)
+        assert tracemalloc.get_traced_memory()[1] < 8 << 20
+    finally:
+        tracemalloc.stop()
+    assert len(ticks) >= 300 - 20
+
+
+def test_zeros_at_the_end_are_damage(whole: Path, tmp_path: Path) -> None:
+    data = whole.read_bytes()
+    end = sum(chunks(data)[-1])
+    path = tmp_path / "zeros.mcap"
+    with path.open("wb") as file:
+        file.write(data[:end])
+        file.truncate(end + (1 << 34))  # 2 billion empty records, if they were some
+    ticks, _, lost = opened(path)
+    assert len(ticks) == 300
+    assert lost.startswith(f"{1 << 34} bytes")
+
+
+def foreign(path: Path) -> None:
+    with path.open("wb") as file:
+        writer = Writer(file)
+        writer.start()
+        channel = writer.register_channel("/a", "json", writer.register_schema("other.Thing", "jsonschema", b"{}"))
+        writer.add_message(channel, 1, b"{}", 1)
+        writer.finish()  # type: ignore[no-untyped-call]
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda path: path.write_bytes(b""), "is no MCAP file: it is empty"),
+        (lambda path: path.write_text("hello, world\n" * 9), "is no MCAP file"),
+        (lambda path: path.mkdir(), "is no file"),
+        (lambda path: None, "no recording"),
+        (foreign, "is no recording of arm-control"),
+        (lambda path: write(path, []), "holds no tick"),
+        (lambda path: write(path, [Event(1.0, "end", "parked")]), "holds no tick"),
+    ],
+)
+def test_what_is_no_recording_is_refused_in_one_line(tmp_path: Path, make: Any, message: str) -> None:
+    path = tmp_path / "thing.mcap"
+    make(path)
+    with pytest.raises(ValueError, match=message) as refused:
+        IndexedRecording(path)
+    assert "thing.mcap" in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_two_threads_read_the_same_as_one(long: Path) -> None:
+    recording = IndexedRecording(long)
+    wrong: list[float] = []
+
+    def look(seed: int) -> None:
+        chance = random.Random(seed)
+        for _ in range(60):
+            first = chance.randrange(59_000)
+            found = recording.ticks(99.9999 + first * 0.01, 100.0001 + (first + 50) * 0.01)
+            if [tick.angle_deg[0] for tick in found if tick.angle_deg] != [float(first + step) for step in range(51)]:
+                wrong.append(first)
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        threads = [threading.Thread(target=look, args=(seed,)) for seed in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(before)
+        recording.close()
+    assert not wrong
+
+
+class Counted:
+    """A file that counts what is read of it."""
+
+    def __init__(self, file: Any) -> None:
+        self._file, self.bytes = file, 0
+
+    def read(self, size: int) -> bytes:
+        data: bytes = self._file.read(size)
+        self.bytes += len(data)
+        return data
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+
+@pytest.mark.parametrize("index", [True, False])
+def test_a_long_recording_is_never_read_whole(
+    long: Path, tmp_path: Path, index: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = long.read_bytes()
+    path = long if index else tmp_path / "cut.mcap"
+    if not index:
+        path.write_bytes(data[: sum(chunks(data)[-1])])
+    files: list[Counted] = []
+    real = Path.open
+
+    def counting(self: Path, *modes: Any) -> Any:
+        files.append(Counted(real(self, *modes)))
+        return files[-1]
+
+    monkeypatch.setattr(Path, "open", counting)
+    monkeypatch.setattr(IndexedRecording, "_is_locked", lambda self: False)
+    recording = IndexedRecording(path)
+    assert recording.end_s - recording.start_s == pytest.approx(599.99)
+    (file,) = files
+    at_open, summary = file.bytes, len(data) - struct.unpack_from("<Q", data, len(data) - 28)[0]
+    assert at_open < (summary + 20_000 if index else len(data) / 4)
+    recording.ticks(400.0, 410.0)
+    assert file.bytes - at_open < len(data) / 40  # 10 s of 600 s
+    recording.close()
+
+
+def test_what_is_kept_in_memory_is_bounded(long: Path) -> None:
+    recording = IndexedRecording(long)
+    sizes = []
+    for start_s in range(100, 700, 10):
+        recording.ticks(start_s, start_s + 10)
+        sizes.append(recording._kept_bytes)
+        assert sizes[-1] == sum(size for _, size in recording._kept.values())
+    assert KEPT_BYTES / 2 < max(sizes) <= KEPT_BYTES  # it was full
+    recording.close()
