@@ -808,7 +808,8 @@ def test_every_tick_is_recorded_once_with_what_the_arm_got(tmp_path: Path) -> No
     answers = [tick.raw_deg for tick in recording.ticks if tick.phase == "soft start"]
     assert answers[0] == pytest.approx(POSES[0])
     assert all(tick.angle_deg is not None and tick.stamp_s == tick.time_s for tick in recording.ticks)
-    assert [event.kind for event in recording.events] == ["phase", "phase", "driver", "end"]
+    assert [event.kind for event in recording.events] == ["phase", "goal", "goal", "goal", "phase", "driver", "end"]
+    assert [event.text for event in recording.events if event.kind == "goal"] == ["goal 1", "goal 2", "goal 3"]
     assert recording.events[-1].text == "parked, torque off"
     assert not (tmp_path / "run.post-mortem.mcap").exists()
 
