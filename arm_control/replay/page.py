@@ -16,6 +16,7 @@ from arm_control.run_folder import write_text
 
 RATE_HZ = 30.0
 LONGEST_S = 180.0  # that is shown
+LABEL = np.array((-0.3, -0.34, 0.9))  # times the arm's reach: left of the arm as the camera sees it
 
 PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
@@ -48,12 +49,12 @@ def save_page(motions: Sequence[Motion], path: str | Path) -> None:
     start_s, end_s = shown_part(motions)
     note = "Drag to turn, scroll to come nearer; the bar below the arm plays and scrubs."
     if end_s - start_s < max(motion.length_s for motion in motions) - 1e-6:
-        note += f" The arm is shown from {start_s:.0f} to {end_s:.0f} s."
+        note += f" The arm is shown from {start_s:.0f} to {end_s:.0f} s, and the table has the goals of that part."
     text = PAGE.format(
         title=html.escape(" and ".join(motion.name for motion in motions)),
         scene=html.escape(scene_of(motions, start_s, end_s), quote=True),
         note=note,
-        table=table_of(motions),
+        table=table_of(motions, start_s, end_s),
         plots=plots_of(motions),
     )
     write_text(target, text)
@@ -73,7 +74,7 @@ def scene_of(motions: Sequence[Motion], start_s: float, end_s: float) -> str:
     with serving("127.0.0.1", port) as server:
         stage = Stage(server, [motion.arm for motion in motions])
         server.initial_camera.position = 0.8 * np.array(server.initial_camera.position)  # there is no panel beside it
-        label = server.scene.add_label("/numbers", "", position=(0.0, 0.0, 1.2 * motions[0].arm.reach_m))
+        label = server.scene.add_label("/numbers", "", position=LABEL * motions[0].arm.reach_m)
         serializer = server.get_scene_serializer()
         for time_s in np.arange(start_s, end_s, 1.0 / RATE_HZ).tolist():
             words = []
@@ -88,11 +89,13 @@ def scene_of(motions: Sequence[Motion], start_s: float, end_s: float) -> str:
         return serializer.as_html()
 
 
-def table_of(motions: Sequence[Motion]) -> str:
-    """How near each motion came to each goal at the end of its episode."""
+def table_of(motions: Sequence[Motion], start_s: float, end_s: float) -> str:
+    """How near each motion came to each goal at the end of its episode, for those that begin in that part."""
     names = "".join(f"<th>{html.escape(motion.name)} (mm)</th>" for motion in motions)
     rows = []
     for episode in motions[0].episodes:
+        if not start_s <= episode.start_s < end_s:
+            continue
         last_s = max(episode.start_s, episode.end_s - motions[0].period_s)
         errors = [float(motion.moment(last_s).error_mm[0]) for motion in motions]
         cells = "".join("<td>-</td>" if np.isnan(error) else f"<td>{error:.1f}</td>" for error in errors)

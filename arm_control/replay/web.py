@@ -1,5 +1,6 @@
 """The web viewer: a page for any browser in which the arm is watched, and its goal is dragged."""
 
+import html
 import math
 import queue
 import socket
@@ -18,12 +19,16 @@ from arm_control.replay.stage import BLUE, ORANGE, TRACE_S, Stage, serving
 
 FRAME_S = 1 / 30
 PLOTS_S = 1 / 8  # between two drawings of plots and numbers
-PLOTTED_S = 10.0  # before now
+PLOTTED_S = 10.0
+AHEAD_S = 2.5  # of them, after now, where there is something
+TOLD_S = 3.0  # for so long it is said what happened
 MOST_POINTS = 600  # of a line in a plot
 MOST_STEPS = 20  # of a live arm in a frame; what is more is left out
 REFRESH_S = 0.25  # between two looks for what was recorded since
 BEHIND_S = 0.6  # a recording that is being written is followed so long after
 PLOT_HEIGHT = 110
+NOW = uplot.Series(label="now", stroke="black", auto=False, points=uplot.Series_Points(show=True, size=7, fill="black"))
+TOLD_ANYWAY = ("phase", "goal", "refusal")  # kinds of events
 
 
 def serve(
@@ -67,7 +72,7 @@ class Page:
         self._wishes: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._drawn_s = self._plotted_s = -math.inf
         self._position_s = math.nan
-        self.numbers = server.gui.add_markdown("")
+        self.numbers = server.gui.add_html("")
         self._play = server.gui.add_button("Pause", icon=viser.Icon.PLAYER_PAUSE)
         self._step = server.gui.add_button_group("Step", self.steps)
         self._speed = server.gui.add_slider("Speed", min=SLOWEST, max=FASTEST, step=0.1, initial_value=1.0)
@@ -87,16 +92,17 @@ class Page:
         (handle.on_click if clicked else handle.on_update)(wish)
 
     def add_plots(self, arm_names: Sequence[str]) -> None:
-        """Plots of each joint, the tip's error and the reward."""
+        """Plots of each joint, the tip's error and the reward; a dot on the first one's lines marks now."""
         colours = [f"rgb{BLUE}", f"rgb{ORANGE}"]
         told = [colours[1]] if len(self._names) == 1 else colours
         of = [""] if len(self._names) == 1 else [f" {name}" for name in self._names]
-        angles = []
-        for colour, other, whose in zip(colours, told, of, strict=False):
-            angles += [
-                uplot.Series(label=f"measured{whose}", stroke=colour, width=2),
-                uplot.Series(label=f"commanded{whose}", stroke=other, width=1, dash=(6, 4)),
-            ]
+        angles = [
+            uplot.Series(label=f"measured{whose}", stroke=colour, width=2)
+            for colour, whose in zip(colours, of, strict=False)
+        ] + [
+            uplot.Series(label=f"commanded{whose}", stroke=colour, width=1, dash=(6, 4), auto=False)
+            for colour, whose in zip(told, of, strict=False)
+        ]
         lines = [
             uplot.Series(label=f"value{whose}", stroke=colour, width=2)
             for colour, whose in zip(colours, of, strict=False)
@@ -107,8 +113,8 @@ class Page:
 
     def _add_plot(self, title: str, series: Sequence[uplot.Series]) -> viser.GuiUplotHandle:
         return self.server.gui.add_uplot(
-            data=tuple(np.zeros(2) for _ in range(1 + len(series))),
-            series=(uplot.Series(label="s"), *series),
+            data=tuple(np.zeros(2) for _ in range(2 + len(series))),
+            series=(uplot.Series(label="s"), *series, NOW),
             title=title,
             scales={"x": uplot.Scale(time=False)},
             legend=uplot.Legend(show=False),
@@ -134,23 +140,30 @@ class Page:
             self._play.icon = viser.Icon.PLAYER_PAUSE if self.playback.playing else viser.Icon.PLAYER_PLAY
             self.write(position_s)
 
-    def plot(self, stretches: Sequence[Stretch]) -> None:
-        """Draw the columns of one or two stretches, all against the times of the first."""
+    def plot(self, stretches: Sequence[Stretch], position_s: float) -> None:
+        """Draw the columns of one or two stretches, all against the times of the first, and mark where it is."""
         times = stretches[0].time_s
         if len(times) < 2:
             return
+        others = np.arange(len(times)) != max(0, np.searchsorted(times, position_s + 1e-9, side="right") - 1)
 
-        def along(stretch: Stretch, values: FloatArray) -> FloatArray:
-            """Values of a stretch at the first one's times."""
-            if stretch is stretches[0]:
-                return values
-            return np.interp(times, stretch.time_s, values) if len(stretch) else np.full(len(times), np.nan)
+        def along(columns: list[FloatArray]) -> list[FloatArray]:
+            """A column of each stretch, at the first one's times."""
+            more = zip(stretches[1:], columns[1:], strict=True)
+            return [columns[0], *(np.interp(times, stretch.time_s, column) for stretch, column in more)]
+
+        def put_lines(plot: viser.GuiUplotHandle, lines: list[FloatArray], dashed: list[FloatArray]) -> None:
+            """Without rows in which something is missing: an axis of a plot cannot begin with a NaN."""
+            known = ~np.isnan(lines).any(axis=0)
+            known |= not known.any()
+            columns = (times, *lines, *dashed, np.where(others, np.nan, lines[0]))
+            plot.data = tuple(column[known] for column in columns)
 
         for joint, plot in enumerate(self.angles):
-            lines = [(along(it, it.angle_deg[:, joint]), along(it, it.target_deg[:, joint])) for it in stretches]
-            plot.data = (times, *(line for pair in lines for line in pair))
-        self.error.data = (times, *(along(it, it.error_mm) for it in stretches))
-        self.reward.data = (times, *(along(it, it.reward) for it in stretches))
+            measured = along([it.angle_deg[:, joint] for it in stretches])
+            put_lines(plot, measured, along([it.target_deg[:, joint] for it in stretches]))
+        put_lines(self.error, along([it.error_mm for it in stretches]), [])
+        put_lines(self.reward, along([it.reward for it in stretches]), [])
 
     def step(self, periods: int) -> None:
         """Pause, and go on or back by control periods."""
@@ -194,6 +207,7 @@ class PlayedPage(Page):
             self.playback.seek(first.opens_at_s)
         elif first.growing:
             self.playback.seek(length_s - BEHIND_S)
+        self._left_s = self.playback.position_s
 
     def _episode_names(self) -> list[str]:
         return [f"{episode.name}, {episode.start_s:.1f} s" for episode in self.motions[0].episodes]
@@ -202,6 +216,11 @@ class PlayedPage(Page):
         names = self._episode_names()
         if event.target.value in names:
             self.playback.seek(self.motions[0].episodes[names.index(event.target.value)].start_s)
+
+    def rest(self) -> None:
+        """It waits until somebody looks; what grows is followed meanwhile."""
+        if not self.motions[0].growing:
+            self.playback.seek(self._left_s)
 
     def advance(self) -> float:
         """Where it is now; before that, what was recorded since."""
@@ -213,7 +232,8 @@ class PlayedPage(Page):
                 self.timeline.max = rounded(self.playback.length_s)
                 if (names := self._episode_names()) != list(self.episodes.options):
                     self.episodes.options = names
-        return self.playback.position_s
+        self._left_s = self.playback.position_s
+        return self._left_s
 
     def draw(self, position_s: float) -> None:
         """Show the scene of a time."""
@@ -230,14 +250,21 @@ class PlayedPage(Page):
             if name in self.episodes.options:
                 put(self.episodes, name)
         name = first.moment(position_s).phase[0] if episode is None else episode.name
-        lines = [f"**{name}** at {position_s:.2f} s of {self.playback.length_s:.1f} s"]
-        for motion in self.motions:
-            now = motion.moment(position_s)
-            lines.append(numbers(now, motion.name))
+        lines = [f"<b>{html.escape(name)}</b> at {position_s:.2f} s of {self.playback.length_s:.1f} s"]
+        for motion, colour in zip(self.motions, (BLUE, ORANGE), strict=False):
+            lines.append(numbers(motion.moment(position_s), motion.name, colour))
             if (refusal := motion.refusal_at(position_s)) is not None:
-                lines.append(f"**STOPPED.** {refusal}")
-        self.numbers.content = "\n\n".join(lines)
-        self.plot([motion.stretch(position_s - PLOTTED_S, position_s, most=MOST_POINTS) for motion in self.motions])
+                lines.append(f"<b>STOPPED.</b> {html.escape(refusal)}")
+            lines += [
+                f"{event.kind} at {event.time_s:.2f} s: {html.escape(event.text)}"
+                for event in motion.events
+                if position_s - TOLD_S < event.time_s <= position_s and event.kind not in TOLD_ANYWAY
+            ]
+        self.numbers.content = as_text(lines)
+        end_s = min(max(PLOTTED_S, position_s + AHEAD_S), self.playback.length_s)
+        shown = [motion.stretch(end_s - PLOTTED_S, end_s, most=MOST_POINTS) for motion in self.motions]
+        held = [it if len(it) else motion.moment(end_s) for it, motion in zip(shown, self.motions, strict=True)]
+        self.plot(held, position_s)
 
 
 class LivePage(Page):
@@ -330,10 +357,9 @@ class LivePage(Page):
                 self.joints, self.live.arm.limits.clip(recent.angle_deg[-1].tolist()), strict=True
             ):
                 put(slider, round(2.0 * angle) / 2.0)
-        self.numbers.content = (
-            f"**{self.live.episode_name}** at {position_s:.2f} s\n\n{numbers(recent.row(-1), self.live.name)}"
-        )
-        self.plot([recent])
+        words = f"<b>{self.live.episode_name}</b> at {position_s:.2f} s"
+        self.numbers.content = as_text([words, numbers(recent.row(-1), self.live.name, BLUE)])
+        self.plot([recent], position_s)
 
 
 def rounded(time_s: float) -> float:
@@ -347,8 +373,14 @@ def put(handle: Any, value: Any) -> None:
         handle.value = value
 
 
-def numbers(now: Stretch, name: str) -> str:
-    """A row in words."""
+def numbers(now: Stretch, name: str, colour: tuple[int, int, int]) -> str:
+    """A row in words, as HTML, after a square of the colour in which its lines are drawn."""
     error_mm = now.error_mm[0]
-    words = [] if math.isnan(error_mm) else [f"error **{error_mm:.1f} mm**", f"reward {now.reward[0]:.3f}"]
-    return f"{name}: " + ", ".join([*words, now.phase[0], *([] if now.band[0] == "pass" else [now.band[0]])])
+    words = [] if math.isnan(error_mm) else [f"error <b>{error_mm:.1f} mm</b>", f"reward {now.reward[0]:.3f}"]
+    words += [now.phase[0], *([] if now.band[0] == "pass" else [now.band[0]])]
+    return f'<span style="color: rgb{colour}">\u25a0</span> {html.escape(name)}: {", ".join(words)}'
+
+
+def as_text(lines: Sequence[str]) -> str:
+    """Lines of HTML as the panel shows them."""
+    return f'<div style="padding: 0 0.75em 0.6em; font-size: 0.875em; line-height: 1.45">{"<br>".join(lines)}</div>'

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 import viser
@@ -15,10 +16,11 @@ from playwright.sync_api import Browser
 from playwright.sync_api import Page as BrowserPage
 
 from arm_control.replay.live import LiveArm, roll_out
-from arm_control.replay.motion import Motion
+from arm_control.replay.motion import Motion, Stretch, TicksInMemory
 from arm_control.replay.stage import serving
 from arm_control.replay.web import LivePage, Page, PlayedPage, check_port, rounded
 from arm_control.sources import open_source
+from arm_control.trajectory import Event
 
 pytestmark = pytest.mark.slow
 DEADLINE_S = 90
@@ -96,6 +98,15 @@ def apart(first: Any, second: Any) -> float:
     return float((np.abs(first - second).max(axis=-1) > 40).mean())
 
 
+def marked(columns: Stretch, mark: Any) -> dict[float, float]:
+    """What is marked, by its time."""
+    return {
+        round(time_s, 9): value
+        for time_s, value in zip(columns.time_s.tolist(), mark.tolist(), strict=True)
+        if value == value
+    }
+
+
 def press(browser: BrowserPage, name: str) -> None:
     browser.get_by_role("button", name=name, exact=True).click()
 
@@ -171,18 +182,18 @@ def test_an_episode_can_be_chosen(played: tuple[Served, BrowserPage], motion: Mo
 def test_the_plots_carry_the_motions_columns(played: tuple[Served, BrowserPage], motion: Motion) -> None:
     served, browser = played
     seek(played, 3.0)
-    eventually(lambda: served.ask(lambda page: page.error.data[0][-1]) == pytest.approx(3.0))
-    columns = motion.stretch(0.0, 3.0)
+    now, columns = motion.moment(3.0), motion.stretch(0.0, motion.length_s)
+    eventually(lambda: marked(columns, served.ask(lambda page: page.error.data[-1])) == {3.0: now.error_mm[0]})
     error, reward, angles = served.ask(
         lambda page: (page.error.data, page.reward.data, [it.data for it in page.angles])
     )
     np.testing.assert_array_equal(error[0], columns.time_s)
     np.testing.assert_array_equal(error[1], columns.error_mm)
     np.testing.assert_array_equal(reward[1], columns.reward)
-    for joint, (_, measured, commanded) in enumerate(angles):
+    for joint, (_, measured, commanded, mark) in enumerate(angles):
+        assert marked(columns, mark) == {3.0: now.angle_deg[0][joint]}
         np.testing.assert_array_equal(measured, columns.angle_deg[:, joint])
         np.testing.assert_array_equal(commanded, columns.target_deg[:, joint])
-    now = motion.moment(3.0)
     assert f"{now.error_mm[0]:.1f} mm" in browser.inner_text("body")
     drawn = browser.locator("canvas").all()
     assert len(drawn) >= 3  # the scene, and plots
@@ -193,6 +204,24 @@ def test_the_plots_carry_the_motions_columns(played: tuple[Served, BrowserPage],
     )
     assert len(inside) == 2 + motion.arm.joint_count
     assert min(inside) > 50  # blue lines
+
+
+def test_of_a_long_motion_the_plots_show_ten_seconds_and_what_happened_is_told(
+    browser: Browser, motion: Motion
+) -> None:
+    ticks = motion._ticks.ticks(0.0, 5.0)
+    late = [msgspec.structs.replace(tick, time_s=tick.time_s + 20.0) for tick in ticks[1:]]
+    events = [Event(21.0, "refusal", "joint <1> is too fast"), Event(21.5, "driver", "torque off")]
+    long = Motion("a & b", motion.arm, motion.period_s, TicksInMemory([*ticks, *late]), events=events, opens_at_s=22.0)
+    with watched(browser, lambda server: PlayedPage(server, [long])) as (served, page):
+        eventually(lambda: "STOPPED. joint <1> is too fast" in page.inner_text("body"))
+        assert "driver at 21.50 s: torque off" in page.inner_text("body")
+        assert "a & b: error" in page.inner_text("body")
+        assert not served.ask(lambda page: page.playback.playing)
+        times, measured = served.ask(lambda page: page.angles[0].data[:2])
+        shown = long.stretch(14.5, 24.5)
+        np.testing.assert_array_equal(times, shown.time_s)
+        np.testing.assert_array_equal(measured, shown.angle_deg[:, 0])
 
 
 def test_the_end_is_the_end_and_play_begins_again(played: tuple[Served, BrowserPage], motion: Motion) -> None:
@@ -208,8 +237,8 @@ def test_two_motions_are_laid_over_each_other(browser: Browser, motion: Motion) 
         served, page = both
         shot = seek(both, 1.5)
         alone = len(served.ask(lambda page: page.angles[0].data))
-        assert alone == 5
-        np.testing.assert_allclose(served.ask(lambda page: page.error.data[2]), other.stretch(0.0, 1.5).error_mm)
+        assert alone == 1 + 2 * 2 + 1  # times, measured and commanded of both, now
+        np.testing.assert_allclose(served.ask(lambda page: page.error.data[2]), other.stretch(0.0, 5.0).error_mm)
         red, middle, blue = np.moveaxis(shot, -1, 0)
         assert ((red > middle + 60) & (red > blue + 90)).sum() > 300  # orange
         text = page.inner_text("body")
@@ -281,15 +310,28 @@ def test_a_live_arm_is_paused_stepped_and_moved_by_hand(browser: Browser) -> Non
         live.close()
 
 
-def test_nothing_is_drawn_while_nobody_looks(motion: Motion) -> None:
+def test_it_waits_until_somebody_looks(motion: Motion) -> None:
     served = Served(lambda server: PlayedPage(server, [motion]))
     try:
         drawn: list[float] = []
         served.ask(lambda page: setattr(page, "draw", drawn.append))
         time.sleep(0.5)
-        assert served.ask(lambda page: list(drawn)) == []
+        assert served.ask(lambda page: (page.playback.playing, page.playback.position_s < 0.4)) == (True, True)
+        assert drawn == []
     finally:
         served.close()
+
+
+def test_plots_leave_out_where_there_is_no_goal_but_not_the_angles(motion: Motion) -> None:
+    ticks = [msgspec.structs.replace(tick, goal_m=None) for tick in motion._ticks.ticks(0.0, 0.99)]
+    begins = Motion("ik", motion.arm, motion.period_s, TicksInMemory([*ticks, *motion._ticks.ticks(1.0, 5.0)]))
+    with serving("127.0.0.1", 8300) as server:
+        page = PlayedPage(server, [begins])
+        page.write(2.0)
+        with_goal = motion.stretch(1.0, motion.length_s)
+        np.testing.assert_array_equal(page.error.data[0], with_goal.time_s)
+        np.testing.assert_array_equal(page.error.data[1], with_goal.error_mm)
+        np.testing.assert_array_equal(page.angles[2].data[1], motion.stretch(0.0, 5.0).angle_deg[:, 2])
 
 
 def test_a_port_in_use_is_told_before_anything_is_served() -> None:
