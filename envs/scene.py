@@ -45,13 +45,13 @@ class Scene:
         if window and not has_display():
             raise RuntimeError(
                 f"a window wants a display, and there is none (DISPLAY={os.environ.get('DISPLAY', 'not set')}); "
-                "without one, 'arm-control replay --viewer web' shows the arm in a browser, and render mode "
-                "'rgb_array' gives pictures"
+                "without one, 'arm-control replay --viewer web' shows the arm in a browser, '--save FILE.mp4' "
+                "makes a video, and render mode 'rgb_array' gives pictures"
             )
         self._client: int = pybullet.connect(pybullet.GUI if window else pybullet.DIRECT)
         if self._client < 0:
             raise RuntimeError("PyBullet refused another client: close scenes that are no longer used")
-        self._close = weakref.finalize(self, pybullet.disconnect, self._client)
+        self._close = weakref.finalize(self, _disconnect, self._client)
         client = {"physicsClientId": self._client}
         if window:
             pybullet.configureDebugVisualizer(pybullet.COV_ENABLE_GUI, 0, **client)
@@ -149,6 +149,12 @@ class Scene:
     def close(self) -> None:
         """Close the client; closing twice is fine."""
         self._close()
+
+
+def _disconnect(client: int) -> None:
+    """Close a client; a window may have been closed by a person before."""
+    if pybullet.isConnected(client):
+        pybullet.disconnect(client)
 
 
 def has_display() -> bool:

@@ -19,6 +19,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from arm_control.bench.runner import PERIOD_S, TURN_S, Bench, TurnTime, percentiles_us, quiet_process
 from arm_control.runner.safety import Safety
 from arm_control.training import use_one_thread
@@ -51,7 +53,7 @@ def bench_viewer(seconds: float, *, settings: DDPGSettings | None = None) -> dic
 
         clock = TurnTime(turns * turn_ticks, turn_ticks, others)
         loop, dropped = bench.control(clock, lambda: clock.ticks >= turns * turn_ticks)
-        browser = len(watching) > 1
+        browser, busy_s = len(watching) > 1, processor_time_s([process.pid for process in watching])
     errors, taken = (times.reshape(turns, turn_ticks) for times in (clock.errors_s, clock.taken_s))
     loops = {
         name: {
@@ -67,6 +69,7 @@ def bench_viewer(seconds: float, *, settings: DDPGSettings | None = None) -> dic
         "cores": len(os.sched_getaffinity(0)),
         "priority": priority,
         "browser": browser,
+        "viewers_busy_s": busy_s,
         "loops": loops,
         "late_ticks": loop.report.late_ticks,
         "dropped_records": dropped,
@@ -107,6 +110,14 @@ def watched(recording: Path, folder: Path) -> Iterator[Sequence["subprocess.Pope
             process.wait()
 
 
+def processor_time_s(processes: Sequence[int]) -> float:
+    """What processes and those that they started have used so far."""
+    families = [
+        family for number in processes for family in (process := psutil.Process(number), *process.children(True))
+    ]
+    return sum(times.user + times.system for times in (process.cpu_times() for process in families))
+
+
 def ordinary() -> None:
     """Give up the control loop's priority, as a process that a person starts has none."""
     os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
@@ -138,6 +149,9 @@ def format_viewer(figures: dict[str, Any]) -> str:
             values = rows[key]
             shown = "".join(f"{values[k]:>{width},.1f}" for k, width in zip(values, (10, 10, 12, 10), strict=True))
             lines.append(f"  {title} {name + (' viewers'):<32}{shown}")
-    lines.append(f"  {figures['late_ticks']} late ticks, {figures['dropped_records']} records dropped")
+    lines.append(
+        f"  {figures['late_ticks']} late ticks, {figures['dropped_records']} records dropped; "
+        f"the viewers used {figures['viewers_busy_s']:.0f} s of processor time"
+    )
     lines += [f"  {name} {ratio:.2f}" for name, ratio in figures["ratios"].items()]
     return "\n".join(lines)

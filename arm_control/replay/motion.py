@@ -232,8 +232,12 @@ def open_motion(path: str | Path, urdf: str | None = None) -> Motion:
     """
     recording = IndexedRecording(path)
     metadata = recording.metadata
-    arm, period_s = arm_of(path, metadata)
-    arm = drawn_arm(path, arm, urdf)
+    try:
+        arm, period_s = arm_of(path, metadata)
+        arm = drawn_arm(path, arm, urdf)
+    except BaseException:
+        recording.close()
+        raise
     events, episodes = events_and_episodes(recording)
     refused = next((event.time_s for event in events if event.kind == "refusal"), 0.0)
     tolerance = metadata.get("goal_tolerance_m")

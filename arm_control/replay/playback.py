@@ -65,7 +65,8 @@ class Playback:
             self.play()
 
     def seek(self, position_s: float) -> None:
-        """Go there, and go on as before."""
+        """Go there, and go on as before; what has come to its end stays there."""
+        self._playing = self.playing
         self._set(position_s)
 
     def step(self, periods: int = 1) -> None:

@@ -23,7 +23,8 @@ STYLES = ("-", "--", ":", "-.", (0, (5, 1)), (0, (1, 1)), (0, (3, 1, 1, 1)))
 
 def save_plot(motions: Sequence[Motion], path: str | Path) -> None:
     """Draw motions of the same arm into a PNG, written whole or not at all."""
-    save(motion_figure(motions), Path(path))
+    target = png(path)
+    save(motion_figure(motions), target)
 
 
 def save_curves(folders: Sequence[str | Path], path: str | Path) -> None:
@@ -31,6 +32,7 @@ def save_curves(folders: Sequence[str | Path], path: str | Path) -> None:
 
     Raises ValueError for what is no run, or one that has not reported twice.
     """
+    target = png(path)
     runs: dict[str, list[tuple[str, dict[str, Any]]]] = {}
     for folder in dict.fromkeys(map(str, folders)):
         run, config = RunFolder.open(folder)
@@ -46,7 +48,15 @@ def save_curves(folders: Sequence[str | Path], path: str | Path) -> None:
         curves[f"{drawn[0]['agent']}, {count}: {shortened(', '.join(names))}"] = progress_of(
             {"runs": drawn}, "elapsed_s"
         )
-    draw_curves(curves, Path(path))
+    draw_curves(curves, target)
+
+
+def png(path: str | Path) -> Path:
+    """The path of a picture; raises ValueError if it ends otherwise."""
+    target = Path(path)
+    if target.suffix.lower() != ".png":
+        raise ValueError(f"wanted a file that ends in .png, got {target}")
+    return target
 
 
 def shortened(text: str) -> str:
@@ -83,7 +93,7 @@ def motion_figure(motions: Sequence[Motion]) -> Figure:
     mark_episodes(panels, motions[0])
     panels[-1].set_xlabel("time (s)")
     panels[-1].set_xlim(0.0, max(motion.length_s for motion in motions) or 1.0)
-    title = motions[0].name if len(motions) == 1 else f"{len(motions)} together"
+    title = motions[0].name if len(motions) == 1 else " and ".join(motion.name for motion in motions)
     if any(len(stretch) >= MOST_TICKS // 2 for stretch in stretches):
         title += ", not all of its ticks"
     figure.suptitle(title, x=0.01, ha="left", fontsize=11)

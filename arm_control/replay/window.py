@@ -21,12 +21,14 @@ BEHIND_S = 0.6  # a recording that is being written is followed so long after
 MOST_STEPS = 20  # of a live arm in a frame; what is more is left out
 FASTER = 1.25  # for one press of a key
 INK, BLUE, RED = (0.1, 0.1, 0.12), (0.0, 0.45, 0.7), (0.75, 0.15, 0.0)
-KEYS = "space: pause   arrows: step   + -: speed   n: next   {by_hand}q: close"
+KEYS = "space: pause   arrows: step   + -: speed   n: next   {by_hand}q or Esc: close"
+ESCAPE = 27
 
 
 def show_window(shown: Motion | LiveArm) -> None:
-    """Show a motion, or a controller that moves its arm live, until the window is closed.
+    """Show a motion, or a controller that moves its arm live, until q or Esc is pressed.
 
+    PyBullet knows nothing of a window's closing button: with that, the X library ends the whole process, with exit code 1.
     Raises RuntimeError if there is no display.
     """
     with quiet():  # it says what it knows of the graphics card
@@ -34,15 +36,15 @@ def show_window(shown: Motion | LiveArm) -> None:
     keys = KEYS.format(by_hand="m or a joint's slider: by hand   " if isinstance(shown, LiveArm) else "")
     print(f"sliders, from the top: {', '.join(window.sliders)}\n{keys}", flush=True)
     due_s = time.monotonic()
-    try:
-        while window.update():
-            due_s = max(due_s + FRAME_S, time.monotonic())
-            time.sleep(max(0.0, due_s - time.monotonic()))
-    except pybullet.error:
-        if window.is_open():
-            raise  # not because somebody closed it in the middle of a picture
-    finally:
-        with quiet():
+    with quiet():
+        try:
+            while window.update():
+                due_s = max(due_s + FRAME_S, time.monotonic())
+                time.sleep(max(0.0, due_s - time.monotonic()))
+        except pybullet.error:
+            if window.is_open():
+                raise  # not because somebody closed it in the middle of a picture
+        finally:
             window.close()
 
 
@@ -84,8 +86,9 @@ class Window:
         self._add("next goal", 1.0, 0.0, 0.0)  # a button
         self._read = {name: self._value(name) for name in self.sliders}
         self._words = self._trace = -1
+        self._held: set[int] = set()  # keys
         self._written_s = self._traced_s = self._refreshed_s = -np.inf
-        self._place = (0.0, 0.0, 1.12 * shown.arm.reach_m)
+        self._place = (0.0, -0.45 * shown.arm.reach_m, 1.15 * shown.arm.reach_m)
         if self.motion is not None and self.motion.opens_at_s > 0.0:
             self.playback.pause()
             self.playback.seek(self.motion.opens_at_s)
@@ -122,11 +125,8 @@ class Window:
 
     def _obey_keys(self) -> bool:
         """Whether the window is to stay."""
-        pressed = pybullet.getKeyboardEvents(**self._client)
-        for code, state in pressed.items():
-            if not state & pybullet.KEY_WAS_TRIGGERED:
-                continue
-            if code == ord("q"):
+        for code in self._pressed():
+            if code in (ord("q"), ESCAPE):
                 return False
             if code == ord(" "):
                 self.playback.toggle()
@@ -142,6 +142,19 @@ class Window:
                 by_hand = self.live.manual_deg is None
                 self.live.manual_deg = self._joints() if by_hand else None
         return True
+
+    def _pressed(self) -> list[int]:
+        """Keys pressed since the last picture. Of one that was let go too, PyBullet says only that."""
+        pressed = []
+        for code, state in pybullet.getKeyboardEvents(**self._client).items():
+            tapped = state & pybullet.KEY_WAS_RELEASED and code not in self._held
+            if tapped or state & pybullet.KEY_WAS_TRIGGERED:
+                pressed.append(code)
+            if state & pybullet.KEY_WAS_RELEASED:
+                self._held.discard(code)
+            else:
+                self._held.add(code)
+        return pressed
 
     def _obey_sliders(self) -> None:
         """Do what those ask for that were moved."""

@@ -409,3 +409,20 @@ def test_a_binary_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "bad.urdf").write_bytes(bytes(range(256)))
     with pytest.raises(ValueError, match=r"cannot read arm .*bad\.urdf"):
         Arm(tmp_path / "bad.urdf")
+
+
+@pytest.mark.parametrize("which", ["arm", "crooked"])
+def test_the_nearest_reachable_point_of_a_reachable_one_is_itself(which: str, request: pytest.FixtureRequest) -> None:
+    arm: Arm = request.getfixturevalue(which)
+    for pose in poses(arm, 50, seed=8):
+        point = arm.tip_position(pose.tolist())
+        np.testing.assert_allclose(arm.nearest_reachable(point), point, atol=1e-4)
+
+
+def test_the_nearest_reachable_point_can_be_reached_and_no_pose_is_nearer(arm: Arm) -> None:
+    generator = np.random.default_rng(9)
+    tips = arm.forward_kinematics(poses(arm, 20_000, seed=10))
+    for point in generator.uniform(-1.5, 1.5, (50, 3)):
+        nearest = np.array(arm.nearest_reachable(point.tolist()))
+        assert_reached(arm, nearest[None])
+        assert np.linalg.norm(nearest - point) <= np.linalg.norm(tips - point, axis=-1).min() + 1e-4

@@ -22,6 +22,7 @@ from envs.arm import Arm, UnreachableGoalError
 from envs.arm_env import ArmEnv, ArmReach
 from envs.limits import limit_target
 from envs.simulation import Simulation
+from envs.tasks import StillGoal
 
 ROOT = Path(__file__).resolve().parents[2]
 START_DEG, GOAL_M, OTHER_GOAL_M = (10.0, 20.0, 30.0), (0.1, 0.2, 0.5), (0.3, 0.1, 0.45)
@@ -494,3 +495,27 @@ def test_a_saved_state_does_not_change_afterwards(env: ArmEnv) -> None:
     roll(env, actions(5))
     env.reset()
     assert json.dumps(state) == text
+
+
+def test_steering_is_a_step_toward_angles(env: ArmEnv, other: ArmEnv) -> None:
+    env.reset(seed=4)
+    other.reset(seed=4)
+    for action in actions(20):
+        one, another = env.step(action), other.steer(action.tolist())
+        assert bits(one[0]) == bits(another[0])
+        assert one[1:] == another[1:]
+
+
+def test_another_course_begins_an_episode_where_the_arm_is_and_as_it_moves(env: ArmEnv) -> None:
+    env.reset(seed=4)
+    for action in actions(7):
+        env.step(action)
+    before = env.measured_deg, env.measured_deg_s, env.target_deg
+    assert np.abs(env.measured_deg_s).max() > 1.0
+    goal = env.arm.tip_position([10.0, 20.0, 30.0])
+    observation = env.change_course(StillGoal(goal))
+    assert (env.measured_deg, env.measured_deg_s, env.target_deg) == before
+    assert env.goal_m == goal
+    np.testing.assert_allclose(observation["desired_goal"], goal, atol=1e-6)
+    ends = [env.step(action)[3] for action in actions(env.episode_steps)]
+    assert ends == [False] * (env.episode_steps - 1) + [True]
