@@ -1,0 +1,164 @@
+"""A controller that moves its simulated arm while it is watched."""
+
+from collections.abc import Iterator
+
+import gymnasium
+import numpy as np
+import pytest
+
+from arm_control.evaluation import EVALUATION, derived_seeds, environment_maker
+from arm_control.evaluation import roll_out as evaluated
+from arm_control.replay.live import LiveArm, roll_out
+from arm_control.sources import Source, open_source
+from envs.arm import RADIANS
+
+
+@pytest.fixture(scope="module")
+def ik() -> Source:
+    return open_source("ik", 3)
+
+
+@pytest.fixture
+def live(ik: Source) -> Iterator[LiveArm]:
+    arm = LiveArm(ik, 3)
+    yield arm
+    arm.close()
+
+
+def evaluation_goals(source: Source, seed: int, count: int) -> list[list[float]]:
+    """Where an evaluation with this seed sends the arm."""
+    env: gymnasium.Env[dict[str, np.ndarray], np.ndarray] = environment_maker(source.config)()  # type: ignore[type-arg]
+    goals = [env.reset(seed=one)[0]["desired_goal"].tolist() for one in derived_seeds(seed, EVALUATION, count)]
+    env.close()
+    return goals
+
+
+def episode(live: LiveArm) -> float:
+    """Let an episode pass; its last error in mm."""
+    for _ in range(live.episode_steps):
+        live.step()
+    return float(live.recent(0.0).error_mm[-1])
+
+
+def test_the_goals_are_those_of_an_evaluation(ik: Source, live: LiveArm) -> None:
+    goals = [live.now().goal_m]
+    for _ in range(3):
+        live.next_goal()
+        goals.append(live.now().goal_m)
+    np.testing.assert_allclose(np.array(goals), np.array(evaluation_goals(ik, 3, 4)), atol=1e-6)
+    assert live.goal_number == 4
+    assert live.episode_name == "goal 4"
+
+
+def test_inverse_kinematics_reaches_goal_after_goal(live: LiveArm) -> None:
+    errors = [episode(live) for _ in range(3)]
+    assert max(errors) < 5.0
+    assert live.goal_number == 3
+    live.step()
+    assert live.goal_number == 4
+
+
+def test_the_next_goal_begins_where_the_arm_is(live: LiveArm) -> None:
+    episode(live)
+    before = live.now()
+    live.next_goal()
+    after = live.now()
+    assert after.goal_m != before.goal_m
+    assert (after.angle_deg, after.speed_deg_s, after.target_deg) == (
+        before.angle_deg,
+        before.speed_deg_s,
+        before.target_deg,
+    )
+
+
+def test_a_goal_put_by_hand_stays_until_the_next(live: LiveArm) -> None:
+    reachable = live.arm.tip_position([30.0, 60.0, 20.0])
+    assert live.move_goal(reachable) == pytest.approx(reachable, abs=1e-5)
+    assert (live.held, live.episode_name) == (True, "goal by hand")
+    assert episode(live) < 5.0
+    assert episode(live) < 5.0  # an episode is over, and it is still there
+    assert live.now().goal_m == pytest.approx(reachable, abs=1e-5)
+    live.next_goal()
+    assert not live.held
+
+
+def test_a_goal_out_of_reach_is_put_as_near_as_can_be(live: LiveArm) -> None:
+    far = (2.0, 1.0, 1.0)
+    put = live.move_goal(far)
+    generator = np.random.default_rng(0)
+    poses = generator.uniform(live.arm.limits.lower_deg, live.arm.limits.upper_deg, (5000, 3))
+    tips = live.arm.forward_kinematics(poses)
+    assert np.linalg.norm(np.subtract(put, far)) <= np.linalg.norm(tips - far, axis=-1).min() + 1e-6
+    assert episode(live) < 10.0
+
+
+def test_a_goal_on_a_path_cannot_be_moved(ik: Source) -> None:
+    live = LiveArm(open_source("ik", 3, env="ArmTrack-v0"), 3)
+    with pytest.raises(ValueError, match="cannot be moved by hand"):
+        live.move_goal((0.1, 0.1, 0.1))
+    assert live.episode_name == "path 1"
+    assert len(live.now().goal_m or ()) == 6
+    live.close()
+
+
+def test_angles_by_hand_move_the_arm_there_and_then_the_controller_has_it(live: LiveArm) -> None:
+    live.manual_deg = [20.0, 70.0, 200.0]  # the last beyond its limit
+    for _ in range(3 * live.episode_steps):
+        live.step()
+    np.testing.assert_allclose(live.now().angle_deg or [], [20.0, 70.0, 90.0], atol=1.0)
+    live.manual_deg = None
+    live.next_goal()
+    assert episode(live) < 5.0
+
+
+def test_advancing_stops_at_the_time_or_after_so_many_steps(live: LiveArm) -> None:
+    assert live.advance(1.0, 1000)
+    assert live.time_s == pytest.approx(1.0)
+    assert not live.advance(2.0, 7)
+    assert live.time_s == pytest.approx(1.0 + 7 * live.period_s)
+    assert live.advance(0.5, 7)  # it is there already
+    assert live.time_s == pytest.approx(1.0 + 7 * live.period_s)
+
+
+def test_the_last_seconds_end_now(live: LiveArm) -> None:
+    live.advance(2.0, 1000)
+    recent = live.recent(1.0)
+    assert len(recent) == 31
+    np.testing.assert_allclose(recent.time_s, np.arange(30, 61) / 30.0, atol=1e-9)
+    assert recent.angle_deg[-1].tolist() == live.now().angle_deg
+    assert len(live.recent(1e9)) == 61
+
+
+def test_the_same_seed_gives_the_same_motion_and_another_does_not(ik: Source) -> None:
+    one, same, other = (roll_out(ik, 2, seed).stretch(0.0, 99.0) for seed in (5, 5, 6))
+    np.testing.assert_array_equal(one.angle_deg, same.angle_deg)
+    np.testing.assert_array_equal(one.target_deg, same.target_deg)
+    assert not np.array_equal(one.angle_deg, other.angle_deg)
+
+
+def test_a_controller_rolled_out_has_every_tick_of_its_episodes(ik: Source) -> None:
+    motion = roll_out(ik, 3, 3)
+    ticks = motion.stretch(0.0, motion.length_s)
+    assert len(ticks) == 3 * 50 + 1
+    assert [part.name for part in motion.episodes] == ["goal 1 of 3", "goal 2 of 3", "goal 3 of 3"]
+    assert [part.start_s for part in motion.episodes] == pytest.approx([0.0, 5 / 3, 10 / 3])
+    assert motion.episodes[-1].end_s == pytest.approx(motion.length_s) == pytest.approx(5.0)
+    assert np.isfinite(ticks.target_deg).all()
+    np.testing.assert_allclose(ticks.goal_m[[0, 50, 100]], evaluation_goals(ik, 3, 3), atol=1e-6)
+    assert (ticks.error_mm[[49, 99, 150]] < 5.0).all()
+
+
+def test_its_first_goal_is_the_first_episode_of_an_evaluation(ik: Source) -> None:
+    known = evaluated(ik.controller, environment_maker(ik.config), derived_seeds(3, EVALUATION, 1))
+    errors_mm = roll_out(ik, 1, 3).stretch(0.0, 99.0).error_mm
+    np.testing.assert_allclose(errors_mm, 1000.0 * known.distances_m[0], atol=1e-3)
+    assert errors_mm[0] > 5.0
+
+
+def test_angles_are_those_of_the_observation(ik: Source) -> None:
+    """Both sides of a picture agree: what is drawn is what the controller sees."""
+    live = LiveArm(ik, 3)
+    live.advance(0.5, 100)
+    seen = live._observation["observation"][:3] / RADIANS
+    np.testing.assert_allclose(live.now().angle_deg or [], seen, atol=1e-3)
+    live.close()
