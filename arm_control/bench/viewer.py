@@ -112,10 +112,9 @@ def watched(recording: Path, folder: Path) -> Iterator[Sequence["subprocess.Pope
 
 def processor_time_s(processes: Sequence[int]) -> float:
     """What processes and those that they started have used so far."""
-    families = [
-        family for number in processes for family in (process := psutil.Process(number), *process.children(True))
-    ]
-    return sum(times.user + times.system for times in (process.cpu_times() for process in families))
+    families = [[psutil.Process(number), *psutil.Process(number).children(True)] for number in processes]
+    times = [process.cpu_times() for family in families for process in family]
+    return float(sum(time.user + time.system for time in times))
 
 
 def ordinary() -> None:
