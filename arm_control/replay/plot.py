@@ -16,7 +16,7 @@ from arm_control.replay.motion import TIMINGS, FloatArray, Motion, Stretch
 from arm_control.run_folder import RunFolder
 
 MOST_TICKS = 20_000  # that are drawn, of a long recording evenly
-MOST_NAMES = 12  # of episodes
+MOST_LINES, MOST_NAMES = 80, 12  # of episodes: more would hide the curves
 BANDS = {"pass": ("0.85", ""), "clamp": (COLOURS[4], "///"), "refuse": ("black", "")}
 STYLES = ("-", "--", ":", "-.", (0, (5, 1)), (0, (1, 1)), (0, (3, 1, 1, 1)))
 
@@ -186,19 +186,20 @@ def draw_timings(axes: Axes, stretch: Stretch) -> None:
             axes.plot(*broken(stretch, shown), color=colour, linewidth=0.8, linestyle=style, label=label)
     axes.set_yscale("log")
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
     axes.set_ylabel("times\n(microseconds)")
     axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.05), fontsize=8, frameon=False)
 
 
 def mark_episodes(panels: Sequence[Axes], motion: Motion) -> None:
-    """A line where each goal begins, and its name while there is room; and where the arm was stopped, and why."""
+    """A line where each goal begins, and its name, while there is room; and where the arm was stopped, and why."""
     above: dict[str, Any] = {
         "xycoords": ("data", "axes fraction"),
         "textcoords": "offset points",
         "fontsize": 8,
         "va": "bottom",
     }
-    for episode in motion.episodes if len(motion.episodes) > 1 else ():
+    for episode in motion.episodes if 1 < len(motion.episodes) <= MOST_LINES else ():
         for axes in panels:
             axes.axvline(episode.start_s, color="0.55", linewidth=0.8)
         if len(motion.episodes) <= MOST_NAMES:
