@@ -14,11 +14,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from mcap.exceptions import McapError
 from mcap.opcode import Opcode
 from mcap.records import ChunkIndex, Footer, MetadataIndex
 
-from arm_control.recording_reader import MAGIC, MAX_RECORD, Row, Scan, stream_of
+from arm_control.recording_reader import DAMAGE, MAGIC, MAX_RECORD, Row, Scan, stream_of
 from arm_control.trajectory import EVENT, Event, Soundness, Tick, joint_names
 
 HEAD = struct.Struct("<BQ")  # of every record: what it is, and how long
@@ -207,7 +206,7 @@ class IndexedRecording:
             if len(record) < span.length or HEAD.size + length != span.length:
                 raise ValueError("a chunk that is not where the index has it")
             rows += self._scan.rows_of(code, record[HEAD.size :])
-        except (ValueError, struct.error, McapError) as error:
+        except DAMAGE as error:
             self._lose(span.offset, 0, span.length, str(error) or "a record that is too short")
         return rows
 
@@ -247,7 +246,7 @@ class IndexedRecording:
                         self._rows(Span(metadata.offset, metadata.length, 0, 0, False))
                 elif code in (Opcode.SCHEMA, Opcode.CHANNEL):
                     list(self._scan.rows_of(code, body))
-        except (ValueError, struct.error, McapError):
+        except DAMAGE:
             return []
         return spans
 

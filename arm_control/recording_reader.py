@@ -19,6 +19,7 @@ from mcap.records import Channel, Chunk, Footer, Metadata, Schema
 from arm_control.trajectory import EVENT, KINDS, METADATA, PER_JOINT, TICK, Event, Soundness, Tick
 
 MAGIC = b"\x89MCAP0\r\n"
+DAMAGE = (ValueError, OverflowError, struct.error, McapError)  # what comes of reading it
 MAX_RECORD = 16 << 20  # bytes; the recorder's chunks have 64 kB
 READ = {
     Opcode.FOOTER,
@@ -159,7 +160,7 @@ class Scan:
                     in_data, self._crc = False, 0
                 elif in_data:
                     yield from self.rows_of(code, body)
-            except (ValueError, struct.error, McapError) as error:
+            except DAMAGE as error:
                 self.lose(length, str(error) or "a record that is too short")
 
     def rows_of(self, code: int, body: bytes) -> Iterator[Row]:

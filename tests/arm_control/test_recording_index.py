@@ -276,6 +276,20 @@ def test_hostile_lengths_are_not_believed(whole: Path, tmp_path: Path, length: i
     assert len(ticks) >= 300 - 20
 
 
+def test_a_length_within_a_chunk_that_no_memory_has_is_damage(whole: Path, tmp_path: Path) -> None:
+    data = bytearray(whole.read_bytes())
+    at, length = chunks(data)[3]
+    place = at + HEAD.size + 8 + 8 + 8 + 4 + 4 + len("zstd")  # times, size, checksum, compression
+    assert struct.unpack_from("<Q", data, place) == (length - (place + 8 - at),)
+    struct.pack_into("<Q", data, place, (1 << 64) - 1)
+    path = tmp_path / "odd.mcap"
+    path.write_bytes(data)
+    ticks, _, lost = opened(path)
+    assert 280 <= len(ticks) < 300
+    assert lost.startswith(f"{length} bytes")
+    assert read_recording(path).ticks == ticks
+
+
 def test_zeros_at_the_end_are_damage(whole: Path, tmp_path: Path) -> None:
     data = whole.read_bytes()
     end = sum(chunks(data)[-1])
