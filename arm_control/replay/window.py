@@ -28,7 +28,7 @@ ESCAPE = 27
 def show_window(shown: Motion | LiveArm) -> None:
     """Show a motion, or a controller that moves its arm live, until q or Esc is pressed.
 
-    PyBullet knows nothing of a window's closing button: with that, the X library ends the whole process, with exit code 1.
+    PyBullet knows nothing of a window's closing button: with that, the X library ends the process with exit code 1.
     Raises RuntimeError if there is no display.
     """
     with quiet():  # it says what it knows of the graphics card
@@ -88,7 +88,7 @@ class Window:
         self._words = self._trace = -1
         self._held: set[int] = set()  # keys
         self._written_s = self._traced_s = self._refreshed_s = -np.inf
-        self._place = (0.0, -0.45 * shown.arm.reach_m, 1.15 * shown.arm.reach_m)
+        self._place = (0.0, -0.25 * shown.arm.reach_m, 1.15 * shown.arm.reach_m)
         if self.motion is not None and self.motion.opens_at_s > 0.0:
             self.playback.pause()
             self.playback.seek(self.motion.opens_at_s)

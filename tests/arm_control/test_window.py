@@ -237,8 +237,7 @@ def test_a_motion_is_scrubbed_stepped_back_and_goes_to_the_next_goal(played: Sho
     pause(played)
     played.drag(SECOND, 0.5)  # its time
     eventually(lambda: 2.0 < played.state["position_s"] < 3.0)
-    time.sleep(1.0)  # until the mouse has come to rest
-    time.sleep(2.0)  # until the mouse's last movement is in it
+    time.sleep(2.0)  # until the mouse has come to rest
     at = played.state["position_s"]
     played.press("Left")
     eventually(lambda: played.state["position_s"] == pytest.approx(at - 1 / 30, abs=0.018))
