@@ -18,6 +18,7 @@ TIMES = ("read_us", "decide_us", "safety_us", "write_us")
 
 def a_motion(*, took_us: float = 0.0, angle_deg: float = 20.0, bands: tuple[str, ...] = ("pass",) * 20) -> Motion:
     """An arm that stays at `angle_deg`, told 5 degrees more, a tick each 0.1 s; stopped at the first refusal."""
+    times: dict[str, Any] = dict.fromkeys(TIMES, took_us)
     ticks = [
         Tick(
             time_s=at / 10,
@@ -28,7 +29,7 @@ def a_motion(*, took_us: float = 0.0, angle_deg: float = 20.0, bands: tuple[str,
             target_deg=[angle_deg + 5.0] * 3,
             goal_m=(0.2, 0.2, 0.3),
             period_error_us=took_us,
-            **dict.fromkeys(TIMES, took_us),
+            **times,
         )
         for at, band in enumerate(bands)
     ]
@@ -55,7 +56,7 @@ def test_a_panel_a_joint_shows_what_was_measured_and_told() -> None:
         assert line(joint, "measured") == [20.0] * 20
         assert line(joint, "commanded") == [25.0] * 20
     stretch = motion.moment(0.0)
-    assert panels[3].get_lines()[0].get_ydata()[0] == pytest.approx(float(stretch.error_mm[0]))
+    assert np.asarray(panels[3].get_lines()[0].get_ydata())[0] == pytest.approx(float(stretch.error_mm[0]))
     assert line(panels[4], motion.arm.joint_names[1]) == [8.0] * 20
 
 
@@ -69,7 +70,7 @@ def test_times_and_safety_have_panels_only_where_they_were_recorded() -> None:
 def test_a_refusal_is_marked_at_its_time_and_told() -> None:
     figure = motion_figure([a_motion(bands=("pass",) * 4 + ("clamp",) * 2 + ("refuse",) * 4)])
     assert "stopped: too fast" in [text.get_text() for text in figure.axes[0].texts]
-    assert any(list(line.get_xdata()) == [0.6, 0.6] for line in figure.axes[0].get_lines())
+    assert any(np.asarray(line.get_xdata()).tolist() == [0.6, 0.6] for line in figure.axes[0].get_lines())
 
 
 @pytest.mark.parametrize(("goals", "marked"), [(1, False), (5, True), (1000, False)])
@@ -77,13 +78,18 @@ def test_goals_are_marked_unless_their_lines_would_hide_the_curves(goals: int, m
     episodes = [Episode(f"goal {at}", 1.9 * at / goals, 1.9 * (at + 1) / goals) for at in range(goals)]
     motion = a_motion()
     motion.episodes = episodes
-    upright = [line for line in motion_figure([motion]).axes[0].get_lines() if list(line.get_ydata()) == [0, 1]]
+    upright = [
+        line for line in motion_figure([motion]).axes[0].get_lines() if np.asarray(line.get_ydata()).tolist() == [0, 1]
+    ]
     assert len(upright) == (goals if marked else 0)
 
 
 def test_two_motions_are_told_apart() -> None:
     joint = motion_figure([a_motion(), a_motion(angle_deg=60.0)]).axes[0]
-    low, high = ([line for line in joint.get_lines() if list(line.get_ydata()) == [angle] * 20] for angle in (20, 60))
+    low, high = (
+        [line for line in joint.get_lines() if np.asarray(line.get_ydata()).tolist() == [angle] * 20]
+        for angle in (20, 60)
+    )
     assert len(low) == len(high) == 1
     assert low[0].get_color() != high[0].get_color()
 
