@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from helpers import children
 
-from arm_control.bench.viewer import bench_viewer, format_viewer
+from arm_control.bench.viewer import bench_viewer, format_viewer, watched
 from arm_control.cli import main
 from policies.settings import DDPGSettings
 
@@ -41,15 +41,11 @@ def test_bad_flags_are_refused(words: list[str], wanted: str, capsys: pytest.Cap
     assert wanted in capsys.readouterr().err
 
 
-def test_a_viewer_that_cannot_start_is_told_and_nothing_is_left(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    from arm_control.bench import viewer
-
+def test_a_viewer_that_cannot_start_is_told_and_nothing_is_left(tmp_path: Path) -> None:
     before = set(children())
     with (
-        pytest.raises(RuntimeError, match="the viewer ended by itself, with exit code 2"),
-        viewer.watched(tmp_path / "missing.mcap", tmp_path),
+        pytest.raises(RuntimeError, match="the viewer ended with exit code 2 before it was watched"),
+        watched(tmp_path / "missing.mcap", tmp_path),
     ):
         pass
     assert set(children()) <= before
