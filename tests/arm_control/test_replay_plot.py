@@ -131,7 +131,7 @@ def test_the_picture_is_a_png_and_written_whole_or_not_at_all(tmp_path: Path) ->
     assert [path.name for path in tmp_path.iterdir()] == ["out.png"]
 
 
-def test_learning_curves_are_drawn_and_what_has_none_is_refused(tiny_run: Path, tmp_path: Path) -> None:
+def test_what_has_no_learning_curve_is_refused(tiny_run: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(tiny_run, run)
     [metrics] = run.glob("metrics*")
