@@ -274,7 +274,7 @@ def draw_curves(curves: dict[str, Progress], path: Path) -> None:
         every = max(1, len(curve.x) // 10)
         drawn = {"color": colour, "linestyle": style, "marker": marker, "markersize": 4, "markevery": every}
         error, low, high = curve.error
-        above.plot(curve.x, error, **drawn, label=name)
+        above.plot(curve.x, error, **drawn, label=name if len(name) <= 100 else f"{name[:97]}...")
         above.fill_between(curve.x, low, high, color=colour, alpha=0.2, linewidth=0)
         below.plot(curve.x, curve.success[10], **drawn)
     lowest, highest = (f(f(curve.error.ravel()) for curve in curves.values()) for f in (min, max))
@@ -287,7 +287,7 @@ def draw_curves(curves: dict[str, Progress], path: Path) -> None:
     below.set_ylim(-0.05, 1.05)
     below.set_ylabel("share of goals\nwithin 10 mm")
     below.set_xlabel("training time (s)")
-    figure.legend(*above.get_legend_handles_labels(), loc="outside upper left", ncols=2, frameon=False, fontsize=9)
+    figure.legend(*above.get_legend_handles_labels(), loc="outside upper left", frameon=False, fontsize=9)
     _finish(figure, (above, below), path)
 
 

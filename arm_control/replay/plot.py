@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
-from arm_control.plots import BLUE, COLOURS, MILLIMETRES, ORANGE, draw_curves, progress_of, save
+from arm_control.plots import BLUE, COLOURS, MILLIMETRES, ORANGE, Progress, draw_curves, progress_of, save
 from arm_control.replay.motion import TIMINGS, FloatArray, Motion, Stretch
 from arm_control.run_folder import RunFolder
 
@@ -33,6 +33,11 @@ def save_curves(folders: Sequence[str | Path], path: str | Path) -> None:
     Raises ValueError for what is no run, or one that has not reported twice.
     """
     target = png(path)
+    draw_curves(curves_of(folders), target)
+
+
+def curves_of(folders: Sequence[str | Path]) -> dict[str, Progress]:
+    """How runs learned, by names for them; those that differ by no more than their seeds are one."""
     runs: dict[str, list[tuple[str, dict[str, Any]]]] = {}
     for folder in dict.fromkeys(map(str, folders)):
         run, config = RunFolder.open(folder)
@@ -45,10 +50,8 @@ def save_curves(folders: Sequence[str | Path], path: str | Path) -> None:
     for seeds in runs.values():
         names, drawn = zip(*seeds, strict=True)
         count = "1 seed" if len(names) == 1 else f"{len(names)} seeds, 95 % interval"
-        curves[f"{drawn[0]['agent']}, {count}: {shortened(', '.join(names))}"] = progress_of(
-            {"runs": drawn}, "elapsed_s"
-        )
-    draw_curves(curves, target)
+        curves[f"{drawn[0]['agent']}, {count}: {', '.join(names)}"] = progress_of({"runs": drawn}, "elapsed_s")
+    return curves
 
 
 def png(path: str | Path) -> Path:
@@ -108,14 +111,15 @@ def draw_angles(
     axes: Axes, motions: Sequence[Motion], stretches: Sequence[Stretch], joint: int, colours: Sequence[str]
 ) -> None:
     """A joint, measured and commanded."""
-    for motion, stretch, colour in zip(motions, stretches, colours, strict=False):
+    for motion, stretch, colour, width in zip(motions, stretches, colours, (2.0, 1.1), strict=False):  # seen in print
         told = ORANGE if len(motions) == 1 else colour
         whose = "" if len(motions) == 1 else f" {motion.name}"
-        axes.plot(*broken(stretch, stretch.angle_deg[:, joint]), color=colour, linewidth=1.6, label=f"measured{whose}")
+        measured = broken(stretch, stretch.angle_deg[:, joint])
+        axes.plot(*measured, color=colour, linewidth=width, label=f"measured{whose}")
         axes.plot(
             *broken(stretch, stretch.target_deg[:, joint]),
             color=told,
-            linewidth=1.1,
+            linewidth=0.7 * width,
             linestyle="--",
             label=f"commanded{whose}",
         )

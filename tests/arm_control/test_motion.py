@@ -2,6 +2,8 @@
 
 import json
 import math
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -209,3 +211,47 @@ def test_ticks_in_memory_are_given_as_those_of_a_file(tmp_path: Path) -> None:
     assert memory.length_s == file.length_s
     assert 40 <= len(memory.stretch(0.0, 99.0, most=50)) <= 100
     file.close()
+
+
+def test_a_recording_that_is_being_written_grows_until_it_is_closed(tmp_path: Path) -> None:
+    path = tmp_path / "growing.mcap"
+    rows = [tick(at / 10, angle_deg=[at / 10, 20.0, 30.0]) for at in range(60)]
+    with Recorder(path, METADATA) as recorder:
+        for row in rows[:20]:
+            recorder.tick(row)
+        eventually(lambda: path.stat().st_size > 0 and opens(path))
+        motion = open_motion(path)
+        eventually(lambda: motion.refresh() or motion.length_s == pytest.approx(1.9))
+        assert motion.growing
+        assert motion.length_s == pytest.approx(1.9)
+        assert motion.lost == ""
+        recorder.event(Event(2.0, "goal", "goal 1"))
+        for row in rows[20:]:
+            recorder.tick(row)
+        eventually(lambda: motion.refresh() and motion.length_s > 5.85)
+        assert motion.growing
+        assert [episode.name for episode in motion.episodes] == ["goal 1"]
+    eventually(lambda: not motion.refresh() and not motion.growing)
+    assert motion.length_s == pytest.approx(5.9)
+    assert motion.lost == ""
+    np.testing.assert_allclose(motion.stretch(0.0, 9.0).angle_deg[:, 0], np.arange(60) / 10)
+    motion.close()
+    whole = open_motion(path)
+    assert not whole.growing
+    assert not whole.refresh()
+    whole.close()
+
+
+def opens(path: Path) -> bool:
+    try:
+        open_motion(path).close()
+    except ValueError:  # nothing is written yet
+        return False
+    return True
+
+
+def eventually(holds: Callable[[], Any]) -> None:
+    end = time.monotonic() + 60
+    while not holds():
+        assert time.monotonic() < end, "it never came to hold"
+        time.sleep(0.05)
