@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-HEAVY = ("torch", "pybullet", "onnx", "onnxscript", "matplotlib", "tensorboard", "safetensors", "PIL")
+HEAVY = ("torch", "pybullet", "onnx", "onnxscript", "matplotlib", "tensorboard", "safetensors", "PIL", "viser")
 
 
 def test_the_import_contracts_hold() -> None:
@@ -29,6 +29,7 @@ def test_the_import_contracts_hold() -> None:
         "import arm_control.contract, arm_control.config, arm_control.cli",
         "import arm_control.runner, arm_control.runner.loop, arm_control.drivers, arm_control.inspection",
         "import arm_control.running, arm_control.evaluation, arm_control.report, arm_control.run_folder",
+        "import arm_control.watching, arm_control.recording_index, arm_control.replay.motion",
         "from arm_control import PolicyRunner, TrainConfig",
     ],
 )
