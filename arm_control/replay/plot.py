@@ -213,7 +213,9 @@ def mark_episodes(panels: Sequence[Axes], motion: Motion) -> None:
             for axes in panels:
                 axes.axvline(event.time_s, color="black", linewidth=1.4)
             side, shift = ("right", -4) if event.time_s > 0.5 * motion.length_s else ("left", 4)
-            panels[0].annotate(f"stopped: {shortened(event.text)}", (event.time_s, 0.06), (shift, 0), ha=side, **above)
+            box = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}
+            text = f"stopped: {shortened(event.text)}"
+            panels[0].annotate(text, (event.time_s, 0.5), (shift, 0), ha=side, bbox=box, **above)
 
 
 def broken(stretch: Stretch, values: FloatArray) -> tuple[FloatArray, FloatArray]:

@@ -16,6 +16,7 @@ from arm_control.replay.live import LiveArm
 from arm_control.replay.motion import FloatArray, Motion, Stretch
 from arm_control.replay.playback import FASTEST, SLOWEST, Playback
 from arm_control.replay.stage import BLUE, ORANGE, TRACE_S, Stage, serving
+from envs.arm import Arm
 
 FRAME_S = 1 / 30
 PLOTS_S = 1 / 8  # between two drawings of plots and numbers
@@ -91,7 +92,7 @@ class Page:
         clicked = isinstance(handle, viser.GuiButtonHandle | viser.GuiButtonGroupHandle)
         (handle.on_click if clicked else handle.on_update)(wish)
 
-    def add_plots(self, arm_names: Sequence[str]) -> None:
+    def add_plots(self, arm: Arm) -> None:
         """Plots of each joint, the tip's error and the reward; a dot on the first one's lines marks now."""
         colours = [f"rgb{BLUE}", f"rgb{ORANGE}"]
         told = [colours[1]] if len(self._names) == 1 else colours
@@ -100,7 +101,7 @@ class Page:
             uplot.Series(label=f"measured{whose}", stroke=colour, width=2)
             for colour, whose in zip(colours, of, strict=False)
         ] + [
-            uplot.Series(label=f"commanded{whose}", stroke=colour, width=1, dash=(6, 4), auto=False)
+            uplot.Series(label=f"commanded{whose}", stroke=colour, width=1, dash=(6, 4))
             for colour, whose in zip(told, of, strict=False)
         ]
         lines = [
@@ -108,15 +109,20 @@ class Page:
             for colour, whose in zip(colours, of, strict=False)
         ]
         self.error = self._add_plot("tip to goal (mm)", lines)
-        self.angles = [self._add_plot(f"{name} (degrees)", angles) for name in arm_names]
+        self.angles = [
+            self._add_plot(f"{name} (degrees)", angles, (low - 0.05 * (high - low), high + 0.05 * (high - low)))
+            for name, (low, high, _, _) in zip(arm.joint_names, arm.limits.by_joint, strict=True)
+        ]
         self.reward = self._add_plot("reward", lines)
 
-    def _add_plot(self, title: str, series: Sequence[uplot.Series]) -> viser.GuiUplotHandle:
+    def _add_plot(
+        self, title: str, series: Sequence[uplot.Series], span: tuple[float, float] | None = None
+    ) -> viser.GuiUplotHandle:
         return self.server.gui.add_uplot(
             data=tuple(np.zeros(2) for _ in range(2 + len(series))),
             series=(uplot.Series(label="s"), *series, NOW),
             title=title,
-            scales={"x": uplot.Scale(time=False)},
+            scales={"x": uplot.Scale(time=False)} | ({} if span is None else {"y": uplot.Scale(range=span)}),
             legend=uplot.Legend(show=False),
             height=PLOT_HEIGHT,
         )
@@ -201,7 +207,7 @@ class PlayedPage(Page):
         self.episodes = server.gui.add_dropdown("Episode", self._episode_names())
         self.on(self.timeline, lambda event: self.playback.seek(event.target.value))
         self.on(self.episodes, self._choose)
-        self.add_plots(first.arm.joint_names)
+        self.add_plots(first.arm)
         if first.opens_at_s > 0.0:
             self.playback.pause()
             self.playback.seek(first.opens_at_s)
@@ -294,7 +300,7 @@ class LivePage(Page):
             ]
         for control in (self.manual, *self.joints):
             self.on(control, lambda _: self._take())
-        self.add_plots(live.arm.joint_names)
+        self.add_plots(live.arm)
 
     def _change(self, do: Callable[[], None]) -> None:
         do()
