@@ -307,8 +307,8 @@ class Replay:
     def _check_verify(self) -> None:
         if len(self.sources) != 1 or not self.sources[0].endswith(".mcap"):
             raise ValueError(f"--verify: wanted one recording, ending in .mcap, got {' '.join(self.sources)}")
-        given = {name: getattr(self, name) for name in ("viewer", "save", "goals", "port", "host", "env")}
-        if unused := [f"--{name}" for name, value in (given | {"imperfections": self.imperfections}).items() if value]:
+        names = ("viewer", "save", "goals", "seed", "port", "host", "env", "imperfections")
+        if unused := [f"--{name}" for name in names if getattr(self, name)]:
             raise ValueError(f"--verify shows nothing: wanted no {', '.join(unused)}")
 
 

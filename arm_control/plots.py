@@ -20,6 +20,8 @@ from arm_control.evaluation import LADDER_MM
 from arm_control.run_folder import written_whole
 from arm_control.statistics import bootstrap_interval, interquartile_mean, three_digits
 
+plt.rcParams["text.parse_math"] = False  # names of files may have dollars
+
 BLUE, ORANGE = "#0072B2", "#D55E00"  # Okabe and Ito's palette, told apart by the colour-blind
 POINTS = 40  # of a learning curve
 MILLIMETRES = (0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500)

@@ -55,6 +55,7 @@ class IndexedRecording:
         self._file = self.path.open("rb")
         self.growing = self._is_locked()
         """Whether it is still being written."""
+        scan.size = self.path.stat().st_size  # after that: what is written before it ends is then not missed
         try:
             if self._file.read(len(MAGIC)) != MAGIC:
                 raise ValueError(f"{path} is no MCAP file" + ("" if scan.size else ": it is empty"))
@@ -269,8 +270,12 @@ class IndexedRecording:
             if code == Opcode.CHUNK and len(head) == HEAD.size + TIMES.size and length <= MAX_RECORD:
                 if chunk is not None:
                     yield chunk
+                earlier_ns = 0 if chunk is None else chunk.start_ns
                 start_ns, end_ns = TIMES.unpack_from(head, HEAD.size)
                 chunk = Span(at, size, start_ns, end_ns, False)
+                if not earlier_ns <= start_ns <= end_ns:  # a damaged head: the ticks know better
+                    times_ns = [row.log_time_ns for row in self._rows(chunk)] or [earlier_ns]
+                    chunk = chunk._replace(start_ns=min(times_ns), end_ns=max(times_ns))
             elif code == Opcode.MESSAGE_INDEX and chunk is not None:
                 chunk = chunk._replace(events=chunk.events or head[HEAD.size : HEAD.size + 2] == bytes([EVENT, 0]))
             elif code == Opcode.METADATA and length <= MAX_RECORD:

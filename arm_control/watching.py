@@ -36,15 +36,13 @@ def watch(command: Replay) -> None:
     if len(command.sources) == 1 and not is_recording(command.sources[0]) and command.goals is None:
         return show_live(command, show)
     with open_motions(command) as motions:
-        told = [motion.lost for motion in motions]
         show(motions)
-        for motion, before in zip(motions, told, strict=True):
-            if motion.lost != before:  # found on the way
-                tell_damage(motion)
 
 
 def default_viewer(command: Replay) -> str:
-    """The window, unless there is no display or there are two to be compared."""
+    """The window, unless there is no display, there are two to be compared, or it is to be served."""
+    if command.port is not None or command.host is not None:
+        return "web"
     from envs.scene import has_display
 
     return "window" if len(command.sources) == 1 and has_display() else "web"
@@ -64,6 +62,9 @@ def write_curves(command: Replay) -> None:
     from arm_control.replay.plot import save_curves
 
     assert command.save is not None
+    for name in ("goals", "seed", "arm", "env", "imperfections"):
+        if getattr(command, name):
+            raise ValueError(f"--{name}: the learning curves of runs have their own")
     save_curves(command.sources, command.save)
     print(f"{command.save}: learning curves of {', '.join(command.sources)}")
 
@@ -121,7 +122,7 @@ def show_live(command: Replay, show: "Callable[[LiveArm | Sequence[Motion]], Non
 
 def is_recording(source: str) -> bool:
     """Whether it is one, by its name."""
-    return source.endswith(".mcap")
+    return source.lower().endswith(".mcap")
 
 
 def open_controller(command: Replay, source: str) -> "Source":
@@ -140,7 +141,14 @@ def open_motions(command: Replay) -> Iterator[list[Motion]]:
             recorded[source] = motion = open_motion(source, command.arm)
             opened.callback(motion.close)
             tell_damage(motion)
-        yield motions_of(command, recorded)
+        motions = motions_of(command, recorded)
+        told = {source: motion.lost for source, motion in recorded.items()}
+        try:
+            yield motions
+        finally:
+            for source, motion in recorded.items():
+                if motion.lost != told[source]:  # found on the way
+                    tell_damage(motion)
 
 
 def motions_of(command: Replay, recorded: dict[str, Motion]) -> list[Motion]:

@@ -22,6 +22,7 @@ GOAL_COLOUR = (0.10, 0.62, 0.30, 0.85)
 TABLE_COLOUR = (0.86, 0.80, 0.70, 1.0)
 WINDOW_DISTANCE = 0.55  # of the pictures' camera: the window's field of view is wider
 TABLE_THICKNESS_M = 0.02
+NOWHERE_M = (0.0, 0.0, -100.0)
 FIELD_OF_VIEW_DEG = 38.0
 NEAR_M = 0.05
 COARSENESS = 8  # pixels a side, in which it is looked for what is where
@@ -63,7 +64,7 @@ class Scene:
         half = (0.48 * self._extent, 0.48 * self._extent, TABLE_THICKNESS_M / 2)
         centre = (0.28 * self._extent, 0.28 * self._extent, -TABLE_THICKNESS_M / 2)
         self._add(pybullet.GEOM_BOX, TABLE_COLOUR, centre, halfExtents=half)
-        self._goal = self._add(pybullet.GEOM_SPHERE, GOAL_COLOUR, (0.0, 0.0, -1.0), radius=0.022 * self._extent)
+        self._goal = self._add(pybullet.GEOM_SPHERE, GOAL_COLOUR, NOWHERE_M, radius=0.022 * self._extent)
         self._eye = np.array([2.05, -0.92, 1.30]) * self._extent
         self._target = np.array([0.25, 0.23, 0.375]) * self._extent
         if window:
@@ -82,13 +83,14 @@ class Scene:
         )
         return body
 
-    def show(self, angles_deg: Sequence[float], goal_m: Sequence[float]) -> None:
-        """Put the arm in this pose and the goal's ball at this point."""
+    def show(self, angles_deg: Sequence[float], goal_m: Sequence[float] | None) -> None:
+        """Put the arm in this pose and the goal's ball at this point, or out of sight."""
         if not self._close.alive:
             raise RuntimeError("this scene is closed")
         for joint, angle in zip(self._joints, angles_deg, strict=True):
             pybullet.resetJointState(self._body, joint, angle * RADIANS, physicsClientId=self._client)
-        pybullet.resetBasePositionAndOrientation(self._goal, goal_m, (0, 0, 0, 1), physicsClientId=self._client)
+        place = NOWHERE_M if goal_m is None else goal_m
+        pybullet.resetBasePositionAndOrientation(self._goal, place, (0, 0, 0, 1), physicsClientId=self._client)
 
     @property
     def client(self) -> int:

@@ -39,21 +39,23 @@ def bench_viewer(seconds: float, *, settings: DDPGSettings | None = None) -> dic
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as viewers, quiet_process() as priority:
         bench = Bench(Path(folder), settings or DDPGSettings(), Safety)
         watching: list[subprocess.Popen[bytes]] = []
-        begun = 0
+        begun, started_s = 0, 0.0
 
         def others() -> None:
             """Viewers go on, or stop."""
-            nonlocal begun
+            nonlocal begun, started_s
             begun += 1
             if begun == 1:
                 watching.extend(viewers.enter_context(watched(bench.recording, Path(folder))))
+                started_s = processor_time_s([process.pid for process in watching])
             for process in watching:
                 os.killpg(process.pid, signal.SIGCONT if begun % 2 else signal.SIGSTOP)
             time.sleep(SETTLE_S)
 
         clock = TurnTime(turns * turn_ticks, turn_ticks, others)
         loop, dropped = bench.control(clock, lambda: clock.ticks >= turns * turn_ticks)
-        browser, busy_s = len(watching) > 1, processor_time_s([process.pid for process in watching])
+        browser = len(watching) > 1 and watching[1].poll() is None
+        busy_s = processor_time_s([process.pid for process in watching]) - started_s
     errors, taken = (times.reshape(turns, turn_ticks) for times in (clock.errors_s, clock.taken_s))
     loops = {
         name: {

@@ -10,12 +10,14 @@ import numpy as np
 
 from arm_control.evaluation import EVALUATION, Observation, begin_episodes, derived_seeds, environment_maker
 from arm_control.replay.motion import Episode, FloatArray, Motion, Stretch, TicksInMemory, to_stretch
+from arm_control.replay.playback import Playback
 from arm_control.sources import Source
 from arm_control.trajectory import Tick
 from envs.arm_env import ArmEnv
 from envs.tasks import Course, StillGoal
 
 HISTORY_S = 60.0
+MOST_STEPS = 20  # in a frame; what is more is left out
 
 
 class LiveArm:
@@ -99,6 +101,17 @@ class LiveArm:
             self.step()
         return self.time_s + self.period_s > until_s + 1e-9
 
+    def follow(self, playback: Playback) -> None:
+        """Move on to where a playback is; what a slow machine cannot do is left out."""
+        if not self.advance(playback.position_s, MOST_STEPS):
+            playback.seek(self.time_s)
+
+    def step_paused(self, playback: Playback) -> None:
+        """Pause, and move on by one control period."""
+        playback.pause()
+        self.step()
+        playback.seek(self.time_s)
+
     def recent(self, seconds: float) -> Stretch:
         """The last seconds; the last row is now, with the target that was sent last."""
         count = min(len(self._history), round(seconds / self.period_s))
@@ -154,16 +167,23 @@ def roll_out_beside(source: Source, motion: Motion) -> Motion:
     first = motion.moment(motion.episodes[0].start_s)
     if np.isnan(first.goal_m).any():
         raise ValueError(f"{motion.name} has no goals that {source.name} could be given: name another source beside it")
-    live = LiveArm(source, 0, motion.moment(0.0).angle_deg[0])
+    began = motion.stretch(0.0, 1.0).angle_deg
+    poses = began[~np.isnan(began).any(axis=1)]
+    live = LiveArm(source, 0, poses[0] if len(poses) else None)
     try:
         if live.moving or not live.arm.moves_like(motion.arm):
             raise ValueError(f"{source.name} is not for goals that stay, or not for the arm {motion.arm.name}")
         ticks: list[Tick] = []
         goal_m: tuple[float, ...] = ()
+        episode: Episode | None = None
         while live.time_s < motion.length_s:
-            x, y, z = motion.moment(max(live.time_s, first.time_s[0])).goal_m[0].tolist()
+            time_s = max(live.time_s, float(first.time_s[0]))
+            if (now := motion.episode_at(time_s)) is not None and now != episode:
+                episode, live.held = now, False  # whatever the controller remembers is of another goal
+            x, y, z = motion.moment(time_s).goal_m[0].tolist()
             if (x, y, z) != goal_m and not math.isnan(x):
-                goal_m = live.move_goal((x, y, z))
+                goal_m = x, y, z
+                live.move_goal(goal_m)
             ticks.append(live.step())
         ticks.append(live.now())
     finally:

@@ -8,6 +8,7 @@ import bisect
 import math
 import shutil
 import tempfile
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,6 +26,7 @@ from envs.tasks import Reach
 
 FloatArray = NDArray[np.float64]
 ROUNDING_S = 1e-9
+REFRESH_S = 0.25  # between two looks for what was recorded since
 TIMINGS = ("period_error_us", "read_us", "decide_us", "safety_us", "write_us")
 
 
@@ -52,6 +54,11 @@ class Stretch:
 
     def __len__(self) -> int:
         return len(self.time_s)
+
+    def trace_m(self, points: int) -> FloatArray:
+        """Where the tip has been, about so many points (n, 3), the last one where it is."""
+        known = self.tip_m[~np.isnan(self.tip_m).any(axis=1)]
+        return known[::-1][:: max(1, len(known) // points)][::-1]
 
     def row(self, index: int) -> "Stretch":
         """One of the ticks."""
@@ -134,23 +141,28 @@ class Motion:
         self.name, self.arm, self.period_s = name, arm, period_s
         self.events, self.tolerance_m, self.opens_at_s = list(events), tolerance_m, opens_at_s
         self._ticks = ticks
+        self._recording = ticks if isinstance(ticks, IndexedRecording) else None
+        self._refreshed_s = -math.inf
         self.length_s = ticks.end_s - ticks.start_s
         self.episodes = list(episodes) or [whole(ticks)]
 
     @property
     def lost(self) -> str:
         """What was found to be unreadable so far, and why; empty if nothing was."""
-        return self._ticks.lost if isinstance(self._ticks, IndexedRecording) else ""
+        return "" if self._recording is None else self._recording.lost
 
     @property
     def growing(self) -> bool:
         """Whether it is still being recorded."""
-        return isinstance(self._ticks, IndexedRecording) and self._ticks.growing
+        return self._recording is not None and self._recording.growing
 
     def refresh(self) -> bool:
-        """Take in what was recorded since; whether there was anything."""
-        recording = self._ticks
-        if not isinstance(recording, IndexedRecording) or not recording.refresh():
+        """Take in what was recorded since; whether there was anything. It is looked for only from time to time."""
+        recording, now_s = self._recording, time.monotonic()
+        if recording is None or now_s < self._refreshed_s + REFRESH_S:
+            return False
+        self._refreshed_s = now_s
+        if not recording.refresh():
             return False
         self.length_s = recording.end_s - recording.start_s
         self.events, self.episodes = events_and_episodes(recording)
@@ -167,8 +179,8 @@ class Motion:
 
     def close(self) -> None:
         """Close the recording, if it is one."""
-        if isinstance(self._ticks, IndexedRecording):
-            self._ticks.close()
+        if self._recording is not None:
+            self._recording.close()
 
     def episode_at(self, time_s: float) -> Episode | None:
         """The episode of a time; None for what is before, between or after them."""
@@ -235,12 +247,12 @@ def open_motion(path: str | Path, urdf: str | None = None) -> Motion:
     try:
         arm, period_s = arm_of(path, metadata)
         arm = drawn_arm(path, arm, urdf)
-    except BaseException:
+        tolerance_m = float(metadata["goal_tolerance_m"]) if "goal_tolerance_m" in metadata else None
+    except ValueError as error:
         recording.close()
-        raise
+        raise ValueError(str(error) if str(path) in str(error) else f"{path}: {error}") from None
     events, episodes = events_and_episodes(recording)
     refused = next((event.time_s for event in events if event.kind == "refusal"), 0.0)
-    tolerance = metadata.get("goal_tolerance_m")
     return Motion(
         Path(path).name,
         arm,
@@ -248,7 +260,7 @@ def open_motion(path: str | Path, urdf: str | None = None) -> Motion:
         recording,
         episodes=episodes,
         events=events,
-        tolerance_m=None if tolerance is None else float(tolerance),
+        tolerance_m=tolerance_m,
         opens_at_s=refused if POST_MORTEM in metadata else 0.0,
     )
 

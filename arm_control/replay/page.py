@@ -11,7 +11,7 @@ import numpy as np
 
 from arm_control.replay.motion import Motion
 from arm_control.replay.plot import motion_figure
-from arm_control.replay.stage import TRACE_S, Stage, serving
+from arm_control.replay.stage import TRACE_POINTS, TRACE_S, Stage, serving
 from arm_control.run_folder import write_text
 
 RATE_HZ = 30.0
@@ -80,7 +80,7 @@ def scene_of(motions: Sequence[Motion], start_s: float, end_s: float) -> str:
             words = []
             for place, motion in enumerate(motions):
                 now = motion.moment(time_s)
-                stage.show(place, now, motion.stretch(time_s - TRACE_S, time_s, most=200).tip_m)
+                stage.show(place, now, motion.stretch(time_s - TRACE_S, time_s, most=200).trace_m(TRACE_POINTS))
                 if not np.isnan(now.error_mm[0]):
                     words.append(f"{now.error_mm[0]:.1f} mm")
             episode = motions[0].episode_at(time_s)

@@ -2,9 +2,13 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+
+from arm_control.replay.motion import Motion
 
 SLOWEST, FASTEST = 0.1, 10.0
+FRAME_S = 1 / 30
+BEHIND_S = 0.6  # a recording that is being written is followed so long after
 
 
 class Playback:
@@ -73,3 +77,26 @@ class Playback:
         """Pause, and go so many periods on, or back."""
         self.pause()
         self._set((round(self.position_s / self.period_s) + periods) * self.period_s)
+
+
+def playback_of(motions: Sequence[Motion]) -> Playback:
+    """A playback of motions: where the first is to be opened it waits, and one that grows is followed."""
+    first = motions[0]
+    playback = Playback(first.period_s, max(motion.length_s for motion in motions))
+    if first.opens_at_s > 0.0:
+        playback.pause()
+        playback.seek(first.opens_at_s)
+    elif first.growing:
+        playback.seek(playback.length_s - BEHIND_S)
+    return playback
+
+
+def paced(update: Callable[[], bool]) -> None:
+    """Call `update` 30 times a second until it returns False.
+
+    It is due at absolute times, so that delays do not add up; a time that was missed is left out.
+    """
+    due_s = time.monotonic()
+    while update():
+        due_s = max(due_s + FRAME_S, time.monotonic())
+        time.sleep(max(0.0, due_s - time.monotonic()))

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from itertools import groupby
+from itertools import cycle, groupby
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +97,7 @@ def motion_figure(motions: Sequence[Motion]) -> Figure:
     panels[-1].set_xlabel("time (s)")
     panels[-1].set_xlim(0.0, max(motion.length_s for motion in motions) or 1.0)
     title = motions[0].name if len(motions) == 1 else " and ".join(motion.name for motion in motions)
-    if any(len(stretch) >= MOST_TICKS // 2 for stretch in stretches):
+    if any(thinned(stretch, motion) for stretch, motion in zip(stretches, motions, strict=True)):
         title += ", not all of its ticks"
     figure.suptitle(title, x=0.01, ha="left", fontsize=11)
     for axes in panels:
@@ -105,6 +105,11 @@ def motion_figure(motions: Sequence[Motion]) -> Figure:
         axes.spines[["top", "right"]].set_visible(False)
     figure.align_ylabels(panels)
     return figure
+
+
+def thinned(stretch: Stretch, motion: Motion) -> bool:
+    """Whether ticks were left out because there are so many."""
+    return len(stretch) > 2 and bool(np.median(np.diff(stretch.time_s)) > 1.5 * motion.period_s)
 
 
 def draw_angles(
@@ -152,7 +157,7 @@ def draw_speeds(axes: Axes, stretches: Sequence[Stretch], colours: Sequence[str]
     """The joints' speeds, a line style each, and their limits."""
     arm = stretches[0].arm
     for stretch, colour in zip(stretches, colours, strict=False):
-        for joint, style in enumerate(STYLES[: arm.joint_count]):
+        for joint, style in zip(range(arm.joint_count), cycle(STYLES), strict=False):
             shade = COLOURS[joint % len(COLOURS)] if len(stretches) == 1 else colour
             label = arm.joint_names[joint] if stretch is stretches[0] else None
             speeds = broken(stretch, stretch.speed_deg_s[:, joint])

@@ -62,8 +62,8 @@ class Stage:
             self._goals.append(goal)
             self._traces.append(trace)
 
-    def show(self, place: int, now: Stretch, tip_m: FloatArray) -> None:
-        """Put an arm and its goal as they are in the row `now`, after its tip has been at `tip_m` (n, 3)."""
+    def show(self, place: int, now: Stretch, way_m: FloatArray) -> None:
+        """Put an arm and its goal as they are in the row `now`, after its tip has been at `way_m` (n, 3)."""
         urdf, names = self._urdfs[place], self._arms[place].joint_names
         angles = now.angle_deg[0]
         if not np.isnan(angles).any():
@@ -76,7 +76,6 @@ class Stage:
         # Where both have the same, one is enough.
         same = place > 0 and first.visible and np.allclose(goal.position, first.position, atol=1e-4)
         goal.visible = bool(there and not same)
-        way = tip_m[~np.isnan(tip_m).any(axis=1)][:: max(1, len(tip_m) // TRACE_POINTS)]
-        if len(way) > 1:
-            self._traces[place].points = np.stack([way[:-1], way[1:]], axis=1).astype(np.float32)
-        self._traces[place].visible = len(way) > 1
+        if len(way_m) > 1:
+            self._traces[place].points = np.stack([way_m[:-1], way_m[1:]], axis=1).astype(np.float32)
+        self._traces[place].visible = len(way_m) > 1

@@ -42,7 +42,10 @@ def write_video(motion: Motion, path: str | Path) -> int:
             macro_block_size=2,
             output_params=["-preset", "veryfast", "-crf", "20", "-movflags", "+faststart"],
         )
-        encoder.send(None)
+        try:
+            encoder.send(None)
+        except (IndexError, RuntimeError, OSError):  # it has no encoder that imageio-ffmpeg knows, or does not start
+            raise RuntimeError(f"cannot write {target}: {encoder_path()} has no codec for it") from None
         try:
             for frame in video_frames(motion):
                 encoder.send(frame)
@@ -106,14 +109,12 @@ class Film:
         angles_deg, goal_m = now.angle_deg[0], now.goal_m[0]
         if np.isnan(angles_deg).any():  # a reading that was lost: the arm is shown where it was
             angles_deg = self._shown[0] if self._shown is not None else np.zeros(len(angles_deg))
-        if np.isnan(goal_m).any():
-            goal_m = np.array([0.0, 0.0, -1.0])  # out of sight
         if self._shown is not None:
             angles, goal = self._shown
-            if np.abs(angles - angles_deg).max() < STILL_DEG and np.array_equal(goal, goal_m):
+            if np.abs(angles - angles_deg).max() < STILL_DEG and np.array_equal(goal, goal_m, equal_nan=True):
                 return
         size = WIDTH * SUPERSAMPLING, (HEIGHT - CAPTION_HEIGHT) * SUPERSAMPLING
-        self._scene.show(angles_deg.tolist(), goal_m.tolist())
+        self._scene.show(angles_deg.tolist(), None if np.isnan(goal_m).any() else goal_m.tolist())
         there = self._scene.occupied(*size)
         was = self._part
         part = Part(*map(min, was[:2], there[:2]), *map(max, was[2:], there[2:]))

@@ -1,5 +1,6 @@
 """The web viewer: a page for any browser in which the arm is watched, and its goal is dragged."""
 
+import errno
 import html
 import math
 import queue
@@ -14,19 +15,15 @@ from viser import uplot
 
 from arm_control.replay.live import LiveArm
 from arm_control.replay.motion import FloatArray, Motion, Stretch
-from arm_control.replay.playback import FASTEST, SLOWEST, Playback
-from arm_control.replay.stage import BLUE, ORANGE, TRACE_S, Stage, serving
+from arm_control.replay.playback import FASTEST, SLOWEST, Playback, paced, playback_of
+from arm_control.replay.stage import BLUE, ORANGE, TRACE_POINTS, TRACE_S, Stage, serving
 from envs.arm import Arm
 
-FRAME_S = 1 / 30
 PLOTS_S = 1 / 8  # between two drawings of plots and numbers
 PLOTTED_S = 10.0
 AHEAD_S = 2.5  # of them, after now, where there is something
 TOLD_S = 3.0  # for so long it is said what happened
 MOST_POINTS = 600  # of a line in a plot
-MOST_STEPS = 20  # of a live arm in a frame; what is more is left out
-REFRESH_S = 0.25  # between two looks for what was recorded since
-BEHIND_S = 0.6  # a recording that is being written is followed so long after
 PLOT_HEIGHT = 110
 NOW = uplot.Series(label="now", stroke="black", auto=False, points=uplot.Series_Points(show=True, size=7, fill="black"))
 TOLD_ANYWAY = ("phase", "goal", "refusal")  # kinds of events
@@ -42,20 +39,19 @@ def serve(
             raise OSError(f"port {port} is in use: --port names another")
         page = LivePage(server, shown) if isinstance(shown, LiveArm) else PlayedPage(server, shown)
         say(f"http://{host}:{port}   open it in a browser; Ctrl-C ends it")
-        due_s = time.monotonic()
-        while True:
-            page.update()
-            due_s = max(due_s + FRAME_S, time.monotonic())
-            time.sleep(max(0.0, due_s - time.monotonic()))
+        paced(page.update)
 
 
 def check_port(host: str, port: int) -> None:
     """Raise OSError for an address that cannot be listened at: viser would silently take another port."""
     try:
+        socket.getaddrinfo(host, port)
         with socket.create_server((host, port)):
             pass
-    except OSError as error:
-        reason = "is in use" if error.errno == 98 else f"cannot be listened at on {host} ({error.strerror})"
+    except (OSError, UnicodeError) as error:  # a host that no name can be
+        why = getattr(error, "strerror", None) or "no such host"
+        taken = getattr(error, "errno", None) == errno.EADDRINUSE
+        reason = "is in use" if taken else f"cannot be listened at on {host} ({why})"
         raise OSError(f"port {port} {reason}: --port names another") from None
 
 
@@ -127,14 +123,14 @@ class Page:
             height=PLOT_HEIGHT,
         )
 
-    def update(self) -> None:
-        """Do what was wished, move on, and draw what is new."""
+    def update(self) -> bool:
+        """Do what was wished, move on, and draw what is new; True, for only Ctrl-C ends it."""
         wished = not self._wishes.empty()
         while not self._wishes.empty():
             self._wishes.get()()
         if not self.server.get_clients():
             self.rest()
-            return
+            return True
         position_s = self.advance()
         if wished or position_s != self._position_s:
             self._position_s = position_s
@@ -145,6 +141,7 @@ class Page:
             self._play.label = "Pause" if self.playback.playing else "Play"
             self._play.icon = viser.Icon.PLAYER_PAUSE if self.playback.playing else viser.Icon.PLAYER_PLAY
             self.write(position_s)
+        return True
 
     def plot(self, stretches: Sequence[Stretch], position_s: float) -> None:
         """Draw the columns of one or two stretches, all against the times of the first, and mark where it is."""
@@ -197,10 +194,8 @@ class PlayedPage(Page):
     def __init__(self, server: viser.ViserServer, motions: Sequence[Motion]) -> None:
         """It begins where the first motion is to be opened, and a motion that grows is followed."""
         self.motions = list(motions)
-        length_s = max(motion.length_s for motion in motions)
-        super().__init__(server, motions, Playback(motions[0].period_s, length_s))
-        self._refreshed_s = time.monotonic()
-        first = motions[0]
+        super().__init__(server, motions, playback_of(motions))
+        first, length_s = motions[0], self.playback.length_s
         self.timeline = server.gui.add_slider(
             "Time (s)", min=0.0, max=max(rounded(length_s), 0.01), step=0.01, initial_value=0.0
         )
@@ -208,11 +203,6 @@ class PlayedPage(Page):
         self.on(self.timeline, lambda event: self.playback.seek(event.target.value))
         self.on(self.episodes, self._choose)
         self.add_plots(first.arm)
-        if first.opens_at_s > 0.0:
-            self.playback.pause()
-            self.playback.seek(first.opens_at_s)
-        elif first.growing:
-            self.playback.seek(length_s - BEHIND_S)
         self._left_s = self.playback.position_s
 
     def _episode_names(self) -> list[str]:
@@ -224,20 +214,18 @@ class PlayedPage(Page):
             self.playback.seek(self.motions[0].episodes[names.index(event.target.value)].start_s)
 
     def rest(self) -> None:
-        """It waits until somebody looks; what grows is followed meanwhile."""
+        """It waits until somebody looks, but what grows goes on meanwhile."""
         if not self.motions[0].growing:
             self.playback.seek(self._left_s)
 
     def advance(self) -> float:
         """Where it is now; before that, what was recorded since."""
-        if time.monotonic() > self._refreshed_s + REFRESH_S:
-            self._refreshed_s = time.monotonic()
-            new = [motion.refresh() for motion in self.motions]
-            if any(new):
-                self.playback.length_s = max(motion.length_s for motion in self.motions)
-                self.timeline.max = rounded(self.playback.length_s)
-                if (names := self._episode_names()) != list(self.episodes.options):
-                    self.episodes.options = names
+        new = [motion.refresh() for motion in self.motions]
+        if any(new):
+            self.playback.length_s = max(motion.length_s for motion in self.motions)
+            self.timeline.max = rounded(self.playback.length_s)
+            if (names := self._episode_names()) != list(self.episodes.options):
+                self.episodes.options = names
         self._left_s = self.playback.position_s
         return self._left_s
 
@@ -245,7 +233,7 @@ class PlayedPage(Page):
         """Show the scene of a time."""
         for place, motion in enumerate(self.motions):
             way = motion.stretch(position_s - TRACE_S, position_s, most=200)
-            self.stage.show(place, motion.moment(position_s), way.tip_m)
+            self.stage.show(place, motion.moment(position_s), way.trace_m(TRACE_POINTS))
 
     def write(self, position_s: float) -> None:
         """Show the numbers and plots of a time."""
@@ -261,6 +249,8 @@ class PlayedPage(Page):
             lines.append(numbers(motion.moment(position_s), motion.name, colour))
             if (refusal := motion.refusal_at(position_s)) is not None:
                 lines.append(f"<b>STOPPED.</b> {html.escape(refusal)}")
+            if motion.lost:
+                lines.append(f"<b>Damaged:</b> {html.escape(motion.lost)}")
             lines += [
                 f"{event.kind} at {event.time_s:.2f} s: {html.escape(event.text)}"
                 for event in motion.events
@@ -318,9 +308,9 @@ class LivePage(Page):
         self._wishes.put(lambda: self._move_goal(ended))
 
     def _move_goal(self, ended: bool) -> None:
-        if self._dragged is not None:
-            self.live.move_goal(self._dragged)
-            self._dragged = None
+        dragged, self._dragged = self._dragged, None  # another may come meanwhile
+        if dragged is not None:
+            self.live.move_goal(dragged)
         if ended:  # to where the arm can reach
             self._hold_goal()
 
@@ -331,11 +321,8 @@ class LivePage(Page):
         self.live.manual_deg = [slider.value for slider in self.joints] if self.manual.value else None
 
     def step(self, periods: int) -> None:
-        """Pause, and let the arm move on by control periods."""
-        self.playback.pause()
-        for _ in range(periods):
-            self.live.step()
-        self.playback.seek(self.live.time_s)
+        """Pause, and let the arm move on by a control period."""
+        self.live.step_paused(self.playback)
 
     def rest(self) -> None:
         """The arm stands still while nobody looks."""
@@ -344,8 +331,7 @@ class LivePage(Page):
     def advance(self) -> float:
         """Move the arm on to where it is to be now; what a slow machine cannot do is left out."""
         before = self.live.episode_name
-        if not self.live.advance(self.playback.position_s, MOST_STEPS):
-            self.playback.seek(self.live.time_s)
+        self.live.follow(self.playback)
         if self.live.episode_name != before:
             self._hold_goal()
         return self.live.time_s
@@ -353,7 +339,7 @@ class LivePage(Page):
     def draw(self, position_s: float) -> None:
         """Show the arm as it is now."""
         way = self.live.recent(TRACE_S)
-        self.stage.show(0, way.row(-1), way.tip_m)
+        self.stage.show(0, way.row(-1), way.trace_m(TRACE_POINTS))
 
     def write(self, position_s: float) -> None:
         """Show the numbers and plots of now."""

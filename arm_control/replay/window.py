@@ -9,16 +9,12 @@ import numpy as np
 
 from arm_control.replay.live import LiveArm
 from arm_control.replay.motion import Motion, Stretch
-from arm_control.replay.playback import FASTEST, SLOWEST, Playback
+from arm_control.replay.playback import FASTEST, SLOWEST, Playback, paced, playback_of
 from envs.bullet import pybullet
 from envs.scene import Scene
 
-FRAME_S = 1 / 30
 WORDS_S, TRACE_UPDATE_S = 0.2, 0.15  # a change of text or trace waits for the window's next picture, so they are rare
 TRACE_S, TRACE_POINTS = 3.0, 60
-REFRESH_S = 0.25  # between two looks for what was recorded since
-BEHIND_S = 0.6  # a recording that is being written is followed so long after
-MOST_STEPS = 20  # of a live arm in a frame; what is more is left out
 FASTER = 1.25  # for one press of a key
 INK, BLUE, RED = (0.1, 0.1, 0.12), (0.0, 0.45, 0.7), (0.75, 0.15, 0.0)
 KEYS = "space: pause   arrows: step   + -: speed   n: next   {by_hand}q or Esc: close"
@@ -35,12 +31,9 @@ def show_window(shown: Motion | LiveArm) -> None:
         window = Window(shown)
     keys = KEYS.format(by_hand="m or a joint's slider: by hand   " if isinstance(shown, LiveArm) else "")
     print(f"sliders, from the top: {', '.join(window.sliders)}\n{keys}", flush=True)
-    due_s = time.monotonic()
     with quiet():
         try:
-            while window.update():
-                due_s = max(due_s + FRAME_S, time.monotonic())
-                time.sleep(max(0.0, due_s - time.monotonic()))
+            paced(window.update)
         except pybullet.error:
             if window.is_open():
                 raise  # not because somebody closed it in the middle of a picture
@@ -50,7 +43,7 @@ def show_window(shown: Motion | LiveArm) -> None:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Nothing that is not Python's gets to standard output."""
+    """Nothing gets to standard output, not even what is not Python's."""
     kept = os.dup(1)
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
@@ -70,7 +63,7 @@ class Window:
         self.live = shown if isinstance(shown, LiveArm) else None
         self.motion = shown if isinstance(shown, Motion) else None
         self._arm, period_s = shown.arm, shown.period_s
-        self.playback = Playback(period_s) if self.motion is None else Playback(period_s, self.motion.length_s)
+        self.playback = Playback(period_s) if self.motion is None else playback_of([self.motion])
         self._scene = Scene(shown.arm, window=True)
         self._client = {"physicsClientId": self._scene.client}
         for panel in ("RGB_BUFFER_PREVIEW", "DEPTH_BUFFER_PREVIEW", "SEGMENTATION_MARK_PREVIEW", "KEYBOARD_SHORTCUTS"):
@@ -87,13 +80,8 @@ class Window:
         self._read = {name: self._value(name) for name in self.sliders}
         self._words = self._trace = -1
         self._held: set[int] = set()  # keys
-        self._written_s = self._traced_s = self._refreshed_s = -np.inf
+        self._written_s = self._traced_s = -np.inf
         self._place = (0.0, -0.25 * shown.arm.reach_m, 1.15 * shown.arm.reach_m)
-        if self.motion is not None and self.motion.opens_at_s > 0.0:
-            self.playback.pause()
-            self.playback.seek(self.motion.opens_at_s)
-        elif self.motion is not None and self.motion.growing:
-            self.playback.seek(self.motion.length_s - BEHIND_S)
 
     def _add(self, name: str, low: float, high: float, at: float) -> None:
         self.sliders[name] = pybullet.addUserDebugParameter(name, low, high, at, **self._client)
@@ -116,7 +104,7 @@ class Window:
             return False
         self._obey_sliders()
         now, way = self._advance()
-        goal_m = now.goal_m[0] if not np.isnan(now.goal_m).any() else (0.0, 0.0, -1.0)
+        goal_m = None if np.isnan(now.goal_m).any() else now.goal_m[0]
         if not np.isnan(now.angle_deg).any():
             self._scene.show(now.angle_deg[0].tolist(), goal_m)
         self._draw_trace(way)
@@ -139,8 +127,7 @@ class Window:
             elif code == ord("n"):
                 self._next()
             elif code == ord("m") and self.live is not None:
-                by_hand = self.live.manual_deg is None
-                self.live.manual_deg = self._joints() if by_hand else None
+                self.live.manual_deg = self._angles_deg() if self.live.manual_deg is None else None
         return True
 
     def _pressed(self) -> list[int]:
@@ -167,20 +154,24 @@ class Window:
             self.playback.seek(read["time (s)"])
         if "next goal" in moved:
             self._next()
-        if self.live is not None and (moved & set(self._arm.joint_names) or self.live.manual_deg is not None):
-            self.live.manual_deg = self._joints()
+        names = self._arm.joint_names
+        if self.live is not None and moved & set(names):  # the others stay where they are
+            held = self.live.manual_deg or self._angles_deg()
+            joints = zip(names, held, strict=True)
+            self.live.manual_deg = [read[name] if name in moved else angle for name, angle in joints]
 
-    def _joints(self) -> list[float]:
-        return [self._value(name) for name in self._arm.joint_names]
+    def _angles_deg(self) -> list[float]:
+        """A live arm's pose."""
+        assert self.live is not None
+        angles: list[float] = self.live.recent(0.0).angle_deg[-1].tolist()
+        return angles
 
     def _step(self, periods: int) -> None:
         """Pause, and move by a control period; a live arm's time does not go back."""
         if self.live is None:
             self.playback.step(periods)
         elif periods > 0:
-            self.playback.pause()
-            self.live.step()
-            self.playback.seek(self.live.time_s)
+            self.live.step_paused(self.playback)
 
     def _next(self) -> None:
         """The next goal: of a recording, the next episode, and after the last the first."""
@@ -193,15 +184,12 @@ class Window:
     def _advance(self) -> tuple[Stretch, Stretch]:
         """What is to be seen now, and the last seconds."""
         if self.live is not None:
-            if not self.live.advance(self.playback.position_s, MOST_STEPS):
-                self.playback.seek(self.live.time_s)
+            self.live.follow(self.playback)
             way = self.live.recent(TRACE_S)
             return way.row(-1), way
         assert self.motion is not None
-        if time.monotonic() > self._refreshed_s + REFRESH_S:
-            self._refreshed_s = time.monotonic()
-            if self.motion.refresh():
-                self.playback.length_s = self.motion.length_s
+        if self.motion.refresh():
+            self.playback.length_s = self.motion.length_s
         now_s = self.playback.position_s
         return self.motion.moment(now_s), self.motion.stretch(now_s - TRACE_S, now_s, most=2 * TRACE_POINTS)
 
@@ -210,7 +198,7 @@ class Window:
         if time.monotonic() < self._traced_s + TRACE_UPDATE_S:
             return
         self._traced_s = time.monotonic()
-        points = way.tip_m[~np.isnan(way.tip_m).any(axis=1)][:: max(1, len(way) // TRACE_POINTS)].tolist()
+        points = way.trace_m(TRACE_POINTS).tolist()
         if points:
             self._trace = pybullet.addUserDebugPoints(
                 points, [BLUE] * len(points), 4, replaceItemUniqueId=self._trace, **self._client

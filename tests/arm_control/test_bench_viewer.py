@@ -21,7 +21,7 @@ def test_the_loop_is_measured_with_and_without_viewers_which_are_gone_afterwards
     assert figures["ratios"] == {"period_p99_with_over_without": p99["with"] / p99["without"]}
     assert min(p99.values()) > 0.0
     assert figures["dropped_records"] == 0
-    assert figures["viewers_busy_s"] > 1.0  # they have looked
+    assert figures["viewers_busy_s"] > 0.1  # after their start
     text = format_viewer(figures)
     assert "period error with viewers" in text
     assert "period_p99_with_over_without" in text

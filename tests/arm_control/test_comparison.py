@@ -26,13 +26,13 @@ from arm_control.comparison import (
     beside,
     check_same_task,
     format_comparison,
-    progress_of,
     run_trials,
     write_comparison,
 )
 from arm_control.config import TrainConfig
 from arm_control.evaluation import LADDER_MM
 from arm_control.peers import PeerConfig
+from arm_control.plots import progress_of
 from arm_control.trial import Trial, median_us, peak_memory
 
 TINY = "ddpg --hidden-units 8 --fourier-octaves 0 --random-steps 256"

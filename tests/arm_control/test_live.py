@@ -1,14 +1,18 @@
 """A controller that moves its simulated arm while it is watched."""
 
+import dataclasses
 from collections.abc import Iterator
+from typing import Any
 
 import gymnasium
+import msgspec
 import numpy as np
 import pytest
 
-from arm_control.evaluation import EVALUATION, derived_seeds, environment_maker
+from arm_control.evaluation import EVALUATION, derived_seeds, environment_maker, ik_controller
 from arm_control.evaluation import roll_out as evaluated
-from arm_control.replay.live import LiveArm, roll_out
+from arm_control.replay.live import LiveArm, roll_out, roll_out_beside
+from arm_control.replay.motion import Motion, TicksInMemory
 from arm_control.sources import Source, open_source
 from envs.arm import RADIANS
 
@@ -162,3 +166,41 @@ def test_angles_are_those_of_the_observation(ik: Source) -> None:
     seen = live._observation["observation"][:3] / RADIANS
     np.testing.assert_allclose(live.now().angle_deg or [], seen, atol=1e-3)
     live.close()
+
+
+class Forgetful:
+    """A controller with a memory, which counts how often it was told to forget."""
+
+    def __init__(self) -> None:
+        self.forgotten = 0
+
+    def forget(self) -> None:
+        self.forgotten += 1
+
+    def __call__(self, observation: Any, arms: list[Any]) -> Any:
+        return ik_controller(observation, arms)
+
+
+def test_beside_a_motion_the_controller_begins_each_goal_anew_and_reaches_it(ik: Source) -> None:
+    motion = roll_out(open_source("zero", 0), 3, 0)
+    controller = Forgetful()
+    beside = roll_out_beside(dataclasses.replace(ik, controller=controller), motion)
+    assert controller.forgotten == 1 + 3  # and once as it begins
+    assert beside.episodes == motion.episodes
+    assert beside.length_s == pytest.approx(motion.length_s, abs=motion.period_s)
+    np.testing.assert_allclose(beside.moment(0.0).angle_deg, motion.moment(0.0).angle_deg, atol=1e-5)
+    for episode in motion.episodes:
+        last = beside.moment(episode.end_s - 2 * motion.period_s)
+        np.testing.assert_allclose(last.goal_m, motion.moment(episode.start_s + 0.5).goal_m, atol=1e-6)
+        assert last.error_mm[0] < 2.0
+
+
+def test_it_begins_at_the_first_reading_and_refuses_a_motion_without_goals(ik: Source) -> None:
+    motion = roll_out(open_source("zero", 0), 1, 0)
+    ticks = motion._ticks.ticks(0.0, 9.0)
+    later = [msgspec.structs.replace(ticks[0], angle_deg=None), *ticks[1:]]
+    beside = roll_out_beside(ik, Motion("late", motion.arm, motion.period_s, TicksInMemory(later)))
+    np.testing.assert_allclose(beside.moment(0.0).angle_deg[0], ticks[1].angle_deg, atol=1e-5)
+    goalless = [msgspec.structs.replace(tick, goal_m=None) for tick in ticks]
+    with pytest.raises(ValueError, match="no goals has no goals that ik could be given"):
+        roll_out_beside(ik, Motion("no goals", motion.arm, motion.period_s, TicksInMemory(goalless)))

@@ -255,3 +255,20 @@ def eventually(holds: Callable[[], Any]) -> None:
     while not holds():
         assert time.monotonic() < end, "it never came to hold"
         time.sleep(0.05)
+
+
+def test_a_recording_with_a_senseless_tolerance_is_refused_with_its_name(tmp_path: Path) -> None:
+    path = record(tmp_path / "x.mcap", ticks(0, 1), goal_tolerance_m="abc")
+    with pytest.raises(ValueError, match=r"x\.mcap: .*abc"):
+        open_motion(path)
+
+
+@pytest.mark.parametrize("points", [1, 3, 4, 10, 100])
+def test_a_trace_ends_where_the_tip_is(points: int) -> None:
+    rows = [tick(at / 10, angle_deg=None if at == 3 else [float(at), 20.0, 30.0]) for at in range(11)]
+    found = to_stretch(ARM, rows)
+    trace = found.trace_m(points)
+    assert trace[-1] == pytest.approx(ARM.tip_position([10.0, 20.0, 30.0]))
+    assert min(points, 10) <= len(trace) <= max(2 * points, 10)
+    assert not np.isnan(trace).any()
+    assert (np.diff([np.flatnonzero((found.tip_m == place).all(axis=1))[0] for place in trace]) > 0).all()

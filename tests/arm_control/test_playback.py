@@ -73,11 +73,21 @@ def test_speeds_have_bounds(playback: Playback, asked: float, got: float) -> Non
 def test_seeking_goes_there_within_both_ends_and_on_as_before(clock: Clock, playback: Playback, playing: bool) -> None:
     if not playing:
         playback.pause()
-    for asked, got in ((5.0, 5.0), (-3.0, 0.0), (99.0, 10.0), (7.0, 7.0)):
+    for asked, got in ((5.0, 5.0), (-3.0, 0.0), (7.0, 7.0)):
         playback.seek(asked)
         assert playback.position_s == got
     clock.now_s += 1.0
     assert (playback.position_s, playback.playing) == (8.0 if playing else 7.0, playing)
+
+
+def test_what_has_come_to_its_end_stays_where_it_is_put(clock: Clock, playback: Playback) -> None:
+    clock.now_s += 99.0
+    assert (playback.position_s, playback.playing) == (10.0, False)
+    playback.seek(3.0)
+    clock.now_s += 1.0
+    assert (playback.position_s, playback.playing) == (3.0, False)
+    playback.seek(99.0)
+    assert playback.position_s == 10.0
 
 
 def test_steps_pause_and_go_to_whole_periods(clock: Clock, playback: Playback) -> None:

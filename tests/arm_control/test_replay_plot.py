@@ -86,6 +86,18 @@ def test_goals_are_marked_unless_their_lines_would_hide_the_curves(goals: int, m
     assert len(upright) == (goals if marked else 0)
 
 
+def test_a_plot_says_that_ticks_were_left_out_only_if_they_were(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "not all" not in str(motion_figure([a_motion()]).get_suptitle())
+    monkeypatch.setattr("arm_control.replay.plot.MOST_TICKS", 5)
+    assert "not all of its ticks" in str(motion_figure([a_motion()]).get_suptitle())
+
+
+def test_a_name_may_have_dollars_in_it(tmp_path: Path) -> None:
+    motion = a_motion()
+    motion.name = r"a$\frac$b"
+    save_plot([motion], tmp_path / "out.png")
+
+
 def test_two_motions_are_told_apart() -> None:
     joint = motion_figure([a_motion(), a_motion(angle_deg=60.0)]).axes[0]
     low, high = (

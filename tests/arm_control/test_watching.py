@@ -16,6 +16,7 @@ import msgspec
 import numpy as np
 import pybullet_data
 import pytest
+from mcap.reader import make_reader
 from mcap.writer import Writer
 
 from arm_control import watching
@@ -198,6 +199,29 @@ def test_what_a_recording_has_of_its_own_is_not_for_it(
     assert f"{flags[0]}: {recording} has its own" in refused(recording, *flags, "--save", tmp_path / "out.png")
 
 
+@pytest.mark.parametrize(
+    "flags",
+    [("--goals", "3"), ("--seed", "7"), ("--env", "ArmTrack-v0"), ("--arm", KUKA), ("--imperfections", "xl430")],
+)
+def test_learning_curves_have_their_own_settings(
+    refused: Callable[..., str], tiny_run: Path, tmp_path: Path, flags: tuple[str, str]
+) -> None:
+    line = refused(tiny_run, *flags, "--save", tmp_path / "out.png")
+    assert f"{flags[0]}: the learning curves of runs have their own" in line
+
+
+def test_an_address_means_the_browser(shown: list[tuple[str, Any]], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("envs.scene.has_display", lambda: True)
+    assert main(["replay", "ik", "--port", "9000"]) == 0
+    assert main(["replay", "ik", "--host", "127.0.0.1"]) == 0
+    assert [viewer for viewer, _ in shown] == ["web", "web"]
+
+
+def test_an_address_that_is_none_is_told(refused: Callable[..., str], recording: Path) -> None:
+    for host in ("\u00e9\u00e9..x", "nowhere.invalid", "192.0.2.1"):
+        assert f"cannot be listened at on {host}" in refused(recording, "--viewer", "web", "--host", host)
+
+
 def test_a_display_that_is_not_there_is_told_with_what_works_without(
     refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -217,14 +241,15 @@ def test_a_port_in_use_is_told(refused: Callable[..., str], recording: Path) -> 
     assert "--port" in line.replace(f"port {port}", "")
 
 
-def test_a_missing_codec_is_told(recording: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("encoder", ["no-such-ffmpeg", "/bin/true", "/bin/false"])
+def test_a_missing_codec_is_told(recording: Path, tmp_path: Path, encoder: str) -> None:
     words = [sys.executable, "-m", "arm_control.cli", "replay", recording, "--save", tmp_path / "x.mp4"]
-    environment = os.environ | {"IMAGEIO_FFMPEG_EXE": str(tmp_path / "no-such-ffmpeg")}
+    environment = os.environ | {"IMAGEIO_FFMPEG_EXE": encoder}
     done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 2
     assert done.stderr.startswith("arm-control: error: ")
     assert done.stderr.count("\n") == 1
-    assert "ffmpeg" in done.stderr
+    assert "no ffmpeg was found" in done.stderr or f"{encoder} has no codec for it" in done.stderr
     assert list(tmp_path.iterdir()) == []
 
 
@@ -245,6 +270,40 @@ def test_a_damaged_recording_is_shown_up_to_the_damage_and_that_is_said(
     shown = re.fullmatch(rf"{tmp_path}/cut\.png: cut\.mcap, ([\d.]+) s\n", out)
     assert shown is not None
     assert 0.1 * LONG_S < float(shown[1]) < 0.9 * LONG_S
+
+
+@pytest.fixture(scope="module")
+def damaged(tiny_policy: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A recording with a damaged chunk in the middle, of which its index knows nothing."""
+    path = tmp_path_factory.mktemp("damaged") / "run.mcap"
+    words = ["run", str(tiny_policy), "--random", "2", "--pace", "fast", "--seconds-per-goal", "10"]
+    assert main([*words, "--record", str(path)]) == 0
+    with path.open("rb") as stream:
+        summary = make_reader(stream).get_summary()
+    assert summary is not None
+    data, at = path.read_bytes(), summary.chunk_indexes[1].chunk_start_offset + 1000
+    path.write_bytes(data[:at] + bytes([data[at] ^ 0xFF]) + data[at + 1 :])
+    return path
+
+
+@pytest.mark.parametrize("name", ["out.png", "out.mp4", "out.html"])
+def test_damage_that_is_found_on_the_way_is_told_too(
+    damaged: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], name: str
+) -> None:
+    capfd.readouterr()
+    assert main(["replay", str(damaged), "--save", str(tmp_path / name)]) == 0
+    assert re.fullmatch(r"run\.mcap is damaged: \d+ bytes \(a damaged chunk\)\n", capfd.readouterr().err)
+
+
+def test_and_after_ctrl_c(damaged: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    def looks_and_stops(motions: list[Motion], **_: Any) -> None:
+        motions[0].stretch(0.0, motions[0].length_s)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("arm_control.replay.web.serve", looks_and_stops)
+    capfd.readouterr()
+    assert main(["replay", str(damaged), "--viewer", "web"]) == 130
+    assert "run.mcap is damaged: " in capfd.readouterr().err
 
 
 # ------------------------------------------------------------------------------------------------- as a person does it

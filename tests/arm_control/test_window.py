@@ -219,15 +219,19 @@ def test_a_joints_slider_takes_the_arm_and_m_gives_it_back(live: Shown) -> None:
     if not live.state["playing"]:
         live.press("space")
     live.drag(SPEED, 0.3)
+    others = pause(live)["angles_deg"][1:]
     live.drag(SECOND, 0.9)  # the base: sideways
     eventually(lambda: live.state["manual"])
     assert "by hand" in live.state["text"]
+    live.press("space")
     eventually(lambda: 70 < live.state["angles_deg"][0] < 90)
     time.sleep(1.0)
+    assert live.state["angles_deg"][1:] == pytest.approx(others, abs=3.0)
     far = middle(arm(live.screen()))
     live.drag(THIRD, 0.8)  # the shoulder: down
     eventually(lambda: live.state["angles_deg"][1] > 60)
     time.sleep(1.0)
+    assert live.state["angles_deg"][0] > 70
     assert np.linalg.norm(middle(arm(live.screen())) - far) > 10
     live.press("m")
     eventually(lambda: not live.state["manual"])
