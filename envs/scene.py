@@ -167,7 +167,5 @@ def has_display() -> bool:
     if library and os.environ.get("DISPLAY"):
         x11 = ctypes.CDLL(library)
         x11.XOpenDisplay.restype = ctypes.c_void_p
-        if display := x11.XOpenDisplay(None):
-            x11.XCloseDisplay(ctypes.c_void_p(display))
-            return True
+        return bool(x11.XOpenDisplay(None))  # and not closed: a server that nobody uses may start anew
     return False
