@@ -227,6 +227,21 @@ def test_a_damaged_chunk_is_left_out_and_told_once(whole: Path, tmp_path: Path) 
     recording.close()
 
 
+@pytest.mark.parametrize("byte", [0, 3, 5, 7])
+@pytest.mark.parametrize("end", [False, True])
+def test_times_of_a_chunk_that_make_no_sense_hide_nothing_where_there_is_no_index(
+    tmp_path: Path, byte: int, end: bool
+) -> None:
+    path = tmp_path / "x.mcap"
+    data = bytearray(write(path, [tick(number) for number in range(400)]))
+    heads = chunks(data)
+    at, _ = heads[len(heads) // 2]
+    data[at + HEAD.size + 8 * end + byte] ^= 0x80
+    path.write_bytes(data[: heads[-1][0] + heads[-1][1]])  # without the index
+    ticks, _, _ = opened(path)
+    assert [row.angle_deg[0] for row in ticks if row.angle_deg] == list(map(float, range(400)))
+
+
 def test_a_tick_that_makes_no_sense_is_told_once(tmp_path: Path) -> None:
     rows = [tick(number) for number in range(60)]
     rows[30] = msgspec.structs.replace(rows[30], angle_deg=[1.0])
