@@ -283,7 +283,8 @@ def draw_curves(curves: dict[str, Progress], path: Path) -> None:
     above.set_yscale("log")
     above.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     above.yaxis.set_minor_formatter(NullFormatter())
-    above.set_yticks([mm for mm in MILLIMETRES if 0.7 * lowest <= mm <= 1.4 * highest])
+    ticks: list[float] = [mm for mm in MILLIMETRES if lowest <= mm <= highest]
+    above.set_yticks(ticks if len(ticks) > 1 else [float(f"{mm:.2g}") for mm in np.geomspace(lowest, highest, 3)])
     above.set_ylabel("mean error (mm)")
     below.yaxis.set_major_formatter(PercentFormatter(1.0))
     below.set_ylim(-0.05, 1.05)

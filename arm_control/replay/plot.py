@@ -17,6 +17,7 @@ from arm_control.run_folder import RunFolder
 
 MOST_TICKS = 20_000  # that are drawn, of a long recording evenly
 MOST_LINES, MOST_NAMES = 80, 12  # of episodes: more would hide the curves
+MOST_REFUSALS = 4  # that are told, below each other
 BANDS = {"pass": ("0.85", ""), "clamp": (COLOURS[4], "///"), "refuse": ("black", "")}
 STYLES = ("-", "--", ":", "-.", (0, (5, 1)), (0, (1, 1)), (0, (3, 1, 1, 1)))
 
@@ -85,7 +86,7 @@ def motion_figure(motions: Sequence[Motion]) -> Figure:
         axes.set_ylim(low - 0.12 * (high - low), high + 0.12 * (high - low))
         axes.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 1.5, 3, 4.5, 6, 9, 10]))
         axes.set_ylabel(f"{arm.joint_names[joint]}\n(degrees)")
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper right", ncols=4, frameon=False, fontsize=9)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper right", ncols=2, frameon=False, fontsize=9)
     error, speed, *others = panels[arm.joint_count :]
     draw_error(error, motions, stretches, colours)
     draw_speeds(speed, stretches, colours)
@@ -96,10 +97,10 @@ def motion_figure(motions: Sequence[Motion]) -> Figure:
     mark_episodes(panels, motions[0])
     panels[-1].set_xlabel("time (s)")
     panels[-1].set_xlim(0.0, max(motion.length_s for motion in motions) or 1.0)
-    title = motions[0].name if len(motions) == 1 else " and ".join(motion.name for motion in motions)
+    titles = [shortened(motions[0].name)] if len(motions) == 1 else []  # the legend names two
     if any(thinned(stretch, motion) for stretch, motion in zip(stretches, motions, strict=True)):
-        title += ", not all of its ticks"
-    figure.suptitle(title, x=0.01, ha="left", fontsize=11)
+        titles.append("not all ticks are drawn")
+    figure.suptitle(", ".join(titles), x=0.01, ha="left", fontsize=11)
     for axes in panels:
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
@@ -118,7 +119,7 @@ def draw_angles(
     """A joint, measured and commanded."""
     for motion, stretch, colour, width in zip(motions, stretches, colours, (2.0, 1.1), strict=False):  # seen in print
         told = ORANGE if len(motions) == 1 else colour
-        whose = "" if len(motions) == 1 else f" {motion.name}"
+        whose = "" if len(motions) == 1 else f" {shortened(motion.name)}"
         measured = broken(stretch, stretch.angle_deg[:, joint])
         axes.plot(*measured, color=colour, linewidth=width, label=f"measured{whose}")
         axes.plot(
@@ -213,14 +214,15 @@ def mark_episodes(panels: Sequence[Axes], motion: Motion) -> None:
             axes.axvline(episode.start_s, color="0.55", linewidth=0.8)
         if len(motion.episodes) <= MOST_NAMES:
             panels[0].annotate(episode.name, (episode.start_s, 1.0), (2, 1), color="0.3", **above)
-    for event in motion.events:
-        if event.kind == "refusal":
-            for axes in panels:
-                axes.axvline(event.time_s, color="black", linewidth=1.4)
+    refusals = [event for event in motion.events if event.kind == "refusal"]
+    for place, event in enumerate(refusals):
+        for axes in panels:
+            axes.axvline(event.time_s, color="black", linewidth=1.4)
+        if place < MOST_REFUSALS:
             side, shift = ("right", -4) if event.time_s > 0.5 * motion.length_s else ("left", 4)
             box = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}
             text = f"stopped: {shortened(event.text)}"
-            panels[0].annotate(text, (event.time_s, 0.5), (shift, 0), ha=side, bbox=box, **above)
+            panels[0].annotate(text, (event.time_s, 0.72 - 0.2 * place), (shift, 0), ha=side, bbox=box, **above)
 
 
 def broken(stretch: Stretch, values: FloatArray) -> tuple[FloatArray, FloatArray]:

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import logging
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -21,6 +22,7 @@ SECOND = (0.84, 0.37, 0.0, 0.45)  # the other arm is seen through
 @contextlib.contextmanager
 def serving(host: str, port: int) -> Iterator[viser.ViserServer]:
     """A server of pages, which says nothing by itself. It silently takes another port if this one is in use."""
+    logging.getLogger("websockets").setLevel(logging.CRITICAL)  # whoever knocks and goes away is no error
     with contextlib.redirect_stdout(io.StringIO()):
         server = viser.ViserServer(host=host, port=port, verbose=False)
     try:

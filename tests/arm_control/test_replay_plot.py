@@ -89,7 +89,7 @@ def test_goals_are_marked_unless_their_lines_would_hide_the_curves(goals: int, m
 def test_a_plot_says_that_ticks_were_left_out_only_if_they_were(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "not all" not in str(motion_figure([a_motion()]).get_suptitle())
     monkeypatch.setattr("arm_control.replay.plot.MOST_TICKS", 5)
-    assert "not all of its ticks" in str(motion_figure([a_motion()]).get_suptitle())
+    assert "not all ticks are drawn" in str(motion_figure([a_motion()]).get_suptitle())
 
 
 def test_a_name_may_have_dollars_in_it(tmp_path: Path) -> None:
