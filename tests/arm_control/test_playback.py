@@ -1,8 +1,10 @@
 """The clock of what is played."""
 
+from typing import Any, cast
+
 import pytest
 
-from arm_control.replay.playback import FASTEST, SLOWEST, Playback
+from arm_control.replay.playback import BEHIND_S, FASTEST, FRAME_S, SLOWEST, Playback, paced, playback_of
 
 
 class Clock:
@@ -115,3 +117,47 @@ def test_what_is_live_has_no_end(clock: Clock) -> None:
     live = Playback(0.1, now_s=clock)
     clock.now_s += 1e6
     assert (live.position_s, live.playing) == (1e6, True)
+
+
+class Shown:
+    """What a playback wants to know of a motion."""
+
+    def __init__(self, length_s: float, opens_at_s: float = 0.0, growing: bool = False) -> None:
+        self.period_s, self.length_s, self.opens_at_s, self.growing = 0.1, length_s, opens_at_s, growing
+
+
+def test_motions_are_played_from_the_beginning_to_the_end_of_the_longest() -> None:
+    playback = playback_of(cast(Any, [Shown(3.0), Shown(5.0)]))
+    assert (playback.length_s, playback.playing) == (5.0, True)
+    assert playback.position_s < 1.0
+
+
+def test_a_post_mortem_waits_at_the_refusal() -> None:
+    playback = playback_of(cast(Any, [Shown(12.0, opens_at_s=10.0)]))
+    assert (playback.position_s, playback.playing) == (10.0, False)
+
+
+def test_what_grows_is_followed_a_little_behind() -> None:
+    playback = playback_of(cast(Any, [Shown(12.0, growing=True)]))
+    assert playback.playing
+    assert 12.0 - BEHIND_S <= playback.position_s <= 12.0
+
+
+def test_updates_are_due_at_absolute_times_and_missed_ones_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    now_s, began = 100.0, []
+    takes = [0.0, 0.01, 5 * FRAME_S, 0.0, 0.0, 0.0]  # s, of each update
+
+    def update() -> bool:
+        nonlocal now_s
+        began.append(now_s)
+        now_s += takes[len(began) - 1]
+        return len(began) < len(takes)
+
+    def sleep(seconds: float) -> None:
+        nonlocal now_s
+        now_s += seconds
+
+    monkeypatch.setattr("arm_control.replay.playback.time.monotonic", lambda: now_s)
+    monkeypatch.setattr("arm_control.replay.playback.time.sleep", sleep)
+    paced(update)
+    assert [(at - 100.0) / FRAME_S for at in began] == pytest.approx([0, 1, 2, 7, 8, 9])
