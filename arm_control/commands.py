@@ -260,7 +260,8 @@ class Replay:
     """Run folders, policy files, recordings (ending in .mcap), or zero, random, ik. The browser and the plots compare
     two; the plots of run folders alone are their learning curves, however many."""
     viewer: Literal["window", "web", "video", "plot"] | None = None
-    """The way to look at it (as the ending of --save says; otherwise the window, or web where there is no display)."""
+    """The way to look at it (as the ending of --save says; otherwise the window, but web for two sources, with --port or
+    --host, and where there is no display)."""
     save: str | None = None
     """The file to write: .mp4 for video, .png for plots, .html for a web page that needs no server."""
     goals: int | None = None
@@ -305,7 +306,7 @@ class Replay:
             raise ValueError("--port and --host are for --viewer web without --save")
 
     def _check_verify(self) -> None:
-        if len(self.sources) != 1 or not self.sources[0].endswith(".mcap"):
+        if len(self.sources) != 1 or not self.sources[0].lower().endswith(".mcap"):
             raise ValueError(f"--verify: wanted one recording, ending in .mcap, got {' '.join(self.sources)}")
         names = ("viewer", "save", "goals", "seed", "port", "host", "env", "imperfections")
         if unused := [f"--{name}" for name in names if getattr(self, name)]:

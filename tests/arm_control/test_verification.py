@@ -56,6 +56,12 @@ def test_a_recording_of_the_simulated_arm_is_made_again_bit_for_bit(
     assert capfd.readouterr() == (f"{plain}: {ticks} ticks, each read bit for bit as recorded\n", "")
 
 
+def test_a_recording_may_end_in_capitals(plain: Path, tmp_path: Path) -> None:
+    path = tmp_path / "RUN.MCAP"
+    path.write_bytes(plain.read_bytes())
+    assert main(["replay", str(path), "--verify"]) == 0
+
+
 @pytest.mark.parametrize(
     "flags", [("--imperfections", "xl430"), ("--rate", "100"), ("--shadow",), ("--max-speed", "30")], ids=" ".join
 )
