@@ -260,8 +260,8 @@ class Replay:
     """Run folders, policy files, recordings (ending in .mcap), or zero, random, ik. The browser and the plots compare
     two; the plots of run folders alone are their learning curves, however many."""
     viewer: Literal["window", "web", "video", "plot"] | None = None
-    """The way to look at it (as the ending of --save says; otherwise the window, but web for two sources, with --port or
-    --host, and where there is no display)."""
+    """The way to look at it (as the ending of --save says; otherwise the window, but web for two sources, with --port
+    or --host, and where there is no display)."""
     save: str | None = None
     """The file to write: .mp4 for video, .png for plots, .html for a web page that needs no server."""
     goals: int | None = None
