@@ -43,11 +43,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from arm_control.trajectory import Recording, Tick, joint_names, read_recording
-from envs.imperfections import BOUNDS, PRESETS, Imperfections
+from envs.imperfections import BOUNDS, IDEAL_LAG_S, PRESETS, Imperfections
 
 Array = NDArray[np.float64]
 
-IDEAL_LAG_S = 0.019  # envs.simulation.IDEAL_LAG_S, which only those who have PyBullet can load
 LONGEST_DELAY_S, LONGEST_LAG_S = 0.6, 0.5  # what is searched
 SHORTEST_LAG_S = 0.003
 SETTLE_S = 1.0  # until it no longer matters where an arm was

@@ -15,6 +15,7 @@ if TYPE_CHECKING:  # what arms have can be told without PyBullet
 
 Range = tuple[float, float]
 OFF: Range = (0.0, 0.0)
+IDEAL_LAG_S = 0.019  # envs.simulation.IDEAL_LAG_S, which only those who have PyBullet can load
 NOISE_BOUND = 4.0  # standard deviations: what is beyond counts as so much
 BOUNDS = {
     "action_delay_s": (0.0, 0.5),
@@ -81,6 +82,16 @@ class Imperfections:
     def any(self) -> bool:
         """Whether there are any."""
         return any(getattr(self, field.name) != OFF for field in fields(self))
+
+    @property
+    def mean_delay_s(self) -> float:
+        """From a command until what came of it is read, but for the servo's lag."""
+        return 0.5 * (sum(self.action_delay_s) + sum(self.observation_delay_s))
+
+    @property
+    def mean_lag_s(self) -> float:
+        """The servo's time constant."""
+        return 0.5 * sum(bound or IDEAL_LAG_S for bound in self.servo_lag_s)
 
     @property
     def angle_margin_deg(self) -> float:

@@ -103,6 +103,46 @@ def limit_target(
     return targets, speeds
 
 
+def interpolate_target(
+    desired_deg: Sequence[float],
+    target_deg: Sequence[float],
+    speed_deg_s: Sequence[float],
+    limits: JointLimits,
+    period_s: float,
+    ticks: int,
+) -> tuple[list[float], list[tuple[list[float], list[float]]]]:
+    """One step of `limit_target` that is `ticks` periods long, and the targets and speeds of each period in it.
+
+    The speed goes evenly from that before the step to that after it, so that the step's acceleration, which is within
+    the limit, is also that of each period: with many of them, a quadratic B-spline through the targets of the steps.
+    Such targets are half a step behind the steps' own, `lead_target` says by how much.
+    """
+    start_deg = lead_target(target_deg, speed_deg_s, limits, period_s, ticks)
+    step_deg, end_deg_s = limit_target(desired_deg, start_deg, speed_deg_s, limits, ticks * period_s)
+    way = []
+    here = target_deg
+    for tick in range(1, ticks + 1):
+        share = tick / ticks
+        speeds = [before + share * (after - before) for before, after in zip(speed_deg_s, end_deg_s, strict=True)]
+        here = [angle + speed * period_s for angle, speed in zip(here, speeds, strict=True)]
+        way.append((here, speeds))
+    return step_deg, way
+
+
+def lead_target(
+    target_deg: Sequence[float], speed_deg_s: Sequence[float], limits: JointLimits, period_s: float, ticks: int
+) -> list[float]:
+    """The target of the step, `ticks` periods long, that interpolated targets at `target_deg` have come from."""
+    ahead_s = 0.5 * (ticks - 1) * period_s
+    led = []
+    for target, speed, (low, high, _, _) in zip(target_deg, speed_deg_s, limits.by_joint, strict=True):
+        lead = target + ahead_s * speed
+        if low <= target <= high:
+            lead = min(max(lead, low), high)
+        led.append(lead)
+    return led
+
+
 def follow_target(
     desired_deg: Sequence[float],
     desired_speed_deg_s: Sequence[float],

@@ -111,7 +111,7 @@ class ScriptedPolicy:
     """What `GoalWork` needs of a policy. `answer(n)` is what it says when it is asked for the n-th time, from 0."""
 
     arm = ARM
-    contract = SimpleNamespace(goal_tolerance_m=0.005)
+    contract = SimpleNamespace(goal_tolerance_m=0.005, imperfections="ideal")
 
     def __init__(self, answer: Callable[[int], list[float]] | list[float], period_s: float = 1 / 30) -> None:
         self.answer = answer if callable(answer) else lambda asked: answer

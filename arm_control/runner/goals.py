@@ -7,11 +7,13 @@ import numpy as np
 
 from arm_control.runner.loop import EASE_S, ControlLoop, GoalResult, Script, smooth
 from arm_control.runner.policy_runner import PolicyRunner
+from arm_control.runner.prediction import Predictor
+from envs.imperfections import PRESETS
 from envs.tasks import Course, MovingGoal, Reach, StillGoal, Track
 
 
 class GoalWork:
-    """Asks the policy at its own rate, and lets the limiter make the targets in between.
+    """Asks the policy at its own rate; at a higher one, its targets are interpolated, which it does not notice.
 
     The first goal, and the first one after a reset, begins with a soft start: the policy's answers are blended with the
     place where the arm was, for two seconds, before the goal's own time.
@@ -36,17 +38,19 @@ class GoalWork:
             raise ValueError(
                 f"wanted a rate of at least the policy's {1 / self._runner.period_s:g} Hz, got {1 / loop.period_s:g}"
             )
+        predictor = Predictor(PRESETS[self._runner.contract.imperfections], self._runner.arm.joint_count, loop.period_s)
         soft = True
         for course in self._courses:
             if course is None:
                 loop.phase = "wait"
                 loop.goal_m = None
+                predictor.forget()
                 yield loop.safety.toward(loop.safety.target_deg)
                 continue
-            yield from self._reach(loop, course, soft)
+            yield from self._reach(loop, course, soft, predictor)
             soft = False
 
-    def _reach(self, loop: ControlLoop, course: Course, soft: bool) -> Script:
+    def _reach(self, loop: ControlLoop, course: Course, soft: bool, predictor: Predictor) -> Script:
         runner, period_s = self._runner, self._runner.period_s
         soft_steps = math.ceil(EASE_S / period_s) if soft else 0
         steps = max(1, round(self._seconds / period_s))
@@ -63,15 +67,22 @@ class GoalWork:
             place = course.goal(max(0, step - 1))
             goal_m, velocity_m_s = place[:3], (0.0, 0.0, 0.0) if step < 1 else place[3:] or (0.0, 0.0, 0.0)
             loop.goal_m = place
-            answer = runner.decide(
-                loop.state.angles_deg, loop.state.speeds_deg_s, loop.safety.target_deg, goal_m, velocity_m_s
-            )
             # The tick in which the next step is due; there is at least one before it.
             until = max(ticks + 1, round((step + soft_steps) * period_s / loop.period_s))
-            while ticks < until:
-                ticks += 1
-                share = smooth(ticks * loop.period_s / EASE_S) if soft else 1.0
-                yield loop.admit(answer, share=share)
+            answer = runner.decide(
+                predictor.angles(loop.state.angles_deg),
+                predictor.speeds(loop.state.speeds_deg_s),
+                loop.safety.previous_step_deg(until - ticks),
+                goal_m,
+                velocity_m_s,
+            )
+            share = smooth(until * loop.period_s / EASE_S) if soft else 1.0
+            yield loop.admit(answer, share=share, ticks=until - ticks)
+            predictor.tick(loop.safety.ahead_deg)
+            for _ in range(ticks + 1, until):
+                yield loop.go_on(answer)
+                predictor.tick(loop.safety.ahead_deg)
+            ticks = until
             distance_m = self._distance_m(loop, course, max(0, step))
             if step >= 1:
                 distances_m.append(distance_m)

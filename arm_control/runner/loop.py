@@ -234,11 +234,21 @@ class ControlLoop:
                 self._end_orderly()
             return
 
-    def admit(self, answer_deg: Sequence[float], *, share: float = 1.0, follow: bool = False) -> list[float]:
+    def admit(
+        self, answer_deg: Sequence[float], *, share: float = 1.0, follow: bool = False, ticks: int = 1
+    ) -> list[float]:
         """The target to send for an answer of the policy; see `Safety.admit`."""
         start = time.perf_counter()
         self._answer_deg = list(answer_deg)
-        target = self.safety.admit(answer_deg, share=share, follow=follow)
+        target = self.safety.admit(answer_deg, share=share, follow=follow, ticks=ticks)
+        self._times["limit"] = time.perf_counter() - start
+        return target
+
+    def go_on(self, answer_deg: Sequence[float]) -> list[float]:
+        """The target to send in the next tick of an answer that holds for several; see `Safety.go_on`."""
+        start = time.perf_counter()
+        self._answer_deg = list(answer_deg)
+        target = self.safety.go_on()
         self._times["limit"] = time.perf_counter() - start
         return target
 

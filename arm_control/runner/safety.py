@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from arm_control.drivers import JointState
 from envs.arm import RADIANS, Arm
-from envs.limits import Box, JointLimits, follow_target, limit_target
+from envs.limits import Box, JointLimits, follow_target, interpolate_target, lead_target, limit_target
 
 # What is clamped rather than refused.
 CLAMPED_DEG = 5.0  # outside a joint's range; behind what a recording asks for
@@ -127,6 +127,10 @@ class Safety:
         self.speed_deg_s: list[float] = [0.0] * arm.joint_count
         self._start_deg = list(self.target_deg)
         self._followed_deg: list[float] | None = None  # what was followed in the last step
+        self.ahead_deg: list[float] = [0.0] * arm.joint_count
+        """By how much the policy's own target is ahead of the interpolated one."""
+        self._step_deg = list(self.target_deg)  # the policy's own target
+        self._way: list[tuple[list[float], list[float]]] = []  # there: targets and speeds, the last one first
         self._now_s = -math.inf
         self._last: JointState | None = None
         self._timers = _Timers()
@@ -154,6 +158,7 @@ class Safety:
     def _begin(self, state: JointState, now_s: float) -> None:
         self.refusal, self._last, self._timers, self._now_s = None, None, _Timers(), now_s
         self._followed_deg = None
+        self.ahead_deg = [0.0] * self.arm.joint_count
         self.speed_deg_s = [0.0] * self.arm.joint_count
         if not self._is_sane(state):
             return
@@ -197,11 +202,14 @@ class Safety:
         self._check_stale(why)
         return likely
 
-    def admit(self, answer_deg: Sequence[float], *, share: float = 1.0, follow: bool = False) -> list[float]:
+    def admit(
+        self, answer_deg: Sequence[float], *, share: float = 1.0, follow: bool = False, ticks: int = 1
+    ) -> list[float]:
         """The target to send for a policy's answer, in degrees, one a joint.
 
         `share` blends from where the arm started (0) to the answer (1). With `follow`, the answer is a recorded target,
-        which the arm has to keep up with, not one that it may be long on its way to.
+        which the arm has to keep up with, not one that it may be long on its way to. An answer that holds for several
+        `ticks` is one step of the policy's, interpolated; `go_on` gives the targets of the other ticks.
         """
         if self.refusal is None and self._is_finite(answer_deg) and self._is_in_range(answer_deg):
             desired = self.limits.clip(answer_deg)
@@ -209,11 +217,32 @@ class Safety:
                 desired = [here + share * (there - here) for here, there in zip(self._start_deg, desired, strict=True)]
             if follow:
                 self._follow(desired)
-            else:
+            elif ticks == 1:
                 self._advance(*limit_target(desired, *self._now, self.limits, self.period_s))
+            else:
+                self._step_deg, way = interpolate_target(desired, *self._now, self.limits, self.period_s, ticks)
+                self._way = way[::-1]
+                return self.go_on()
         else:
             self._brake()
         return list(self.target_deg)
+
+    def go_on(self) -> list[float]:
+        """The target to send in the next tick of an answer that holds for several; braking once something is refused.
+
+        Where the workspace has held the arm back, it catches up within its limits.
+        """
+        if self.refusal is None:
+            way_deg, way_deg_s = self._way.pop()
+            self.ahead_deg = [step - way for step, way in zip(self._step_deg, way_deg, strict=True)]
+            self._advance(*follow_target(way_deg, way_deg_s, *self._now, self.limits, self.period_s))
+        else:
+            self._brake()
+        return list(self.target_deg)
+
+    def previous_step_deg(self, ticks: int) -> list[float]:
+        """The policy's own previous target, at the beginning of a step of so many ticks, in degrees."""
+        return lead_target(*self._now, self.limits, self.period_s, ticks)
 
     def toward(self, desired_deg: Sequence[float]) -> list[float]:
         """The target to send on the runner's own way to a pose, such as parking; braking once something is refused."""

@@ -15,7 +15,6 @@ import pytest
 from arm_control.cli import main
 from arm_control.drivers.simulation import SimulationDriver
 from arm_control.identification import (
-    IDEAL_LAG_S,
     JointFit,
     compare_presets,
     format_identification,
@@ -26,7 +25,7 @@ from arm_control.runner.loop import ControlLoop, FastTime, Script
 from arm_control.runner.safety import Safety
 from arm_control.trajectory import Event, Recorder, Recording, Tick
 from envs.arm import DEFAULT_URDF, Arm
-from envs.imperfections import PRESETS, Imperfections
+from envs.imperfections import IDEAL_LAG_S, PRESETS, Imperfections
 from envs.limits import JointLimits, limit_target
 from envs.simulation import IDEAL_LAG_S as SIMULATED_LAG_S
 

@@ -49,15 +49,24 @@ class Follower:
 
     def tick(
         self,
-        answer: list[float],
+        answer: list[float] | None,
         state: Callable[[JointState], JointState] = lambda state: state,
         follow: bool = False,
+        ticks: int = 1,
     ) -> None:
-        """One period: a reading, which `state` may spoil, and an answer."""
+        """One period: a reading, which `state` may spoil, and an answer; None where the last one goes on."""
         self.now_s += self.safety.period_s
         here = JointState(self.now_s, self.sent[-1], list(self.safety.speed_deg_s))
         self.safety.reads(state(here), self.now_s)
-        self.sent.append(self.safety.admit(answer, follow=follow))
+        safety = self.safety
+        sent = safety.go_on() if answer is None else safety.admit(answer, follow=follow, ticks=ticks)
+        self.sent.append(sent)
+
+    def step(self, answer: list[float], ticks: int) -> None:
+        """An answer that holds for several periods."""
+        self.tick(answer, ticks=ticks)
+        for _ in range(ticks - 1):
+            self.tick(None)
 
     def ticks(self, count: int, answer: list[float], **more: Any) -> "Follower":
         for _ in range(count):
@@ -177,10 +186,10 @@ def test_the_range_is_that_of_the_tightened_limits() -> None:
     st.sampled_from([1 / 10, 1 / 30, 1 / 200, 1 / 1000]),
     st.floats(0.1, 1.0),
     st.floats(0.1, 1.0),
-    st.booleans(),
+    st.sampled_from(["one by one", "interpolated", "followed"]),
 )
 def test_whatever_is_answered_the_targets_keep_the_limits(
-    answers: list[tuple[list[float], int]], period_s: float, speed: float, acceleration: float, follow: bool
+    answers: list[tuple[list[float], int]], period_s: float, speed: float, acceleration: float, how: str
 ) -> None:
     limits = JointLimits(
         (5.0, 0.0, 10.0),
@@ -190,7 +199,10 @@ def test_whatever_is_answered_the_targets_keep_the_limits(
     )
     arm = Follower(period_s=period_s, limits=limits)
     for answer, count in answers:
-        arm.ticks(count, answer, follow=follow)
+        if how == "interpolated":  # over another number of ticks each time
+            arm.step(answer, count)
+        else:
+            arm.ticks(count, answer, follow=how == "followed")
     arm.assert_within_limits()
     arm.safety.refuse("test", "stop")
     arm.assert_stops()
@@ -202,6 +214,22 @@ def test_any_numbers_at_all_either_pass_or_stop_the_arm(answer: list[float], tic
     arm.tick(answer)
     arm.ticks(3, [45.0] * 3)
     assert all(math.isfinite(angle) for sent in arm.sent for angle in sent)
+    arm.assert_within_limits()
+
+
+def test_an_answer_for_several_ticks_is_reached_and_is_ahead_meanwhile() -> None:
+    arm = Follower(period_s=1 / 240)
+    ahead = []
+    for _ in range(40):
+        arm.step([80.0, 10.0, 50.0], 8)
+        ahead.append(list(arm.safety.ahead_deg))
+        previous = [here + there for here, there in zip(arm.safety.target_deg, ahead[-1], strict=True)]
+        assert arm.safety.previous_step_deg(8) == pytest.approx(previous)
+    assert (arm.check, arm.safety.clamped) == (None, {})
+    np.testing.assert_allclose(arm.sent[-1], [80.0, 10.0, 50.0], atol=1e-9)
+    # Half of seven ticks, at full speed; and nothing at rest.
+    assert np.max(ahead) == pytest.approx(3.5 / 240 * np.max(arm.speeds))
+    np.testing.assert_allclose(ahead[-1], 0.0, atol=1e-9)
     arm.assert_within_limits()
 
 
@@ -672,9 +700,14 @@ def boxes(draw: st.DrawFn) -> tuple[Box, float | None, list[float]]:
     st.sampled_from([10.0, 13.0, 30.0, 50.0, 100.0, 200.0, 333.0, 1000.0]),
     st.lists(st.tuples(poses, st.floats(0.02, 1.0)), min_size=1, max_size=6),
     st.floats(0.2, 1.0),
+    st.integers(1, 9),
 )
 def test_no_link_end_ever_leaves_the_workspace(
-    place: tuple[Box, float | None, list[float]], rate: float, answers: list[tuple[list[float], float]], slow: float
+    place: tuple[Box, float | None, list[float]],
+    rate: float,
+    answers: list[tuple[list[float], float]],
+    slow: float,
+    hold: int,
 ) -> None:
     box, table_m, start = place
     limits = dataclasses.replace(
@@ -689,7 +722,8 @@ def test_no_link_end_ever_leaves_the_workspace(
     arm = Follower(start, 1 / rate, limits, table_m=table_m, workspace_m=box)
     assert arm.check is None
     for answer, seconds in answers:
-        arm.ticks(math.ceil(min(seconds * rate, 150)), answer)
+        for _ in range(math.ceil(min(seconds * rate, 150) / hold)):
+            arm.step(answer, hold)
     if arm.check is None:
         arm.safety.refuse("test", "brake from here")
     arm.assert_stops()

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from envs.arm import Arm
-from envs.limits import JointLimits, limit_target
+from envs.limits import JointLimits, interpolate_target, lead_target, limit_target
 
 ONE = JointLimits((0.0,), (90.0,), (100.0,), (200.0,))
 PERIOD_S = 0.1  # with ONE: a speed changes by 20 degrees/s a period
@@ -128,6 +128,43 @@ def test_desired_angles_outside_the_limits_mean_the_limits() -> None:
     assert beyond == exactly
     assert beyond[40] == pytest.approx(90.0, abs=1e-9)
     assert beyond[-1] == pytest.approx(0.0, abs=1e-9)
+
+
+def test_interpolated_targets_by_hand() -> None:
+    # Steps of two ticks: from rest to 20 degrees/s as limit_target does, by way of 10; then to 40, by way of 30.
+    step_deg, way = interpolate_target([90.0], [0.0], [0.0], ONE, PERIOD_S / 2, 2)
+    assert step_deg == pytest.approx([2.0])
+    assert [target[0] for target, _ in way] == pytest.approx([0.5, 1.5])
+    assert [speed[0] for _, speed in way] == pytest.approx([10.0, 20.0])
+    assert lead_target(*way[-1], ONE, PERIOD_S / 2, 2) == pytest.approx(step_deg)
+    step_deg, way = interpolate_target([90.0], *way[-1], ONE, PERIOD_S / 2, 2)
+    assert step_deg == pytest.approx([6.0])
+    assert [target[0] for target, _ in way] == pytest.approx([3.0, 5.0])
+
+
+@given(joints(), periods, st.integers(1, 40), st.floats(0.0, 1.0), st.lists(angles, min_size=1, max_size=40))
+def test_interpolated_steps_are_those_of_the_limiter_and_every_tick_keeps_the_limits(
+    limits: JointLimits, step_s: float, ticks: int, start: float, wishes: list[float]
+) -> None:
+    (low,), (high,) = limits.lower_deg, limits.upper_deg
+    (max_speed,), (max_acceleration,) = limits.max_speed_deg_s, limits.max_acceleration_deg_s2
+    begin, period_s = low + start * (high - low) * (1 - 1e-12), step_s / ticks
+    steps, _ = follow(wishes, begin, limits, step_s)
+    target, speed, sent, own = [begin], [0.0], [begin], [begin]
+    for desired in wishes:
+        step_deg, way = interpolate_target([desired], target, speed, limits, period_s, ticks)
+        own.append(step_deg[0])
+        sent += [angles_deg[0] for angles_deg, _ in way]
+        target, speed = way[-1]
+    size = max(abs(low), abs(high), 1.0)
+    assert own == pytest.approx(steps, rel=0, abs=1e-7 * size)
+    assert min(sent) >= low - 1e-9 * size
+    assert max(sent) <= high + 1e-9 * size
+    speeds = [0.0] + [(after - before) / period_s for before, after in pairwise(sent)]
+    rounding = 1e-12 * size / period_s + 1e-9 * max_speed
+    assert max(map(abs, speeds)) <= max_speed + rounding
+    for before, after in pairwise(speeds):
+        assert abs(after - before) <= max_acceleration * period_s * (1 + 1e-9) + 2 * rounding
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])

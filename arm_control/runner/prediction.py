@@ -1,0 +1,46 @@
+"""What an arm would read if targets were sent as in training: a Smith predictor (Smith 1957, "Closer control of loops
+with dead time")."""
+
+import math
+from collections import deque
+from collections.abc import Sequence
+
+from envs.imperfections import Imperfections
+
+
+class Predictor:
+    """Keeps a policy from noticing that its targets come interpolated, and so later than they did in training.
+
+    In training the arm gets a policy's target all at once. Interpolated, it gets there up to a step later, and a policy
+    that was trained without that delay sees too little movement, asks for more, and overshoots. So it is told what the
+    arm reads and, added to it, what a servo makes of the difference between both targets: it is late by the
+    delay, and follows with the lag (first order) of the arm that the policy was trained on. At rest that is nothing.
+    """
+
+    def __init__(self, arm: Imperfections, joints: int, period_s: float) -> None:
+        """For ticks of `period_s`; nothing has moved yet."""
+        self._lag_s = arm.mean_lag_s
+        self._left = math.exp(-period_s / self._lag_s)  # of a difference after a tick
+        self._waiting: deque[list[float]] = deque(maxlen=1 + round(arm.mean_delay_s / period_s))
+        self._joints = joints
+        self.forget()
+
+    def forget(self) -> None:
+        """Begin anew, with an arm whose targets rest."""
+        self._waiting.extend([[0.0] * self._joints] * (self._waiting.maxlen or 1))
+        self.angles_deg, self.speeds_deg_s = [0.0] * self._joints, [0.0] * self._joints
+
+    def tick(self, ahead_deg: Sequence[float]) -> None:
+        """A tick has passed in which the policy's own target was so far ahead of the one that was sent."""
+        self._waiting.append(list(ahead_deg))
+        gaps = [self._left * (ahead - angle) for ahead, angle in zip(self._waiting[0], self.angles_deg, strict=True)]
+        self.angles_deg = [ahead - gap for ahead, gap in zip(self._waiting[0], gaps, strict=True)]
+        self.speeds_deg_s = [gap / self._lag_s for gap in gaps]
+
+    def angles(self, read_deg: Sequence[float]) -> list[float]:
+        """The angles to tell the policy, in degrees."""
+        return [angle + ahead for angle, ahead in zip(read_deg, self.angles_deg, strict=True)]
+
+    def speeds(self, read_deg_s: Sequence[float]) -> list[float]:
+        """The speeds to tell the policy, in degrees/s."""
+        return [speed + ahead for speed, ahead in zip(read_deg_s, self.speeds_deg_s, strict=True)]

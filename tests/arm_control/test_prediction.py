@@ -1,0 +1,108 @@
+"""Interpolated targets and their predictor: what a policy is told at any rate is what it would be told at its own."""
+
+import math
+
+import numpy as np
+import pytest
+from fake_arm import ARM, START, FakeArm, FakeClock, ScriptedPolicy
+from hypothesis import given
+from hypothesis import strategies as st
+
+from arm_control.runner.goals import GoalWork
+from arm_control.runner.loop import ControlLoop
+from arm_control.runner.prediction import Predictor
+from arm_control.runner.safety import Safety
+from envs.imperfections import IDEAL_LAG_S, PRESETS, Imperfections
+from envs.tasks import StillGoal
+
+PERIOD_S = 0.01
+
+
+def test_a_predictor_by_hand() -> None:
+    # A lag in which half of a difference is made good in a tick; a delay of two ticks.
+    arm = Imperfections(action_delay_s=0.015, observation_delay_s=0.005, servo_lag_s=PERIOD_S / math.log(2.0))
+    predictor = Predictor(arm, 1, PERIOD_S)
+    told = []
+    for ahead in (8.0, 0.0, 0.0, 0.0, 0.0):
+        predictor.tick([ahead])
+        told.append(predictor.angles([1.0])[0])
+    assert told == pytest.approx([1.0, 1.0, 5.0, 3.0, 2.0])
+    # What is left of a difference goes by with the time constant: 0 - 1 degrees, by ln 2 / 0.01 a second.
+    assert predictor.speeds([3.0]) == pytest.approx([3.0 - 100.0 * math.log(2.0)])
+    predictor.forget()
+    predictor.tick([8.0])
+    assert (predictor.angles([1.0]), predictor.speeds([3.0])) == ([1.0], [3.0])
+
+
+@given(st.integers(0, 20), st.floats(0.005, 0.2), st.lists(st.floats(-90.0, 90.0), min_size=1, max_size=100))
+def test_of_an_arm_as_it_is_known_the_predictor_tells_what_steps_would_have_done(
+    delay: int, lag_s: float, steps: list[float]
+) -> None:
+    left = math.exp(-PERIOD_S / lag_s)
+
+    def response(targets: list[float]) -> tuple[list[float], list[float]]:
+        """Angles and speeds of a servo that is late and lags."""
+        angle, angles, speeds = 0.0, [], []
+        for target in ([0.0] * delay + targets)[: len(targets)]:
+            angle = target + left * (angle - target)
+            angles.append(angle)
+            speeds.append((target - angle) / lag_s)
+        return angles, speeds
+
+    sent = [0.3 * step for step in steps]  # whatever was sent instead
+    predictor = Predictor(Imperfections(action_delay_s=delay * PERIOD_S, servo_lag_s=lag_s), 1, PERIOD_S)
+    told = []
+    for step, target, angle, speed in zip(steps, sent, *response(sent), strict=True):
+        predictor.tick([step - target])
+        told.append((*predictor.angles([angle]), *predictor.speeds([speed])))
+    np.testing.assert_allclose(told, np.transpose(response(steps)), rtol=0, atol=1e-9 / lag_s)
+
+
+def test_the_middle_of_what_an_arm_was_trained_with_is_what_is_expected() -> None:
+    xl430 = PRESETS["xl430"]
+    assert (xl430.mean_delay_s, xl430.mean_lag_s) == pytest.approx((0.0185, 0.035))
+    assert (PRESETS["ideal"].mean_delay_s, PRESETS["ideal"].mean_lag_s) == (0.0, IDEAL_LAG_S)
+
+
+class Hasty(ScriptedPolicy):
+    """Goes for a pose by what it reads, so hastily that a little more delay would make it swing; notes what it knew."""
+
+    def __init__(self) -> None:
+        super().__init__([])
+        self.known: list[list[float]] = []
+
+    def decide(self, angles: list[float], speeds: list[float], previous: list[float], *_: object) -> list[float]:
+        self.known.append([*angles, *speeds, *previous])
+        return ARM.limits.clip(
+            [here + 2.0 * (there - here) for here, there in zip(angles, [60.0, 50.0, 20.0], strict=True)]
+        )
+
+
+def known(rate_hz: float, lag_s: float = IDEAL_LAG_S) -> tuple[np.ndarray, float]:
+    """All that a policy of 30 Hz was told at some rate, and how near the arm came at the end, in degrees."""
+    policy, clock = Hasty(), FakeClock()
+    arm = FakeArm(clock, lag_s=lag_s)
+    loop = ControlLoop(arm, Safety(ARM, ARM.limits, 1 / rate_hz), clock)
+    goal = StillGoal(ARM.tip_position([60.0, 50.0, 20.0]))
+    end: list[list[float]] = []
+    work = GoalWork(policy, [goal], seconds_per_goal=1.5, on_goal=lambda _: end.append(list(arm.angles_deg)))  # type: ignore[arg-type]
+    report = loop.run(work)
+    assert report.clamped == {}
+    assert report.refusals == []
+    return np.array(policy.known), float(np.abs(np.array(end[0]) - [60.0, 50.0, 20.0]).max())
+
+
+@pytest.mark.parametrize("rate_hz", [60.0, 90.0, 240.0, 990.0])
+def test_at_any_multiple_of_its_rate_a_policy_is_told_what_it_would_be_at_its_own(rate_hz: float) -> None:
+    own, _ = known(30.0)
+    np.testing.assert_allclose(known(rate_hz)[0], own, rtol=0, atol=1e-6)
+    assert abs(own[0, :3] - START).max() == 0.0
+
+
+@pytest.mark.parametrize("rate_hz", [50.0, 100.0, 200.0, 1000.0])
+def test_at_other_rates_it_comes_as_near(rate_hz: float) -> None:
+    assert known(rate_hz)[1] < 0.5
+
+
+def test_an_arm_that_is_not_as_expected_is_not_misled_at_rest() -> None:
+    assert known(240.0, lag_s=0.03)[1] < 0.5
