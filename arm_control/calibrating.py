@@ -126,7 +126,7 @@ def _fits(turned: float, wanted: float) -> bool:
 def _only_port() -> str:
     ports = serial_ports()
     if len(ports) != 1:
-        raise ValueError(f"wanted --port, since there are {len(ports)} serial ports: {', '.join(ports) or 'none'}")
+        raise ValueError(f"wanted --port: the serial ports here are {', '.join(ports) or 'none at all'}")
     return ports[0]
 
 

@@ -153,7 +153,8 @@ def run(command: Run) -> None:
     with writing_json(command.json) as figures:
         figures |= run(command)
     if figures["refusals"]:
-        raise ArmStoppedError("; ".join(f"{refusal['check']}: {refusal['text']}" for refusal in figures["refusals"]))
+        said = (f"{refusal['check']}: {refusal['text']}" for refusal in figures["refusals"])
+        raise ArmStoppedError("; ".join(dict.fromkeys(said)))
     if figures["interrupted"]:
         raise KeyboardInterrupt
 

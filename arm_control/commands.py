@@ -161,7 +161,8 @@ class Run:
     speed: float = 1.0
     """How much of its speed a recording keeps, up to 1."""
     rate: float | None = None
-    """Targets a second, 10 to 1000; the policy is asked at its own rate, and the limiter makes those in between."""
+    """Targets a second, up to 1000 or what the arm's bus allows; the policy is asked at its own rate, which is the
+    least, and its targets are interpolated. Best are whole multiples of it."""
     max_speed: float | None = None
     """Largest speed of a joint in degrees/s, where the arm's own is larger."""
     max_acceleration: float | None = None
@@ -193,7 +194,8 @@ class Run:
                 f"{self.source} is a recording, which has its own goals: wanted no --goal, --goals-file, --random"
             )
         if not self.of_recording and goals != 1:
-            raise ValueError("wanted goals by just one of --goal, --goals-file and --random, got none or several")
+            got = "several" if goals else "none"
+            raise ValueError(f"wanted goals by just one of --goal, --goals-file and --random, got {got}")
         if not 0.05 <= self.speed <= 1.0 or (self.speed != 1.0 and not self.of_recording):
             raise ValueError(f"--speed: wanted 0.05 to 1, and a recording, got {self.speed} and {self.source}")
         if self.random is not None:
@@ -221,7 +223,7 @@ class Run:
                 if getattr(self, name) != default:
                     raise ValueError(f"--{name}: is for the simulated arm, not for --driver {self.driver}")
         elif self.driver_options:
-            raise ValueError(f"--{next(iter(self.driver_options))}: is not for the simulated arm")
+            raise ValueError(f"--{next(iter(self.driver_options))}: is not for the simulated arm; wanted --driver too")
 
     @property
     def of_recording(self) -> bool:

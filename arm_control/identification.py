@@ -528,6 +528,8 @@ def format_identification(figures: dict[str, Any]) -> str:
     lines.append(f"{'all':<12}{_ms(figures['delay_s']):>24}{_ms(figures['lag_s']):>24}")
     lines.append("times in ms with 95 % intervals, noise and resolution in degrees; the delay is that of actions and")
     lines.append("readings together, which cannot be told apart")
+    if any(not fit["unmeasured"] and fit["noise_deg"] is None for fit in figures["joints"]):
+        lines.append("-: for the noise a joint has to rest for a while")
     if figures["computing_s"]:
         lines.append(f"from a reading to its target: {1000 * figures['computing_s']:.2f} ms, not in the delay above")
     if figures["rate_hz"] < HIGH_RATE_HZ:

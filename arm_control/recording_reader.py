@@ -1,6 +1,8 @@
 """Takes a recording apart, whatever state it is in: in bounded memory, and with ValueError as the only complaint."""
 
+import contextlib
 import math
+import mmap
 import struct
 import zlib
 from collections.abc import Iterator
@@ -21,6 +23,9 @@ from arm_control.trajectory import EVENT, KINDS, METADATA, PER_JOINT, TICK, Even
 MAGIC = b"\x89MCAP0\r\n"
 DAMAGE = (ValueError, OverflowError, struct.error, McapError)  # what comes of reading it
 MAX_RECORD = 16 << 20  # bytes; the recorder's chunks have 64 kB
+# What a chunk of the recorder has behind its opcode, length, times, size and checksum: by this one is found again.
+CHUNK_MARK, MARK_OFFSET = b"\x04\0\0\0zstd", 37
+SEARCHES = 100  # of a file: each may cost a decompression
 READ = {
     Opcode.FOOTER,
     Opcode.SCHEMA,
@@ -85,6 +90,7 @@ class Scan:
     _faults: int = 0
     _reason: str = ""
     _crc: int = 0
+    _searches: int = SEARCHES
     _schemas: dict[int, str] = field(default_factory=dict)
     # Until the file says otherwise, as the recorder numbers them: the chunk that says it may be damaged.
     _channels: dict[int, type[Tick] | type[Event] | None] = field(default_factory=lambda: {TICK: Tick, EVENT: Event})
@@ -129,14 +135,20 @@ class Scan:
             raise ValueError(f"{self.path} holds nothing that can be read: {self.lost or 'it was never closed'}")
 
     def _rows(self, file: BufferedReader) -> Iterator[Row]:
-        in_data = True
+        in_data, sound_to = True, file.tell()
         while left := self.size - file.tell():
             head = file.read(9)
             if left < 9 or len(head) < 9:
                 return self.lose(left, "the file ends within a record")
             code, length = struct.unpack("<BQ", head)
             if length > left - 9:
-                return self.lose(left, "the file ends within a record, or its length is damaged")
+                why = "the file ends within a record, or its length is damaged"
+                if (found := self._find_chunk(file, sound_to)) is None:
+                    return self.lose(left, why)
+                self.lose(max(0, found - (self.size - left)), why)
+                sound_to = found + len(head)
+                file.seek(found)
+                continue
             before = self._crc
             self._crc = zlib.crc32(head, before)
             if code not in READ or length > MAX_RECORD:
@@ -160,8 +172,24 @@ class Scan:
                     in_data, self._crc = False, 0
                 elif in_data:
                     yield from self.rows_of(code, body)
+                sound_to = file.tell()
             except DAMAGE as error:
                 self.lose(length, str(error) or "a record that is too short")
+
+    def _find_chunk(self, file: BufferedReader, start: int) -> int | None:
+        """Where the next sound chunk begins, from `start` on: where a length was damaged, nothing else tells."""
+        with mmap.mmap(file.fileno(), self.size, access=mmap.ACCESS_READ) as whole:
+            place = whole.find(CHUNK_MARK, start + MARK_OFFSET)
+            while place >= 0 and self._searches:
+                self._searches -= 1
+                begin = place - MARK_OFFSET
+                code, length = struct.unpack_from("<BQ", whole, begin)
+                if code == Opcode.CHUNK and length <= min(MAX_RECORD, self.size - begin - 9):
+                    with contextlib.suppress(*DAMAGE):
+                        _chunk_data(whole[begin + 9 : begin + 9 + length])
+                        return begin
+                place = whole.find(CHUNK_MARK, place + 1)
+        return None
 
     def rows_of(self, code: int, body: bytes) -> Iterator[Row]:
         """What one record says."""

@@ -81,7 +81,7 @@ def run(command: Run) -> dict[str, Any]:
             key=key,
             say=say,
         )
-        print(plan.said, flush=True)
+        print(plan.said + ("; shadow: nothing is sent" if command.shadow else ""), flush=True)
         if command.driver != "sim":
             print(ask_for_priority(), flush=True)
         if not command.of_recording:
@@ -99,8 +99,10 @@ def run(command: Run) -> dict[str, Any]:
             say("interrupted again: the arm is not parked, and its torque is as it was")
             raise
     print_report(report, fast=command.pace == "fast")
-    if report.interrupted and report.parked:
-        say("interrupted; the arm is parked")
+    if report.interrupted:
+        say("interrupted; the arm is parked" if report.parked else "interrupted")
+    if not (report.parked or command.shadow):
+        say("the arm is not parked, and its torque was left on")
     return report.figures()
 
 
@@ -151,6 +153,10 @@ def plan_recording(command: Run) -> Plan:
 
     length_s = RecordingWork(recording).length_s if recording.ticks else 0.0
     said = f"{command.source}: {length_s:.1f} s of targets, all within limits and workspace"
+    if recording.ticks and (gaps := RecordingWork(recording).gaps):
+        said += f"; {gaps} gap{'s' * (gaps > 1)} that the arm crosses slowly"
+    if recording.lost:
+        said += f"; damaged, unreadable: {recording.lost}"
     metadata = {
         name: recording.metadata[name] for name in ("environment", "goal_tolerance_m") if name in recording.metadata
     }
@@ -198,7 +204,7 @@ def close_recorder(recorder: Recorder) -> None:
         say(f"recording: {problem}")
     for path in (recorder.path, recorder.post_mortem):
         if path is not None and path.exists():
-            say(f"recorded: {path}")
+            say(f"recorded{'' if problem is None else ', as far as it goes'}: {path}")
 
 
 def connect(command: Run, plan: Plan, clock: Clock) -> Driver:
@@ -289,7 +295,10 @@ def read_goals(command: Run, runner: PolicyRunner, safety: Safety) -> Iterator[C
                 found += 1
                 if found == command.random:
                     return
-        raise ValueError(f"of {NOT_RANDOM * command.random} random poses only {found} are inside the workspace")
+        raise ValueError(
+            f"of {NOT_RANDOM * command.random} random poses only {found} are inside the workspace: "
+            "are --workspace and --table in metres?"
+        )
     elif command.goals_file is None:
         for text in command.goal:
             yield parse_goal(text, "--goal", runner, safety)
@@ -303,7 +312,8 @@ def read_goals(command: Run, runner: PolicyRunner, safety: Safety) -> Iterator[C
             with open(command.goals_file) as file:
                 lines = file.readlines()
         except (OSError, UnicodeDecodeError) as error:
-            raise ValueError(f"cannot read goals from {command.goals_file}: {error}") from None
+            reason = getattr(error, "strerror", None) or error
+            raise ValueError(f"cannot read goals from {command.goals_file}: {reason}") from None
         goals = list(parse_lines(lines, command.goals_file, runner, safety))
         if not goals:
             raise ValueError(f"there is no goal in {command.goals_file}: wanted x,y,z in metres on each line")

@@ -22,6 +22,7 @@ from arm_control.drivers.control_table import REGISTERS
 BAUD_RATES = (9600, 57600, 115200, 1_000_000, 2_000_000, 3_000_000, 4_000_000)  # of the XL430
 DEFAULT_BAUD = 1_000_000
 PATIENCE_S = 0.005  # for an answer, beside the time that its bytes take
+ATTEMPTS = 5  # to ask or tell a servo something outside the loop: of a line that loses a fifth, one in 3,000 fails
 LATE_S = 0.06  # after which no answer to an earlier question comes any more
 USB_SERIAL = Path("/sys/bus/usb-serial/devices")
 
@@ -64,28 +65,42 @@ class Bus:
         if baud not in BAUD_RATES:
             raise DriverError(f"baud rate: wanted one of {', '.join(map(str, BAUD_RATES))}, got {baud}")
         self.path, self.baud = path, baud
-        self._patience_ms = 1000.0 * patience_s
-        self._give_up_s = 0.0
-        self._lost: str | None = None
-        self._lock = _lock_port(path)
-        self._port: Any = sdk.PortHandler(path)
+        self._patience_ms, self._usb_serial = 1000.0 * patience_s, usb_serial
         self._packets: Any = sdk.PacketHandler(2.0)
+        self._lost: str | None = None
+        self._open()
+
+    def _open(self) -> None:
+        self._give_up_s = 0.0
+        self._lock = _lock_port(self.path)
+        self._port: Any = sdk.PortHandler(self.path)
         # The wall clock may be set while waiting for an answer, and the SDK's own patience is that for a slow adaptor.
         self._port.getCurrentTime = lambda: 1000.0 * time.monotonic()
         self._port.setPacketTimeout = self._wait_for
         self._port.readPort = self._read_port
         try:
-            self._port.setBaudRate(baud)
+            self._port.setBaudRate(self.baud)
             self._port.ser.timeout = 0.001  # sleeps while there is nothing to read; the SDK would go round and round
             with suppress(OSError, ValueError, NotImplementedError):  # not every port knows of it
                 self._port.ser.set_low_latency_mode(True)
-            check_latency(path, usb_serial)
+            check_latency(self.path, self._usb_serial)
         except (OSError, ValueError, termios.error) as error:
             self.close()
-            raise DriverError(f"cannot open port {path}: {error}") from None
+            raise DriverError(f"cannot open port {self.path}: {error}") from None
         except DriverError:
             self.close()
             raise
+        self._lost = None
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether nothing gets through any more: the adaptor was unplugged, or the port closed."""
+        return self._lost is not None
+
+    def reopen(self) -> None:
+        """Open the port again, once the adaptor is plugged in again. Raises DriverError as when it was opened first."""
+        self.close()
+        self._open()
 
     def close(self) -> None:
         """Let go of the port; closing twice is fine."""
@@ -110,7 +125,7 @@ class Bus:
 
     def ping(self, id: int) -> int | None:
         """A servo's model number; None if it does not answer."""
-        for attempt in range(3):
+        for attempt in range(ATTEMPTS):
             if attempt:
                 time.sleep(LATE_S)
             with self._wire():
@@ -119,7 +134,7 @@ class Bus:
                 return int(model)
         return None
 
-    def read(self, id: int, names: Iterable[str], attempts: int = 3) -> dict[str, int]:
+    def read(self, id: int, names: Iterable[str], attempts: int = ATTEMPTS) -> dict[str, int]:
         """Registers of a servo, in one question. Raises NoAnswerError if all attempts fail, RefusedError."""
         registers = {name: REGISTERS[name] for name in names}
         start = min(register.address for register in registers.values())
@@ -157,7 +172,7 @@ class Bus:
                     answers[id] = b"", error
         return answers
 
-    def write(self, id: int, name: str, value: int, attempts: int = 3) -> None:
+    def write(self, id: int, name: str, value: int, attempts: int = ATTEMPTS) -> None:
         """Write a register, which the servo confirms. Raises NoAnswerError if all attempts fail, RefusedError."""
         register = REGISTERS[name]
         data = list(value.to_bytes(register.size, "little", signed=register.signed))
@@ -260,7 +275,8 @@ def _lock_port(path: str) -> int:
         ) from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise DriverError(f"cannot open port {path}: {reason}; {there}; is the adaptor plugged in?") from None
+        cause = "is the adaptor plugged in, or the emulator running?"
+        raise DriverError(f"cannot open port {path}: {reason}; {there}; {cause}") from None
     try:
         if not (stat.S_ISCHR(os.fstat(descriptor).st_mode) and os.isatty(descriptor)):
             raise DriverError(f"{path} is no serial port; {there}")

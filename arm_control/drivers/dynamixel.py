@@ -99,7 +99,7 @@ class DynamixelDriver:
         self._ids = [joint.servo_id for joint in calibration.joints]
         self._retries, self._retry_within_s = retries, retry_within_s
         self._shape = 0
-        self._enabled = False
+        self._enabled = self._greeted = False
         self._fault: str | None = None
         self.fastest_rate_hz = fastest_rate_hz(baud, len(self._ids))
         self._bus = Bus(port, baud, patience_s=patience_s, usb_serial=usb_serial)
@@ -112,9 +112,14 @@ class DynamixelDriver:
     def enable(self) -> None:
         """Switch the torque on with every joint staying where it is, and the servos' watchdogs with it.
 
-        Also takes over an arm whose torque is on already, as after a crash. Raises DriverError, and then switches off
-        again what it has switched on.
+        Also takes over an arm whose torque is on already, as after a crash. A port that was gone is opened again, and
+        its servos are looked at as at first. Raises DriverError, and then switches off again what it has switched on.
         """
+        if self._bus.is_gone:
+            self._greeted = False
+            self._bus.reopen()
+        if not self._greeted:
+            self._greet()
         switched: list[JointCalibration] = []
         try:
             for joint in self._joints:
@@ -215,6 +220,7 @@ class DynamixelDriver:
                     "calibrate again"
                 )
             self._check_settings(joint)
+        self._greeted = True
 
     def _check_settings(self, joint: JointCalibration) -> None:
         id = joint.servo_id

@@ -127,7 +127,10 @@ class Emulator:
         self.path = os.ttyname(self._slave)
         try:
             if self._link is not None:
-                if self._link.is_symlink() and not self._link.exists():  # of an emulator that was killed
+                # Of an emulator that was killed: it leads nowhere, or to the port that now is this one's.
+                if self._link.is_symlink() and (
+                    not self._link.exists() or os.path.realpath(self._link) == os.path.realpath(self.path)
+                ):
                     self._link.unlink()
                 self._link.symlink_to(self.path)
         except OSError as error:
@@ -328,7 +331,7 @@ class Emulator:
         for servo in self._servos:
             if servo.id == id:
                 return servo
-        raise ValueError(f"servo: wanted one of {[servo.id for servo in self._servos]}, got {id}")
+        raise ValueError(f"fault: wanted one of the servos {[servo.id for servo in self._servos]}, got {id}")
 
     # Faults
 

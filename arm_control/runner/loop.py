@@ -321,10 +321,10 @@ class ControlLoop:
             self.say(f"STOPPED. {refusal.check}: {refusal.text}")
             return False
         self.say(f"STOPPED, and held. {refusal.check}: {refusal.text}")
-        if self.clock.waits:
-            keys = "" if self.key is None else "r: go on with what is left; p or "
-            self.say(f"{keys}Ctrl-C or SIGTERM: park")
         asked_before = self.stopped()
+        if self.clock.waits and not asked_before:
+            keys = ("r or p or " if parking else "r: go on with what is left; p or ") if self.key is not None else ""
+            self.say(f"{keys}Ctrl-C or SIGTERM: park")
         self._held = True
         for target in self.rest():
             self._finish_tick(target, "hold")
@@ -436,6 +436,8 @@ class ControlLoop:
         report.timings["tick"].add(time.perf_counter() - self._began)
         report.timings["period error"].add(abs(self._late_s))
         report.ticks += 1
+        if self.shadow and self._answer_deg is not None and report.ticks % round(1.0 / self.period_s) == 0:
+            self.say(f"  reads {_angles(self.state.angles_deg)}, would send {_angles(target_deg)} degrees")
         self._answer_deg = None
 
     def _record(self, target_deg: list[float] | None, phase: str) -> None:
@@ -484,8 +486,12 @@ class ControlLoop:
             self.safety.refuse("lost", str(error))
             self.report.refusals.append(Refusal("lost", str(error)))
             self.tell("refusal", f"lost: {error}")
-            self.say(f"GIVEN UP after {LOST_S:g} s without the arm; it is not parked, its torque is as it was. {error}")
+            self.say(f"GIVEN UP after {LOST_S:g} s without the arm. {error}")
             raise error
+
+
+def _angles(angles_deg: Sequence[float]) -> str:
+    return " ".join(f"{angle:.1f}" for angle in angles_deg)
 
 
 def smooth(share: float) -> float:

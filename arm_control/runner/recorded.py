@@ -22,9 +22,10 @@ PAUSE_S = 0.5  # to slow down to a pause, and to get back to speed
 class RecordingWork:
     """Brings the arm slowly to where the recording begins, and then moves it as it was moved then.
 
-    At its own rate it is followed target by target; between two of them it goes along a cubic curve (Catmull-Rom).
-    Space pauses and goes on, s stops: a pause slows the recording's time down, so that the arm stays on its way. After
-    a reset it goes on from where it was.
+    At its own rate it is followed target by target. At another, or slower, it goes along the mean of the last recorded
+    period (a quadratic B-spline): so the accelerations of its targets are not exceeded, as they would be along a curve
+    through all of them. Space pauses and goes on, s stops: a pause slows the recording's time down, so that the arm
+    stays on its way. After a reset it goes on from where it was.
     """
 
     def __init__(
@@ -34,20 +35,24 @@ class RecordingWork:
         rows = [tick for tick in recording.ticks if tick.target_deg is not None and tick.phase in PHASES]
         if len(rows) < 2:
             raise ValueError("it holds no targets that were sent to an arm")
-        period_s = float(recording.metadata["period_s"])
+        self._period_s = period_s = float(recording.metadata["period_s"])
+        self.gaps = 0
+        """Places where it was stopped, or ticks are missing."""
         self.times_s = [0.0]
         for before, after in pairwise(rows):
             passed_s = after.time_s - before.time_s
             if passed_s <= 0.0:
                 raise ValueError("its ticks are not in the order of time")
             if passed_s > 2.0 * period_s:  # a stop, or ticks that were lost: the arm goes on slowly
+                self.gaps += 1
                 passed_s = max(period_s, math.dist(before.target_deg or (), after.target_deg or ()) / JOIN_DEG_S)
             elif passed_s > 0.5 * period_s:  # targets are made for a period each, however late they were sent
                 passed_s = period_s
             self.times_s.append(self.times_s[-1] + passed_s)
         self.targets_deg = [row.target_deg or [] for row in rows]
         times, targets = np.array(self.times_s), np.array(self.targets_deg)
-        self._slopes_deg_s = np.gradient(targets, times, axis=0).tolist()
+        areas = 0.5 * (targets[1:] + targets[:-1]) * np.diff(times)[:, None]
+        self._integrals = np.vstack([np.zeros(targets.shape[1]), np.cumsum(areas, axis=0)]).tolist()
         self.goals_m = [row.goal_m for row in rows]
         self._speed, self._say = speed, say
         self._at_s = 0.0
@@ -80,12 +85,13 @@ class RecordingWork:
     def __call__(self, loop: ControlLoop) -> Script:
         """The targets from where the recording is."""
         loop.phase = "soft start"
-        yield from loop.ease(self._target_deg())
+        as_recorded = self._speed == 1.0 and math.isclose(loop.period_s, self._period_s)
+        yield from loop.ease(self._target_deg(as_recorded))
         loop.phase = "run"
         running, pace = True, 0.0  # share of the recorded speed
         # An odd number of ticks: on the way up they add up to whole ones, so that every target then comes as it was.
         change = 1.0 / (2 * round(0.5 * PAUSE_S / loop.period_s) + 1)
-        while self._at_s < self.length_s:
+        while True:
             pressed = loop.key() if loop.key is not None else ""
             if pressed == "s":
                 return
@@ -94,33 +100,42 @@ class RecordingWork:
                 self._say("going on" if running else "paused: space goes on, s stops")
             pace = min(1.0, pace + change) if running else max(0.0, pace - change)
             self._at_s += self._speed * pace * loop.period_s
+            if self._at_s > self.length_s + 1e-6:
+                break
             loop.goal_m = self.goals_m[self._place()]
-            yield loop.admit(self._target_deg(), follow=True)
+            yield loop.admit(self._target_deg(as_recorded), follow=True)
         while True:  # it may end in motion: from there the arm comes to rest at its last target
-            yield loop.safety.toward(self._target_deg())
+            yield loop.safety.toward(self.targets_deg[-1])
             if not loop.safety.moving:
                 return
 
     def _place(self) -> int:
         return min(bisect.bisect_right(self.times_s, self._at_s), len(self.times_s) - 1)
 
-    def _target_deg(self) -> list[float]:
-        """Where the recording is now, between the target before and the one after (a cubic Hermite curve)."""
-        after = max(1, self._place())
-        length_s = self.times_s[after] - self.times_s[after - 1]
-        u = min(1.0, max(0.0, (self._at_s - self.times_s[after - 1]) / length_s))
-        stay, lead = (1.0 + 2.0 * u) * (1.0 - u) ** 2, u * (1.0 - u) ** 2 * length_s
-        lag = u * u * (u - 1.0) * length_s
-        return [
-            stay * here + lead * slope + (1.0 - stay) * there + lag * next_slope
-            for here, slope, there, next_slope in zip(
-                self.targets_deg[after - 1],
-                self._slopes_deg_s[after - 1],
-                self.targets_deg[after],
-                self._slopes_deg_s[after],
-                strict=True,
-            )
-        ]
+    def _target_deg(self, as_recorded: bool) -> list[float]:
+        """Where the recording is now, on the line from target to target; or that line's mean over the last period."""
+        angles, integral = self._line(self._at_s)
+        if as_recorded:
+            return angles
+        _, before = self._line(self._at_s - self._period_s)
+        return [(now - then) / self._period_s for now, then in zip(integral, before, strict=True)]
+
+    def _line(self, at_s: float) -> tuple[list[float], list[float]]:
+        """The angles at a time, and their integral from the beginning, before which they were the same."""
+        if at_s <= 0.0:
+            return self.targets_deg[0], [angle * at_s for angle in self.targets_deg[0]]
+        at_s = min(at_s, self.length_s)
+        after = min(bisect.bisect_right(self.times_s, at_s), len(self.times_s) - 1)
+        passed_s = at_s - self.times_s[after - 1]
+        share = passed_s / (self.times_s[after] - self.times_s[after - 1])
+        angles, integral = [], []
+        for here, there, so_far in zip(
+            self.targets_deg[after - 1], self.targets_deg[after], self._integrals[after - 1], strict=True
+        ):
+            angle = (1.0 - share) * here + share * there
+            angles.append(angle)
+            integral.append(so_far + 0.5 * (here + angle) * passed_s)
+        return angles, integral
 
 
 def open_recording(path: str | Path) -> tuple[Recording, Arm]:

@@ -440,6 +440,7 @@ def test_a_refusal_while_parking_after_a_request_to_stop_ends_holding() -> None:
     assert rig.run().interrupted
     assert rig.checks in (["parking"], ["tracking"])
     rig.assert_held()
+    assert rig.said[-1].startswith("STOPPED, and held.")  # nobody is asked for what would not be waited for
 
 
 @pytest.mark.parametrize(
@@ -610,6 +611,9 @@ def test_a_shadow_reads_asks_and_sends_nothing_at_all(fails: bool) -> None:
     assert rig.checks == (["finite"] if fails else [])
     assert len(report.goals) == (0 if fails else 3)
     assert not report.parked
+    lines = [text for text in rig.said if "would send" in text]
+    assert len(lines) == report.ticks // 30
+    assert lines[0].startswith("  reads 20.0 30.0 40.0, would send ")
 
 
 # Rates and cadence.

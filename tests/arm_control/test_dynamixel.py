@@ -356,11 +356,35 @@ def test_an_unplugged_arm_is_told_at_once_and_every_time(servos: Emulator) -> No
         wait_until(lambda: servos._master == -1)
         for call in (driver.read, driver.read, lambda: driver.write([1.0] * 3), driver.enable, driver.disable):
             begin = time.monotonic()
-            with pytest.raises(DriverError, match="unplugged") as error:
+            with pytest.raises(DriverError, match=r"unplugged|plugged in\?") as error:
                 call()
             assert time.monotonic() - begin < 5.0
             assert "\n" not in str(error.value)
         driver.close()
+
+
+def test_an_arm_that_is_plugged_in_again_is_greeted_and_enabled(tmp_path: Path, clock: Clock) -> None:
+    link = tmp_path / "arm"
+    with (
+        Emulator(start_ticks=(1200, 2048, 2500), clock=clock, link=link) as servos,
+        connected(str(link)) as driver,
+    ):
+        driver.enable()
+        servos.inject("disconnect")
+        wait_until(lambda: servos._master == -1)
+        with pytest.raises(DriverError, match="unplugged"):
+            driver.read()
+        with Emulator(ids=(1, 2), clock=clock, link=link):  # another arm
+            for _ in range(2):
+                with pytest.raises(DriverError, match=r"servo 3 \(elbow\) did not answer"):
+                    driver.enable()
+        with pytest.raises(DriverError, match="unplugged"):
+            driver.read()
+        with Emulator(start_ticks=(1400, 2048, 2500), clock=clock, link=link) as back:
+            driver.enable()
+            assert driver.read().angles_deg[0] == pytest.approx(300 / TICKS_PER_DEGREE)
+            assert [back.register("torque_enable", id) for id in (1, 2, 3)] == [1, 1, 1]
+            driver.disable()
 
 
 def test_a_reboot_is_noticed_at_the_next_reading(servos: Emulator, clock: Clock) -> None:

@@ -252,6 +252,7 @@ def test_a_fault_in_motion_stops_the_arm_and_says_why(
     figures = json.loads((tmp_path / "run.json").read_text())
     assert figures["refusals"]
     assert parks in (None, figures["parked"])
+    assert ("the arm is not parked, and its torque was left on" in err) is not figures["parked"]
     (post_mortem,) = tmp_path.glob("post-mortem-*.mcap")
     recording = read_recording(post_mortem)
     assert any(event.kind == "refusal" and re.search(said, event.text) for event in recording.events)

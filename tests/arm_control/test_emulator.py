@@ -692,6 +692,21 @@ def test_an_unplugged_port_is_gone(tmp_path: Path) -> None:
         servos.positions()
 
 
+def test_a_link_that_a_killed_emulator_left_is_taken_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    link, openpty = tmp_path / "arm", os.openpty
+
+    def reused() -> tuple[int, int]:
+        """A port with the number of the one that the link still leads to."""
+        master, slave = openpty()
+        link.symlink_to(os.ttyname(slave))
+        return master, slave
+
+    monkeypatch.setattr(os, "openpty", reused)
+    with Emulator(link=link) as servos:
+        assert os.path.realpath(link) == servos.path
+    assert not link.is_symlink()
+
+
 # Whatever is sent
 
 BYTES = st.one_of(

@@ -146,6 +146,23 @@ def test_at_another_rate_it_goes_the_same_way(rate: float) -> None:
     assert largest_acceleration(sent, 1 / rate) <= max(ARM.limits.max_acceleration_deg_s2) * (1 + 1e-6)
 
 
+@pytest.mark.parametrize(("rate", "speed"), [(40.0, 1.0), (60.0, 1.0), (100.0, 1.0), (500.0, 1.0), (30.0, 0.4)])
+def test_a_recording_at_the_limit_of_acceleration_keeps_it_at_another_rate_and_slower(
+    rate: float, speed: float
+) -> None:
+    generator = np.random.default_rng(int(rate))
+    target, its_speed, targets = [45.0] * 3, [0.0] * 3, [[45.0] * 3] * 30
+    for _ in range(150):
+        desired = generator.uniform(0, 90, 3).tolist()
+        target, its_speed = limit_target(desired, target, its_speed, ARM.limits, 1 / 30)
+        targets.append(target)
+    _, report, sent = played(RecordingWork(recording(targets, 1 / 30), speed=speed), 1 / rate)
+    assert (report.refusals, report.clamped) == ([], {})
+    assert largest_acceleration(sent, 1 / rate) <= max(ARM.limits.max_acceleration_deg_s2) * (1 + 1e-6)
+    np.testing.assert_allclose(sent[-1], targets[-1], atol=1e-6)
+    assert np.abs(np.array(sent)).max() > 0.9 * np.abs(np.array(targets)).max()
+
+
 def test_at_a_tenth_of_the_speed_it_takes_ten_times_as_long() -> None:
     targets = way(2.0)
     _, _, sent = played(RecordingWork(recording(targets), speed=0.1))

@@ -28,6 +28,7 @@ from mcap.records import Chunk
 from mcap.writer import CompressionType, Writer
 
 from arm_control.cli import main
+from arm_control.recording_reader import CHUNK_MARK, MARK_OFFSET
 from arm_control.recording_writer import Message, PostMortem, RecordingFile, schema_of
 from arm_control.trajectory import EVENT, METADATA, TICK, Event, Recorder, Tick, read_recording, recover
 
@@ -589,6 +590,29 @@ def test_what_is_no_file_is_no_recording(tmp_path: Path) -> None:
     ):
         with pytest.raises(ValueError, match=said):
             read_recording(path)
+
+
+@pytest.mark.parametrize("hole", [1, 9, 200])
+def test_behind_a_hole_everything_is_read_from_the_next_sound_chunk_on(tmp_path: Path, hole: int) -> None:
+    marks = [found.start() - MARK_OFFSET for found in re.finditer(re.escape(CHUNK_MARK), WHOLE)]
+    starts = [start for start in marks if WHOLE[start] == 6]  # the others are in the index
+    assert len(starts) == 6  # five of four ticks, and the event
+    for number, start in enumerate(starts[:5]):
+        for begin in (start + 8, start):  # its length is too large; it is no chunk at all
+            (tmp_path / "log.mcap").write_bytes(WHOLE[:begin] + b"\xff" * hole + WHOLE[begin + hole :])
+            read = read_recording(tmp_path / "log.mcap")
+            assert read.ticks == FLIPPED[: 4 * number] + FLIPPED[4 * number + 4 :]
+            assert not read.whole
+            assert "bytes" in read.lost
+            assert [event.text for event in read.events] == ["all done"]
+
+
+def test_no_file_is_searched_for_ever(tmp_path: Path) -> None:
+    bad = b"\x06" + bytes(MARK_OFFSET - 1) + CHUNK_MARK + bytes(100)
+    start = WHOLE[: WHOLE.index(b"zstd") - 41]
+    (tmp_path / "log.mcap").write_bytes(start + b"\xff" * 9 + bad * 10_000)
+    with pytest.raises(ValueError, match="holds nothing that can be read"):
+        read_recording(tmp_path / "log.mcap")
 
 
 def test_what_follows_the_end_is_not_read(tmp_path: Path) -> None:
