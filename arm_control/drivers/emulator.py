@@ -331,7 +331,7 @@ class Emulator:
         for servo in self._servos:
             if servo.id == id:
                 return servo
-        raise ValueError(f"fault: wanted one of the servos {[servo.id for servo in self._servos]}, got {id}")
+        raise ValueError(f"fault of a servo: wanted one of {[servo.id for servo in self._servos]}, got {id}")
 
     # Faults
 
