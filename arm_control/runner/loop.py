@@ -193,6 +193,7 @@ class ControlLoop:
         self._due_s = 0.0
         self._held = False
         self._times = dict.fromkeys(PHASES, 0.0)
+        self._timings = [self.report.timings[name] for name in PHASES]
 
     def run(self, work: Callable[["ControlLoop"], Script]) -> LoopReport:
         """Do the work, then park. An error on the way parks the arm before it is raised.
@@ -431,8 +432,8 @@ class ControlLoop:
         if self.recorder is not None:
             self._record(target_deg if sent else None, phase)
             times["record"] = time.perf_counter() - end
-        for name, taken in times.items():
-            report.timings[name].add(taken)
+        for timings, taken in zip(self._timings, times.values(), strict=True):
+            timings.add(taken)
         report.timings["tick"].add(time.perf_counter() - self._began)
         report.timings["period error"].add(abs(self._late_s))
         report.ticks += 1
@@ -443,23 +444,18 @@ class ControlLoop:
     def _record(self, target_deg: list[float] | None, phase: str) -> None:
         state, times, count = self._read, self._times, self.safety.arm.joint_count
         assert self.recorder is not None
-
-        def whole(values: list[float] | None) -> list[float] | None:
-            """What has as many numbers as there are joints: a recording takes nothing else, and is to have the tick."""
-            return values if values is not None and len(values) == count else None
-
         self.recorder.tick(
             Tick(
                 time_s=self._began_s,
                 phase=phase,
                 goal_m=self.goal_m,
                 stamp_s=None if state is None else state.stamp_s,
-                angle_deg=None if state is None else whole(state.angles_deg),
-                speed_deg_s=None if state is None else whole(state.speeds_deg_s),
-                temperature_c=None if state is None else whole(state.temperatures_c),
-                load=None if state is None else whole(state.loads),
-                voltage_v=None if state is None else whole(state.voltages_v),
-                raw_deg=whole(self._answer_deg),
+                angle_deg=None if state is None else _whole(state.angles_deg, count),
+                speed_deg_s=None if state is None else _whole(state.speeds_deg_s, count),
+                temperature_c=None if state is None else _whole(state.temperatures_c, count),
+                load=None if state is None else _whole(state.loads, count),
+                voltage_v=None if state is None else _whole(state.voltages_v, count),
+                raw_deg=_whole(self._answer_deg, count),
                 target_deg=target_deg,
                 band=self.safety.band,
                 period_error_us=1e6 * self._late_s,
@@ -488,6 +484,11 @@ class ControlLoop:
             self.tell("refusal", f"lost: {error}")
             self.say(f"GIVEN UP after {LOST_S:g} s without the arm. {error}")
             raise error
+
+
+def _whole(values: list[float] | None, count: int) -> list[float] | None:
+    """What has as many numbers as there are joints: a recording takes nothing else, and is to have the tick."""
+    return values if values is not None and len(values) == count else None
 
 
 def _angles(angles_deg: Sequence[float]) -> str:

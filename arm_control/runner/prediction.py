@@ -29,9 +29,13 @@ class Predictor:
         """Begin anew, with an arm whose targets rest."""
         self._waiting.extend([[0.0] * self._joints] * (self._waiting.maxlen or 1))
         self.angles_deg, self.speeds_deg_s = [0.0] * self._joints, [0.0] * self._joints
+        self._rests = True  # both targets have been the same so far: at the policy's own rate they always are
 
     def tick(self, ahead_deg: Sequence[float]) -> None:
         """A tick has passed in which the policy's own target was so far ahead of the one that was sent."""
+        if self._rests and not any(ahead_deg):
+            return
+        self._rests = False
         self._waiting.append(list(ahead_deg))
         gaps = [self._left * (ahead - angle) for ahead, angle in zip(self._waiting[0], self.angles_deg, strict=True)]
         self.angles_deg = [ahead - gap for ahead, gap in zip(self._waiting[0], gaps, strict=True)]
@@ -39,8 +43,12 @@ class Predictor:
 
     def angles(self, read_deg: Sequence[float]) -> list[float]:
         """The angles to tell the policy, in degrees."""
+        if self._rests:
+            return list(read_deg)
         return [angle + ahead for angle, ahead in zip(read_deg, self.angles_deg, strict=True)]
 
     def speeds(self, read_deg_s: Sequence[float]) -> list[float]:
         """The speeds to tell the policy, in degrees/s."""
+        if self._rests:
+            return list(read_deg_s)
         return [speed + ahead for speed, ahead in zip(read_deg_s, self.speeds_deg_s, strict=True)]

@@ -139,7 +139,7 @@ class Safety:
         table = -math.inf if settings.table_m is None else settings.table_m
         self._box = (box[0], box[1], max(box[2], table), *box[3:])
         self._has_walls = any(map(math.isfinite, self._box))
-        self._levers_m = arm.levers_m
+        self._levers_m, self._max_speed_deg_s = arm.levers_m, arm.limits.max_speed_deg_s
 
     def start(self, state: JointState, now_s: float) -> None:
         """Begin where the arm is, at rest, with nothing refused; a reading that is no start is refused at once."""
@@ -212,11 +212,11 @@ class Safety:
         `ticks` is one step of the policy's, interpolated; `go_on` gives the targets of the other ticks.
         """
         if self.refusal is None and self._is_finite(answer_deg) and self._is_in_range(answer_deg):
-            desired = self.limits.clip(answer_deg)
+            desired = answer_deg  # a little outside: the limiter stays inside
             if share < 1.0:
                 desired = [here + share * (there - here) for here, there in zip(self._start_deg, desired, strict=True)]
             if follow:
-                self._follow(desired)
+                self._follow(self.limits.clip(desired))
             elif ticks == 1:
                 self._advance(*limit_target(desired, *self._now, self.limits, self.period_s))
             else:
@@ -242,7 +242,7 @@ class Safety:
 
     def previous_step_deg(self, ticks: int) -> list[float]:
         """The policy's own previous target, at the beginning of a step of so many ticks, in degrees."""
-        return lead_target(*self._now, self.limits, self.period_s, ticks)
+        return self.target_deg if ticks == 1 else lead_target(*self._now, self.limits, self.period_s, ticks)
 
     def toward(self, desired_deg: Sequence[float]) -> list[float]:
         """The target to send on the runner's own way to a pose, such as parking; braking once something is refused."""
@@ -309,10 +309,9 @@ class Safety:
                 "reading", f"a reading is not finite: {state.angles_deg} degrees, {state.speeds_deg_s} degrees/s"
             )
             return False
-        for name, speed, limit in zip(
-            self.arm.joint_names, state.speeds_deg_s, self.arm.limits.max_speed_deg_s, strict=True
-        ):
-            if abs(speed) > LIKELY_SPEED * limit:
+        for joint, speed in enumerate(state.speeds_deg_s):
+            if abs(speed) > LIKELY_SPEED * self._max_speed_deg_s[joint]:
+                name = self.arm.joint_names[joint]
                 self.refuse("reading", f"{name} reads {speed:.0f} degrees/s, {LIKELY_SPEED:g} times what it can do")
                 return False
         return True
@@ -322,19 +321,13 @@ class Safety:
         if self._last is None:
             return True
         passed_s = max(0.0, state.stamp_s - self._last.stamp_s)
-        joints = zip(
-            self.arm.joint_names,
-            state.angles_deg,
-            self._last.angles_deg,
-            self.arm.limits.max_speed_deg_s,
-            strict=True,
-        )
-        for name, now, before, speed in joints:
+        joints = zip(state.angles_deg, self._last.angles_deg, self._max_speed_deg_s, strict=True)
+        for joint, (now, before, speed) in enumerate(joints):
             if abs(now - before) > 1.5 * speed * passed_s + JUMP_DEG:
                 self.refuse(
                     "jump",
-                    f"{name} jumped from {before:.1f} to {now:.1f} degrees in {1000 * passed_s:.0f} ms: "
-                    "a loose cable, or an encoder that wrapped around",
+                    f"{self.arm.joint_names[joint]} jumped from {before:.1f} to {now:.1f} degrees in "
+                    f"{1000 * passed_s:.0f} ms: a loose cable, or an encoder that wrapped around",
                 )
                 return False
         return True
@@ -357,20 +350,22 @@ class Safety:
         if state.alerts:
             self.refuse("health", f"the servos complain of {', '.join(state.alerts)}")
         if state.temperatures_c is not None:
-            for name, celsius in zip(names, state.temperatures_c, strict=True):
-                if not celsius < settings.temperature_c:
-                    self.refuse("temperature", f"{name} is at {celsius:g} C, allowed below {settings.temperature_c:g}")
+            hottest_c = settings.temperature_c
+            for joint, celsius in enumerate(state.temperatures_c):
+                if not celsius < hottest_c:
+                    self.refuse("temperature", f"{names[joint]} is at {celsius:g} C, allowed below {hottest_c:g}")
         if state.voltages_v is not None:
             low, high = settings.voltage_v
-            for name, volts in zip(names, state.voltages_v, strict=True):
+            for joint, volts in enumerate(state.voltages_v):
                 if not low <= volts <= high:
-                    self.refuse("voltage", f"{name} is at {volts:g} V, allowed {low:g} to {high:g}")
+                    self.refuse("voltage", f"{names[joint]} is at {volts:g} V, allowed {low:g} to {high:g}")
         if state.loads is not None:
-            full = [name for name, load in zip(names, state.loads, strict=True) if not abs(load) < settings.load]
+            most = settings.load
+            full = [joint for joint, load in enumerate(state.loads) if not abs(load) < most]
             if self._timers.load.held_s(bool(full), self._now_s) > settings.tracking_s:
                 self.refuse(
                     "load",
-                    f"{full[0]} has been at full load for {settings.tracking_s:g} s: is something in its way?",
+                    f"{names[full[0]]} has been at full load for {settings.tracking_s:g} s: is something in its way?",
                 )
 
     def _check_tracking(self, state: JointState) -> None:
@@ -403,13 +398,17 @@ class Safety:
         return False
 
     def _is_in_range(self, answer_deg: Sequence[float]) -> bool:
-        beyond = 0.0
-        for name, answer, (low, high, _, _) in zip(self.arm.joint_names, answer_deg, self.limits.by_joint, strict=True):
-            beyond = max(beyond, low - answer, answer - high)
+        clamped = False
+        for joint, (answer, (low, high, _, _)) in enumerate(zip(answer_deg, self.limits.by_joint, strict=True)):
+            if low <= answer <= high:
+                continue
+            beyond = max(low - answer, answer - high)
             if beyond > CLAMPED_DEG:
+                name = self.arm.joint_names[joint]
                 self.refuse("position", f"{name} is told to go to {answer:.1f} degrees, wanted {low:g} to {high:g}")
                 return False
-        if beyond > ROUNDING_DEG:
+            clamped |= beyond > ROUNDING_DEG
+        if clamped:
             self._clamp("position")
         return True
 

@@ -6,13 +6,14 @@ from typing import Any
 PERCENTILES = {"p50": 0.5, "p99": 0.99, "p99.9": 0.999}
 STEPS = 32  # buckets for each doubling of the time: percentiles are right to 2 %
 SMALLEST_S = 1e-8
+BUCKETS = 40 * STEPS
 
 
 class Timings:
     """A histogram of times in seconds, its buckets growing by the same factor."""
 
     def __init__(self) -> None:
-        self._counts = [0] * (STEPS * 40)
+        self._counts = [0] * BUCKETS
         self._smallest = 1.0 / SMALLEST_S
         self.count = 0
         self.worst_s = 0.0
@@ -21,7 +22,7 @@ class Timings:
         """Count one time; a negative one counts as none."""
         scaled = time_s * self._smallest
         place = int(STEPS * math.log2(scaled)) if scaled > 1.0 else 0
-        self._counts[min(place, len(self._counts) - 1)] += 1
+        self._counts[place if place < BUCKETS else -1] += 1
         self.count += 1
         if time_s > self.worst_s:
             self.worst_s = time_s
