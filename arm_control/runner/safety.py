@@ -127,7 +127,8 @@ class Safety:
         self.speed_deg_s: list[float] = [0.0] * arm.joint_count
         self._start_deg = list(self.target_deg)
         self._followed_deg: list[float] | None = None  # what was followed in the last step
-        self.ahead_deg: list[float] = [0.0] * arm.joint_count
+        self._level_deg = [0.0] * arm.joint_count
+        self.ahead_deg: list[float] = self._level_deg
         """By how much the policy's own target is ahead of the interpolated one."""
         self._step_deg = list(self.target_deg)  # the policy's own target
         self._way: list[tuple[list[float], list[float]]] = []  # there: targets and speeds, the last one first
@@ -158,7 +159,7 @@ class Safety:
     def _begin(self, state: JointState, now_s: float) -> None:
         self.refusal, self._last, self._timers, self._now_s = None, None, _Timers(), now_s
         self._followed_deg = None
-        self.ahead_deg = [0.0] * self.arm.joint_count
+        self.ahead_deg = self._level_deg
         self.speed_deg_s = [0.0] * self.arm.joint_count
         if not self._is_sane(state):
             return
@@ -218,6 +219,7 @@ class Safety:
             if follow:
                 self._follow(self.limits.clip(desired))
             elif ticks == 1:
+                self.ahead_deg = self._level_deg
                 self._advance(*limit_target(desired, *self._now, self.limits, self.period_s))
             else:
                 self._step_deg, way = interpolate_target(desired, *self._now, self.limits, self.period_s, ticks)

@@ -230,6 +230,10 @@ def test_an_answer_for_several_ticks_is_reached_and_is_ahead_meanwhile() -> None
     # Half of seven ticks, at full speed; and nothing at rest.
     assert np.max(ahead) == pytest.approx(3.5 / 240 * np.max(arm.speeds))
     np.testing.assert_allclose(ahead[-1], 0.0, atol=1e-9)
+    arm.step([20.0, 70.0, 50.0], 8)
+    assert max(map(abs, arm.safety.ahead_deg)) > 0.1
+    arm.tick([20.0, 70.0, 50.0])  # a step of one tick is sent as it is
+    assert arm.safety.ahead_deg == [0.0] * 3
     arm.assert_within_limits()
 
 
