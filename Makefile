@@ -2,8 +2,9 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 DEMO := runs/demo
-# Quick tests by whole files on each core; the slow ones, some of which learn against the clock, one after the other.
-QUICK := pytest -m "not slow" -n logical --maxprocesses 4 --dist loadfile
+# Tests on each core, but for those that want the machine for themselves.
+CORES := -n logical --maxprocesses 4
+QUICK := pytest -m "not slow" $(CORES) --dist loadfile
 READY := .venv/ready
 
 .PHONY: demo test check clean
@@ -28,7 +29,8 @@ test: $(READY)
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/python -m $(QUICK)
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m "slow and not alone" $(CORES) --dist worksteal
+	$(BIN)/python -m pytest -m alone
 
 check: $(READY)
 	$(BIN)/ruff check .

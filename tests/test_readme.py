@@ -66,6 +66,7 @@ def terminal(words: list[str], folder: Path) -> Iterator[None]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_the_commands_of_the_pages_work(page: Path, tmp_path: Path, tiny_policy: Path) -> None:
     commands = [line for block in blocks(page, "sh") for line in block.splitlines() if line.startswith("arm-control")]
@@ -105,6 +106,7 @@ def test_links_and_files_named_in_the_pages_exist(page: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_make_demo_trains_to_a_few_millimetres_and_writes_its_report(tmp_path: Path) -> None:
     """The real thing, in a copy of the tree; only the virtual environment is this one."""
     for name in ("arm_control", "envs", "policies", "assets"):

@@ -69,6 +69,9 @@ class GoalWork:
             loop.goal_m = place
             # The tick in which the next step is due; there is at least one before it.
             until = max(ticks + 1, round((step + soft_steps) * period_s / loop.period_s))
+            if any(velocity_m_s):  # where it will be when interpolated targets get to where steps would be now
+                ahead_s = (until - ticks - 1) * loop.period_s
+                goal_m = tuple(at + ahead_s * speed for at, speed in zip(goal_m, velocity_m_s, strict=True))
             answer = runner.decide(
                 predictor.angles(loop.state.angles_deg),
                 predictor.speeds(loop.state.speeds_deg_s),

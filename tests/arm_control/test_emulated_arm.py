@@ -27,7 +27,7 @@ ARM = Arm()
 ZERO_TICK = 1024
 WATCHDOG_S = 0.2
 
-pytestmark = pytest.mark.slow  # in real time
+pytestmark = [pytest.mark.slow, pytest.mark.alone]  # in real time
 
 
 @pytest.fixture

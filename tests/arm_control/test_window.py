@@ -16,7 +16,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import ImageGrab
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
 
 # The window as `show_window` runs it, which also writes down what it is in.
 SHOW = """
