@@ -180,8 +180,9 @@ class Run:
     """Record every tick into this file, ending in .mcap."""
     pace: Literal["realtime", "fast"] = "realtime"
     """Keep the policy's rate, or let the simulated arm go as fast as it can."""
-    imperfections: Preset = "ideal"
-    """How imperfect the simulated arm is."""
+    imperfections: Preset | None = None
+    """How imperfect the simulated arm is (ideal, unless given), or how a real one is expected to be (xl430): delay and
+    lag matter where --rate is higher than the policy's."""
     arm: str | None = None
     """URDF file of the simulated arm, for a policy that was trained on another than the default one."""
     json: str | None = None
@@ -219,7 +220,7 @@ class Run:
             if not all(text.partition("=")[::2]):
                 raise ValueError(f"--option: wanted NAME=VALUE, got '{text}'")
         if self.driver != "sim":
-            for name, default in (("pace", "realtime"), ("imperfections", "ideal"), ("arm", None)):
+            for name, default in (("pace", "realtime"), ("arm", None)):
                 if getattr(self, name) != default:
                     raise ValueError(f"--{name}: is for the simulated arm, not for --driver {self.driver}")
         elif self.driver_options:
@@ -229,6 +230,11 @@ class Run:
     def of_recording(self) -> bool:
         """Whether the source is a recording rather than a policy."""
         return self.source.endswith(".mcap")
+
+    @property
+    def arm_preset(self) -> Preset:
+        """What the arm is like, or is expected to be."""
+        return self.imperfections or ("ideal" if self.driver == "sim" else "xl430")
 
     @property
     def box(self) -> Box | None:

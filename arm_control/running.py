@@ -34,6 +34,7 @@ from arm_control.runner.timings import PERCENTILES
 from arm_control.signals import stop_on_signals
 from arm_control.trajectory import Recorder
 from envs.arm import Arm
+from envs.imperfections import PRESETS
 from envs.limits import JointLimits
 from envs.tasks import Course, MovingGoal, StillGoal, Track
 
@@ -124,7 +125,13 @@ def plan_policy(command: Run) -> Plan:
         courses = read_goals(command, runner, safety)
         if command.goals_file != "-":
             courses = iter(list(courses))
-        return GoalWork(runner, courses, seconds_per_goal=command.seconds_per_goal, on_goal=print_goal)
+        return GoalWork(
+            runner,
+            courses,
+            seconds_per_goal=command.seconds_per_goal,
+            arm=PRESETS[command.arm_preset],
+            on_goal=print_goal,
+        )
 
     metadata = {
         "policy": command.source,
@@ -191,7 +198,7 @@ def make_recorder(command: Run, plan: Plan, driver: Driver) -> Recorder:
         "joint_names": json.dumps(plan.arm.joint_names),
         "period_s": repr(plan.period_s),
         "driver": command.driver,
-        "imperfections": command.imperfections,
+        "imperfections": command.arm_preset,
         "calibration_sha256": driver.calibration_sha256 or "",
         "shadow": json.dumps(command.shadow),
     }
@@ -215,7 +222,7 @@ def connect(command: Run, plan: Plan, clock: Clock) -> Driver:
     from arm_control.drivers.simulation import SimulationDriver
     from arm_control.sources import open_arm
 
-    return SimulationDriver(open_arm(plan.arm, command.arm), plan.period_s, command.imperfections, clock.now_s)
+    return SimulationDriver(open_arm(plan.arm, command.arm), plan.period_s, command.arm_preset, clock.now_s)
 
 
 def check_driver(driver: Driver, plan: Plan) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 from arm_control.runner.loop import EASE_S, ControlLoop, GoalResult, Script, smooth
 from arm_control.runner.policy_runner import PolicyRunner
 from arm_control.runner.prediction import Predictor
-from envs.imperfections import PRESETS
+from envs.imperfections import PRESETS, Imperfections
 from envs.tasks import Course, MovingGoal, Reach, StillGoal, Track
 
 
@@ -25,11 +25,15 @@ class GoalWork:
         courses: Iterable[Course | None],
         *,
         seconds_per_goal: float,
+        arm: Imperfections = PRESETS["ideal"],
         on_goal: Callable[[GoalResult], None] = lambda result: None,
     ) -> None:
-        """A course that is None is one that has not come yet: the arm rests where it is."""
+        """A course that is None is one that has not come yet: the arm rests where it is.
+
+        `arm` is what the one that moves is like, of which only delay and lag matter.
+        """
         self._runner, self._courses, self._seconds = runner, iter(courses), seconds_per_goal
-        self._on_goal = on_goal
+        self._arm, self._on_goal = arm, on_goal
         self._number = 0
 
     def __call__(self, loop: ControlLoop) -> Script:
@@ -38,7 +42,7 @@ class GoalWork:
             raise ValueError(
                 f"wanted a rate of at least the policy's {1 / self._runner.period_s:g} Hz, got {1 / loop.period_s:g}"
             )
-        predictor = Predictor(PRESETS[self._runner.contract.imperfections], self._runner.arm.joint_count, loop.period_s)
+        predictor = Predictor(self._arm, self._runner.arm.joint_count, loop.period_s)
         soft = True
         for course in self._courses:
             if course is None:

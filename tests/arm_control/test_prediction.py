@@ -9,6 +9,7 @@ from fake_arm import ARM, START, FakeArm, FakeClock, ScriptedPolicy
 from hypothesis import given
 from hypothesis import strategies as st
 
+from arm_control.commands import Run
 from arm_control.runner.goals import GoalWork
 from arm_control.runner.loop import ControlLoop
 from arm_control.runner.prediction import Predictor
@@ -35,23 +36,24 @@ def test_a_predictor_by_hand() -> None:
     assert (predictor.angles([1.0]), predictor.speeds([3.0])) == ([1.0], [3.0])
 
 
-@given(st.integers(0, 20), st.floats(0.005, 0.2), st.lists(st.floats(-90.0, 90.0), min_size=1, max_size=100))
+@given(st.integers(0, 80), st.floats(0.005, 0.2), st.lists(st.floats(-90.0, 90.0), min_size=1, max_size=100))
 def test_of_an_arm_as_it_is_known_the_predictor_tells_what_steps_would_have_done(
-    delay: int, lag_s: float, steps: list[float]
+    quarters: int, lag_s: float, steps: list[float]
 ) -> None:
-    left = math.exp(-PERIOD_S / lag_s)
+    delay_s = quarters * PERIOD_S / 4
+    left = math.exp(-PERIOD_S / 4 / lag_s)
 
     def response(targets: list[float]) -> tuple[list[float], list[float]]:
-        """Angles and speeds of a servo that is late and lags."""
+        """Angles and speeds of a servo that is late and lags, at the end of each tick."""
         angle, angles, speeds = 0.0, [], []
-        for target in ([0.0] * delay + targets)[: len(targets)]:
+        for target in [0.0] * quarters + [target for target in targets for _ in range(4)]:
             angle = target + left * (angle - target)
             angles.append(angle)
             speeds.append((target - angle) / lag_s)
-        return angles, speeds
+        return angles[3 : 4 * len(targets) : 4], speeds[3 : 4 * len(targets) : 4]
 
     sent = [0.3 * step for step in steps]  # whatever was sent instead
-    predictor = Predictor(Imperfections(action_delay_s=delay * PERIOD_S, servo_lag_s=lag_s), 1, PERIOD_S)
+    predictor = Predictor(Imperfections(action_delay_s=delay_s, servo_lag_s=lag_s), 1, PERIOD_S)
     told = []
     for step, target, angle, speed in zip(steps, sent, *response(sent), strict=True):
         predictor.tick([step - target])
@@ -63,6 +65,15 @@ def test_the_middle_of_what_an_arm_was_trained_with_is_what_is_expected() -> Non
     xl430 = PRESETS["xl430"]
     assert (xl430.mean_delay_s, xl430.mean_lag_s) == pytest.approx((0.0185, 0.035))
     assert (PRESETS["ideal"].mean_delay_s, PRESETS["ideal"].mean_lag_s) == (0.0, IDEAL_LAG_S)
+
+
+def test_a_real_arm_is_expected_to_be_like_an_xl430_unless_told_otherwise() -> None:
+    def preset(**words: str) -> str:
+        return Run("policy.onnx", random=1, **words).arm_preset  # type: ignore[arg-type]
+
+    assert (preset(), preset(imperfections="rough")) == ("ideal", "rough")
+    real = {"driver": "dynamixel", "port": "/dev/ttyUSB0", "calibration": "calibration.json"}
+    assert (preset(**real), preset(**real, imperfections="ideal")) == ("xl430", "ideal")
 
 
 class Hasty(ScriptedPolicy):
