@@ -205,6 +205,7 @@ def test_one_of_every_fault(kind: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.parametrize("kind", FAULTS)
 def test_the_campaign(kind: str) -> None:
     run(kind, range(1000, 1000 + EPISODES))
