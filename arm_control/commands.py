@@ -162,7 +162,7 @@ class Run:
     """How much of its speed a recording keeps, up to 1."""
     rate: float | None = None
     """Targets a second, up to 1000 or what the arm's bus allows; the policy is asked at its own rate, which is the
-    least, and its targets are interpolated. Best are whole multiples of it."""
+    least, and its targets are interpolated."""
     max_speed: float | None = None
     """Largest speed of a joint in degrees/s, where the arm's own is larger."""
     max_acceleration: float | None = None
@@ -223,6 +223,8 @@ class Run:
             for name, default in (("pace", "realtime"), ("arm", None)):
                 if getattr(self, name) != default:
                     raise ValueError(f"--{name}: is for the simulated arm, not for --driver {self.driver}")
+            if self.of_recording and self.imperfections is not None:
+                raise ValueError("--imperfections: a recording on a real arm expects nothing of it")
         elif self.driver_options:
             raise ValueError(f"--{next(iter(self.driver_options))}: is not for the simulated arm; wanted --driver too")
 

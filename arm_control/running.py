@@ -158,9 +158,10 @@ def plan_recording(command: Run) -> Plan:
             raise ValueError(f"{command.source}: {error}") from None
         return replayed
 
-    length_s = RecordingWork(recording).length_s if recording.ticks else 0.0
+    whole = RecordingWork(recording) if recording.ticks else None
+    length_s, gaps = (whole.length_s, whole.gaps) if whole else (0.0, 0)
     said = f"{command.source}: {length_s:.1f} s of targets, all within limits and workspace"
-    if recording.ticks and (gaps := RecordingWork(recording).gaps):
+    if gaps:
         said += f"; {gaps} gap{'s' * (gaps > 1)} that the arm crosses slowly"
     if recording.lost:
         said += f"; damaged, unreadable: {recording.lost}"

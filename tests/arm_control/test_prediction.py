@@ -74,6 +74,8 @@ def test_a_real_arm_is_expected_to_be_like_an_xl430_unless_told_otherwise() -> N
     assert (preset(), preset(imperfections="rough")) == ("ideal", "rough")
     real = {"driver": "dynamixel", "port": "/dev/ttyUSB0", "calibration": "calibration.json"}
     assert (preset(**real), preset(**real, imperfections="ideal")) == ("xl430", "ideal")
+    with pytest.raises(ValueError, match="--imperfections: a recording on a real arm expects nothing of it"):
+        Run("run.mcap", imperfections="ideal", **real)  # type: ignore[arg-type]
 
 
 class Hasty(ScriptedPolicy):
