@@ -2,6 +2,9 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 DEMO := runs/demo
+# How long `make demo` trains, and on how many goals it evaluates.
+LENGTH ?= --minutes 1.5
+GOALS ?= 1000
 # Tests on each core, but for those that want the machine for themselves.
 CORES := -n logical --maxprocesses 4
 QUICK := pytest -m "not slow" $(CORES) --dist loadfile
@@ -11,8 +14,8 @@ READY := .venv/ready
 
 demo: $(READY)
 	@if [ -e $(DEMO) ]; then mv $(DEMO) $(DEMO)-$$(date +%Y%m%d-%H%M%S); fi
-	$(BIN)/arm-control train ddpg --minutes 1.5 --out $(DEMO)
-	$(BIN)/arm-control evaluate $(DEMO) --goals 1000 --json $(DEMO)/evaluation.json
+	$(BIN)/arm-control train ddpg $(LENGTH) --out $(DEMO)
+	$(BIN)/arm-control evaluate $(DEMO) --goals $(GOALS) --json $(DEMO)/evaluation.json
 	$(BIN)/arm-control export $(DEMO)
 	$(BIN)/arm-control inspect $(DEMO)/policy.onnx
 	$(BIN)/arm-control run $(DEMO)/policy.onnx --driver sim --random 5 --json $(DEMO)/run.json

@@ -114,16 +114,33 @@ def compare(command: Compare) -> None:
     """Print, write and draw how good agents are."""
     from arm_control.comparison import compare, write_comparison
 
-    configs = {}
-    for words in map(shlex.split, command.agents):
-        if (name := shlex.join(words)) in configs:
-            raise ValueError(f"'{name}' is there twice")
-        if (config := parse_contestant(words, command.imperfections)) is None:
-            return
-        configs[name] = config
+    configs = contestants(command)
+    if configs is None:
+        return
     with writing_json(command.json) as figures:
         figures |= compare(command, configs)
         print(write_comparison(figures, Path(command.out)))
+
+
+def contestants(command: Compare) -> "dict[str, TrainConfig | PeerConfig] | None":
+    """The settings of a comparison's agents by their names; None if one's help was requested.
+
+    Raises ValueError for agents that are invalid, repeated, or of different tasks.
+    """
+    from arm_control.comparison import check_same_task
+
+    configs: dict[str, TrainConfig | PeerConfig] = {}
+    for agent in command.agents:
+        words = shlex.split(agent)
+        name = shlex.join(words)
+        if name in configs:
+            raise ValueError(f"'{name}' is there twice")
+        config = parse_contestant(words, command.imperfections)
+        if config is None:
+            return None
+        configs[name] = config
+    check_same_task(configs)
+    return configs
 
 
 def export(command: Export) -> None:

@@ -29,6 +29,7 @@ from arm_control.run_folder import write_text
 from arm_control.statistics import bootstrap_interval, interquartile_mean, three_digits
 from arm_control.trial import Trial
 
+TRIAL_COMMAND = (sys.executable, "-m", "arm_control.trial")  # followed by what `arm_control.trial.main` reads
 SOLVED_MM = 5.0
 SHARED = ("goal_tolerance_m", "arm", "imperfections", "path", "speed_m_s")  # of a task, beside the environment
 
@@ -38,9 +39,8 @@ Config = TrainConfig | PeerConfig
 def compare(command: Compare, configs: dict[str, Config]) -> dict[str, Any]:
     """Train and judge agents by their names.
 
-    Raises ValueError, before anything is trained, for agents of different tasks or a folder of another comparison.
+    Raises ValueError, before anything is trained, for a folder of another comparison.
     """
-    check_same_task(configs)
     trials = {
         (name, seed): trial_of(command, name, config, seed)
         for seed in range(command.first_seed, command.first_seed + command.seeds)
@@ -175,7 +175,7 @@ def run_process(trial: Trial, processes: set[subprocess.Popen[str]]) -> Result:
     """Run a trial in a process, which is among `processes` meanwhile."""
     words = [str(os.getpid()), str(trial.folder), json.dumps(trial.to_json())]
     with subprocess.Popen(
-        [sys.executable, "-m", "arm_control.trial", *words],
+        [*TRIAL_COMMAND, *words],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,

@@ -1,4 +1,4 @@
-"""What the tests share: one thread each, repeatable hypotheses, and one small trained run."""
+"""Shared by all tests: one thread each, repeatable hypothesis examples, test sizes, and one small trained run."""
 
 import os
 
@@ -6,6 +6,7 @@ os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported
 
 import resource
 import signal
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -15,6 +16,55 @@ from hypothesis import settings
 
 settings.register_profile("repeatable", deadline=None, derandomize=True)
 settings.load_profile("repeatable")
+
+# A shell ignores Ctrl-C for what it starts in the background, and programs that the tests start would inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# Set by `make soak`: tests that request the fixture `size` run at full size.
+SOAK = os.environ.get("ARM_CONTROL_SOAK") == "1"
+
+
+@pytest.hookimpl(tryfirst=True)  # before `-m` deselects
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests whose size is a setting, so that `make soak` selects them."""
+    for item in items:
+        if "size" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.sized)
+
+
+@pytest.fixture
+def size(record_property: Callable[[str, object], None]) -> Callable[..., int]:
+    """A function that returns a test's size, `size(small, full=..., of="episodes")`: full in `make soak`."""
+
+    def choose(small: int, *, full: int, of: str) -> int:
+        chosen = full if SOAK else small
+        record_property(f"size:{of}", chosen)
+        return chosen
+
+    return choose
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print which sized tests ran, in how many cases, and their sizes in total."""
+    cases: Counter[str] = Counter()
+    totals: dict[str, Counter[str]] = {}
+    for report in terminalreporter.getreports("passed"):
+        if report.when != "call":
+            continue
+        sizes = [(name.removeprefix("size:"), value) for name, value in report.user_properties if "size:" in name]
+        if not sizes and "soak" not in report.keywords:
+            continue
+        test = report.nodeid.partition("[")[0]
+        cases[test] += 1
+        for unit, value in sizes:
+            totals.setdefault(test, Counter())[unit] += int(value)
+    if not cases:
+        return
+    terminalreporter.section("full sizes (make soak)" if SOAK else "small sizes; make soak runs the full ones")
+    for test, count in sorted(cases.items()):
+        amounts = ", ".join(f"{total:,} {unit}" for unit, total in totals.get(test, Counter()).items())
+        terminalreporter.line(f"{test}: {count} passed{', ' if amounts else ''}{amounts}")
 
 
 @pytest.fixture(scope="session")

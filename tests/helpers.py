@@ -4,7 +4,7 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,8 @@ from arm_control.runner.goals import GoalWork
 from arm_control.runner.loop import ControlLoop, FastTime, LoopReport
 from arm_control.runner.safety import Safety
 from envs.tasks import Course
+
+Size = Callable[..., int]  # the fixture `size` of conftest.py
 
 
 def exact(value: Any) -> Any:

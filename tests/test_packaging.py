@@ -30,7 +30,7 @@ def run(*words: object, folder: Path, code: int = 0) -> subprocess.CompletedProc
 def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the sdist, and with the wheel that was built from it."""
     folder = tmp_path_factory.mktemp("dist")
-    run(sys.executable, "-m", "build", "--outdir", folder, ROOT, folder=folder)
+    run(sys.executable, "-m", "build", "--no-isolation", "--outdir", folder, ROOT, folder=folder)
     return folder
 
 
@@ -92,6 +92,7 @@ def test_the_sdist_holds_what_the_tests_need(dist: Path) -> None:
     assert not [name for name in names if name.startswith(("runs", ".venv", "dist"))]
 
 
+@pytest.mark.soak
 def test_a_base_install_runs_policies_and_names_the_extra_for_the_rest(
     base: Path, tiny_policy: Path, tmp_path: Path
 ) -> None:
@@ -119,6 +120,7 @@ def test_a_base_install_runs_policies_and_names_the_extra_for_the_rest(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.soak
 def test_a_base_install_brings_neither_pytorch_nor_pybullet(base: Path) -> None:
     listed = run(base / "python", "-m", "pip", "list", "--format", "json", folder=base).stdout
     names = {package["name"].lower() for package in json.loads(listed)}
@@ -126,6 +128,7 @@ def test_a_base_install_brings_neither_pytorch_nor_pybullet(base: Path) -> None:
     assert not {"torch", "pybullet", "onnx", "matplotlib", "tensorboard", "pillow", "imageio-ffmpeg"} & names
 
 
+@pytest.mark.soak
 def test_an_install_with_extras_trains_exports_and_runs_from_another_folder(full: Path, tmp_path: Path) -> None:
     program = "import arm_control, envs.arm; print(arm_control.__file__); print(envs.arm.DEFAULT_URDF)"
     where, urdf = run(full / "python", "-c", program, folder=tmp_path).stdout.splitlines()

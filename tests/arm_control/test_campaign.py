@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 from fake_arm import ARM, FakeClock, ScriptedPolicy
+from helpers import Size
 
 import arm_control.runner.goals as goals_module
 import arm_control.runner.loop as loop_module
@@ -27,7 +28,7 @@ from arm_control.runner.safety import Refusal, Safety, SafetySettings
 from envs.limits import JointLimits
 from envs.tasks import StillGoal
 
-QUICK, FULL = 12, 250  # episodes of each class
+SMALL, FULL = 12, 250  # episodes of each class; the full campaign runs in `make soak`
 RATES = [30, 30, 33, 40, 50, 50, 60, 75, 100, 125, 200, 333, 500]
 EASE_S, PARKING_TIME_S, LOST_S = 0.4, 0.6, 0.6  # shorter than in life
 MOST_TICKS_S = 6.0  # until a request to stop ends the patience of the person
@@ -870,18 +871,11 @@ def run_class(name: str, seeds: range) -> int:
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_a_few_of_every_class(name: str) -> None:
-    assert run_class(name, range(QUICK)) >= 0.6 * QUICK
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", FAULTS)
-def test_the_campaign(name: str) -> None:
-    assert run_class(name, range(1000, 1000 + FULL)) >= 200
-
-
-def test_the_campaign_is_as_large_as_it_says() -> None:
-    assert len(FAULTS) * FULL >= 8000
+def test_the_campaign(name: str, size: Size) -> None:
+    """No episode violates a rule, and the fault occurs in most of them."""
+    episodes = size(SMALL, full=FULL, of="episodes")
+    fired = run_class(name, range(episodes))
+    assert fired >= (0.8 if episodes == FULL else 0.6) * episodes
 
 
 # Without any one of the checks it fails.

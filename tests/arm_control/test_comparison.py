@@ -4,6 +4,7 @@ import importlib.util
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from typing import Any
 import matplotlib.image
 import numpy as np
 import pytest
-from helpers import children, running, stuck
+from helpers import Size, children, running, stuck
 
 from arm_control import comparison
 from arm_control.bench.grid import bench_grid
@@ -424,10 +425,80 @@ def test_a_trial_ends_when_its_comparison_is_killed(tmp_path: Path) -> None:
         assert list((path.parent / "checkpoints").glob("step-*"))  # it was asked to stop, not killed
 
 
+# A trial that trains nothing: after a moment it leaves a result that depends on its agent and seed alone.
+STUB_TRIAL = """
+import json, os, sys, time, zlib
+from pathlib import Path
+from arm_control.evaluation import LADDER_MM
+from arm_control.trial import end_with
+
+parent, folder, values = sys.argv[1:]
+end_with(int(parent))
+time.sleep(0.3)
+trial = json.loads(values)
+error_mm = 1.0 + zlib.crc32(f"{trial['config']['agent']} {trial['config']['seed']}".encode()) % 100
+row = {"step": 100, "elapsed_s": 1.0, "mean_error_mm": error_mm} | {f"success_{mm}_mm": 0.5 for mm in LADDER_MM}
+result = {
+    "mean_error_mm": error_mm, "success": {str(mm): 0.5 for mm in LADDER_MM}, "normalised_return": 0.5,
+    "memory_mb": 1.0, "decision_us": 1.0, "last": row, "curve": [row, row | {"step": 200, "elapsed_s": 2.0}],
+}
+aside = Path(f"{folder}.aside{os.getpid()}")
+aside.mkdir()
+(aside / "trial.json").write_text(json.dumps({"trial": trial, "result": result}))
+os.replace(aside, folder)
+"""
+# The command, with that in place of its trials.
+STUBBED_COMMAND = """
+import sys
+from arm_control import cli, comparison
+
+comparison.TRIAL_COMMAND = (sys.executable, "-c", sys.argv[1])
+sys.exit(cli.main(sys.argv[2:]))
+"""
+
+
+@pytest.mark.slow
+def test_a_comparison_that_is_killed_at_random_moments_repeats_no_finished_trial(tmp_path: Path, size: Size) -> None:
+    """Resumed until it ends, it gives the figures of an uninterrupted one and leaves no process behind."""
+    words = ["compare", "ddpg", "sb3-a2c", "--steps", "100", "--seeds", "3", "--goals", "10", "--out"]
+    start = [sys.executable, "-c", STUBBED_COMMAND, STUB_TRIAL, *words]
+    whole, out = tmp_path / "whole", tmp_path / "killed"
+    said = subprocess.run([*start, str(whole)], capture_output=True, text=True, check=True).stderr
+    assert said.count(" min left)") == 6
+    again = subprocess.run([*start, str(whole)], capture_output=True, text=True, check=True).stderr
+    assert again == "[6/6] done before\n"
+
+    moments = random.Random(0)
+    kills, most_kills = 0, size(3, full=20, of="kills")
+    kept = 0
+    while True:
+        finished = {path: path.stat().st_mtime_ns for path in out.glob("*/trial.json")}
+        process = subprocess.Popen([*start, str(out)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        if kills < most_kills:
+            time.sleep(moments.uniform(1.0, 4.0))
+            trials = children(process.pid)
+            process.kill()
+            process.communicate()
+            assert stuck(trials) == []
+            kills += 1
+        else:
+            error = process.communicate(timeout=60)[1]
+            assert process.returncode == 0, error
+            break
+        assert all(path.stat().st_mtime_ns == when for path, when in finished.items())
+        kept += len(finished)
+        if len(finished) == 6:  # nothing is left to kill: begin anew
+            shutil.rmtree(out)
+    assert kept > 0
+    assert json.loads((whole / "comparison.json").read_text()) == json.loads((out / "comparison.json").read_text())
+
+
+@pytest.mark.soak
 @pytest.mark.slow
 def test_killed_at_any_moment_and_gone_on_with_it_repeats_no_run_and_gives_the_same_table(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
+    """The same with real trials."""
     words = ["compare", TINY, "sb3-a2c", "--steps", "1500", "--seeds", "2", "--goals", "10"]
     assert main([*words, "--out", str(tmp_path / "whole"), "--json", str(tmp_path / "whole.json")]) == 0
     said = capfd.readouterr()

@@ -24,9 +24,18 @@ def trained(config: PeerConfig, reports: int = 3) -> tuple[PeerController, Repor
     return train_peer(config, reports, report), said
 
 
+QUICK = {("sb3-td3", "defaults"), ("sb3-a2c", "zoo")}  # off policy, and on policy with normalisation
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("settings", ["defaults", "zoo"])
-@pytest.mark.parametrize("name", PEERS)
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        pytest.param(name, settings, marks=() if (name, settings) in QUICK else pytest.mark.soak)
+        for name in PEERS
+        for settings in ("defaults", "zoo")
+    ],
+)
 def test_a_peer_learns_to_the_end_of_its_steps_and_decides(name: str, settings: Any) -> None:
     config = PeerConfig(name, settings=settings, discount=0.7, steps=600)
     controller, said = trained(config)

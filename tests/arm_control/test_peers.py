@@ -44,7 +44,7 @@ def check_learned(model: BaseAlgorithm, before: torch.Tensor, env: gymnasium.Env
         observation = env.step(action)[0]
 
 
-@pytest.mark.parametrize("wrap", [as_it_is, rescaled])
+@pytest.mark.parametrize("wrap", [pytest.param(as_it_is, marks=pytest.mark.soak), rescaled])
 def test_ddpg_learns_on_the_dense_reward(wrap: Wrap) -> None:
     with wrap(gymnasium.make("ArmReach-v0")) as env:
         model = DDPG(
@@ -55,8 +55,15 @@ def test_ddpg_learns_on_the_dense_reward(wrap: Wrap) -> None:
         check_learned(model, before, env)
 
 
-@pytest.mark.parametrize("algorithm", [SAC, DDPG])
-@pytest.mark.parametrize("wrap", [as_it_is, rescaled])
+@pytest.mark.parametrize(
+    ("algorithm", "wrap"),
+    [
+        (SAC, as_it_is),
+        pytest.param(SAC, rescaled, marks=pytest.mark.soak),
+        pytest.param(DDPG, as_it_is, marks=pytest.mark.soak),
+        pytest.param(DDPG, rescaled, marks=pytest.mark.soak),
+    ],
+)
 def test_hindsight_replay_learns_on_the_sparse_reward(algorithm: type[SAC] | type[DDPG], wrap: Wrap) -> None:
     with wrap(gymnasium.make("ArmReach-v0", reward="sparse")) as env:
         model = algorithm(

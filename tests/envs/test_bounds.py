@@ -1,4 +1,4 @@
-"""A million random steps of every environment: nothing that is measured leaves the observation space."""
+"""Random steps of every environment, a million in `make soak`: no measurement leaves the observation space."""
 
 import functools
 from contextlib import closing
@@ -7,6 +7,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 import pytest
+from helpers import Size
 from numpy.typing import NDArray
 
 import envs  # noqa: F401  (registers the ids)
@@ -16,7 +17,8 @@ from envs.vector import ArmVectorEnv
 
 pytestmark = pytest.mark.slow
 
-ARMS, STEPS, CHUNK = 50, 1_000_000, 500
+ARMS, CHUNK = 50, 500
+SMALL, FULL = 100_000, 1_000_000  # steps
 CASES = [
     ("ArmReach-v0", "ideal"),
     ("ArmReachDiscrete-v0", "ideal"),
@@ -50,7 +52,9 @@ def as_actions(space: gymnasium.Space[Any], share: NDArray[np.float64]) -> NDArr
 
 
 @pytest.mark.parametrize(("name", "imperfections"), CASES)
-def test_a_million_random_steps_stay_inside_the_observation_space(name: str, imperfections: str) -> None:
+def test_random_steps_stay_inside_the_observation_space(name: str, imperfections: str, size: Size) -> None:
+    """Half of the actions are uniform, half are corners of the action space that are held for some steps."""
+    steps = size(SMALL, full=FULL, of="steps")
     make_env = functools.partial(
         gymnasium.make, name, disable_env_checker=True, imperfections=imperfections, episode_steps=CHUNK - 1
     )
@@ -60,7 +64,7 @@ def test_a_million_random_steps_stay_inside_the_observation_space(name: str, imp
         spaces: Any = env.single_observation_space
         columns = {key: np.empty((CHUNK, ARMS, *box.shape), np.float32) for key, box in spaces.items()}
         env.reset(seed=0)
-        for chunk in range(STEPS // (ARMS * CHUNK)):
+        for chunk in range(steps // (ARMS * CHUNK)):
             actions = as_actions(env.single_action_space, shares(chunk, generator))
             for step in range(CHUNK):
                 observation, _, _, truncated, infos = env.step(actions[step])
@@ -75,7 +79,7 @@ def test_a_million_random_steps_stay_inside_the_observation_space(name: str, imp
             lowest = np.minimum(lowest, columns["observation"].min((0, 1)))
             highest = np.maximum(highest, columns["observation"].max((0, 1)))
             done, violent = done + CHUNK * ARMS, violent + chunk % 2 * CHUNK * ARMS
-    assert (done, violent) == (STEPS, STEPS // 2)
+    assert (done, violent) == (steps, steps // 2)
 
     low, high = lowest / RADIANS, highest / RADIANS
     lower, upper, speed = (np.array(row) for row in (limits.lower_deg, limits.upper_deg, limits.max_speed_deg_s))

@@ -1,0 +1,74 @@
+"""The commands and programs that the README and the docs print, and the short form in which tests run them."""
+
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+README = ROOT / "README.md"
+PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
+PROGRAM = "arm-control "
+
+# How a command starts, the text to replace in it (a regular expression), and its replacement.
+# `test_documentation.py` fails if an entry applies to no command, or if a command stays long.
+SHORTER = [
+    ("train", r"--minutes \S+", "--steps 400"),
+    ("train", r"--steps \d{4,}", "--steps 400"),
+    ("evaluate", r"--goals \d{4,}", "--goals 3"),
+    ("compare", r"--(minutes|steps) \S+", "--steps 400"),
+    ("compare", r"--seeds [3-9]", "--seeds 2"),
+    ("compare", r"--goals \d{2,}", "--goals 3"),
+    ("run", r"--random \d{2,}", "--random 3"),
+    ("bench argmax", r"$", " --grid-step-deg 30 --rounds 1"),
+    ("bench delay", r"--goals \d{4,}", "--goals 2"),
+    ("bench grid", r"$", " --goals 100"),
+    ("bench ladder", r"$", " --minutes 0.01 --seeds 1 --goals 2 --grid-step-deg 30"),
+    ("bench runner", r"$", " --seconds 1 --rounds 1"),
+    ("bench simulation", r"$", " --seconds 0.02 --rounds 1"),
+    ("bench viewer", r"$", " --seconds 4"),
+]
+# The same for the Python programs.
+SHORTER_PYTHON = [
+    (r"minutes=[\d.]+", "steps=400"),
+    (r"goals=\d{3,}", "goals=3"),
+]
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    """The text of the page's fenced blocks of a language."""
+    return re.findall(rf"```{language}\n(.*?)```", page.read_text(), re.DOTALL)
+
+
+def commands(page: Path) -> list[str]:
+    """What follows `arm-control` in the page's shell blocks, one string a command, without comments."""
+    return [words_of(line) for block in blocks(page, "sh") for line in block.splitlines() if line.startswith(PROGRAM)]
+
+
+def mentioned_commands(page: Path) -> Iterator[str]:
+    """The same in indented blocks and in the text, but for those with a placeholder and bare names."""
+    text = page.read_text()
+    for line in re.findall(rf"^    {PROGRAM}(.*)$|`{PROGRAM}([^`]*)`", text, re.MULTILINE):
+        command = words_of(PROGRAM + "".join(line))
+        if " " in command and not re.search(r"\.\.\.|\b[A-Z]+\b|seedS", command):
+            yield command
+
+
+def words_of(line: str) -> str:
+    """A command line without the program's name, its comment and its doubled blanks."""
+    return shlex.join(shlex.split(line.removeprefix(PROGRAM), comments=True))
+
+
+def shortened(command: str) -> str:
+    """The command at a tiny size."""
+    for start, pattern, replacement in SHORTER:
+        if command.startswith(start + " ") or command == start:
+            command = re.sub(pattern, replacement, command, count=1)
+    return command
+
+
+def shortened_python(program: str) -> str:
+    """The program at a tiny size."""
+    for pattern, replacement in SHORTER_PYTHON:
+        program = re.sub(pattern, replacement, program)
+    return program

@@ -1,0 +1,225 @@
+"""What the README and the docs print is valid as it stands, and works at a tiny size."""
+
+import contextlib
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from documentation import (
+    PAGES,
+    README,
+    ROOT,
+    SHORTER,
+    SHORTER_PYTHON,
+    blocks,
+    commands,
+    mentioned_commands,
+    shortened,
+    shortened_python,
+)
+
+from arm_control import cli, comparison, evaluation, training
+from arm_control.trial import Trial
+
+COMMANDS = {page: commands(page) for page in PAGES}
+PRINTED = list(dict.fromkeys(command for page in PAGES for command in (*COMMANDS[page], *mentioned_commands(page))))
+
+
+def environment() -> dict[str, str]:
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT)}
+
+
+def check(command: str) -> None:
+    """Parse a command and check its settings, without running it. Raises ValueError for one that is invalid."""
+    with pytest.MonkeyPatch.context() as patch:
+        for table in (cli.COMMANDS, cli.BENCHES):
+            for name, (kind, _) in table.items():
+                patch.setitem(table, name, (kind, lambda settings: None))
+        patch.setitem(cli.COMMANDS, "compare", (cli.Compare, cli.contestants))
+        work = cli.parse(shlex.split(command))
+        if work is not None:
+            work()
+
+
+class TestPrintedCommands:
+    """Every command of every page, as it stands there."""
+
+    def test_there_are_commands_to_check(self) -> None:
+        """The pages' blocks are found."""
+        assert len(COMMANDS[README]) >= 15
+        assert len(PRINTED) >= 60
+
+    @pytest.mark.parametrize("command", PRINTED)
+    def test_a_printed_command_is_valid(self, command: str) -> None:
+        """Its flags exist and its values are accepted."""
+        check(command)
+
+    @pytest.mark.parametrize(
+        "command",
+        [
+            "train ddpg --hiden-units 8",
+            "train ddqg",
+            "compare ddpg 'a2c --recurent'",
+            "compare ddpg 'a2c --imperfections rough'",
+            "bench argmax --rounds 0",
+            "run policy.onnx",
+        ],
+    )
+    def test_a_command_that_drifted_is_found(self, command: str) -> None:
+        """The check fails for unknown flags, agents and values, also inside a comparison."""
+        with pytest.raises(ValueError, match=r"hiden|ddqg|recurent|different tasks|rounds|goals"):
+            check(command)
+
+
+class TestShortForms:
+    """The table that shortens commands fits the pages."""
+
+    @pytest.mark.parametrize("entry", SHORTER, ids=lambda entry: f"{entry[0]} {entry[1]}")
+    def test_every_entry_applies(self, entry: tuple[str, str, str]) -> None:
+        """An entry that no command needs any more fails."""
+        start, pattern, _ = entry
+        commands_of_pages = [command for page in PAGES for command in COMMANDS[page]]
+        assert any(command.startswith(start) and re.search(pattern, command) for command in commands_of_pages)
+
+    @pytest.mark.parametrize("pattern", [pattern for pattern, _ in SHORTER_PYTHON])
+    def test_every_entry_for_programs_applies(self, pattern: str) -> None:
+        """The same for the table of the Python programs."""
+        assert any(re.search(pattern, program) for page in PAGES for program in blocks(page, "python"))
+
+    @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+    def test_no_command_stays_long(self, page: Path) -> None:
+        """Nothing is trained by the clock, for long, with many seeds, or judged on many goals."""
+        for command in COMMANDS[page]:
+            short = shortened(command)
+            check(short)
+            name = " ".join(short.split()[:2])
+            if name.startswith(("train", "compare")):
+                assert re.search(r"--steps [1-9]\d{,2}( |$)", short), short
+            if name.startswith("bench"):
+                assert short != command or "delay" in name, short
+            assert not re.search(r"--(steps|goals|random) \d{4,}|--seeds [3-9]", short), short
+            assert "--minutes" not in short or name == "bench ladder", short
+
+
+@contextlib.contextmanager
+def terminal(words: list[str], folder: Path) -> Iterator[None]:
+    """A command that runs in another terminal until it is interrupted."""
+    command = [sys.executable, "-m", "arm_control.cli", *words]
+    process = subprocess.Popen(command, cwd=folder, env=environment(), stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    process.stdout.readline()  # it is ready
+    try:
+        yield
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)
+    assert process.returncode == 130
+
+
+@pytest.fixture
+def one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Short validations, and the trainings of a comparison in this process instead of one of their own each.
+
+    `test_comparison.py` runs comparisons with their processes, `make demo` the commands as a shell does.
+    """
+    alone = threading.Lock()
+
+    def run_here(trial: Trial, processes: Any) -> dict[str, Any]:
+        with alone:
+            trial.run()
+        result = trial.result()
+        assert result is not None
+        return result
+
+    monkeypatch.setattr(training, "REPORTS", 2)
+    monkeypatch.setattr(evaluation, "VALIDATION_GOALS", 2)
+    monkeypatch.setattr(comparison, "run_process", run_here)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("one_process")
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_commands_of_the_pages_work(
+    page: Path, tmp_path: Path, tiny_policy: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Each command of the page's shell blocks, in order, in one folder; those of an earlier page not again."""
+    if page.name in ("running.md", "watching.md"):  # what `make demo` leaves
+        (tmp_path / "runs/demo").mkdir(parents=True)
+        shutil.copy(tiny_policy, tmp_path / "runs/demo/policy.onnx")
+    monkeypatch.chdir(tmp_path)
+    comparisons = {command for other in PAGES[: PAGES.index(page)] for command in COMMANDS[other]}
+    with contextlib.ExitStack() as others:
+        for command in COMMANDS[page]:
+            if command.startswith("compare") and command in comparisons:
+                continue
+            words = shlex.split(shortened(command))
+            if words[0] == "emulate":  # in another terminal
+                others.enter_context(terminal(words, tmp_path))
+                continue
+            code = cli.main(words)
+            said = capfd.readouterr()
+            assert code == 0, f"{command}\n{said.out}{said.err}"
+    if page == README:
+        assert (tmp_path / "runs/mine/policy.onnx").exists()
+        assert (tmp_path / "runs/mine/video.mp4").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")], ids=lambda page: page.name)
+def test_the_python_of_the_pages_works(page: Path, tmp_path: Path) -> None:
+    """The page's programs, each in a process of its own."""
+    for program in blocks(page, "python"):
+        code = shortened_python(program)
+        done = subprocess.run(
+            [sys.executable, "-c", code], cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=300
+        )
+        assert done.returncode == 0, f"{code}\n{done.stdout}{done.stderr}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_and_files_named_in_the_pages_exist(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+        assert (page.parent / target).exists(), f"{page.name} names {target}"
+    for target in re.findall(r"`((?:envs|policies|arm_control|assets|tests)/[\w./]*)`", page.read_text()):
+        assert (ROOT / target).exists(), f"{page.name} names {target}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("length", "largest_error_mm", "least_success"),
+    [
+        (["LENGTH=--steps 24000", "GOALS=100"], 15.0, 50.0),
+        pytest.param([], 3.0, 99.0, marks=[pytest.mark.soak, pytest.mark.alone]),
+    ],
+    ids=["short", "as documented"],
+)
+def test_make_demo_trains_to_a_few_millimetres_and_writes_its_report(
+    length: list[str], largest_error_mm: float, least_success: float, tmp_path: Path
+) -> None:
+    """The commands as a shell runs them, in a copy of the tree; only the virtual environment is this one."""
+    for name in ("arm_control", "envs", "policies", "assets"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    make = ["make", "demo", f"BIN={Path(sys.executable).parent}", "READY=", *length]
+    demo_environment = environment() | {"PYTHONPATH": str(tmp_path), "DISPLAY": ""}
+    done = subprocess.run(make, cwd=tmp_path, env=demo_environment, capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stdout + done.stderr
+    report = (tmp_path / "runs/demo/report.md").read_text()
+    error = re.search(r"mean error at the last step \| \*\*([\d.]+) mm", report)
+    success = re.search(r"\| 10 mm \| ([\d.]+)%", report)
+    assert error is not None
+    assert success is not None
+    assert float(error[1]) <= largest_error_mm
+    assert float(success[1]) >= least_success
+    for name in ("curve.png", "policy.onnx", "video.mp4", "page.html"):
+        assert (tmp_path / "runs/demo" / name).stat().st_size > 10_000
