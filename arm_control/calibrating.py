@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from arm_control.commands import Calibrate
+from arm_control.console import say
 from arm_control.drivers.bus import Bus, serial_ports
 from arm_control.drivers.calibration import (
     TICKS_PER_DEGREE,
@@ -60,14 +61,14 @@ def calibrate_arm(command: Calibrate) -> Path:
         _prepare(bus, ids)
         measured = [_measure_joint(bus, arm, ids, index) for index in range(arm.joint_count)]
     except KeyboardInterrupt:
-        print("\ninterrupted: nothing was written", file=sys.stderr)
+        say("\ninterrupted: nothing was written")
         raise
     finally:
         bus.close()
     calibration = Calibration(arm.name, tuple(one.joint for one in measured))
     calibration.check_arm(arm)
-    print(format_calibration(measured))
     calibration.save(out)
+    print(format_calibration(measured))
     print(f"{out}: calibration {calibration.sha256[:12]}; torque is off")
     return out
 

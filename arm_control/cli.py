@@ -13,7 +13,7 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from itertools import chain, groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,13 +44,15 @@ from arm_control.commands import (
     Train,
 )
 from arm_control.config import Preset, TrainConfig, check_choice
+from arm_control.console import Console, say, write
+from arm_control.signals import interrupt_on_signals
 from policies.settings import AGENTS
 
 if TYPE_CHECKING:
     from arm_control.peers import PeerConfig
 
 PROGRAM = "arm-control"
-BAD_INPUT, STOPPED, INTERRUPTED = 2, 3, 130
+OUTPUT_LOST, BAD_INPUT, STOPPED, INTERRUPTED = 1, 2, 3, 130
 
 
 class ArmStoppedError(RuntimeError):
@@ -98,16 +100,16 @@ def evaluate(command: Evaluate) -> None:
     from arm_control.evaluation import format_evaluation
     from arm_control.sources import evaluate
 
-    with writing_json(command.json) as figures:
-        figures |= evaluate(
-            command.source,
-            goals=command.goals,
-            seed=command.seed,
-            arm=command.arm,
-            env=command.env,
-            imperfections=command.imperfections,
-        )
-        print(format_evaluation(command.source, figures))
+    check_writable(command.json)
+    figures = evaluate(
+        command.source,
+        goals=command.goals,
+        seed=command.seed,
+        arm=command.arm,
+        env=command.env,
+        imperfections=command.imperfections,
+    )
+    report_figures(command.json, figures, format_evaluation(command.source, figures))
 
 
 def compare(command: Compare) -> None:
@@ -117,9 +119,9 @@ def compare(command: Compare) -> None:
     configs = contestants(command)
     if configs is None:
         return
-    with writing_json(command.json) as figures:
-        figures |= compare(command, configs)
-        print(write_comparison(figures, Path(command.out)))
+    check_writable(command.json)
+    figures = compare(command, configs)
+    report_figures(command.json, figures, write_comparison(figures, Path(command.out)))
 
 
 def contestants(command: Compare) -> "dict[str, TrainConfig | PeerConfig] | None":
@@ -164,16 +166,31 @@ def inspect(command: Inspect) -> None:
 
 
 def run(command: Run) -> None:
-    """Drive the arm; an interrupted run still writes its figures."""
+    """Drive the arm. A run that was interrupted or stopped keeps its exit code where its figures cannot be written."""
     from arm_control.running import run
 
-    with writing_json(command.json) as figures:
-        figures |= run(command)
+    check_writable(command.json)
+    with Console() as console:
+        figures = run(command, console)
+        end = end_of_run(figures)
+        try:
+            write_json(command.json, figures)
+        except OSError as error:
+            if end is None:
+                raise
+            console.err(f"{PROGRAM}: error: {error}")
+    if end is not None:
+        raise end
+    if console.output_error is not None:
+        raise console.output_error
+
+
+def end_of_run(figures: dict[str, Any]) -> BaseException | None:
+    """What a run that did not come to its end raises: ArmStoppedError or KeyboardInterrupt."""
     if figures["refusals"]:
         said = (f"{refusal['check']}: {refusal['text']}" for refusal in figures["refusals"])
-        raise ArmStoppedError("; ".join(dict.fromkeys(said)))
-    if figures["interrupted"]:
-        raise KeyboardInterrupt
+        return ArmStoppedError("; ".join(dict.fromkeys(said)))
+    return KeyboardInterrupt() if figures["interrupted"] else None
 
 
 def replay(command: Replay) -> None:
@@ -219,18 +236,18 @@ def identify(command: Identify) -> None:
     """Print how late and how slow a recorded arm is."""
     from arm_control.identification import format_identification, identify
 
-    with writing_json(command.json) as figures:
-        figures |= identify(command.log)
-        print(format_identification(figures))
+    check_writable(command.json)
+    figures = identify(command.log)
+    report_figures(command.json, figures, format_identification(figures))
 
 
 def bench_grid(command: BenchGrid) -> None:
     """Print the grid's accuracy floor."""
     from arm_control.bench.grid import bench_grid, format_grid
 
-    with writing_json(command.json) as figures:
-        figures |= bench_grid(command.goals, command.seed, command.step_deg)
-        print(format_grid(figures))
+    check_writable(command.json)
+    figures = bench_grid(command.goals, command.seed, command.step_deg)
+    report_figures(command.json, figures, format_grid(figures))
 
 
 def bench_argmax(command: BenchArgmax) -> None:
@@ -238,11 +255,11 @@ def bench_argmax(command: BenchArgmax) -> None:
     from arm_control.bench.argmax import bench_argmax, draw, format_argmax
 
     check_writable(command.save)
-    with writing_json(command.json) as figures:
-        figures |= bench_argmax(command.grid_step_deg, command.rounds)
-        print(format_argmax(figures))
-        if command.save is not None:
-            draw(figures, Path(command.save))
+    check_writable(command.json)
+    figures = bench_argmax(command.grid_step_deg, command.rounds)
+    if command.save is not None:
+        draw(figures, Path(command.save))
+    report_figures(command.json, figures, format_argmax(figures))
 
 
 def bench_ladder(command: BenchLadder) -> None:
@@ -250,31 +267,29 @@ def bench_ladder(command: BenchLadder) -> None:
     from arm_control.bench.ladder import Length, bench_ladder, draw, format_ladder
 
     check_writable(command.save)
-    with writing_json(command.json) as figures:
-        figures |= bench_ladder(
-            Length(command.minutes, command.grid_step_deg), command.seeds, command.goals, command.out
-        )
-        print(format_ladder(figures))
-        if command.save is not None:
-            draw(figures, Path(command.save))
+    check_writable(command.json)
+    figures = bench_ladder(Length(command.minutes, command.grid_step_deg), command.seeds, command.goals, command.out)
+    if command.save is not None:
+        draw(figures, Path(command.save))
+    report_figures(command.json, figures, format_ladder(figures))
 
 
 def bench_runner(command: BenchRunner) -> None:
     """Print what running a policy costs."""
     from arm_control.bench.runner import bench_runner, format_runner
 
-    with writing_json(command.json) as figures:
-        figures |= bench_runner(command.seconds, command.rounds)
-        print(format_runner(figures))
+    check_writable(command.json)
+    figures = bench_runner(command.seconds, command.rounds)
+    report_figures(command.json, figures, format_runner(figures))
 
 
 def bench_simulation(command: BenchSimulation) -> None:
     """Print how fast the arm is simulated."""
     from arm_control.bench.simulation import bench_simulation, format_simulation
 
-    with writing_json(command.json) as figures:
-        figures |= bench_simulation(command.seconds, command.rounds)
-        print(format_simulation(figures))
+    check_writable(command.json)
+    figures = bench_simulation(command.seconds, command.rounds)
+    report_figures(command.json, figures, format_simulation(figures))
 
 
 def bench_delay(command: BenchDelay) -> None:
@@ -282,20 +297,20 @@ def bench_delay(command: BenchDelay) -> None:
     from arm_control.bench.delay import bench_delay, draw_delay, format_delay
 
     check_writable(command.save)
-    with writing_json(command.json) as figures:
-        figures |= bench_delay(command.sources, command.goals, command.seed)
-        print(format_delay(figures))
-        if command.save is not None:
-            draw_delay(figures, Path(command.save))
+    check_writable(command.json)
+    figures = bench_delay(command.sources, command.goals, command.seed)
+    if command.save is not None:
+        draw_delay(figures, Path(command.save))
+    report_figures(command.json, figures, format_delay(figures))
 
 
 def bench_determinism(command: BenchDeterminism) -> None:
     """Print what is bit-exact. Raises RuntimeError if something is not."""
     from arm_control.bench.determinism import bench_determinism, format_determinism
 
-    with writing_json(command.json) as figures:
-        figures |= bench_determinism(command.imperfections)
-        print(format_determinism(figures))
+    check_writable(command.json)
+    figures = bench_determinism(command.imperfections)
+    report_figures(command.json, figures, format_determinism(figures))
     if not figures["all_exact"]:
         raise RuntimeError("not everything is bit-exact")
 
@@ -304,9 +319,9 @@ def bench_viewer(command: BenchViewer) -> None:
     """Print what watching costs a control loop."""
     from arm_control.bench.viewer import bench_viewer, format_viewer
 
-    with writing_json(command.json) as figures:
-        figures |= bench_viewer(command.seconds)
-        print(format_viewer(figures))
+    check_writable(command.json)
+    figures = bench_viewer(command.seconds)
+    report_figures(command.json, figures, format_viewer(figures))
 
 
 Work = tuple[type[Any], Callable[[Any], None]]
@@ -344,16 +359,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if getattr(sys, name) is None:  # started with it closed
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
     try:
-        work = parse(list(sys.argv[1:] if arguments is None else arguments))
-        if work is not None:
-            work()
-        sys.stdout.flush()
+        return _run(list(sys.argv[1:] if arguments is None else arguments))
+    finally:
+        write(sys.stdout, "")  # now, where a failure is harmless: at exit it would change the exit code
+
+
+def _run(arguments: list[str]) -> int:
+    """Run one command; the errors that people can mend become a line and an exit code."""
+    try:
+        with interrupt_on_signals():
+            work = parse(arguments)
+            if work is not None:
+                work()
+            sys.stdout.flush()
         return 0
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:  # the reader of our output has gone
-        give_up_stdout()
-        return 1
+        return OUTPUT_LOST
     except ModuleNotFoundError as error:
         package = (error.name or "").split(".")[0]
         if package not in EXTRAS or debugging():
@@ -362,20 +385,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError, RuntimeError, MemoryError) as error:
         if debugging():
             raise
-        give_up_stdout()
         said = " ".join(str(error).split())
         if isinstance(error, ArmStoppedError):
             complain(said)
             return STOPPED
         return complain(f"not enough memory: {said}" if isinstance(error, MemoryError) else said)
-
-
-def give_up_stdout() -> None:
-    """If standard output takes no more, let Python's own last flush go nowhere instead of ending in a traceback."""
-    try:
-        sys.stdout.flush()
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def parse(words: list[str]) -> Callable[[], None] | None:
@@ -468,12 +482,16 @@ def overview() -> str:
     )
 
 
-@contextlib.contextmanager
-def writing_json(path: str | None) -> Iterator[dict[str, Any]]:
-    """A dict of figures that is written to `path` at the end; a path that cannot be written to is told at once."""
-    figures: dict[str, Any] = {}
-    check_writable(path)
-    yield figures
+def report_figures(path: str | None, figures: dict[str, Any], text: str) -> None:
+    """Write figures to a file, if one is named, and print them as text, even if the file cannot be written."""
+    try:
+        write_json(path, figures)
+    finally:
+        print(text)
+
+
+def write_json(path: str | None, figures: dict[str, Any]) -> None:
+    """Write figures to a file, if one is named. Raises OSError if it cannot be written."""
     if path is not None:
         from arm_control.run_folder import write_text
 
@@ -495,7 +513,7 @@ def debugging() -> bool:
 
 
 def complain(text: str) -> int:
-    print(f"{PROGRAM}: error: {text}", file=sys.stderr)
+    say(f"{PROGRAM}: error: {text}")
     return BAD_INPUT
 
 

@@ -23,6 +23,7 @@ import numpy as np
 from arm_control.bench.grid import bench_grid
 from arm_control.commands import Compare
 from arm_control.config import TrainConfig
+from arm_control.console import say
 from arm_control.evaluation import LADDER_MM, evaluate_controller, ik_controller
 from arm_control.peers import PeerConfig
 from arm_control.run_folder import write_text
@@ -127,11 +128,11 @@ def run_trials(trials: dict[str, Trial]) -> dict[str, Result]:
         results[name] = result
         to_do, spent = (sum(trial.cores for it, trial in left.items() if (it in results) == done) for done in (0, 1))
         minutes = (time.monotonic() - begin) * to_do / spent / 60
-        said = result.get("failed") or f"{result['mean_error_mm']:.2f} mm"
-        print(f"[{len(results)}/{len(trials)}] {name}: {said}  (about {minutes:.0f} min left)", file=sys.stderr)
+        outcome = result.get("failed") or f"{result['mean_error_mm']:.2f} mm"
+        say(f"[{len(results)}/{len(trials)}] {name}: {outcome}  (about {minutes:.0f} min left)")
 
     if results:
-        print(f"[{len(results)}/{len(trials)}] done before", file=sys.stderr)
+        say(f"[{len(results)}/{len(trials)}] done before")
     cores = sorted(os.sched_getaffinity(0))
     for width in sorted({trial.cores for trial in left.values()}, reverse=True):
         _run_on(cores, width, {name: trial for name, trial in left.items() if trial.cores == width}, tell)
@@ -165,9 +166,13 @@ def _run_on(cores: list[int], width: int, trials: dict[str, Trial], tell: Callab
                     tell(waiting.pop(future), future.result())
         except BaseException:
             stopping.set()
-            pool.shutdown(wait=False, cancel_futures=True)
-            for process in list(processes):
-                process.terminate()
+            try:
+                for process in list(processes):
+                    process.terminate()
+                pool.shutdown(cancel_futures=True)
+            except KeyboardInterrupt:  # a second request: the trials end at once, and go on from older checkpoints
+                for process in list(processes):
+                    process.kill()
             raise
 
 

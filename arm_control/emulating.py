@@ -6,6 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from arm_control.commands import Emulate
+from arm_control.console import Console
 from arm_control.drivers.calibration import TICKS_PER_DEGREE, Calibration, JointCalibration, load_calibration
 from arm_control.drivers.control_table import MODEL_NUMBER, REGISTERS, SPEED_UNIT_DEG_S, TICKS_PER_TURN
 from arm_control.drivers.emulator import Emulator
@@ -47,13 +48,13 @@ def emulate_servos(command: Emulate) -> bool:
         link=command.link,
         on_event=tell,
     )
-    with stop_on_signals() as stop, emulator:
+    with Console() as console, stop_on_signals() as stop, emulator:
         if calibration is not None and path is not None and not Path(path).exists():
             calibration.save(path)
-        print(_greeting(command, ids, emulator.path), flush=True)
+        console.out(_greeting(command, ids, emulator.path))
         while not stop():
             with suppress(queue.Empty):
-                print(lines.get(timeout=POLL_S), flush=True)
+                console.out(lines.get(timeout=POLL_S))
             if emulator.disconnected and lines.empty():
                 return False
     return True

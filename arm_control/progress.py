@@ -8,6 +8,7 @@ from typing import Any
 from torch.utils.tensorboard.writer import SummaryWriter
 
 from arm_control.config import TrainConfig
+from arm_control.console import say
 from arm_control.plots import draw_learning_curve
 from arm_control.run_folder import RunFolder
 from envs.tasks import Reach, Track
@@ -73,9 +74,5 @@ class Reporter:
         )
 
     def _say(self, text: str, end: str = "\n") -> None:
-        if self._quiet:
-            return
-        try:
-            print(f"\x1b[2K{text}" if self._live else text, end=end, file=sys.stderr, flush=True)
-        except OSError:  # nobody reads any more: training goes on without a word
-            self._quiet = True
+        if not self._quiet:
+            say(f"\x1b[2K{text}" if self._live else text, end=end)

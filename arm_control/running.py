@@ -9,6 +9,7 @@ import math
 import os
 import queue
 import select
+import signal
 import sys
 import tempfile
 import termios
@@ -23,13 +24,14 @@ from typing import Any
 import numpy as np
 
 from arm_control.commands import Run
+from arm_control.console import Console
 from arm_control.drivers import Driver, DriverError
 from arm_control.drivers.opening import open_driver
 from arm_control.runner import PolicyRunner
 from arm_control.runner.goals import GoalWork
 from arm_control.runner.loop import Clock, ControlLoop, FastTime, GoalResult, LoopReport, RealTime, Script
 from arm_control.runner.recorded import RecordingWork, open_recording
-from arm_control.runner.safety import Safety, SafetySettings
+from arm_control.runner.safety import Refusal, Safety, SafetySettings
 from arm_control.runner.timings import PERCENTILES
 from arm_control.signals import stop_on_signals
 from arm_control.trajectory import Recorder
@@ -39,6 +41,7 @@ from envs.limits import JointLimits
 from envs.tasks import Course, MovingGoal, StillGoal, Track
 
 NOT_RANDOM = 1000  # random poses tried for each goal
+WAITING_GOALS = 100  # from standard input, read ahead
 
 
 @dataclass(frozen=True)
@@ -50,27 +53,27 @@ class Plan:
     period_s: float
     said: str  # that it was checked, and how
     metadata: dict[str, str]  # of a recording of it
-    work: Callable[[Safety], Callable[[ControlLoop], Script]]
+    work: Callable[[Safety, Console], Callable[[ControlLoop], Script]]
     calibration_sha256: str = ""  # that it needs; any will do if empty
 
 
-def run(command: Run) -> dict[str, Any]:
+def run(command: Run, console: Console) -> dict[str, Any]:
     """Drive the arm, print what it did, and return the figures."""
     clock: Clock = FastTime() if command.pace == "fast" else RealTime()
     plan = plan_recording(command) if command.of_recording else plan_policy(command)
     with stop_on_signals() as stop, contextlib.ExitStack() as stack:
         # Once before there is an arm, so that a goal out of reach is told before anything is connected to.
-        plan.work(make_safety(command, plan, plan.limits))
+        plan.work(make_safety(command, plan, plan.limits), console)
         driver = connect(command, plan, clock)
         stack.callback(driver.close)
         check_driver(driver, plan)
         safety = make_safety(command, plan, plan.limits.tightened(driver.limits))
-        work = plan.work(safety)
+        work = plan.work(safety, console)
         key = None
         if clock.waits and command.goals_file != "-":
             key = stack.enter_context(keyboard())
         recorder = make_recorder(command, plan, driver)
-        stack.callback(close_recorder, recorder)
+        stack.callback(close_recorder, recorder, console)
         loop = ControlLoop(
             driver,
             safety,
@@ -80,36 +83,35 @@ def run(command: Run) -> dict[str, Any]:
             recorder=recorder,
             stopped=stop,
             key=key,
-            say=say,
+            say=console.err,
         )
-        print(plan.said + ("; shadow: nothing is sent" if command.shadow else ""), flush=True)
+        console.out(plan.said + ("; shadow: nothing is sent" if command.shadow else ""))
         if command.driver != "sim":
-            print(ask_for_priority(), flush=True)
+            console.out(ask_for_priority())
         if not command.of_recording:
-            print("        goal x, y, z (m)        error   reached after", flush=True)
+            console.out("        goal x, y, z (m)        error   reached after")
         gc.collect()
         gc.freeze()  # what is there stays: the collector need not look at it between ticks
         stack.callback(gc.unfreeze)
         try:
             report = loop.run(work)
-        except DriverError:
-            if not loop.report.refusals:
+        except (RuntimeError, ValueError, OSError) as error:
+            report = loop.report  # what was done is still to be told
+            known = isinstance(error, DriverError) and report.refusals
+            if not known and not loop.torque_on:
                 raise
-            report = loop.report  # an arm that was lost on the way; what was done is still to be told
+            if not known:
+                report.refusals.append(Refusal("failure", str(error)))
         except KeyboardInterrupt:
-            say("interrupted again: the arm is not parked, and its torque is as it was")
+            console.err("interrupted again: the arm is not parked, and its torque is as it was")
             raise
-    print_report(report, fast=command.pace == "fast")
-    if report.interrupted:
-        say("interrupted; the arm is parked" if report.parked else "interrupted")
-    if not (report.parked or command.shadow):
-        say("the arm is not parked, and its torque was left on")
+        for line in format_report(report, fast=command.pace == "fast"):
+            console.out(line)
+        if report.interrupted:
+            console.err("interrupted; the arm is parked" if report.parked else "interrupted")
+        if loop.torque_on:
+            console.err("the arm is not parked, and its torque was left on")
     return report.figures()
-
-
-def say(text: str) -> None:
-    """Tell the person at the terminal."""
-    print(text, file=sys.stderr, flush=True)
 
 
 def plan_policy(command: Run) -> Plan:
@@ -120,7 +122,7 @@ def plan_policy(command: Run) -> Plan:
     if period_s > runner.period_s * (1.0 + 1e-9):
         raise ValueError(f"--rate: wanted at least the policy's {1 / runner.period_s:g} Hz, got {command.rate:g}")
 
-    def work(safety: Safety) -> GoalWork:
+    def work(safety: Safety, console: Console) -> GoalWork:
         """All goals are checked before the arm moves; those on standard input as they come."""
         courses = read_goals(command, runner, safety)
         if command.goals_file != "-":
@@ -130,7 +132,7 @@ def plan_policy(command: Run) -> Plan:
             courses,
             seconds_per_goal=command.seconds_per_goal,
             arm=PRESETS[command.arm_preset],
-            on_goal=print_goal,
+            on_goal=lambda result: console.out(format_goal(result)),
         )
 
     metadata = {
@@ -149,10 +151,10 @@ def plan_recording(command: Run) -> Plan:
     recording, arm = open_recording(command.source)
     period_s = float(recording.metadata["period_s"]) if command.rate is None else 1.0 / command.rate
 
-    def work(safety: Safety) -> RecordingWork:
+    def work(safety: Safety, console: Console) -> RecordingWork:
         """Every target is checked before the arm moves."""
         try:
-            replayed = RecordingWork(recording, speed=command.speed, say=say)
+            replayed = RecordingWork(recording, speed=command.speed, say=console.err)
             replayed.check(safety)
         except ValueError as error:
             raise ValueError(f"{command.source}: {error}") from None
@@ -206,13 +208,13 @@ def make_recorder(command: Run, plan: Plan, driver: Driver) -> Recorder:
     return Recorder(command.record, metadata | plan.metadata, post_mortem=post_mortem)
 
 
-def close_recorder(recorder: Recorder) -> None:
+def close_recorder(recorder: Recorder, console: Console) -> None:
     """Finish the recording, and say what became of it."""
     if (problem := recorder.close()) is not None:
-        say(f"recording: {problem}")
+        console.err(f"recording: {problem}")
     for path in (recorder.path, recorder.post_mortem):
         if path is not None and path.exists():
-            say(f"recorded{'' if problem is None else ', as far as it goes'}: {path}")
+            console.err(f"recorded{'' if problem is None else ', as far as it goes'}: {path}")
 
 
 def connect(command: Run, plan: Plan, clock: Clock) -> Driver:
@@ -242,22 +244,22 @@ def check_driver(driver: Driver, plan: Plan) -> None:
 
 
 def ask_for_priority() -> str:
-    """Ask for real-time priority; says in words whether it was given."""
+    """Request real-time priority for this thread, but none it starts later; returns whether it was given, in words."""
     try:
-        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(10))
+        os.sched_setscheduler(0, os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, os.sched_param(10))
     except (OSError, AttributeError) as error:
         reason = getattr(error, "strerror", None) or "this system has none"
         return f"real-time priority: no ({reason}; 'ulimit -r 10' or CAP_SYS_NICE allows it): others may delay ticks"
     return "real-time priority: yes (SCHED_FIFO 10)"
 
 
-def print_report(report: LoopReport, *, fast: bool) -> None:
-    """What the loop did, below its goals."""
+def format_report(report: LoopReport, *, fast: bool) -> Iterator[str]:
+    """Yield the lines that say what the loop did, below its goals."""
     if report.goals:
         figures = report.figures()
-        print(f"mean error {figures['mean_error_mm']:.2f} mm over {len(report.goals)} goals")
+        yield f"mean error {figures['mean_error_mm']:.2f} mm over {len(report.goals)} goals"
     if report.ticks and not fast:
-        print(
+        yield (
             f"loop {report.ticks / report.loop_s:.1f} Hz, wanted {1 / report.period_s:.1f}; "
             f"{report.ticks} ticks, {report.late_ticks} late, {report.lost_replies} replies lost"
         )
@@ -265,20 +267,20 @@ def print_report(report: LoopReport, *, fast: bool) -> None:
         for name in ("period error", "tick", "decide", "limit", "read", "write")[fast:]:
             timings = report.timings[name]
             times = (f"{label} {1e6 * timings.percentile_s(share):.0f}" for label, share in PERCENTILES.items())
-            print(f"  {name:<12} {', '.join(times)}, worst {1e6 * timings.worst_s:.0f} us")
+            yield f"  {name:<12} {', '.join(times)}, worst {1e6 * timings.worst_s:.0f} us"
         clamped = ", ".join(f"{check} {count}" for check, count in report.clamped.items()) or "nothing"
-        print(f"clamped: {clamped}; refused: {len(report.refusals) or 'nothing'}")
+        yield f"clamped: {clamped}; refused: {len(report.refusals) or 'nothing'}"
 
 
 PATH_NAMES = {"eight": "figure of eight"}
 
 
-def print_goal(result: GoalResult) -> None:
+def format_goal(result: GoalResult) -> str:
     """One line of the table."""
     x, y, z = result.goal_m
     reached = "not reached" if result.time_to_reach_s is None else f"{result.time_to_reach_s:.2f} s"
     end = reached if result.path is None else f"RMS on a {PATH_NAMES.get(result.path, result.path)}"
-    print(f"  {x:8.4f} {y:8.4f} {z:8.4f}   {result.error_mm:7.2f} mm   {end}", flush=True)
+    return f"  {x:8.4f} {y:8.4f} {z:8.4f}   {result.error_mm:7.2f} mm   {end}"
 
 
 def read_goals(command: Run, runner: PolicyRunner, safety: Safety) -> Iterator[Course | None]:
@@ -329,17 +331,20 @@ def read_goals(command: Run, runner: PolicyRunner, safety: Safety) -> Iterator[C
 
 
 def as_they_come(goals: Iterator[Course], timeout_s: float) -> Iterator[Course | None]:
-    """Goals that somebody types, or None when none has come within the timeout.
+    """Yield goals from standard input, or None when none has come within the timeout.
 
-    They are read and checked in a thread: to find that a goal is out of reach can take a second.
+    A thread reads and checks them, since the check of a goal out of reach can take a second. It runs at ordinary
+    priority, and waits while WAITING_GOALS goals are not yet taken.
     """
-    ready: queue.SimpleQueue[Course | Exception | None] = queue.SimpleQueue()
+    ready: queue.Queue[Course | Exception | None] = queue.Queue(WAITING_GOALS)
 
     def collect() -> None:
         """Put each goal, what is wrong with the last one, and the end into the queue."""
         try:
             for goal in goals:
                 ready.put(goal)
+            ready.put(None)
+        except OSError:  # the terminal was closed: no more goals come
             ready.put(None)
         except Exception as error:
             ready.put(error)
@@ -361,24 +366,44 @@ def as_they_come(goals: Iterator[Course], timeout_s: float) -> Iterator[Course |
 
 @contextlib.contextmanager
 def keyboard() -> Iterator[Callable[[], str] | None]:
-    """Tells the key that was last pressed since it was asked; None where there is no terminal."""
+    """Yield a function that returns the latest key pressed since its last call; None where there is no terminal.
+
+    A terminal that was closed has no keys, and neither has the foreground terminal of a background job: reading or
+    restoring it would stop the job (SIGTTIN, SIGTTOU), with the arm in motion.
+    """
     if sys.stdin is None or not sys.stdin.isatty():
         yield None
         return
     descriptor = sys.stdin.fileno()
-    before = termios.tcgetattr(descriptor)
 
     def key() -> str:
         """The key, or nothing."""
-        if not select.select([descriptor], [], [], 0.0)[0]:
+        try:
+            if not select.select([descriptor], [], [], 0.0)[0]:
+                return ""
+            return os.read(descriptor, 1024).decode(errors="replace").lower()[-1:]
+        except OSError:
             return ""
-        return os.read(descriptor, 1024).decode(errors="replace").lower()[-1:]
 
-    tty.setcbreak(descriptor)  # keys come at once, without Enter; Ctrl-C is still a signal
+    previous = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGTTIN, signal.SIGTTOU)}
+    before = None
     try:
+        with contextlib.suppress(termios.error, OSError):
+            if in_foreground(descriptor):
+                before = termios.tcgetattr(descriptor)
+                tty.setcbreak(descriptor, termios.TCSANOW)  # keys come at once, without Enter; Ctrl-C is still a signal
         yield key
     finally:
-        termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
+        with contextlib.suppress(termios.error, OSError):
+            if before is not None and in_foreground(descriptor):
+                termios.tcsetattr(descriptor, termios.TCSANOW, before)  # at once: output may never drain
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def in_foreground(terminal: int) -> bool:
+    """Whether this process is in the terminal's foreground, and not a background job."""
+    return os.tcgetpgrp(terminal) == os.getpgrp()
 
 
 def parse_lines(lines: Iterable[str], name: str, runner: PolicyRunner, safety: Safety) -> Iterator[Course]:

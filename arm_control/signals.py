@@ -1,14 +1,49 @@
-"""Orderly ends."""
+"""Requests to stop: Ctrl-C, SIGTERM, and the hang-up of a closed terminal.
 
+A terminal, a shell and programs such as `timeout` may deliver one request several times, to the process and to its
+group. Signals within REPEAT_S of a request are therefore the same request; a later one is a second request, which ends
+the program at once.
+"""
+
+import math
 import signal
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
+
+REPEAT_S = 1.0
+
+Handler = Callable[[int, FrameType | None], None]
+
+
+class _Requests:
+    """When the latest request came, for all handlers of this process."""
+
+    def __init__(self) -> None:
+        self.depth = 0  # of nested `_handling` blocks
+        self._latest_s = -math.inf
+
+    def forget(self) -> None:
+        """The next signal is a request of its own."""
+        self._latest_s = -math.inf
+
+    def is_new(self) -> bool:
+        """Whether the signal that has just come is a new request, and not one delivered again."""
+        now_s = time.monotonic()
+        if now_s - self._latest_s <= REPEAT_S:
+            return False
+        self._latest_s = now_s
+        return True
+
+
+_requests = _Requests()
 
 
 class Stop:
-    """Whether an orderly end was asked for; asking a second time interrupts."""
+    """Whether an orderly end was requested; a second request raises KeyboardInterrupt."""
 
     def __init__(self) -> None:
         self.asked = False
@@ -16,28 +51,50 @@ class Stop:
     def __call__(self) -> bool:
         return self.asked
 
-    def _ask(self, number: int, frame: FrameType | None) -> None:
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if not _requests.is_new():
+            return
         if self.asked:
             raise KeyboardInterrupt
         self.asked = True
 
 
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    if _requests.is_new():
+        raise KeyboardInterrupt
+
+
 @contextmanager
 def stop_on_signals() -> Iterator[Stop]:
-    """Ctrl-C, SIGTERM and a closed terminal ask for an orderly end: the `Stop` given tells whether.
-
-    A second one ends at once. Under nohup a closed terminal is none of our business.
-    """
+    """Yield a `Stop` that the first request sets. Ctrl-C counts even in a shell's background job, which ignores it."""
     stop = Stop()
+    with _handling(stop._handle, ignored_too=(signal.SIGINT, signal.SIGTERM)):
+        yield stop
+
+
+@contextmanager
+def interrupt_on_signals() -> Iterator[None]:
+    """Raise KeyboardInterrupt in the main thread at each request."""
+    with _handling(_interrupt):
+        yield
+
+
+@contextmanager
+def _handling(handler: Handler, ignored_too: tuple[signal.Signals, ...] = ()) -> Iterator[None]:
+    """Install a handler for all three signals, but for those that are ignored, as a hang-up is under nohup."""
     if threading.current_thread() is not threading.main_thread():  # only the main thread gets signals
-        yield stop
+        yield
         return
-    numbers = [signal.SIGINT, signal.SIGTERM]
-    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
-        numbers.append(signal.SIGHUP)
-    previous = {number: signal.signal(number, stop._ask) for number in numbers}
+    previous: dict[signal.Signals, Any] = {}
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if number in ignored_too or signal.getsignal(number) != signal.SIG_IGN:
+            previous[number] = signal.signal(number, handler)
+    if _requests.depth == 0:
+        _requests.forget()
+    _requests.depth += 1
     try:
-        yield stop
+        yield
     finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+        _requests.depth -= 1
+        for number, before in previous.items():
+            signal.signal(number, before)

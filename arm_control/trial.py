@@ -21,6 +21,7 @@ from typing import Any, cast
 import numpy as np
 
 from arm_control.config import TrainConfig
+from arm_control.console import say
 from arm_control.peers import PEERS, PeerConfig, PeerController, train_peer
 from arm_control.run_folder import RunFolder, write_text
 
@@ -125,7 +126,7 @@ def _run_peer(trial: Trial, config: PeerConfig) -> dict[str, Any]:
     def report(controller: PeerController, step: int, elapsed_s: float) -> None:
         """Keep what our own agents write into metrics.jsonl."""
         rows.append({"step": step, "elapsed_s": elapsed_s, **validate(controller, config.task)})
-        print(f"{elapsed_s:5.0f} s  {step:>9,} steps  error {rows[-1]['mean_error_mm']:6.2f} mm", file=sys.stderr)
+        say(f"{elapsed_s:5.0f} s  {step:>9,} steps  error {rows[-1]['mean_error_mm']:6.2f} mm")
 
     with peak_memory() as memory_mb:
         controller = train_peer(config, REPORTS, report)

@@ -1,13 +1,13 @@
 """`arm-control replay`: what is to be watched, and the viewer for it."""
 
 import contextlib
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from arm_control.commands import Replay
+from arm_control.console import say
 from arm_control.replay.motion import Motion, open_motion
 
 if TYPE_CHECKING:
@@ -180,4 +180,4 @@ def motions_of(command: Replay, recorded: dict[str, Motion]) -> list[Motion]:
 def tell_damage(motion: Motion) -> None:
     """Say what of a recording could not be read so far."""
     if motion.lost:
-        print(f"{motion.name} is damaged: {motion.lost}", file=sys.stderr, flush=True)
+        say(f"{motion.name} is damaged: {motion.lost}")

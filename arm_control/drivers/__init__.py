@@ -10,6 +10,10 @@ class DriverError(RuntimeError):
     """An arm that cannot be reached, or does not do what it is told; in one line, with the likely cause."""
 
 
+class TorqueLeftOnError(DriverError):
+    """An arm that could not be enabled, some of whose servos have, or may have, their torque on."""
+
+
 @dataclass(frozen=True, slots=True)
 class JointState:
     """A reading: monotonic time in s, angles in degrees, speeds in degrees/s, in the order of `joint_names`.
@@ -39,7 +43,10 @@ class Driver(Protocol):
     """How often it can be read and written to."""
 
     def enable(self) -> None:
-        """Switch the torque on, holding the present pose."""
+        """Switch the torque on, holding the present pose.
+
+        If that fails the torque is off again, or TorqueLeftOnError says that it may not be.
+        """
 
     def read(self) -> JointState:
         """The present state."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from arm_control.drivers import DriverError, JointState
+from arm_control.drivers import DriverError, JointState, TorqueLeftOnError
 from arm_control.drivers.bus import ALERT, DEFAULT_BAUD, PATIENCE_S, USB_SERIAL, Bus, NoAnswerError, values
 from arm_control.drivers.calibration import LAST_TICK, Calibration, JointCalibration, load_calibration
 from arm_control.drivers.control_table import (
@@ -113,7 +113,8 @@ class DynamixelDriver:
         """Switch the torque on with every joint staying where it is, and the servos' watchdogs with it.
 
         Also takes over an arm whose torque is on already, as after a crash. A port that was gone is opened again, and
-        its servos are looked at as at first. Raises DriverError, and then switches off again what it has switched on.
+        its servos are looked at as at first. Raises DriverError, and then switches off again what it has switched on;
+        TorqueLeftOnError if that fails too, or if the torque was on before.
         """
         if self._bus.is_gone:
             self._greeted = False
@@ -121,24 +122,39 @@ class DynamixelDriver:
         if not self._greeted:
             self._greet()
         switched: list[JointCalibration] = []
+        on_before: list[str] = []
         try:
             for joint in self._joints:
                 health = self._bus.read(joint.servo_id, HEALTH)
+                torque_is_on = health["torque_enable"] == 1
+                if torque_is_on:
+                    on_before.append(joint.name)
                 self._check_hardware(joint, health["hardware_error_status"])
-                if self._hold_here(joint, torque_is_on=health["torque_enable"] == 1):
-                    switched.append(joint)
+                if not torque_is_on:
+                    switched.append(joint)  # before it is: a servo may obey although its answer gets lost
+                self._hold_here(joint, torque_is_on=torque_is_on)
             for joint, speed in zip(self._joints, self.limits.max_speed_deg_s, strict=True):
                 # A second wall behind the runner's limits. No acceleration: its ramp would begin anew at every target.
                 limit = math.ceil(SPEED_MARGIN * speed / SPEED_UNIT_DEG_S)
                 self._bus.confirm(joint.servo_id, "profile_velocity", limit)
             for joint in self._joints:  # last, since from now on silence counts
                 self._bus.confirm(joint.servo_id, "bus_watchdog", self._watchdog)
-        except BaseException:
-            for joint in switched:
-                with suppress(DriverError):
-                    self._bus.write(joint.servo_id, "torque_enable", 0)
+        except BaseException as error:
+            left_on = on_before + self._switched_off_but(switched)
+            if left_on and isinstance(error, DriverError):
+                raise TorqueLeftOnError(f"{error}; the torque may be on: {', '.join(left_on)}") from error
             raise
         self._enabled, self._fault = True, None
+
+    def _switched_off_but(self, joints: list[JointCalibration]) -> list[str]:
+        """Switch the torque of these joints off; returns the names of those that do not confirm it."""
+        failed = []
+        for joint in joints:
+            try:
+                self._bus.confirm(joint.servo_id, "torque_enable", 0)
+            except DriverError:
+                failed.append(joint.name)
+        return failed
 
     def read(self) -> JointState:
         """Angles, speeds, loads, voltages and temperatures of all servos, and their alerts.
@@ -262,8 +278,8 @@ class DynamixelDriver:
 
     # Switching on.
 
-    def _hold_here(self, joint: JointCalibration, *, torque_is_on: bool) -> bool:
-        """Make where the joint is its goal, torque on; returns whether it was off."""
+    def _hold_here(self, joint: JointCalibration, *, torque_is_on: bool) -> None:
+        """Make where the joint is its goal, torque on."""
         id = joint.servo_id
         self._bus.confirm(id, "bus_watchdog", 0)  # one that tripped takes no goals
         self._bus.confirm(id, "profile_acceleration", 0)
@@ -277,11 +293,10 @@ class DynamixelDriver:
             )
         self._bus.write(id, "goal_position", here)
         if torque_is_on:
-            return False
+            return
         self._bus.confirm(id, "torque_enable", 1)
         # Servos differ in whether a goal that was written without torque counts.
         self._bus.write(id, "goal_position", here)
-        return True
 
     # Reading.
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Protocol
 
-from arm_control.drivers import Driver, DriverError, JointState
+from arm_control.drivers import Driver, DriverError, JointState, TorqueLeftOnError
 from arm_control.runner.safety import Refusal, Safety
 from arm_control.runner.timings import Timings
 from arm_control.trajectory import Event, Tick
@@ -184,6 +184,7 @@ class ControlLoop:
         self.driver, self.safety, self.clock = driver, safety, clock
         self.shadow, self.recorder, self.stopped, self.key, self.say = shadow, recorder, stopped, key, say
         self.period_s = safety.period_s
+        self.torque_on = False  # as far as this loop has switched it
         self.report = LoopReport(self.period_s)
         self.state = JointState(0.0, list(safety.target_deg), [0.0] * arm.joint_count)
         self.phase = "start"
@@ -198,22 +199,33 @@ class ControlLoop:
     def run(self, work: Callable[["ControlLoop"], Script]) -> LoopReport:
         """Do the work, then park. An error on the way parks the arm before it is raised.
 
-        Raises DriverError for an arm that stopped answering: its torque is then as it was.
+        Raises DriverError for an arm that stopped answering: `torque_on` says whether its torque may then be on.
         """
+        self.driver.read()  # an arm that does not answer is not switched on
         if not self.shadow:
-            self.driver.enable()
+            self._enable()
         begin_s = time.monotonic()
-        self.state = self.driver.read()
-        self._due_s = self._answered_s = self.clock.now_s()
-        self.safety.start(self.state, self._answered_s)
-        self._begin_tick()
         try:
+            self.state = self.driver.read()
+            self._due_s = self._answered_s = self.clock.now_s()
+            self.safety.start(self.state, self._answered_s)
+            self._begin_tick()
             self._live(work)
         finally:
             self.report.loop_s = time.monotonic() - begin_s
             self.report.clamped = dict(self.safety.clamped)
             self.tell("end", "parked, torque off" if self.report.parked else "torque left on")
         return self.report
+
+    def _enable(self) -> None:
+        self.torque_on = True
+        try:
+            self.driver.enable()
+        except TorqueLeftOnError:
+            raise
+        except DriverError:
+            self.torque_on = False
+            raise
 
     def _live(self, work: Callable[["ControlLoop"], Script]) -> None:
         while True:
@@ -285,6 +297,7 @@ class ControlLoop:
         if self._play("park", self._way_to_rest(), stoppable=False) is End.REFUSED:
             return False
         self.driver.disable()
+        self.torque_on = False
         self.report.parked = True
         self.tell("driver", "torque off")
         return True
@@ -401,11 +414,12 @@ class ControlLoop:
         if late_s > self.safety.settings.stale_s:
             self.safety.stood_still()
         self._due_s += self.period_s
-        state, why = None, ""
+        state = None
+        why = f"this program was held up for {1000 * late_s:.0f} ms" if late_s > self.safety.settings.stale_s else ""
         try:
             state = self.driver.read()
         except DriverError as error:
-            why = str(error)
+            why = f"{why}; {error}" if why else str(error)
             self._lose(error)
         read = time.perf_counter()
         if state is not None:

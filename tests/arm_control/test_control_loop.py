@@ -1,5 +1,6 @@
 """The control loop: an arm's life from soft start to rest, what it does about faults, its cadence and its figures."""
 
+import contextlib
 import dataclasses
 import json
 import math
@@ -15,7 +16,7 @@ from helpers import drive
 from hypothesis import given
 from hypothesis import strategies as st
 
-from arm_control.drivers import DriverError, JointState
+from arm_control.drivers import DriverError, JointState, TorqueLeftOnError
 from arm_control.drivers.simulation import SimulationDriver
 from arm_control.runner import PolicyRunner
 from arm_control.runner.goals import GoalWork
@@ -572,7 +573,33 @@ def test_an_arm_that_does_not_answer_at_all_is_told_before_anything_moves() -> N
     rig.arm.faulty_read = lost
     with pytest.raises(DriverError, match="no reply"):
         rig.run()
-    assert rig.arm.verbs == ["enable"]
+    assert rig.arm.verbs == []  # exit code 2 says that nothing is energised
+    assert not rig.loop.torque_on
+
+
+@pytest.mark.parametrize("reading", [2, 3])
+def test_an_arm_that_falls_silent_when_it_is_switched_on_is_known_to_have_its_torque_on(reading: int) -> None:
+    rig = Rig()
+    rig.fault = lambda rig: setattr(rig.arm, "faulty_read", lost) if rig.reads == reading else None
+    with contextlib.suppress(DriverError):
+        rig.run()
+    assert rig.arm.verbs[0] == "enable"
+    assert not rig.torque_off
+    assert rig.loop.torque_on
+
+
+@pytest.mark.parametrize(("error", "on"), [(DriverError, False), (TorqueLeftOnError, True)])
+def test_an_arm_that_cannot_be_switched_on_says_whether_its_torque_may_be_on(
+    error: type[DriverError], on: bool
+) -> None:
+    def fails() -> None:
+        raise error("no")
+
+    rig = Rig()
+    rig.arm.enable = fails  # type: ignore[method-assign]
+    with pytest.raises(error):
+        rig.run()
+    assert rig.loop.torque_on is on
 
 
 def test_an_arm_that_cannot_be_switched_off_is_told() -> None:

@@ -1,0 +1,96 @@
+"""Messages to people that survive the loss of their terminal, pipe or log file."""
+
+import contextlib
+import io
+import os
+import queue
+import select
+import sys
+import threading
+from typing import TextIO
+
+
+def say(text: str, end: str = "\n") -> None:
+    """Write to standard error. Never raises; where nobody can read it any more, this and later texts are lost."""
+    write(sys.stderr, text + end)
+
+
+def write(stream: TextIO | None, text: str) -> OSError | None:
+    """Write to a stream, which is replaced by the null device if it fails; returns the error, if any."""
+    if stream is None:
+        return None
+    try:
+        stream.write(text)
+        stream.flush()
+    except (OSError, ValueError) as error:  # ValueError: it is closed
+        abandon(stream)
+        return error if isinstance(error, OSError) else None
+    return None
+
+
+def abandon(stream: TextIO) -> None:
+    """Redirect a stream that failed to the null device, so that Python's own flush at exit does not fail again."""
+    with contextlib.suppress(OSError, ValueError):
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, stream.fileno())
+        os.close(null)
+
+
+class Console:
+    """Writes to standard output and standard error from a thread of its own, in the order of the calls.
+
+    `out` and `err` never raise and never wait, whatever became of the streams: a pipe whose reader has gone or does
+    not read, a terminal that was closed or stopped by Ctrl-S. Closing waits until all is written or a stream failed.
+    """
+
+    output_error: OSError | None = None
+    """Why standard output was lost; None if it was not."""
+
+    def __init__(self) -> None:
+        self._lines: queue.SimpleQueue[tuple[TextIO, str] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._write_lines, name="console", daemon=True)
+
+    def __enter__(self) -> "Console":
+        # What is buffered comes first.
+        write(sys.stderr, "")
+        self.output_error = write(sys.stdout, "")
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._lines.put(None)
+        self._thread.join()
+
+    def out(self, text: str) -> None:
+        """Write a line to standard output."""
+        self._lines.put((sys.stdout, text + "\n"))
+
+    def err(self, text: str) -> None:
+        """Write a line to standard error."""
+        self._lines.put((sys.stderr, text + "\n"))
+
+    def _write_lines(self) -> None:
+        while (line := self._lines.get()) is not None:
+            stream, text = line
+            try:
+                _write_unbuffered(stream, text)
+            except (OSError, ValueError) as error:
+                if stream is sys.stdout and isinstance(error, OSError):
+                    self.output_error = error
+                abandon(stream)
+
+
+def _write_unbuffered(stream: TextIO, text: str) -> None:
+    """Write past the stream's buffer: a thread that waits inside it would hold its lock when the program exits."""
+    try:
+        descriptor = stream.fileno()
+    except (io.UnsupportedOperation, AttributeError):  # not a file, as in a notebook
+        stream.write(text)
+        stream.flush()
+        return
+    data = text.encode(stream.encoding or "utf-8", errors="replace")
+    while data:
+        try:
+            data = data[os.write(descriptor, data) :]
+        except BlockingIOError:  # another program made the terminal non-blocking
+            select.select([], [descriptor], [])
