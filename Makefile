@@ -5,12 +5,12 @@ DEMO := runs/demo
 # How long `make demo` trains, and on how many goals it evaluates.
 LENGTH ?= --minutes 1.5
 GOALS ?= 1000
-# Tests on each core, but for those that want the machine for themselves.
-CORES := -n logical --maxprocesses 4
-QUICK := pytest -m "not slow" $(CORES) --dist loadfile
+# Tests run on each core, but for those that need the machine for themselves.
+CORES := -n logical --maxprocesses 4 --dist worksteal
+PYTEST := $(BIN)/python -m pytest
 READY := .venv/ready
 
-.PHONY: demo test check clean
+.PHONY: demo test check soak static clean
 
 demo: $(READY)
 	@if [ -e $(DEMO) ]; then mv $(DEMO) $(DEMO)-$$(date +%Y%m%d-%H%M%S); fi
@@ -26,21 +26,24 @@ demo: $(READY)
 	@echo "Done. Look at:"
 	@ls -1 $(DEMO)/report.md $(DEMO)/curve.png $(DEMO)/video.mp4 $(DEMO)/page.html $(DEMO)/policy.onnx
 
-test: $(READY)
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/mypy
-	$(BIN)/lint-imports --no-logo
-	$(BIN)/python -m $(QUICK)
-	$(BIN)/python -m pytest -m "slow and not alone" $(CORES) --dist worksteal
-	$(BIN)/python -m pytest -m alone
+test: $(READY) static
+	$(PYTEST) -m "not alone and not soak" $(CORES)
+	$(PYTEST) -m "alone and not soak"
 
-check: $(READY)
+check: $(READY) static
+	$(PYTEST) -m "not slow and not soak" $(CORES)
+
+# The tests whose size is a setting, at full size: what a release note quotes.
+soak: export ARM_CONTROL_SOAK = 1
+soak: $(READY)
+	$(PYTEST) -m "(sized or soak) and not alone" $(CORES) --timeout 3600
+	$(PYTEST) -m "(sized or soak) and alone" --timeout 3600
+
+static: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
-	$(BIN)/python -m $(QUICK)
 
 $(READY): pyproject.toml constraints.txt
 	@command -v $(PYTHON) >/dev/null || { echo "wanted $(PYTHON): install Python 3.11, or name another with PYTHON=..."; exit 2; }

@@ -1,5 +1,6 @@
 """Evaluation on held-out goals: how near, how often, how fast; the same figures for every controller."""
 
+import contextlib
 import dataclasses
 import functools
 import math
@@ -140,18 +141,32 @@ class Rollouts:
         return -sums
 
 
-def roll_out(controller: Controller, make_env: MakeEnv, seeds: list[int]) -> Rollouts:
-    """One episode a seed, several side by side; a controller without memory gives each the result that it has alone."""
-    arms = [make_env().unwrapped for _ in range(min(ARMS_AT_ONCE, len(seeds)))]
-    try:
+class Arms:
+    """Environments side by side, kept from one roll-out to the next: to make one takes longer than an episode."""
+
+    def __init__(self, make_env: MakeEnv, count: int) -> None:
+        """Make `count` environments, but no more than ARMS_AT_ONCE."""
+        self._envs: list[Any] = [make_env().unwrapped for _ in range(min(ARMS_AT_ONCE, count))]
+
+    def roll_out(self, controller: Controller, seeds: list[int]) -> Rollouts:
+        """One episode a seed; a controller without memory gives each the result that it has alone."""
         rows = []
-        for start in range(0, len(seeds), len(arms)):
-            rows.append(_episodes(controller, arms[: len(seeds) - start], seeds[start : start + len(arms)]))
-        env = cast("ArmEnv", arms[0])
+        for start in range(0, len(seeds), len(self._envs)):
+            together = self._envs[: len(seeds) - start]
+            rows.append(_episodes(controller, together, seeds[start : start + len(together)]))
+        env = cast("ArmEnv", self._envs[0])
         return Rollouts(np.concatenate(rows), env.task, env.simulation.control_period_s)
-    finally:
-        for arm in arms:
-            arm.close()
+
+    def close(self) -> None:
+        """Close them all."""
+        for env in self._envs:
+            env.close()
+
+
+def roll_out(controller: Controller, make_env: MakeEnv, seeds: list[int]) -> Rollouts:
+    """One episode a seed, in environments of its own."""
+    with contextlib.closing(Arms(make_env, len(seeds))) as arms:
+        return arms.roll_out(controller, seeds)
 
 
 def _episodes(controller: Controller, arms: list[Any], seeds: list[int]) -> NDArray[np.float64]:
@@ -189,16 +204,31 @@ def time_to_reach(rollouts: Rollouts, tolerance_m: float) -> float | None:
     return float(np.median(steps[reached])) * rollouts.control_period_s
 
 
-def validate(controller: Controller, config: TrainConfig) -> dict[str, float]:
+class Validation:
     """What a training reports of its controller on the way, on a few goals of its own: `metrics.jsonl` has it."""
-    rollouts = roll_out(controller, environment_maker(config), derived_seeds(config.seed, VALIDATION, VALIDATION_GOALS))
-    error = rollouts.error_mm
-    return {
-        "mean_error_mm": float(error.mean()),
-        "success": float((error <= 1000 * config.goal_tolerance_m).mean()),
-        **{f"success_{mm}_mm": float((error <= mm).mean()) for mm in LADDER_MM},
-        "return": float(rollouts.returns.mean()),
-    }
+
+    def __init__(self, config: TrainConfig) -> None:
+        self._config = config
+        self._seeds = derived_seeds(config.seed, VALIDATION, VALIDATION_GOALS)
+        self._arms: Arms | None = None
+
+    def __call__(self, controller: Controller) -> dict[str, float]:
+        """The errors, successes and return of the controller as it is now."""
+        if self._arms is None:
+            self._arms = Arms(environment_maker(self._config), len(self._seeds))
+        rollouts = self._arms.roll_out(controller, self._seeds)
+        error = rollouts.error_mm
+        return {
+            "mean_error_mm": float(error.mean()),
+            "success": float((error <= 1000 * self._config.goal_tolerance_m).mean()),
+            **{f"success_{mm}_mm": float((error <= mm).mean()) for mm in LADDER_MM},
+            "return": float(rollouts.returns.mean()),
+        }
+
+    def close(self) -> None:
+        """Close its arms."""
+        if self._arms is not None:
+            self._arms.close()
 
 
 def evaluate_controller(
@@ -219,8 +249,9 @@ def evaluate_controller(
     # Of continuous targets, whatever the controller's own actions are.
     env = "ArmTrack-v0" if config.env == "ArmTrack-v0" else "ArmReach-v0"
     make_reference = environment_maker(dataclasses.replace(config, env=env, control="absolute", grid_step_deg=1.0))
-    random = roll_out(RandomController(seed), make_reference, seeds).returns.mean()
-    planned = roll_out(ik_controller, make_reference, seeds).returns.mean()
+    with contextlib.closing(Arms(make_reference, goals)) as arms:
+        random = arms.roll_out(RandomController(seed), seeds).returns.mean()
+        planned = arms.roll_out(ik_controller, seeds).returns.mean()
     error = rollouts.error_mm
     successes = {mm: int((error <= mm).sum()) for mm in LADDER_MM}
     return {

@@ -14,10 +14,10 @@ from arm_control.config import TrainConfig
 from arm_control.evaluation import (
     TRAINING,
     Observation,
+    Validation,
     actions_for,
     derived_seeds,
     environment_maker,
-    validate,
 )
 from arm_control.interaction import Interaction, check_arm, make_agent
 from arm_control.progress import Reporter
@@ -114,6 +114,7 @@ class Training:
 
     def __init__(self, config: TrainConfig) -> None:
         self.config = config
+        self._validation = Validation(config)
         self.learner: Interaction | Workers
         if isinstance(config.settings, A3CSettings):
             self.learner = Workers(config, config.settings)
@@ -128,6 +129,7 @@ class Training:
 
     def __exit__(self, *_: object) -> None:
         self.learner.close()
+        self._validation.close()
 
     @property
     def progress(self) -> float:
@@ -185,7 +187,7 @@ class Training:
                 "updates": self.updates,
                 "elapsed_s": round(self.elapsed_s, 3),
                 "progress": self.progress,
-                **validate(PolicyController(self.learner.policy()), self.config),
+                **self._validation(PolicyController(self.learner.policy())),
                 **metrics,
             }
         )

@@ -4,6 +4,7 @@
 its learner, being another library's, keeps no checkpoints.
 """
 
+import contextlib
 import ctypes
 import json
 import os
@@ -118,17 +119,17 @@ def _run_own(trial: Trial, config: TrainConfig) -> dict[str, Any]:
 def _run_peer(trial: Trial, config: PeerConfig) -> dict[str, Any]:
     import torch
 
-    from arm_control.evaluation import environment_maker, evaluate_controller, validate
+    from arm_control.evaluation import Validation, environment_maker, evaluate_controller
 
     torch.set_num_threads(1)
     rows: list[dict[str, Any]] = []
 
     def report(controller: PeerController, step: int, elapsed_s: float) -> None:
         """Keep what our own agents write into metrics.jsonl."""
-        rows.append({"step": step, "elapsed_s": elapsed_s, **validate(controller, config.task)})
+        rows.append({"step": step, "elapsed_s": elapsed_s, **validation(controller)})
         say(f"{elapsed_s:5.0f} s  {step:>9,} steps  error {rows[-1]['mean_error_mm']:6.2f} mm")
 
-    with peak_memory() as memory_mb:
+    with peak_memory() as memory_mb, contextlib.closing(Validation(config.task)) as validation:
         controller = train_peer(config, REPORTS, report)
     figures = evaluate_controller(controller, config.task, goals=trial.goals, seed=trial.goals_seed)
     env = environment_maker(config.task)()

@@ -70,13 +70,17 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 @pytest.fixture(scope="session")
 def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run folder of a real but very short training; not to be written to: copy it first."""
+    from arm_control import evaluation, training
     from arm_control.config import TrainConfig
     from arm_control.training import train
     from policies.settings import DDPGSettings
 
     settings = DDPGSettings(hidden_units=16, fourier_octaves=1, batch_size=32, random_steps=200)
     config = TrainConfig("ddpg", settings, arms=4, steps=2000)
-    return train(config, tmp_path_factory.mktemp("runs") / "tiny", quiet=True)
+    with pytest.MonkeyPatch.context() as patch:  # validations would be most of it
+        patch.setattr(training, "REPORTS", 4)
+        patch.setattr(evaluation, "VALIDATION_GOALS", 5)
+        return train(config, tmp_path_factory.mktemp("runs") / "tiny", quiet=True)
 
 
 @pytest.fixture(scope="session")

@@ -27,7 +27,7 @@ from documentation import (
     shortened_python,
 )
 
-from arm_control import cli, comparison, evaluation, training
+from arm_control import cli, comparison, evaluation, exporter, training
 from arm_control.trial import Trial
 
 COMMANDS = {page: commands(page) for page in PAGES}
@@ -143,6 +143,7 @@ def one_process(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(training, "REPORTS", 2)
     monkeypatch.setattr(evaluation, "VALIDATION_GOALS", 2)
+    monkeypatch.setattr(exporter, "RANDOM_STATES", 100)
     monkeypatch.setattr(comparison, "run_process", run_here)
 
 

@@ -23,6 +23,7 @@ RATIOS = {
 }
 
 
+@pytest.mark.slow
 def test_the_command_prints_writes_and_draws(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     figure, file = tmp_path / "argmax.png", tmp_path / "argmax.json"
     words = ["bench", "argmax", "--grid-step-deg", "10", "--rounds", "1", "--save", str(figure), "--json", str(file)]
@@ -36,6 +37,7 @@ def test_the_command_prints_writes_and_draws(tmp_path: Path, capfd: pytest.Captu
     assert figure.stat().st_size > 10_000
 
 
+@pytest.mark.slow
 def test_rows_are_of_each_agent_on_one_to_three_joints_and_four_computed() -> None:
     rows = bench_argmax(30.0, 1)["agents"]
     kinds = ["flat", "branching", "deterministic"]
@@ -84,6 +86,7 @@ def test_memory_that_is_taken_is_seen() -> None:
     assert little is None or little < 5
 
 
+@pytest.mark.slow
 def test_what_is_not_known_is_said_so() -> None:
     figures = bench_argmax(30.0, 1)
     figures["batch_maximum"]["fused_peak_mb"] = None

@@ -36,6 +36,7 @@ def refused(capfd: pytest.CaptureFixture[str]) -> Callable[..., str]:
     return run
 
 
+@pytest.mark.slow
 def test_the_command_measures_draws_and_writes_each_controller_at_each_delay(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -38,6 +38,7 @@ def test_all_that_is_compared_is_compared_to_the_bit() -> None:
     assert row(0.0) != row(-0.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preset", ["ideal", "rough"])
 @pytest.mark.parametrize("name", ["ArmReach-v0", "ArmTrack-v0"])
 def test_an_environment_is_exact_in_all_six_ways(name: str, preset: str) -> None:
@@ -99,6 +100,7 @@ def remembering(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ArmEnv, "_begin", on_the_move)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("spoil", "differing"),
     [

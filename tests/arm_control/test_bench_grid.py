@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from arm_control.bench.grid import bench_grid, grid_errors_m
 from arm_control.cli import main
@@ -11,6 +12,7 @@ from envs.action_grid import DegreeGrid
 from envs.arm import Arm
 
 
+@pytest.mark.slow
 def test_the_best_pose_is_that_of_a_search_through_all() -> None:
     arm = Arm()
     grid = DegreeGrid([0] * 3, [90] * 3, 5.0)

@@ -89,6 +89,7 @@ def test_both_loops_tick_as_often_and_no_tick_is_lost(command: tuple[dict[str, A
     assert set(figures["versions"]) >= {"onnxruntime", "stable-baselines3", "torch"}
 
 
+@pytest.mark.slow
 def test_a_tick_contains_the_safety_checks() -> None:
     figures = bench_runner(0.2, 1, settings=SMALL, safety=SlowSafety)
     assert figures["times_us"]["tick"]["p50"] > 3000.0 > figures["times_us"]["inference"]["p50"]
@@ -100,6 +101,7 @@ def test_a_tick_contains_the_safety_checks() -> None:
     assert control["lost_ticks"] == 0
 
 
+@pytest.mark.slow
 def test_dropped_records_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     class Full(bench.Recorder):
         """Has no room for ticks, every second time."""
@@ -119,6 +121,7 @@ def test_dropped_records_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     assert f"{figures['dropped_records']} records dropped" in format_runner(figures)
 
 
+@pytest.mark.slow
 def test_all_ways_to_infer_give_the_same_answer(tmp_path: Path) -> None:
     calls = bench.Bench(tmp_path, SMALL, Safety).calls()
     wanted = calls["bare"]()
@@ -128,6 +131,7 @@ def test_all_ways_to_infer_give_the_same_answer(tmp_path: Path) -> None:
         assert calls[name]()[0].shape == (3,)
 
 
+@pytest.mark.slow
 def test_a_refusal_ends_the_bench() -> None:
     class Wary(Safety):
         """Refuses the tenth reading."""

@@ -90,6 +90,7 @@ def test_bad_numbers_are_refused(words: list[str], capsys: pytest.CaptureFixture
     assert words[0] in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_figures_name_the_machine_and_the_versions(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("arm_control.bench.simulation.PROCESSES", (1, 2))
     figures = bench_simulation(0.01, 2)

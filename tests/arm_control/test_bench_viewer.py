@@ -41,6 +41,7 @@ def test_bad_flags_are_refused(words: list[str], wanted: str, capsys: pytest.Cap
     assert wanted in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_viewer_that_cannot_start_is_told_and_nothing_is_left(tmp_path: Path) -> None:
     before = set(children())
     with (

@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers import Size
 
-from arm_control import evaluation, training
+from arm_control import evaluation, exporter, training
 from arm_control.checkpoint import list_checkpoints, load_latest
 from arm_control.cli import COMMANDS, main
 from arm_control.config import TrainConfig
@@ -597,11 +598,12 @@ ALL_COMMANDS = ("ddpg", "a2c")  # an agent off policy and one on policy
     + [pytest.param(name, True, marks=pytest.mark.soak) for name in AGENTS if name not in ALL_COMMANDS],
 )
 def test_every_agent_goes_through_the_same_commands(
-    name: str, every_command: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, every_command: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: Size
 ) -> None:
     """Each agent is trained, resumed and exported, which checks onnxruntime against PyTorch; two do all the rest."""
     monkeypatch.setattr(training, "REPORTS", 2)
     monkeypatch.setattr(evaluation, "VALIDATION_GOALS", 2)
+    monkeypatch.setattr(exporter, "RANDOM_STATES", size(1000, full=exporter.RANDOM_STATES, of="parity states"))
     run = str(tmp_path / "run")
     grid = ["--grid-step-deg", "30"] if TrainConfig(name).on_grid else []
     assert main(["train", name, "--steps", "2000", "--hidden-units", "8", *grid, "--out", run]) == 0
@@ -800,6 +802,7 @@ def started(*words: object, **options: Any) -> Iterator[subprocess.Popen[str]]:
 LONG = ["--steps", "10_000_000", "--arms", "2", "--hidden-units", "16", "--batch-size", "16", "--random-steps", "16"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", ["at the start", "while it learns"])
 def test_ctrl_c_ends_a_training_with_a_checkpoint_a_curve_and_how_to_go_on(tmp_path: Path, moment: str) -> None:
     run = tmp_path / "run"

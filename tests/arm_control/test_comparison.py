@@ -158,6 +158,7 @@ def test_curves_are_put_together_over_what_they_have_in_common(tmp_path: Path) -
     assert (progress_of(agent, "elapsed_s").x[0], progress_of(agent, "step").x[0]) == pytest.approx((4, 200))
 
 
+@pytest.mark.slow
 def test_the_figures_are_drawn_for_one_agent_and_for_many(tmp_path: Path) -> None:
     for count in (1, 6):
         out = tmp_path / str(count)
@@ -397,6 +398,7 @@ def test_decisions_are_timed_by_their_median() -> None:
     assert 900 < median_us(lambda: time.sleep(0.05 if next(calls) % 100 == 0 else 0.001)) < 10_000
 
 
+@pytest.mark.slow
 def test_a_trial_that_crashes_is_a_row_with_its_own_last_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "run").mkdir()
     broken = Trial(TrainConfig("ddpg", init="nowhere", steps=10), tmp_path / "ours", 10, 0)
@@ -405,6 +407,7 @@ def test_a_trial_that_crashes_is_a_row_with_its_own_last_words(tmp_path: Path, m
     assert not (tmp_path / "ours").exists()
 
 
+@pytest.mark.slow
 def test_a_trial_ends_when_its_comparison_is_killed(tmp_path: Path) -> None:
     words = ["compare", TINY, "--steps", "100000000", "--seeds", "2", "--out", str(tmp_path)]
     process = subprocess.Popen(

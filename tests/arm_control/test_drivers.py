@@ -171,6 +171,7 @@ def other_package(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_a_driver_of_another_package_drives_its_arm(other_package: Path, tiny_policy: Path) -> None:
     def run(*words: str) -> "subprocess.CompletedProcess[str]":
         import os

@@ -62,6 +62,7 @@ def short_validations(monkeypatch: pytest.MonkeyPatch) -> None:
     """Validations are most of so short a training."""
     monkeypatch.setattr(training, "REPORTS", 2)
     monkeypatch.setattr(evaluation, "VALIDATION_GOALS", 2)
+    monkeypatch.setattr(exporter, "RANDOM_STATES", 1000)
 
 
 def config_of(name: str, **other: Any) -> TrainConfig:

@@ -189,6 +189,7 @@ def boundaries(data: bytes) -> set[int]:
     return found
 
 
+@pytest.mark.slow
 def test_flipped_bits_anywhere_lose_chunks_at_most(whole: Path, tmp_path: Path) -> None:
     data, known = whole.read_bytes(), opened(whole)[0]
     chance, path = random.Random(0), tmp_path / "flipped.mcap"

@@ -75,6 +75,7 @@ def test_a_run_interrupted_in_the_midst_of_a_rollout_goes_on_as_if_it_had_not_be
             assert torch.equal(value, state(second)[name]), name
 
 
+@pytest.mark.slow
 def test_what_is_remembered_is_worth_something_where_the_goal_is_seen_only_at_first() -> None:
     """The goal is shown in an episode's first step; the reward, two steps later, is for an action near it."""
     spec = Spec(observation_size=1, goal_size=1, action_low=(-1.0,), action_high=(1.0,))

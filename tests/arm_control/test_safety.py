@@ -698,6 +698,7 @@ def boxes(draw: st.DrawFn) -> tuple[Box, float | None, list[float]]:
     return (*low.tolist(), *high.tolist()), draw(st.sampled_from([None, float(low[2]), 0.0])), pose
 
 
+@pytest.mark.slow
 @settings(max_examples=150)
 @given(
     boxes(),

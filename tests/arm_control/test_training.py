@@ -116,6 +116,7 @@ def python(body: str, *words: object) -> subprocess.CompletedProcess[str]:
     return done
 
 
+@pytest.mark.slow
 def test_a_fresh_process_trains_the_same_to_the_last_bit(whole: Path, tmp_path: Path) -> None:
     python("training.train(config, sys.argv[1], quiet=True)", tmp_path / "run")
     assert_same_run(tmp_path / "run", whole)
@@ -195,6 +196,7 @@ def test_a_run_interrupted_before_its_first_step_ends_as_the_whole_one(
     assert_same_run(tmp_path / "run", whole)
 
 
+@pytest.mark.slow
 def test_a_run_interrupted_many_times_ends_as_the_whole_one(
     whole: Path, tmp_path: Path, interrupt: Callable[[int], None]
 ) -> None:
@@ -232,6 +234,7 @@ def test_reports_after_the_checkpoint_are_cut_and_come_again_alike(
     assert_same_run(run, whole)
 
 
+@pytest.mark.slow
 def test_leftovers_of_a_killed_process_do_no_harm_and_go_away(
     whole: Path, tmp_path: Path, interrupt: Callable[[int], None]
 ) -> None:
@@ -485,6 +488,7 @@ def test_only_a_run_that_was_killed_before_its_first_checkpoint_is_replaced(whol
 # ---------------------------------------------------------------------------------------------------- several processes
 
 
+@pytest.mark.slow
 def test_arms_in_processes_of_their_own_change_nothing_and_go_on_after_an_interruption(
     tmp_path: Path, interrupt: Callable[[int], None]
 ) -> None:

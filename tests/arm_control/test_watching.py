@@ -286,6 +286,7 @@ def damaged(tiny_policy: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["out.png", "out.mp4", "out.html"])
 def test_damage_that_is_found_on_the_way_is_told_too(
     damaged: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], name: str
@@ -309,6 +310,7 @@ def test_and_after_ctrl_c(damaged: Path, monkeypatch: pytest.MonkeyPatch, capfd:
 # ------------------------------------------------------------------------------------------------- as a person does it
 
 
+@pytest.mark.slow
 def test_the_page_is_served_until_ctrl_c(recording: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -167,6 +167,7 @@ def test_workers_learn_and_have_arms_noise_and_goals_of_their_own(whole: Path) -
     assert {row["staleness"] for row in rows[1:]} == {0}  # nobody moves what a worker has copied before its update
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [20, 250], ids=["random steps", "between two turns"])
 def test_an_interrupted_and_resumed_run_in_turns_ends_as_the_whole_one(
     whole: Path, tmp_path: Path, interrupt: Callable[[int], None], step: int
@@ -271,6 +272,7 @@ def served_by(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Serve:
     return use
 
 
+@pytest.mark.slow
 def test_workers_do_not_wait_for_each_other_and_say_how_stale_their_copies_were(
     served_by: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -313,6 +315,7 @@ def test_workers_do_not_wait_for_each_other_and_say_how_stale_their_copies_were(
             assert sum(each.steps for each in own) == max(each.metrics["made"] for each in own)
 
 
+@pytest.mark.slow
 def test_a_worker_has_one_thread_whatever_is_the_default(served_by: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS"):
         monkeypatch.setenv(name, "4")
@@ -396,6 +399,7 @@ def lines(path: Path) -> list[str]:
     return path.read_text().split()
 
 
+@pytest.mark.slow
 def test_a_killed_worker_is_replaced_by_one_with_new_arms_and_learning_goes_on() -> None:
     with workers_of(ALONE) as learner:
         advance(learner)
@@ -419,6 +423,7 @@ def test_a_killed_worker_is_replaced_by_one_with_new_arms_and_learning_goes_on()
         assert len(set(goals)) == 2 * ALONE.arms
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("deaths", "asynchronous"),
     [
@@ -447,6 +452,7 @@ def test_a_worker_is_replaced_whatever_it_was_doing_when_it_died(
         assert len(lines(here / "starts")) == died + 1
 
 
+@pytest.mark.slow
 def test_the_number_of_those_replaced_is_reported_and_deaths_with_updates_between_them_never_add_up(
     served_by: Serve,
 ) -> None:
@@ -458,6 +464,7 @@ def test_the_number_of_those_replaced_is_reported_and_deaths_with_updates_betwee
     assert sum(each.steps for each in done) == 80
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("config", "deaths"),
     [
@@ -486,6 +493,7 @@ def test_five_deaths_in_a_row_are_given_up_with_one_clear_error(
     assert stuck(pids) == []
 
 
+@pytest.mark.slow
 def test_five_deaths_end_a_training_with_one_line_and_exit_code_2_and_leave_a_checkpoint(
     served_by: Serve, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -498,6 +506,7 @@ def test_five_deaths_end_a_training_with_one_line_and_exit_code_2_and_leave_a_ch
     load_latest(run / "checkpoints")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("config", "fault", "kind", "message"),
     [
@@ -518,6 +527,7 @@ def test_an_error_in_a_worker_is_raised_here_at_once_and_nobody_is_replaced(
     assert len(lines(here / "starts")) == 2
 
 
+@pytest.mark.slow
 def test_steps_that_a_checkpoint_has_waited_for_are_counted_by_the_run_that_goes_on_from_it(
     served_by: Serve, tmp_path: Path
 ) -> None:
@@ -539,6 +549,7 @@ def test_steps_that_a_checkpoint_has_waited_for_are_counted_by_the_run_that_goes
         assert second.step == random_steps + 10 * second.updates
 
 
+@pytest.mark.slow
 def test_who_replaces_a_worker_of_a_resumed_run_is_none_that_there_has_been_before(
     served_by: Serve, tmp_path: Path
 ) -> None:
@@ -600,6 +611,7 @@ def test_twenty_kills_at_random_moments_are_survived_in_one_run(
 # ---------------------------------------------------------------------------------------------------- nothing is left
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", [CONFIG, AT_WILL], ids=["in turns", "at will"])
 def test_no_worker_is_left_after_closing_or_forgetting(served_by: Serve, config: TrainConfig) -> None:
     served_by(light({}))
@@ -722,6 +734,7 @@ def test_what_is_wrong_is_said_in_one_line_and_leaves_no_folder(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_run_is_evaluated_and_exported(whole: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     run = Path(shutil.copytree(whole, tmp_path / "run"))
     assert main(["evaluate", str(run), "--goals", "2", "--json", str(tmp_path / "figures.json")]) == 0

@@ -42,6 +42,7 @@ def test_its_tip_is_where_pybullet_has_it(kuka: Arm) -> None:
         pybullet.disconnect(client)
 
 
+@pytest.mark.slow
 def test_inverse_kinematics_reaches_what_forward_kinematics_made(kuka: Arm) -> None:
     poses = np.random.default_rng(1).uniform(kuka.limits.lower_deg, kuka.limits.upper_deg, (1000, 7))
     reached = 0

@@ -59,6 +59,7 @@ def test_position_speed_and_acceleration_limits_hold_whatever_is_desired(
         assert abs(after - before) <= max_acceleration * period_s * (1 + 1e-9) + 2 * rounding + 1e-9 * max_speed
 
 
+@pytest.mark.slow
 @given(joints(), periods, st.floats(0.0, 1.0), st.floats(0.0, 1.0))
 def test_from_rest_a_constant_angle_is_reached_and_not_passed(
     limits: JointLimits, period_s: float, start: float, end: float

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers import Size
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
@@ -192,20 +193,21 @@ def test_an_impossible_speed_is_refused_with_the_best_that_was_found(kind: PathK
         drawn(kind, 0, float(f"{1.01 * best:.6g}"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_speed_that_an_environment_accepts_never_fails_it_later(kind: PathKind) -> None:
+def test_a_speed_that_an_environment_accepts_never_fails_it_later(kind: PathKind, size: Size) -> None:
     """A refusal belongs to the making of an environment: in a reset it would end a training of hours."""
     with pytest.raises(ValueError, match="best allows") as error:
         drawn(kind, 0, 50.0)
     best = float(re.findall(r"allows ([\d.]+) m/s", str(error.value))[0])
-    accepted = 0
+    accepted, resets = 0, size(3, full=15, of="resets a speed")
     for share in (0.98, 0.9, 0.8, 0.7, 0.6):
         try:
             env = ArmTrack(path=kind, speed_m_s=share * best)
         except ValueError:
             continue
         accepted += 1
-        for seed in range(15):
+        for seed in range(resets):
             env.reset(seed=seed)
         env.close()
     assert accepted

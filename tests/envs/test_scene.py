@@ -173,6 +173,7 @@ def virtual_display() -> Iterator[str]:
         server.terminate()
 
 
+@pytest.mark.slow
 def test_a_window_opens_on_a_display_and_does_not_change_the_motion(virtual_display: str) -> None:
     unseen, seen = run(TRAJECTORY), run(TRAJECTORY, "human", DISPLAY=virtual_display)
     assert seen.returncode == 0, seen.stderr

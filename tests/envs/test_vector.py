@@ -422,6 +422,7 @@ def test_another_kind_of_error_is_a_runtime_error_and_a_failed_reset_leaves_it_o
         assert len(env.save_state()) == ARMS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fault", "message"),
     [

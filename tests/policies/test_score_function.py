@@ -164,6 +164,7 @@ def test_a_baseline_of_the_state_alone_adds_nothing_to_the_gradients_mean() -> N
     assert_mean_is(gradient[:, 1], 0.0)
 
 
+@pytest.mark.slow
 def test_learning_where_states_look_alike_finds_the_stochastic_policy_that_beats_nearly_greedy_ones() -> None:
     starts = (0.05, 0.95)  # epsilon-greedy with epsilon = 0.1, to the left and to the right
     logits = torch.stack([logits_of(p) for p in starts])
@@ -208,6 +209,7 @@ def episodes_until(
     return first.view(len(rates), seeds).median(1).values.min().item()
 
 
+@pytest.mark.slow
 def test_with_a_value_as_baseline_the_same_return_takes_a_third_of_the_episodes() -> None:
     without = episodes_until(-12.0, PLAIN, rates=(2.0**-10, 2.0**-11, 2.0**-12), episodes=450)
     with_value = episodes_until(-12.0, VALUE, rates=(2.0**-7, 2.0**-8, 2.0**-9), episodes=150)
