@@ -45,7 +45,7 @@ from arm_control.commands import (
 )
 from arm_control.config import Preset, TrainConfig, check_choice
 from arm_control.console import Console, say, write
-from arm_control.signals import interrupt_on_signals
+from arm_control.signals import interrupt_on_signals, interrupt_program
 from policies.settings import AGENTS
 
 if TYPE_CHECKING:
@@ -517,5 +517,11 @@ def complain(text: str) -> int:
     return BAD_INPUT
 
 
+def program() -> int:
+    """The entry point of the program: `main` for a process that ends with it."""
+    interrupt_program()
+    return main()
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(program())

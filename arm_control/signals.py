@@ -72,6 +72,11 @@ def stop_on_signals() -> Iterator[Stop]:
         yield stop
 
 
+def interrupt_program() -> None:
+    """Raise KeyboardInterrupt at each request until this process ends, so that no repeat kills it as it exits."""
+    _handling(_interrupt).__enter__()
+
+
 @contextmanager
 def interrupt_on_signals() -> Iterator[None]:
     """Raise KeyboardInterrupt in the main thread at each request."""

@@ -12,6 +12,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from helpers import children
+
 ROOT = Path(__file__).resolve().parent.parent
 DEADLINE_S = 120.0
 
@@ -47,6 +49,10 @@ class Program:
         """Let the reader of a stream, or the terminal, go away."""
         for name in names:
             os.close(self.streams.pop(name))
+
+    def command_pid(self) -> int:
+        """The process id of the command itself, where another program started it."""
+        return next(iter(children(self.process.pid)), self.process.pid)
 
     def signal_group(self, number: signal.Signals) -> None:
         """As a terminal does for a key, and `timeout` for its child's group."""

@@ -7,6 +7,7 @@ from pathlib import Path
 import pybullet_data
 import pytest
 
+from arm_control import evaluation, exporter, training
 from arm_control.cli import main
 from arm_control.runner import PolicyRunner
 
@@ -15,8 +16,11 @@ KUKA = os.path.join(pybullet_data.getDataPath(), "kuka_iiwa", "model.urdf")  # n
 
 @pytest.mark.slow
 def test_the_same_commands_train_evaluate_export_run_and_film_another_arm(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(training, "REPORTS", 2)
+    monkeypatch.setattr(evaluation, "VALIDATION_GOALS", 2)
+    monkeypatch.setattr(exporter, "RANDOM_STATES", 1000)
     run, policy, figures = tmp_path / "kuka", tmp_path / "kuka" / "policy.onnx", tmp_path / "kuka.json"
     words = ["train", "ddpg", "--arm", KUKA, "--steps", "2400", "--hidden-units", "16", "--fourier-octaves", "1"]
     assert main([*words, "--out", str(run)]) == 0

@@ -4,6 +4,7 @@ The exit codes are those of the help: 0, 1 where the output was lost, 2 for an e
 request to stop. An arm in motion is parked, whatever was lost; only a second, deliberate request leaves it as it is.
 """
 
+import dataclasses
 import json
 import signal
 import time
@@ -13,7 +14,9 @@ from pathlib import Path
 
 import pytest
 from endings import Program, kill, start
+from helpers import children, stuck
 
+from arm_control.checkpoint import load_latest
 from arm_control.drivers.calibration import TICKS_PER_DEGREE, Calibration, JointCalibration
 from arm_control.drivers.emulator import Emulator
 from arm_control.signals import REPEAT_S
@@ -79,6 +82,16 @@ EVENTS = {
     "suspended and continued": Event(suspend, INTERRUPTED),
     "timeout": Event(lambda program: None, 124, before=("timeout", "6")),
 }
+# Those that `make test` tries; `test_emulated_arm.py` has single signals.
+SHOWN = (
+    "SIGTERM delivered twice",
+    "SIGHUP and SIGTERM",
+    "closed terminal",
+    "Ctrl-C that ends the reader too",
+    "timeout",
+    "no reader of stdout",
+    "full disk",
+)
 # What ends no motion and no training, but loses the output.
 LOSSES = {
     "no reader of stdout": Event(lose("stdout"), OUTPUT_LOST),
@@ -145,7 +158,9 @@ class TestAnArmInMotion:
     def torque(servos: Emulator) -> set[int]:
         return {servos.register("torque_enable", id) for id in (1, 2, 3)}
 
-    @pytest.mark.parametrize("name", EVENTS)
+    @pytest.mark.parametrize(
+        "name", [pytest.param(name, marks=() if name in SHOWN else pytest.mark.soak) for name in EVENTS]
+    )
     def test_a_request_parks_the_arm(
         self, name: str, programs: list[Program], servos: Emulator, words: list[object], tmp_path: Path
     ) -> None:
@@ -157,7 +172,9 @@ class TestAnArmInMotion:
         figures = json.loads((tmp_path / "run.json").read_text())
         assert (figures["parked"], figures["interrupted"], figures["refusals"]) == (True, True, [])
 
-    @pytest.mark.parametrize("name", LOSSES)
+    @pytest.mark.parametrize(
+        "name", [pytest.param(name, marks=() if name in SHOWN else pytest.mark.soak) for name in LOSSES]
+    )
     def test_output_that_is_lost_does_not_end_a_motion(
         self, name: str, programs: list[Program], servos: Emulator, words: list[object], tmp_path: Path
     ) -> None:
@@ -202,3 +219,129 @@ class TestAnArmInMotion:
         event.happen(program)
         assert program.end() == 3
         assert self.torque(servos) == {0}
+
+
+def loaded(module: str) -> Callable[[Program], None]:
+    """Waits until the program has loaded a compiled module, which is well after its handlers are installed."""
+
+    def ready(program: Program) -> None:
+        program.read_until(lambda _: module in Path(f"/proc/{program.command_pid()}/maps").read_text())
+
+    return ready
+
+
+def printed(text: bytes) -> Callable[[Program], None]:
+    """Waits until the program has printed a text."""
+    return lambda program: program.read_until(lambda so_far: text in so_far)
+
+
+def wrote(folder: Path, pattern: str) -> Callable[[Program], None]:
+    """Waits until there is a file."""
+    return lambda program: program.read_until(lambda _: bool(list(folder.glob(pattern))))
+
+
+LONG = {
+    "train": ["train", "ddpg", "--steps", "10000000", "--hidden-units", "8", "--random-steps", "256", "--out", "run"],
+    "compare": ["compare", "ddpg --hidden-units 8", "--steps", "10000000", "--seeds", "2", "--out", "runs"],
+    "evaluate": ["evaluate", "ik", "--goals", "100000", "--json", "figures.json"],
+    "emulate": ["emulate", "dynamixel", "--link", "arm"],
+    "replay": ["replay", "ik", "--viewer", "web", "--port", "8900"],
+}
+LONG_SHOWN = {
+    ("train", "closed terminal"),
+    ("train", "SIGHUP delivered twice"),
+    ("train", "timeout"),
+    ("compare", "SIGTERM delivered twice"),
+    ("evaluate", "SIGHUP"),
+    ("emulate", "Ctrl-C that ends the reader too"),
+    ("replay", "SIGTERM"),
+}
+
+
+class TestLongCommands:
+    """What runs until it is interrupted: exit code 130, nothing half-written, no process left."""
+
+    @pytest.mark.timeout(300)
+    @pytest.mark.parametrize(
+        ("command", "name"),
+        [
+            pytest.param(command, name, marks=() if (command, name) in LONG_SHOWN else pytest.mark.soak)
+            for command in LONG
+            for name in EVENTS
+        ],
+    )
+    def test_a_request_ends_it_in_order(self, command: str, name: str, programs: list[Program], tmp_path: Path) -> None:
+        """A training and the trainings of a comparison keep a last checkpoint."""
+        ready = {
+            "train": wrote(tmp_path, "run/metrics.jsonl"),
+            "compare": wrote(tmp_path, "runs/*/metrics.jsonl"),
+            "evaluate": loaded("pybullet"),
+            "emulate": printed(b"Ctrl-C"),
+            "replay": printed(b"http"),
+        }[command]
+        event = EVENTS[name]
+        if event.before:
+            event = dataclasses.replace(event, before=("timeout", "15"))
+        before = set(children())
+        assert run_to_end(programs, event, LONG[command], tmp_path, ready) == event.code, programs[0].printed
+        assert b"Traceback" not in programs[0].printed
+        assert stuck(sorted(set(children()) - before)) == []
+        assert not list(tmp_path.rglob("*partial*"))
+        assert not (tmp_path / "figures.json").exists()
+        assert not (tmp_path / "arm").is_symlink()
+        for run in tmp_path.glob("run*/config.json"):
+            load_latest(run.parent / "checkpoints")
+
+    @pytest.mark.parametrize(
+        "name", ["no reader of stderr", pytest.param("no reader of stdout", marks=pytest.mark.soak)]
+    )
+    def test_a_training_goes_on_without_its_reader(self, name: str, programs: list[Program], tmp_path: Path) -> None:
+        """And ends in order when it is requested to."""
+
+        def lose_and_wait(program: Program) -> None:
+            LOSSES[name].happen(program)
+            reported = (tmp_path / "run/metrics.jsonl").stat().st_size
+            program.read_until(lambda _: (tmp_path / "run/metrics.jsonl").stat().st_size > reported)
+            program.signal_group(signal.SIGTERM)
+
+        words = [*LONG["train"], "--steps", "20000"]  # a report every 1,000 steps
+        event = dataclasses.replace(LOSSES[name], happen=lose_and_wait)
+        assert run_to_end(programs, event, words, tmp_path, wrote(tmp_path, "run/metrics.jsonl")) == INTERRUPTED
+
+
+SHORT = {
+    "inspect": ["inspect", "POLICY"],
+    "evaluate": ["evaluate", "zero", "--goals", "1", "--json", "figures.json"],
+    "export": ["export", "RUN", "-o", "exported.onnx"],
+    "run": ["run", "POLICY", "--random", "2", "--pace", "fast", "--json", "figures.json"],
+    "replay": ["replay", "POLICY", "--goals", "1", "--save", "video.mp4"],
+    "bench grid": ["bench", "grid", "--goals", "10", "--json", "figures.json"],
+    "train": ["train", "ddpg", "--steps", "8", "--hidden-units", "8", "--out", "trained"],
+}
+SHORT_SHOWN = ("inspect", "evaluate", "run")
+
+
+class TestShortCommands:
+    """What ends by itself: its output may be lost, its files may not."""
+
+    @pytest.mark.parametrize(
+        ("command", "name"),
+        [
+            pytest.param(command, name, marks=() if command in SHORT_SHOWN else pytest.mark.soak)
+            for command in SHORT
+            for name in LOSSES
+        ],
+    )
+    def test_lost_output_loses_no_file(
+        self, command: str, name: str, programs: list[Program], tiny_run: Path, tiny_policy: Path, tmp_path: Path
+    ) -> None:
+        """Its exit code says that the output was lost; a training, which prints nothing there, is not concerned."""
+        event = LOSSES[name]
+        names: dict[str, object] = {"POLICY": tiny_policy, "RUN": tiny_run}
+        words = [names.get(word, word) for word in SHORT[command]]
+        code = run_to_end(programs, event, words, tmp_path, lambda program: None)
+        assert code == (FINISHED if command == "train" else event.code), programs[0].printed
+        assert b"Traceback" not in programs[0].printed
+        for word in words:
+            if str(word) in ("figures.json", "exported.onnx", "video.mp4", "trained"):
+                assert (tmp_path / str(word)).exists()

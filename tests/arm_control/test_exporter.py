@@ -49,7 +49,7 @@ def older(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def traced_before(monkeypatch: pytest.MonkeyPatch, tiny_policy: Path) -> None:
-    """For tests of what happens after tracing: the tiny run's graph comes from its file, and fewer states are compared."""
+    """For tests of what follows the tracing: the graph comes from the exported file, and fewer states are compared."""
     monkeypatch.setattr(module, "trace", lambda *_: onnx.load_model(tiny_policy))
     monkeypatch.setattr(module, "RANDOM_STATES", 1000)
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers import exact, reports
+from helpers import Size, exact, reports
 
 from arm_control import evaluation, training
 from arm_control.checkpoint import list_checkpoints, load_latest
@@ -257,7 +257,7 @@ import dataclasses, os, random, shutil, signal, time
 from pathlib import Path
 
 training.CHECKPOINT_EVERY_S = 0.05
-runs, moments, kills = Path(sys.argv[1]), random.Random(7), 0
+runs, most, moments, kills = Path(sys.argv[1]), int(sys.argv[2]), random.Random(7), 0
 training.train(dataclasses.replace(config, steps=240), runs / "warm", quiet=True)  # imports all that a life needs
 shutil.rmtree(runs / "warm")
 
@@ -286,21 +286,22 @@ life(start, runs / "run0", None)
 whole_s = time.monotonic() - begin
 for number in range(1, 1000):
     run, work = runs / f"run{number}", start
-    while not life(work, run, moments.uniform(0, whole_s) if kills < 20 else None):
+    while not life(work, run, moments.uniform(0, whole_s) if kills < most else None):
         if list((run / "checkpoints").glob("step-*")):
             work, kills = training.resume, kills + 1
         else:
             shutil.rmtree(run, ignore_errors=True)  # killed before its first checkpoint: there is nothing to resume
-    if kills == 20:
+    if kills == most:
         break
 print(kills)
 """
 
 
 @pytest.mark.slow
-def test_runs_killed_at_twenty_random_moments_end_as_the_whole_one(whole: Path, tmp_path: Path) -> None:
-    done = python(KILLS, tmp_path)
-    assert int(done.stdout) == 20
+def test_runs_killed_at_random_moments_end_as_the_whole_one(whole: Path, tmp_path: Path, size: Size) -> None:
+    most = size(5, full=20, of="kills")
+    done = python(KILLS, tmp_path, most)
+    assert int(done.stdout) == most
     for run in tmp_path.iterdir():
         assert_same_run(run, whole)
         assert leftovers(run) == []

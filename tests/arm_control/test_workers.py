@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers import children, exact, reports, running, stuck
+from helpers import Size, children, exact, reports, running, stuck
 
 from arm_control import evaluation, training, workers
 from arm_control.checkpoint import list_checkpoints, load_checkpoint, load_latest, save_checkpoint
@@ -563,15 +563,16 @@ def test_who_replaces_a_worker_of_a_resumed_run_is_none_that_there_has_been_befo
 
 
 @pytest.mark.slow
-def test_twenty_kills_at_random_moments_are_survived_in_one_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_kills_at_random_moments_are_survived_in_one_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: Size
 ) -> None:
     monkeypatch.setattr(workers, "DEATHS_IN_A_ROW", 21)  # they may come faster than workers can begin
     kills: list[int] = []
+    most = size(5, full=20, of="kills")
     others = set(children())
 
     def kill(moments: random.Random) -> None:
-        while len(kills) < 20:
+        while len(kills) < most:
             time.sleep(moments.uniform(0.0, 1.0))
             # Neither what other tests have left, nor one that was killed a moment ago and has not gone yet.
             workers = set(children()) - others - set(kills)
@@ -589,7 +590,7 @@ def test_twenty_kills_at_random_moments_are_survived_in_one_run(
         metrics: dict[str, float] = {}
         for number in itertools.count():
             metrics = run.advance()
-            if not killer.is_alive() and metrics["workers_replaced"] >= 20:
+            if not killer.is_alive() and metrics["workers_replaced"] >= most:
                 break
             if number % 20 == 0:
                 save_checkpoint(tmp_path / "checkpoints", run.step, run.state_dict())
@@ -598,8 +599,8 @@ def test_twenty_kills_at_random_moments_are_survived_in_one_run(
         killed = run.updates
         while run.updates < killed + 10:
             metrics = run.advance()
-        assert len(set(kills)) == 20
-        assert metrics["workers_replaced"] == 20
+        assert len(set(kills)) == most
+        assert metrics["workers_replaced"] == most
         assert len(pids_of(run.learner)) == 2
         assert torch.isfinite(shared_of(run.learner)).all()
         assert not torch.equal(shared_of(run.learner), start)
