@@ -27,6 +27,7 @@ from arm_control.console import say
 from arm_control.evaluation import LADDER_MM, evaluate_controller, ik_controller
 from arm_control.peers import PeerConfig
 from arm_control.run_folder import write_text
+from arm_control.signals import AWAKE_S
 from arm_control.statistics import bootstrap_interval, interquartile_mean, three_digits
 from arm_control.trial import Trial
 
@@ -154,7 +155,7 @@ def _run_on(cores: list[int], width: int, trials: dict[str, Trial], tell: Callab
         own = free.get()
         os.sched_setaffinity(0, own)
         try:
-            return run_process(trial, processes)
+            return run_process(trial, processes, stopping)
         finally:
             free.put(own)
 
@@ -162,7 +163,7 @@ def _run_on(cores: list[int], width: int, trials: dict[str, Trial], tell: Callab
         waiting: dict[Future[Result], str] = {pool.submit(work, trial): name for name, trial in trials.items()}
         try:
             while waiting:
-                for future in wait(waiting, return_when=FIRST_COMPLETED).done:
+                for future in wait(waiting, AWAKE_S, return_when=FIRST_COMPLETED).done:
                     tell(waiting.pop(future), future.result())
         except BaseException:
             stopping.set()
@@ -176,8 +177,8 @@ def _run_on(cores: list[int], width: int, trials: dict[str, Trial], tell: Callab
             raise
 
 
-def run_process(trial: Trial, processes: set[subprocess.Popen[str]]) -> Result:
-    """Run a trial in a process, which is among `processes` meanwhile."""
+def run_process(trial: Trial, processes: set[subprocess.Popen[str]], stopping: threading.Event) -> Result:
+    """Run a trial in a process, which is among `processes` meanwhile; it ends at once if they are stopping."""
     words = [str(os.getpid()), str(trial.folder), json.dumps(trial.to_json())]
     with subprocess.Popen(
         [*TRIAL_COMMAND, *words],
@@ -189,6 +190,8 @@ def run_process(trial: Trial, processes: set[subprocess.Popen[str]]) -> Result:
         process_group=0,  # a Ctrl-C comes to it once, from here
     ) as process:
         processes.add(process)
+        if stopping.is_set():  # since this trial was taken up: it was not yet among those that were terminated
+            process.terminate()
         said = process.communicate()[1].splitlines()
         processes.discard(process)
     if process.returncode == 0 and (result := trial.result()) is not None:

@@ -9,6 +9,8 @@ import sys
 import threading
 from typing import TextIO
 
+from arm_control.signals import AWAKE_S
+
 
 def say(text: str, end: str = "\n") -> None:
     """Write to standard error. Never raises; where nobody can read it any more, this and later texts are lost."""
@@ -59,7 +61,8 @@ class Console:
 
     def __exit__(self, *_: object) -> None:
         self._lines.put(None)
-        self._thread.join()
+        while self._thread.is_alive():
+            self._thread.join(AWAKE_S)
 
     def out(self, text: str) -> None:
         """Write a line to standard output."""

@@ -10,11 +10,14 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from types import FrameType
 from typing import Any
 
 REPEAT_S = 1.0
+# How often the main thread of a program with several threads must wake up. Two signals at once may both be taken by
+# another thread, and do not wake it (the kernel restarts its wait); Python runs handlers in the main thread only.
+AWAKE_S = 0.2
 
 Handler = Callable[[int, FrameType | None], None]
 
@@ -40,6 +43,7 @@ class _Requests:
 
 
 _requests = _Requests()
+_for_good = ExitStack()  # never closed
 
 
 class Stop:
@@ -74,7 +78,7 @@ def stop_on_signals() -> Iterator[Stop]:
 
 def interrupt_program() -> None:
     """Raise KeyboardInterrupt at each request until this process ends, so that no repeat kills it as it exits."""
-    _handling(_interrupt).__enter__()
+    _for_good.enter_context(_handling(_interrupt))
 
 
 @contextmanager

@@ -134,7 +134,7 @@ def one_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """
     alone = threading.Lock()
 
-    def run_here(trial: Trial, processes: Any) -> dict[str, Any]:
+    def run_here(trial: Trial, *_: Any) -> dict[str, Any]:
         with alone:
             trial.run()
         result = trial.result()

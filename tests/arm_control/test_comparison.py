@@ -196,7 +196,7 @@ class Machine:
         monkeypatch.setattr(comparison, "run_process", self.run)
         self.work: Callable[[Trial], dict[str, Any]] = lambda trial: result(1.0)
 
-    def run(self, trial: Trial, processes: Any) -> dict[str, Any]:
+    def run(self, trial: Trial, *_: Any) -> dict[str, Any]:
         with self.lock:
             self.at_once += 1
             self.log.append((trial.folder.name, tuple(sorted(self.bound[threading.get_ident()])), self.at_once))
