@@ -273,10 +273,12 @@ class Bus:
             state = JointState(
                 self.clock.now_s(), list(self.angles), list(self.speeds), [40.0] * 3, [0.1, -0.3, 0.2], [11.8] * 3
             )
+            if not self.enabled:  # whether the arm answers at all; faults come later
+                return state
             self.reading = episode.spoil(state)
             return self.reading
         finally:
-            episode.reads += 1
+            episode.reads += self.enabled
 
     def write(self, target_deg: list[float]) -> None:
         self.move()
