@@ -283,7 +283,8 @@ class Replay:
     port: int | None = None
     """Port of the web viewer (8080, unless given)."""
     host: str | None = None
-    """Address that the web viewer listens at (127.0.0.1, which only this machine reaches, unless given)."""
+    """Address that the web viewer listens at (127.0.0.1, which only this machine reaches, unless given), without any
+    password."""
     arm: str | None = None
     """URDF file of the arm, for a policy or recording of another than the default one."""
     env: str | None = None

@@ -1,6 +1,7 @@
 """A one-page report of a run: what was trained, how good it is, what was exported, how it ran."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -35,15 +36,15 @@ def write_report(path: str | Path) -> Path:
         raise ValueError(f"{run.policy} is missing: make it with 'arm-control export {run.path}'")
     contract = PolicyRunner.load(run.policy).contract
     last, settings = rows[-1], config["settings"]
-    batch = f" of {settings['batch_size']} transitions" if "batch_size" in settings else ""
+    batch = f" of {plain(settings['batch_size'])} transitions" if "batch_size" in settings else ""
     reach = evaluation["time_to_reach_s"]
     if not ran["goals"]:
         raise ValueError(f"{run.path / 'run.json'} has no goal: run the policy again, to the end")
     decide, limit = ran["timings_us"]["decide"], ran["timings_us"]["limit"]
     lines = [
-        f"# {config['agent']} on {config['env']}, seed {config['seed']}",
+        f"# {plain(config['agent'])} on {plain(config['env'])}, seed {plain(config['seed'])}",
         "",
-        f"Trained for {last['elapsed_s']:.0f} s: {last['step']:,} steps by {config['arms']} arms, "
+        f"Trained for {last['elapsed_s']:.0f} s: {last['step']:,} steps by {plain(config['arms'])} arms, "
         f"{last['updates']:,} updates{batch}.",
         "",
         "![learning curve](curve.png)",
@@ -52,7 +53,7 @@ def write_report(path: str | Path) -> Path:
         "",
         "| | |",
         "|---|---|",
-        f"| mean {evaluation['error']} | **{evaluation['mean_error_mm']:.2f} mm** |",
+        f"| mean {plain(evaluation['error'])} | **{evaluation['mean_error_mm']:.2f} mm** |",
         f"| median, 95 % below, worst | {evaluation['median_error_mm']:.2f}, {evaluation['p95_error_mm']:.2f}, "
         f"{evaluation['max_error_mm']:.2f} mm |",
         f"| time to reach {1000 * contract.goal_tolerance_m:g} mm and stay | "
@@ -84,6 +85,11 @@ def write_report(path: str | Path) -> Path:
     target = run.path / "report.md"
     write_text(target, "\n".join(lines))
     return target
+
+
+def plain(value: object) -> str:
+    """A value from a file as text of one line in which nothing is markup, of Markdown or of HTML."""
+    return re.sub(r"([][\\`*_{}<>#!|])", r"\\\1", " ".join(str(value).split()))
 
 
 def _read(path: Path, command: str, wanted: tuple[str, ...]) -> dict[str, Any]:

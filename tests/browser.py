@@ -19,13 +19,13 @@ WIDTH, HEIGHT = 1280, 800
 
 
 @contextmanager
-def chromium() -> Iterator[Browser]:
+def chromium(*options: str) -> Iterator[Browser]:
     """A browser. Without one on this machine the test is skipped, but not in CI."""
     path = next(filter(None, map(shutil.which, BROWSERS)), None)
     if path is None and not os.environ.get("CI"):
         pytest.skip(f"wants a browser: one of {', '.join(BROWSERS)}")
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", *options])
         yield browser
         browser.close()
 

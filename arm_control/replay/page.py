@@ -1,6 +1,5 @@
 """A page in one file, which opens offline: the arm in motion, plots, and how near it came to each goal."""
 
-import html
 import io
 import re
 import socket
@@ -8,7 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from markupsafe import Markup
 
+from arm_control.replay.guard import PAGE_POLICY
 from arm_control.replay.motion import Motion
 from arm_control.replay.plot import motion_figure
 from arm_control.replay.stage import TRACE_POINTS, TRACE_S, Stage, serving
@@ -18,8 +19,10 @@ RATE_HZ = 30.0
 LONGEST_S = 180.0  # that is shown
 LABEL = np.array((-0.3, -0.34, 0.9))  # times the arm's reach: left of the arm as the camera sees it
 
-PAGE = """<!doctype html>
+# `Markup` escapes each text that it is given: names in a recording are anybody's.
+PAGE = Markup("""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="{policy}">
 <title>{title}</title>
 <style>
 body {{ font: 16px/1.45 system-ui, sans-serif; color: #1e1e22 }}
@@ -38,7 +41,7 @@ p {{ color: #55555c }}
 {table}
 {plots}
 </body></html>
-"""
+""")
 
 
 def save_page(motions: Sequence[Motion], path: str | Path) -> None:
@@ -51,8 +54,9 @@ def save_page(motions: Sequence[Motion], path: str | Path) -> None:
     if end_s - start_s < max(motion.length_s for motion in motions) - 1e-6:
         note += f" The arm is shown from {start_s:.0f} to {end_s:.0f} s, and the table has the goals of that part."
     text = PAGE.format(
-        title=html.escape(" and ".join(motion.name for motion in motions)),
-        scene=html.escape(scene_of(motions, start_s, end_s), quote=True),
+        policy=PAGE_POLICY + "connect-src data: blob:",
+        title=" and ".join(motion.name for motion in motions),
+        scene=scene_of(motions, start_s, end_s),
         note=note,
         table=table_of(motions, start_s, end_s),
         plots=plots_of(motions),
@@ -89,22 +93,23 @@ def scene_of(motions: Sequence[Motion], start_s: float, end_s: float) -> str:
         return serializer.as_html()
 
 
-def table_of(motions: Sequence[Motion], start_s: float, end_s: float) -> str:
+def table_of(motions: Sequence[Motion], start_s: float, end_s: float) -> Markup:
     """How near each motion came to each goal at the end of its episode, for those that begin in that part."""
-    names = "".join(f"<th>{html.escape(motion.name)} (mm)</th>" for motion in motions)
+    names = [Markup("<th>{} (mm)</th>").format(motion.name) for motion in motions]
     rows = []
     for episode in motions[0].episodes:
         if not start_s <= episode.start_s < end_s:
             continue
         last_s = max(episode.start_s, episode.end_s - motions[0].period_s)
         errors = [float(motion.moment(last_s).error_mm[0]) for motion in motions]
-        cells = "".join("<td>-</td>" if np.isnan(error) else f"<td>{error:.1f}</td>" for error in errors)
-        rows.append(f"<tr><td>{html.escape(episode.name)}</td>{cells}</tr>")
-    return f"<table><tr><th>error at the end</th>{names}</tr>{''.join(rows)}</table>"
+        cells = [Markup("<td>{}</td>").format("-" if np.isnan(error) else f"{error:.1f}") for error in errors]
+        rows.append(Markup("<tr><td>{}</td>{}</tr>").format(episode.name, Markup().join(cells)))
+    head = Markup("<tr><th>error at the end</th>{}</tr>").format(Markup().join(names))
+    return Markup("<table>{}{}</table>").format(head, Markup().join(rows))
 
 
-def plots_of(motions: Sequence[Motion]) -> str:
-    """The plots as an SVG element."""
+def plots_of(motions: Sequence[Motion]) -> Markup:
+    """The plots as an SVG element, in which matplotlib escapes all text."""
     text = io.StringIO()
     motion_figure(motions).savefig(text, format="svg", metadata={"Date": None})
-    return re.sub(r"^.*?(?=<svg)", "", text.getvalue(), flags=re.DOTALL)
+    return Markup(re.sub(r"^.*?(?=<svg)", "", text.getvalue(), flags=re.DOTALL))

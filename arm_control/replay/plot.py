@@ -63,9 +63,10 @@ def png(path: str | Path) -> Path:
     return target
 
 
-def shortened(text: str) -> str:
-    """A text that fits into a figure's legend."""
-    return text if len(text) <= 60 else f"{text[:57]}..."
+def shortened(text: str, longest: int = 60) -> str:
+    """A text that fits into a figure, without characters that have no glyph."""
+    shown = "".join(letter if letter.isprintable() else "\ufffd" for letter in text[: longest + 1])
+    return shown if len(text) <= longest else f"{shown[: longest - 3]}..."
 
 
 def motion_figure(motions: Sequence[Motion]) -> Figure:
@@ -85,7 +86,7 @@ def motion_figure(motions: Sequence[Motion]) -> Figure:
             axes.axhline(limit, color="black", linewidth=0.8, linestyle=(0, (1, 2)))
         axes.set_ylim(low - 0.12 * (high - low), high + 0.12 * (high - low))
         axes.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 1.5, 3, 4.5, 6, 9, 10]))
-        axes.set_ylabel(f"{arm.joint_names[joint]}\n(degrees)")
+        axes.set_ylabel(f"{shortened(arm.joint_names[joint], 16)}\n(degrees)")
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper right", ncols=2, frameon=False, fontsize=9)
     error, speed, *others = panels[arm.joint_count :]
     draw_error(error, motions, stretches, colours)
@@ -160,7 +161,7 @@ def draw_speeds(axes: Axes, stretches: Sequence[Stretch], colours: Sequence[str]
     for stretch, colour in zip(stretches, colours, strict=False):
         for joint, style in zip(range(arm.joint_count), cycle(STYLES), strict=False):
             shade = COLOURS[joint % len(COLOURS)] if len(stretches) == 1 else colour
-            label = arm.joint_names[joint] if stretch is stretches[0] else None
+            label = shortened(arm.joint_names[joint]) if stretch is stretches[0] else None
             speeds = broken(stretch, stretch.speed_deg_s[:, joint])
             axes.plot(*speeds, color=shade, linestyle=style, linewidth=1.1, label=label)
     for limit in {limit for most in arm.limits.max_speed_deg_s for limit in (-most, most)}:
@@ -213,7 +214,7 @@ def mark_episodes(panels: Sequence[Axes], motion: Motion) -> None:
         for axes in panels:
             axes.axvline(episode.start_s, color="0.55", linewidth=0.8)
         if len(motion.episodes) <= MOST_NAMES:
-            panels[0].annotate(episode.name, (episode.start_s, 1.0), (2, 1), color="0.3", **above)
+            panels[0].annotate(shortened(episode.name), (episode.start_s, 1.0), (2, 1), color="0.3", **above)
     refusals = [event for event in motion.events if event.kind == "refusal"]
     for place, event in enumerate(refusals):
         for axes in panels:

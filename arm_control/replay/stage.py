@@ -10,6 +10,7 @@ import viser
 import yourdfpy
 from viser.extras import ViserUrdf
 
+from arm_control.replay.guard import start_guarded
 from arm_control.replay.motion import FloatArray, Stretch
 from envs.arm import RADIANS, Arm
 
@@ -22,9 +23,9 @@ SECOND = (0.84, 0.37, 0.0, 0.45)  # the other arm is seen through
 @contextlib.contextmanager
 def serving(host: str, port: int) -> Iterator[viser.ViserServer]:
     """A server of pages, which says nothing by itself. It silently takes another port if this one is in use."""
-    logging.getLogger("websockets").setLevel(logging.CRITICAL)  # whoever knocks and goes away is no error
+    logging.getLogger("websockets").setLevel(logging.CRITICAL)  # clients that break off are no error
     with contextlib.redirect_stdout(io.StringIO()):
-        server = viser.ViserServer(host=host, port=port, verbose=False)
+        server = start_guarded(host, port)
     try:
         server.gui.configure_theme(show_logo=False, show_share_button=False)
         yield server

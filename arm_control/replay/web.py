@@ -1,16 +1,18 @@
 """The web viewer: a page for any browser in which the arm is watched, and its goal is dragged."""
 
+import contextlib
 import errno
-import html
 import math
 import queue
 import socket
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 import viser
+from markupsafe import Markup
 from viser import uplot
 
 from arm_control.replay.live import LiveArm
@@ -27,6 +29,7 @@ MOST_POINTS = 600  # of a line in a plot
 PLOT_HEIGHT = 110
 NOW = uplot.Series(label="now", stroke="black", auto=False, points=uplot.Series_Points(show=True, size=7, fill="black"))
 TOLD_ANYWAY = ("phase", "goal", "refusal")  # kinds of events
+MAX_WISHES = 100  # that wait for the next update: more than people make, and soon worked off
 
 
 def serve(
@@ -38,16 +41,18 @@ def serve(
         if server.get_port() != port:  # somebody was faster
             raise OSError(f"port {port} is in use: --port names another")
         page = LivePage(server, shown) if isinstance(shown, LiveArm) else PlayedPage(server, shown)
-        say(f"http://{host}:{port}   open it in a browser; Ctrl-C ends it")
+        name = f"[{host}]" if ":" in host else host
+        say(f"http://{name}:{port}   open it in a browser; Ctrl-C ends it")
         paced(page.update)
 
 
 def check_port(host: str, port: int) -> None:
     """Raise OSError for an address that cannot be listened at: viser would silently take another port."""
     try:
-        socket.getaddrinfo(host, port)
-        with socket.create_server((host, port)):
-            pass
+        # A name can have addresses of both families, and the server listens at all of them.
+        for family, _, _, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+            with socket.create_server(address, family=family):
+                pass
     except (OSError, UnicodeError) as error:  # a host that no name can be
         why = getattr(error, "strerror", None) or "no such host"
         taken = getattr(error, "errno", None) == errno.EADDRINUSE
@@ -66,7 +71,7 @@ class Page:
     def __init__(self, server: viser.ViserServer, sources: Sequence[LiveArm | Motion], playback: Playback) -> None:
         self.server, self.playback, self._names = server, playback, [source.name for source in sources]
         self.stage = Stage(server, [source.arm for source in sources])
-        self._wishes: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._wishes: queue.Queue[Callable[[], None]] = queue.Queue(MAX_WISHES)
         self._drawn_s = self._plotted_s = -math.inf
         self._position_s = math.nan
         self.numbers = server.gui.add_html("")
@@ -74,19 +79,30 @@ class Page:
         self._step = server.gui.add_button_group("Step", self.steps)
         self._speed = server.gui.add_slider("Speed", min=SLOWEST, max=FASTEST, step=0.1, initial_value=1.0)
         self.on(self._play, lambda _: self.playback.toggle())
-        self.on(self._step, lambda event: self.step(-1 if event.target.value == "back" else 1))
-        self.on(self._speed, lambda event: setattr(self.playback, "speed", event.target.value))
+        self.on(self._step, lambda step: self.step(-1 if step == "back" else 1))
+        self.on(self._speed, lambda speed: setattr(self.playback, "speed", speed))
 
     def on(self, handle: Any, do: Callable[[Any], None]) -> None:
-        """Let `do` answer to a person's use of a control, in the thread of `update`."""
+        """Call `do` with the value that a person gave a control, in the thread of `update`."""
 
-        def wish(event: Any) -> None:
+        def used(event: Any) -> None:
             """Wait for the next update; what the program itself has changed is no wish."""
-            if event.client_id is not None:
-                self._wishes.put(lambda: do(event))
+            if event.client_id is None:
+                return
+            value = offered(handle, event.target.value)
+            self.wish(self.show_controls if value is None else lambda: do(value))
 
         clicked = isinstance(handle, viser.GuiButtonHandle | viser.GuiButtonGroupHandle)
-        (handle.on_click if clicked else handle.on_update)(wish)
+        (handle.on_click if clicked else handle.on_update)(used)
+
+    def wish(self, do: Callable[[], None]) -> None:
+        """Have something done by the next `update`, unless too much waits for it already."""
+        with contextlib.suppress(queue.Full):
+            self._wishes.put_nowait(do)
+
+    def show_controls(self) -> None:
+        """Show the values that hold, after a browser has sent one that its control does not offer."""
+        put(self._speed, self.playback.speed)
 
     def add_plots(self, arm: Arm) -> None:
         """Plots of each joint, the tip's error and the reward; a dot on the first one's lines marks now."""
@@ -125,8 +141,8 @@ class Page:
 
     def update(self) -> bool:
         """Do what was wished, move on, and draw what is new; True, for only Ctrl-C ends it."""
-        wished = not self._wishes.empty()
-        while not self._wishes.empty():
+        wished = self._wishes.qsize()
+        for _ in range(wished):  # those that come meanwhile wait, so that no flood of them holds this up
             self._wishes.get()()
         if not self.server.get_clients():
             self.rest()
@@ -200,7 +216,7 @@ class PlayedPage(Page):
             "Time (s)", min=0.0, max=max(rounded(length_s), 0.01), step=0.01, initial_value=0.0
         )
         self.episodes = server.gui.add_dropdown("Episode", self._episode_names())
-        self.on(self.timeline, lambda event: self.playback.seek(event.target.value))
+        self.on(self.timeline, self.playback.seek)
         self.on(self.episodes, self._choose)
         self.add_plots(first.arm)
         self._left_s = self.playback.position_s
@@ -208,10 +224,10 @@ class PlayedPage(Page):
     def _episode_names(self) -> list[str]:
         return [f"{episode.name}, {episode.start_s:.1f} s" for episode in self.motions[0].episodes]
 
-    def _choose(self, event: Any) -> None:
+    def _choose(self, name: str) -> None:
         names = self._episode_names()
-        if event.target.value in names:
-            self.playback.seek(self.motions[0].episodes[names.index(event.target.value)].start_s)
+        if name in names:
+            self.playback.seek(self.motions[0].episodes[names.index(name)].start_s)
 
     def rest(self) -> None:
         """It waits until somebody looks, but what grows goes on meanwhile."""
@@ -244,15 +260,16 @@ class PlayedPage(Page):
             if name in self.episodes.options:
                 put(self.episodes, name)
         name = first.moment(position_s).phase[0] if episode is None else episode.name
-        lines = [f"<b>{html.escape(name)}</b> at {position_s:.2f} s of {self.playback.length_s:.1f} s"]
+        now = Markup("<b>{}</b> at {:.2f} s of {:.1f} s").format(name, position_s, self.playback.length_s)
+        lines = [now]
         for motion, colour in zip(self.motions, (BLUE, ORANGE), strict=False):
             lines.append(numbers(motion.moment(position_s), motion.name, colour))
             if (refusal := motion.refusal_at(position_s)) is not None:
-                lines.append(f"<b>STOPPED.</b> {html.escape(refusal)}")
+                lines.append(Markup("<b>STOPPED.</b> {}").format(refusal))
             if motion.lost:
-                lines.append(f"<b>Damaged:</b> {html.escape(motion.lost)}")
+                lines.append(Markup("<b>Damaged:</b> {}").format(motion.lost))
             lines += [
-                f"{event.kind} at {event.time_s:.2f} s: {html.escape(event.text)}"
+                Markup("{} at {:.2f} s: {}").format(event.kind, event.time_s, event.text)
                 for event in motion.events
                 if position_s - TOLD_S < event.time_s <= position_s and event.kind not in TOLD_ANYWAY
             ]
@@ -288,8 +305,9 @@ class LivePage(Page):
                 server.gui.add_slider(name, min=low, max=high, step=0.5, initial_value=low, disabled=True)
                 for name, low, high in zip(live.arm.joint_names, limits.lower_deg, limits.upper_deg, strict=True)
             ]
-        for control in (self.manual, *self.joints):
-            self.on(control, lambda _: self._take())
+        self.on(self.manual, self._take)
+        for joint, slider in enumerate(self.joints):
+            self.on(slider, partial(self._turn, joint))
         self.add_plots(live.arm)
 
     def _change(self, do: Callable[[], None]) -> None:
@@ -305,7 +323,7 @@ class LivePage(Page):
         """Only the last place of a drag counts, once an update."""
         self._dragged = tuple(float(value) for value in event.target.position)  # type: ignore[assignment]
         ended = event.phase == "end"
-        self._wishes.put(lambda: self._move_goal(ended))
+        self.wish(lambda: self._move_goal(ended))
 
     def _move_goal(self, ended: bool) -> None:
         dragged, self._dragged = self._dragged, None  # another may come meanwhile
@@ -314,11 +332,31 @@ class LivePage(Page):
         if ended:  # to where the arm can reach
             self._hold_goal()
 
-    def _take(self) -> None:
+    def _take(self, by_hand: bool) -> None:
         """Give the arm to the person, or back to its controller."""
         for slider in self.joints:
-            slider.disabled = not self.manual.value
-        self.live.manual_deg = [slider.value for slider in self.joints] if self.manual.value else None
+            slider.disabled = not by_hand
+        self.live.manual_deg = self._slider_angles() if by_hand else None
+        self.show_controls()
+
+    def _turn(self, joint: int, angle_deg: float) -> None:
+        """Move a joint of an arm that was taken."""
+        if self.live.manual_deg is not None:
+            self.live.manual_deg[joint] = angle_deg
+
+    def _slider_angles(self) -> list[float]:
+        """Where the sliders of the joints are to be: at the angles that the person asks for, or that the arm has."""
+        if self.live.manual_deg is not None:
+            return self.live.manual_deg
+        measured_deg = self.live.recent(0.0).angle_deg[-1].tolist()
+        return [round(2.0 * angle) / 2.0 for angle in self.live.arm.limits.clip(measured_deg)]
+
+    def show_controls(self) -> None:
+        """Show the values that hold."""
+        super().show_controls()
+        put(self.manual, self.live.manual_deg is not None)
+        for slider, angle_deg in zip(self.joints, self._slider_angles(), strict=True):
+            put(slider, angle_deg)
 
     def step(self, periods: int) -> None:
         """Pause, and let the arm move on by a control period."""
@@ -345,11 +383,9 @@ class LivePage(Page):
         """Show the numbers and plots of now."""
         recent = self.live.recent(PLOTTED_S)
         if self.live.manual_deg is None:
-            for slider, angle in zip(
-                self.joints, self.live.arm.limits.clip(recent.angle_deg[-1].tolist()), strict=True
-            ):
-                put(slider, round(2.0 * angle) / 2.0)
-        words = f"<b>{self.live.episode_name}</b> at {position_s:.2f} s"
+            for slider, angle_deg in zip(self.joints, self._slider_angles(), strict=True):
+                put(slider, angle_deg)
+        words = Markup("<b>{}</b> at {:.2f} s").format(self.live.episode_name, position_s)
         self.numbers.content = as_text([words, numbers(recent.row(-1), self.live.name, BLUE)])
         self.plot([recent], position_s)
 
@@ -359,20 +395,35 @@ def rounded(time_s: float) -> float:
     return math.floor(100.0 * time_s + 1e-6) / 100.0
 
 
+def offered(handle: Any, value: Any) -> Any:
+    """The value if its control offers it, that of a slider within its range; None if not: browsers can send any."""
+    if isinstance(handle, viser.GuiSliderHandle):
+        return None if math.isnan(value) else min(max(handle.min, value), handle.max)
+    if isinstance(handle, viser.GuiDropdownHandle | viser.GuiButtonGroupHandle):
+        return value if value in handle.options else None
+    return value
+
+
 def put(handle: Any, value: Any) -> None:
     """Give a control another value."""
     if handle.value != value:
         handle.value = value
 
 
-def numbers(now: Stretch, name: str, colour: tuple[int, int, int]) -> str:
+def numbers(now: Stretch, name: str, colour: tuple[int, int, int]) -> Markup:
     """A row in words, as HTML, after a square of the colour in which its lines are drawn."""
     error_mm = now.error_mm[0]
-    words = [] if math.isnan(error_mm) else [f"error <b>{error_mm:.1f} mm</b>", f"reward {now.reward[0]:.3f}"]
-    words += [now.phase[0], *([] if now.band[0] == "pass" else [now.band[0]])]
-    return f'<span style="color: rgb{colour}">\u25a0</span> {html.escape(name)}: {", ".join(words)}'
+    words = []
+    if not math.isnan(error_mm):
+        words += [Markup("error <b>{:.1f} mm</b>").format(error_mm), f"reward {now.reward[0]:.3f}"]
+    words.append(now.phase[0])
+    if now.band[0] != "pass":
+        words.append(now.band[0])
+    square = Markup('<span style="color: rgb{}">\u25a0</span>').format(colour)
+    return Markup("{} {}: {}").format(square, name, Markup(", ").join(words))
 
 
-def as_text(lines: Sequence[str]) -> str:
-    """Lines of HTML as the panel shows them."""
-    return f'<div style="padding: 0 0.75em 0.6em; font-size: 0.875em; line-height: 1.45">{"<br>".join(lines)}</div>'
+def as_text(lines: Sequence[Markup]) -> str:
+    """Lines of HTML as the panel shows them. `Markup` escapes each text that it is given."""
+    style = "padding: 0 0.75em 0.6em; font-size: 0.875em; line-height: 1.45"
+    return str(Markup('<div style="{}">{}</div>').format(style, Markup("<br>").join(lines)))

@@ -641,6 +641,18 @@ def test_a_report_refuses_figures_that_are_damaged(
     assert not (run / "report.md").exists()
 
 
+def test_texts_of_a_run_are_texts_in_its_report(reportable: Path, tmp_path: Path) -> None:
+    """Neither elements of HTML nor links nor columns: whatever is punctuation of Markdown has a backslash."""
+    run = Path(shutil.copytree(reportable, tmp_path / "run"))
+    for file, name in (("config.json", "env"), ("evaluation.json", "error")):
+        values = strict_json(run / file)
+        (run / file).write_text(json.dumps(values | {name: "x\n# <img src=y>|[here](z)"}))
+    assert main(["report", str(run)]) == 0
+    text = (run / "report.md").read_text()
+    assert text.count(r"x \# \<img src=y\>\|\[here\](z)") == 2
+    assert "<img" not in text.replace(r"\<", "")
+
+
 def test_a_report_of_a_run_that_was_interrupted_before_its_first_goal_is_written_or_refused(
     reportable: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -732,6 +744,8 @@ def without(missing: list[str], commands: list[list[str]], folder: Path) -> list
         ("imageio_ffmpeg", "view", [["replay", "POLICY", "--goals", "1", "--save", "x.mp4"]]),
         ("PIL", "view", [["replay", "POLICY", "--goals", "1", "--save", "x.mp4"]]),
         ("viser", "view", [["replay", "POLICY", "--viewer", "web"], ["replay", "POLICY", "--save", "x.html"]]),
+        ("websockets", "view", [["replay", "POLICY", "--viewer", "web"], ["replay", "POLICY", "--save", "x.html"]]),
+        ("markupsafe", "view", [["replay", "POLICY", "--viewer", "web"], ["replay", "POLICY", "--save", "x.html"]]),
         ("yourdfpy", "view", [["replay", "POLICY", "--viewer", "web"], ["replay", "POLICY", "--save", "x.html"]]),
     ],
 )
