@@ -78,12 +78,13 @@ def start(
     folder: Path,
     *,
     terminal: bool = False,
+    stdin: str = os.devnull,
     stdout: str | None = None,
     before: Sequence[str] = (),
 ) -> Program:
     """Start `arm-control`, in a new session, with pipes or a terminal; `before` is a program that starts it.
 
-    `stdout` is a file that takes its standard output instead.
+    `stdin` is a file that it reads; `stdout`, one that takes its standard output.
     """
     command = [*before, sys.executable, "-m", "arm_control.cli", *map(str, words)]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "DISPLAY": ""}
@@ -106,17 +107,18 @@ def start(
         os.close(its)
         return Program(process, {"terminal": ours})
     out, err = os.pipe(), os.pipe()
+    source = os.open(stdin, os.O_RDONLY)
     output = out[1] if stdout is None else os.open(stdout, os.O_WRONLY)
     process = subprocess.Popen(
         command,
         cwd=folder,
         env=environment,
-        stdin=subprocess.DEVNULL,
+        stdin=source,
         stdout=output,
         stderr=err[1],
         start_new_session=True,
     )
-    for descriptor in {out[1], output, err[1]}:
+    for descriptor in {source, out[1], output, err[1]}:
         os.close(descriptor)
     return Program(process, {"stdout": out[0], "stderr": err[0]})
 

@@ -220,6 +220,19 @@ class TestAnArmInMotion:
         assert program.end() == 3
         assert self.torque(servos) == {0}
 
+    def test_an_unreachable_goal_on_standard_input_is_the_reason_that_is_given(
+        self, programs: list[Program], servos: Emulator, words: list[object], tmp_path: Path
+    ) -> None:
+        """Its check, which takes long, disturbs neither the readings nor the way to the parking pose."""
+        (tmp_path / "goals").write_text("0,0,5\n")
+        stdin = str(tmp_path / "goals")
+        program = start([*words, "--goals-file", "-", "--rate", "100"], tmp_path, stdin=stdin)
+        programs.append(program)
+        assert program.end() == BAD_INPUT
+        assert b"standard input, line 1" in program.printed
+        assert b"stale" not in program.printed
+        assert self.torque(servos) == {0}
+
 
 def loaded(module: str) -> Callable[[Program], None]:
     """Waits until the program has loaded a compiled module, which is well after its handlers are installed."""
