@@ -44,6 +44,7 @@ from arm_control.commands import (
     Train,
 )
 from arm_control.config import Preset, TrainConfig, check_choice
+from arm_control.printing import printable, printable_output
 from policies.settings import AGENTS
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
 
 PROGRAM = "arm-control"
 BAD_INPUT, STOPPED, INTERRUPTED = 2, 3, 130
+LONGEST_ERROR = 2000  # characters
 
 
 class ArmStoppedError(RuntimeError):
@@ -111,8 +113,8 @@ def evaluate(command: Evaluate) -> None:
 
 
 def compare(command: Compare) -> None:
-    """Print, write and draw how good agents are."""
-    from arm_control.comparison import compare, write_comparison
+    """Print, write and draw how good agents are. Raises RuntimeError if no training succeeded."""
+    from arm_control.comparison import check_results, compare, write_comparison
 
     configs = contestants(command)
     if configs is None:
@@ -120,6 +122,7 @@ def compare(command: Compare) -> None:
     with writing_json(command.json) as figures:
         figures |= compare(command, configs)
         print(write_comparison(figures, Path(command.out)))
+    check_results(figures["agents"])
 
 
 def contestants(command: Compare) -> "dict[str, TrainConfig | PeerConfig] | None":
@@ -150,7 +153,7 @@ def export(command: Export) -> None:
     path = export(command.run, command.output)
     size = path.stat().st_size
     print(
-        f"{path}: "
+        f"{printable(path)}: "
         + (f"{size / 1e6:.0f} MB" if size > 1e7 else f"{size / 1000:.0f} kB")
         + f", {agreement(command.run)}"
     )
@@ -202,7 +205,7 @@ def report(command: Report) -> None:
     """Write the page and say where."""
     from arm_control.report import write_report
 
-    print(write_report(command.run))
+    print(printable(write_report(command.run)))
 
 
 def recover(command: Recover) -> None:
@@ -212,7 +215,7 @@ def recover(command: Recover) -> None:
     log = Path(command.log)
     out = command.out or str(log.parent / f"{log.stem}-recovered.mcap")
     saved = recover(log, out)
-    print(f"{out}: {saved.ticks} ticks, {saved.events} events; unreadable: {saved.lost or 'nothing'}")
+    print(printable(f"{out}: {saved.ticks} ticks, {saved.events} events; unreadable: {saved.lost or 'nothing'}"))
 
 
 def identify(command: Identify) -> None:
@@ -346,7 +349,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         work = parse(list(sys.argv[1:] if arguments is None else arguments))
         if work is not None:
-            work()
+            with printable_output():
+                work()
         sys.stdout.flush()
         return 0
     except KeyboardInterrupt:
@@ -495,7 +499,7 @@ def debugging() -> bool:
 
 
 def complain(text: str) -> int:
-    print(f"{PROGRAM}: error: {text}", file=sys.stderr)
+    print(f"{PROGRAM}: error: {printable(text, LONGEST_ERROR)}", file=sys.stderr)
     return BAD_INPUT
 
 

@@ -9,6 +9,7 @@ from torch.utils.tensorboard.writer import SummaryWriter
 
 from arm_control.config import TrainConfig
 from arm_control.plots import draw_learning_curve
+from arm_control.printing import printable, write_control
 from arm_control.run_folder import RunFolder
 from envs.tasks import Reach, Track
 
@@ -76,6 +77,10 @@ class Reporter:
         if self._quiet:
             return
         try:
-            print(f"\x1b[2K{text}" if self._live else text, end=end, file=sys.stderr, flush=True)
+            if self._live:
+                write_control(sys.stderr, "\x1b[2K")
+            print(printable(text), end="", file=sys.stderr)
+            write_control(sys.stderr, end)
+            sys.stderr.flush()
         except OSError:  # nobody reads any more: training goes on without a word
             self._quiet = True
