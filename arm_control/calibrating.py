@@ -12,6 +12,7 @@ from arm_control.commands import Calibrate
 from arm_control.console import say
 from arm_control.drivers.bus import Bus, serial_ports
 from arm_control.drivers.calibration import (
+    SCALE_TOLERANCE,
     TICKS_PER_DEGREE,
     Calibration,
     JointCalibration,
@@ -19,9 +20,9 @@ from arm_control.drivers.calibration import (
 )
 from arm_control.drivers.control_table import MODEL_NUMBER, SPEED_UNIT_DEG_S, TICKS_PER_TURN
 from arm_control.drivers.dynamixel import HEALTH, SETTINGS, WANTED, hardware_errors
+from arm_control.printing import printable, printable_lines, unwrapped
 from envs.arm import DEFAULT_URDF, Arm
 
-SCALE_TOLERANCE = 0.03
 REFERENCE_DEG = 90.0  # the second pose, if the joint goes so far
 SAMPLES, SAMPLE_S = 5, 0.02
 STILL_TICKS = 12  # about a degree
@@ -48,7 +49,7 @@ def calibrate_arm(command: Calibrate) -> Path:
         calibration = load_calibration(command.restamp, hashed=False)
         calibration.check_arm(arm)
         calibration.save(command.restamp)
-        print(f"{command.restamp}: its values are sound; hash {calibration.sha256[:12]}")
+        print(f"{printable(command.restamp)}: its values are sound; hash {calibration.sha256[:12]}")
         return Path(command.restamp)
     out = Path(command.out)
     if out.exists() and not command.overwrite:
@@ -61,7 +62,8 @@ def calibrate_arm(command: Calibrate) -> Path:
         _prepare(bus, ids)
         measured = [_measure_joint(bus, arm, ids, index) for index in range(arm.joint_count)]
     except KeyboardInterrupt:
-        say("\ninterrupted: nothing was written")
+        say("")
+        say("interrupted: nothing was written")
         raise
     finally:
         bus.close()
@@ -69,7 +71,7 @@ def calibrate_arm(command: Calibrate) -> Path:
     calibration.check_arm(arm)
     calibration.save(out)
     print(format_calibration(measured))
-    print(f"{out}: calibration {calibration.sha256[:12]}; torque is off")
+    print(f"{printable(out)}: calibration {calibration.sha256[:12]}; torque is off")
     return out
 
 
@@ -85,7 +87,7 @@ def format_calibration(measured: Sequence[Measured]) -> str:
             f"{low} to {high} {one.off_deg:>8.2f} degrees"
         )
     lines.append(f"kept is the encoder's own scale, {TICKS_PER_DEGREE:.3f} ticks a degree")
-    return "\n".join(lines)
+    return printable_lines(lines)
 
 
 def fit_joint(near: tuple[float, float], far: tuple[float, float]) -> tuple[float, int, float, float]:
@@ -133,7 +135,7 @@ def _only_port() -> str:
 
 def _choose_ids(bus: Bus, arm: Arm, wanted: Sequence[int] | None) -> list[int]:
     """The servos in the order of the joints. Raises ValueError unless each joint has one that is known and healthy."""
-    print(f"looking for servos on {bus.path} ...", flush=True)
+    print(f"looking for servos on {printable(bus.path)} ...", flush=True)
     found = bus.scan()
     there = ", ".join(f"{id} (model {model})" for id, model in found.items()) or "none"
     ids = list(found) if wanted is None else list(wanted)
@@ -249,7 +251,8 @@ def _press_enter(text: str, show: Callable[[], str] | None = None) -> None:
     while True:
         if live and show is not None:
             while True:
-                print(f"\r{text}  [{show()}] ", end="", flush=True)
+                unwrapped(sys.stdout).write("\r")
+                print(f"{text}  [{show()}] ", end="", flush=True)
                 if select.select([sys.stdin], [], [], REFRESH_S)[0]:
                     break
         else:

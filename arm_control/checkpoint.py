@@ -12,15 +12,26 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from arm_control.run_folder import read_json
+
 FORMAT_VERSION = 1
 KEPT = 2  # how many of the latest are kept
 TENSORS = "tensors.safetensors"
 MANIFEST = "manifest.json"
+LARGEST_MANIFEST = 2**28  # bytes
+
+
+class StoredFile(msgspec.Struct):
+    """What a manifest says of another file of its checkpoint."""
+
+    bytes: int
+    sha256: str
 
 
 def save_checkpoint(folder: Path, step: int, state: dict[str, Any]) -> Path:
@@ -77,10 +88,10 @@ def load_checkpoint(path: Path) -> tuple[int, dict[str, Any]]:
     """Step and state of one checkpoint. Raises ValueError, naming the file, for a damaged or newer one."""
     manifest_path = path / MANIFEST
     try:
-        manifest = json.loads(manifest_path.read_text())
+        manifest = read_json(manifest_path, LARGEST_MANIFEST)
         version, step, files, values = (manifest[key] for key in ("version", "step", "files", "state"))
         own_hash = manifest.pop("sha256", None)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"checkpoint {manifest_path} is damaged ({type(error).__name__}: {error})") from None
     if version != FORMAT_VERSION:
         raise ValueError(
@@ -89,19 +100,22 @@ def load_checkpoint(path: Path) -> tuple[int, dict[str, Any]]:
         )
     if own_hash != _json_sha256(manifest):
         raise ValueError(f"checkpoint {manifest_path} is damaged: its content does not match its hash")
-    for name, wanted in files.items():
-        file = path / name
-        if not file.is_file():
-            raise ValueError(f"checkpoint file {file} is missing")
-        if (size := file.stat().st_size) != wanted["bytes"]:
-            raise ValueError(f"checkpoint file {file} is damaged: wanted {wanted['bytes']} bytes, got {size}")
-        if _sha256(file) != wanted["sha256"]:
-            raise ValueError(f"checkpoint file {file} is damaged: its content does not match its hash")
     try:
-        tensors = load_file(path / TENSORS)
+        wanted = msgspec.convert(files, dict[str, StoredFile])[TENSORS]
+    except (msgspec.ValidationError, KeyError) as error:
+        raise ValueError(f"checkpoint {manifest_path} is damaged: files: {error}") from None
+    file = path / TENSORS
+    if not file.is_file():
+        raise ValueError(f"checkpoint file {file} is missing")
+    if (size := file.stat().st_size) != wanted.bytes:
+        raise ValueError(f"checkpoint file {file} is damaged: wanted {wanted.bytes} bytes, got {size}")
+    if _sha256(file) != wanted.sha256:
+        raise ValueError(f"checkpoint file {file} is damaged: its content does not match its hash")
+    try:
+        tensors = load_file(file)
         return int(step), _join(values, tensors)
     except (SafetensorError, KeyError) as error:
-        raise ValueError(f"checkpoint file {path / TENSORS} is damaged ({error})") from None
+        raise ValueError(f"checkpoint file {file} is damaged ({error})") from None
 
 
 def _split(value: Any, name: str, tensors: dict[str, torch.Tensor]) -> Any:

@@ -45,6 +45,7 @@ from arm_control.commands import (
 )
 from arm_control.config import Preset, TrainConfig, check_choice
 from arm_control.console import Console, say, write
+from arm_control.printing import printable, printable_output
 from arm_control.signals import interrupt_on_signals, interrupt_program
 from policies.settings import AGENTS
 
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
 
 PROGRAM = "arm-control"
 OUTPUT_LOST, BAD_INPUT, STOPPED, INTERRUPTED = 1, 2, 3, 130
+LONGEST_ERROR = 2000  # characters
 
 
 class ArmStoppedError(RuntimeError):
@@ -115,8 +117,8 @@ def evaluate(command: Evaluate) -> None:
 
 
 def compare(command: Compare) -> None:
-    """Print, write and draw how good agents are."""
-    from arm_control.comparison import compare, write_comparison
+    """Print, write and draw how good agents are. Raises RuntimeError if no training succeeded."""
+    from arm_control.comparison import check_results, compare, write_comparison
 
     configs = contestants(command)
     if configs is None:
@@ -124,6 +126,7 @@ def compare(command: Compare) -> None:
     check_writable(command.json)
     figures = compare(command, configs)
     report_figures(command.json, figures, write_comparison(figures, Path(command.out)))
+    check_results(figures["agents"])
 
 
 def contestants(command: Compare) -> "dict[str, TrainConfig | PeerConfig] | None":
@@ -154,7 +157,7 @@ def export(command: Export) -> None:
     path = export(command.run, command.output)
     size = path.stat().st_size
     print(
-        f"{path}: "
+        f"{printable(path)}: "
         + (f"{size / 1e6:.0f} MB" if size > 1e7 else f"{size / 1000:.0f} kB")
         + f", {agreement(command.run)}"
     )
@@ -221,7 +224,7 @@ def report(command: Report) -> None:
     """Write the page and say where."""
     from arm_control.report import write_report
 
-    print(write_report(command.run))
+    print(printable(write_report(command.run)))
 
 
 def recover(command: Recover) -> None:
@@ -231,7 +234,7 @@ def recover(command: Recover) -> None:
     log = Path(command.log)
     out = command.out or str(log.parent / f"{log.stem}-recovered.mcap")
     saved = recover(log, out)
-    print(f"{out}: {saved.ticks} ticks, {saved.events} events; unreadable: {saved.lost or 'nothing'}")
+    print(printable(f"{out}: {saved.ticks} ticks, {saved.events} events; unreadable: {saved.lost or 'nothing'}"))
 
 
 def identify(command: Identify) -> None:
@@ -372,7 +375,8 @@ def _run(arguments: list[str]) -> int:
         with interrupt_on_signals():
             work = parse(arguments)
             if work is not None:
-                work()
+                with printable_output():
+                    work()
             sys.stdout.flush()
         return 0
     except KeyboardInterrupt:
@@ -515,7 +519,7 @@ def debugging() -> bool:
 
 
 def complain(text: str) -> int:
-    say(f"{PROGRAM}: error: {text}")
+    say(f"{PROGRAM}: error: {printable(text, LONGEST_ERROR)}")
     return BAD_INPUT
 
 

@@ -3,7 +3,6 @@
 Only what `--help` needs is imported here.
 """
 
-import math
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Annotated, Literal
@@ -11,16 +10,26 @@ from typing import Annotated, Literal
 import tyro
 
 from arm_control.config import (
+    MOST_GOALS,
+    MOST_SEEDS,
     Preset,
     TrainConfig,
     check_choice,
     check_count,
+    check_grid_step,
+    check_length,
     check_png,
+    check_seed,
     parse_numbers,
 )
 from arm_control.drivers.opening import available_drivers
-from envs.limits import Box
+from envs.limits import ACCELERATIONS_DEG_S2, SPEEDS_DEG_S, Box
 from policies.settings import AGENTS
+
+MOST_RUN_GOALS = 100_000  # of one run on an arm; at 2 s each, more than two days
+MOST_ROUNDS = 10_000
+LARGEST_ID = 252  # of a servo
+HIGHEST_TABLE_M = 100.0
 
 
 @dataclass(frozen=True)
@@ -60,8 +69,8 @@ class Evaluate:
     """Also write the figures into this file."""
 
     def __post_init__(self) -> None:
-        check_count("goals", self.goals)
-        check_count("seed", self.seed, least=0)
+        check_count("goals", self.goals, MOST_GOALS)
+        check_seed("seed", self.seed)
 
 
 @dataclass(frozen=True)
@@ -102,10 +111,11 @@ class Compare:
             raise ValueError("wanted one of --steps and --minutes, got both")
         if self.minutes is None and self.steps is None:
             object.__setattr__(self, "minutes", 3.0)
-        for name in ("seeds", "goals"):
-            check_count(name, getattr(self, name))
-        for name in ("first_seed", "goals_seed"):
-            check_count(name.replace("_", "-"), getattr(self, name), least=0)
+        check_count("seeds", self.seeds, MOST_SEEDS)
+        check_count("goals", self.goals, MOST_GOALS)
+        check_seed("first-seed", self.first_seed)
+        check_seed("goals-seed", self.goals_seed)
+        check_length(self.steps, self.minutes)
         if self.intervals and self.seeds == 1:
             raise ValueError("--seeds: an interval wants at least 2, got 1: more seeds, or --no-intervals")
 
@@ -200,18 +210,19 @@ class Run:
         if not 0.05 <= self.speed <= 1.0 or (self.speed != 1.0 and not self.of_recording):
             raise ValueError(f"--speed: wanted 0.05 to 1, and a recording, got {self.speed} and {self.source}")
         if self.random is not None:
-            check_count("random", self.random)
-        check_count("seed", self.seed, least=0)
+            check_count("random", self.random, MOST_RUN_GOALS)
+        check_seed("seed", self.seed)
         if not 0 < self.seconds_per_goal <= 3600:
             raise ValueError(f"--seconds-per-goal: wanted more than 0 and up to 3600, got {self.seconds_per_goal}")
         if self.rate is not None and not 10 <= self.rate <= 1000:
             raise ValueError(f"--rate: wanted 10 to 1000 Hz, got {self.rate}")
-        for name in ("max_speed", "max_acceleration"):
+        for name, (least, most) in (("max_speed", SPEEDS_DEG_S), ("max_acceleration", ACCELERATIONS_DEG_S2)):
             value = getattr(self, name)
-            if value is not None and not 0 < value < math.inf:
-                raise ValueError(f"--{name.replace('_', '-')}: wanted a positive number, got {value}")
-        if self.table is not None and not math.isfinite(self.table):
-            raise ValueError(f"--table: wanted a height in metres, got {self.table}")
+            if value is not None and not least <= value <= most:
+                flag = name.replace("_", "-")
+                raise ValueError(f"--{flag}: wanted a positive number, from {least:g} to {most:g}, got {value}")
+        if self.table is not None and not abs(self.table) <= HIGHEST_TABLE_M:
+            raise ValueError(f"--table: wanted a height in metres, up to {HIGHEST_TABLE_M:g}, got {self.table}")
         self.box, self.park_deg  # noqa: B018  (raise for what is no numbers)
         if self.record is not None and not self.record.endswith(".mcap"):
             raise ValueError(f"--record: wanted a file ending in .mcap, got {self.record}")
@@ -296,8 +307,8 @@ class Replay:
         if not self.sources:
             raise ValueError("wanted something to watch: run folders, policies, recordings, or zero, random, ik")
         if self.goals is not None:
-            check_count("goals", self.goals)
-        check_count("seed", self.seed, least=0)
+            check_count("goals", self.goals, MOST_GOALS)
+        check_seed("seed", self.seed)
         if self.port is not None and not 1 <= self.port <= 65535:
             raise ValueError(f"--port: wanted 1 to 65535, got {self.port}")
         if self.verify:
@@ -378,7 +389,7 @@ class Calibrate:
             ids = tuple(int(word) for word in self.ids.split(","))
         except ValueError:
             ids = ()
-        if not ids or len(set(ids)) != len(ids) or not all(0 <= id <= 252 for id in ids):
+        if not ids or len(set(ids)) != len(ids) or not all(0 <= id <= LARGEST_ID for id in ids):
             raise ValueError(f"--ids: wanted different servo ids from 0 to 252, as in 1,2,3, got '{self.ids}'")
         return ids
 
@@ -421,9 +432,10 @@ class Emulate:
         if self.servos is not None and self.ids is not None:
             raise ValueError("wanted one of --servos and --ids, got both")
         if self.servos is not None:
-            check_count("servos", self.servos)
+            check_count("servos", self.servos, LARGEST_ID)
         self.servo_ids  # noqa: B018  (raises for what are none)
         self.start_ticks  # noqa: B018
+        check_seed("seed", self.seed)
 
     @property
     def servo_ids(self) -> tuple[int, ...]:
@@ -467,8 +479,8 @@ class BenchGrid:
     """Also write the figures into this file."""
 
     def __post_init__(self) -> None:
-        check_count("goals", self.goals)
-        check_count("seed", self.seed, least=0)
+        check_count("goals", self.goals, MOST_GOALS)
+        check_seed("seed", self.seed)
 
 
 @dataclass(frozen=True)
@@ -491,11 +503,11 @@ class BenchLadder:
     """Also write the figures into this file."""
 
     def __post_init__(self) -> None:
-        check_count("seeds", self.seeds)
-        check_count("goals", self.goals)
+        check_count("seeds", self.seeds, MOST_SEEDS)
+        check_count("goals", self.goals, MOST_GOALS)
         check_png(self.save)
-        if not 0 < self.minutes < math.inf:
-            raise ValueError(f"--minutes: wanted a positive number, got {self.minutes}")
+        check_length(None, self.minutes)
+        check_grid_step(self.grid_step_deg)
 
 
 @dataclass(frozen=True)
@@ -512,7 +524,8 @@ class BenchArgmax:
     """Also write the figures into this file."""
 
     def __post_init__(self) -> None:
-        check_count("rounds", self.rounds)
+        check_count("rounds", self.rounds, MOST_ROUNDS)
+        check_grid_step(self.grid_step_deg)
         check_png(self.save)
 
 
@@ -530,7 +543,7 @@ class BenchRunner:
     def __post_init__(self) -> None:
         if not 0.1 <= self.seconds <= 3600:
             raise ValueError(f"--seconds: wanted 0.1 to 3600, got {self.seconds}")
-        check_count("rounds", self.rounds)
+        check_count("rounds", self.rounds, MOST_ROUNDS)
 
 
 @dataclass(frozen=True)
@@ -547,7 +560,7 @@ class BenchSimulation:
     def __post_init__(self) -> None:
         if not 0 < self.seconds <= 60:
             raise ValueError(f"--seconds: wanted more than 0 and up to 60, got {self.seconds}")
-        check_count("rounds", self.rounds)
+        check_count("rounds", self.rounds, MOST_ROUNDS)
 
 
 @dataclass(frozen=True)
@@ -566,8 +579,8 @@ class BenchDelay:
     """Also write the figures into this file."""
 
     def __post_init__(self) -> None:
-        check_count("goals", self.goals)
-        check_count("seed", self.seed, least=0)
+        check_count("goals", self.goals, MOST_GOALS)
+        check_seed("seed", self.seed)
         if not self.sources:
             raise ValueError("wanted run folders, policy files, or zero, random, ik; got none")
         check_png(self.save)

@@ -24,9 +24,10 @@ from arm_control.bench.grid import bench_grid
 from arm_control.commands import Compare
 from arm_control.config import TrainConfig
 from arm_control.console import say
-from arm_control.evaluation import LADDER_MM, evaluate_controller, ik_controller
+from arm_control.evaluation import LADDER_MM, environment_maker, evaluate_controller, ik_controller
 from arm_control.peers import PeerConfig
-from arm_control.run_folder import write_text
+from arm_control.printing import printable, printable_lines
+from arm_control.run_folder import RunFolder, check_no_link, write_text
 from arm_control.signals import AWAKE_S
 from arm_control.statistics import bootstrap_interval, interquartile_mean, three_digits
 from arm_control.trial import Trial
@@ -113,8 +114,8 @@ Result = dict[str, Any]
 def run_trials(trials: dict[str, Trial]) -> dict[str, Result]:
     """The results of trials by their names; of one that has crashed, `{"failed": its last words}`.
 
-    Those that want several cores come first, one after the other. Raises ValueError for a folder of another
-    comparison, or of two trials, before anything is trained.
+    Those that want several cores come first, one after the other. Raises ValueError or OSError, before anything is
+    trained, for a folder of another comparison or of two trials, and for what `check_trials` finds.
     """
     results = {name: result for name, trial in trials.items() if (result := trial.result()) is not None}
     folders: dict[Path, str] = {}
@@ -122,6 +123,7 @@ def run_trials(trials: dict[str, Trial]) -> dict[str, Result]:
         if (other := folders.setdefault(trial.folder, name)) != name:
             raise ValueError(f"'{other}' and '{name}' would have the same folder {trial.folder}")
     left = {name: trial for name, trial in trials.items() if name not in results}
+    check_trials(left)
     begin = time.monotonic()
 
     def tell(name: str, result: Result) -> None:
@@ -138,6 +140,38 @@ def run_trials(trials: dict[str, Trial]) -> dict[str, Result]:
     for width in sorted({trial.cores for trial in left.values()}, reverse=True):
         _run_on(cores, width, {name: trial for name, trial in left.items() if trial.cores == width}, tell)
     return results
+
+
+def check_trials(trials: dict[str, Trial]) -> None:
+    """Raise ValueError or OSError for trials that cannot be trained: their arm, their grid, their folder.
+
+    Each would fail by itself otherwise, after those before it were trained.
+    """
+    checked: set[str] = set()
+    for name, trial in trials.items():
+        # The same environment for every seed: once is enough.
+        task = trial.config.task if isinstance(trial.config, PeerConfig) else trial.config
+        options = f"{task.env} {task.environment_options()}"
+        if options not in checked:
+            checked.add(options)
+            try:
+                environment_maker(task)().close()
+            except ValueError as error:
+                raise ValueError(f"'{name}': {error}") from None
+        if isinstance(trial.config, TrainConfig) and trial.config.init is not None:
+            RunFolder.open(trial.config.init)
+    for trial in trials.values():
+        trial.folder.parent.mkdir(parents=True, exist_ok=True)
+        if not os.access(trial.folder.parent, os.W_OK):
+            raise OSError(f"cannot write into {trial.folder.parent}")
+
+
+def check_results(agents: dict[str, Any]) -> None:
+    """Raise RuntimeError, with the reasons, for a comparison in which no training succeeded."""
+    runs = [run for agent in agents.values() for run in agent["runs"]]
+    if all("failed" in run for run in runs):
+        reasons = "; ".join(sorted({run["failed"] for run in runs}))
+        raise RuntimeError(f"all {len(runs)} trainings failed: {reasons}")
 
 
 def _run_on(cores: list[int], width: int, trials: dict[str, Trial], tell: Callable[[str, Result], None]) -> None:
@@ -257,6 +291,8 @@ def write_comparison(figures: dict[str, Any], out: Path) -> str:
 
     table = format_comparison(figures)
     out.mkdir(parents=True, exist_ok=True)
+    for name in ("comparison.json", "table.md", "errors.png", "progress-by-time.png", "progress-by-steps.png"):
+        check_no_link(out / name)
     write_text(out / "comparison.json", json.dumps(figures, indent=1) + "\n")
     write_text(out / "table.md", table + "\n")
     done = {name: agent for name, agent in figures["agents"].items() if "mean_error_mm" in agent}
@@ -281,18 +317,19 @@ def format_comparison(figures: dict[str, Any]) -> str:
         f"{length}{arm}, {seeds} seed{'s' if seeds > 1 else ''}, {figures['goals']:,} held-out goals; "
         f"interquartile means{sure} over the seeds; solved: a mean error of at most 5 mm",
         "",
-        f"| agent | cores | mean error (mm) | times {next(iter(agents))} | within 10 mm | 5 mm | 2 mm | "
+        f"| agent | cores | mean error (mm) | times {_cell(next(iter(agents)))} | within 10 mm | 5 mm | 2 mm | "
         "normalised return | solved | steps | memory | decision |",
         "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for name, agent in agents.items():
         words = [run["failed"] for run in agent["runs"] if "failed" in run]
-        failed = f"{len(words)} of {agent['seeds']} failed: {'; '.join(sorted(set(words)))}"
+        failed = _cell(f"{len(words)} of {agent['seeds']} failed: {'; '.join(sorted(set(words)))}")
+        shown = _cell(name)
         if "mean_error_mm" not in agent:
-            lines.append(f"| {name} | {agent['cores']} | {failed} |" + " |" * 9)
+            lines.append(f"| {shown} | {agent['cores']} | {failed} |" + " |" * 9)
             continue
         cells = [
-            name + (f" ({failed})" if words else ""),
+            shown + (f" ({failed})" if words else ""),
             str(agent["cores"]),
             _figure(agent, "mean_error_mm", three_digits),
             _figure(agent, "error_over_first", three_digits) if "error_over_first" in agent else "",
@@ -306,7 +343,12 @@ def format_comparison(figures: dict[str, Any]) -> str:
         lines.append(f"| {' | '.join(cells)} |")
     for name, error in figures["references"].items():
         lines.append(f"| *{name}* | | {three_digits(error)} |" + " |" * 9)
-    return "\n".join(lines)
+    return printable_lines(lines)
+
+
+def _cell(text: str) -> str:
+    """A text that stays in its cell of a Markdown table."""
+    return printable(text).replace("|", "\\|")
 
 
 def _figure(agent: dict[str, Any], name: str, written: Callable[[float], str]) -> str:

@@ -15,9 +15,16 @@ from typing import Annotated, Any, Literal, get_type_hints
 import msgspec
 import tyro
 
+from arm_control.trajectory import SPEEDS_M_S, TOLERANCES_M
 from policies.settings import AGENTS, A3CSettings, ActionKind, AgentSettings, ReinforceSettings
 
 DEFAULT_STEPS = 200_000
+MOST_STEPS = 10**12
+MOST_MINUTES = 366 * 24 * 60
+MOST_GOALS = 1_000_000  # held-out ones; a goal of these takes about a hundredth of a second
+MOST_SEEDS = 1000
+MOST_PROCESSES = 512
+GRID_STEPS_DEG = (0.01, 360.0)
 
 # Where the arm is to reach a goal by actions of each kind.
 ENVIRONMENTS: dict[ActionKind, str] = {
@@ -91,19 +98,23 @@ class TrainConfig:
                 raise ValueError(f"--arms: wanted a multiple of {self.settings.workers} workers, got {self.arms}")
         if isinstance(self.settings, ReinforceSettings) and self.settings.baseline == "average" and self.arms == 1:
             raise ValueError("--baseline average: wanted at least 2 arms, whose returns to average, got 1")
-        if not 0 <= self.seed < 2**63:
-            raise ValueError(f"--seed: wanted a number from 0, of at most 63 bits, got {self.seed}")
-        if self.steps is not None and self.steps < 1:
-            raise ValueError(f"--steps: wanted a positive number, got {self.steps}")
-        if self.minutes is not None and not 0 < self.minutes < math.inf:
-            raise ValueError(f"--minutes: wanted a positive number, got {self.minutes}")
+        check_seed("seed", self.seed)
+        check_length(self.steps, self.minutes)
         for name, value in (("path", self.path), ("speed-m-s", self.speed_m_s)):
             if value is not None and self.env != "ArmTrack-v0":
                 raise ValueError(f"--{name}: the goal moves in ArmTrack-v0 only, not in {self.env}")
         if self.grid_step_deg != 1.0 and not self.on_grid:
             raise ValueError(f"--grid-step-deg: actions in {self.env} are on no grid")
-        if not 0 < self.goal_tolerance_m < math.inf:
-            raise ValueError(f"--goal-tolerance-m: wanted a positive length in metres, got {self.goal_tolerance_m}")
+        check_grid_step(self.grid_step_deg)
+        least_m, most_m = TOLERANCES_M
+        if not least_m <= self.goal_tolerance_m <= most_m:
+            raise ValueError(
+                f"--goal-tolerance-m: wanted a positive length in metres, from {least_m:g} to {most_m:g}, got "
+                f"{self.goal_tolerance_m}"
+            )
+        least_m_s, most_m_s = SPEEDS_M_S
+        if self.speed_m_s is not None and not least_m_s <= self.speed_m_s <= most_m_s:
+            raise ValueError(f"--speed-m-s: expected from {least_m_s:g} to {most_m_s:g} m/s, got {self.speed_m_s}")
 
     @property
     def on_grid(self) -> bool:
@@ -184,10 +195,31 @@ def check_png(path: str | None) -> None:
         raise ValueError(f"--save: wanted a file that ends in .png, got {path}")
 
 
-def check_count(name: str, value: int, least: int = 1) -> None:
-    """Raise ValueError unless a count is at least this."""
-    if value < least:
-        raise ValueError(f"--{name}: wanted a number from {least}, got {value}")
+def check_count(name: str, value: int, most: int) -> None:
+    """Raise ValueError unless a count is from 1 to this."""
+    if not 1 <= value <= most:
+        raise ValueError(f"--{name}: wanted a number from 1 to {most}, got {value}")
+
+
+def check_seed(name: str, value: int) -> None:
+    """Raise ValueError unless a seed has at most 63 bits."""
+    if not 0 <= value < 2**63:
+        raise ValueError(f"--{name}: wanted a number from 0, of at most 63 bits, got {value}")
+
+
+def check_length(steps: int | None, minutes: float | None) -> None:
+    """Raise ValueError for a length of a training that is not positive or not finite, or that nobody lives to see."""
+    if steps is not None and not 1 <= steps <= MOST_STEPS:
+        raise ValueError(f"--steps: wanted a positive number, up to {MOST_STEPS}, got {steps}")
+    if minutes is not None and not 0 < minutes <= MOST_MINUTES:
+        raise ValueError(f"--minutes: wanted a positive number, up to {MOST_MINUTES}, got {minutes}")
+
+
+def check_grid_step(step_deg: float) -> None:
+    """Raise ValueError for a step of the degree grid that divides no arm's range."""
+    least_deg, most_deg = GRID_STEPS_DEG
+    if not least_deg <= step_deg <= most_deg:
+        raise ValueError(f"--grid-step-deg: expected from {least_deg:g} to {most_deg:g} degrees, got {step_deg}")
 
 
 def parse_numbers(name: str, text: str, wanted: str, count: int | None = None) -> tuple[float, ...]:

@@ -9,12 +9,16 @@ import sys
 import threading
 from typing import TextIO
 
+from arm_control.printing import LONGEST_LINE, printable, unwrapped
 from arm_control.signals import AWAKE_S
 
 
-def say(text: str, end: str = "\n") -> None:
-    """Write to standard error. Never raises; where nobody can read it any more, this and later texts are lost."""
-    write(sys.stderr, text + end)
+def say(text: str, *, live: bool = False, end: str = "\n") -> None:
+    """Write one printable line to standard error, a `live` one in place of what stands in the terminal's line.
+
+    Never raises; where nobody can read it any more, this and later texts are lost.
+    """
+    write(unwrapped(sys.stderr), ("\x1b[2K" if live else "") + printable(text, LONGEST_LINE) + end)
 
 
 def write(stream: TextIO | None, text: str) -> OSError | None:
@@ -39,7 +43,7 @@ def abandon(stream: TextIO) -> None:
 
 
 class Console:
-    """Writes to standard output and standard error from a thread of its own, in the order of the calls.
+    """Writes printable lines to standard output and standard error from a thread, in the order of the calls.
 
     `out` and `err` never raise and never wait, whatever became of the streams: a pipe whose reader has gone or does
     not read, a terminal that was closed or stopped by Ctrl-S. Closing waits until all is written or a stream failed.
@@ -49,13 +53,14 @@ class Console:
     """Why standard output was lost; None if it was not."""
 
     def __init__(self) -> None:
+        self._output, self._error = unwrapped(sys.stdout), unwrapped(sys.stderr)
         self._lines: queue.SimpleQueue[tuple[TextIO, str] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._write_lines, name="console", daemon=True)
 
     def __enter__(self) -> "Console":
         # What is buffered comes first.
-        write(sys.stderr, "")
-        self.output_error = write(sys.stdout, "")
+        write(self._error, "")
+        self.output_error = write(self._output, "")
         self._thread.start()
         return self
 
@@ -66,11 +71,11 @@ class Console:
 
     def out(self, text: str) -> None:
         """Write a line to standard output."""
-        self._lines.put((sys.stdout, text + "\n"))
+        self._lines.put((self._output, printable(text, LONGEST_LINE) + "\n"))
 
     def err(self, text: str) -> None:
         """Write a line to standard error."""
-        self._lines.put((sys.stderr, text + "\n"))
+        self._lines.put((self._error, printable(text, LONGEST_LINE) + "\n"))
 
     def _write_lines(self) -> None:
         while (line := self._lines.get()) is not None:
@@ -78,7 +83,7 @@ class Console:
             try:
                 _write_unbuffered(stream, text)
             except (OSError, ValueError) as error:
-                if stream is sys.stdout and isinstance(error, OSError):
+                if stream is self._output and isinstance(error, OSError):
                     self.output_error = error
                 abandon(stream)
 

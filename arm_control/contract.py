@@ -13,7 +13,10 @@ from typing import Literal
 
 import msgspec
 
+from arm_control.printing import printable
+from arm_control.trajectory import SPEEDS_M_S, TOLERANCES_M
 from envs.limits import JointLimits
+from envs.urdf import LARGEST_URDF
 
 METADATA_KEY = "arm_control.contract"
 SCHEMA_VERSION = 2
@@ -22,21 +25,13 @@ GOAL_VELOCITY = "goal_velocity_m_s"  # one more input, of a policy that follows 
 MEMORY, NEXT_MEMORY = "memory", "next_memory"  # the last input and output, of a policy that remembers
 LARGEST_TOLERANCE_DEG = 0.01
 LONGEST_TEXT = 2**20  # characters of JSON; the largest of arm-control's have 17,000
-LONGEST_URDF = 2**18
 LONGEST_NAME = 256  # of whatever else is a text
-LONGEST_REASON = 500  # of a refusal
 MOST_JOINTS = 32
 MOST_INPUTS = 16
 MOST_VERSIONS = 64
 MOST_GOLDEN_SAMPLES = 16
 LARGEST_SIZE = 2**16  # of an input or output
-
-
-def one_line(text: str, longest: int = LONGEST_REASON) -> str:
-    """A reason in one line that a terminal can show, and not longer than this: it may quote a file of anybody."""
-    if len(text) > longest:  # in its middle, where the quotation is: what was quoted stands at the one end or the other
-        text = text[: longest // 2] + "..." + text[longest // 2 + 3 - longest :]
-    return "".join(char if char.isprintable() else " " for char in text)
+RATES_HZ = (1.0, 10_000.0)  # below, a run would not end
 
 
 @dataclass(frozen=True)
@@ -134,18 +129,18 @@ class Contract:
                 raise ValueError(f"the contract has {len(text)} characters, wanted at most {LONGEST_TEXT}")
             return _read(text)
         except ValueError as error:
-            raise ValueError(one_line(str(error))) from None
+            raise ValueError(printable(error)) from None
 
     def _check(self) -> None:
         self._check_bounds()
         self.limits  # noqa: B018  (raises for limits that make no sense)
-        for name, value, most in (
-            ("control_rate_hz", self.control_rate_hz, 10_000),
-            ("goal_tolerance_m", self.goal_tolerance_m, math.inf),
-            ("speed_m_s", self.speed_m_s, math.inf),
+        for name, value, (least, most) in (
+            ("control_rate_hz", self.control_rate_hz, RATES_HZ),
+            ("goal_tolerance_m", self.goal_tolerance_m, TOLERANCES_M),
+            ("speed_m_s", self.speed_m_s, SPEEDS_M_S),
         ):
-            if value is not None and not (0 < value <= most and math.isfinite(value)):
-                raise ValueError(f"the contract is malformed: {name} is {value}")
+            if value is not None and not least <= value <= most:
+                raise ValueError(f"the contract is malformed: {name} is {value}; expected {least:g} to {most:g}")
         if not 0 < self.golden.tolerance_deg <= LARGEST_TOLERANCE_DEG:
             raise ValueError(
                 f"the contract is malformed: golden tolerance {self.golden.tolerance_deg:g} degrees, "
@@ -160,7 +155,7 @@ class Contract:
             ("inputs", len(self.inputs), 0, MOST_INPUTS),
             ("versions", len(self.versions), 0, MOST_VERSIONS),
             ("golden samples", len(self.golden.target_deg), 0, MOST_GOLDEN_SAMPLES),
-            ("arm_urdf's characters", len(self.arm_urdf), 0, LONGEST_URDF),
+            ("arm_urdf's characters", len(self.arm_urdf), 0, LARGEST_URDF),
             *((f"size of '{tensor.name}'", tensor.size, 1, LARGEST_SIZE) for tensor in tensors),
         ):
             if not least <= count <= most:

@@ -11,6 +11,7 @@ from arm_control.drivers.calibration import TICKS_PER_DEGREE, Calibration, Joint
 from arm_control.drivers.control_table import MODEL_NUMBER, REGISTERS, SPEED_UNIT_DEG_S, TICKS_PER_TURN
 from arm_control.drivers.emulator import Emulator
 from arm_control.drivers.faults import parse_fault
+from arm_control.printing import printable
 from arm_control.signals import stop_on_signals
 from envs.arm import DEFAULT_URDF, Arm
 
@@ -51,7 +52,8 @@ def emulate_servos(command: Emulate) -> bool:
     with Console() as console, stop_on_signals() as stop, emulator:
         if calibration is not None and path is not None and not Path(path).exists():
             calibration.save(path)
-        console.out(_greeting(command, ids, emulator.path))
+        for line in _greeting(command, ids, emulator.path).splitlines():
+            console.out(line)
         while not stop():
             with suppress(queue.Empty):
                 console.out(lines.get(timeout=POLL_S))
@@ -61,13 +63,13 @@ def emulate_servos(command: Emulate) -> bool:
 
 
 def _greeting(command: Emulate, ids: Sequence[int], path: str) -> str:
-    port = command.link or path
+    port, calibration = printable(command.link or path), printable(command.calibration)
     servos = f"servos {', '.join(map(str, ids))} (XL430-W250) at {port}; Ctrl-C ends this"
     if command.calibration is None:
         return servos
     return f"""{servos}
 In another terminal:
-  arm-control run POLICY.onnx --driver dynamixel --port {port} --calibration {command.calibration} --random 3"""
+  arm-control run POLICY.onnx --driver dynamixel --port {port} --calibration {calibration} --random 3"""
 
 
 def _calibration(path: str, command: Emulate) -> Calibration:
@@ -94,4 +96,6 @@ def _calibration(path: str, command: Emulate) -> Calibration:
         joints.append(
             JointCalibration(name, id, MODEL_NUMBER, float(zero), 1, TICKS_PER_DEGREE, low, high, speed, acceleration)
         )
-    return Calibration(arm.name, tuple(joints))
+    calibration = Calibration(arm.name, tuple(joints))
+    calibration.check()
+    return calibration

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 import envs  # noqa: F401  (registers the environments)
 from arm_control.config import TrainConfig
+from arm_control.printing import printable_lines
 from envs.arm import RADIANS, Arm
 from envs.tasks import Task
 
@@ -290,4 +291,4 @@ def format_evaluation(name: str, figures: dict[str, Any]) -> str:
         lines.append(f"  within {mm:>2} mm   {figures['success'][mm]:7.1%}   (95 % interval {low:.1%} to {high:.1%})")
     lines.append(f"  time to reach and stay   {'never' if reach is None else f'{reach:.2f} s (median)'}")
     lines.append(f"  normalised return   {figures['normalised_return']:.3f}   (0 random targets, 1 inverse kinematics)")
-    return "\n".join(lines)
+    return printable_lines(lines)

@@ -29,7 +29,7 @@ from arm_control.contract import (
 )
 from arm_control.evaluation import environment_maker
 from arm_control.folding import fold
-from arm_control.run_folder import RunFolder, written_whole
+from arm_control.run_folder import RunFolder, check_no_link, written_whole
 from arm_control.runner.policy_runner import PolicyFileError, PolicyRunner
 from arm_control.training import load_policy
 from envs.arm import Arm
@@ -111,6 +111,8 @@ def export(run: str | Path, output: str | Path | None = None) -> Path:
     folder = RunFolder(run)
     config, policy = load_policy(folder.path)
     target = folder.policy if output is None else Path(output)
+    if output is None:
+        check_no_link(target)
     if not target.parent.is_dir():
         raise ValueError(f"cannot write {target}: there is no folder {target.parent}")
     env = environment_maker(config)()

@@ -42,6 +42,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from arm_control.printing import printable_lines
 from arm_control.trajectory import Recording, Tick, joint_names, read_recording
 from envs.imperfections import BOUNDS, IDEAL_LAG_S, PRESETS, Imperfections
 
@@ -551,7 +552,7 @@ def format_identification(figures: dict[str, Any]) -> str:
     if noise > most + 0.01:
         lines.append(f"(its readings are noisier than that: {noise:.3f} degrees, where {nearest} has up to {most:g})")
     lines.append(f"or from Python with Imperfections(**values), values = {json.dumps(figures['imperfections'])}")
-    return "\n".join(lines)
+    return printable_lines(lines)
 
 
 def _ms(interval: dict[str, float]) -> str:

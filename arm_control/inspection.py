@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from arm_control.printing import printable_lines
 from arm_control.runner import PolicyRunner
 
 
@@ -31,4 +32,4 @@ def describe(path: str | Path) -> str:
         f"  golden         {len(golden.target_deg)} samples re-run, all within {golden.tolerance_deg:g} degrees",
         f"  made with      {', '.join(f'{name} {version}' for name, version in contract.versions.items())}",
     ]
-    return "\n".join(lines)
+    return printable_lines(lines)

@@ -16,7 +16,7 @@ import tyro
 from gymnasium.wrappers import RescaleAction
 from numpy.typing import NDArray
 
-from arm_control.config import Preset, TrainConfig, check_choice, check_count
+from arm_control.config import MOST_PROCESSES, Preset, TrainConfig, check_choice, check_count
 from arm_control.evaluation import Observation, environment_maker
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class PeerConfig:
             object.__setattr__(self, "discount", best_discount)
         if not 0 <= self.discount <= 1:
             raise ValueError(f"discount: wanted a number from 0 to 1, got {self.discount}")
-        check_count("processes", self.processes)
+        check_count("processes", self.processes, MOST_PROCESSES)
         if self.task.on_grid:
             raise ValueError(f"--env: {self.agent} wants actions in degrees, got {self.env}, of the degree grid")
 

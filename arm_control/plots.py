@@ -13,10 +13,12 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from matplotlib.ticker import FuncFormatter, NullFormatter, PercentFormatter
 from numpy.typing import NDArray
 
 from arm_control.evaluation import LADDER_MM
+from arm_control.printing import printable
 from arm_control.run_folder import written_whole
 from arm_control.statistics import bootstrap_interval, interquartile_mean, three_digits
 
@@ -24,6 +26,7 @@ plt.rcParams["text.parse_math"] = False  # names of files may have dollars
 
 BLUE, ORANGE = "#0072B2", "#D55E00"  # Okabe and Ito's palette, told apart by the colour-blind
 POINTS = 40  # of a learning curve
+LONGEST_LABEL = 120  # characters
 MILLIMETRES = (0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500)
 COLOURS = (BLUE, ORANGE, "#009E73", "#CC79A7", "#E69F00")  # theirs too; with the markers, 20 lines that differ
 
@@ -301,8 +304,17 @@ def _finish(figure: Figure, all_axes: tuple[Axes, ...], path: Path) -> None:
     save(figure, path)
 
 
+def make_printable(figure: Figure) -> None:
+    """Escape what is not printable in the texts of a figure, such as names from files, and cut long lines."""
+    for text in figure.findobj(Text):
+        shown = "\n".join(printable(line, LONGEST_LABEL) for line in text.get_text().split("\n"))
+        if shown != text.get_text():
+            text.set_text(shown)
+
+
 def save(figure: Figure, path: Path) -> None:
     """Write a figure as a PNG, whole or not at all, and close it."""
+    make_printable(figure)
     try:
         with written_whole(path) as aside:
             figure.savefig(aside, format="png", dpi=120)

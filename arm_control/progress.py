@@ -75,4 +75,4 @@ class Reporter:
 
     def _say(self, text: str, end: str = "\n") -> None:
         if not self._quiet:
-            say(f"\x1b[2K{text}" if self._live else text, end=end)
+            say(text, live=self._live, end=end)

@@ -11,6 +11,7 @@ import threading
 import zlib
 from collections import OrderedDict
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,11 +20,13 @@ from mcap.records import ChunkIndex, Footer, MetadataIndex
 
 from arm_control.recording_reader import DAMAGE, MAGIC, MAX_RECORD, Row, Scan, stream_of
 from arm_control.trajectory import EVENT, Event, Soundness, Tick, joint_names
+from envs.files import open_regular
 
 HEAD = struct.Struct("<BQ")  # of every record: what it is, and how long
 TIMES = struct.Struct("<QQ")  # with which a chunk begins
 FOOTER_BYTES = HEAD.size + 20 + len(MAGIC)
 MAX_INDEX = 256 << 20
+MOST_METADATA = 16  # records of it, of which the recorder writes one
 KEPT_BYTES = 8 << 20  # of JSON, the ticks of which stay in memory
 ROUNDING_S = 1e-3
 
@@ -52,7 +55,7 @@ class IndexedRecording:
         self._sound = Soundness(None)
         self._zero_ns: int | None = None  # log time of a tick at 0 s
         self._at = len(MAGIC)  # up to where the file is known, if it has no index
-        self._file = self.path.open("rb")
+        self._file = open_regular(self.path)
         self.growing = self._is_locked()
         """Whether it is still being written."""
         scan.size = self.path.stat().st_size  # after that: what is written before it ends is then not missed
@@ -229,7 +232,9 @@ class IndexedRecording:
         index = file.read(length)
         if footer.summary_crc not in (0, zlib.crc32(index + end[: HEAD.size + 16])):
             return []
-        spans, at = [], 0
+        spans: list[Span] = []
+        metadata_at: set[int] = set()
+        at = 0
         try:
             while at < len(index):
                 code, length = HEAD.unpack_from(index, at)
@@ -243,11 +248,17 @@ class IndexedRecording:
                         spans.append(Span(chunk.chunk_start_offset, chunk.chunk_length, *times, events))
                 elif code == Opcode.METADATA_INDEX:
                     metadata = MetadataIndex.read(stream_of(body))
-                    if metadata.length <= MAX_RECORD:
+                    known = metadata.offset in metadata_at or len(metadata_at) == MOST_METADATA
+                    metadata_at.add(metadata.offset)
+                    if metadata.length <= MAX_RECORD and not known:
                         self._rows(Span(metadata.offset, metadata.length, 0, 0, False))
                 elif code in (Opcode.SCHEMA, Opcode.CHANNEL):
                     list(self._scan.rows_of(code, body))
         except DAMAGE:
+            return []
+        # Each chunk once: an index that names one many times would have it read as often.
+        spans.sort(key=lambda span: span.offset)
+        if any(after.offset < before.offset + before.length for before, after in pairwise(spans)):
             return []
         return spans
 

@@ -3,13 +3,14 @@
 import contextlib
 import math
 import mmap
+import os
 import struct
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from io import BufferedReader, BytesIO
+from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import msgspec
 import zstandard
@@ -18,11 +19,15 @@ from mcap.exceptions import McapError
 from mcap.opcode import Opcode
 from mcap.records import Channel, Chunk, Footer, Metadata, Schema
 
-from arm_control.trajectory import EVENT, KINDS, METADATA, PER_JOINT, TICK, Event, Soundness, Tick
+from arm_control.trajectory import EVENT, KINDS, METADATA, PER_JOINT, TICK, Event, Soundness, Tick, check_metadata
+from envs.files import open_regular
 
 MAGIC = b"\x89MCAP0\r\n"
 DAMAGE = (ValueError, OverflowError, struct.error, McapError)  # what comes of reading it
 MAX_RECORD = 16 << 20  # bytes; the recorder's chunks have 64 kB
+# How much larger than in the file a chunk may become. An arm at rest, whose rows differ by their times alone, comes to
+# 25; without a bound, the work would not be in proportion to the file.
+MAX_RATIO, SMALL_CHUNK = 64, 4096
 # What a chunk of the recorder has behind its opcode, length, times, size and checksum: by this one is found again.
 CHUNK_MARK, MARK_OFFSET = b"\x04\0\0\0zstd", 37
 SEARCHES = 100  # of a file: each may cost a decompression
@@ -96,11 +101,13 @@ class Scan:
     _channels: dict[int, type[Tick] | type[Event] | None] = field(default_factory=lambda: {TICK: Tick, EVENT: Event})
 
     def __post_init__(self) -> None:
-        if not self.path.exists():
-            raise ValueError(f"no recording {self.path}")
-        if not self.path.is_file():
-            raise ValueError(f"{self.path} is no file")
-        self.size = self.path.stat().st_size
+        try:
+            with open_regular(self.path) as file:
+                self.size = os.fstat(file.fileno()).st_size
+        except FileNotFoundError:
+            raise ValueError(f"no recording {self.path}") from None
+        except OSError as error:
+            raise ValueError(f"cannot read recording {self.path}: {error.strerror}") from None
 
     @property
     def lost(self) -> str:
@@ -119,7 +126,7 @@ class Scan:
     def __iter__(self) -> Iterator[Row]:
         """Every tick and event. Raises ValueError, perhaps only at the end, if this is no recording of arm-control."""
         found = False
-        with self.path.open("rb") as file:
+        with open_regular(self.path) as file:
             if file.read(len(MAGIC)) != MAGIC:
                 raise ValueError(f"{self.path} is no MCAP file" + ("" if self.size else ": it is empty"))
             self._crc = zlib.crc32(MAGIC)
@@ -134,14 +141,14 @@ class Scan:
         if not found and not self.whole:
             raise ValueError(f"{self.path} holds nothing that can be read: {self.lost or 'it was never closed'}")
 
-    def _rows(self, file: BufferedReader) -> Iterator[Row]:
+    def _rows(self, file: BinaryIO) -> Iterator[Row]:
         in_data, sound_to = True, file.tell()
         while left := self.size - file.tell():
             head = file.read(9)
             if left < 9 or len(head) < 9:
                 return self.lose(left, "the file ends within a record")
             code, length = struct.unpack("<BQ", head)
-            if length > left - 9:
+            if length > left - 9 or code == 0:  # which is no record: a file system may leave zeros after a crash
                 why = "the file ends within a record, or its length is damaged"
                 if (found := self._find_chunk(file, sound_to)) is None:
                     return self.lose(left, why)
@@ -176,7 +183,7 @@ class Scan:
             except DAMAGE as error:
                 self.lose(length, str(error) or "a record that is too short")
 
-    def _find_chunk(self, file: BufferedReader, start: int) -> int | None:
+    def _find_chunk(self, file: BinaryIO, start: int) -> int | None:
         """Where the next sound chunk begins, from `start` on: where a length was damaged, nothing else tells."""
         with mmap.mmap(file.fileno(), self.size, access=mmap.ACCESS_READ) as whole:
             place = whole.find(CHUNK_MARK, start + MARK_OFFSET)
@@ -218,6 +225,7 @@ class Scan:
         elif code == Opcode.METADATA:
             metadata = Metadata.read(stream_of(body))
             if metadata.name == METADATA:
+                check_metadata(metadata.metadata)
                 self.metadata, self.ours = metadata.metadata, True
 
 
@@ -231,6 +239,8 @@ def _chunk_data(body: bytes) -> bytes:
     size = chunk.uncompressed_size
     if size > MAX_RECORD:
         raise ValueError(f"a chunk of {size} bytes")
+    if size > SMALL_CHUNK + MAX_RATIO * len(chunk.data):
+        raise ValueError(f"a chunk of {size} bytes in {len(chunk.data)}, more than {MAX_RATIO} times as many")
     if chunk.compression == "zstd":
         try:
             data = zstandard.ZstdDecompressor(max_window_size=MAX_RECORD).stream_reader(chunk.data).read(size + 1)

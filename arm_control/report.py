@@ -1,71 +1,110 @@
 """A one-page report of a run: what was trained, how good it is, what was exported, how it ran."""
 
-import json
-import re
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import msgspec
+
+from arm_control.config import TrainConfig
 from arm_control.evaluation import LADDER_MM
-from arm_control.run_folder import RunFolder, write_text
+from arm_control.printing import printable_lines
+from arm_control.run_folder import RunFolder, check_no_link, read_json, write_text
 from arm_control.runner import PolicyRunner
+from envs.tasks import Reach, Track
 
-EVALUATION_FIGURES = (
-    "error",
-    "goals",
-    "mean_error_mm",
-    "median_error_mm",
-    "p95_error_mm",
-    "max_error_mm",
-    "success",
-    "success_interval",
-    "time_to_reach_s",
-    "normalised_return",
-)
-RUN_FIGURES = ("goals", "mean_error_mm", "timings_us")
+LARGEST_FIGURES = 2**26  # bytes
+
+
+class Evaluation(msgspec.Struct):
+    """What the report takes from `arm-control evaluate --json`."""
+
+    goals: int
+    mean_error_mm: float
+    median_error_mm: float
+    p95_error_mm: float
+    max_error_mm: float
+    success: dict[str, float]
+    success_interval: dict[str, tuple[float, float]]
+    time_to_reach_s: float | None
+    normalised_return: float
+
+    def __post_init__(self) -> None:
+        wanted = {*map(str, LADDER_MM)}
+        if not (wanted <= self.success.keys() and wanted <= self.success_interval.keys()):
+            raise ValueError(f"expected the success within {', '.join(map(str, LADDER_MM))} mm")
+
+
+class Percentiles(msgspec.Struct):
+    """Times in microseconds."""
+
+    p50: float
+    p99: float
+
+
+class Timings(msgspec.Struct):
+    """The parts of a tick that the report names."""
+
+    decide: Percentiles
+    limit: Percentiles
+
+
+class Ran(msgspec.Struct):
+    """What the report takes from `arm-control run --json`; without ticks there are neither errors nor times."""
+
+    goals: list[dict[str, Any]]
+    mean_error_mm: float | None
+    timings_us: Timings | None
+
+
+Figures = TypeVar("Figures", Evaluation, Ran)
 
 
 def write_report(path: str | Path) -> Path:
     """Write `report.md` into a run folder, from the files that the other commands left there."""
-    run, config = RunFolder.open(path)
+    run, values = RunFolder.open(path)
+    config = TrainConfig.from_json(values)
     rows = run.read_metrics()
     if not rows:
         raise ValueError(f"{run.metrics} has no report yet: train the run first")
-    evaluation = _read(run.path / "evaluation.json", "evaluate", EVALUATION_FIGURES)
-    ran = _read(run.path / "run.json", "run", RUN_FIGURES)
+    evaluation = _read(run.path / "evaluation.json", "evaluate", Evaluation)
+    ran = _read(run.path / "run.json", "run", Ran)
     if not run.policy.exists():
         raise ValueError(f"{run.policy} is missing: make it with 'arm-control export {run.path}'")
+    target = run.path / "report.md"
+    check_no_link(target)
     contract = PolicyRunner.load(run.policy).contract
-    last, settings = rows[-1], config["settings"]
-    batch = f" of {plain(settings['batch_size'])} transitions" if "batch_size" in settings else ""
-    reach = evaluation["time_to_reach_s"]
-    if not ran["goals"]:
+    last = rows[-1]
+    batch = f" of {size} transitions" if (size := getattr(config.settings, "batch_size", None)) else ""
+    reach = evaluation.time_to_reach_s
+    error_name = (Track if config.env == "ArmTrack-v0" else Reach).error_name
+    if not ran.goals or ran.mean_error_mm is None or ran.timings_us is None:
         raise ValueError(f"{run.path / 'run.json'} has no goal: run the policy again, to the end")
-    decide, limit = ran["timings_us"]["decide"], ran["timings_us"]["limit"]
+    decide, limit = ran.timings_us.decide, ran.timings_us.limit
     lines = [
-        f"# {plain(config['agent'])} on {plain(config['env'])}, seed {plain(config['seed'])}",
+        f"# {config.agent} on {config.env}, seed {config.seed}",
         "",
-        f"Trained for {last['elapsed_s']:.0f} s: {last['step']:,} steps by {plain(config['arms'])} arms, "
+        f"Trained for {last['elapsed_s']:.0f} s: {last['step']:,} steps by {config.arms} arms, "
         f"{last['updates']:,} updates{batch}.",
         "",
         "![learning curve](curve.png)",
         "",
-        f"## How good it is: {evaluation['goals']:,} held-out goals",
+        f"## How good it is: {evaluation.goals:,} held-out goals",
         "",
         "| | |",
         "|---|---|",
-        f"| mean {plain(evaluation['error'])} | **{evaluation['mean_error_mm']:.2f} mm** |",
-        f"| median, 95 % below, worst | {evaluation['median_error_mm']:.2f}, {evaluation['p95_error_mm']:.2f}, "
-        f"{evaluation['max_error_mm']:.2f} mm |",
+        f"| mean {error_name} | **{evaluation.mean_error_mm:.2f} mm** |",
+        f"| median, 95 % below, worst | {evaluation.median_error_mm:.2f}, {evaluation.p95_error_mm:.2f}, "
+        f"{evaluation.max_error_mm:.2f} mm |",
         f"| time to reach {1000 * contract.goal_tolerance_m:g} mm and stay | "
         f"{'never' if reach is None else f'{reach:.2f} s'} (median) |",
-        f"| normalised return (0 random, 1 inverse kinematics) | {evaluation['normalised_return']:.3f} |",
+        f"| normalised return (0 random, 1 inverse kinematics) | {evaluation.normalised_return:.3f} |",
         "",
         "| within | of the goals | 95 % interval (Wilson) |",
         "|---|---|---|",
     ]
     for mm in map(str, LADDER_MM):
-        low, high = evaluation["success_interval"][mm]
-        lines.append(f"| {mm} mm | {evaluation['success'][mm]:.1%} | {low:.1%} to {high:.1%} |")
+        low, high = evaluation.success_interval[mm]
+        lines.append(f"| {mm} mm | {evaluation.success[mm]:.1%} | {low:.1%} to {high:.1%} |")
     lines += [
         "",
         "## The exported policy",
@@ -74,31 +113,25 @@ def write_report(path: str | Path) -> Path:
         f"{len(contract.joints)} target angles out, at {contract.control_rate_hz:g} Hz. Its golden samples were re-run "
         "when this page was written.",
         "",
-        f"Run through the ONNX runner on the simulated arm, {len(ran['goals'])} goals: mean error "
-        f"{ran['mean_error_mm']:.2f} mm. A decision took {decide['p50']:.0f} us (median; p99 {decide['p99']:.0f} us), "
-        f"limits and safety {limit['p50']:.0f} us (p99 {limit['p99']:.0f} us).",
+        f"Run through the ONNX runner on the simulated arm, {len(ran.goals)} goals: mean error "
+        f"{ran.mean_error_mm:.2f} mm. A decision took {decide.p50:.0f} us (median; p99 {decide.p99:.0f} us), "
+        f"limits and safety {limit.p50:.0f} us (p99 {limit.p99:.0f} us).",
         "",
     ]
     video = run.path / "video.mp4"
     if video.exists():
         lines += ["Watch it: [video.mp4](video.mp4)", ""]
-    target = run.path / "report.md"
-    write_text(target, "\n".join(lines))
+    write_text(target, printable_lines(lines))
     return target
 
 
-def plain(value: object) -> str:
-    """A value from a file as text of one line in which nothing is markup, of Markdown or of HTML."""
-    return re.sub(r"([][\\`*_{}<>#!|])", r"\\\1", " ".join(str(value).split()))
-
-
-def _read(path: Path, command: str, wanted: tuple[str, ...]) -> dict[str, Any]:
+def _read(path: Path, command: str, kind: type[Figures]) -> Figures:
     try:
-        values = json.loads(path.read_text())
-    except OSError:
+        figures = msgspec.convert(read_json(path, LARGEST_FIGURES), kind)
+    except FileNotFoundError:
         raise ValueError(f"{path} is missing: make it with 'arm-control {command} ... --json {path}'") from None
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged ({error})") from None
-    if not isinstance(values, dict) or not set(wanted) <= set(values):
-        raise ValueError(f"{path} is damaged: wanted the figures {', '.join(wanted)} of 'arm-control {command}'")
-    return values
+    except msgspec.ValidationError as error:
+        raise ValueError(f"{path} is damaged: it lacks figures of 'arm-control {command}' ({error})") from None
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} is damaged ({getattr(error, 'strerror', None) or error})") from None
+    return figures

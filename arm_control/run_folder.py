@@ -1,15 +1,23 @@
 """RunFolder: where one training keeps its configuration, checkpoints, metrics and results."""
 
+import contextlib
 import fcntl
 import json
+import os
+import secrets
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from envs.files import open_regular, read_text
+
 FORMAT_VERSION = 3
 REPORTED = {"step", "updates", "elapsed_s"}  # what every line of metrics.jsonl has at least
+LARGEST_CONFIG = 2**20  # bytes
+LARGEST_METRICS = 2**26
 
 
 class RunFolder:
@@ -56,13 +64,13 @@ class RunFolder:
         if not run.path.is_dir():
             raise ValueError(f"no run folder {run.path}{_available(run.path.parent)}")
         try:
-            config = json.loads(run.config.read_text())
+            config = read_json(run.config, LARGEST_CONFIG)
         except FileNotFoundError:
             raise ValueError(
                 f"{run.path} is no run folder: it has no config.json{_available(run.path.parent)}"
             ) from None
         except (OSError, ValueError) as error:
-            raise ValueError(f"{run.config} is damaged ({error})") from None
+            raise ValueError(f"{run.config} is damaged ({getattr(error, 'strerror', None) or error})") from None
         if not isinstance(config, dict) or config.get("version") != FORMAT_VERSION:
             version = config.get("version") if isinstance(config, dict) else None
             raise ValueError(
@@ -77,7 +85,7 @@ class RunFolder:
             return False
         made_by_us = {path.name for path in (self.config, self.checkpoints, self.tensorboard)}  # in this order
         try:
-            config = json.loads(self.config.read_text())
+            config = read_json(self.config, LARGEST_CONFIG)
         except (OSError, ValueError):
             return False
         names = {path.name for path in self.path.iterdir()}
@@ -85,31 +93,59 @@ class RunFolder:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep other processes from training into this folder. Raises ValueError if one does."""
-        with self.config.open() as file:
+        """Keep other processes from training into this folder: to be entered before anything in it is changed.
+
+        Raises ValueError if one does, or if a file that is to be written is a symbolic link.
+        """
+        busy = f"{self.path} is being trained by another process"
+        with open_regular(self.config) as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                # The folder may have been removed or made anew between opening and locking.
+                same = os.path.samestat(os.fstat(file.fileno()), self.config.stat())
             except OSError:
-                raise ValueError(f"{self.path} is being trained by another process") from None
+                raise ValueError(busy) from None
+            if not same:
+                raise ValueError(busy)
+            for path in (self.config, self.checkpoints, self.metrics, self.tensorboard, self.curve):
+                check_no_link(path)
+            for path in (self.config, self.metrics, self.curve):
+                remove_partial(path)
             yield
 
     def read_metrics(self) -> list[dict[str, Any]]:
         """All complete lines of `metrics.jsonl`; one cut short by a crash is left out."""
-        if not self.metrics.exists():
-            return []
-        lines = self.metrics.read_text().split("\n")[:-1]
         try:
-            rows = [json.loads(line) for line in lines]
-        except ValueError as error:
-            raise ValueError(f"{self.metrics} is damaged ({error})") from None
+            lines = read_text(self.metrics, LARGEST_METRICS).split("\n")[:-1]
+            rows = [parse_json(line) for line in lines]
+        except FileNotFoundError:
+            return []
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{self.metrics} is damaged ({getattr(error, 'strerror', None) or error})") from None
         if not all(isinstance(row, dict) and row.keys() >= REPORTED for row in rows):
             raise ValueError(f"{self.metrics} is damaged: wanted {', '.join(sorted(REPORTED))} on each line")
+        numbers = (value for row in rows for name, value in row.items() if value is not None or name in REPORTED)
+        if not all(isinstance(value, int | float) for value in numbers):
+            raise ValueError(f"{self.metrics} is damaged: expected numbers as values")
         return rows
 
     def cut_metrics(self, step: int) -> None:
         """Forget what was reported after `step`."""
         rows = [row for row in self.read_metrics() if row["step"] <= step]
         write_text(self.metrics, "".join(json.dumps(row) + "\n" for row in rows))
+
+
+def read_json(path: Path, most_bytes: int) -> Any:
+    """Read a regular JSON file. Raises OSError as `envs.files.read_file`, and ValueError for what is no JSON."""
+    return parse_json(read_text(path, most_bytes))
+
+
+def parse_json(text: str) -> Any:
+    """Parse JSON. Raises ValueError, also for one that is nested too deeply."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
 
 
 def write_text(path: Path, text: str) -> None:
@@ -120,18 +156,57 @@ def write_text(path: Path, text: str) -> None:
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
-    """A path aside to write to: renamed to `path` at the end, or removed, with `path` untouched, after an error."""
+    """A new file aside to write to: renamed to `path` at the end, or removed, with `path` untouched, after an error.
+
+    Its name cannot be guessed and it did not exist before: no link in the same folder leads the writing elsewhere.
+    """
+    _check_owner_of_link(path)
     path = path.resolve()  # a link stays a link
     if path.exists() and not path.is_file():
         raise OSError(f"cannot write {path}: it is no regular file")
-    aside = path.with_name(f".{path.stem}.partial{path.suffix}")
+    aside = _partial(path, secrets.token_hex(8))
     try:
+        os.close(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666))
         yield aside
         aside.replace(path)
     except OSError as error:
         raise OSError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
+        with contextlib.suppress(OSError):
+            aside.unlink()
+
+
+def remove_partial(path: Path) -> None:
+    """Remove what processes that were killed left of writing this file."""
+    for aside in path.parent.glob(_partial(path, "*").name):
         aside.unlink(missing_ok=True)
+
+
+def _partial(path: Path, token: str) -> Path:
+    """The file aside; its name is short enough for any file system, and has the file's ending."""
+    return path.with_name(f".{path.stem[:40]}.{token}.partial{path.suffix[-12:]}")
+
+
+def check_no_link(path: Path) -> None:
+    """Raise ValueError for a symbolic link in the place of a file whose name nobody chose.
+
+    A run folder may come from elsewhere, and such a link would lead the program to other files.
+    """
+    if path.is_symlink():
+        raise ValueError(f"{path} is a symbolic link to {path.readlink()}, which is not followed: remove it")
+
+
+def _check_owner_of_link(path: Path) -> None:
+    """Raise OSError for somebody else's link in a folder that everyone may write to, such as /tmp.
+
+    The same rule as the kernel's protected_symlinks, which does not hold for renaming.
+    """
+    if not path.is_symlink():
+        return
+    folder = path.parent.stat()
+    shared = stat.S_ISVTX | stat.S_IWOTH
+    if folder.st_mode & shared == shared and path.lstat().st_uid not in (os.geteuid(), folder.st_uid):
+        raise OSError(f"cannot write {path}: it is another user's symbolic link in a shared folder")
 
 
 def _available(folder: Path) -> str:

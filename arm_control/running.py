@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import gc
 import hashlib
+import io
 import json
 import math
 import os
@@ -19,29 +20,33 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 
-from arm_control.commands import Run
+from arm_control.commands import MOST_RUN_GOALS, Run
 from arm_control.console import Console
 from arm_control.drivers import Driver, DriverError
 from arm_control.drivers.opening import open_driver
 from arm_control.runner import PolicyRunner
 from arm_control.runner.goals import GoalWork
 from arm_control.runner.loop import Clock, ControlLoop, FastTime, GoalResult, LoopReport, RealTime, Script
+from arm_control.runner.onnx_file import LARGEST_FILE
 from arm_control.runner.recorded import RecordingWork, open_recording
 from arm_control.runner.safety import Refusal, Safety, SafetySettings
 from arm_control.runner.timings import PERCENTILES
 from arm_control.signals import stop_on_signals
 from arm_control.trajectory import Recorder
 from envs.arm import Arm
+from envs.files import read_file, read_text
 from envs.imperfections import PRESETS
 from envs.limits import JointLimits
 from envs.tasks import Course, MovingGoal, StillGoal, Track
 
 NOT_RANDOM = 1000  # random poses tried for each goal
 WAITING_GOALS = 100  # from standard input, read ahead
+LARGEST_GOALS = 2**24  # bytes of a file of goals
+LONGEST_LINE = 1000  # characters of a goal on standard input
 
 
 @dataclass(frozen=True)
@@ -137,7 +142,7 @@ def plan_policy(command: Run) -> Plan:
 
     metadata = {
         "policy": command.source,
-        "policy_sha256": hashlib.sha256(Path(command.source).read_bytes()).hexdigest(),
+        "policy_sha256": hashlib.sha256(read_file(command.source, LARGEST_FILE)).hexdigest(),
         "policy_period_s": repr(runner.period_s),
         "environment": contract.environment,
         "goal_tolerance_m": repr(contract.goal_tolerance_m),
@@ -298,7 +303,9 @@ def read_goals(command: Run, runner: PolicyRunner, safety: Safety) -> Iterator[C
     elif command.random is not None:
         limits, generator = runner.limits, np.random.default_rng(command.seed)
         found = 0
-        for _ in range(NOT_RANDOM * command.random):
+        tried = 0
+        while tried < NOT_RANDOM * (found + 1):  # a workspace without poses is noticed soon, however many are wanted
+            tried += 1
             pose = generator.uniform(limits.lower_deg, limits.upper_deg).tolist()
             if safety.outside_m(pose) <= 0.0:
                 yield StillGoal(runner.arm.tip_position(pose))
@@ -306,8 +313,7 @@ def read_goals(command: Run, runner: PolicyRunner, safety: Safety) -> Iterator[C
                 if found == command.random:
                     return
         raise ValueError(
-            f"of {NOT_RANDOM * command.random} random poses only {found} are inside the workspace: "
-            "are --workspace and --table in metres?"
+            f"of {tried} random poses only {found} are inside the workspace: are --workspace and --table in metres?"
         )
     elif command.goals_file is None:
         for text in command.goal:
@@ -315,15 +321,17 @@ def read_goals(command: Run, runner: PolicyRunner, safety: Safety) -> Iterator[C
     elif command.goals_file == "-" and sys.stdin is None:
         raise ValueError("there is no standard input to read goals from")
     elif command.goals_file == "-":
-        typed = parse_lines(sys.stdin, "standard input", runner, safety)
+        typed = parse_lines(bounded_lines(sys.stdin), "standard input", runner, safety)
         yield from as_they_come(typed, timeout_s=0.0 if command.pace == "realtime" else 0.05)
     else:
         try:
-            with open(command.goals_file) as file:
-                lines = file.readlines()
+            lines = io.StringIO(read_text(command.goals_file, LARGEST_GOALS), newline=None).readlines()
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or error
-            raise ValueError(f"cannot read goals from {command.goals_file}: {reason}") from None
+            hint = "; --goals-file - reads standard input" if command.goals_file.startswith("/dev/") else ""
+            raise ValueError(f"cannot read goals from {command.goals_file}: {reason}{hint}") from None
+        if (count := sum(1 for line in lines if goal_in(line))) > MOST_RUN_GOALS:
+            raise ValueError(f"{command.goals_file} has {count:,} goals; expected at most {MOST_RUN_GOALS:,}")
         goals = list(parse_lines(lines, command.goals_file, runner, safety))
         if not goals:
             raise ValueError(f"there is no goal in {command.goals_file}: wanted x,y,z in metres on each line")
@@ -406,11 +414,24 @@ def in_foreground(terminal: int) -> bool:
     return os.tcgetpgrp(terminal) == os.getpgrp()
 
 
+def bounded_lines(stream: TextIO) -> Iterator[str]:
+    """The lines of a stream. Raises ValueError for one that does not end soon, before it fills the memory."""
+    while line := stream.readline(LONGEST_LINE + 1):
+        if len(line) > LONGEST_LINE:
+            raise ValueError(f"standard input: expected lines of at most {LONGEST_LINE} characters")
+        yield line
+
+
 def parse_lines(lines: Iterable[str], name: str, runner: PolicyRunner, safety: Safety) -> Iterator[Course]:
     """A goal from each line that is not empty or a # comment."""
     for number, line in enumerate(lines, 1):
-        if text := line.split("#")[0].strip():
+        if text := goal_in(line):
             yield parse_goal(text, f"{name}, line {number}", runner, safety)
+
+
+def goal_in(line: str) -> str:
+    """The goal in a line; empty for an empty line or a # comment."""
+    return line.split("#")[0].strip()
 
 
 def parse_goal(text: str, where: str, runner: PolicyRunner, safety: Safety) -> StillGoal:

@@ -88,7 +88,8 @@ def train(config: TrainConfig, out: str | Path, *, quiet: bool = False) -> Path:
             _fit(lambda: training.learner.load_networks(state), f"--init {config.init}")
         run = RunFolder.create(out, config.to_json())
         try:
-            training.run(run, quiet=quiet)
+            with run.locked():
+                training.run(run, quiet=quiet)
         except OSError:
             if not list_checkpoints(run.checkpoints):
                 shutil.rmtree(run.path, ignore_errors=True)  # not even the first checkpoint could be written
@@ -101,11 +102,13 @@ def resume(path: str | Path, *, quiet: bool = False) -> Path:
     use_one_thread()
     run, values = RunFolder.open(path)
     config = TrainConfig.from_json(values)
-    step, state = load_latest(run.checkpoints)
-    with Training(config) as training:
-        _fit(lambda: training.load_state_dict(state), str(run.config))
-        run.cut_metrics(step)
-        training.run(run, quiet=quiet)
+    # Before anything is read that another process may be writing, and long before anything is cut.
+    with run.locked():
+        step, state = load_latest(run.checkpoints)
+        with Training(config) as training:
+            _fit(lambda: training.load_state_dict(state), str(run.config))
+            run.cut_metrics(step)
+            training.run(run, quiet=quiet)
     return run.path
 
 
@@ -147,11 +150,14 @@ class Training:
         self.step, self.updates, self.elapsed_s = state["step"], state["updates"], state["elapsed_s"]
 
     def run(self, run: RunFolder, *, quiet: bool) -> None:
-        """Train to the end, or to Ctrl-C and raise KeyboardInterrupt; either way with a last checkpoint."""
+        """Train to the end, or to Ctrl-C and raise KeyboardInterrupt; either way with a last checkpoint.
+
+        The run is to be locked.
+        """
         last_checkpoint = time.monotonic()
         next_report = (int(self.progress * REPORTS + 1e-9) + 1) / REPORTS
         metrics: dict[str, float] = {}
-        with run.locked(), stop_on_signals() as stopped:
+        with stop_on_signals() as stopped:
             reporter = Reporter(run, self.config, self.step, self.elapsed_s, quiet=quiet)
             if self.step == 0 and not run.read_metrics():
                 self._save(run, reporter)  # so that a run can be gone on with from its first moment

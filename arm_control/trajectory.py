@@ -17,7 +17,6 @@ read. `log_time` is the wall clock at zero of the monotonic clock (metadata `wal
 import contextlib
 import fcntl
 import json
-import math
 import os
 import select
 import struct
@@ -41,8 +40,19 @@ PIPE_BYTES = 1 << 20  # about 10 s of ticks at 200 Hz
 TEXT_BYTES = 3000  # of an event, so that it fits
 CLOSE_S = 5.0
 
-MAX_TOTAL, MAX_RATIO = 1 << 30, 100  # bytes of JSON in memory, and as a multiple of the file's size
-MAX_SMALL = 16 << 20  # what even a small file may have
+MAX_TOTAL = 1 << 30  # bytes of JSON in memory
+
+# What a file may claim, so that nothing that reads it is overwhelmed.
+MOST_JOINTS = 32
+MOST_METADATA = 64
+# Characters; the URDF as in envs.urdf, which the writing process has no use for.
+LONGEST_METADATA = {"arm_urdf": 1 << 18, "joint_names": 1 << 14}
+LONGEST_VALUE = 4096  # of other metadata: the longest are paths
+LONGEST_NAME = 256  # of phases, bands, kinds of events and joints
+LARGEST_DEG, LARGEST_M, LARGEST_US = 1e6, 1e3, 1e15
+PERIODS_S = (1e-4, 1.0)
+TOLERANCES_M = (1e-6, 10.0)
+SPEEDS_M_S = (1e-6, 100.0)  # of a goal
 
 
 class Tick(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -109,7 +119,7 @@ class Recorder:
             raise ValueError("a recorder wants a file for everything, one for the post-mortem, or both, not the same")
         if not 0 < keep_last_seconds <= 3600:
             raise ValueError(f"keep_last_seconds: wanted more than 0 and up to 3600, got {keep_last_seconds}")
-        joint_names(metadata)
+        check_metadata(metadata)
         for file in wanted:
             _check_new(file)
         self.path, self.post_mortem = Path(path) if path else None, Path(post_mortem) if post_mortem else None
@@ -257,9 +267,23 @@ def joint_names(metadata: Mapping[str, str]) -> list[str] | None:
     if "joint_names" not in metadata:
         return None
     try:
-        return msgspec.json.decode(metadata["joint_names"], type=list[str])
+        names = msgspec.json.decode(metadata["joint_names"], type=list[str])
     except (msgspec.MsgspecError, RecursionError):
         raise ValueError(f"joint_names: wanted a JSON list of names, got {metadata['joint_names'][:80]!r}") from None
+    if len(names) > MOST_JOINTS or any(len(name) > LONGEST_NAME for name in names):
+        raise ValueError(f"joint_names: expected at most {MOST_JOINTS} names of at most {LONGEST_NAME} characters")
+    return names
+
+
+def check_metadata(metadata: Mapping[str, str]) -> None:
+    """Raise ValueError for metadata that are too many or too long, or joint names that are said badly."""
+    if len(metadata) > MOST_METADATA:
+        raise ValueError(f"metadata: expected at most {MOST_METADATA} entries, got {len(metadata)}")
+    for name, text in metadata.items():
+        longest = LONGEST_METADATA.get(name, LONGEST_VALUE)
+        if len(name) > LONGEST_NAME or len(text) > longest:
+            raise ValueError(f"metadata {name[:80]!r}: expected at most {longest} characters, got {len(text)}")
+    joint_names(metadata)
 
 
 class Soundness:
@@ -273,20 +297,26 @@ class Soundness:
         if not 0.0 <= what.time_s < 1e9:
             return f"time_s is {what.time_s}"
         if isinstance(what, Event):
+            if len(what.kind) > LONGEST_NAME or len(what.text.encode("utf-8", "replace")) > TEXT_BYTES:
+                return f"an event of {len(what.kind)} and {len(what.text)} characters"
             return None
+        if len(what.phase) > LONGEST_NAME or len(what.band) > LONGEST_NAME:
+            return f"a phase and a band of {len(what.phase)} and {len(what.band)} characters"
         for name in PER_JOINT:
             values = getattr(what, name)
             if values is None:
                 continue
-            if self.joints is None:
+            if self.joints is None and len(values) <= MOST_JOINTS:
                 self.joints = len(values)
             if len(values) != self.joints:
-                return f"{name} has {len(values)} numbers for {self.joints} joints"
+                return f"{name} has {len(values)} numbers for {self.joints or f'at most {MOST_JOINTS}'} joints"
         if what.goal_m is not None and len(what.goal_m) not in (3, 6):
             return f"goal_m has {len(what.goal_m)} numbers, not 3 or 6"
         times = (what.period_error_us, what.read_us, what.decide_us, what.safety_us, what.write_us)
-        if not all(map(math.isfinite, (*times, *(what.goal_m or ()), *(what.target_deg or ())))):
-            return "a goal, a target or a duration is not finite"
+        bounded = (times, LARGEST_US), (what.goal_m or (), LARGEST_M), (what.target_deg or (), LARGEST_DEG)
+        for values, largest in bounded:
+            if not all(-largest <= value <= largest for value in values):
+                return "a goal, a target or a duration is not finite, or absurdly large"
         return None
 
 
@@ -315,8 +345,8 @@ class Recovery:
 def read_recording(path: str | Path) -> Recording:
     """Read a recording, whole or cut short by a crash: up to the cut, and without chunks that are damaged.
 
-    Raises ValueError if it is none of arm-control's, if nothing in it can be read, if it has more than 1 GiB or 100
-    times its size of JSON, or if what it holds makes no sense.
+    Raises ValueError if it is none of arm-control's, if nothing in it can be read, if it has more than 1 GiB of JSON,
+    or if what it holds makes no sense.
     """
     from arm_control.recording_reader import Scan
 
@@ -324,11 +354,11 @@ def read_recording(path: str | Path) -> Recording:
     ticks: list[Tick] = []
     events: list[Event] = []
     sound, total = Soundness(None), 0
-    most = min(MAX_TOTAL, MAX_SMALL + MAX_RATIO * scan.size)
     for row in scan:
         total += len(row.data)
-        if total > most:
-            raise ValueError(f"{path} is too long to be read into memory: it has more than {most >> 20} MiB of JSON")
+        if total > MAX_TOTAL:
+            most = f"{MAX_TOTAL >> 20} MiB of JSON"
+            raise ValueError(f"{path} is too long to be read into memory: it has more than {most}")
         try:
             what = row.decode(sound)
         except ValueError as error:

@@ -17,18 +17,51 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any, cast
+from typing import Any
 
+import msgspec
 import numpy as np
 
 from arm_control.config import TrainConfig
 from arm_control.console import say
+from arm_control.evaluation import LADDER_MM
 from arm_control.peers import PEERS, PeerConfig, PeerController, train_peer
-from arm_control.run_folder import RunFolder, write_text
+from arm_control.run_folder import RunFolder, check_no_link, read_json, write_text
 
 REPORTS = 20
+LARGEST_RESULT = 2**24  # bytes
 MEMORY_EVERY_S = 2.0
 DECISIONS = 300
+
+
+# A point of a learning curve, of which there is more in the file.
+DRAWN = ("step", "elapsed_s", "mean_error_mm", *(f"success_{mm}_mm" for mm in LADDER_MM))
+Point = msgspec.defstruct("Point", [(name, float) for name in DRAWN])
+
+
+class Result(msgspec.Struct):
+    """What a comparison takes from the figures of a trial."""
+
+    mean_error_mm: float
+    normalised_return: float
+    memory_mb: float
+    decision_us: float
+    success: dict[str, float]
+    last: Any
+    curve: list[Any]
+
+    def __post_init__(self) -> None:
+        for row in (self.last, *self.curve):
+            msgspec.convert(row, Point)
+        if not self.curve or not {*map(str, LADDER_MM)} <= self.success.keys():
+            raise ValueError(f"expected a curve, and the success within {', '.join(map(str, LADDER_MM))} mm")
+
+
+class Kept(msgspec.Struct):
+    """The file of a result."""
+
+    trial: dict[str, Any]
+    result: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -66,12 +99,15 @@ class Trial:
         """Its figures, if it has come to its end. Raises ValueError for a folder of another trial."""
         if self.result_file.exists():
             try:
-                kept = json.loads(self.result_file.read_text())
-                there = kept["trial"]
-            except (OSError, ValueError, KeyError, TypeError) as error:
+                kept = msgspec.convert(read_json(self.result_file, LARGEST_RESULT), Kept)
+            except (OSError, ValueError, msgspec.ValidationError) as error:
                 raise ValueError(f"{self.result_file} is damaged ({error})") from None
-            self._check(there)
-            return cast("dict[str, Any]", kept["result"])
+            self._check(kept.trial)
+            try:
+                msgspec.convert(kept.result, Result)
+            except msgspec.ValidationError as error:
+                raise ValueError(f"{self.result_file} is damaged ({error})") from None
+            return kept.result
         if isinstance(self.config, TrainConfig) and self.folder.exists():
             config = RunFolder.open(self.folder)[1]
             config.pop("version")
@@ -80,8 +116,10 @@ class Trial:
 
     def _check(self, there: dict[str, Any]) -> None:
         if there != (wanted := self.to_json()):
-            flat, other = ({**values, **values["config"]} for values in (wanted, there))
-            name = next(name for name in [*flat, *other] if flat.get(name) != other.get(name) and name != "config")
+            settings = there.get("config")
+            flat, other = {**wanted, **wanted["config"]}, {**there, **(settings if isinstance(settings, dict) else {})}
+            differ = (name for name in [*flat, *other] if flat.get(name) != other.get(name) and name != "config")
+            name = next(differ, "config")
             raise ValueError(
                 f"{self.folder} is of another comparison, with {name} {other.get(name)} instead of {flat.get(name)}: "
                 "name another folder (--out)"
@@ -91,6 +129,7 @@ class Trial:
         """Train, or go on, judge and time; the result is written at the end."""
         result = _run_peer(self, self.config) if isinstance(self.config, PeerConfig) else _run_own(self, self.config)
         self.folder.mkdir(parents=True, exist_ok=True)
+        check_no_link(self.result_file)
         write_text(self.result_file, json.dumps({"trial": self.to_json(), "result": result}) + "\n")
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from arm_control.commands import Replay
 from arm_control.console import say
+from arm_control.printing import printable
 from arm_control.replay.motion import Motion, open_motion
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ def watch(command: Replay) -> None:
     if command.save is not None:
         write = find_writer(viewer)  # before anything is opened: the packages for it may be missing
         with open_motions(command) as motions:
-            print(f"{command.save}: {write(motions, command.save)}")
+            print(printable(f"{command.save}: {write(motions, command.save)}"))
         return
     show = find_viewer(viewer, command)
     if len(command.sources) == 1 and not is_recording(command.sources[0]) and command.goals is None:
@@ -54,7 +55,8 @@ def check_again(command: Replay) -> None:
 
     [source] = command.sources
     ticks, missing = verify(source, command.arm)
-    print(f"{source}: {ticks} ticks, each read bit for bit as recorded" + (f"; missing: {missing}" if missing else ""))
+    missing = f"; missing: {missing}" if missing else ""
+    print(printable(f"{source}: {ticks} ticks, each read bit for bit as recorded{missing}"))
 
 
 def write_curves(command: Replay) -> None:
@@ -66,7 +68,7 @@ def write_curves(command: Replay) -> None:
         if getattr(command, name):
             raise ValueError(f"--{name}: the learning curves of runs have their own")
     save_curves(command.sources, command.save)
-    print(f"{command.save}: learning curves of {', '.join(command.sources)}")
+    print(printable(f"{command.save}: learning curves of {', '.join(command.sources)}"))
 
 
 def find_writer(viewer: str) -> Callable[[Sequence[Motion], str], str]:

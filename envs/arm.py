@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from envs.files import read_text
 from envs.limits import JointLimits
-from envs.urdf import Chain, Joint, read_chain
+from envs.urdf import LARGEST_URDF, Chain, Joint, read_chain
 
 Array = NDArray[np.float64]
 
@@ -148,21 +149,21 @@ class Arm:
         """Read the URDF, or its `text` where the file is elsewhere. Raises ValueError, naming the fault, for no arm."""
         self.urdf = Path(urdf).resolve()
         try:
-            self.urdf_text = self.urdf.read_text() if text is None else text
+            self.urdf_text = read_text(self.urdf, LARGEST_URDF) if text is None else text
             self._chain = read_chain(self.urdf_text, self.urdf.parent if text is None else None)
+            joints = self._chain.joints
+            self.limits = JointLimits(
+                tuple(joint.lower_deg for joint in joints),
+                tuple(joint.upper_deg for joint in joints),
+                tuple(joint.max_speed_deg_s for joint in joints),
+                tuple(joint.max_acceleration_deg_s2 for joint in joints),
+            )
         except (OSError, UnicodeDecodeError) as error:
             raise ValueError(f"cannot read arm {urdf}: {getattr(error, 'strerror', error)}") from None
         except ValueError as error:
             raise ValueError(f"arm {urdf}: {error}") from None
-        joints = self._chain.joints
         self.name, self.tip_link = self._chain.name, self._chain.tip_link
         self.joint_names = tuple(joint.name for joint in joints)
-        self.limits = JointLimits(
-            tuple(joint.lower_deg for joint in joints),
-            tuple(joint.upper_deg for joint in joints),
-            tuple(joint.max_speed_deg_s for joint in joints),
-            tuple(joint.max_acceleration_deg_s2 for joint in joints),
-        )
         self.max_torque_nm = tuple(joint.max_torque_nm for joint in joints)
         self._tip = _compiled(_kinematics_source(self._chain, moving=False))
 

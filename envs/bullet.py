@@ -1,6 +1,7 @@
 """PyBullet, imported without the line about itself that it prints on standard error."""
 
 import os
+from pathlib import Path
 
 try:
     _stderr = os.dup(2)
@@ -16,4 +17,13 @@ else:
         os.close(_stderr)
         os.close(_silence)
 
-__all__ = ["pybullet"]
+__all__ = ["load_urdf", "pybullet"]
+
+
+def load_urdf(path: Path, client: int, flags: int = 0) -> int:
+    """Load an arm, its base fixed, and return PyBullet's number for it. Raises ValueError if PyBullet refuses it."""
+    try:
+        body: int = pybullet.loadURDF(str(path), useFixedBase=True, flags=flags, physicsClientId=client)
+    except pybullet.error as error:
+        raise ValueError(f"PyBullet cannot load the arm {path}: {error}") from None
+    return body

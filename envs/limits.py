@@ -6,6 +6,10 @@ from functools import cached_property
 from math import isfinite, sqrt
 
 ROUNDING = 1e-9  # share of a limit
+# What a file may claim: between these every motion ends in finite time and no sum of squares overflows.
+LARGEST_ANGLE_DEG = 36_000.0
+SPEEDS_DEG_S = (0.1, 1e5)
+ACCELERATIONS_DEG_S2 = (0.1, 1e7)
 
 Box = tuple[float, float, float, float, float, float]  # lowest x, y, z and highest x, y, z in metres
 
@@ -29,6 +33,14 @@ class JointLimits:
             raise ValueError(f"joint limits: wanted lower < upper, got {self.lower_deg} and {self.upper_deg} degrees")
         if min(self.max_speed_deg_s) <= 0 or min(self.max_acceleration_deg_s2) <= 0:
             raise ValueError(f"joint limits: wanted positive speeds and accelerations, got {self}")
+        angles = (*self.lower_deg, *self.upper_deg)
+        for name, unit, values, (least, most) in (
+            ("angles", "degrees", angles, (-LARGEST_ANGLE_DEG, LARGEST_ANGLE_DEG)),
+            ("speeds", "degrees/s", self.max_speed_deg_s, SPEEDS_DEG_S),
+            ("accelerations", "degrees/s^2", self.max_acceleration_deg_s2, ACCELERATIONS_DEG_S2),
+        ):
+            if min(values) < least or max(values) > most:
+                raise ValueError(f"joint limits: expected {name} from {least:g} to {most:g} {unit}, got {values}")
 
     @cached_property
     def by_joint(self) -> tuple[tuple[float, float, float, float], ...]:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from envs.arm import RADIANS, Arm
-from envs.bullet import pybullet
+from envs.bullet import load_urdf, pybullet
 
 GOAL_COLOUR = (0.10, 0.62, 0.30, 0.85)
 TABLE_COLOUR = (0.86, 0.80, 0.70, 1.0)
@@ -56,7 +56,7 @@ class Scene:
         client = {"physicsClientId": self._client}
         if window:
             pybullet.configureDebugVisualizer(pybullet.COV_ENABLE_GUI, 0, **client)
-        self._body = pybullet.loadURDF(str(arm.urdf), useFixedBase=True, **client)
+        self._body = load_urdf(arm.urdf, self._client)
         count = pybullet.getNumJoints(self._body, **client)
         names = [pybullet.getJointInfo(self._body, index, **client)[1].decode() for index in range(count)]
         self._joints = [names.index(name) for name in arm.joint_names]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from envs.arm import RADIANS, Arm
-from envs.bullet import pybullet
+from envs.bullet import load_urdf, pybullet
 
 DEGREES = 1.0 / RADIANS
 
@@ -78,7 +78,7 @@ class Simulation:
             fixedTimeStep=physics_step_s, deterministicOverlappingPairs=1, physicsClientId=client
         )
         flags = pybullet.URDF_USE_INERTIA_FROM_FILE
-        body = pybullet.loadURDF(str(self.arm.urdf), useFixedBase=True, flags=flags, physicsClientId=client)
+        body = load_urdf(self.arm.urdf, client, flags)
         count = pybullet.getNumJoints(body, physicsClientId=client)
         names = [pybullet.getJointInfo(body, index, physicsClientId=client)[1].decode() for index in range(count)]
         joints = [names.index(name) for name in self.arm.joint_names]

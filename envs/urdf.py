@@ -17,6 +17,29 @@ LEAST_TORQUE_LEFT = 0.1  # by the arm's weight, of the whole torque
 GRAVITY_M_S2 = 9.81
 MOST_JOINTS = 7
 
+# Bounds of what a file may hold. PyBullet crashes at names of a kilobyte, and takes neither more than 127 links nor
+# elements nested a hundred deep.
+LARGEST_URDF = 2**18  # bytes
+LARGEST_MESH = 2**27
+MOST_ALL_JOINTS = 100  # with fixed ones
+DEEPEST_ELEMENT = 32
+LONGEST_TEXT = 256  # of a name or any other attribute, in bytes of UTF-8
+LEAST_EFFORT_NM = 1e-4
+# The largest magnitude of each number that a simulator reads, in metres, radians, kilograms, seconds and newtons.
+LARGEST_NUMBERS: dict[str, dict[str, float]] = {
+    "origin": {"xyz": 1e3, "rpy": 1e3},
+    "axis": {"xyz": 1e3},
+    "mass": {"value": 1e6},
+    "inertia": dict.fromkeys(("ixx", "ixy", "ixz", "iyy", "iyz", "izz"), 1e6),
+    "limit": {"lower": 1e3, "upper": 1e3, "effort": 1e6, "velocity": 1e4, "acceleration": 1e6},
+    "dynamics": {"damping": 1e6, "friction": 1e6},
+    "box": {"size": 1e3},
+    "cylinder": {"radius": 1e3, "length": 1e3},
+    "capsule": {"radius": 1e3, "length": 1e3},
+    "sphere": {"radius": 1e3},
+    "mesh": {"scale": 1e6},
+}
+
 
 @dataclass(frozen=True)
 class Joint:
@@ -48,18 +71,24 @@ def read_chain(text: str, folder: Path | None = None) -> Chain:
 
     With the `folder` that the file lies in, also for meshes that are missing or lie outside it.
     """
+    if len(text) > LARGEST_URDF:
+        raise ValueError(f"expected a URDF of at most {LARGEST_URDF:,} characters, got {len(text):,}")
     if "<!DOCTYPE" in text:  # before the parser sees it: a few lines of entities can make gigabytes
         raise ValueError("wanted a URDF without a DOCTYPE, in which entities may be defined")
     try:
         robot = ElementTree.fromstring(text)
     except ElementTree.ParseError as error:
         raise ValueError(f"not well-formed XML ({error})") from None
+    _check_texts(robot)
     if folder is not None:
         _check_meshes(robot, folder)
     elements = _serial(robot)
     turning = sum(element.get("type") == "revolute" for element in elements)
     if not 1 <= turning <= MOST_JOINTS:  # before anything is worked out, which may take the cube of their number
         raise ValueError(f"wanted 1 to {MOST_JOINTS} revolute joints, got {turning or 'none'}")
+    if len(elements) > MOST_ALL_JOINTS:
+        raise ValueError(f"expected at most {MOST_ALL_JOINTS} joints, fixed ones included, got {len(elements)}")
+    _check_numbers(robot)
     time_to_full_speed_s = _time_to_full_speed(robot, elements)
     joints = []
     offset, rotation = np.zeros(3), np.eye(3)
@@ -75,14 +104,53 @@ def read_chain(text: str, folder: Path | None = None) -> Chain:
     return Chain(robot.get("name", "arm"), tuple(joints), offset, _link(elements[-1], "child"))
 
 
+def _check_texts(robot: ElementTree.Element) -> None:
+    """Raise ValueError for names and other attributes that a simulator or a terminal cannot take."""
+    level, depth = [robot], 1
+    while level:
+        if depth > DEEPEST_ELEMENT:
+            raise ValueError(f"expected elements nested at most {DEEPEST_ELEMENT} deep")
+        for element in level:
+            for text in (element.tag, *element.attrib, *element.attrib.values()):
+                size = len(text.encode())
+                if size > LONGEST_TEXT:
+                    raise ValueError(
+                        f"expected names and attributes of at most {LONGEST_TEXT} bytes, got {size} in "
+                        f"<{element.tag[:40]}>: '{text[:40]}...'"
+                    )
+                if not text.isprintable():
+                    raise ValueError(f"expected printable names and attributes, got {text!r} in <{element.tag[:40]}>")
+        level = [child for element in level for child in element]
+        depth += 1
+
+
+def _check_numbers(robot: ElementTree.Element) -> None:
+    """Raise ValueError for numbers that are not finite or absurdly large, also those that only the simulator reads."""
+    for owner in robot:
+        for element in owner.iter():
+            for attribute, largest in LARGEST_NUMBERS.get(element.tag, {}).items():
+                text = element.get(attribute, "")
+                try:
+                    fits = all(abs(float(word)) <= largest for word in text.split())
+                except ValueError:
+                    fits = False
+                if not fits:
+                    raise ValueError(
+                        f"{owner.tag} '{owner.get('name')}': expected finite numbers of at most {largest:g} in "
+                        f"{element.tag} {attribute}, got '{text}'"
+                    )
+
+
 def _check_meshes(robot: ElementTree.Element, folder: Path) -> None:
-    for mesh in robot.iter("mesh"):
-        name = mesh.get("filename", "")
+    for element in (*robot.iter("mesh"), *robot.iter("texture")):
+        kind, name = element.tag, element.get("filename", "")
         path = (folder / name).resolve()
         if not path.is_relative_to(folder.resolve()):
-            raise ValueError(f"mesh '{name}' lies outside the folder of the URDF")
+            raise ValueError(f"{kind} '{name}' lies outside the folder of the URDF")
         if not path.is_file():
-            raise ValueError(f"mesh '{name}' is missing: there is no file {path}")
+            raise ValueError(f"{kind} '{name}' is missing: there is no file {path}")
+        if (size := path.stat().st_size) > LARGEST_MESH:
+            raise ValueError(f"{kind} '{name}' is too large: {size:,} bytes; expected at most {LARGEST_MESH:,}")
 
 
 def _serial(robot: ElementTree.Element) -> list[ElementTree.Element]:
@@ -176,7 +244,7 @@ def _time_to_full_speed(robot: ElementTree.Element, elements: list[ElementTree.E
             for centre, lever, mass in beyond
             for other, speed, _ in joints
         )
-        if effort > 0:
+        if effort >= LEAST_EFFORT_NM:
             times.append(momentum / max(effort - weight, LEAST_TORQUE_LEFT * effort))
     return max(times)
 
@@ -200,10 +268,11 @@ def _limits(joint: ElementTree.Element, time_to_full_speed_s: float) -> tuple[fl
     """Lower and upper angle, speed and acceleration in degrees, and torque in N m."""
     lower, upper, effort, velocity = _limit_numbers(joint, "lower", "upper", "effort", "velocity")
     (acceleration,) = _limit_numbers(joint, "acceleration", default=velocity / time_to_full_speed_s)
-    if lower >= upper or min(effort, velocity, acceleration) <= 0:
+    if lower >= upper or min(velocity, acceleration) <= 0 or effort < LEAST_EFFORT_NM:
         got = {key: value for element in joint.findall("limit") for key, value in element.attrib.items()}
         raise ValueError(
-            f"joint '{joint.get('name')}': wanted lower < upper and positive effort and velocity, got {got}"
+            f"joint '{joint.get('name')}': wanted lower < upper, a positive velocity and an effort of at least "
+            f"{LEAST_EFFORT_NM:g} N m, got {got}"
         )
     degrees = math.degrees
     return degrees(lower), degrees(upper), degrees(velocity), degrees(acceleration), effort

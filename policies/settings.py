@@ -9,11 +9,29 @@ SMALLEST_DEVIATION, LARGEST_DEVIATION = 0.01, 2.0  # of a normal step, as shares
 ActionKind = Literal["degrees", "index", "positions"]
 
 
+# Of whole numbers: more would not fit into any memory, or the work between two looks for Ctrl-C would not end.
+LARGEST = {
+    "hidden_units": 4096,
+    "critic_units": 4096,
+    "n_step": 10_000,
+    "batch_size": 1_000_000,
+    "replay_capacity": 10**9,
+    "random_steps": 10**9,
+    "updates_per_step": 10_000,
+    "action_repeat": 10_000,
+    "target_period": 10**9,
+    "steps_per_update": 100_000,
+}
+
+
 def _check(settings: object, positive: tuple[str, ...], fractions: tuple[str, ...]) -> None:
-    """Raise ValueError unless these fields are positive and finite, and these from 0 to 1."""
+    """Raise ValueError unless these fields are positive and finite, within their bounds, and these from 0 to 1."""
     for name in positive:
-        if not 0 < (value := getattr(settings, name)) < math.inf:
+        value = getattr(settings, name)
+        if not 0 < value < math.inf:
             raise ValueError(f"{name.replace('_', '-')}: wanted a positive number, got {value}")
+        if value > LARGEST.get(name, math.inf):
+            raise ValueError(f"{name.replace('_', '-')}: expected at most {LARGEST[name]}, got {value}")
     for name in fractions:
         if not 0 <= (value := getattr(settings, name)) <= 1:
             raise ValueError(f"{name.replace('_', '-')}: wanted a number from 0 to 1, got {value}")

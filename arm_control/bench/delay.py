@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from arm_control.evaluation import EVALUATION, derived_seeds, environment_maker, roll_out
+from arm_control.printing import printable_lines
 from arm_control.sources import open_source
 from envs.imperfections import Imperfections
 
@@ -38,7 +39,7 @@ def format_delay(figures: dict[str, Any]) -> str:
             f"{errors[str(delay)]:.1f} ({figures['success_10_mm'][source][str(delay)]:.0%})" for delay in DELAYS_MS
         ]
         lines.append(f"  {source:<{width}}" + "".join(f"{cell:>14}" for cell in cells))
-    return "\n".join(lines)
+    return printable_lines(lines)
 
 
 def draw_delay(figures: dict[str, Any], path: Path) -> None:

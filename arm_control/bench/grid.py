@@ -13,11 +13,15 @@ from arm_control.evaluation import EVALUATION
 from envs.action_grid import DegreeGrid
 from envs.arm import Arm
 
+LARGEST_GRID = 20_000_000  # poses, all of which are in memory
+
 
 def bench_grid(goals: int, seed: int, step_deg: float) -> dict[str, Any]:
     """Errors in mm of rounding the exact pose to the grid, and of the best grid pose, over random reachable goals."""
     arm = Arm()
     grid = DegreeGrid(arm.limits.lower_deg, arm.limits.upper_deg, step_deg)
+    if grid.size > LARGEST_GRID:
+        raise ValueError(f"--step-deg: expected a grid of at most {LARGEST_GRID:,} poses, got {grid.size:,}")
     generator = np.random.default_rng(np.random.SeedSequence((EVALUATION, seed)))
     poses = generator.uniform(arm.limits.lower_deg, arm.limits.upper_deg, (goals, arm.joint_count))
     rounded, best = grid_errors_m(arm, grid, poses)

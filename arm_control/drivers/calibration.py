@@ -5,23 +5,30 @@
 """
 
 import hashlib
-import math
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from arm_control.drivers.control_table import TICKS_PER_TURN
+from arm_control.drivers.control_table import MODEL_NUMBER, TICKS_PER_TURN
+from arm_control.printing import printable
 from arm_control.run_folder import write_text
 from envs.arm import Arm
+from envs.files import read_file
 from envs.limits import JointLimits
 
 SCHEMA_VERSION = 1
 LARGEST_FILE = 1_000_000
 LARGEST_ID = 252
 LAST_TICK = TICKS_PER_TURN - 1
-TICKS_PER_DEGREE = TICKS_PER_TURN / 360.0  # of a servo whose horn is the joint
+# Of a servo whose horn is the joint: gears, belts and linkages between them are not supported.
+TICKS_PER_DEGREE = TICKS_PER_TURN / 360.0
+# How far a scale may be from the servo's own, as a share: as much as two poses set by hand, and far from the next gear.
+SCALE_TOLERANCE = 0.03
+LEAST_RANGE_DEG = 1.0
 ROUNDING_DEG = 1e-6  # of limits that were written in radians
+LONGEST_NAME = 256  # characters
+LONGEST_QUOTE = 200
 
 
 class JointCalibration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -60,16 +67,29 @@ class JointCalibration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         where = f"joint {self.name!r}"
         if not 0 <= self.servo_id <= LARGEST_ID:
             raise ValueError(f"{where}: wanted a servo id from 0 to {LARGEST_ID}, got {self.servo_id}")
-        if not 0 <= self.model_number <= 0xFFFF:
-            raise ValueError(f"{where}: wanted a model number from 0 to 65535, got {self.model_number}")
+        if not self.name.isprintable() or len(self.name) > LONGEST_NAME:
+            raise ValueError(f"{where}: expected a printable name of at most {LONGEST_NAME} characters")
+        if self.model_number != MODEL_NUMBER:
+            raise ValueError(f"{where}: unknown model number {self.model_number}; expected {MODEL_NUMBER} (XL430-W250)")
         if self.direction not in (1, -1):
             raise ValueError(f"{where}: wanted direction 1 or -1, got {self.direction}")
-        numbers = (self.zero_tick, self.ticks_per_degree, self.lower_deg, self.upper_deg)
-        if not all(math.isfinite(number) and abs(number) <= 1e6 for number in numbers):
-            raise ValueError(f"{where}: wanted finite ticks and degrees up to a million, got {numbers}")
-        if self.ticks_per_degree <= 0.0:
-            raise ValueError(f"{where}: wanted ticks_per_degree above 0, got {self.ticks_per_degree}")
-        JointLimits((self.lower_deg,), (self.upper_deg,), (self.max_speed_deg_s,), (self.max_acceleration_deg_s2,))
+        scale = self.ticks_per_degree
+        if not abs(scale / TICKS_PER_DEGREE - 1.0) <= SCALE_TOLERANCE:  # NaN compares as false
+            raise ValueError(
+                f"{where}: ticks_per_degree {scale:g}; expected the servo's {TICKS_PER_DEGREE:.4g} within "
+                f"{100 * SCALE_TOLERANCE:g} % (the joint is the servo's horn, without gears): calibrate again"
+            )
+        if not abs(self.zero_tick) <= 1e6:
+            raise ValueError(f"{where}: expected a finite zero_tick up to a million, got {self.zero_tick}")
+        try:
+            JointLimits((self.lower_deg,), (self.upper_deg,), (self.max_speed_deg_s,), (self.max_acceleration_deg_s2,))
+        except ValueError as error:
+            raise ValueError(f"{where}: {error}") from None
+        if self.upper_deg - self.lower_deg < LEAST_RANGE_DEG:
+            raise ValueError(
+                f"{where}: expected a range of at least {LEAST_RANGE_DEG:g} degree, got {self.lower_deg:g} to "
+                f"{self.upper_deg:g}"
+            )
         low, high = self.tick_range
         if low < 0 or high > LAST_TICK:
             raise ValueError(
@@ -108,6 +128,10 @@ class Calibration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def check(self) -> None:
         """Raise ValueError, in one line, for what no arm has."""
+        if not self.arm.isprintable() or len(self.arm) > LONGEST_NAME:
+            raise ValueError(
+                f"expected a printable arm name of at most {LONGEST_NAME} characters, got {self.arm[:80]!r}"
+            )
         for what, found in (
             ("name", self.joint_names),
             ("servo id", tuple(joint.servo_id for joint in self.joints)),
@@ -166,22 +190,22 @@ def parse_calibration(data: bytes, *, hashed: bool = True) -> Calibration:
         version = msgspec.json.decode(data, type=dict[str, Any]).get("schema_version")
         if version != SCHEMA_VERSION:
             raise ValueError(
-                f"it has schema version {_short(version)}, this program reads {SCHEMA_VERSION}: calibrate again, or "
-                "update arm-control"
+                f"it has schema version {printable(version, LONGEST_QUOTE)}, this program reads {SCHEMA_VERSION}: "
+                "calibrate again, or update arm-control"
             )
         file = msgspec.json.decode(data, type=_File)
         calibration = Calibration(file.arm, file.joints)
         sha256 = calibration.sha256
     except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
-        raise ValueError(f"it is no calibration: {_short(error)}") from None
+        raise ValueError(f"it is no calibration: {printable(error, LONGEST_QUOTE)}") from None
     try:
         calibration.check()
     except ValueError as error:
-        raise ValueError(_one_line(error)) from None
+        raise ValueError(printable(error)) from None
     if hashed and file.sha256 != sha256:
         raise ValueError(
-            f"its hash is {sha256[:12]}, the file says {_short(file.sha256[:12]) or 'none'}: it was changed after it "
-            "was made; if by you, and on purpose: arm-control calibrate --restamp FILE"
+            f"its hash is {sha256[:12]}, the file says {printable(file.sha256[:12]) or 'none'}: it was changed after "
+            "it was made; if by you, and on purpose: arm-control calibrate --restamp FILE"
         )
     return calibration
 
@@ -189,12 +213,9 @@ def parse_calibration(data: bytes, *, hashed: bool = True) -> Calibration:
 def load_calibration(path: str | Path, *, hashed: bool = True) -> Calibration:
     """Read a calibration file. Raises ValueError, in one line, for one that is missing, damaged or changed."""
     try:
-        if not Path(path).is_file():
-            raise ValueError(
-                "it is no file" if Path(path).exists() else "there is none; 'arm-control calibrate' makes one"
-            )
-        with open(path, "rb") as file:
-            return parse_calibration(file.read(LARGEST_FILE + 1), hashed=hashed)
+        return parse_calibration(read_file(path, LARGEST_FILE), hashed=hashed)
+    except FileNotFoundError:
+        raise ValueError(f"calibration {path}: there is none; 'arm-control calibrate' makes one") from None
     except OSError as error:
         raise ValueError(f"cannot read calibration {path}: {error.strerror}") from None
     except ValueError as error:
@@ -205,12 +226,3 @@ def load_calibration(path: str | Path, *, hashed: bool = True) -> Calibration:
 def _better_turn(low: int, high: int) -> int:
     """By how many degrees the range's middle is off the servo's."""
     return round(abs((low + high) / 2.0 - TICKS_PER_TURN / 2.0) / TICKS_PER_DEGREE)
-
-
-def _one_line(error: object) -> str:
-    return " ".join(str(error).split())
-
-
-def _short(value: object) -> str:
-    text = _one_line(value)
-    return text if len(text) <= 200 else f"{text[:200]}..."

@@ -127,10 +127,9 @@ class Emulator:
         self.path = os.ttyname(self._slave)
         try:
             if self._link is not None:
-                # Of an emulator that was killed: it leads nowhere, or to the port that now is this one's.
-                if self._link.is_symlink() and (
-                    not self._link.exists() or os.path.realpath(self._link) == os.path.realpath(self.path)
-                ):
+                # Of an emulator that was killed: to a port that is gone, or that now is this one's. Others stay.
+                ours = self._link.is_symlink() and str(self._link.readlink()).startswith("/dev/pts/")
+                if ours and (not self._link.exists() or self._link.resolve() == Path(self.path).resolve()):
                     self._link.unlink()
                 self._link.symlink_to(self.path)
         except OSError as error:

@@ -9,7 +9,15 @@ import msgspec
 import numpy as np
 
 from arm_control.evaluation import EVALUATION, Observation, begin_episodes, derived_seeds, environment_maker
-from arm_control.replay.motion import Episode, FloatArray, Motion, Stretch, TicksInMemory, to_stretch
+from arm_control.replay.motion import (
+    Episode,
+    FloatArray,
+    Motion,
+    Stretch,
+    TicksInMemory,
+    check_length,
+    to_stretch,
+)
 from arm_control.replay.playback import Playback
 from arm_control.sources import Source
 from arm_control.trajectory import Tick
@@ -164,6 +172,7 @@ def roll_out_beside(source: Source, motion: Motion) -> Motion:
 
     Raises ValueError for a controller of another arm or of paths, or a recording without goals.
     """
+    check_length(motion)
     first = motion.moment(motion.episodes[0].start_s)
     if np.isnan(first.goal_m).any():
         raise ValueError(f"{motion.name} has no goals that {source.name} could be given: name another source beside it")

@@ -18,14 +18,17 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from arm_control.printing import printable
 from arm_control.recording_index import IndexedRecording
-from arm_control.runner.recorded import arm_of
-from arm_control.trajectory import POST_MORTEM, Event, Tick
+from arm_control.runner.recorded import arm_of, tolerance_of
+from arm_control.trajectory import LARGEST_DEG, POST_MORTEM, Event, Tick
 from envs.arm import DEFAULT_URDF, Arm
 from envs.tasks import Reach
 
 FloatArray = NDArray[np.float64]
 ROUNDING_S = 1e-9
+LONGEST_LABEL = 80  # characters of what a recording calls a goal, a phase or a band
+LONGEST_S = 4 * 3600.0  # of a motion that is gone through from beginning to end
 REFRESH_S = 0.25  # between two looks for what was recorded since
 TIMINGS = ("period_error_us", "read_us", "decide_us", "safety_us", "write_us")
 
@@ -104,8 +107,8 @@ class Ticks(Protocol):
         """Those from one time to another; of very many only about `most`, evenly."""
 
 
-def _time_s(tick: Tick) -> float:
-    return tick.time_s
+def _time_s(what: Tick | Event) -> float:
+    return what.time_s
 
 
 class TicksInMemory:
@@ -145,6 +148,7 @@ class Motion:
         self._refreshed_s = -math.inf
         self.length_s = ticks.end_s - ticks.start_s
         self.episodes = list(episodes) or [whole(ticks)]
+        self._stops = stops_of(self.events)
 
     @property
     def lost(self) -> str:
@@ -166,6 +170,7 @@ class Motion:
             return False
         self.length_s = recording.end_s - recording.start_s
         self.events, self.episodes = events_and_episodes(recording)
+        self._stops = stops_of(self.events)
         return True
 
     def stretch(self, start_s: float, end_s: float, most: int | None = None) -> Stretch:
@@ -184,22 +189,18 @@ class Motion:
 
     def episode_at(self, time_s: float) -> Episode | None:
         """The episode of a time; None for what is before, between or after them."""
-        at = (
-            episode for episode in self.episodes if episode.start_s - ROUNDING_S <= time_s < episode.end_s - ROUNDING_S
-        )
-        return next(at, None)
+        # They follow each other: the last one that has begun is the only one it can be.
+        number = bisect.bisect_right(self.episodes, time_s + ROUNDING_S, key=lambda episode: episode.start_s)
+        if number == 0 or time_s >= self.episodes[number - 1].end_s - ROUNDING_S:
+            return None
+        return self.episodes[number - 1]
 
     def refusal_at(self, time_s: float) -> str | None:
         """Why the arm is stopped at a time; None if it is not."""
-        refusal = None
-        for event in self.events:
-            if event.time_s > time_s + ROUNDING_S:
-                break
-            if event.kind == "refusal":
-                refusal = event.text
-            elif event.kind == "phase":  # it goes on, or parks
-                refusal = None
-        return refusal
+        number = bisect.bisect_right(self._stops, time_s + ROUNDING_S, key=_time_s)
+        if number == 0 or self._stops[number - 1].kind == "phase":  # it goes on, or parks
+            return None
+        return self._stops[number - 1].text
 
     def moment(self, time_s: float) -> Stretch:
         """The last tick at or before a time, or the very first one: a stretch of one row."""
@@ -218,9 +219,10 @@ def to_stretch(arm: Arm, ticks: Sequence[Tick], zero_s: float = 0.0) -> Stretch:
     nothing = [math.nan] * arm.joint_count
 
     def column(name: str) -> FloatArray:
-        """A value a joint, (n, joints)."""
+        """A value a joint, (n, joints); NaN also where a reading is absurd, which no plot or scene can show."""
         rows = [nothing if (row := getattr(tick, name)) is None else row for tick in ticks]
-        return np.array(rows, np.float64).reshape(len(ticks), arm.joint_count)
+        values = np.array(rows, np.float64).reshape(len(ticks), arm.joint_count)
+        return np.where(np.abs(values) <= LARGEST_DEG, values, math.nan)
 
     goals = [(math.nan,) * 3 if tick.goal_m is None else tick.goal_m[:3] for tick in ticks]
     timings = [[getattr(tick, name) for name in TIMINGS] for tick in ticks]
@@ -232,8 +234,8 @@ def to_stretch(arm: Arm, ticks: Sequence[Tick], zero_s: float = 0.0) -> Stretch:
         column("target_deg"),
         np.array(goals, np.float64).reshape(len(ticks), 3),
         np.array(timings, np.float64).reshape(len(ticks), len(TIMINGS)),
-        [tick.band for tick in ticks],
-        [tick.phase for tick in ticks],
+        [printable(tick.band, LONGEST_LABEL) for tick in ticks],
+        [printable(tick.phase, LONGEST_LABEL) for tick in ticks],
     )
 
 
@@ -247,14 +249,14 @@ def open_motion(path: str | Path, urdf: str | None = None) -> Motion:
     try:
         arm, period_s = arm_of(path, metadata)
         arm = drawn_arm(path, arm, urdf)
-        tolerance_m = float(metadata["goal_tolerance_m"]) if "goal_tolerance_m" in metadata else None
+        tolerance_m = tolerance_of(metadata)
     except ValueError as error:
         recording.close()
         raise ValueError(str(error) if str(path) in str(error) else f"{path}: {error}") from None
     events, episodes = events_and_episodes(recording)
     refused = next((event.time_s for event in events if event.kind == "refusal"), 0.0)
     return Motion(
-        Path(path).name,
+        printable(Path(path).name),
         arm,
         period_s,
         recording,
@@ -268,15 +270,29 @@ def open_motion(path: str | Path, urdf: str | None = None) -> Motion:
 def events_and_episodes(recording: IndexedRecording) -> tuple[list[Event], list[Episode]]:
     """What happened in a recording, and the way to each goal; their times begin at 0."""
     zero_s = recording.start_s
-    events = [Event(event.time_s - zero_s, event.kind, event.text) for event in recording.events]
+    events = [
+        Event(event.time_s - zero_s, printable(event.kind, LONGEST_LABEL), printable(event.text))
+        for event in recording.events
+    ]
     marks = [event for event in events if event.kind in ("goal", "phase", "refusal")]  # each ends what was before
     ends_s = [*(event.time_s for event in marks[1:]), recording.end_s - zero_s]
     episodes = [
-        Episode(event.text, event.time_s, end_s)
+        Episode(printable(event.text, LONGEST_LABEL), event.time_s, end_s)
         for event, end_s in zip(marks, ends_s, strict=False)
         if event.kind == "goal" and end_s > event.time_s
     ]
     return events, episodes or [whole(recording)]
+
+
+def stops_of(events: Sequence[Event]) -> list[Event]:
+    """The events with which an arm is stopped or goes on."""
+    return [event for event in events if event.kind in ("refusal", "phase")]
+
+
+def check_length(motion: Motion) -> None:
+    """Raise ValueError for a motion that would take all day to go through, as when the times of a recording leap."""
+    if motion.length_s > LONGEST_S:
+        raise ValueError(f"{motion.name} is {motion.length_s:,.0f} s long; expected at most {LONGEST_S:,.0f} s")
 
 
 def whole(ticks: Ticks) -> Episode:

@@ -11,13 +11,24 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
-from arm_control.plots import BLUE, COLOURS, MILLIMETRES, ORANGE, Progress, draw_curves, progress_of, save
+from arm_control.plots import (
+    BLUE,
+    COLOURS,
+    MILLIMETRES,
+    ORANGE,
+    Progress,
+    draw_curves,
+    make_printable,
+    progress_of,
+    save,
+)
 from arm_control.replay.motion import TIMINGS, FloatArray, Motion, Stretch
 from arm_control.run_folder import RunFolder
 
 MOST_TICKS = 20_000  # that are drawn, of a long recording evenly
 MOST_LINES, MOST_NAMES = 80, 12  # of episodes: more would hide the curves
 MOST_REFUSALS = 4  # that are told, below each other
+LONGEST_JOINT = 16  # characters of a name beside an axis
 BANDS = {"pass": ("0.85", ""), "clamp": (COLOURS[4], "///"), "refuse": ("black", "")}
 STYLES = ("-", "--", ":", "-.", (0, (5, 1)), (0, (1, 1)), (0, (3, 1, 1, 1)))
 
@@ -64,7 +75,7 @@ def png(path: str | Path) -> Path:
 
 
 def shortened(text: str, longest: int = 60) -> str:
-    """A text that fits into a figure, without characters that have no glyph."""
+    """A text that fits into a figure's legend or beside an axis, without characters that have no glyph."""
     shown = "".join(letter if letter.isprintable() else "\ufffd" for letter in text[: longest + 1])
     return shown if len(text) <= longest else f"{shown[: longest - 3]}..."
 
@@ -86,7 +97,7 @@ def motion_figure(motions: Sequence[Motion]) -> Figure:
             axes.axhline(limit, color="black", linewidth=0.8, linestyle=(0, (1, 2)))
         axes.set_ylim(low - 0.12 * (high - low), high + 0.12 * (high - low))
         axes.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 1.5, 3, 4.5, 6, 9, 10]))
-        axes.set_ylabel(f"{shortened(arm.joint_names[joint], 16)}\n(degrees)")
+        axes.set_ylabel(f"{shortened(arm.joint_names[joint], LONGEST_JOINT)}\n(degrees)")
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper right", ncols=2, frameon=False, fontsize=9)
     error, speed, *others = panels[arm.joint_count :]
     draw_error(error, motions, stretches, colours)
@@ -106,6 +117,7 @@ def motion_figure(motions: Sequence[Motion]) -> Figure:
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
     figure.align_ylabels(panels)
+    make_printable(figure)
     return figure
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from arm_control.replay.motion import Motion, Stretch
+from arm_control.replay.motion import Motion, Stretch, check_length
 from arm_control.run_folder import written_whole
 from envs.scene import Part, Scene
 
@@ -30,6 +30,7 @@ def write_video(motion: Motion, path: str | Path) -> int:
         raise ValueError(f"wanted a file that ends in .mp4, got {target}")
     if not target.parent.is_dir():
         raise ValueError(f"cannot write {target}: there is no folder {target.parent}")
+    check_length(motion)
     if shutil.which(encoder_path()) is None:
         raise RuntimeError(f"cannot write {target}: no ffmpeg was found, which 'pip install imageio-ffmpeg' brings")
     frames = 0

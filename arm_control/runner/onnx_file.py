@@ -16,13 +16,11 @@ tensors = 10, graphs = 11 and sparse_tensor = 22 and 23, SparseTensorProto.value
 TensorProto.raw_data = 9, external_data = 13 and data_location = 14.
 """
 
-import errno
-import os
-import stat
 from pathlib import Path
 
 from arm_control.runner.onnx_graph import check_graph
 from arm_control.runner.protobuf import Message, fields
+from envs.files import read_file
 
 LARGEST_FILE = 2**30  # bytes; a DQN over all 753,571 actions with 64 hidden units has 196 MB
 LARGEST_REST = 2**21  # bytes of a file without its tensors' values; the largest of arm-control's have 70 kB
@@ -45,23 +43,10 @@ _NEVER_WRITTEN = {20: "training information", 25: "functions of its own"}
 def read_model(path: str | Path) -> bytes:
     """Read an ONNX file that is fit for onnxruntime.
 
-    Raises OSError if it cannot be read, and ValueError, in one line, if it is no regular file (a device or a pipe would
-    never end), too large, or refused by `check_self_contained`.
+    Raises OSError if it cannot be read, is no regular file or is too large, and ValueError, in one line, if it is
+    refused by `check_self_contained`.
     """
-    # A pipe would wait at `open` for somebody to write, were it not for O_NONBLOCK, which a regular file does not mind.
-    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-    try:
-        status = os.fstat(descriptor)
-        if stat.S_ISDIR(status.st_mode):
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-        if not stat.S_ISREG(status.st_mode):
-            raise ValueError("it is not a regular file")
-        if status.st_size > LARGEST_FILE:
-            raise ValueError(_too_large(status.st_size))
-        with open(descriptor, "rb", closefd=False) as file:
-            content = file.read(status.st_size)  # and no more, should it grow meanwhile
-    finally:
-        os.close(descriptor)
+    content = read_file(path, LARGEST_FILE)
     check_self_contained(content)
     return content
 
@@ -73,7 +58,7 @@ def check_self_contained(content: bytes) -> None:
     those that come up as it runs, that are beyond the bounds.
     """
     if len(content) > LARGEST_FILE:
-        raise ValueError(_too_large(len(content)))
+        raise ValueError(f"it has {len(content)} bytes, wanted at most {LARGEST_FILE}")
     walk = _Walk()
     walk.message(memoryview(content), "model", 0)
     if len(content) - walk.values > LARGEST_REST:
@@ -88,10 +73,6 @@ def check_self_contained(content: bytes) -> None:
     if graph is None:
         raise ValueError("it is not an ONNX model: it has no graph")
     check_graph(graph, model.messages(8))
-
-
-def _too_large(size: int) -> str:
-    return f"it has {size} bytes, wanted at most {LARGEST_FILE}"
 
 
 class _Walk:

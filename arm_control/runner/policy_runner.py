@@ -9,7 +9,8 @@ import numpy as np
 import onnxruntime
 from numpy.typing import ArrayLike, NDArray
 
-from arm_control.contract import GOAL_VELOCITY, INPUTS, MEMORY, METADATA_KEY, Contract, one_line
+from arm_control.contract import GOAL_VELOCITY, INPUTS, MEMORY, METADATA_KEY, Contract
+from arm_control.printing import printable
 from arm_control.runner.onnx_file import read_model
 from envs.arm import Arm
 from envs.limits import limit_target
@@ -71,7 +72,7 @@ class PolicyRunner:
         except OSError as error:
             raise PolicyFileError(f"cannot read policy {path}: {error.strerror or error}") from None
         except ValueError as error:
-            raise PolicyFileError(f"policy {path} is refused: {one_line(str(error))}") from None
+            raise PolicyFileError(f"policy {path} is refused: {printable(error)}") from None
         return runner
 
     def start(self, angles_deg: Sequence[float]) -> None:

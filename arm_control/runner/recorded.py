@@ -1,7 +1,6 @@
 """The work of a recording: its targets once more, in their own time, on an arm."""
 
 import bisect
-import json
 import math
 from collections.abc import Callable, Mapping
 from itertools import pairwise
@@ -11,7 +10,7 @@ import numpy as np
 
 from arm_control.runner.loop import ControlLoop, Script
 from arm_control.runner.safety import Safety
-from arm_control.trajectory import Recording, read_recording
+from arm_control.trajectory import PERIODS_S, TOLERANCES_M, Recording, joint_names, read_recording
 from envs.arm import Arm
 
 PHASES = ("soft start", "run", "wait")  # those that are moved through again; a stop and the way to rest are not
@@ -150,12 +149,24 @@ def arm_of(path: str | Path, metadata: Mapping[str, str]) -> tuple[Arm, float]:
     if missing:
         raise ValueError(f"{path} does not say its {', '.join(sorted(missing))}: not of 'arm-control run', or damaged")
     try:
-        arm = Arm(f"{metadata['arm']}.urdf", text=metadata["arm_urdf"])
-        names, period_s = tuple(json.loads(metadata["joint_names"])), float(metadata["period_s"])
+        arm = Arm("recorded.urdf", text=metadata["arm_urdf"])
+        names, period_s = tuple(joint_names(metadata) or ()), float(metadata["period_s"])
         if names != arm.joint_names:
             raise ValueError(f"its arm has joints {arm.joint_names}, its ticks {names}")
-        if not 0.0 < period_s <= 1.0:
-            raise ValueError(f"its period is {period_s} s")
+        least_s, most_s = PERIODS_S
+        if not least_s <= period_s <= most_s:
+            raise ValueError(f"its period is {period_s} s; expected {least_s:g} to {most_s:g}")
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
     return arm, period_s
+
+
+def tolerance_of(metadata: Mapping[str, str]) -> float | None:
+    """How near to a goal a recording's arm was to come, in metres; None if it does not say. Raises ValueError."""
+    text = metadata.get("goal_tolerance_m")
+    if text is None:
+        return None
+    least_m, most_m = TOLERANCES_M
+    if not least_m <= float(text) <= most_m:
+        raise ValueError(f"its goal tolerance is {text} m; expected {least_m:g} to {most_m:g}")
+    return float(text)

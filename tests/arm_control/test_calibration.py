@@ -62,7 +62,7 @@ joints = st.builds(
     joint,
     zero_tick=st.floats(1024.0, 3000.0),
     direction=st.sampled_from([1, -1]),
-    ticks_per_degree=st.floats(10.0, 11.377),
+    ticks_per_degree=st.floats(0.971 * TICKS_PER_DEGREE, TICKS_PER_DEGREE),
 )
 
 
@@ -162,12 +162,23 @@ def test_hostile_files_are_refused_in_one_line(data: bytes) -> None:
         ({"servo_id": 2}, "each with its own servo id"),
         ({"name": "elbow"}, "each with its own name"),
         ({"direction": 0}, "direction 1 or -1, got 0"),
-        ({"ticks_per_degree": 0.0}, "above 0"),
-        ({"ticks_per_degree": -11.0}, "above 0"),
-        ({"zero_tick": 1e300}, "finite ticks"),
-        ({"model_number": -1}, "model number"),
+        ({"ticks_per_degree": 0.0}, "ticks_per_degree 0; expected the servo's 11.38 within 3 %"),
+        ({"ticks_per_degree": -TICKS_PER_DEGREE}, "expected the servo's"),
+        ({"ticks_per_degree": 5e-324}, "expected the servo's"),
+        ({"ticks_per_degree": 2.6 * TICKS_PER_DEGREE, "upper_deg": 30.0}, "expected the servo's"),
+        ({"ticks_per_degree": 1.04 * TICKS_PER_DEGREE}, "expected the servo's"),
+        ({"ticks_per_degree": 1023 / 300}, "expected the servo's"),
+        ({"zero_tick": 1e300}, "finite zero_tick"),
+        ({"model_number": -1}, "unknown model number -1"),
+        ({"model_number": 1020}, "unknown model number 1020"),
         ({"lower_deg": 90.0}, "lower < upper"),
+        ({"lower_deg": 45.0, "upper_deg": 45.1}, "a range of at least 1 degree"),
+        ({"lower_deg": -1e300}, "angles from -36000 to 36000"),
         ({"max_speed_deg_s": 0.0}, "positive speeds"),
+        ({"max_speed_deg_s": 5e-324}, "speeds from 0.1"),
+        ({"max_acceleration_deg_s2": 1e-200}, "accelerations from 0.1"),
+        ({"name": "base\x1b[2Jyaw"}, "printable name"),
+        ({"name": "x" * 20_000}, "at most 256 characters"),
         ({"zero_tick": 3500.0}, "ticks 3500 to 4524, which cross the servo's edge (0 to 4095): take the horn off"),
         ({"zero_tick": 1000.0, "direction": -1}, "ticks -24 to 1000, which cross"),
     ],
@@ -217,10 +228,13 @@ def test_a_file_changed_by_hand_is_refused_until_stamped_anew(
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="there is none; 'arm-control calibrate' makes one"):
         load_calibration(tmp_path / "absent.json")
-    with pytest.raises(ValueError, match="it is no file"):
+    with pytest.raises(ValueError, match="Is a directory"):
         load_calibration(tmp_path)
     with pytest.raises(ValueError, match="calibration a\0b"):
         load_calibration("a\0b")
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ValueError, match="not a regular file"):
+        load_calibration(tmp_path / "pipe")
 
 
 def test_a_calibration_that_cannot_be_is_not_written(tmp_path: Path) -> None:

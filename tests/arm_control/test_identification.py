@@ -430,7 +430,7 @@ def test_files_that_are_no_recordings_are_refused(tmp_path: Path, capfd: pytest.
     (tmp_path / "text.mcap").write_text("not a recording")
     for name, said in {
         "none.mcap": "no recording",
-        "folder.mcap": "is no file",
+        "folder.mcap": "Is a directory",
         "empty.mcap": "is no MCAP file: it is empty",
         "text.mcap": "is no MCAP file",
     }.items():

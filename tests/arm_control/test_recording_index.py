@@ -332,7 +332,7 @@ def foreign(path: Path) -> None:
     [
         (lambda path: path.write_bytes(b""), "is no MCAP file: it is empty"),
         (lambda path: path.write_text("hello, world\n" * 9), "is no MCAP file"),
-        (lambda path: path.mkdir(), "is no file"),
+        (lambda path: path.mkdir(), "Is a directory"),
         (lambda path: None, "no recording"),
         (foreign, "is no recording of arm-control"),
         (lambda path: write(path, []), "holds no tick"),

@@ -245,7 +245,7 @@ def test_leftovers_of_a_killed_process_do_no_harm_and_go_away(
     writing = run / "checkpoints" / ".writing"
     writing.mkdir()
     (writing / "tensors.safetensors").write_bytes(b"\x10\0\0")
-    for name in (".metrics.partial.jsonl", ".curve.partial.png"):
+    for name in (".metrics.0123456789abcdef.partial.jsonl", ".curve.f0.partial.png"):
         (run / name).write_bytes(b"half")
     resume(run, quiet=True)
     assert_same_run(run, whole)

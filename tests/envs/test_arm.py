@@ -351,7 +351,7 @@ TWO_LINKS = link("a") + link("b")
         ),
         pytest.param(
             robot(TWO_LINKS, joint("j", "a", "b", inside='<limit lower="0" upper="1" effort="1" velocity="0"/>')),
-            "positive effort and velocity",
+            "a positive velocity and an effort",
             id="no speed",
         ),
         pytest.param(

@@ -1,0 +1,71 @@
+"""Text from elsewhere, made safe to print: names in files, file names, and what an error quotes of them.
+
+Characters that a terminal obeys or that change the order of a line (control characters, bidirectional overrides) appear
+as visible escapes such as `\\x1b`. `printable` is for a text within one line. `printable_output` does the same, but for
+line feeds, to all that a command prints; with both, no file can move the cursor or forge a line.
+"""
+
+import contextlib
+import sys
+from collections.abc import Iterable, Iterator
+from typing import Any, TextIO
+
+LONGEST_TEXT = 500  # characters
+LONGEST_LINE = 10_000  # of a table, whose cells are bounded themselves
+
+
+def printable(text: object, longest: int = LONGEST_TEXT) -> str:
+    """Return the text as one printable line of at most `longest` characters."""
+    return _cut(_escaped(_cut(str(text), longest)), longest)
+
+
+def printable_lines(lines: Iterable[object]) -> str:
+    """Join lines, each of which may quote text from elsewhere, as separate lines of bounded length."""
+    return "\n".join(printable(line, LONGEST_LINE) for line in lines)
+
+
+class PrintableStream:
+    """A text stream that escapes what is not printable, except line feeds, on its way to another stream."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+
+    def write(self, text: str) -> int:
+        """Write the text with visible escapes."""
+        self.stream.write("\n".join(map(_escaped, text.split("\n"))))
+        return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        """Write each of the texts with visible escapes."""
+        for line in lines:
+            self.write(line)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+
+@contextlib.contextmanager
+def printable_output() -> Iterator[None]:
+    """Let nothing but printable text and line feeds reach standard output and standard error."""
+    output: Any = PrintableStream(sys.stdout)
+    error: Any = PrintableStream(sys.stderr)
+    with contextlib.redirect_stdout(output), contextlib.redirect_stderr(error):
+        yield
+
+
+def unwrapped(stream: Any) -> Any:
+    """Return the stream that takes control sequences, which `PrintableStream` would escape."""
+    return stream.stream if isinstance(stream, PrintableStream) else stream
+
+
+def _escaped(text: str) -> str:
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
+def _cut(text: str, longest: int) -> str:
+    """The text, or both ends of a longer one: what a message quotes stands at the one end or the other."""
+    if len(text) <= longest:
+        return text
+    return f"{text[: longest // 2]}...{text[longest // 2 + 3 - longest :]}"

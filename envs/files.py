@@ -1,0 +1,74 @@
+"""Reading files that may come from anybody: regular files of bounded size, and nothing else.
+
+Opening a pipe waits for its other end, and a device such as /dev/zero never ends. Every reader of a file that a flag, a
+configuration or a run folder names goes through here.
+"""
+
+import errno
+import os
+import stat
+from pathlib import Path
+from typing import BinaryIO
+
+CHUNK_BYTES = 2**20
+
+
+def open_regular(path: str | Path) -> BinaryIO:
+    """Open a regular file for reading, without ever waiting.
+
+    Raises OSError, whose `strerror` is one line, for a file that is missing, a folder, a pipe or a device.
+    """
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0) | getattr(os, "O_BINARY", 0)
+    try:
+        # Look before opening: opening a serial port already resets some boards.
+        _check_regular(Path(path).stat(), path)
+        descriptor = os.open(path, flags)
+    except ValueError:
+        raise OSError(errno.EINVAL, "its name contains a null byte", str(path)) from None
+    try:
+        # The file may have been replaced in between.
+        _check_regular(os.fstat(descriptor), path)
+        return open(descriptor, "rb")
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def read_file(path: str | Path, most_bytes: int) -> bytes:
+    """Read a regular file of at most `most_bytes`.
+
+    Raises OSError, whose `strerror` is one line, for a file that is larger or that `open_regular` refuses.
+    """
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > most_bytes:
+            raise _too_large(path, size, most_bytes)
+        # At once what it has now; then, since a file can grow and those in /proc have no size, up to the end or the
+        # bound.
+        parts = [file.read(size + 1)]
+        left = most_bytes + 1 - len(parts[0])
+        while parts[-1] and left > 0:
+            parts.append(file.read(min(left, CHUNK_BYTES)))
+            left -= len(parts[-1])
+    if left > 0:
+        return b"".join(part for part in parts if part)
+    raise _too_large(path, most_bytes + 1, most_bytes)
+
+
+def read_text(path: str | Path, most_bytes: int) -> str:
+    """Read a regular UTF-8 file of at most `most_bytes`, without its byte order mark.
+
+    Raises OSError as `read_file`, and UnicodeDecodeError for bytes that are not UTF-8.
+    """
+    return read_file(path, most_bytes).decode("utf-8-sig")
+
+
+def _check_regular(status: os.stat_result, path: str | Path) -> None:
+    if stat.S_ISDIR(status.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "it is not a regular file", str(path))
+
+
+def _too_large(path: str | Path, size: int, most_bytes: int) -> OSError:
+    return OSError(errno.EFBIG, f"it is too large: {size:,} bytes; expected at most {most_bytes:,}", str(path))
