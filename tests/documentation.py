@@ -17,7 +17,7 @@ SHORTER = [
     ("train", r"--steps \d{4,}", "--steps 400"),
     ("evaluate", r"--goals \d{4,}", "--goals 3"),
     ("compare", r"--(minutes|steps) \S+", "--steps 400"),
-    ("compare", r"--seeds [3-9]", "--seeds 2"),
+    ("compare", r"--seeds [2-9]", "--seeds 1 --no-intervals"),
     ("compare", r"--goals \d{2,}", "--goals 3"),
     ("run", r"--random \d{2,}", "--random 3"),
     ("bench argmax", r"$", " --grid-step-deg 30 --rounds 1"),

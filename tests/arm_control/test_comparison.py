@@ -448,7 +448,7 @@ result = {
     "memory_mb": 1.0, "decision_us": 1.0, "last": row, "curve": [row, row | {"step": 200, "elapsed_s": 2.0}],
 }
 aside = Path(f"{folder}.aside{os.getpid()}")
-aside.mkdir()
+aside.mkdir(parents=True)
 (aside / "trial.json").write_text(json.dumps({"trial": trial, "result": result}))
 os.replace(aside, folder)
 """
@@ -469,7 +469,7 @@ def test_a_comparison_that_is_killed_at_random_moments_repeats_no_finished_trial
     start = [sys.executable, "-c", STUBBED_COMMAND, STUB_TRIAL, *words]
     whole, out = tmp_path / "whole", tmp_path / "killed"
     said = subprocess.run([*start, str(whole)], capture_output=True, text=True, check=True).stderr
-    assert said.count(" min left)") == 6
+    assert said.count(" mm  (about ") == 6
     again = subprocess.run([*start, str(whole)], capture_output=True, text=True, check=True).stderr
     assert again == "[6/6] done before\n"
 

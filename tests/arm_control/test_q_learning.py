@@ -142,6 +142,7 @@ def test_what_is_reported_of_the_search(runs: dict[str, Path]) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.soak
 def test_one_joints_91_actions_are_solved_to_the_grids_floor(tmp_path: Path) -> None:
     urdf = tmp_path / "one.urdf"
     urdf.write_text(ONE_JOINT)
