@@ -22,6 +22,7 @@ from arm_control.config import (
     check_seed,
     parse_numbers,
 )
+from arm_control.drivers.control_table import BAUD_RATES
 from arm_control.drivers.opening import available_drivers
 from envs.limits import ACCELERATIONS_DEG_S2, SPEEDS_DEG_S, Box
 from policies.settings import AGENTS
@@ -377,6 +378,8 @@ class Calibrate:
 
     def __post_init__(self) -> None:
         self.servo_ids  # noqa: B018  (raises for what are none)
+        if self.baud not in BAUD_RATES:
+            raise ValueError(f"--baud: wanted one of {', '.join(map(str, BAUD_RATES))}, got {self.baud}")
         if self.restamp is not None and (self.port is not None or self.ids is not None):
             raise ValueError("--restamp needs no arm: wanted neither --port nor --ids")
 

@@ -17,9 +17,8 @@ from typing import Any
 import dynamixel_sdk as sdk
 
 from arm_control.drivers import DriverError
-from arm_control.drivers.control_table import REGISTERS
+from arm_control.drivers.control_table import BAUD_RATES, REGISTERS
 
-BAUD_RATES = (9600, 57600, 115200, 1_000_000, 2_000_000, 3_000_000, 4_000_000)  # of the XL430
 DEFAULT_BAUD = 1_000_000
 PATIENCE_S = 0.005  # for an answer, beside the time that its bytes take
 ATTEMPTS = 5  # to ask or tell a servo something outside the loop: of a line that loses a fifth, one in 3,000 fails

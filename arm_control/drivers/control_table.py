@@ -6,6 +6,7 @@ What the driver reads and writes, and the emulator keeps. Indirect addresses (16
 from dataclasses import dataclass
 
 MODEL_NUMBER = 1060  # XL430-W250
+BAUD_RATES = (9600, 57600, 115200, 1_000_000, 2_000_000, 3_000_000, 4_000_000)
 TICKS_PER_TURN = 4096
 SPEED_UNIT_DEG_S = 0.229 * 6.0  # 0.229 rev/min
 ACCELERATION_UNIT_DEG_S2 = 214.577 * 360.0 / 3600.0  # 214.577 rev/min^2

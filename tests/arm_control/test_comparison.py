@@ -5,6 +5,7 @@ import json
 import mmap
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -119,6 +120,83 @@ def test_a_run_that_failed_is_told_and_left_out_of_the_means(tmp_path: Path) -> 
     assert len({line.count("|") for line in table.splitlines() if line.startswith("|")}) == 1
     write_comparison(figures, tmp_path)
     assert (tmp_path / "errors.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("errors", "code", "said"),
+    [
+        ([["it broke", "it broke"], ["gone", "it broke"]], 2, "all 4 trainings failed: gone; it broke"),
+        ([["it broke", 2.0], ["gone", "gone"]], 0, ""),
+        ([[1.0, 2.0], [3.0, 4.0]], 0, ""),
+    ],
+)
+def test_a_comparison_in_which_no_training_succeeded_is_an_error_after_its_table(
+    errors: list[list[float | str]],
+    code: int,
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """One of which anything is left is none: its failures are in the table."""
+    outcomes = {
+        f"{agent}, seed {seed}": {"failed": error} if isinstance(error, str) else result(error)
+        for agent, row in zip(("ddpg", "dqn"), errors, strict=True)
+        for seed, error in enumerate(row)
+    }
+    monkeypatch.setattr(comparison, "run_trials", lambda trials: outcomes)
+    monkeypatch.setattr(comparison, "references", lambda command, config: {})
+    words = ["compare", "ddpg", "dqn", "--seeds", "2", "--steps", "8", "--out", str(tmp_path)]
+    assert main([*words, "--json", str(tmp_path / "figures.json")]) == code
+    out, error = capsys.readouterr()
+    assert "| ddpg |" in out or "| ddpg (" in out
+    assert said in error
+    assert error.count("\n") == (code == 2)
+    assert (tmp_path / "table.md").exists()
+    assert json.loads((tmp_path / "figures.json").read_text())["seeds"] == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["bench", "ladder", "--grid-step-deg", "7"], "wanted a grid step that divides the joint ranges"),
+        (["bench", "ladder", "--grid-step-deg", "0"], "--grid-step-deg: expected from 0.01"),
+        (["bench", "ladder", "--grid-step-deg", "nan"], "--grid-step-deg: expected from 0.01"),
+        (["bench", "ladder", "--seeds", "1001"], "--seeds: wanted a number from 1 to 1000"),
+        (["compare", "dqn --grid-step-deg 7", "ddpg"], "'dqn --grid-step-deg 7, seed 0': wanted a grid step"),
+        (["compare", "ddpg", "dqn --grid-step-deg 45 --arm none.urdf"], "different tasks"),
+        (["compare", "ddpg --arm none.urdf"], "cannot read arm"),
+        (["compare", "ddpg --env ArmTrack-v0 --speed-m-s 50"], "wanted a speed at which arm3 can follow a path"),
+        (["compare", "ddpg --init none"], "no run folder none"),
+        (["compare", "ddpg", "--out", "file/runs"], "file"),
+        (["bench", "ladder", "--out", "file/runs"], "file"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_what_would_fail_in_each_training_is_told_before_the_first(
+    words: list[str],
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Nothing is started, and nothing is left behind."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("kept")
+    monkeypatch.setattr(comparison, "run_process", lambda *_: pytest.fail("a training was started"))
+    assert main(words) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_name_or_a_reason_stays_in_its_cell(tmp_path: Path) -> None:
+    """A reason is a line of another process, and a name may have bars."""
+    table = format_comparison(figures_of({"one | two": ["a | b\x1b[2J"], "other": [1.0, "c | d"]}, tmp_path))
+    rows = [line for line in table.splitlines() if line.startswith("|")]
+    assert len({len(re.findall(r"(?<!\\)\|", row)) for row in rows}) == 1
+    assert table.replace("\n", "").isprintable()
 
 
 def test_a_comparison_of_which_nothing_is_left_is_still_a_table(tmp_path: Path) -> None:
@@ -355,10 +433,23 @@ def test_a_folder_of_another_comparison_is_refused(there: dict[str, Any], said: 
         wanted.result()
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "{}"])
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"trial": [], "result": {}}', "[" * 100_000])
 def test_a_damaged_result_is_told(text: str, tmp_path: Path) -> None:
     wanted = trial(tmp_path)
     wanted.result_file.write_text(text)
+    with pytest.raises(ValueError, match=r"trial\.json is damaged"):
+        wanted.result()
+
+
+@pytest.mark.parametrize("field", [*result(1.0)])
+@pytest.mark.parametrize("value", [None, "x", [], [{}], {"10": "all"}])
+def test_a_result_without_its_figures_is_damaged(field: str, value: Any, tmp_path: Path) -> None:
+    """A folder of a comparison may come from elsewhere."""
+    wanted = trial(tmp_path)
+    kept = {"trial": wanted.to_json(), "result": result(1.0)}
+    wanted.result_file.write_text(json.dumps(kept))
+    assert wanted.result() == kept["result"]
+    wanted.result_file.write_text(json.dumps(kept | {"result": result(1.0, **{field: value})}))
     with pytest.raises(ValueError, match=r"trial\.json is damaged"):
         wanted.result()
 

@@ -72,9 +72,9 @@ class TestPrintableOutput:
     def test_standard_output_and_error_are_as_before_afterwards(self) -> None:
         """Also after an error."""
         before = sys.stdout, sys.stderr
-        with pytest.raises(ValueError, match="wrong"), printable_output():
+        with contextlib.suppress(ValueError), printable_output():
             assert isinstance(sys.stderr, PrintableStream)
-            raise ValueError("wrong")
+            raise ValueError
         assert (sys.stdout, sys.stderr) == before
 
     def test_control_sequences_of_the_program_itself_get_through(self) -> None:

@@ -153,7 +153,7 @@ class TestTexts:
     )
     def test_a_long_or_unprintable_name_is_refused(self, before: str, after: str, text: str) -> None:
         """257 bytes of UTF-8, a bidirectional override, a line feed, a C1 control and an invisible character."""
-        with pytest.raises(ValueError, match="arm bad.urdf: expected") as error:
+        with pytest.raises(ValueError, match=r"arm bad\.urdf: expected") as error:
             Arm("bad.urdf", text=changed(before, after.format(text)))
         assert len(str(error.value)) < 400
 
@@ -170,10 +170,8 @@ class TestTexts:
 
     def test_more_than_a_hundred_joints_are_refused_fixed_ones_too(self) -> None:
         """PyBullet takes 127 links, and says so by failing later."""
-        links = '<link name="e0"/>' + "".join(
-            f'<link name="e{n + 1}"/><joint name="f{n}" type="fixed"><parent link="e{n}"/><child link="e{n + 1}"/></joint>'
-            for n in range(97)
-        )
+        link = '<link name="e{1}"/><joint name="f{0}" type="fixed"><parent link="e{0}"/><child link="e{1}"/></joint>'
+        links = '<link name="e0"/>' + "".join(link.format(n, n + 1) for n in range(97))
         tip = Arm(DEFAULT_URDF).tip_link
         joint = f'<joint name="f" type="fixed"><parent link="{tip}"/><child link="e0"/></joint>'
         before = Arm(DEFAULT_URDF).urdf_text.count("<joint")
@@ -203,7 +201,7 @@ class TestNumbers:
     )
     def test_a_number_that_no_arm_has_is_refused(self, before: str, after: str, number: str) -> None:
         """Where and what is in the line."""
-        with pytest.raises(ValueError, match="arm bad.urdf: ") as error:
+        with pytest.raises(ValueError, match=r"arm bad\.urdf: ") as error:
             Arm("bad.urdf", text=changed(before, after.format(number)))
         assert number in str(error.value)
 
@@ -223,7 +221,7 @@ class TestNumbers:
     )
     def test_a_joint_that_would_move_for_ever_is_refused(self, before: str, after: str) -> None:
         """Speeds and accelerations have a lower bound."""
-        with pytest.raises(ValueError, match="arm slow.urdf: joint"):
+        with pytest.raises(ValueError, match=r"arm slow\.urdf: joint"):
             Arm("slow.urdf", text=changed(before, after))
 
     @given(

@@ -1,0 +1,889 @@
+"""Every command given files of somebody else: what they print, what they read, what they write, and that they end."""
+
+import contextlib
+import dataclasses
+import json
+import os
+import shutil
+import signal
+import struct
+import zlib
+from collections.abc import Callable, Iterator
+from io import BytesIO
+from pathlib import Path
+from types import FrameType
+from typing import Any, get_type_hints
+
+import msgspec
+import numpy as np
+import onnx
+import pytest
+import zstandard
+from hypothesis import given
+from hypothesis import strategies as st
+
+from arm_control import recording_reader, run_folder
+from arm_control.checkpoint import list_checkpoints
+from arm_control.cli import BENCHES, COMMANDS, main
+from arm_control.commands import Train
+from arm_control.config import TrainConfig
+from arm_control.drivers.calibration import TICKS_PER_DEGREE, Calibration, JointCalibration
+from arm_control.peers import PeerConfig
+from arm_control.recording_index import IndexedRecording
+from arm_control.recording_writer import RecordingFile
+from arm_control.replay.motion import open_motion
+from arm_control.replay.plot import motion_figure
+from arm_control.run_folder import RunFolder, read_json, write_text, written_whole
+from arm_control.runner.safety import Safety
+from arm_control.trajectory import EVENT, TICK, Event, Tick, read_recording, recover
+from envs.arm import DEFAULT_URDF, Arm
+from policies.settings import AGENTS
+
+ARM = Arm(DEFAULT_URDF)
+GOAL = ",".join(map(repr, ARM.tip_position([20.0, 40.0, 60.0])))
+QUICK = ["--pace", "fast", "--seconds-per-goal", "0.2"]
+# Clears the screen, returns to the start of the line, begins another line, and turns the direction of text.
+HOSTILE = "x\x1b[2J\x9b31m\r\ngolden 999 samples re-run\u2028\u202egnp"
+
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(autouse=True)
+def never_waits() -> Iterator[None]:
+    """A command that waits for a pipe fails instead of hanging."""
+
+    def late(number: int, frame: FrameType | None) -> None:
+        raise TimeoutError("it waits")
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.alarm(300)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
+def policy_with(policy: Path, path: Path, change: Callable[[Any], None]) -> Path:
+    """A copy of a policy file whose contract is changed."""
+    model = onnx.load_model(policy)
+    contract = json.loads(model.metadata_props[0].value)
+    change(contract)
+    model.metadata_props[0].value = json.dumps(contract)
+    onnx.save_model(model, path)
+    return path
+
+
+def tick(number: int, **fields: Any) -> Tick:
+    """One of a moving arm."""
+    angles = [10.0 + 0.1 * number] * 3
+    values: dict[str, Any] = {
+        "time_s": 1.0 + number / 30,
+        "phase": "run",
+        "goal_m": (0.3, 0.15, 0.3),
+        "angle_deg": angles,
+        "speed_deg_s": [3.0] * 3,
+        "target_deg": angles,
+        "band": "pass",
+        **dict.fromkeys(("period_error_us", "read_us", "decide_us", "safety_us", "write_us"), 1.0),
+    }
+    return Tick(**values | fields)
+
+
+def recording(
+    path: Path, *, events: tuple[Event, ...] = (), metadata: dict[str, str] | None = None, **fields: Any
+) -> Path:
+    """A recording of the default arm with whatever is wanted in it."""
+    known = {
+        "wall_at_zero_ns": "0",
+        "arm": ARM.name,
+        "arm_urdf": ARM.urdf_text,
+        "joint_names": json.dumps(ARM.joint_names),
+        "period_s": repr(1 / 30),
+        "driver": "sim",
+        "goal_tolerance_m": "0.01",
+    }
+    stream = BytesIO()
+    file = RecordingFile(stream)
+    file.add_metadata(known | (metadata or {}))
+    for event in events:
+        file.add(EVENT, round(1e9 * event.time_s), msgspec.json.encode(event))
+    for number in range(30):
+        file.add(TICK, round(1e9 + number * 1e9 / 30), msgspec.json.encode(tick(number, **fields)))
+    file.finish()
+    path.write_bytes(stream.getvalue())
+    return path
+
+
+def calibration(**changes: Any) -> Calibration:
+    """One of the default arm, its first joint changed."""
+    joints = [
+        {
+            "name": name,
+            "servo_id": number,
+            "model_number": 1060,
+            "zero_tick": 1536.0,
+            "direction": 1,
+            "ticks_per_degree": TICKS_PER_DEGREE,
+            "lower_deg": 0.0,
+            "upper_deg": 90.0,
+            "max_speed_deg_s": 300.0,
+            "max_acceleration_deg_s2": 2000.0,
+        }
+        for number, name in enumerate(ARM.joint_names, 1)
+    ]
+    joints[0] |= changes
+    return Calibration("arm3", tuple(JointCalibration(**joint) for joint in joints))  # type: ignore[arg-type]
+
+
+def printed(capfd: Capture, *words: object, code: int | None = None) -> str:
+    """What a command prints, all of it printable but line feeds; checks the exit code, unless any will do."""
+    capfd.readouterr()
+    got = main(list(map(str, words)))
+    out, error = capfd.readouterr()
+    assert code is None or got == code, error
+    assert got in (0, 2)
+    assert (out + error).replace("\n", "").isprintable(), ascii(out + error)
+    if got == 2:
+        assert len(error.splitlines()) == 1
+        assert len(error) < 2200
+    return out + error
+
+
+class TestTerminal:
+    """No text from a file, and no file's name, moves the cursor or forges a line."""
+
+    def test_inspecting_a_policy_shows_escapes(self, tiny_policy: Path, tmp_path: Path, capfd: Capture) -> None:
+        """The agent, meanings, versions and units of a contract may be anything."""
+
+        def spoof(contract: Any) -> None:
+            contract["agent"] = contract["environment"] = contract["config_sha256"] = HOSTILE
+            contract["versions"][HOSTILE] = HOSTILE
+            for tensor in (*contract["inputs"], contract["output"]):
+                tensor["meaning"] = tensor["unit"] = HOSTILE
+
+        honest = printed(capfd, "inspect", tiny_policy, code=0)
+        text = printed(capfd, "inspect", policy_with(tiny_policy, tmp_path / "policy.onnx", spoof), code=0)
+        assert len(text.splitlines()) == len(honest.splitlines())
+        assert "\\x1b[2J" in text
+
+    @pytest.mark.parametrize("name", [f"{HOSTILE}.onnx", "\udcff\x1b[1m.onnx", "\u202e.onnx"])
+    def test_a_files_name_is_shown_with_escapes(
+        self, tiny_policy: Path, tmp_path: Path, capfd: Capture, name: str
+    ) -> None:
+        """Of files that are read, missing or written; half of a surrogate pair is a byte that is not UTF-8."""
+        path = tmp_path / name
+        shutil.copy(tiny_policy, path)
+        for words in (
+            ["inspect", path],
+            ["run", path, "--goal", GOAL, *QUICK, "--json", tmp_path / f"{HOSTILE}.json"],
+            ["run", path, "--goal", GOAL, *QUICK, "--record", tmp_path / f"{name}.mcap"],
+            ["evaluate", path, "--goals", "1"],
+        ):
+            text = printed(capfd, *words, code=0)
+            assert not any(line.startswith("golden 999") for line in text.splitlines())
+        path.unlink()
+        for words in (
+            ["inspect", path],
+            ["evaluate", "ik", "--arm", path],
+            ["resume", path],
+            ["recover", path],
+            ["run", tiny_policy, "--goals-file", path, *QUICK],
+            ["calibrate", "--restamp", path],
+            ["train", "ddpg", "--arm", path, "--out", tmp_path / "run"],
+        ):
+            printed(capfd, *words, code=2)
+
+    @given(text=st.text(min_size=1, max_size=60))
+    def test_any_goal_is_taken_or_refused_in_one_printable_line(
+        self, tiny_policy: Path, capfd: Capture, text: str
+    ) -> None:
+        """Goals are copied from web pages and chats."""
+        printed(capfd, "run", tiny_policy, "--goal", f"0.1,0.2,0.3 {text}", *QUICK)
+
+    def test_a_goals_file_is_quoted_with_escapes(self, tiny_policy: Path, tmp_path: Path, capfd: Capture) -> None:
+        """With the number of the line, which only line feeds and carriage returns count."""
+        path = tmp_path / "goals.txt"
+        for text in ("1,2\x1b[2J", "1,2\u2028golden", "1,2\x85x\x0c", "\u202e1,2"):
+            path.write_text(f"\ufeff{GOAL}\n{text}\n")
+            assert "goals.txt, line 2" in printed(capfd, "run", tiny_policy, "--goals-file", path, *QUICK, code=2)
+
+    @pytest.mark.parametrize("field", ["agent", "env", "arm", "init", "reward", HOSTILE])
+    def test_a_configuration_is_quoted_with_escapes(
+        self, tiny_run: Path, tmp_path: Path, capfd: Capture, field: str
+    ) -> None:
+        """By every command that reads a run folder."""
+        run = Path(shutil.copytree(tiny_run, tmp_path / "run"))
+        values = json.loads((run / "config.json").read_text())
+        (run / "config.json").write_text(json.dumps(values | {field: HOSTILE}))
+        for words in (["evaluate", run, "--goals", "1"], ["export", run], ["report", run], ["resume", run]):
+            printed(capfd, *words)
+
+    def test_a_calibrations_names_are_quoted_with_escapes(self, tmp_path: Path, capfd: Capture) -> None:
+        """Though its hash is right."""
+        path = tmp_path / "calibration.json"
+        for made in (calibration(name=HOSTILE), msgspec.structs.replace(calibration(), arm=HOSTILE)):
+            path.write_text(made.to_json())
+            printed(capfd, "calibrate", "--restamp", path, code=2)
+
+    def test_a_recordings_texts_are_shown_with_escapes(self, tmp_path: Path, capfd: Capture) -> None:
+        """Names of goals, phases, bands, refusals, drivers and imperfections; also on plots."""
+        events = (Event(1.0, "goal", HOSTILE), Event(1.5, "refusal", HOSTILE), Event(1.6, HOSTILE, HOSTILE))
+        texts = {"driver": HOSTILE, "imperfections": HOSTILE, "environment": HOSTILE, "arm": HOSTILE}
+        path = recording(tmp_path / "log.mcap", events=events, metadata=texts, phase=HOSTILE, band=HOSTILE)
+        for words in (
+            ["replay", path, "--save", tmp_path / "plot.png"],
+            ["replay", path, "--verify"],
+            ["identify", path],
+            ["run", path, "--pace", "fast"],
+            ["recover", path, "--out", tmp_path / "whole.mcap"],
+        ):
+            printed(capfd, *words)
+        motion = open_motion(path)
+        with contextlib.closing(motion):
+            moments = motion.stretch(0.0, motion.length_s)
+            shown = [episode.name for episode in motion.episodes] + moments.phase + moments.band
+            shown += [text for event in motion.events for text in (event.kind, event.text)]
+            assert len(motion.episodes) == 1
+            assert all(text.isprintable() and len(text) <= 500 for text in shown)
+            labels = [
+                text.get_text() for text in motion_figure([motion]).findobj(lambda part: hasattr(part, "get_text"))
+            ]
+        assert any("\\x1b" in label for label in labels)
+        assert "".join(labels).replace("\n", "").isprintable()
+
+    def test_a_report_holds_nothing_but_numbers_and_known_names(
+        self, tiny_run: Path, tiny_policy: Path, tmp_path: Path, capfd: Capture
+    ) -> None:
+        """Of the files that the other commands left."""
+        run = Path(shutil.copytree(tiny_run, tmp_path / "run"))
+        shutil.copy(tiny_policy, run / "policy.onnx")
+        assert main(["evaluate", "zero", "--goals", "1", "--json", str(run / "evaluation.json")]) == 0
+        assert main(["run", str(tiny_policy), "--goal", GOAL, *QUICK, "--json", str(run / "run.json")]) == 0
+        for name in ("evaluation.json", "run.json"):
+            before = (run / name).read_text()
+            values = json.loads(before)
+            for field in values:
+                (run / name).write_text(json.dumps(values | {field: HOSTILE}))
+                printed(capfd, "report", run)
+                if (run / "report.md").exists():
+                    text = (run / "report.md").read_text()
+                    assert "golden 999" not in text
+                    assert text.replace("\n", "").isprintable()
+            (run / name).write_text(before)
+
+
+@pytest.fixture
+def victim(tmp_path: Path) -> Path:
+    """A file that must stay as it is."""
+    path = tmp_path / "victim" / "diary.txt"
+    path.parent.mkdir()
+    path.write_text("dear diary")
+    return path
+
+
+class TestLinks:
+    """Nothing is written through a link that was planted."""
+
+    def test_names_of_temporary_files_cannot_be_guessed(self, tmp_path: Path) -> None:
+        """They are in the same folder, new, and keep the ending that writers go by."""
+        names = set()
+        for _ in range(10):
+            with written_whole(tmp_path / "j.json") as aside:
+                assert aside.stat().st_size == 0
+                assert (aside.parent, aside.suffix) == (tmp_path, ".json")
+                names.add(aside.name)
+        assert len(names) == 10
+        assert [path.name for path in tmp_path.iterdir()] == ["j.json"]
+
+    @pytest.mark.parametrize("link", ["to the victim", "to nothing"])
+    @pytest.mark.parametrize("writer", ["json", "plot", "page", "recover", "export", "calibrate"])
+    def test_a_link_in_the_place_of_the_temporary_file_is_not_followed(
+        self,
+        writer: str,
+        link: str,
+        victim: Path,
+        tiny_run: Path,
+        tmp_path: Path,
+        capfd: Capture,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """Even if the name was guessed, for every writer."""
+        monkeypatch.setattr(run_folder.secrets, "token_hex", lambda _: "guessed")
+        target = tmp_path / {"plot": "out.png", "page": "out.html", "recover": "out.mcap"}.get(writer, "out.json")
+        planted = tmp_path / f".out.guessed.partial{target.suffix}"
+        planted.symlink_to(victim if link == "to the victim" else tmp_path / "victim" / "new.txt")
+        log = recording(tmp_path / "log.mcap")
+        commands: dict[str, list[object]] = {
+            "json": ["evaluate", "zero", "--goals", "1", "--json", target],
+            "plot": ["replay", log, "--save", target],
+            "page": ["replay", log, "--save", target],
+            "recover": ["recover", log, "--out", target],
+            "export": ["export", tiny_run, "-o", target],
+        }
+        if writer == "calibrate":
+            with pytest.raises(OSError, match="cannot write"):
+                calibration().save(target)
+        else:
+            assert f"cannot write {target}" in printed(capfd, *commands[writer], code=2)
+        assert victim.read_text() == "dear diary"
+        assert [path.name for path in victim.parent.iterdir()] == ["diary.txt"]
+        assert not target.exists()
+
+    def test_a_persons_own_link_stays_a_link(self, tmp_path: Path) -> None:
+        """It is the file that it leads to that is written."""
+        (tmp_path / "real").mkdir()
+        (tmp_path / "latest.json").symlink_to(tmp_path / "real" / "1.json")
+        write_text(tmp_path / "latest.json", "figures")
+        assert (tmp_path / "real" / "1.json").read_text() == "figures"
+        assert (tmp_path / "latest.json").is_symlink()
+
+    def test_another_users_link_in_a_shared_folder_is_not_followed(
+        self, victim: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """As the kernel has it for opening (protected_symlinks), which does not hold for renaming."""
+        shared = tmp_path / "shared"
+        shared.mkdir()
+        shared.chmod(0o1777)
+        (shared / "j.json").symlink_to(victim)
+        own = (shared / "j.json").lstat().st_uid
+        lstat = Path.lstat
+
+        def of_another(path: Path) -> os.stat_result:
+            status = lstat(path)
+            return os.stat_result((*status[:4], own + 1, *status[5:])) if path.name == "j.json" else status
+
+        monkeypatch.setattr(Path, "lstat", of_another)
+        with pytest.raises(OSError, match="another user's symbolic link in a shared folder"):
+            write_text(shared / "j.json", "figures")
+        assert victim.read_text() == "dear diary"
+        shared.chmod(0o755)
+        write_text(shared / "j.json", "figures")
+        assert victim.read_text() == "figures"
+
+    @pytest.mark.parametrize("name", ["metrics.jsonl", "curve.png", "config.json", "checkpoints", "tensorboard"])
+    def test_a_run_folder_with_a_link_is_not_trained_in(
+        self, name: str, victim: Path, tiny_run: Path, tmp_path: Path, capfd: Capture
+    ) -> None:
+        """A run folder may come from elsewhere, and nobody chose the names in it."""
+        run = Path(shutil.copytree(tiny_run, tmp_path / "run"))
+        (run / name).rename(tmp_path / "victim" / name)
+        (run / name).symlink_to(tmp_path / "victim" / name)
+        before = {path: path.read_bytes() for path in victim.parent.rglob("*") if path.is_file()}
+        assert f"{name} is a symbolic link" in printed(capfd, "resume", run, code=2)
+        assert {path: path.read_bytes() for path in victim.parent.rglob("*") if path.is_file()} == before
+
+    def test_an_export_and_a_report_do_not_follow_links_of_a_run_folder(
+        self, victim: Path, tiny_run: Path, tiny_policy: Path, tmp_path: Path, capfd: Capture
+    ) -> None:
+        """Their files have names that nobody chose, too."""
+        run = Path(shutil.copytree(tiny_run, tmp_path / "run"))
+        (run / "policy.onnx").symlink_to(victim)
+        assert "policy.onnx is a symbolic link" in printed(capfd, "export", run, code=2)
+        (run / "policy.onnx").unlink()
+        shutil.copy(tiny_policy, run / "policy.onnx")
+        assert main(["evaluate", "zero", "--goals", "1", "--json", str(run / "evaluation.json")]) == 0
+        assert main(["run", str(tiny_policy), "--goal", GOAL, *QUICK, "--json", str(run / "run.json")]) == 0
+        (run / "report.md").symlink_to(victim)
+        assert "report.md is a symbolic link" in printed(capfd, "report", run, code=2)
+        assert victim.read_text() == "dear diary"
+
+    def test_an_emulator_removes_no_link_but_to_a_port_that_is_gone(self, tmp_path: Path) -> None:
+        """Such as one to a disk that is not mounted just now."""
+        from arm_control.drivers.emulator import Emulator
+
+        link = tmp_path / "arm"
+        link.symlink_to("/mnt/backup/arm")
+        with pytest.raises(ValueError, match="cannot link"), Emulator(link=link):
+            pass
+        assert str(link.readlink()) == "/mnt/backup/arm"
+
+
+IN_RUN = ["config.json", "metrics.jsonl", "evaluation.json", "run.json", "manifest.json", "tensors.safetensors"]
+
+
+class TestReaders:
+    """Every file that a flag or a run folder names is a regular one of bounded size, or refused at once."""
+
+    @pytest.mark.parametrize("kind", ["pipe", "zero", "folder", "huge"])
+    @pytest.mark.parametrize("flag", ["--arm", "--goals-file", "--calibration", "--restamp", "POLICY", "RECORDING"])
+    def test_a_file_of_a_flag(self, flag: str, kind: str, tiny_policy: Path, tmp_path: Path, capfd: Capture) -> None:
+        """One line, exit code 2, at once."""
+        path = self.make(kind, tmp_path / ("file.mcap" if flag == "RECORDING" else "file"))
+        commands: dict[str, list[list[object]]] = {
+            "--arm": [
+                ["evaluate", "ik", "--arm", path],
+                ["run", tiny_policy, "--goal", GOAL, "--arm", path],
+                ["train", "ddpg", "--arm", path, "--out", tmp_path / "run"],
+                ["compare", "ddpg", f"ddpg --arm {path}", "--out", tmp_path / "run"],
+                ["emulate", "dynamixel", "--calibration", tmp_path / "c.json", "--arm", path],
+            ],
+            "--goals-file": [["run", tiny_policy, "--goals-file", path, *QUICK]],
+            "--calibration": [
+                ["run", tiny_policy, "--goal", GOAL, "--driver", "dynamixel", "--port", "x", "--calibration", path],
+                ["emulate", "dynamixel", "--calibration", path],
+            ],
+            "--restamp": [["calibrate", "--restamp", path]],
+            "POLICY": [["inspect", path], ["run", path, "--goal", GOAL], ["evaluate", path], ["replay", path]],
+            "RECORDING": [
+                ["run", path, "--pace", "fast"],
+                ["replay", path, "--save", tmp_path / "x.png"],
+                ["recover", path],
+                ["identify", path],
+            ],
+        }
+        for words in commands[flag]:
+            if kind == "folder" and flag == "POLICY" and words[0] in ("evaluate", "replay"):
+                continue  # a folder may be a run
+            if kind == "huge" and flag == "RECORDING":
+                continue  # it may be as long as it likes
+            printed(capfd, *words, code=2)
+
+    @pytest.mark.parametrize("kind", ["pipe", "zero", "folder", "huge"])
+    @pytest.mark.parametrize("name", IN_RUN)
+    def test_a_file_of_a_run_folder(
+        self, name: str, kind: str, tiny_run: Path, tiny_policy: Path, tmp_path: Path, capfd: Capture
+    ) -> None:
+        """By every command that reads it."""
+        run = Path(shutil.copytree(tiny_run, tmp_path / "run"))
+        shutil.copy(tiny_policy, run / "policy.onnx")
+        (run / "evaluation.json").write_text("{}")
+        path = run / name
+        if name in ("manifest.json", "tensors.safetensors"):
+            path = list_checkpoints(run / "checkpoints")[-1] / name
+        path.unlink(missing_ok=True)
+        self.make(kind, path)
+        commands: dict[str, list[list[object]]] = {
+            "metrics.jsonl": [["report", run], ["resume", run], ["replay", run, "--save", tmp_path / "x.png"]],
+            "evaluation.json": [["report", run]],
+            "run.json": [["report", run]],
+        }
+        usual: list[list[object]] = [["resume", run], ["evaluate", run, "--goals", "1"], ["export", run]]
+        for words in commands.get(name, usual):
+            printed(capfd, *words, code=2)
+
+    @pytest.mark.parametrize("kind", ["pipe", "zero", "folder", "huge"])
+    def test_a_result_of_a_comparison(self, kind: str, tmp_path: Path, capfd: Capture) -> None:
+        """Before anything is trained."""
+        folder = tmp_path / "out" / "ddpg-seed0"
+        folder.mkdir(parents=True)
+        self.make(kind, folder / "trial.json")
+        words = ["compare", "ddpg", "--seeds", "1", "--no-intervals", "--steps", "8", "--out", tmp_path / "out"]
+        assert "trial.json is damaged" in printed(capfd, *words, code=2)
+
+    def test_standard_input_is_named_where_its_file_is_refused(self, tiny_policy: Path, capfd: Capture) -> None:
+        """/dev/stdin may be a pipe or a terminal, which --goals-file - reads."""
+        reading, writing = os.pipe()
+        try:
+            said = printed(capfd, "run", tiny_policy, "--goals-file", f"/dev/fd/{reading}", *QUICK, code=2)
+        finally:
+            os.close(reading)
+            os.close(writing)
+        assert "--goals-file - reads standard input" in said
+
+    def test_a_line_on_standard_input_that_does_not_end_is_refused(
+        self, tiny_policy: Path, capfd: Capture, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Before it fills the memory."""
+
+        class Endless:
+            """What /dev/zero is to a reader of lines."""
+
+            def readline(self, size: int) -> str:
+                """As much as is asked for, without a line feed."""
+                assert 0 < size < 10**6
+                return "0" * size
+
+        monkeypatch.setattr("sys.stdin", Endless())
+        assert "expected lines of at most" in printed(capfd, "run", tiny_policy, "--goals-file", "-", *QUICK, code=2)
+
+    @pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 100_000, "1" * 5000, "", "\xff", '"\\ud800"', "1e999"])
+    def test_any_json_is_a_value_or_a_value_error(self, text: str, tmp_path: Path) -> None:
+        """Deep nesting and numbers of many digits included."""
+        (tmp_path / "x.json").write_bytes(text.encode("latin-1"))
+        with contextlib.suppress(ValueError):
+            read_json(tmp_path / "x.json", 10**6)
+
+    @staticmethod
+    def make(kind: str, path: Path) -> Path:
+        """A pipe that nobody writes to, a device that never ends, a folder, or a file of a terabyte of nothing."""
+        if kind == "pipe":
+            os.mkfifo(path)
+        elif kind == "zero":
+            path.symlink_to("/dev/zero")
+        elif kind == "folder":
+            path.mkdir()
+        else:
+            with path.open("wb") as file:
+                file.truncate(2**40)
+        return path
+
+
+class TestLengthsOfNames:
+    """Texts of 20,000 characters are refused, or cut where they are shown."""
+
+    @pytest.mark.parametrize("length", [300, 20_000, 200_000])
+    def test_a_long_joint_name_in_a_recording(self, length: int, tmp_path: Path, capfd: Capture) -> None:
+        """PyBullet crashed at names of a kilobyte."""
+        name = "x" * length
+        text = ARM.urdf_text.replace("base_yaw", name)
+        names = json.dumps([name, *ARM.joint_names[1:]])
+        path = recording(tmp_path / "log.mcap", metadata={"arm_urdf": text, "joint_names": names})
+        for words in (
+            ["replay", path, "--save", tmp_path / "video.mp4"],
+            ["replay", path, "--verify"],
+            ["run", path, "--pace", "fast"],
+            ["identify", path],
+        ):
+            printed(capfd, *words, code=2)
+
+    @pytest.mark.parametrize(
+        ("what", "kept"),
+        [({"phase": "x" * 257}, False), ({"band": "x" * 20_000}, False), ({"phase": "x" * 256}, True)],
+    )
+    def test_a_long_phase_or_band_is_no_tick(self, what: dict[str, str], kept: bool, tmp_path: Path) -> None:
+        """A recording with such a tick is not read; one within the bound is."""
+        path = recording(tmp_path / "log.mcap", **what)
+        if kept:
+            assert len(read_recording(path).ticks) == 30
+        else:
+            with pytest.raises(ValueError, match="tick 1 makes no sense"):
+                read_recording(path)
+
+    @pytest.mark.parametrize("event", [Event(1.0, "x" * 257, ""), Event(1.0, "goal", "\u6f22" * 1001)])
+    def test_a_long_event_is_no_event(self, event: Event, tmp_path: Path) -> None:
+        """The recorder cuts texts at 3000 bytes."""
+        with pytest.raises(ValueError, match="event 1 makes no sense"):
+            read_recording(recording(tmp_path / "log.mcap", events=(event,)))
+
+    @pytest.mark.parametrize(
+        "metadata",
+        [
+            {"environment": "x" * 4097},
+            {"x" * 257: ""},
+            {str(number): "" for number in range(64)},
+            {"joint_names": json.dumps(["x" * 257, "b", "c"])},
+            {"joint_names": json.dumps([str(number) for number in range(33)])},
+        ],
+        ids=["value", "name", "many", "long joint", "many joints"],
+    )
+    def test_long_metadata_is_no_metadata(self, metadata: dict[str, str], tmp_path: Path, capfd: Capture) -> None:
+        """Such a recording does not say what arm it is of."""
+        path = recording(tmp_path / "log.mcap", metadata=metadata)
+        printed(capfd, "run", path, "--pace", "fast", code=2)
+        printed(capfd, "replay", path, "--save", tmp_path / "x.png", code=2)
+
+
+class TestNumbers:
+    """Numbers of a recording that no arm has are refused."""
+
+    @pytest.mark.parametrize("period", ["5e-324", "1e-9", "0", "-1", "nan", "inf", "1e300", "1.1", "x", ""])
+    def test_a_period_that_no_loop_has(self, period: str, tmp_path: Path, capfd: Capture) -> None:
+        """A run of it would not end, or not begin."""
+        path = recording(tmp_path / "log.mcap", metadata={"period_s": period})
+        printed(capfd, "run", path, "--pace", "fast", code=2)
+        printed(capfd, "replay", path, "--save", tmp_path / "x.png", code=2)
+
+    @pytest.mark.parametrize("tolerance", ["nan", "inf", "-1", "0", "1e300", "x"])
+    def test_a_tolerance_that_no_goal_has(self, tolerance: str, tmp_path: Path) -> None:
+        """Viewers draw it."""
+        with pytest.raises(ValueError, match=r"log\.mcap"):
+            open_motion(recording(tmp_path / "log.mcap", metadata={"goal_tolerance_m": tolerance}))
+
+    @pytest.mark.parametrize(
+        "fields",
+        [
+            {"goal_m": (1e300, 0.0, 0.0)},
+            {"target_deg": [1e300, 0.0, 0.0]},
+            {"read_us": 1e300},
+            {"goal_m": (1e3 + 1, 0.0, 0.0)},
+        ],
+        ids=["goal", "target", "time", "goal just beyond"],
+    )
+    def test_a_goal_a_target_or_a_duration_that_no_arm_has(self, fields: dict[str, Any], tmp_path: Path) -> None:
+        """Such ticks make no sense."""
+        with pytest.raises(ValueError, match="absurdly large"):
+            read_recording(recording(tmp_path / "log.mcap", **fields))
+
+    def test_an_absurd_reading_is_recorded_and_not_drawn(self, tmp_path: Path) -> None:
+        """It may be what an arm was stopped for."""
+        path = recording(tmp_path / "log.mcap", angle_deg=[1e300, 0.0, 0.0], speed_deg_s=[-1e300, 1.0, 2.0])
+        assert read_recording(path).ticks[0].angle_deg == [1e300, 0.0, 0.0]
+        with contextlib.closing(open_motion(path)) as motion:
+            moments = motion.stretch(0.0, motion.length_s)
+        assert np.isnan(moments.angle_deg[:, 0]).all()
+        assert (moments.angle_deg[:, 1] == 0.0).all()
+        assert np.isnan(moments.speed_deg_s[:, 0]).all()
+
+    def test_a_motion_whose_times_leap_is_no_video(self, tmp_path: Path, capfd: Capture) -> None:
+        """It would have a billion pictures; nor is a policy moved beside it for years."""
+        path = recording(tmp_path / "log.mcap")
+        stream = BytesIO()
+        file = RecordingFile(stream)
+        file.add_metadata(read_recording(path).metadata)
+        for time_s in (1.0, 9e8):
+            file.add(TICK, round(1e9 * time_s), msgspec.json.encode(tick(0, time_s=time_s)))
+        file.finish()
+        path.write_bytes(stream.getvalue())
+        assert "s long; expected at most" in printed(capfd, "replay", path, "--save", tmp_path / "x.mp4", code=2)
+        assert "s long; expected at most" in printed(capfd, "replay", path, "ik", "--save", tmp_path / "x.png", code=2)
+
+
+class TestTraining:
+    """A command that is refused has changed nothing."""
+
+    def test_a_resume_that_is_refused_leaves_the_reports_of_the_run(self, tiny_run: Path, tmp_path: Path) -> None:
+        """The process that trains has reported since its last checkpoint, which a resume would cut."""
+        run = RunFolder(shutil.copytree(tiny_run, tmp_path / "run"))
+        last = run.read_metrics()[-1]
+        with run.metrics.open("a") as file:
+            file.write(json.dumps(last | {"step": last["step"] + 10}) + "\n")
+        before = {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
+        with run.locked():
+            assert main(["resume", str(run.path)]) == 2
+        assert {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()} == before
+        # It is what the resume does otherwise.
+        assert main(["resume", str(run.path)]) == 0
+        assert run.read_metrics()[-1]["step"] == last["step"]
+
+    def test_a_run_that_is_made_anew_meanwhile_is_not_the_one_that_was_opened(
+        self, tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Between opening and locking, another process may have removed it."""
+        run = RunFolder(shutil.copytree(tiny_run, tmp_path / "run"))
+        opened = run_folder.open_regular
+
+        def open_and_replace(path: Path) -> Any:
+            file = opened(path)
+            text = path.read_text()
+            path.unlink()
+            path.write_text(text)
+            return file
+
+        monkeypatch.setattr(run_folder, "open_regular", open_and_replace)
+        with pytest.raises(ValueError, match="is being trained by another process"), run.locked():
+            pass
+
+
+def whole_numbers(kind: type[Any]) -> list[str]:
+    """The names of a dataclass's fields that are whole numbers."""
+    hints = get_type_hints(kind)
+    return [field.name for field in dataclasses.fields(kind) if hints[field.name] in (int, int | None)]
+
+
+SAMPLES: dict[str, dict[str, Any]] = {
+    "Resume": {"run": "run"},
+    "Evaluate": {"source": "ik"},
+    "Compare": {"agents": ("ddpg",)},
+    "Export": {"run": "run"},
+    "Inspect": {"policy": "policy.onnx"},
+    "Run": {"source": "policy.onnx", "random": 1},
+    "Replay": {"sources": ("ik",)},
+    "Report": {"run": "run"},
+    "Recover": {"log": "log.mcap"},
+    "Identify": {"log": "log.mcap"},
+    "Emulate": {"kind": "dynamixel"},
+    "BenchDelay": {"sources": ("ik",)},
+    **{settings.__name__: {} for settings in AGENTS.values()},
+    "TrainConfig": {"agent": "ddpg"},
+    "PeerConfig": {"agent": "sb3-ppo"},
+}
+KINDS = [
+    *(kind for kind, _ in (COMMANDS | BENCHES).values() if kind is not Train),
+    *AGENTS.values(),
+    TrainConfig,
+    PeerConfig,
+]
+WHOLE = [(kind, name) for kind in KINDS for name in whole_numbers(kind)]
+
+
+class TestWholeNumbers:
+    """Every whole number on the command line has an upper bound: none makes a command that never ends."""
+
+    @pytest.mark.parametrize(("kind", "name"), WHOLE, ids=lambda value: getattr(value, "__name__", value))
+    @pytest.mark.parametrize("value", [99999999999999999999, 10**300, -(10**20)])
+    def test_an_absurd_number_is_refused(self, kind: type[Any], name: str, value: int) -> None:
+        """Of every command, bench, agent and comparison, also those to come."""
+        kind(**SAMPLES.get(kind.__name__, {}))
+        with pytest.raises(ValueError, match=r"want|expected|got") as error:
+            kind(**SAMPLES.get(kind.__name__, {}) | {name: value})
+        assert name.replace("_", "-") in str(error.value) or name in str(error.value)
+
+    def test_the_tables_of_fields_are_not_empty(self) -> None:
+        """Otherwise nothing would be tried."""
+        assert len(WHOLE) > 60
+
+    @pytest.mark.parametrize("digits", [20, 5000])
+    def test_the_command_line_says_so_in_one_line(self, digits: int, tiny_policy: Path, capfd: Capture) -> None:
+        """Also for a number that Python does not read."""
+        printed(capfd, "run", tiny_policy, "--random", "9" * digits, *QUICK, code=2)
+        printed(capfd, "emulate", "dynamixel", "--servos", "9" * digits, code=2)
+        printed(capfd, "emulate", "dynamixel", "--ids", "9" * digits, code=2)
+        printed(capfd, "emulate", "dynamixel", "--fault", f"overload@1:{'9' * digits}", code=2)
+
+    def test_random_goals_that_there_are_not_are_given_up_soon(
+        self, tiny_policy: Path, capfd: Capture, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """After a thousand poses, however many goals were asked for."""
+        tried = []
+        monkeypatch.setattr(Safety, "outside_m", lambda self, pose: tried.append(pose) or 1.0)
+        printed(capfd, "run", tiny_policy, "--random", "100000", *QUICK, code=2)
+        assert len(tried) == 1000
+
+    @pytest.mark.parametrize(
+        "words",
+        [
+            ["--max-speed", "5e-324"],
+            ["--max-speed", "0.09"],
+            ["--max-acceleration", "1e-300"],
+            ["--max-acceleration", "1e300"],
+            ["--table", "1e300"],
+        ],
+    )
+    def test_a_speed_at_which_a_run_would_not_end_is_refused(
+        self, words: list[str], tiny_policy: Path, capfd: Capture
+    ) -> None:
+        """As in files."""
+        assert f"{words[0]}: wanted" in printed(capfd, "run", tiny_policy, "--goal", GOAL, *QUICK, *words, code=2)
+
+
+def record(code: int, body: bytes) -> bytes:
+    """One of an MCAP file."""
+    return struct.pack("<BQ", code, len(body)) + body
+
+
+def chunk(rows: bytes, compressed: bytes) -> bytes:
+    """A chunk record, at 1 s."""
+    head = struct.pack("<QQQI", 10**9, 10**9, len(rows), zlib.crc32(rows))
+    return record(6, head + struct.pack("<I", 4) + b"zstd" + struct.pack("<Q", len(compressed)) + compressed)
+
+
+def message(data: bytes, channel: int = TICK) -> bytes:
+    """A message record."""
+    return record(5, struct.pack("<HIQQ", channel, 0, 10**9, 10**9) + data)
+
+
+def cut_recording(path: Path) -> bytes:
+    """The bytes of a sound recording without its end: more can follow."""
+    data = recording(path).read_bytes()
+    return data[: data.index(b"\x0f\x04" + bytes(7))]
+
+
+class Unpacked:
+    """Counts what is unpacked of chunks."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.sizes: list[int] = []
+        unpack = recording_reader._chunk_data
+
+        def count(body: bytes) -> bytes:
+            data = unpack(body)
+            self.sizes.append(len(data))
+            return data
+
+        monkeypatch.setattr(recording_reader, "_chunk_data", count)
+
+
+def recovered(path: Path) -> None:
+    """Recover a recording beside itself."""
+    recover(path, path.with_name("recovered.mcap"))
+
+
+def indexed(path: Path) -> None:
+    """Open a recording as viewers do."""
+    IndexedRecording(path).close()
+
+
+class TestWorkOfReading:
+    """Reading a recording takes work in proportion to its size, whatever it claims to hold."""
+
+    @pytest.mark.parametrize("read", [recovered, read_recording, indexed])
+    @pytest.mark.parametrize("content", ["nothing", "bad ticks", "ticks", "events"])
+    def test_chunks_that_unpack_to_megabytes_are_left_out(
+        self, read: Callable[[Path], object], content: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A hundred of them in a file of a few kilobytes, which came to 400 MB."""
+        rows = {
+            "nothing": bytes(4 << 20),
+            "bad ticks": message(b"{}") * 100_000,
+            "ticks": message(msgspec.json.encode(tick(0))) * 10_000,
+            "events": message(b'{"time_s":1,"kind":"x","text":""}', EVENT) * 50_000,
+        }[content]
+        packed = zstandard.compress(rows, 19)
+        assert len(rows) > 100 * len(packed)
+        path = tmp_path / "log.mcap"
+        path.write_bytes(cut_recording(tmp_path / "sound.mcap") + chunk(rows, packed) * 100)
+        unpacked = Unpacked(monkeypatch)
+        read(path)
+        assert sum(unpacked.sizes) <= 64 * path.stat().st_size
+        assert max(unpacked.sizes) < 100_000
+
+    def test_an_arm_at_rest_is_read_whole(self, tmp_path: Path) -> None:
+        """Its rows differ by their times alone, and shrink more than any other's."""
+        stream = BytesIO()
+        file = RecordingFile(stream)
+        file.add_metadata({"joint_names": json.dumps(ARM.joint_names)})
+        still = [1.0, 2.0, 3.0]
+        for number in range(2000):
+            at_rest = tick(0, time_s=1.0 + number / 1000, angle_deg=still, target_deg=still, speed_deg_s=[0.0] * 3)
+            file.add(TICK, 10**9 + number * 10**6, msgspec.json.encode(at_rest))
+        file.finish()
+        (tmp_path / "log.mcap").write_bytes(stream.getvalue())
+        read = read_recording(tmp_path / "log.mcap")
+        assert (len(read.ticks), read.whole, read.lost) == (2000, True, "")
+
+    def test_an_index_that_names_a_chunk_many_times_is_not_believed(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The recording is opened by its chunks instead, each of which is unpacked a few times at most."""
+        path = recording(tmp_path / "log.mcap", events=(Event(1.0, "goal", "goal 1"),))
+        honest = Unpacked(monkeypatch)
+        indexed(path)
+        data = path.read_bytes()
+        footer = len(data) - 37
+        start = struct.unpack_from("<Q", data, footer + 9)[0]
+        # The chunk index in the summary: its opcode is 8.
+        at = start
+        while data[at] != 8:
+            at += 9 + struct.unpack_from("<Q", data, at + 1)[0]
+        entry = data[at : at + 9 + struct.unpack_from("<Q", data, at + 1)[0]]
+        end = struct.pack("<BQQQI", 2, 20, start, 0, 0) + data[-8:]
+        path.write_bytes(data[:footer] + entry * 5000 + end)
+        unpacked = Unpacked(monkeypatch)
+        with contextlib.closing(IndexedRecording(path)) as opened:
+            assert len(list(opened)) == 30
+            assert [event.text for event in opened.events] == ["goal 1"]
+        assert len(unpacked.sizes) <= len(honest.sizes) + 3
+
+    @pytest.mark.parametrize("zeros", [1, 9, 4096, 1_000_000])
+    def test_zeros_at_the_end_are_counted_as_lost(self, zeros: int, tmp_path: Path) -> None:
+        """As a file system may leave them after a crash."""
+        path = tmp_path / "log.mcap"
+        path.write_bytes(cut_recording(tmp_path / "sound.mcap") + bytes(zeros))
+        read = read_recording(path)
+        assert len(read.ticks) == 30
+        assert read.lost.startswith(f"{zeros} bytes (the file ends within a record")
+
+    def test_behind_zeros_the_next_sound_chunk_is_found(self, tmp_path: Path) -> None:
+        """A block that the disk lost in the middle of a file."""
+        sound = cut_recording(tmp_path / "sound.mcap")
+        more = message(msgspec.json.encode(tick(40)))
+        path = tmp_path / "log.mcap"
+        path.write_bytes(sound + bytes(4096) + chunk(more, zstandard.compress(more)))
+        read = read_recording(path)
+        assert [tick.time_s for tick in read.ticks[-2:]] == [1.0 + 29 / 30, 1.0 + 40 / 30]
+        assert read.lost.startswith("4096 bytes")
+
+    def test_a_moment_is_found_without_going_through_all_goals_and_stops(self, tmp_path: Path) -> None:
+        """By the same rule as going through them, for any times."""
+        events = []
+        for number in range(200):
+            kind = ("goal", "refusal", "phase", "driver")[number % 7 % 4]
+            events.append(Event(1.0 + number / 250, kind, f"{kind} {number}"))
+        with contextlib.closing(open_motion(recording(tmp_path / "log.mcap", events=tuple(events)))) as motion:
+            for time_s in np.linspace(-0.01, 0.99, 501).tolist():
+                begun = [
+                    episode for episode in motion.episodes if episode.start_s - 1e-9 <= time_s < episode.end_s - 1e-9
+                ]
+                assert motion.episode_at(time_s) == (begun[0] if begun else None)
+                marks = [e for e in motion.events if e.time_s <= time_s + 1e-9 and e.kind in ("refusal", "phase")]
+                refusal = marks[-1].text if marks and marks[-1].kind == "refusal" else None
+                assert motion.refusal_at(time_s) == refusal
