@@ -212,6 +212,15 @@ class Track:
         return errors
 
 
+def error_mm(distances_m: Sequence[float], *, moving: bool) -> float:
+    """The error of one goal in mm, from the tip's distances to it: first where it began, last where its time was over.
+
+    That of a goal that stays is the last distance, that of a `moving` one the RMS distance (`Track.errors_m`).
+    """
+    task = Track() if moving else Reach()
+    return 1000.0 * float(task.errors_m(np.array(distances_m)))
+
+
 class MovingGoal:
     """Goals along a path: position (m) and velocity (m/s) at each step."""
 
@@ -249,6 +258,7 @@ __all__ = [
     "UnreachableGoalError",
     "check_goal",
     "distance",
+    "error_mm",
     "observe",
     "observe_one",
     "target_of",

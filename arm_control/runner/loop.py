@@ -189,9 +189,12 @@ class ControlLoop:
         self.state = JointState(0.0, list(safety.target_deg), [0.0] * arm.joint_count)
         self.phase = "start"
         self.goal_m: tuple[float, ...] | None = None
+        self.goal_error_mm: float | None = None
+        """Of the goal whose time is over with this tick's reading, to be recorded with it."""
         self._answer_deg: list[float] | None = None
         self._answered_s: float | None = None  # when the arm last did
         self._due_s = 0.0
+        self._began_s = 0.0
         self._held = False
         self._times = dict.fromkeys(PHASES, 0.0)
         self._timings = [self.report.timings[name] for name in PHASES]
@@ -454,6 +457,7 @@ class ControlLoop:
         if self.shadow and self._answer_deg is not None and report.ticks % round(1.0 / self.period_s) == 0:
             self.say(f"  reads {_angles(self.state.angles_deg)}, would send {_angles(target_deg)} degrees")
         self._answer_deg = None
+        self.goal_error_mm = None
 
     def _record(self, target_deg: list[float] | None, phase: str) -> None:
         state, times, count = self._read, self._times, self.safety.arm.joint_count
@@ -463,6 +467,7 @@ class ControlLoop:
                 time_s=self._began_s,
                 phase=phase,
                 goal_m=self.goal_m,
+                goal_error_mm=self.goal_error_mm,
                 stamp_s=None if state is None else state.stamp_s,
                 angle_deg=None if state is None else _whole(state.angles_deg, count),
                 speed_deg_s=None if state is None else _whole(state.speeds_deg_s, count),
@@ -481,9 +486,9 @@ class ControlLoop:
         )
 
     def tell(self, kind: str, text: str) -> None:
-        """Record that something happened."""
+        """Record that something happened, at the time of the tick in which it did."""
         if self.recorder is not None:
-            self.recorder.event(Event(self.clock.now_s(), kind, text))
+            self.recorder.event(Event(self._began_s, kind, text))
 
     def _lose(self, error: DriverError) -> None:
         """A reply that did not come. Raises the error of an arm that has not answered for long: nothing can be sent.
