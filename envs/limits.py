@@ -3,11 +3,15 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from math import isfinite, sqrt
+from math import inf, isfinite, sqrt
 
 ROUNDING = 1e-9  # share of a limit
 
+ROUNDING_M = 1e-6  # so far beyond a side is not outside: a URDF's 1.5708 rad is 90.0002 degrees
+
 Box = tuple[float, float, float, float, float, float]  # lowest x, y, z and highest x, y, z in metres
+TABLE_M = 0.0  # the table's height in the base's frame, unless something else is said
+ABOVE_TABLE: Box = (-inf, -inf, TABLE_M, inf, inf, inf)
 
 
 @dataclass(frozen=True)

@@ -176,11 +176,11 @@ class ControlLoop:
         if tuple(driver.joint_names) != arm.joint_names:
             raise ValueError(f"the policy moves joints {arm.joint_names}, the arm has {tuple(driver.joint_names)}")
         limits = safety.limits
-        self.park_deg = list(limits.lower_deg if park_deg is None else park_deg)
+        self.park_deg = safety.default_pose_deg() if park_deg is None else list(park_deg)
         if len(self.park_deg) != arm.joint_count or self.park_deg != limits.clip(self.park_deg):
             ranges = ", ".join(f"{low:g} to {high:g}" for low, high, _, _ in limits.by_joint)
             raise ValueError(f"parking pose: wanted an angle for each joint, {ranges} degrees, got {self.park_deg}")
-        safety.check_pose(self.park_deg, f"the parking pose {self.park_deg}")
+        safety.check_pose(self.park_deg, f"the parking pose {self.park_deg}", "--park names another pose")
         self.driver, self.safety, self.clock = driver, safety, clock
         self.shadow, self.recorder, self.stopped, self.key, self.say = shadow, recorder, stopped, key, say
         self.period_s = safety.period_s
