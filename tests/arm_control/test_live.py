@@ -272,14 +272,17 @@ class TestGoalsBesideARecording:
         assert controller.forgotten == 1 + 3
         assert [beside.error_at_end_mm(episode) < 2.0 for episode in episodes] == [True] * 3
 
-    def test_the_error_at_the_end_is_that_of_the_tick_in_which_the_next_goal_begins(self) -> None:
-        """By hand, of an arm that its controller leaves at its lower limits: straight up."""
-        ticks = [tick_at(k / 10, GOALS[k // 10], [0.0] * 3) for k in range(30)]
-        episodes = [Episode(f"goal {k + 1}", k + 0.003, k + 1.003) for k in range(3)]
-        beside = roll_out_beside(open_source("zero", 0), recorded(ticks, episodes))
-        for episode, goal_m in zip(episodes, GOALS, strict=True):
-            wanted_mm = 1000.0 * math.dist((0.0, 0.0, 0.7), goal_m)
-            assert beside.error_at_end_mm(episode) == pytest.approx(wanted_mm, abs=0.05)
+    def test_the_error_at_the_end_is_that_of_the_tick_in_which_the_next_goal_begins(self, ik: Source) -> None:
+        """Of an arm that is on its way when the time of each goal is over, by hand from its ticks."""
+        ticks = [tick_at(k / 10, GOALS[k // 2 % 3]) for k in range(7)]
+        episodes = [Episode(f"goal {k + 1}", k / 5 + 0.003, k / 5 + 0.203) for k in range(3)]
+        beside = roll_out_beside(ik, recorded(ticks, episodes))
+        rows = beside.stretch(0.0, 1.0)
+        for number, (episode, goal_m) in enumerate(zip(episodes, GOALS, strict=True)):
+            after = int(np.searchsorted(rows.time_s, (number + 1) / 5 - 1e-6))
+            wanted_mm = 1000.0 * math.dist(rows.tip_m[after], goal_m)
+            assert beside.error_at_end_mm(episode) == pytest.approx(wanted_mm, rel=1e-6)
+            assert abs(1000.0 * math.dist(rows.tip_m[after - 1], goal_m) - wanted_mm) > 5.0
 
     def test_an_arm_without_a_goal_stays_where_it_is(self, ik: Source) -> None:
         goals = [None] * 30 + [GOALS[0]] * 30 + [None] * 30
