@@ -194,7 +194,7 @@ class ControlLoop:
         self._answer_deg: list[float] | None = None
         self._answered_s: float | None = None  # when the arm last did
         self._due_s = 0.0
-        self._began_s = 0.0
+        self._began_s = clock.now_s()
         self._held = False
         self._times = dict.fromkeys(PHASES, 0.0)
         self._timings = [self.report.timings[name] for name in PHASES]
