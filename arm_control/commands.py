@@ -164,7 +164,7 @@ class Run:
     goals_file: str | None = None
     """File with a goal x,y,z on each line; - for standard input."""
     random: int | None = None
-    """Draw this many goals instead; for a policy that follows a moving goal, this many paths."""
+    """Draw this many goals above the table instead; for a policy that follows a moving goal, this many paths."""
     seed: int = 0
     """Seed of --random."""
     seconds_per_goal: float = 2.0
@@ -183,8 +183,8 @@ class Run:
     table: float | None = None
     """Height of the table in metres, which no link's end may go below (0, unless given; the simulated arm has none)."""
     park: str | None = None
-    """Angles in degrees, one a joint: where the arm is put before its torque goes off (its lower limits, unless
-    given)."""
+    """Angles in degrees, one a joint: where the arm is put before its torque goes off (every joint at 0, or if that is
+    outside the limits or the workspace, the nearest pose found inside, unless given)."""
     shadow: bool = False
     """Read, decide and check, but send nothing to the arm."""
     record: str | None = None
@@ -415,7 +415,8 @@ class Emulate:
     link: str | None = None
     """A file that leads to the port while it is there, such as runs/arm; otherwise its path is printed."""
     calibration: str | None = None
-    """Calibration file of the emulated arm, written if there is none; the arm then starts at its lower limits."""
+    """Calibration file of the emulated arm, written if there is none; the arm then starts with every joint at 0, or in
+    the nearest pose found above the table."""
     arm: str | None = None
     """URDF file of the arm that the calibration is of (the default arm, unless given)."""
     fault: tyro.conf.UseAppendAction[tuple[str, ...]] = ()

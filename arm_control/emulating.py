@@ -26,11 +26,14 @@ def emulate_servos(command: Emulate) -> bool:
     """
     faults = [parse_fault(text) for text in command.fault]
     path = command.calibration
-    calibration = None if path is None else _calibration(path, command)
+    arm = Arm(command.arm or DEFAULT_URDF)
+    calibration = None if path is None else _calibration(path, arm, command)
     ids, starts = command.servo_ids, command.start_ticks or (TICKS_PER_TURN // 2,)
     if calibration is not None:
         ids = tuple(joint.servo_id for joint in calibration.joints)
-        starts = command.start_ticks or tuple(joint.ticks(joint.lower_deg) for joint in calibration.joints)
+        pose_deg = arm.default_pose_deg(calibration.limits)
+        joints = zip(calibration.joints, pose_deg, strict=True)
+        starts = command.start_ticks or tuple(joint.ticks(angle) for joint, angle in joints)
     lines: queue.Queue[str] = queue.Queue(WAITING_LINES)
 
     def tell(line: str) -> None:
@@ -72,9 +75,8 @@ In another terminal:
   arm-control run POLICY.onnx --driver dynamixel --port {port} --calibration {calibration} --random 3"""
 
 
-def _calibration(path: str, command: Emulate) -> Calibration:
+def _calibration(path: str, arm: Arm, command: Emulate) -> Calibration:
     """The calibration in the file; if there is none, one of the arm on these servos."""
-    arm = Arm(command.arm or DEFAULT_URDF)
     if Path(path).exists():
         calibration = load_calibration(path)
         calibration.check_arm(arm)
@@ -92,6 +94,9 @@ def _calibration(path: str, command: Emulate) -> Calibration:
     for id, name, (low, high, speed, acceleration) in zip(ids, arm.joint_names, arm.limits.by_joint, strict=True):
         # The middle of the joint's range is that of the servo's.
         zero = round(TICKS_PER_TURN / 2.0 - (low + high) / 2.0 * TICKS_PER_DEGREE)
+        # A servo has one turn: the arm that is built of it may have less than the joint's description says.
+        low = max(low, -zero / TICKS_PER_DEGREE)
+        high = min(high, (TICKS_PER_TURN - 1 - zero) / TICKS_PER_DEGREE)
         speed = min(speed, fastest)
         joints.append(
             JointCalibration(name, id, MODEL_NUMBER, float(zero), 1, TICKS_PER_DEGREE, low, high, speed, acceleration)

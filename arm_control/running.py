@@ -33,17 +33,18 @@ from arm_control.runner.goals import GoalWork
 from arm_control.runner.loop import Clock, ControlLoop, FastTime, GoalResult, LoopReport, RealTime, Script
 from arm_control.runner.onnx_file import LARGEST_FILE
 from arm_control.runner.recorded import RecordingWork, open_recording
-from arm_control.runner.safety import Refusal, Safety, SafetySettings
+from arm_control.runner.safety import Refusal, Safety, SafetySettings, WorkspaceError
 from arm_control.runner.timings import PERCENTILES
 from arm_control.signals import stop_on_signals
 from arm_control.trajectory import Recorder
 from envs.arm import Arm
 from envs.files import read_file, read_text
 from envs.imperfections import PRESETS
-from envs.limits import JointLimits
+from envs.limits import ROUNDING_M, TABLE_M, JointLimits
 from envs.tasks import Course, MovingGoal, StillGoal, Track
 
 NOT_RANDOM = 1000  # random poses tried for each goal
+PATH_TRIES = 30  # random paths tried for each path, each of which takes longer
 WAITING_GOALS = 100  # from standard input, read ahead
 LARGEST_GOALS = 2**24  # bytes of a file of goals
 LONGEST_LINE = 1000  # characters of a goal on standard input
@@ -68,8 +69,10 @@ def run(command: Run, console: Console) -> dict[str, Any]:
     plan = plan_recording(command) if command.of_recording else plan_policy(command)
     with stop_on_signals() as stop, contextlib.ExitStack() as stack:
         # Once before there is an arm, so that a goal out of reach is told before anything is connected to.
-        plan.work(make_safety(command, plan, plan.limits), console)
-        driver = connect(command, plan, clock)
+        planned = make_safety(command, plan, plan.limits)
+        plan.work(planned, console)
+        start_deg = planned.default_pose_deg()
+        driver = connect(command, plan, clock, start_deg)
         stack.callback(driver.close)
         check_driver(driver, plan)
         safety = make_safety(command, plan, plan.limits.tightened(driver.limits))
@@ -77,7 +80,7 @@ def run(command: Run, console: Console) -> dict[str, Any]:
         key = None
         if clock.waits and command.goals_file != "-":
             key = stack.enter_context(keyboard())
-        recorder = make_recorder(command, plan, driver)
+        recorder = make_recorder(command, plan, driver, start_deg)
         stack.callback(close_recorder, recorder, console)
         loop = ControlLoop(
             driver,
@@ -194,8 +197,11 @@ def make_safety(command: Run, plan: Plan, limits: JointLimits) -> Safety:
     return Safety(plan.arm, wanted, plan.period_s, settings)
 
 
-def make_recorder(command: Run, plan: Plan, driver: Driver) -> Recorder:
-    """Records every tick into the file that the command names; the last seconds before a refusal in any case."""
+def make_recorder(command: Run, plan: Plan, driver: Driver, start_deg: list[float]) -> Recorder:
+    """Records every tick into the file that the command names; the last seconds before a refusal in any case.
+
+    `start_deg` is where a simulated arm starts, which its simulation again wants to know.
+    """
     here = Path() if os.access(".", os.W_OK) else Path(tempfile.gettempdir())
     post_mortem = here / datetime.now().strftime(f"post-mortem-%Y%m%d-%H%M%S-{os.getpid()}.mcap")
     if command.record is not None:
@@ -210,6 +216,8 @@ def make_recorder(command: Run, plan: Plan, driver: Driver) -> Recorder:
         "calibration_sha256": driver.calibration_sha256 or "",
         "shadow": json.dumps(command.shadow),
     }
+    if command.driver == "sim":
+        metadata["start_deg"] = json.dumps(start_deg)
     return Recorder(command.record, metadata | plan.metadata, post_mortem=post_mortem)
 
 
@@ -222,15 +230,16 @@ def close_recorder(recorder: Recorder, console: Console) -> None:
             console.err(f"recorded{'' if problem is None else ', as far as it goes'}: {path}")
 
 
-def connect(command: Run, plan: Plan, clock: Clock) -> Driver:
-    """The arm that the command names."""
+def connect(command: Run, plan: Plan, clock: Clock, start_deg: list[float]) -> Driver:
+    """The arm that the command names; a simulated one starts in that pose."""
     if command.driver != "sim":
         return open_driver(command.driver, plan.arm, command.driver_options)
     # The only part that loads PyBullet.
     from arm_control.drivers.simulation import SimulationDriver
     from arm_control.sources import open_arm
 
-    return SimulationDriver(open_arm(plan.arm, command.arm), plan.period_s, command.arm_preset, clock.now_s)
+    arm = open_arm(plan.arm, command.arm)
+    return SimulationDriver(arm, plan.period_s, command.arm_preset, clock.now_s, start_deg=start_deg)
 
 
 def check_driver(driver: Driver, plan: Plan) -> None:
@@ -293,28 +302,8 @@ def read_goals(command: Run, runner: PolicyRunner, safety: Safety) -> Iterator[C
 
     None while standard input has no line yet. Raises ValueError, naming where a goal stands.
     """
-    if command.random is not None and runner.contract.follows:
-        contract = runner.contract
-        task = Track(path=contract.path or Track.path, speed_m_s=contract.speed_m_s or Track.speed_m_s)
-        generator = np.random.default_rng(command.seed)
-        steps = round(command.seconds_per_goal / runner.period_s)
-        for _ in range(command.random):
-            yield MovingGoal(task.draw_path(runner.arm, generator), steps, runner.period_s)
-    elif command.random is not None:
-        limits, generator = runner.limits, np.random.default_rng(command.seed)
-        found = 0
-        tried = 0
-        while tried < NOT_RANDOM * (found + 1):  # a workspace without poses is noticed soon, however many are wanted
-            tried += 1
-            pose = generator.uniform(limits.lower_deg, limits.upper_deg).tolist()
-            if safety.outside_m(pose) <= 0.0:
-                yield StillGoal(runner.arm.tip_position(pose))
-                found += 1
-                if found == command.random:
-                    return
-        raise ValueError(
-            f"of {tried} random poses only {found} are inside the workspace: are --workspace and --table in metres?"
-        )
+    if command.random is not None:
+        yield from random_goals(command, runner, safety)
     elif command.goals_file is None:
         for text in command.goal:
             yield parse_goal(text, "--goal", runner, safety)
@@ -336,6 +325,59 @@ def read_goals(command: Run, runner: PolicyRunner, safety: Safety) -> Iterator[C
         if not goals:
             raise ValueError(f"there is no goal in {command.goals_file}: wanted x,y,z in metres on each line")
         yield from goals
+
+
+def random_goals(command: Run, runner: PolicyRunner, safety: Safety) -> Iterator[Course]:
+    """As many random goals, or paths, as the command asks for, above the table and inside the workspace.
+
+    Raises ValueError if too few of those that are drawn are.
+    """
+    generator = np.random.default_rng(command.seed)
+    draw, tries = (draw_path, PATH_TRIES) if runner.contract.follows else (draw_still, NOT_RANDOM)
+    wanted = command.random or 0
+    found = tried = 0
+    while tried < tries * (found + 1):  # a workspace without poses is noticed soon, however many are wanted
+        tried += 1
+        course = draw(command, runner, safety, generator)
+        if course is None:
+            continue
+        yield course
+        found += 1
+        if found == wanted:
+            return
+    raise ValueError(
+        f"of {tried} random {'paths' if runner.contract.follows else 'poses'} only {found} are inside the "
+        f"workspace and above the table at z = {table_height_m(command):g} m: are --workspace and --table in metres?"
+    )
+
+
+def draw_still(command: Run, runner: PolicyRunner, safety: Safety, generator: np.random.Generator) -> StillGoal | None:
+    """The tip of a random pose; None if that is below the table, or a link's end outside the workspace."""
+    limits = runner.limits
+    pose = generator.uniform(limits.lower_deg, limits.upper_deg).tolist()
+    tip_m = runner.arm.tip_position(pose)
+    above = tip_m[2] >= table_height_m(command) - ROUNDING_M
+    return StillGoal(tip_m) if above and safety.outside_m(pose) <= ROUNDING_M else None
+
+
+def draw_path(command: Run, runner: PolicyRunner, safety: Safety, generator: np.random.Generator) -> MovingGoal | None:
+    """A random path above the table; None if it leaves the workspace."""
+    contract = runner.contract
+    task = Track(path=contract.path or Track.path, speed_m_s=contract.speed_m_s or Track.speed_m_s)
+    steps = round(command.seconds_per_goal / runner.period_s)
+    path = task.draw_path(runner.arm, generator, table_height_m(command))
+    course = MovingGoal(path, steps, runner.period_s)
+    try:
+        for step in range(steps + 1):
+            safety.check_point(course.goal(step)[:3])
+    except WorkspaceError:
+        return None
+    return course
+
+
+def table_height_m(command: Run) -> float:
+    """Above which random goals are drawn: of the simulated arm too, which has no table unless one is named."""
+    return TABLE_M if command.table is None else command.table
 
 
 def as_they_come(goals: Iterator[Course], timeout_s: float) -> Iterator[Course | None]:

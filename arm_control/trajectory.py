@@ -61,6 +61,7 @@ class Tick(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     time_s: float  # when it began, on the monotonic clock
     phase: str  # "soft start", "run", "wait", "hold" or "park"
     goal_m: tuple[float, ...] | None = None  # x, y, z, and the velocity of a goal that moves
+    goal_error_mm: float | None = None  # of the goal before, whose time is over with this tick's reading; mostly None
     stamp_s: float | None = None  # of the reading; None if there was none
     angle_deg: list[float] | None = None
     speed_deg_s: list[float] | None = None

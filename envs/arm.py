@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from envs.files import read_text
-from envs.limits import JointLimits
+from envs.limits import ABOVE_TABLE, ROUNDING_M, Box, JointLimits
 from envs.urdf import LARGEST_URDF, Chain, Joint, read_chain
 
 Array = NDArray[np.float64]
@@ -24,6 +24,8 @@ DEFAULT_URDF = ASSETS / "arm3.urdf"
 RADIANS = math.pi / 180.0
 
 
+TABLE_CLEARANCE_M = 0.02  # above the table, which a default pose has if any pose has it: more than noise and play
+DEFAULT_POSES = 512  # tried if the one with every joint at zero is outside
 STARTS = 32  # poses from which inverse kinematics tries to reach a goal before it gives up
 
 
@@ -142,7 +144,8 @@ def _compiled(source: str) -> Callable[..., Any]:
 class Arm:
     """A serial arm of revolute joints, read from a URDF file.
 
-    Attributes: `name`, `urdf`, `urdf_text`, `joint_names`, `limits` (JointLimits), `max_torque_nm`, `tip_link`.
+    Attributes: `name`, `urdf`, `urdf_text`, `joint_names`, `limits` (JointLimits), `max_torque_nm`, `tip_link`,
+    `link_names` (of the moving links, the tip's last).
     """
 
     def __init__(self, urdf: str | Path = DEFAULT_URDF, *, text: str | None = None) -> None:
@@ -164,6 +167,7 @@ class Arm:
             raise ValueError(f"arm {urdf}: {error}") from None
         self.name, self.tip_link = self._chain.name, self._chain.tip_link
         self.joint_names = tuple(joint.name for joint in joints)
+        self.link_names = (*(joint.link for joint in joints[:-1]), self.tip_link)
         self.max_torque_nm = tuple(joint.max_torque_nm for joint in joints)
         self._tip = _compiled(_kinematics_source(self._chain, moving=False))
 
@@ -218,6 +222,39 @@ class Arm:
         """x, y, z in metres of the far end of each moving link, the tip's last."""
         ends: list[tuple[float, float, float]] = self._link_ends(angles_deg, math.cos, math.sin)
         return ends
+
+    def outside_m(self, angles_deg: Array, box: Box) -> Array:
+        """How far the worst link's end is outside a box in poses (..., joints), in metres (...,); negative inside."""
+        worst_m = np.full(angles_deg.shape[:-1], -np.inf)
+        columns = [angles_deg[..., index] for index in range(self.joint_count)]
+        for end in self._link_ends(columns, np.cos, np.sin):
+            for value, low, high in zip(end, box[:3], box[3:], strict=True):
+                worst_m = np.maximum(worst_m, np.maximum(low - value, value - high))
+        return worst_m
+
+    def default_pose_deg(self, limits: JointLimits | None = None, box: Box = ABOVE_TABLE) -> list[float]:
+        """The pose to start and to park in, unless another is named: within the limits, all links' ends inside the box.
+
+        Every joint at zero, or as near to it as the limits allow, if that is inside; otherwise the nearest to that of
+        fixed poses all over the joint ranges. Of those, one that leaves room above the box's floor comes first. If none
+        is inside, the one that is least outside.
+        """
+        limits = limits or self.limits
+        low, high = np.array(limits.lower_deg), np.array(limits.upper_deg)
+        zero = np.clip(0.0, low, high)
+        others = np.random.default_rng(0).uniform(low, high, (DEFAULT_POSES, self.joint_count))
+        # In tenths of a degree, for people to read; as near to zero as possible first.
+        others = np.clip(np.round(others, 1), low, high)
+        others = others[np.argsort(np.abs(others - zero).max(axis=1), kind="stable")]
+        poses = np.vstack([zero, others])
+        for clearance_m in (TABLE_CLEARANCE_M, 0.0):
+            raised = (box[0], box[1], box[2] + clearance_m, *box[3:])
+            inside = self.outside_m(poses, raised) <= ROUNDING_M
+            if inside.any():
+                break
+        best = inside.argmax() if inside.any() else self.outside_m(poses, box).argmin()
+        pose: list[float] = poses[best].tolist()
+        return pose
 
     def tip_motion(self, angles_deg: Any, speeds_deg_s: Any, xp: Any = math) -> tuple[Any, ...]:
         """x, y, z of the tip in metres and its velocity in m/s, from angles and speeds, as `tip_position`."""

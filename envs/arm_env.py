@@ -81,8 +81,7 @@ class ArmEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
         self.imperfections = open_imperfections(imperfections)
         limits = self.arm.limits
         self.grid = DegreeGrid(limits.lower_deg, limits.upper_deg, grid_step_deg) if actions != "degrees" else None
-        if isinstance(task, Track):
-            task.draw_path(self.arm, np.random.default_rng(0))  # tells at once of a speed that is impossible
+        task.check_arm(self.arm)
         self.simulation = Simulation(self.arm, physics_step_s=physics_step_s, control_period_s=control_period_s)
         # What a controller measures and commands: the simulation itself, or imperfect servos and sensors around it.
         self._imperfect = ImperfectSimulation(self.simulation, self.imperfections) if self.imperfections.any else None
@@ -387,7 +386,8 @@ class ArmReach(ArmEnv):
 
     ## Starting state
     At rest in a pose drawn uniformly from the joint ranges; the goal is the tip position of another such pose, so it is
-    always reachable. `reset(options={"angles_deg": ..., "goal_m": ...})` sets either.
+    always reachable. Only tips at or above the table, z = 0, are goals: a pose with its tip below is drawn again.
+    `reset(options={"angles_deg": ..., "goal_m": ...})` sets either.
 
     ## End of an episode
     Truncated after `episode_steps` steps (50 steps of 1/30 s); never terminated.
@@ -441,7 +441,8 @@ class ArmTrack(ArmEnv):
     of `eight` in any plane, or a `spline` through random points (`path="any"`, the default, draws one of them), with a
     radius of 5 to 15 % of the arm's reach. It goes round at a mean speed of `speed_m_s` (0.2 m/s; a circle at just
     that).
-    Paths that would take a joint out of its range, or to over 80 % of its speed or acceleration limit, are not drawn.
+    Paths that would take a joint out of its range, or to over 80 % of its speed or acceleration limit, or below the
+    table at z = 0, are not drawn.
 
     ## End of an episode
     Truncated after `episode_steps` steps (200 steps of 1/30 s); never terminated.

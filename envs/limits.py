@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from math import isfinite, sqrt
+from math import inf, isfinite, sqrt
 
 ROUNDING = 1e-9  # share of a limit
 # What a file may claim: between these every motion ends in finite time and no sum of squares overflows.
@@ -11,7 +11,11 @@ LARGEST_ANGLE_DEG = 36_000.0
 SPEEDS_DEG_S = (0.1, 1e5)
 ACCELERATIONS_DEG_S2 = (0.1, 1e7)
 
+ROUNDING_M = 1e-6  # so far beyond a side is not outside: a URDF's 1.5708 rad is 90.0002 degrees
+
 Box = tuple[float, float, float, float, float, float]  # lowest x, y, z and highest x, y, z in metres
+TABLE_M = 0.0  # the table's height in the base's frame, unless something else is said
+ABOVE_TABLE: Box = (-inf, -inf, TABLE_M, inf, inf, inf)
 
 
 @dataclass(frozen=True)

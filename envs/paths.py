@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from envs.arm import RADIANS, Arm
+from envs.limits import TABLE_M
 
 Array = NDArray[np.float64]
 PathKind = Literal["circle", "eight", "spline"]
@@ -18,6 +19,7 @@ RADIUS = (0.05, 0.15)  # of the arm's reach, from the smallest to the largest
 SPLINE_POINTS = 7
 SHARE = 0.8  # of the joints' speed and acceleration limits that a path may need
 CANDIDATES = 8  # paths drawn and tried at once
+TABLE_CLEARANCE = 0.001  # of the arm's reach, above the table: more than a path sinks between two points of it
 TRIES = 80  # so many times, before giving up
 POINTS, FINE_POINTS = 24, 192  # on a path, at which it is tried, and tried again if it may be the one
 
@@ -76,23 +78,30 @@ def _curve(kind: PathKind, shape: Array, turns: Array) -> tuple[Array, Array]:
 
 
 def draw_path(
-    arm: Arm, kinds: Sequence[PathKind], speed_m_s: float, generator: np.random.Generator, tries: int = TRIES
+    arm: Arm,
+    kinds: Sequence[PathKind],
+    speed_m_s: float,
+    generator: np.random.Generator,
+    tries: int = TRIES,
+    *,
+    table_m: float = TABLE_M,
 ) -> Path:
-    """A random path that the arm can follow at this mean speed within a share of its joints' limits.
+    """A random path above the table that the arm can follow at this mean speed within a share of its joints' limits.
 
     Raises ValueError, saying what the arm could do, if there is none among 8 random ones a try.
     """
     fastest = 0.0
+    lowest_m = table_m + TABLE_CLEARANCE * arm.reach_m
     for _ in range(tries):
         kind = kinds[int(generator.integers(len(kinds)))]
         poses = generator.uniform(arm.limits.lower_deg, arm.limits.upper_deg, (CANDIDATES, arm.joint_count))
         radii = generator.uniform(*RADIUS, CANDIDATES) * arm.reach_m
         phases = generator.random(CANDIDATES)
         shapes = _draw_shapes(kind, radii, generator)
-        possible, _ = _fastest(arm, kind, poses, shapes, POINTS)
+        possible, _ = _fastest(arm, kind, poses, shapes, POINTS, lowest_m)
         hopeful = (possible >= speed_m_s) | ((possible > fastest) & (possible == possible.max()))
         for row in np.flatnonzero(hopeful).tolist():
-            (possible_m_s,), (length_m,) = _fastest(arm, kind, poses[[row]], shapes[[row]], FINE_POINTS)
+            (possible_m_s,), (length_m,) = _fastest(arm, kind, poses[[row]], shapes[[row]], FINE_POINTS, lowest_m)
             fastest = max(fastest, float(possible_m_s))
             if possible_m_s >= speed_m_s:
                 shape = tuple(map(tuple, shapes[row].tolist()))
@@ -100,7 +109,7 @@ def draw_path(
                 return Path(kind, centre, shape, float(phases[row]), float(length_m) / speed_m_s)
     raise ValueError(
         f"wanted a speed at which {arm.name} can follow a path ({', '.join(kinds)}), got {speed_m_s:g} m/s: "
-        f"of {tries * CANDIDATES} random paths the best allows {fastest:.3g} m/s"
+        f"of {tries * CANDIDATES} random paths above the table, z = {table_m:g} m, the best allows {fastest:.3g} m/s"
     )
 
 
@@ -115,8 +124,13 @@ def _draw_shapes(kind: PathKind, radii: Array, generator: np.random.Generator) -
     return np.stack([a, b], 1) * radii[:, None, None]
 
 
-def _fastest(arm: Arm, kind: PathKind, poses_deg: Array, shapes_m: Array, points: int) -> tuple[Array, Array]:
-    """Mean speeds (candidates,) in m/s at which the arm could go round (0: it cannot), and the lengths in m."""
+def _fastest(
+    arm: Arm, kind: PathKind, poses_deg: Array, shapes_m: Array, points: int, lowest_m: float
+) -> tuple[Array, Array]:
+    """Mean speeds (candidates,) in m/s at which the arm could go round (0: it cannot), and the lengths in m.
+
+    Not below `lowest_m`.
+    """
     turns = np.broadcast_to(np.arange(points) / points, (len(poses_deg), points))
     places, rates = _curve(kind, shapes_m, turns)
     lengths_m = np.linalg.norm(rates, axis=-1).mean(-1)
@@ -131,7 +145,8 @@ def _fastest(arm: Arm, kind: PathKind, poses_deg: Array, shapes_m: Array, points
     by_speed = SHARE * np.array(limits.max_speed_deg_s) / np.maximum(speed.max(1), 1e-9)
     by_acceleration = np.sqrt(SHARE * np.array(limits.max_acceleration_deg_s2) / np.maximum(acceleration.max(1), 1e-9))
     rounds_a_second = np.minimum(by_speed, by_acceleration).min(-1)
-    return np.where(inside & (missed < 1e-4), lengths_m * rounds_a_second, 0.0), lengths_m
+    above = points_m[..., 2].min(-1) >= lowest_m
+    return np.where(inside & above & (missed < 1e-4), lengths_m * rounds_a_second, 0.0), lengths_m
 
 
 def _follow(arm: Arm, poses_deg: Array, points_m: Array) -> Array:

@@ -12,12 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from envs.arm import RADIANS, Arm, UnreachableGoalError
+from envs.limits import ROUNDING_M, TABLE_M
 from envs.paths import KINDS, TRIES, Path, PathKind, draw_path
 
 RewardKind = Literal["dense", "sparse"]
 Control = Literal["absolute", "from_measured", "from_target"]
 Goal = tuple[float, ...]
 
+GOAL_TRIES = 1000  # random poses, before an arm is taken to reach nothing above the table
 DEFAULT_REACH_M = 0.7  # of the default arm, for which the lengths of the dense reward are given
 
 
@@ -86,8 +88,11 @@ class Task(Protocol):
     def reward(self, distance_m: Any) -> Any:
         """Reward (...,) for being this far from the goal."""
 
+    def check_arm(self, arm: Arm) -> None:
+        """Raise ValueError for an arm that has no goals to draw."""
+
     def draw_course(self, arm: Arm, generator: np.random.Generator, steps: int, period_s: float) -> Course:
-        """Random goals for an episode of so many steps."""
+        """Random goals for an episode of so many steps, all of them above the table."""
 
     def course_from_json(self, values: Any, steps: int, period_s: float) -> Course:
         """Go back to a course."""
@@ -117,9 +122,34 @@ def _reward(kind: RewardKind, tolerance_m: float, reach_m: float, distance_m: An
     return np.where(distance_m <= tolerance_m, 0.0, -1.0)
 
 
+def draw_goal(
+    arm: Arm, generator: np.random.Generator, *, table_m: float = TABLE_M, tries: int = GOAL_TRIES
+) -> tuple[float, float, float]:
+    """The tip of a pose drawn uniformly from the joint ranges, again while the tip is below the table.
+
+    Raises ValueError if it is so in all tries.
+    """
+    limits = arm.limits
+    highest_m = -math.inf
+    for _ in range(tries):
+        tip_m: tuple[float, float, float] = arm.tip_position(
+            generator.uniform(limits.lower_deg, limits.upper_deg).tolist()
+        )
+        if tip_m[2] >= table_m - ROUNDING_M:
+            return tip_m
+        highest_m = max(highest_m, tip_m[2])
+    raise ValueError(
+        f"{arm.name} reaches nothing above the table at z = {table_m:g} m: the highest of {tries} random poses has its "
+        f"tip at z = {highest_m:.3f} m (does the first joint's origin in the URDF give the height of the base?)"
+    )
+
+
 @dataclass(frozen=True)
 class Reach:
-    """Reach a goal with the tip and stay there: the tip of a pose drawn uniformly from the joint ranges."""
+    """Reach a goal with the tip and stay there: the tip of a pose drawn uniformly from the joint ranges.
+
+    Only tips at or above the table, z = 0 in the base's frame, are goals.
+    """
 
     reward_kind: RewardKind = "dense"
     goal_tolerance_m: float = 0.01
@@ -135,10 +165,13 @@ class Reach:
         """Reward (...,) for being this far from the goal."""
         return _reward(self.reward_kind, self.goal_tolerance_m, self.reach_m, distance_m)
 
+    def check_arm(self, arm: Arm) -> None:
+        """Raise ValueError for an arm that reaches nothing above the table."""
+        draw_goal(arm, np.random.default_rng(0))
+
     def draw_course(self, arm: Arm, generator: np.random.Generator, steps: int, period_s: float) -> "StillGoal":
-        """A reachable goal, the same in all steps."""
-        limits = arm.limits
-        return StillGoal(arm.tip_position(generator.uniform(limits.lower_deg, limits.upper_deg).tolist()))
+        """A reachable goal, the same in all steps, sought ten times as long as when the arm was checked."""
+        return StillGoal(draw_goal(arm, generator, tries=10 * GOAL_TRIES))
 
     def course_from_json(self, values: Any, steps: int, period_s: float) -> "StillGoal":
         """Go back to a goal."""
@@ -189,9 +222,14 @@ class Track:
         """Reward (...,) for being this far from where the goal is now."""
         return _reward(self.reward_kind, self.goal_tolerance_m, self.reach_m, distance_m)
 
-    def draw_path(self, arm: Arm, generator: np.random.Generator) -> Path:
-        """A random path. Raises ValueError if the arm can follow none at this speed."""
-        return draw_path(arm, self._kinds, self.speed_m_s, generator)
+    def draw_path(self, arm: Arm, generator: np.random.Generator, table_m: float = TABLE_M) -> Path:
+        """A random path above the table. Raises ValueError if the arm can follow none at this speed."""
+        return draw_path(arm, self._kinds, self.speed_m_s, generator, table_m=table_m)
+
+    def check_arm(self, arm: Arm) -> None:
+        """Raise ValueError for an arm that reaches nothing above the table, or can follow no path at this speed."""
+        draw_goal(arm, np.random.default_rng(0))
+        self.draw_path(arm, np.random.default_rng(0))
 
     @property
     def _kinds(self) -> tuple[PathKind, ...]:
@@ -210,6 +248,15 @@ class Track:
         settled = min(self.settle_steps, distances_m.shape[-1] - 1)
         errors: NDArray[np.float64] = np.sqrt((distances_m[..., settled:] ** 2).mean(-1))
         return errors
+
+
+def error_mm(distances_m: Sequence[float], *, moving: bool) -> float:
+    """The error of one goal in mm, from the tip's distances to it: first where it began, last where its time was over.
+
+    That of a goal that stays is the last distance, that of a `moving` one the RMS distance (`Track.errors_m`).
+    """
+    task = Track() if moving else Reach()
+    return 1000.0 * float(task.errors_m(np.array(distances_m)))
 
 
 class MovingGoal:
@@ -249,6 +296,8 @@ __all__ = [
     "UnreachableGoalError",
     "check_goal",
     "distance",
+    "draw_goal",
+    "error_mm",
     "observe",
     "observe_one",
     "target_of",

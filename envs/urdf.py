@@ -54,6 +54,7 @@ class Joint:
     max_speed_deg_s: float
     max_acceleration_deg_s2: float
     max_torque_nm: float
+    link: str  # that it turns
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,8 @@ def read_chain(text: str, folder: Path | None = None) -> Chain:
         offset, rotation = offset + rotation @ own_offset, rotation @ own_rotation
         if element.get("type") == "revolute":
             limits = _limits(element, time_to_full_speed_s)
-            joints.append(Joint(element.get("name", ""), offset, rotation, _axis(element), *limits))
+            link = _link(element, "child")
+            joints.append(Joint(element.get("name", ""), offset, rotation, _axis(element), *limits, link))
             offset, rotation = np.zeros(3), np.eye(3)
     if len({joint.name for joint in joints}) != len(joints):
         raise ValueError(f"wanted a name of its own for each joint, got {[joint.name for joint in joints]}")

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from envs.simulation import PHYSICS_STEP_S, Simulation
 class SimulationDriver:
     """A `Simulation`, perhaps with imperfections, behind the driver's verbs.
 
-    It starts with every joint at its lower limit. `now_s` is the clock that its readings are stamped by.
+    It starts in `start_deg`, or in the arm's default pose. `now_s` is the clock that its readings are stamped by.
     """
 
     def __init__(
@@ -24,6 +24,8 @@ class SimulationDriver:
         control_period_s: float,
         imperfections: str = "ideal",
         now_s: Callable[[], float] = time.monotonic,
+        *,
+        start_deg: Sequence[float] | None = None,
     ) -> None:
         self.joint_names, self.limits = arm.joint_names, arm.limits
         self.calibration_sha256: str | None = None
@@ -33,6 +35,7 @@ class SimulationDriver:
         steps = math.ceil(control_period_s / PHYSICS_STEP_S - 1e-9)
         step_s = PHYSICS_STEP_S if math.isclose(steps * PHYSICS_STEP_S, control_period_s) else control_period_s / steps
         self._simulation = Simulation(arm, physics_step_s=step_s, control_period_s=control_period_s)
+        self._simulation.reset(arm.default_pose_deg() if start_deg is None else start_deg)
         self._body: Simulation | ImperfectSimulation = self._simulation
         if (wanted := open_imperfections(imperfections)).any:
             generator = np.random.default_rng(0)

@@ -1,7 +1,9 @@
 """A controller that moves its simulated arm while it is watched, its goal or the arm itself in a person's hands."""
 
+import bisect
 import math
 from collections import deque
+from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
@@ -22,9 +24,11 @@ from arm_control.replay.playback import Playback
 from arm_control.sources import Source
 from arm_control.trajectory import Tick
 from envs.arm_env import ArmEnv
-from envs.tasks import Course, StillGoal
+from envs.tasks import Course, StillGoal, error_mm
 
 HISTORY_S = 60.0
+Point = tuple[float, float, float]
+REACHED_M = 1e-5  # within which inverse kinematics has to reach a goal
 MOST_STEPS = 20  # in a frame; what is more is left out
 
 
@@ -59,6 +63,10 @@ class LiveArm:
         """Which goal it is."""
         return "goal by hand" if self.held else f"{'path' if self.moving else 'goal'} {self.goal_number}"
 
+    def distance_m(self, goal_m: Sequence[float] | None = None) -> float:
+        """How far the tip is from a goal, or from that of now, by the measured angles."""
+        return math.dist(self.arm.tip_position(self._env.measured_deg), (goal_m or self._env.goal_m)[:3])
+
     def next_goal(self) -> None:
         """Draw another goal, or path."""
         self.goal_number += 1
@@ -77,6 +85,17 @@ class LiveArm:
         goal = self.arm.nearest_reachable(goal_m)
         self._begin(StillGoal(goal), held=True)
         return goal
+
+    def give_goal(self, goal_m: Point, *, anew: bool) -> None:
+        """Give the controller this goal until another is given; `anew`: as the beginning of an episode.
+
+        Instead of one out of reach, it gets the nearest that is not, as when a goal is put by hand.
+        """
+        if anew:
+            self.held = False
+        nearest_m = self.arm.nearest_reachable(goal_m)
+        in_reach = math.dist(nearest_m, goal_m) <= REACHED_M
+        self._begin(StillGoal(goal_m if in_reach else nearest_m), held=True)
 
     def _begin(self, course: Course, *, held: bool) -> None:
         if not (held and self.held):  # a goal that is dragged is one
@@ -154,12 +173,21 @@ def roll_out(source: Source, goals: int, seed: int) -> Motion:
     """A controller's motion through so many goals."""
     live = LiveArm(source, seed)
     try:
-        ticks, episodes = [], []
-        for _ in range(goals):
+        ticks: list[Tick] = []
+        episodes: list[Episode] = []
+        error: float | None = None  # of the goal before
+        for number in range(goals):
+            if number:
+                live.next_goal()
             start_s = live.time_s
-            ticks += [live.step() for _ in range(live.episode_steps)]
+            distances_m = [live.distance_m()]
+            for _ in range(live.episode_steps):
+                ticks.append(msgspec.structs.replace(live.step(), goal_error_mm=error))
+                distances_m.append(live.distance_m())
+                error = None
             episodes.append(Episode(f"{live.episode_name} of {goals}", start_s, live.time_s))
-        ticks.append(live.now())
+            error = error_mm(distances_m, moving=live.moving)
+        ticks.append(msgspec.structs.replace(live.now(), goal_error_mm=error))
     finally:
         live.close()
     return Motion(
@@ -170,11 +198,11 @@ def roll_out(source: Source, goals: int, seed: int) -> Motion:
 def roll_out_beside(source: Source, motion: Motion) -> Motion:
     """What a controller does in simulation with a recording's goals, each at its time, from where that begins.
 
-    Raises ValueError for a controller of another arm or of paths, or a recording without goals.
+    Each tick has the goal of the recording's last tick before it, or its own. While that has none, the arm stays where
+    it is. Raises ValueError for a controller of another arm or of paths, or a recording without goals.
     """
     check_length(motion)
-    first = motion.moment(motion.episodes[0].start_s)
-    if np.isnan(first.goal_m).any():
+    if not any(has_goals(motion, episode) for episode in motion.episodes):
         raise ValueError(f"{motion.name} has no goals that {source.name} could be given: name another source beside it")
     began = motion.stretch(0.0, 1.0).angle_deg
     poses = began[~np.isnan(began).any(axis=1)]
@@ -182,19 +210,11 @@ def roll_out_beside(source: Source, motion: Motion) -> Motion:
     try:
         if live.moving or not live.arm.moves_like(motion.arm):
             raise ValueError(f"{source.name} is not for goals that stay, or not for the arm {motion.arm.name}")
+        beside = Beside(live, motion)
         ticks: list[Tick] = []
-        goal_m: tuple[float, ...] = ()
-        episode: Episode | None = None
         while live.time_s < motion.length_s:
-            time_s = max(live.time_s, float(first.time_s[0]))
-            if (now := motion.episode_at(time_s)) is not None and now != episode:
-                episode, live.held = now, False  # whatever the controller remembers is of another goal
-            x, y, z = motion.moment(time_s).goal_m[0].tolist()
-            if (x, y, z) != goal_m and not math.isnan(x):
-                goal_m = x, y, z
-                live.move_goal(goal_m)
-            ticks.append(live.step())
-        ticks.append(live.now())
+            ticks.append(beside.step())
+        ticks.append(beside.now())
     finally:
         live.close()
     return Motion(
@@ -205,3 +225,76 @@ def roll_out_beside(source: Source, motion: Motion) -> Motion:
         episodes=motion.episodes,
         tolerance_m=live.tolerance_m,
     )
+
+
+def has_goals(motion: Motion, episode: Episode) -> bool:
+    """Whether an episode of a recording has goals."""
+    goals_m = motion.stretch(motion.tick_s(episode.start_s), episode.end_s, most=100).goal_m
+    return not bool(np.isnan(goals_m).all())
+
+
+class Beside:
+    """Gives a live arm the goals of a recording, tick by tick.
+
+    Episodes begin and end in the ticks in which the recording's events say so, whatever the times of the ticks are.
+    """
+
+    def __init__(self, live: LiveArm, motion: Motion) -> None:
+        self._live = live
+        self._motion = motion
+        self._starts_s = [motion.tick_s(episode.start_s) for episode in motion.episodes]
+        self._ends_s = [motion.tick_s(episode.end_s) for episode in motion.episodes]
+        self._begun = 0  # episodes
+        self._goal_m: Point | None = None
+        # Of the present episode.
+        self._goals_m: set[Point] = set()
+        self._distances_m: list[float] = []
+
+    def step(self) -> Tick:
+        """Take the goal of now, and let a control period pass."""
+        goal_m, error = self._take_goal()
+        return msgspec.structs.replace(self._live.step(), goal_m=goal_m, goal_error_mm=error)
+
+    def now(self) -> Tick:
+        """Take the goal of now; nothing moves."""
+        goal_m, error = self._take_goal()
+        return msgspec.structs.replace(self._live.now(), goal_m=goal_m, goal_error_mm=error)
+
+    def _take_goal(self) -> tuple[Point | None, float | None]:
+        """Give the arm the recording's goal of now; returns it, and the error of a goal whose time is over.
+
+        While the recording has no goal, the arm stays where it is.
+        """
+        now = self._motion.moment(self._live.time_s)
+        tick_s = float(now.time_s[0])
+        error = self._error_mm(tick_s)
+        x, y, z = now.goal_m[0].tolist()
+        if math.isnan(x):
+            self._live.manual_deg = self._live.now().target_deg
+            return None, error
+        self._live.manual_deg = None
+        begun = bisect.bisect_right(self._starts_s, tick_s)
+        if begun > self._begun or (x, y, z) != self._goal_m:
+            self._live.give_goal((x, y, z), anew=begun > self._begun)
+        self._begun = begun
+        self._goal_m = (x, y, z)
+        if begun and tick_s < self._ends_s[begun - 1]:
+            self._note_distance(settling=now.phase[0] == "soft start")
+        return self._goal_m, error
+
+    def _note_distance(self, *, settling: bool) -> None:
+        """Keep the distance to the goal; before its own time begins, only the first."""
+        assert self._goal_m is not None
+        if not (settling and self._distances_m):
+            self._distances_m.append(self._live.distance_m(self._goal_m))
+        self._goals_m.add(self._goal_m)
+
+    def _error_mm(self, tick_s: float) -> float | None:
+        """The error of the present episode's goal, if its time is over with the recording's tick of this time."""
+        if self._goal_m is None or not self._distances_m or tick_s < self._ends_s[self._begun - 1]:
+            return None
+        distances_m = [*self._distances_m, self._live.distance_m(self._goal_m)]
+        error = error_mm(distances_m, moving=len(self._goals_m) > 1)
+        self._distances_m.clear()
+        self._goals_m.clear()
+        return error

@@ -30,6 +30,7 @@ ROUNDING_S = 1e-9
 LONGEST_LABEL = 80  # characters of what a recording calls a goal, a phase or a band
 LONGEST_S = 4 * 3600.0  # of a motion that is gone through from beginning to end
 REFRESH_S = 0.25  # between two looks for what was recorded since
+LAST_TICKS = 100  # at the end of an episode, in which its last reading is looked for
 TIMINGS = ("period_error_us", "read_us", "decide_us", "safety_us", "write_us")
 
 
@@ -194,6 +195,32 @@ class Motion:
         if number == 0 or time_s >= self.episodes[number - 1].end_s - ROUNDING_S:
             return None
         return self.episodes[number - 1]
+
+    def error_at_end_mm(self, episode: Episode) -> float:
+        """The error of an episode's goal in mm, as the tick has it in which the episode ended; NaN if it is unknown.
+
+        Where no tick has it, because the goal was cut short: the distance from the tip to the goal at the end.
+        """
+        end_s = self.tick_s(episode.end_s)
+        zero_s = self._ticks.start_s
+        # A motion beside a recording may have no tick at the very end, but has one within a period.
+        latest_s = episode.end_s + self.period_s
+        for tick in self._ticks.ticks(zero_s + end_s - ROUNDING_S, zero_s + latest_s + ROUNDING_S):
+            if tick.goal_error_mm is not None and math.isfinite(tick.goal_error_mm):
+                return tick.goal_error_mm
+        start_s = max(self.tick_s(episode.start_s), end_s - LAST_TICKS * self.period_s)
+        rows = self.stretch(start_s, end_s)
+        # The tick in which an episode ends has its last reading, but may have the goal of the next one.
+        tips_m = rows.tip_m[~np.isnan(rows.tip_m).any(axis=1)]
+        goals_m = rows.goal_m[: max(1, len(rows) - 1)]
+        goals_m = goals_m[~np.isnan(goals_m).any(axis=1)]
+        if not len(tips_m) or not len(goals_m):
+            return math.nan
+        return 1000.0 * math.dist(tips_m[-1], goals_m[-1])
+
+    def tick_s(self, time_s: float) -> float:
+        """The time of the last tick at or before this one, in which an event of this time happened."""
+        return float(self.moment(time_s).time_s[0])
 
     def refusal_at(self, time_s: float) -> str | None:
         """Why the arm is stopped at a time; None if it is not."""

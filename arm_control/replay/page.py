@@ -10,7 +10,7 @@ import numpy as np
 from markupsafe import Markup
 
 from arm_control.replay.guard import PAGE_POLICY
-from arm_control.replay.motion import Motion
+from arm_control.replay.motion import Episode, Motion
 from arm_control.replay.plot import motion_figure
 from arm_control.replay.stage import TRACE_POINTS, TRACE_S, Stage, serving
 from arm_control.run_folder import write_text
@@ -94,18 +94,23 @@ def scene_of(motions: Sequence[Motion], start_s: float, end_s: float) -> str:
 
 
 def table_of(motions: Sequence[Motion], start_s: float, end_s: float) -> Markup:
-    """How near each motion came to each goal at the end of its episode, for those that begin in that part."""
+    """The error of each motion for each goal whose episode begins in that part, as `arm-control run` prints it."""
     names = [Markup("<th>{} (mm)</th>").format(motion.name) for motion in motions]
     rows = []
-    for episode in motions[0].episodes:
+    for number, episode in enumerate(motions[0].episodes):
         if not start_s <= episode.start_s < end_s:
             continue
-        last_s = max(episode.start_s, episode.end_s - motions[0].period_s)
-        errors = [float(motion.moment(last_s).error_mm[0]) for motion in motions]
-        cells = [Markup("<td>{}</td>").format("-" if np.isnan(error) else f"{error:.1f}") for error in errors]
+        errors = [motion.error_at_end_mm(own_episode(motion, number, episode)) for motion in motions]
+        cells = [Markup("<td>{}</td>").format("-" if np.isnan(error) else f"{error:.2f}") for error in errors]
         rows.append(Markup("<tr><td>{}</td>{}</tr>").format(episode.name, Markup().join(cells)))
     head = Markup("<tr><th>error at the end</th>{}</tr>").format(Markup().join(names))
     return Markup("<table>{}{}</table>").format(head, Markup().join(rows))
+
+
+def own_episode(motion: Motion, number: int, episode: Episode) -> Episode:
+    """A motion's own episode of this number and name, which may be at other times; if it has none, the other's."""
+    own = motion.episodes[number : number + 1]
+    return own[0] if own and own[0].name == episode.name else episode
 
 
 def plots_of(motions: Sequence[Motion]) -> Markup:

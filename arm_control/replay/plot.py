@@ -150,6 +150,8 @@ def draw_error(axes: Axes, motions: Sequence[Motion], stretches: Sequence[Stretc
     for stretch, colour, style in zip(stretches, colours, STYLES, strict=False):
         axes.plot(*broken(stretch, stretch.error_mm), color=colour, linewidth=1.4, linestyle=style)
         largest = max(largest, np.nanmax(stretch.error_mm, initial=1.0))
+    for motion, colour in zip(motions, colours, strict=False):
+        mark_errors(axes, motion, colour)
     if (tolerance_m := motions[0].tolerance_m) is not None:
         axes.axhline(1000.0 * tolerance_m, color="black", linewidth=0.8, linestyle=(0, (1, 2)))
         place: dict[str, Any] = {
@@ -165,6 +167,14 @@ def draw_error(axes: Axes, motions: Sequence[Motion], stretches: Sequence[Stretc
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.yaxis.set_minor_formatter(NullFormatter())
     axes.set_ylabel("tip to goal\n(mm)")
+
+
+def mark_errors(axes: Axes, motion: Motion, colour: str) -> None:
+    """A dot where each goal's time is over, at the error that `arm-control run` prints, while there is room."""
+    if len(motion.episodes) > MOST_LINES:
+        return
+    errors_mm = [motion.error_at_end_mm(episode) for episode in motion.episodes]
+    axes.scatter([episode.end_s for episode in motion.episodes], errors_mm, s=18.0, color=colour, zorder=3)
 
 
 def draw_speeds(axes: Axes, stretches: Sequence[Stretch], colours: Sequence[str]) -> None:

@@ -1,7 +1,9 @@
 """Whether a recording of the simulated arm can be made again, bit for bit."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
+import msgspec
 import numpy as np
 
 from arm_control.drivers.simulation import SimulationDriver
@@ -9,6 +11,7 @@ from arm_control.recording_index import IndexedRecording
 from arm_control.replay.motion import drawn_arm
 from arm_control.runner.recorded import arm_of
 from arm_control.trajectory import POST_MORTEM, Tick
+from envs.arm import Arm
 
 
 def verify(path: str | Path, urdf: str | None = None) -> tuple[int, str]:
@@ -33,7 +36,9 @@ def _verify(recording: IndexedRecording, urdf: str | None) -> tuple[int, str]:
         raise ValueError(f"{path} was recorded on the driver {driver}: only a simulated arm can be run again")
     if POST_MORTEM in metadata:
         raise ValueError(f"{path} is a post-mortem, which begins in mid-motion: wanted a recording of all of it")
-    again = SimulationDriver(drawn_arm(path, arm, urdf), period_s, metadata.get("imperfections", "ideal"))
+    start_deg = _start_deg(path, arm, metadata)
+    preset = metadata.get("imperfections", "ideal")
+    again = SimulationDriver(drawn_arm(path, arm, urdf), period_s, preset, start_deg=start_deg)
     try:
         ticks = 0
         for ticks, tick in enumerate(recording, 1):
@@ -48,6 +53,21 @@ def _verify(recording: IndexedRecording, urdf: str | None) -> tuple[int, str]:
         return ticks, recording.missing
     finally:
         again.close()
+
+
+def _start_deg(path: Path, arm: Arm, metadata: Mapping[str, str]) -> list[float] | None:
+    """Where the recorded arm started; None if it does not say so. Raises ValueError for what is no pose of the arm."""
+    if "start_deg" not in metadata:
+        return None
+    try:
+        start_deg = msgspec.json.decode(metadata["start_deg"], type=list[float])
+    except msgspec.MsgspecError:
+        start_deg = []
+    if len(start_deg) != arm.joint_count or start_deg != arm.limits.clip(start_deg):
+        raise ValueError(
+            f"{path}: start_deg: wanted a pose within the arm's limits, got {metadata['start_deg'][:80]!r}"
+        )
+    return start_deg
 
 
 def _difference(tick: Tick, again: SimulationDriver, names: tuple[str, ...]) -> str:

@@ -109,7 +109,7 @@ class Film:
         """Bring the picture up to date."""
         angles_deg, goal_m = now.angle_deg[0], now.goal_m[0]
         if np.isnan(angles_deg).any():  # a reading that was lost: the arm is shown where it was
-            angles_deg = self._shown[0] if self._shown is not None else np.zeros(len(angles_deg))
+            angles_deg = np.array(self._motion.arm.default_pose_deg()) if self._shown is None else self._shown[0]
         if self._shown is not None:
             angles, goal = self._shown
             if np.abs(angles - angles_deg).max() < STILL_DEG and np.array_equal(goal, goal_m, equal_nan=True):

@@ -3,13 +3,11 @@
 import math
 from collections.abc import Callable, Iterable
 
-import numpy as np
-
 from arm_control.runner.loop import EASE_S, ControlLoop, GoalResult, Script, smooth
 from arm_control.runner.policy_runner import PolicyRunner
 from arm_control.runner.prediction import Predictor
 from envs.imperfections import PRESETS, Imperfections
-from envs.tasks import Course, MovingGoal, Reach, StillGoal, Track
+from envs.tasks import Course, MovingGoal, StillGoal, error_mm
 
 
 class GoalWork:
@@ -46,8 +44,10 @@ class GoalWork:
         soft = True
         for course in self._courses:
             if course is None:
-                loop.phase = "wait"
-                loop.goal_m = None
+                if loop.phase != "wait":
+                    loop.phase = "wait"
+                    loop.goal_m = None
+                    loop.tell("phase", "wait")
                 predictor.forget()
                 yield loop.safety.toward(loop.safety.target_deg)
                 continue
@@ -98,10 +98,10 @@ class GoalWork:
             elif reached is None:
                 reached = step + soft_steps
         path = course.path.kind if isinstance(course, MovingGoal) else None
-        task = Reach() if path is None else Track()
-        error_mm = 1000 * float(task.errors_m(np.array(distances_m)))
-        result = GoalResult(course.goal(steps)[:3], path, error_mm, None if reached is None else reached * period_s)
+        error = error_mm(distances_m, moving=path is not None)
+        result = GoalResult(course.goal(steps)[:3], path, error, None if reached is None else reached * period_s)
         loop.report.goals.append(result)
+        loop.goal_error_mm = error
         self._on_goal(result)
 
     def _distance_m(self, loop: ControlLoop, course: Course, step: int) -> float:

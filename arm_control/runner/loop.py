@@ -176,11 +176,11 @@ class ControlLoop:
         if tuple(driver.joint_names) != arm.joint_names:
             raise ValueError(f"the policy moves joints {arm.joint_names}, the arm has {tuple(driver.joint_names)}")
         limits = safety.limits
-        self.park_deg = list(limits.lower_deg if park_deg is None else park_deg)
+        self.park_deg = safety.default_pose_deg() if park_deg is None else list(park_deg)
         if len(self.park_deg) != arm.joint_count or self.park_deg != limits.clip(self.park_deg):
             ranges = ", ".join(f"{low:g} to {high:g}" for low, high, _, _ in limits.by_joint)
             raise ValueError(f"parking pose: wanted an angle for each joint, {ranges} degrees, got {self.park_deg}")
-        safety.check_pose(self.park_deg, f"the parking pose {self.park_deg}")
+        safety.check_pose(self.park_deg, f"the parking pose {self.park_deg}", "--park names another pose")
         self.driver, self.safety, self.clock = driver, safety, clock
         self.shadow, self.recorder, self.stopped, self.key, self.say = shadow, recorder, stopped, key, say
         self.period_s = safety.period_s
@@ -189,9 +189,12 @@ class ControlLoop:
         self.state = JointState(0.0, list(safety.target_deg), [0.0] * arm.joint_count)
         self.phase = "start"
         self.goal_m: tuple[float, ...] | None = None
+        self.goal_error_mm: float | None = None
+        """Of the goal whose time is over with this tick's reading, to be recorded with it."""
         self._answer_deg: list[float] | None = None
         self._answered_s: float | None = None  # when the arm last did
         self._due_s = 0.0
+        self._began_s = clock.now_s()
         self._held = False
         self._times = dict.fromkeys(PHASES, 0.0)
         self._timings = [self.report.timings[name] for name in PHASES]
@@ -454,6 +457,7 @@ class ControlLoop:
         if self.shadow and self._answer_deg is not None and report.ticks % round(1.0 / self.period_s) == 0:
             self.say(f"  reads {_angles(self.state.angles_deg)}, would send {_angles(target_deg)} degrees")
         self._answer_deg = None
+        self.goal_error_mm = None
 
     def _record(self, target_deg: list[float] | None, phase: str) -> None:
         state, times, count = self._read, self._times, self.safety.arm.joint_count
@@ -463,6 +467,7 @@ class ControlLoop:
                 time_s=self._began_s,
                 phase=phase,
                 goal_m=self.goal_m,
+                goal_error_mm=self.goal_error_mm,
                 stamp_s=None if state is None else state.stamp_s,
                 angle_deg=None if state is None else _whole(state.angles_deg, count),
                 speed_deg_s=None if state is None else _whole(state.speeds_deg_s, count),
@@ -481,9 +486,9 @@ class ControlLoop:
         )
 
     def tell(self, kind: str, text: str) -> None:
-        """Record that something happened."""
+        """Record that something happened, at the time of the tick in which it did."""
         if self.recorder is not None:
-            self.recorder.event(Event(self.clock.now_s(), kind, text))
+            self.recorder.event(Event(self._began_s, kind, text))
 
     def _lose(self, error: DriverError) -> None:
         """A reply that did not come. Raises the error of an arm that has not answered for long: nothing can be sent.

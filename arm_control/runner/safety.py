@@ -12,7 +12,16 @@ from dataclasses import dataclass, field
 
 from arm_control.drivers import JointState
 from envs.arm import RADIANS, Arm
-from envs.limits import Box, JointLimits, follow_target, interpolate_target, lead_target, limit_target
+from envs.limits import (
+    ROUNDING_M,
+    TABLE_M,
+    Box,
+    JointLimits,
+    follow_target,
+    interpolate_target,
+    lead_target,
+    limit_target,
+)
 
 # What is clamped rather than refused.
 CLAMPED_DEG = 5.0  # outside a joint's range; behind what a recording asks for
@@ -66,6 +75,14 @@ class SafetySettings:
             and all(low < high for low, high in zip(box, box[3:], strict=False))
         ):
             raise ValueError(f"workspace: wanted x, y, z lowest and x, y, z highest in metres, got {box}")
+
+
+def millimetres(distance_m: float) -> str:
+    """A distance for people, never zero if it is none."""
+    distance_mm = 1000.0 * distance_m
+    if distance_mm >= 9.95:
+        return f"{distance_mm:.0f} mm"
+    return f"{distance_mm:.2g} mm" if distance_mm >= 0.01 else "less than 0.01 mm"
 
 
 @dataclass(frozen=True)
@@ -138,6 +155,7 @@ class Safety:
         self._parking = False
         box = settings.workspace_m or (-math.inf,) * 3 + (math.inf,) * 3
         table = -math.inf if settings.table_m is None else settings.table_m
+        self._table_is_floor = table >= box[2]
         self._box = (box[0], box[1], max(box[2], table), *box[3:])
         self._has_walls = any(map(math.isfinite, self._box))
         self._levers_m, self._max_speed_deg_s = arm.levers_m, arm.limits.max_speed_deg_s
@@ -173,8 +191,12 @@ class Safety:
                 state.angles_deg, self.limits.clip(state.angles_deg), self.target_deg, strict=True
             )
         ]
-        if (outside_m := self.outside_m(target_deg)) > 0.0:
-            self.refuse("workspace", f"the arm starts {1000 * outside_m:.0f} mm outside the workspace")
+        if (outside_m := self.outside_m(target_deg)) > ROUNDING_M:
+            self.refuse(
+                "workspace",
+                f"the arm starts {millimetres(outside_m)} outside the workspace: {self._where(target_deg)}; "
+                "move it inside by hand, its power off",
+            )
         self.reads(state, now_s)
         if self.refusal is None:  # an old reading, or one of an arm that may not move, moves no target
             self.target_deg, self.placed = target_deg, True
@@ -277,15 +299,45 @@ class Safety:
         return max(low_x - x, x - high_x, low_y - y, y - high_y, low_z - z, z - high_z)
 
     def check_point(self, point_m: Sequence[float]) -> None:
-        """Raise WorkspaceError for a point outside the workspace."""
-        if (beyond_m := self._beyond_m(point_m)) > 0.0:
+        """Raise WorkspaceError for a goal outside the workspace."""
+        if (beyond_m := self._beyond_m(point_m)) > ROUNDING_M:
             place = ", ".join(f"{value:.4f}" for value in point_m)
-            raise WorkspaceError(f"goal ({place}) m is {1000 * beyond_m:.0f} mm outside the workspace")
+            raise WorkspaceError(
+                f"goal ({place}) m is {millimetres(beyond_m)} outside the workspace: it is {self._side(point_m)}"
+            )
 
-    def check_pose(self, angles_deg: Sequence[float], what: str) -> None:
-        """Raise WorkspaceError for a pose outside the workspace."""
-        if (outside_m := self.outside_m(angles_deg)) > 0.0:
-            raise WorkspaceError(f"{what} is {1000 * outside_m:.0f} mm outside the workspace")
+    def check_pose(self, angles_deg: Sequence[float], what: str, remedy: str = "") -> None:
+        """Raise WorkspaceError for a pose outside the workspace, with a remedy, if there is one."""
+        if (outside_m := self.outside_m(angles_deg)) > ROUNDING_M:
+            raise WorkspaceError(
+                f"{what} is {millimetres(outside_m)} outside the workspace: {self._where(angles_deg)}"
+                + (f"; {remedy}" if remedy else "")
+            )
+
+    def default_pose_deg(self) -> list[float]:
+        """The pose to start and to park in, unless another is named: inside the workspace, and above a table."""
+        low_x, low_y, low_z, *high = self._box
+        floor_m = low_z if math.isfinite(low_z) else TABLE_M
+        return self.arm.default_pose_deg(self.limits, (low_x, low_y, floor_m, high[0], high[1], high[2]))
+
+    def _where(self, angles_deg: Sequence[float]) -> str:
+        """Which link's end is where in the workspace, or out of it: that of the worst one."""
+        ends = zip(self.arm.link_names, self.arm.link_ends(angles_deg), strict=True)
+        name, end_m = max(ends, key=lambda end: self._beyond_m(end[1]))
+        return f"the end of {name} is {self._side(end_m)}"
+
+    def _side(self, point_m: Sequence[float]) -> str:
+        """Beyond which side of the workspace a point is, and the flag that moves that side."""
+        sides: list[tuple[float, str]] = []
+        for axis, value, low, high in zip("xyz", point_m, self._box, self._box[3:], strict=False):
+            below = f"{millimetres(low - value)} below {axis} = {low:g} m of the box (--workspace)"
+            if axis == "z" and self._table_is_floor:
+                below = f"{millimetres(low - value)} below the table at z = {low:g} m (--table)"
+            sides.append((low - value, below))
+            sides.append(
+                (value - high, f"{millimetres(value - high)} above {axis} = {high:g} m of the box (--workspace)")
+            )
+        return max(sides)[1]
 
     def _clamp(self, check: str) -> None:
         self.clamped[check] += 1
@@ -448,15 +500,20 @@ class Safety:
         """One step, if the arm can then still stop inside the workspace; otherwise it slows down."""
         outside_m = self._outside_on_the_way_m(target, speed) if self._has_walls else -math.inf
         # Held at a wall, an arm may always come back.
-        leaves = outside_m > 0.0 and not (outside_m <= CLAMPED_M and outside_m < self.outside_m(self.target_deg))
+        leaves = outside_m > ROUNDING_M and not (outside_m <= CLAMPED_M and outside_m < self.outside_m(self.target_deg))
         held_s = self._timers.wall.held_s(leaves, self._now_s)
         if not leaves:
             self.target_deg, self.speed_deg_s = target, speed
             return
         if outside_m > CLAMPED_M:
-            self.refuse("workspace", f"a link would get {1000 * outside_m:.0f} mm outside the workspace")
+            where = self._where_at_worst(target, speed)
+            self.refuse("workspace", f"a link would get {millimetres(outside_m)} outside the workspace: {where}")
         elif held_s > self.settings.wall_s:
-            self.refuse("workspace", f"a link was held at the edge of the workspace for {self.settings.wall_s:g} s")
+            where = self._where_at_worst(target, speed)
+            self.refuse(
+                "workspace",
+                f"a link was held at the edge of the workspace for {self.settings.wall_s:g} s: on its way, {where}",
+            )
         else:
             self._clamp("workspace")
         self._brake()
@@ -478,6 +535,21 @@ class Safety:
         In metres. A link's end moves no further than its joints' turns times their levers. Where that is not enough to
         know, the way is halved.
         """
+        pose, end = self._braking(target_deg, speed_deg_s)
+        here_m = self.outside_m(target_deg)
+        if end == 0:
+            return here_m
+        return self._worst_between_m(pose, 0, target_deg, here_m, end, pose(end), None, HALVINGS)
+
+    def _where_at_worst(self, target_deg: Sequence[float], speed_deg_s: Sequence[float]) -> str:
+        """Which link's end would be where, at worst on the same way."""
+        pose, end = self._braking(target_deg, speed_deg_s)
+        return self._where(max(map(pose, range(end + 1)), key=self.outside_m))
+
+    def _braking(
+        self, target_deg: Sequence[float], speed_deg_s: Sequence[float]
+    ) -> tuple[Callable[[int], list[float]], int]:
+        """The pose after so many calls of `_brake` from a target on, and after how many it is at rest."""
         period_s, end = self.period_s, 0
         joints = []
         for angle, speed, limit in zip(target_deg, speed_deg_s, self.limits.max_acceleration_deg_s2, strict=True):
@@ -495,10 +567,7 @@ class Safety:
                 angles.append(angle + (way - less * (done + 1)) * done)
             return angles
 
-        here_m = self.outside_m(target_deg)
-        if end == 0:
-            return here_m
-        return self._worst_between_m(pose, 0, target_deg, here_m, end, pose(end), None, HALVINGS)
+        return pose, end
 
     def _worst_between_m(
         self,

@@ -1,16 +1,28 @@
-"""Every command with an arm that nobody here made: the KUKA iiwa that comes with PyBullet, seven joints."""
+"""Every command with arms that nobody here made: PyBullet's KUKA iiwa of seven joints, a desk arm of ±90° joints."""
 
 import json
 import os
+import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pybullet_data
 import pytest
 
 from arm_control import evaluation, exporter, training
 from arm_control.cli import main
+from arm_control.config import TrainConfig
+from arm_control.exporter import export
+from arm_control.replay.verification import verify
 from arm_control.runner import PolicyRunner
+from arm_control.training import train
+from arm_control.trajectory import read_recording
+from envs.arm import Arm
+from policies.settings import DDPGSettings
 
+DESK = Path(__file__).resolve().parents[1] / "urdfs" / "three_joints_90.urdf"
 KUKA = os.path.join(pybullet_data.getDataPath(), "kuka_iiwa", "model.urdf")  # noqa: PTH118
 
 
@@ -37,3 +49,92 @@ def test_the_same_commands_train_evaluate_export_run_and_film_another_arm(
     capfd.readouterr()
     assert main(["run", str(policy), "--random", "1"]) == 2
     assert "trained on the arm lbr_iiwa" in capfd.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A policy of a desk arm of ±90° joints, whose tip is at the table with all joints at their lower limits."""
+    settings = DDPGSettings(hidden_units=16, fourier_octaves=1, batch_size=32, random_steps=100)
+    config = TrainConfig("ddpg", settings, arms=2, steps=200, arm=str(DESK))
+    return export(train(config, tmp_path_factory.mktemp("runs") / "desk", quiet=True))
+
+
+@pytest.fixture
+def ran(desk: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, Any, str]]:
+    """Runs that policy on its simulated arm; returns exit code, figures and what was said on standard error."""
+
+    def run(*words: str) -> tuple[int, Any, str]:
+        figures = tmp_path / "run.json"
+        figures.unlink(missing_ok=True)
+        quick = ["--pace", "fast", "--seconds-per-goal", "0.2", "--json", str(figures)]
+        capfd.readouterr()
+        code = main(["run", str(desk), "--arm", str(DESK), *quick, *words])
+        return code, json.loads(figures.read_text()) if figures.exists() else None, capfd.readouterr().err
+
+    return run
+
+
+@pytest.mark.slow
+class TestRunOnADeskArm:
+    """An arm that can reach into the table starts, ends and is sent where it is above it."""
+
+    def test_it_starts_and_parks_above_the_table_and_is_simulated_again(
+        self, ran: Callable[..., tuple[int, Any, str]], tmp_path: Path
+    ) -> None:
+        log = tmp_path / "run.mcap"
+        park = ["--random", "2", "--table", "0", "--record", str(log)]
+        code, figures, _ = ran(*park)
+        ticks = read_recording(log).ticks
+        arm = Arm(DESK)
+        first_deg, last_deg = (tick.angle_deg or [] for tick in (ticks[0], ticks[-1]))
+        assert min(end[2] for end in arm.link_ends(first_deg)) > 0.02
+        assert (code, figures["parked"]) == (0, True)
+        np.testing.assert_allclose(last_deg, [0.0] * 3, atol=3.0)
+        assert verify(log) == (len(ticks), "")
+
+    def test_random_goals_are_above_the_table(self, ran: Callable[..., tuple[int, Any, str]]) -> None:
+        lowest_m = {}
+        for table in (None, "0.1", "-0.3"):
+            words = [] if table is None else ["--table", table]
+            code, figures, _ = ran("--random", "40", "--shadow", *words)
+            assert code == 0
+            lowest_m[table] = min(goal["goal_m"][2] for goal in figures["goals"])
+        assert lowest_m[None] >= 0.0
+        assert lowest_m["0.1"] >= 0.1
+
+    @pytest.mark.parametrize(
+        ("words", "said"),
+        [
+            (
+                ["--random", "1", "--table", "0.05", "--park", "0,90,90"],
+                r"parking pose .*the end of tip is 50 mm below the table .*--table.*--park",
+            ),
+            (
+                ["--random", "1", "--park", "0,0,0", "--workspace=-1,-1,-1,1,1,0.3"],
+                r"above z = 0.3 m of the box .*--work",
+            ),
+            (["--goal", "0.2,0,0.1", "--table", "0.11"], r"goal .* is 10 mm outside .* below the table at z = 0.11 m"),
+            (["--random", "1", "--table", "0.5"], r"above the table at z = 0.5 m"),
+        ],
+    )
+    def test_what_is_outside_and_which_flag_moves_it_is_told_in_one_line(
+        self, ran: Callable[..., tuple[int, Any, str]], words: list[str], said: str
+    ) -> None:
+        code, figures, err = ran(*words)
+        assert (code, figures) == (2, None)
+        assert err.count("\n") == 1
+        assert re.search(said, err), err
+
+
+def test_an_arm_that_reaches_nothing_above_the_table_is_not_trained(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    hanging = tmp_path / "hanging.urdf"
+    hanging.write_text(DESK.read_text().replace('<origin xyz="0 0 0.08"/>', '<origin xyz="0 0 -0.6"/>'))
+    for env in ("ArmReach-v0", "ArmTrack-v0"):
+        words = ["--arm", str(hanging), "--env", env, "--steps", "8", "--out", str(tmp_path / "run")]
+        assert main(["train", "ddpg", *words]) == 2
+        err = capfd.readouterr().err
+        assert err.count("\n") == 1
+        assert "reaches nothing above the table at z = 0 m" in err
+    assert not (tmp_path / "run").exists()

@@ -4,20 +4,27 @@ import contextlib
 import dataclasses
 import json
 import math
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from fake_arm import ARM, START, FakeArm, FakeClock, ScriptedPolicy, Skilled, lost
 from helpers import drive
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from arm_control.cli import main
 from arm_control.drivers import DriverError, JointState, TorqueLeftOnError
 from arm_control.drivers.simulation import SimulationDriver
+from arm_control.replay.motion import Motion, TicksInMemory, events_and_episodes, open_motion
+from arm_control.replay.page import table_of
+from arm_control.replay.plot import motion_figure
 from arm_control.runner import PolicyRunner
 from arm_control.runner.goals import GoalWork
 from arm_control.runner.loop import (
@@ -34,8 +41,8 @@ from arm_control.runner.loop import (
 )
 from arm_control.runner.safety import Safety, SafetySettings, WorkspaceError
 from arm_control.runner.timings import PERCENTILES, Timings
-from arm_control.trajectory import Recorder, read_recording
-from envs.tasks import Course, StillGoal
+from arm_control.trajectory import Event, Recorder, Tick, read_recording
+from envs.tasks import Course, MovingGoal, StillGoal, Track
 
 LOW = np.array(ARM.limits.lower_deg)
 POSES = [[20.0, 40.0, 60.0], [70.0, 30.0, 20.0], [45.0, 80.0, 10.0]]
@@ -884,3 +891,116 @@ def test_a_shadows_recording_says_what_was_answered_and_that_nothing_was_sent(tm
     recording = recorded(rig, tmp_path / "run.mcap")
     assert len(recording.ticks) == rig.loop.report.ticks > 0
     assert all(tick.target_deg is None and tick.raw_deg is not None for tick in recording.ticks if tick.phase == "run")
+
+
+class MemoryRecorder:
+    """Keeps what a recorder would write."""
+
+    def __init__(self) -> None:
+        self.ticks: list[Tick] = []
+        self.events: list[Event] = []
+
+    def tick(self, tick: Tick) -> None:
+        self.ticks.append(tick)
+
+    def event(self, event: Event) -> None:
+        self.events.append(event)
+
+    def motion(self) -> Motion:
+        """What viewers see of it."""
+        start_s, end_s = self.ticks[0].time_s, self.ticks[-1].time_s
+        kept: Any = SimpleNamespace(start_s=start_s, end_s=end_s, events=self.events)
+        events, episodes = events_and_episodes(kept)
+        return Motion("kept", ARM, 1 / 30, TicksInMemory(self.ticks), episodes=episodes, events=events)
+
+
+def table_errors(motion: Motion) -> list[str]:
+    """The errors in a page's table."""
+    return re.findall(r"<td>([\d.]+)</td>", table_of([motion], 0.0, math.inf))
+
+
+class TestErrorsAtTheEnd:
+    """A run and every view of its recording state the same error for each goal."""
+
+    @settings(max_examples=20)
+    @given(
+        st.lists(st.floats(0.0, 0.015), min_size=1, max_size=8),
+        st.sets(st.integers(1, 60), max_size=12),
+        st.sampled_from([30.0, 60.0, 100.0]),
+        st.lists(st.sampled_from([0, 1, 2, None]), max_size=3),
+    )
+    def test_whatever_the_ticks_are(
+        self, late_s: list[float], lost_reads: set[int], rate: float, numbers: list[int | None]
+    ) -> None:
+        """Late ticks, replies that are lost (no two at once), goals that have to be waited for."""
+
+        def fault(rig: Rig) -> None:
+            rig.arm.faulty_read = lost if rig.reads / 3 in lost_reads else lambda state: state
+
+        clock = FakeClock(oversleep=lambda wait: late_s[wait % len(late_s)])
+        # Not where the goals are, so that the arm is on its way when their time is over.
+        policy = ScriptedPolicy(lambda asked: POSES[asked // 7 % 3])
+        courses = [None if number is None else COURSES[number] for number in (0, *numbers)]
+        recorder = MemoryRecorder()
+        rig = Rig(policy, courses, rate=rate, seconds=0.5, clock=clock, fault=fault, recorder=recorder)
+        report = rig.run()
+        motion = recorder.motion()
+        assert report.refusals == []
+        assert [motion.error_at_end_mm(episode) for episode in motion.episodes] == [
+            result.error_mm for result in report.goals
+        ]
+        assert table_errors(motion) == [f"{result.error_mm:.2f}" for result in report.goals]
+
+    def test_by_hand_it_is_the_distance_in_the_tick_in_which_the_goals_time_is_over(self) -> None:
+        recorder = MemoryRecorder()
+        rig = Rig(ScriptedPolicy(lambda asked: POSES[asked // 7 % 3]), COURSES[:2], seconds=0.5, recorder=recorder)
+        results = rig.run().goals
+        run = [place for place, tick in enumerate(recorder.ticks) if tick.phase == "run"]
+        for result, course, place in zip(results, COURSES, (run[15], run[-1] + 1), strict=False):
+            tick = recorder.ticks[place]
+            wanted_mm = 1000.0 * math.dist(ARM.tip_position(tick.angle_deg or []), course.goal_m)
+            assert result.error_mm == pytest.approx(wanted_mm, rel=1e-12)
+            assert tick.goal_error_mm == result.error_mm
+
+    def test_of_a_goal_that_moves_it_is_the_rms(self) -> None:
+        path = Track(path="circle", speed_m_s=0.1).draw_path(ARM, np.random.default_rng(3))
+        recorder = MemoryRecorder()
+        courses = [MovingGoal(path, 45, 1 / 30), COURSES[0]]
+        rig = Rig(ScriptedPolicy(POSES[0]), courses, seconds=1.5, recorder=recorder)
+        errors_mm = [f"{result.error_mm:.2f}" for result in rig.run().goals]
+        assert table_errors(recorder.motion()) == errors_mm
+
+    def test_without_it_in_the_recording_it_is_worked_out_from_the_ticks(self) -> None:
+        """As of a recording that was made before ticks had it."""
+        recorder = MemoryRecorder()
+        late_s = (0.0, 0.001, 0.02)
+        clock = FakeClock(oversleep=lambda wait: late_s[wait % 3])
+        rig = Rig(ScriptedPolicy(lambda asked: POSES[asked // 7 % 3]), seconds=0.5, clock=clock, recorder=recorder)
+        errors_mm = [result.error_mm for result in rig.run().goals]
+        recorder.ticks = [msgspec.structs.replace(tick, goal_error_mm=None) for tick in recorder.ticks]
+        recorder.events = [Event(event.time_s + 3e-4, event.kind, event.text) for event in recorder.events]
+        motion = recorder.motion()
+        assert [motion.error_at_end_mm(episode) for episode in motion.episodes] == pytest.approx(errors_mm, rel=1e-9)
+
+    def test_plots_have_a_dot_at_each(self) -> None:
+        recorder = MemoryRecorder()
+        rig = Rig(ScriptedPolicy(lambda asked: POSES[asked // 7 % 3]), seconds=0.5, recorder=recorder)
+        errors_mm = [result.error_mm for result in rig.run().goals]
+        motion = recorder.motion()
+        (dots,) = motion_figure([motion]).axes[ARM.joint_count].collections
+        ends_s = [episode.end_s for episode in motion.episodes]
+        np.testing.assert_allclose(dots.get_offsets(), np.transpose([ends_s, errors_mm]))
+
+    def test_what_a_run_prints_is_in_the_page_of_its_recording(
+        self, tiny_policy: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        log = tmp_path / "run.mcap"
+        words = ["--random", "2", "--seconds-per-goal", "0.4", "--pace", "fast", "--record", str(log)]
+        assert main(["run", str(tiny_policy), *words]) == 0
+        printed = re.findall(r"([\d.]+) mm   (?:not reached|[\d.]+ s)", capfd.readouterr().out)
+        motion = open_motion(log)
+        while motion.growing:  # a slow machine still writes
+            motion.refresh()
+        assert len(printed) == 2
+        assert table_errors(motion) == printed
+        motion.close()

@@ -19,6 +19,7 @@ from arm_control.drivers.simulation import SimulationDriver
 from envs.arm import Arm
 
 ARM = Arm()
+DESK = Path(__file__).resolve().parents[1] / "urdfs" / "three_joints_90.urdf"
 
 
 @pytest.fixture
@@ -31,6 +32,22 @@ def simulated() -> Iterator[SimulationDriver]:
 @pytest.mark.parametrize("check", CHECKS)
 def test_the_simulated_arm_conforms(simulated: SimulationDriver, check: str) -> None:
     CHECKS[check](simulated)
+
+
+class TestSimulatedStart:
+    """Where a simulated arm is when nothing was sent yet."""
+
+    @pytest.mark.parametrize("urdf", [None, DESK], ids=["default", "desk"])
+    def test_it_is_the_default_pose(self, urdf: Path | None) -> None:
+        arm = ARM if urdf is None else Arm(urdf)
+        driver = SimulationDriver(arm, 1 / 50)
+        assert driver.read().angles_deg == pytest.approx([0.0] * 3, abs=1e-9)
+        driver.close()
+
+    def test_another_pose_can_be_named(self) -> None:
+        driver = SimulationDriver(ARM, 1 / 50, start_deg=[10.0, 20.0, 30.0])
+        assert driver.read().angles_deg == pytest.approx([10.0, 20.0, 30.0])
+        driver.close()
 
 
 class ModelArm:

@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from itertools import pairwise
 from pathlib import Path
@@ -17,8 +17,10 @@ import serial
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from arm_control import emulating
 from arm_control.cli import main
-from arm_control.drivers.calibration import load_calibration
+from arm_control.commands import Emulate
+from arm_control.drivers.calibration import Calibration, load_calibration
 from arm_control.drivers.control_table import REGISTERS, SPEED_UNIT_DEG_S
 from arm_control.drivers.dynamixel import open_dynamixel
 from arm_control.drivers.emulator import HISTORY, LATE_S, NOISE_TICKS, Emulator
@@ -32,7 +34,9 @@ from arm_control.drivers.protocol import (
     make_packet,
     make_status,
 )
-from envs.arm import Arm
+from envs.arm import DEFAULT_URDF, Arm
+
+DESK = Path(__file__).resolve().parents[1] / "urdfs" / "three_joints_90.urdf"
 
 TICKS_PER_SPEED_UNIT = SPEED_UNIT_DEG_S / 360.0 * 4096
 PATIENCE_MS = 5000.0  # of the SDK, where an answer is sure to come
@@ -908,3 +912,45 @@ def test_next_to_no_time_may_pass_between_two_questions() -> None:
         now += passed
         emulator.positions()
     assert emulator.positions() == {1: 2048}
+
+
+class TestStartOfAnEmulatedArm:
+    """The pose in which servos stand that a calibration belongs to."""
+
+    @pytest.fixture
+    def started(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Any]:
+        """Starts the command up to its emulator; returns the calibration, and the servos' angles by it."""
+
+        def start(urdf: Path | None) -> tuple[Calibration, list[float]]:
+            found: dict[str, Any] = {}
+
+            class Started(Exception):
+                pass
+
+            def emulator(ids: Any, start_ticks: Any, **_: Any) -> None:
+                found["ticks"] = start_ticks
+                raise Started
+
+            monkeypatch.setattr(emulating, "Emulator", emulator)
+            path = str(tmp_path / "arm.json")
+            command = Emulate("dynamixel", calibration=path, arm=None if urdf is None else str(urdf))
+            with pytest.raises(Started):
+                emulating.emulate_servos(command)
+            calibration = emulating._calibration(path, Arm(urdf or DEFAULT_URDF), command)
+            joints = zip(calibration.joints, found["ticks"], strict=True)
+            return calibration, [joint.degrees(ticks) for joint, ticks in joints]
+
+        return start
+
+    def test_it_is_the_default_pose(self, started: Callable[..., Any]) -> None:
+        for urdf in (None, DESK):
+            assert started(urdf)[1] == pytest.approx([0.0, 0.0, 0.0], abs=0.1)
+
+    def test_a_joint_of_a_whole_turn_has_the_servos_range(self, started: Callable[..., Any], tmp_path: Path) -> None:
+        """One turn is ticks 0 to 4095; the joint's own range is -180 to 180 degrees."""
+        urdf = tmp_path / "turn.urdf"
+        urdf.write_text(DESK.read_text().replace("1.5708", "3.141592653589793", 2))
+        calibration, angles_deg = started(urdf)
+        calibration.check()
+        assert calibration.joints[0].tick_range == (0, 4095)
+        assert angles_deg == pytest.approx([0.0, 0.0, 0.0], abs=0.1)

@@ -1,6 +1,7 @@
 """A controller that moves its simulated arm while it is watched."""
 
 import dataclasses
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -8,13 +9,16 @@ import gymnasium
 import msgspec
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from arm_control.evaluation import EVALUATION, derived_seeds, environment_maker, ik_controller
 from arm_control.evaluation import roll_out as evaluated
 from arm_control.replay.live import LiveArm, roll_out, roll_out_beside
-from arm_control.replay.motion import Motion, TicksInMemory
+from arm_control.replay.motion import Episode, Motion, TicksInMemory
 from arm_control.sources import Source, open_source
-from envs.arm import RADIANS
+from arm_control.trajectory import Tick
+from envs.arm import RADIANS, Arm
 
 
 @pytest.fixture(scope="module")
@@ -204,3 +208,93 @@ def test_it_begins_at_the_first_reading_and_refuses_a_motion_without_goals(ik: S
     goalless = [msgspec.structs.replace(tick, goal_m=None) for tick in ticks]
     with pytest.raises(ValueError, match="no goals has no goals that ik could be given"):
         roll_out_beside(ik, Motion("no goals", motion.arm, motion.period_s, TicksInMemory(goalless)))
+
+
+Point = tuple[float, float, float]
+GOALS: list[Point] = [Arm().tip_position(pose) for pose in ([20.0, 40.0, 60.0], [70.0, 30.0, 20.0], [45.0, 80.0, 10.0])]
+
+
+def tick_at(time_s: float, goal_m: Point | None, angle_deg: list[float] | None = None) -> Tick:
+    """A tick of a recording."""
+    times = dict.fromkeys(("period_error_us", "read_us", "decide_us", "safety_us", "write_us"), 0.0)
+    return Tick(
+        time_s=time_s, phase="run", goal_m=goal_m, angle_deg=angle_deg or [10.0, 20.0, 30.0], band="pass", **times
+    )
+
+
+def recorded(ticks: list[Tick], episodes: list[Episode] | None = None) -> Motion:
+    """A recording of the default arm at 30 Hz."""
+    return Motion("recorded", Arm(), 1 / 30, TicksInMemory(ticks), episodes=episodes or [])
+
+
+class TestGoalsBesideARecording:
+    """Whatever the times of a recording's ticks are, the controller beside it has its goals, and no others."""
+
+    @settings(max_examples=12)
+    @given(
+        st.lists(
+            st.tuples(st.floats(1e-4, 0.1), st.sampled_from([0, 1, 2, 0, 1, 2, None]), st.floats(0.0, 1.0)),
+            min_size=1,
+            max_size=10,
+        ),
+        st.floats(0.0, 1e4),
+    )
+    def test_every_tick_has_exactly_the_goal_of_that_time(
+        self, rows: list[tuple[float, int | None, float]], begin_s: float
+    ) -> None:
+        """Of late, missing and shifted ticks; events come somewhere in the tick in which they happen."""
+        ticks = [tick_at(begin_s, GOALS[0])]
+        events_s = [0.0]  # of goals
+        for gap_s, number, share in rows:
+            goal_m = None if number is None else GOALS[number]
+            if goal_m is not None and goal_m != ticks[-1].goal_m:
+                events_s.append(ticks[-1].time_s - begin_s + gap_s * (1.0 + 0.1 * share))
+            ticks.append(tick_at(ticks[-1].time_s + gap_s, goal_m))
+        length_s = ticks[-1].time_s - begin_s
+        ends_s = [*events_s[1:], max(length_s, events_s[-1])]
+        episodes = [Episode("goal", start, end) for start, end in zip(events_s, ends_s, strict=True) if end > start]
+        beside = roll_out_beside(open_source("zero", 0), recorded(ticks, episodes))._ticks
+        found = beside.ticks(0.0, math.inf)
+        assert len(found) == len([k for k in range(10_000) if k / 30 < length_s]) + 1
+        for row in found:
+            before = [tick for tick in ticks if tick.time_s - begin_s <= row.time_s + 1e-9]
+            assert row.goal_m == before[-1].goal_m
+
+    def test_an_episode_begins_once_though_its_event_comes_after_its_tick(self, ik: Source) -> None:
+        """A real-time loop says that a goal begins some time after the tick began in which it does."""
+        jitter_s = np.random.default_rng(0).uniform(0.0, 0.02, 91)
+        ticks = [tick_at(k / 30 + late, GOALS[k // 30 % 3]) for k, late in enumerate(jitter_s.tolist())]
+        zero_s = ticks[0].time_s
+        bounds_s = [ticks[k].time_s - zero_s + 4e-4 for k in (0, 30, 60, 90)]
+        episodes = [Episode(f"goal {k + 1}", bounds_s[k], bounds_s[k + 1]) for k in range(3)]
+        controller = Forgetful()
+        beside = roll_out_beside(dataclasses.replace(ik, controller=controller), recorded(ticks, episodes))
+        assert controller.forgotten == 1 + 3
+        assert [beside.error_at_end_mm(episode) < 2.0 for episode in episodes] == [True] * 3
+
+    def test_the_error_at_the_end_is_that_of_the_tick_in_which_the_next_goal_begins(self, ik: Source) -> None:
+        """Of an arm that is on its way when the time of each goal is over, by hand from its ticks."""
+        ticks = [tick_at(k / 10, GOALS[k // 2 % 3]) for k in range(7)]
+        episodes = [Episode(f"goal {k + 1}", k / 5 + 0.003, k / 5 + 0.203) for k in range(3)]
+        beside = roll_out_beside(ik, recorded(ticks, episodes))
+        rows = beside.stretch(0.0, 1.0)
+        for number, (episode, goal_m) in enumerate(zip(episodes, GOALS, strict=True)):
+            after = int(np.searchsorted(rows.time_s, (number + 1) / 5 - 1e-6))
+            wanted_mm = 1000.0 * math.dist(rows.tip_m[after], goal_m)
+            assert beside.error_at_end_mm(episode) == pytest.approx(wanted_mm, rel=1e-6)
+            assert abs(1000.0 * math.dist(rows.tip_m[after - 1], goal_m) - wanted_mm) > 5.0
+
+    def test_an_arm_without_a_goal_stays_where_it_is(self, ik: Source) -> None:
+        goals = [None] * 30 + [GOALS[0]] * 30 + [None] * 30
+        ticks = [tick_at(k / 30, goal_m) for k, goal_m in enumerate(goals)]
+        found = roll_out_beside(ik, recorded(ticks)).stretch(0.0, 3.0)
+        np.testing.assert_allclose(found.angle_deg[:30], [[10.0, 20.0, 30.0]] * 30, atol=0.01)
+        np.testing.assert_allclose(found.angle_deg[65:], found.angle_deg[65][None].repeat(25, axis=0), atol=0.01)
+        assert np.isnan(found.error_mm).tolist() == [goal is None for goal in goals]
+
+    def test_a_goal_out_of_reach_is_shown_as_it_was_and_come_near_to(self, ik: Source) -> None:
+        beyond = (0.0, 0.3, 0.9)
+        found = roll_out_beside(ik, recorded([tick_at(k / 30, beyond) for k in range(60)])).stretch(0.0, 2.0)
+        assert (found.goal_m == beyond).all()
+        nearest_mm = 1000.0 * math.dist(Arm().nearest_reachable(beyond), beyond)
+        assert found.error_mm[-1] == pytest.approx(nearest_mm, abs=1.0)

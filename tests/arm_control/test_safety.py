@@ -2,8 +2,10 @@
 
 import dataclasses
 import math
+import re
 from collections.abc import Callable
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +23,7 @@ from envs.arm import RADIANS, Arm
 from envs.limits import Box, JointLimits
 
 ARM = Arm()
+DESK = Path(__file__).resolve().parents[1] / "urdfs" / "three_joints_90.urdf"
 LOW, HIGH = ARM.limits.lower_deg, ARM.limits.upper_deg
 START = [20.0, 30.0, 40.0]
 STILL = [0.0, 0.0, 0.0]
@@ -648,6 +651,92 @@ def test_goals_and_poses_outside_are_told_by_how_much() -> None:
         safety.check_point((0.3, 0.3, 0.05))
     with pytest.raises(WorkspaceError, match="a pose is 50 mm outside the workspace"):
         safety.check_pose([0.0, 90.0, 90.0], "a pose")
+
+
+class TestWhatIsOutside:
+    """Messages say which link's end is where, and which flag moves that side of the workspace."""
+
+    @given(poses, st.floats(-0.6, 0.6), st.sampled_from(range(7)))
+    def test_link_side_distance_and_flag_are_those_of_the_worst(
+        self, pose: list[float], wall: float, side: int
+    ) -> None:
+        """A box with one wall inside reach, or a table (6), against the kinematics above."""
+        box = list(EVERYWHERE)
+        box[min(side, 5)] = 9.0 if side == 6 else wall
+        ends = np.array(link_ends(pose))
+        axis = 2 if side == 6 else side % 3
+        beyond = wall - ends[:, axis] if side in (0, 1, 2, 6) else ends[:, axis] - wall
+        settings = SafetySettings(table_m=wall) if side == 6 else SafetySettings(None, tuple(box))  # type: ignore[arg-type]
+        safety = Safety(ARM, ARM.limits, PERIOD_S, settings)
+        if beyond.max() <= 1e-6:
+            safety.check_pose(pose, "it")
+            return
+        with pytest.raises(WorkspaceError) as caught:
+            safety.check_pose(pose, "it", "a remedy")
+        said = re.fullmatch(
+            r"it is (less than 0\.01|[\d.]+) mm outside the workspace: the end of (\w+) is (less than 0\.01|[\d.]+) mm "
+            r"(below|above) (the table at )?([xyz]) = (\S+) m (of the box )?\((--\w+)\); a remedy",
+            str(caught.value),
+        )
+        assert said is not None
+        total, name, far, where, table, letter, place, _, flag = said.groups()
+        assert total == far != "0"
+        if far[0] != "l":
+            assert float(far) == pytest.approx(1000.0 * beyond.max(), rel=0.06)
+        assert beyond[ARM.link_names.index(name)] == pytest.approx(beyond.max(), abs=1e-12)
+        assert (where, letter) == ("above" if side in (3, 4, 5) else "below", "xyz"[axis])
+        assert (table is not None, flag) == ((True, "--table") if side == 6 else (False, "--workspace"))
+        assert float(place) == pytest.approx(wall, rel=1e-5)
+
+    @pytest.mark.parametrize(
+        ("beyond_m", "said"),
+        [(2e-6, "less than 0.01 mm"), (2e-5, "0.02 mm"), (4e-4, "0.4 mm"), (0.0032, "3.2 mm"), (0.032, "32 mm")],
+    )
+    def test_a_distance_outside_is_never_zero(self, beyond_m: float, said: str) -> None:
+        safety = Safety(ARM, ARM.limits, PERIOD_S, SafetySettings(table_m=0.25))
+        with pytest.raises(WorkspaceError, match=rf"m is {re.escape(said)} outside the workspace: it is .*\(--table\)"):
+            safety.check_point((0.3, 0.3, 0.25 - beyond_m))
+
+    def test_rounding_is_not_outside(self) -> None:
+        """At its lower limits, the tip of this arm is at the table, but for its URDF's rounding of 90 degrees."""
+        desk = Arm(DESK)
+        pose = list(desk.limits.lower_deg)
+        safety = Safety(desk, desk.limits, PERIOD_S)
+        assert 1e-9 < safety.outside_m(pose) < 1e-6
+        safety.check_pose(pose, "the parking pose")
+        safety.start(reading(0.0, pose), 0.0)
+        for tick in range(90):
+            safety.reads(reading(tick * PERIOD_S, list(safety.target_deg)), tick * PERIOD_S)
+            safety.admit([0.0, -90.0, 30.0 if tick > 60 else -90.0])
+        assert safety.refusal is None
+
+    def test_a_start_outside_names_the_link_and_the_table(self) -> None:
+        arm = Follower([0.0, 90.0, 90.0], table_m=0.1)
+        assert "starts 50 mm outside the workspace: the end of tip is 50 mm below the table" in arm.safety.refusal.text
+
+    def test_a_refusal_on_the_way_names_the_link_and_the_table(self) -> None:
+        arm = table_arm(0.2, 1 / 30)
+        arm.ticks(60, [0.0, 90.0, 90.0])
+        assert re.search(r"the end of tip is \d+ mm below the table at z = 0.2 m", arm.safety.refusal.text)
+
+
+class TestDefaultPose:
+    """The pose to start and to park in is one that safety accepts."""
+
+    @pytest.mark.parametrize("table_m", [None, 0.0, 0.2, -0.3])
+    def test_of_the_default_arm_it_is_straight_up(self, table_m: float | None) -> None:
+        safety = Safety(ARM, ARM.limits, PERIOD_S, SafetySettings(table_m=table_m))
+        assert safety.default_pose_deg() == [0.0, 0.0, 0.0]
+
+    @given(st.floats(-0.2, 0.3), st.floats(0.3, 0.6))
+    def test_it_is_inside_table_and_box(self, table_m: float, top_m: float) -> None:
+        desk = Arm(DESK)
+        box = (-0.3, -0.3, -0.3, 0.3, 0.3, top_m)
+        limits = JointLimits((-80.0, 10.0, -80.0), (80.0,) * 3, (90.0,) * 3, (90.0,) * 3)
+        safety = Safety(desk, limits, PERIOD_S, SafetySettings(table_m=min(table_m, 0.1), workspace_m=box))
+        pose = safety.default_pose_deg()
+        safety.check_pose(pose, "the parking pose")
+        assert pose == limits.clip(pose)
 
 
 def table_arm(table_m: float, period_s: float) -> Follower:

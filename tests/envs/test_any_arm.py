@@ -1,5 +1,6 @@
-"""An arm that nobody here made: the KUKA iiwa that comes with PyBullet, seven joints."""
+"""Arms that nobody here made: the KUKA iiwa that comes with PyBullet, a desk arm of ±90° joints, random ones."""
 
+import math
 import time
 import tracemalloc
 from pathlib import Path
@@ -9,11 +10,18 @@ import numpy as np
 import pybullet
 import pybullet_data
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
 
 import envs  # noqa: F401  (registers the environments)
 from envs.arm import Arm, UnreachableGoalError
+from envs.limits import JointLimits
+from envs.tasks import Reach, Task, Track
 
 KUKA = Path(pybullet_data.getDataPath()) / "kuka_iiwa" / "model.urdf"
+DESK = Path(__file__).resolve().parents[1] / "urdfs" / "three_joints_90.urdf"
 
 
 @pytest.fixture(scope="module")
@@ -150,3 +158,149 @@ def test_a_urdf_with_entities_is_refused_before_they_grow(doctype: str) -> None:
         assert tracemalloc.get_traced_memory()[1] < 2**20
     finally:
         tracemalloc.stop()
+
+
+Vector = tuple[float, float, float]
+places = st.tuples(*[st.floats(-0.3, 0.3)] * 3)
+turns = st.tuples(*[st.floats(-3.1, 3.1)] * 3)
+axes = st.sampled_from([(1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0), (0.6, 0.0, -0.8)])
+ranges = st.tuples(st.floats(-180.0, 170.0), st.floats(5.0, 350.0)).map(lambda r: (r[0], min(r[0] + r[1], 180.0)))
+joints = st.lists(st.tuples(places, turns, axes, ranges), min_size=1, max_size=7)
+Joints = list[tuple[Vector, Vector, Vector, tuple[float, float]]]
+
+
+def words(values: tuple[float, ...]) -> str:
+    return " ".join(map(repr, values))
+
+
+def made(joints: Joints, tip_m: Vector) -> Arm:
+    """An arm of these joints: place and turn in the link before, axis, range in degrees."""
+    parts = ['<link name="l0"/>']
+    for number, (place, turn, axis, (low, high)) in enumerate(joints):
+        limit = f'lower="{math.radians(low)!r}" upper="{math.radians(high)!r}" effort="1" velocity="1"'
+        parts.append(
+            f'<link name="l{number + 1}"/><joint name="j{number}" type="revolute"><parent link="l{number}"/>'
+            f'<child link="l{number + 1}"/><origin xyz="{words(place)}" rpy="{words(turn)}"/>'
+            f'<axis xyz="{words(axis)}"/><limit {limit}/></joint>'
+        )
+    parts.append(
+        f'<link name="tip"/><joint name="mount" type="fixed"><parent link="l{len(joints)}"/><child link="tip"/>'
+        f'<origin xyz="{words(tip_m)}"/></joint>'
+    )
+    return Arm("made.urdf", text=f'<robot name="made">{"".join(parts)}</robot>')
+
+
+def ends_of(joints: Joints, tip_m: Vector, angles_deg: list[float]) -> NDArray[np.float64]:
+    """Where the far ends of an arm's links are, by a chain of rotations."""
+    ends = []
+    at, turned = np.zeros(3), Rotation.identity()
+    for (place, turn, axis, _), angle in zip(joints, angles_deg, strict=True):
+        at = at + turned.apply(place)
+        ends.append(at)
+        turned = turned * Rotation.from_euler("xyz", turn) * Rotation.from_rotvec(math.radians(angle) * np.array(axis))
+    return np.array([*ends[1:], at + turned.apply(tip_m)])
+
+
+class TestDefaultPose:
+    """Where an arm starts, and is parked, unless another pose is named."""
+
+    def test_it_is_every_joint_at_zero_where_that_is_inside(self) -> None:
+        for arm in (Arm(), Arm(DESK), Arm(KUKA)):
+            assert arm.default_pose_deg() == [0.0] * arm.joint_count
+
+    @settings(max_examples=30)
+    @given(joints, places)
+    def test_it_is_within_the_limits_and_above_the_table_where_the_arm_can_be(
+        self, joints: Joints, tip_m: Vector
+    ) -> None:
+        arm = made(joints, tip_m)
+        pose = arm.default_pose_deg()
+        low, high = np.array(arm.limits.lower_deg), np.array(arm.limits.upper_deg)
+        assert ((low <= pose) & (pose <= high)).all()
+        assert pose == made(joints, tip_m).default_pose_deg()
+        lowest_m = ends_of(joints, tip_m, pose)[:, 2].min()
+        zero = np.clip(0.0, low, high).tolist()
+        if ends_of(joints, tip_m, zero)[:, 2].min() >= 0.021:
+            assert pose == zero
+        generator = np.random.default_rng(1)
+        others = [generator.uniform(low, high).tolist() for _ in range(20)]
+        possible = [ends_of(joints, tip_m, other)[:, 2].min() >= 0.021 for other in others]
+        if sum(possible) >= 2:  # a pose in ten or so: among 512 of them there is surely one
+            assert lowest_m >= 0.02 - 1e-6
+
+    def test_where_the_lower_limits_and_zero_are_below_the_table_it_is_above(self) -> None:
+        """A link of 0.3 m that lies level at 0.1 m and can turn down to -90 and up to 90 degrees, about -y or y."""
+        for axis in ((0.0, 1.0, 0.0), (0.0, -1.0, 0.0)):
+            joints: Joints = [((0.0, 0.0, -0.1), (0.0, 0.0, 0.0), axis, (-90.0, 90.0))]
+            pose = made(joints, (0.3, 0.0, 0.0)).default_pose_deg()
+            # Above z = 0.02 from asin(0.12 / 0.3) = 23.58 degrees on.
+            assert 23.58 <= abs(pose[0]) <= 30.0
+            assert np.sign(pose[0]) == -axis[1]
+
+    def test_it_is_inside_a_box_and_narrower_limits(self) -> None:
+        arm = Arm()
+        low = arm.default_pose_deg(box=(-1.0, -1.0, 0.0, 1.0, 1.0, 0.6))  # straight up it is 0.7 m high
+        assert max(end[2] for end in arm.link_ends(low)) <= 0.6
+        assert arm.default_pose_deg(box=(0.0, 0.0, 0.0, 1.0, 1.0, 0.7)) == [0.0] * 3
+        narrow = JointLimits((5.0, 10.0, 15.0), (80.0,) * 3, (1.0,) * 3, (1.0,) * 3)
+        assert arm.default_pose_deg(narrow) == [5.0, 10.0, 15.0]
+
+    def test_of_an_arm_that_is_never_inside_it_is_the_pose_that_is_least_outside(self) -> None:
+        joints: Joints = [((0.0, 0.0, -0.5), (0.0, 0.0, 0.0), (0.0, 1.0, 0.0), (-90.0, 90.0))]
+        pose = made(joints, (0.3, 0.0, 0.0)).default_pose_deg()
+        assert pose[0] == pytest.approx(-90.0, abs=1.0)
+
+
+class TestGoalsAboveTheTable:
+    """Goals are at or above z = 0, for any arm."""
+
+    def low_arm(self) -> Arm:
+        """A desk arm whose shoulder is 120 mm below the table."""
+        text = DESK.read_text().replace('<origin xyz="0 0 0.08"/>', '<origin xyz="0 0 -0.16"/>')
+        return Arm("low.urdf", text=text)
+
+    def hanging_arm(self) -> str:
+        """The URDF of an arm under a ceiling, all of it below z = 0."""
+        return DESK.read_text().replace('<origin xyz="0 0 0.08"/>', '<origin xyz="0 0 -0.6"/>')
+
+    @pytest.mark.parametrize("seed", range(3))
+    def test_all_goals_of_an_arm_that_also_reaches_below_are_above(self, seed: int) -> None:
+        arm, generator = self.low_arm(), np.random.default_rng(seed)
+        poses = generator.uniform(arm.limits.lower_deg, arm.limits.upper_deg, (300, 3))
+        assert (arm.forward_kinematics(poses)[:, 2] < 0.0).mean() > 0.2
+        task = Reach(reach_m=arm.reach_m)
+        goals = np.array([task.draw_course(arm, generator, 50, 1 / 30).goal_m for _ in range(300)])
+        assert goals[:, 2].min() >= 0.0
+        assert goals[:, 2].min() < 0.02  # down to the table
+        np.testing.assert_allclose(arm.forward_kinematics(arm.inverse_kinematics(goals[:20])), goals[:20], atol=1e-5)
+
+    @pytest.mark.parametrize("kind", ["circle", "eight", "spline"])
+    def test_all_points_of_paths_are_above(self, kind: str) -> None:
+        arm, generator = self.low_arm(), np.random.default_rng(0)
+        task = Track(path=kind, speed_m_s=0.05, reach_m=arm.reach_m)  # type: ignore[arg-type]
+        for _ in range(5):
+            path = task.draw_course(arm, generator, 200, 1 / 30).path
+            assert path.motion(np.linspace(0.0, path.period_s, 5000))[:, 2].min() >= 0.0
+
+    def test_those_of_an_environment_are_too(self, tmp_path: Path) -> None:
+        file = tmp_path / "low.urdf"
+        file.write_text(self.low_arm().urdf_text)
+        for name in ("ArmReach-v0", "ArmTrack-v0"):
+            options = {"speed_m_s": 0.05} if name == "ArmTrack-v0" else {}
+            env = gymnasium.make(name, arm=str(file), **options)
+            goals = [env.reset(seed=seed)[0]["desired_goal"] for seed in range(20)]
+            assert min(goal[2] for goal in goals) >= 0.0
+            env.close()
+
+    def test_the_default_arms_goals_are_what_they_were(self) -> None:
+        """A goal a pose, none of which is drawn again."""
+        arm, generator, same = Arm(), np.random.default_rng(4), np.random.default_rng(4)
+        for _ in range(200):
+            goal = Reach().draw_course(arm, generator, 50, 1 / 30).goal_m
+            assert goal == arm.tip_position(same.uniform(arm.limits.lower_deg, arm.limits.upper_deg).tolist())
+        assert generator.bit_generator.state == same.bit_generator.state
+
+    @pytest.mark.parametrize("task", [Reach(), Track()], ids=["reach", "track"])
+    def test_an_arm_that_reaches_nothing_above_is_refused(self, task: Task) -> None:
+        with pytest.raises(ValueError, match=r"deskarm reaches nothing above the table at z = 0 m.*z = -0\.2\d\d m"):
+            task.check_arm(Arm("hanging.urdf", text=self.hanging_arm()))
