@@ -52,6 +52,7 @@ class IndexedRecording:
         self._kept: OrderedDict[int, tuple[list[Tick], int]] = OrderedDict()  # by the offset of the chunk
         self._kept_bytes = 0
         self._bad: set[tuple[int, int]] = set()  # offset of a chunk and number of a row in it, 0 for all of it
+        self._read: set[int] = set()  # offsets of chunks that were unpacked
         self._sound = Soundness(None)
         self._zero_ns: int | None = None  # log time of a tick at 0 s
         self._at = len(MAGIC)  # up to where the file is known, if it has no index
@@ -203,13 +204,16 @@ class IndexedRecording:
     def _rows(self, span: Span) -> list[Row]:
         """What is in a chunk, as far as it can be read."""
         rows: list[Row] = []
+        if self._scan.hopeless:
+            return rows
         self._file.seek(min(span.offset, self._scan.size))  # an offset may be damaged
         record = self._file.read(min(span.length, self._scan.size))
         try:
             code, length = HEAD.unpack_from(record)
             if len(record) < span.length or HEAD.size + length != span.length:
                 raise ValueError("a chunk that is not where the index has it")
-            rows += self._scan.rows_of(code, record[HEAD.size :])
+            rows += self._scan.rows_of(code, record[HEAD.size :], again=span.offset in self._read)
+            self._read.add(span.offset)
         except DAMAGE as error:
             self._lose(span.offset, 0, span.length, str(error) or "a record that is too short")
         return rows

@@ -19,15 +19,17 @@ from mcap.exceptions import McapError
 from mcap.opcode import Opcode
 from mcap.records import Channel, Chunk, Footer, Metadata, Schema
 
-from arm_control.trajectory import EVENT, KINDS, METADATA, PER_JOINT, TICK, Event, Soundness, Tick, check_metadata
+from arm_control.trajectory import EVENT, KINDS, METADATA, PER_JOINT, TICK, Event, Soundness, Tick
 from envs.files import open_regular
 
 MAGIC = b"\x89MCAP0\r\n"
 DAMAGE = (ValueError, OverflowError, struct.error, McapError)  # what comes of reading it
 MAX_RECORD = 16 << 20  # bytes; the recorder's chunks have 64 kB
-# How much larger than in the file a chunk may become. An arm at rest, whose rows differ by their times alone, comes to
-# 25; without a bound, the work would not be in proportion to the file.
-MAX_RATIO, SMALL_CHUNK = 64, 4096
+# How much all chunks together may hold: so many bytes for each byte of the file, and what even a small file may have.
+# An arm at rest, whose rows differ by their times alone, comes to 25; without a bound, the work would not be in
+# proportion to the file.
+MAX_RATIO, MAX_SMALL = 64, 16 << 20
+MOST_FAULTS = 10_000  # after which the rest counts as lost
 # What a chunk of the recorder has behind its opcode, length, times, size and checksum: by this one is found again.
 CHUNK_MARK, MARK_OFFSET = b"\x04\0\0\0zstd", 37
 SEARCHES = 100  # of a file: each may cost a decompression
@@ -95,6 +97,8 @@ class Scan:
     _faults: int = 0
     _reason: str = ""
     _crc: int = 0
+    unpacked: int = 0
+    """Bytes in all chunks so far."""
     _searches: int = SEARCHES
     _schemas: dict[int, str] = field(default_factory=dict)
     # Until the file says otherwise, as the recorder numbers them: the chunk that says it may be damaged.
@@ -144,6 +148,8 @@ class Scan:
     def _rows(self, file: BinaryIO) -> Iterator[Row]:
         in_data, sound_to = True, file.tell()
         while left := self.size - file.tell():
+            if self.hopeless:
+                return self.lose(left, "too many faults")
             head = file.read(9)
             if left < 9 or len(head) < 9:
                 return self.lose(left, "the file ends within a record")
@@ -193,15 +199,26 @@ class Scan:
                 code, length = struct.unpack_from("<BQ", whole, begin)
                 if code == Opcode.CHUNK and length <= min(MAX_RECORD, self.size - begin - 9):
                     with contextlib.suppress(*DAMAGE):
-                        _chunk_data(whole[begin + 9 : begin + 9 + length])
+                        _chunk_data(whole[begin + 9 : begin + 9 + length], self._left)
                         return begin
                 place = whole.find(CHUNK_MARK, place + 1)
         return None
 
-    def rows_of(self, code: int, body: bytes) -> Iterator[Row]:
-        """What one record says."""
+    @property
+    def _left(self) -> int:
+        """Bytes that a chunk may hold beside those before it."""
+        return MAX_SMALL + MAX_RATIO * self.size - self.unpacked
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether so much makes no sense that the rest is not looked at."""
+        return self._faults > MOST_FAULTS
+
+    def rows_of(self, code: int, body: bytes, *, again: bool = False) -> Iterator[Row]:
+        """What one record says; a chunk that is read `again` does not count as more."""
         if code == Opcode.CHUNK:
-            data = _chunk_data(body)
+            data = _chunk_data(body, MAX_RECORD if again else self._left)
+            self.unpacked += 0 if again else len(data)
             start = 0
             while start < len(data):
                 inner, length = struct.unpack_from("<BQ", data, start)
@@ -225,7 +242,6 @@ class Scan:
         elif code == Opcode.METADATA:
             metadata = Metadata.read(stream_of(body))
             if metadata.name == METADATA:
-                check_metadata(metadata.metadata)
                 self.metadata, self.ours = metadata.metadata, True
 
 
@@ -233,14 +249,14 @@ def stream_of(body: bytes) -> ReadDataStream:
     return ReadDataStream(BytesIO(body))
 
 
-def _chunk_data(body: bytes) -> bytes:
-    """The records in a chunk. Raises ValueError if they are damaged, or more than they should be."""
+def _chunk_data(body: bytes, most: int) -> bytes:
+    """The records in a chunk. Raises ValueError, before it is unpacked, for too many bytes; and if they are damaged."""
     chunk = Chunk.read(stream_of(body))
     size = chunk.uncompressed_size
     if size > MAX_RECORD:
         raise ValueError(f"a chunk of {size} bytes")
-    if size > SMALL_CHUNK + MAX_RATIO * len(chunk.data):
-        raise ValueError(f"a chunk of {size} bytes in {len(chunk.data)}, more than {MAX_RATIO} times as many")
+    if size > most:
+        raise ValueError(f"a chunk of {size} bytes: with those before it, more than {MAX_RATIO} times the file's size")
     if chunk.compression == "zstd":
         try:
             data = zstandard.ZstdDecompressor(max_window_size=MAX_RECORD).stream_reader(chunk.data).read(size + 1)

@@ -44,10 +44,6 @@ MAX_TOTAL = 1 << 30  # bytes of JSON in memory
 
 # What a file may claim, so that nothing that reads it is overwhelmed.
 MOST_JOINTS = 32
-MOST_METADATA = 64
-# Characters; the URDF as in envs.urdf, which the writing process has no use for.
-LONGEST_METADATA = {"arm_urdf": 1 << 18, "joint_names": 1 << 14}
-LONGEST_VALUE = 4096  # of other metadata: the longest are paths
 LONGEST_NAME = 256  # of phases, bands, kinds of events and joints
 LARGEST_DEG, LARGEST_M, LARGEST_US = 1e6, 1e3, 1e15
 PERIODS_S = (1e-4, 1.0)
@@ -120,7 +116,7 @@ class Recorder:
             raise ValueError("a recorder wants a file for everything, one for the post-mortem, or both, not the same")
         if not 0 < keep_last_seconds <= 3600:
             raise ValueError(f"keep_last_seconds: wanted more than 0 and up to 3600, got {keep_last_seconds}")
-        check_metadata(metadata)
+        joint_names(metadata)
         for file in wanted:
             _check_new(file)
         self.path, self.post_mortem = Path(path) if path else None, Path(post_mortem) if post_mortem else None
@@ -276,17 +272,6 @@ def joint_names(metadata: Mapping[str, str]) -> list[str] | None:
     return names
 
 
-def check_metadata(metadata: Mapping[str, str]) -> None:
-    """Raise ValueError for metadata that are too many or too long, or joint names that are said badly."""
-    if len(metadata) > MOST_METADATA:
-        raise ValueError(f"metadata: expected at most {MOST_METADATA} entries, got {len(metadata)}")
-    for name, text in metadata.items():
-        longest = LONGEST_METADATA.get(name, LONGEST_VALUE)
-        if len(name) > LONGEST_NAME or len(text) > longest:
-            raise ValueError(f"metadata {name[:80]!r}: expected at most {longest} characters, got {len(text)}")
-    joint_names(metadata)
-
-
 class Soundness:
     """Whether ticks and events can be written and read: times, finite numbers, as many as there are joints."""
 
@@ -390,6 +375,8 @@ def recover(path: str | Path, out: str | Path) -> Recovery:
                 row.decode(sound)
             except ValueError as error:
                 scan.lose(len(row.data), str(error))
+                if scan.hopeless:
+                    break
                 continue
             file.add(TICK if row.kind is Tick else EVENT, row.log_time_ns, row.data)
             counts[row.kind] += 1

@@ -19,7 +19,7 @@ import numpy as np
 import onnx
 import pytest
 import zstandard
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from arm_control import recording_reader, run_folder
@@ -192,6 +192,7 @@ class TestTerminal:
         ):
             printed(capfd, *words, code=2)
 
+    @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
     @given(text=st.text(min_size=1, max_size=60))
     def test_any_goal_is_taken_or_refused_in_one_printable_line(
         self, tiny_policy: Path, capfd: Capture, text: str
@@ -557,16 +558,13 @@ class TestLengthsOfNames:
     @pytest.mark.parametrize(
         "metadata",
         [
-            {"environment": "x" * 4097},
-            {"x" * 257: ""},
-            {str(number): "" for number in range(64)},
             {"joint_names": json.dumps(["x" * 257, "b", "c"])},
             {"joint_names": json.dumps([str(number) for number in range(33)])},
         ],
-        ids=["value", "name", "many", "long joint", "many joints"],
+        ids=["long", "many"],
     )
-    def test_long_metadata_is_no_metadata(self, metadata: dict[str, str], tmp_path: Path, capfd: Capture) -> None:
-        """Such a recording does not say what arm it is of."""
+    def test_bad_joint_names_are_refused(self, metadata: dict[str, str], tmp_path: Path, capfd: Capture) -> None:
+        """In the metadata, beside those of the arm's description."""
         path = recording(tmp_path / "log.mcap", metadata=metadata)
         printed(capfd, "run", path, "--pace", "fast", code=2)
         printed(capfd, "replay", path, "--save", tmp_path / "x.png", code=2)
@@ -774,8 +772,8 @@ class Unpacked:
         self.sizes: list[int] = []
         unpack = recording_reader._chunk_data
 
-        def count(body: bytes) -> bytes:
-            data = unpack(body)
+        def count(body: bytes, most: int) -> bytes:
+            data = unpack(body, most)
             self.sizes.append(len(data))
             return data
 
@@ -797,7 +795,7 @@ class TestWorkOfReading:
 
     @pytest.mark.parametrize("read", [recovered, read_recording, indexed])
     @pytest.mark.parametrize("content", ["nothing", "bad ticks", "ticks", "events"])
-    def test_chunks_that_unpack_to_megabytes_are_left_out(
+    def test_chunks_that_unpack_to_megabytes_are_left_out_beyond_a_bound(
         self, read: Callable[[Path], object], content: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """A hundred of them in a file of a few kilobytes, which came to 400 MB."""
@@ -812,9 +810,20 @@ class TestWorkOfReading:
         path = tmp_path / "log.mcap"
         path.write_bytes(cut_recording(tmp_path / "sound.mcap") + chunk(rows, packed) * 100)
         unpacked = Unpacked(monkeypatch)
-        read(path)
-        assert sum(unpacked.sizes) <= 64 * path.stat().st_size
-        assert max(unpacked.sizes) < 100_000
+        with contextlib.suppress(ValueError):  # of ticks that are none
+            read(path)
+        passes = 3 if read is indexed else 1  # for the first tick, the last one and the events
+        assert sum(unpacked.sizes) <= passes * ((16 << 20) + 64 * path.stat().st_size)
+
+    def test_rows_that_make_no_sense_are_given_up_after_ten_thousand(self, tmp_path: Path) -> None:
+        """A chunk of a megabyte holds thirty thousand of them."""
+        sound = cut_recording(tmp_path / "sound.mcap")
+        rows = message(b"{}") * 30_000
+        path = tmp_path / "log.mcap"
+        path.write_bytes(sound + chunk(rows, zstandard.compress(rows)))
+        recovery = recover(path, tmp_path / "out.mcap")
+        assert recovery.ticks == 30
+        assert recovery.lost.endswith("and 10000 more faults)")
 
     def test_an_arm_at_rest_is_read_whole(self, tmp_path: Path) -> None:
         """Its rows differ by their times alone, and shrink more than any other's."""

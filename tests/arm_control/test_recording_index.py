@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from mcap.writer import Writer
 
+from arm_control import recording_index
 from arm_control.recording_index import HEAD, KEPT_BYTES, IndexedRecording
 from arm_control.recording_writer import RecordingFile
 from arm_control.trajectory import EVENT, TICK, Event, Recorder, Tick, read_recording
@@ -398,13 +399,13 @@ def test_a_long_recording_is_never_read_whole(
     if not index:
         path.write_bytes(data[: sum(chunks(data)[-1])])
     files: list[Counted] = []
-    real = Path.open
+    real = recording_index.open_regular
 
-    def counting(self: Path, *modes: Any) -> Any:
-        files.append(Counted(real(self, *modes)))
+    def counting(path: Path) -> Any:
+        files.append(Counted(real(path)))
         return files[-1]
 
-    monkeypatch.setattr(Path, "open", counting)
+    monkeypatch.setattr(recording_index, "open_regular", counting)
     monkeypatch.setattr(IndexedRecording, "_is_locked", lambda self: False)
     recording = IndexedRecording(path)
     assert recording.end_s - recording.start_s == pytest.approx(599.99)
