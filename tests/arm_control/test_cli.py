@@ -104,11 +104,11 @@ def strict_json(path: Path) -> Any:
         (["train", "ddpg", "--arms", "-4"], "--arms: wanted from 1 to 512, got -4"),
         (["train", "ddpg", "--arms", "nan"], "--arms"),
         (["train", "ddpg", "--seed", "-1"], "--seed: wanted a number from 0"),
-        (["train", "ddpg", "--steps", "0"], "--steps: wanted a positive number, got 0"),
-        (["train", "ddpg", "--steps", "-5"], "--steps: wanted a positive number, got -5"),
-        (["train", "ddpg", "--minutes", "nan"], "--minutes: wanted a positive number, got nan"),
-        (["train", "ddpg", "--minutes", "-1"], "--minutes: wanted a positive number, got -1"),
-        (["train", "ddpg", "--minutes", "inf"], "--minutes: wanted a positive number, got inf"),
+        (["train", "ddpg", "--steps", "0"], "--steps: wanted a positive number, up to 1000000000000, got 0"),
+        (["train", "ddpg", "--steps", "-5"], "--steps: wanted a positive number, up to 1000000000000, got -5"),
+        (["train", "ddpg", "--minutes", "nan"], "--minutes: wanted a positive number, up to 527040, got nan"),
+        (["train", "ddpg", "--minutes", "-1"], "--minutes: wanted a positive number, up to 527040, got -1.0"),
+        (["train", "ddpg", "--minutes", "inf"], "--minutes: wanted a positive number, up to 527040, got inf"),
         (["train", "ddpg", "--minutes", "1", "--steps", "9"], "wanted one of --steps and --minutes, got both"),
         (["train", "ddpg", "--goal-tolerance-m", "nan"], "--goal-tolerance-m: wanted a positive length"),
         (["train", "ddpg", "--goal-tolerance-m", "-0.01"], "--goal-tolerance-m: wanted a positive length"),
@@ -125,8 +125,8 @@ def strict_json(path: Path) -> Any:
         (["resume", "no-such-run"], "no run folder no-such-run"),
         (["evaluate"], "evaluate"),
         (["evaluate", "no-such-run"], "no run folder and no policy no-such-run; wanted one of them, or zero, random"),
-        (["evaluate", "ik", "--goals", "0"], "--goals: wanted a number from 1, got 0"),
-        (["evaluate", "ik", "--goals", "-3"], "--goals: wanted a number from 1, got -3"),
+        (["evaluate", "ik", "--goals", "0"], "--goals: wanted a number from 1 to 1000000, got 0"),
+        (["evaluate", "ik", "--goals", "-3"], "--goals: wanted a number from 1 to 1000000, got -3"),
         (["evaluate", "ik", "--goals", "nan"], "--goals"),
         (["evaluate", "ik", "--seed", "-1"], "--seed: wanted a number from 0"),
         (["evaluate", "ik", "--json", "no-such-folder/x.json"], "cannot write no-such-folder/x.json"),
@@ -147,7 +147,7 @@ def strict_json(path: Path) -> Any:
         (["replay", "ik", "--verify"], "--verify: wanted one recording, ending in .mcap, got ik"),
         (["replay", "no-such.mcap", "--save", "x.png"], "no-such.mcap"),
         (["replay", "ik", "--viewer", "holodeck"], "holodeck"),
-        (["replay", "ik", "--save", "x.mp4", "--goals", "0"], "--goals: wanted a number from 1, got 0"),
+        (["replay", "ik", "--save", "x.mp4", "--goals", "0"], "--goals: wanted a number from 1 to 1000000, got 0"),
         (["report", "no-such-run"], "no run folder no-such-run"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -165,8 +165,8 @@ def test_words_that_make_no_command_are_told_in_one_line_and_leave_nothing_behin
     [
         ([], "wanted goals by just one of --goal, --goals-file and --random"),
         (["--random", "2", "--goal", TEXTS[0]], "wanted goals by just one of"),
-        (["--random", "0"], "--random: wanted a number from 1, got 0"),
-        (["--random", "1", "--seed", "-2"], "--seed: wanted a number from 0, got -2"),
+        (["--random", "0"], "--random: wanted a number from 1 to 100000, got 0"),
+        (["--random", "1", "--seed", "-2"], "--seed: wanted a number from 0, of at most 63 bits, got -2"),
         (["--random", "1", "--driver", "simm"], "unknown driver 'simm' (did you mean sim?); available: sim"),
         (["--random", "1", "--pace", "slow"], "'slow' for argument '--pace'"),
         (
@@ -641,16 +641,16 @@ def test_a_report_refuses_figures_that_are_damaged(
     assert not (run / "report.md").exists()
 
 
-def test_texts_of_a_run_are_texts_in_its_report(reportable: Path, tmp_path: Path) -> None:
-    """Neither elements of HTML nor links nor columns: whatever is punctuation of Markdown has a backslash."""
+def test_no_text_of_its_files_gets_into_a_report(refused: Refused, reportable: Path, tmp_path: Path) -> None:
+    """Names are the program's own: what a file calls the error is not read, and an unknown environment is refused."""
     run = Path(shutil.copytree(reportable, tmp_path / "run"))
-    for file, name in (("config.json", "env"), ("evaluation.json", "error")):
-        values = strict_json(run / file)
-        (run / file).write_text(json.dumps(values | {name: "x\n# <img src=y>|[here](z)"}))
+    markup = {"error": "x\n# <img src=y>|[here](z)"}
+    (run / "evaluation.json").write_text(json.dumps(strict_json(run / "evaluation.json") | markup))
     assert main(["report", str(run)]) == 0
-    text = (run / "report.md").read_text()
-    assert text.count(r"x \# \<img src=y\>\|\[here\](z)") == 2
-    assert "<img" not in text.replace(r"\<", "")
+    assert "<img" not in (run / "report.md").read_text()
+    config = strict_json(run / "config.json") | {"env": markup["error"]}
+    (run / "config.json").write_text(json.dumps(config))
+    assert "config.json is damaged" in refused("report", run)
 
 
 def test_a_report_of_a_run_that_was_interrupted_before_its_first_goal_is_written_or_refused(

@@ -81,6 +81,7 @@ class TestConsole:
 
     def test_a_stream_made_non_blocking_by_another_program_is_waited_for(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """No text is cut or dropped."""
+        count = 3 * PIPE_BYTES // 1024
         with pipe_as("stdout", monkeypatch) as reading:
             os.set_blocking(sys.stdout.fileno(), False)
             received = bytearray()
@@ -91,12 +92,13 @@ class TestConsole:
 
             reader = threading.Thread(target=read)
             with Console() as out:
-                out.out("y" * 3 * PIPE_BYTES)
+                for _ in range(count):
+                    out.out("y" * 1023)
                 reader.start()
             sys.stdout.close()
             reader.join()
             os.close(reading)
-        assert len(received) == 3 * PIPE_BYTES + 1
+        assert len(received) == 1024 * count
 
 
 class TestSay:

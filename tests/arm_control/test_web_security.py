@@ -572,7 +572,7 @@ class TestTexts:
         assert shown.tags == {"div", "span", "b", "br"}
         assert not shown.active
         for name in ("goal", "file", "phase", "band", "kind", "text", "refusal"):
-            assert payload(name) in shown.text, name
+            assert f"<img src=http://evil.example/{name}" in shown.text, name  # long ones are cut in their middle
 
     def test_a_saved_page_of_a_hostile_recording_has_the_elements_of_any(self, tmp_path: Path) -> None:
         """Compared with the page of a recording with usual names."""

@@ -211,7 +211,7 @@ def test_a_forgotten_simulation_frees_its_client(arm: Arm) -> None:
 
 def test_a_simulation_that_cannot_start_frees_its_client(arm: Arm) -> None:
     before = clients()
-    with pytest.raises(pybullet.error):
+    with pytest.raises(ValueError, match="PyBullet cannot load"):
         Simulation(Arm("elsewhere.urdf", text=arm.urdf_text))
     gc.collect()
     assert clients() == before
