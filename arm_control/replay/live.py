@@ -11,6 +11,7 @@ import msgspec
 import numpy as np
 
 from arm_control.evaluation import EVALUATION, Observation, begin_episodes, derived_seeds, environment_maker
+from arm_control.printing import printable
 from arm_control.replay.motion import (
     Episode,
     FloatArray,
@@ -40,7 +41,7 @@ class LiveArm:
 
     def __init__(self, source: Source, seed: int, start_deg: FloatArray | None = None) -> None:
         """The goals are those of evaluations with this seed, which no training sees; so is the pose, unless given."""
-        self.name, self._controller = "/".join(Path(source.name).parts[-2:]), source.controller
+        self.name, self._controller = printable("/".join(Path(source.name).parts[-2:])), source.controller
         self._env = env = cast(ArmEnv, environment_maker(source.config)().unwrapped)
         self.arm, self.period_s = env.arm, env.simulation.control_period_s
         self.moving, self.tolerance_m = env.task.moving, source.config.goal_tolerance_m

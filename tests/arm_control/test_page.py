@@ -72,15 +72,6 @@ def test_the_table_has_each_goals_last_error_and_nothing_is_fetched(motions: lis
     assert [file.name for file in tmp_path.iterdir()] == ["both.html"]
 
 
-def test_names_are_no_html(motions: list[Motion], tmp_path: Path) -> None:
-    ticks = motions[0]._ticks.ticks(0.0, 0.2)
-    named = Motion("<script>alert(1)</script>", motions[0].arm, motions[0].period_s, TicksInMemory(ticks))
-    save_page([named], tmp_path / "x.html")
-    text = (tmp_path / "x.html").read_text()
-    assert "<script>alert(1)" not in text
-    assert "&lt;script&gt;alert(1)" in text
-
-
 def test_a_folder_that_is_not_there_is_told(motions: list[Motion], tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="there is no folder"):
         save_page(motions, tmp_path / "missing" / "x.html")

@@ -11,7 +11,7 @@ from PIL import Image
 
 from arm_control.evaluation import LADDER_MM
 from arm_control.replay.motion import Episode, Motion, TicksInMemory
-from arm_control.replay.plot import broken, curves_of, motion_figure, runs_of, save_curves, save_plot
+from arm_control.replay.plot import broken, curves_of, motion_figure, runs_of, save_curves, save_plot, shortened
 from arm_control.trajectory import Event, Tick
 from envs.arm import Arm
 
@@ -96,6 +96,19 @@ def test_a_name_may_have_dollars_in_it(tmp_path: Path) -> None:
     motion = a_motion()
     motion.name = r"a$\frac$b"
     save_plot([motion], tmp_path / "out.png")
+
+
+@pytest.mark.parametrize(
+    ("text", "longest", "shown"),
+    [
+        ("ab", 5, "ab"),
+        ("abcdef", 5, "ab..."),
+        ("a\nb\x1b\u202e", 5, "a\ufffdb\ufffd\ufffd"),
+        ("\x00" * 99, 4, "\ufffd..."),
+    ],
+)
+def test_texts_fit_and_have_only_characters_that_are_seen(text: str, longest: int, shown: str) -> None:
+    assert shortened(text, longest) == shown
 
 
 def test_two_motions_are_told_apart() -> None:

@@ -2,10 +2,12 @@
 
 import contextlib
 import html
+import os
 import random
 import socket
 import struct
 import threading
+import urllib.request
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -27,13 +29,14 @@ from websockets.exceptions import ConnectionClosed
 from websockets.protocol import State
 from websockets.sync.client import ClientConnection, connect
 
+from arm_control.printing import printable
 from arm_control.replay import guard
 from arm_control.replay.guard import Access, accepted, start_guarded
 from arm_control.replay.live import LiveArm, roll_out
 from arm_control.replay.motion import Episode, Motion, TicksInMemory
 from arm_control.replay.page import save_page
 from arm_control.replay.stage import serving
-from arm_control.replay.web import BLUE, LivePage, PlayedPage, as_text, check_port, numbers
+from arm_control.replay.web import BLUE, LivePage, PlayedPage, as_text, numbers, serve
 from arm_control.sources import open_source
 from arm_control.trajectory import Event
 from envs.arm import Arm
@@ -281,12 +284,24 @@ class TestRequests:
             start_guarded("127.0.0.1", 8300)
         assert len(stopped) == 1
 
-    def test_a_host_of_the_other_family_is_listened_at(self) -> None:
-        """An address, and a name that may have addresses of both."""
-        if not socket.has_ipv6:
-            pytest.skip("requires IPv6")
-        check_port("::1", 8399)
-        check_port("localhost", 8399)
+    def test_an_address_of_ipv6_is_served_as_it_is_written(
+        self, usual: Motion, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """In brackets, as browsers want it."""
+        try:
+            with socket.create_server(("::1", 0), family=socket.AF_INET6) as free:
+                port = free.getsockname()[1]
+        except OSError:
+            pytest.skip("this machine has no IPv6")
+        said: list[str] = []
+        pages: list[bytes] = []
+        monkeypatch.setattr(
+            "arm_control.replay.web.paced",
+            lambda update: pages.append(urllib.request.urlopen(said[0].split()[0], timeout=60).read()),
+        )
+        serve([usual], host="::1", port=port, say=said.append)
+        assert said[0].startswith(f"http://[::1]:{port} ")
+        assert b"<html" in pages[0]
 
 
 def decode(raw: bytes) -> list[dict[str, Any]]:
@@ -507,16 +522,24 @@ def payload(name: str) -> str:
     return f'<img src=http://evil.example/{name} onerror="{script}"></script><script>{script}</script>\'"--> {name}'
 
 
-def hostile_motion(folder: Path) -> Motion:
-    """A motion in which every text is a payload: names of file, arm, joints and goals, phases, bands and events."""
+@pytest.fixture(scope="module")
+def usual() -> Motion:
+    """A motion through two goals."""
+    return roll_out(open_source("ik", 0), 2, 0)
+
+
+def hostile(usual: Motion, folder: Path) -> Motion:
+    """The same motion, each text a payload: names of file, arm, joints and goals, phases, bands and events."""
     text = Arm().urdf_text
     for number, name in enumerate(Arm().joint_names):
         text = text.replace(f'joint name="{name}"', f'joint name="{html.escape(payload(f"joint{number}"))}"')
     file = folder / "arm.urdf"
     file.write_text(text.replace('robot name="arm3"', f'robot name="{html.escape(payload("robot"))}"'))
     arm = Arm(file)
-    usual = roll_out(open_source("ik", 0), 1, 0)._ticks.ticks(0.0, 1.0)
-    ticks = [msgspec.structs.replace(tick, phase=payload("phase"), band=payload("band")) for tick in usual]
+    ticks = [
+        msgspec.structs.replace(tick, phase=payload("phase"), band=payload("band"))
+        for tick in usual._ticks.ticks(0.0, 1.0)
+    ]
     events = [Event(0.0, payload("kind"), payload("text")), Event(0.0, "refusal", payload("refusal"))]
     episodes = [Episode(payload("goal"), 0.0, 0.5), Episode(payload("other goal"), 0.5, 1.0)]
     return Motion(payload("file"), arm, 1 / 30, TicksInMemory(ticks), episodes=episodes, events=events, opens_at_s=0.2)
@@ -549,11 +572,9 @@ class TestTexts:
     TEXTS = st.text(st.sampled_from("<>&\"'/=;-! imgscriptonerror$_{}%\\\n\x00\x1b\u202e"), max_size=40)
 
     @given(TEXTS, TEXTS, TEXTS)
-    def test_the_panel_shows_any_text_as_it_is(self, name: str, phase: str, band: str) -> None:
+    def test_the_panel_shows_any_text_as_it_is(self, usual: Motion, name: str, phase: str, band: str) -> None:
         """Read back by another parser."""
-        motion = roll_out(open_source("zero", 0), 1, 0) if not STILL else STILL[0]
-        STILL[:] = [motion]
-        now = motion.moment(0.0)
+        now = usual.moment(0.0)
         now.phase[:], now.band[:] = [phase], [band]
         shown = Elements(as_text([numbers(now, name, BLUE)]))
         assert shown.tags == {"div", "span", "b"}
@@ -562,9 +583,9 @@ class TestTexts:
         said += "" if band == "pass" else f", {band}"
         assert plain(shown.text) == plain(said)
 
-    def test_the_panel_of_a_hostile_recording_has_no_elements_of_its_own(self, tmp_path: Path) -> None:
+    def test_the_panel_of_a_hostile_recording_has_no_elements_of_its_own(self, usual: Motion, tmp_path: Path) -> None:
         """With every text that it can show at once."""
-        motion = hostile_motion(tmp_path)
+        motion = hostile(usual, tmp_path)
         with serving("127.0.0.1", 8300) as server:
             page = PlayedPage(server, [motion])
             page.write(0.2)
@@ -574,23 +595,27 @@ class TestTexts:
         for name in ("goal", "file", "phase", "band", "kind", "text", "refusal"):
             assert f"<img src=http://evil.example/{name}" in shown.text, name  # long ones are cut in their middle
 
-    def test_a_saved_page_of_a_hostile_recording_has_the_elements_of_any(self, tmp_path: Path) -> None:
-        """Compared with the page of a recording with usual names."""
-        usual = hostile_motion(tmp_path)
-        usual.name, usual.arm = "usual", Arm()
-        usual.episodes, usual.events = [Episode("goal 1", 0.0, 0.5), Episode("goal 2", 0.5, 1.0)], []
+    @pytest.mark.filterwarnings("error")  # of matplotlib's, that a text does not fit or has no glyph
+    def test_a_saved_page_of_a_hostile_recording_has_the_elements_of_any(self, usual: Motion, tmp_path: Path) -> None:
+        """Compared with the page of the same motion with usual names."""
         found = []
-        for motion in (usual, hostile_motion(tmp_path)):
+        for motion in (usual, hostile(usual, tmp_path)):
             save_page([motion], tmp_path / "page.html")
-            page = (tmp_path / "page.html").read_text()
-            found.append(Elements(page))
+            found.append(Elements((tmp_path / "page.html").read_text()))
         assert found[1].tags == found[0].tags
         assert found[1].active == found[0].active == set()
         assert payload("file") in found[1].text
-        assert payload("goal") in found[1].text
+        assert "<img src=http://evil.example/goal" in found[1].text  # cut in its middle
 
-
-STILL: list[Motion] = []
+    def test_a_file_name_that_is_no_text_is_shown_as_far_as_it_is_one(self, usual: Motion, tmp_path: Path) -> None:
+        """It would end every connection, as what viser sends must be text."""
+        file = tmp_path / os.fsdecode(b"\xffname.mcap")
+        try:
+            file.touch()
+        except OSError:
+            pytest.skip("this file system has no such names")
+        shown = as_text([numbers(usual.moment(0.0), printable(file.name), BLUE)])
+        assert r"\udcffname.mcap" in msgspec.msgpack.decode(msgspec.msgpack.encode(shown))
 
 
 def plain(text: str) -> str:
@@ -598,7 +623,7 @@ def plain(text: str) -> str:
     return text.replace("\x00", "").replace("\r", "")
 
 
-class Hostile:
+class Site:
     """A site that somebody visits while the viewer runs, under whatever name, and all that it is sent."""
 
     def __init__(self, page: str) -> None:
@@ -665,8 +690,9 @@ class TestBrowser:
     def test_a_page_of_another_site_reads_and_moves_nothing(self, live: Served) -> None:
         """And has the viewer's page send nothing elsewhere, nor connect to another server."""
         attack = ATTACK.replace("VIEWER", str(port_of(live))).replace("PROTOCOL", PROTOCOL)
-        hostile = Hostile(attack)
-        elsewhere = f"MAP evil.example:{port_of(live)} 127.0.0.1:{port_of(live)}, MAP * 127.0.0.1:{hostile.port}"
+        site = Site(attack)
+        elsewhere = f"MAP evil.example:{port_of(live)} 127.0.0.1:{port_of(live)}, MAP * 127.0.0.1:{site.port}"
+        eventually(lambda: not live.ask(lambda page: page.server.get_clients()))
         goal_m = live.ask(lambda page: (page.live.now().goal_m, page.live.held))
         seen: list[int] = []
         live.ask(lambda page: page.server.on_client_connect(lambda client: seen.append(client.client_id)))
@@ -679,7 +705,7 @@ class TestBrowser:
                 page.wait_for_function("window.done.length === 9")
                 assert page.evaluate("window.received") == 0
                 assert all("127.0.0.1" not in frame.url for frame in page.frames)
-                hostile.asked.clear()
+                site.asked.clear()
                 rebound = page.goto(f"http://evil.example:{port_of(live)}/")
                 assert rebound is not None
                 assert rebound.status == 403
@@ -689,24 +715,24 @@ class TestBrowser:
                 page.wait_for_timeout(3000)
                 page.goto(f"{live.url}/?playbackPath=http://evil.example/")
                 page.wait_for_timeout(1000)
-                assert hostile.asked == []
+                assert site.asked == []
                 assert live.ask(lambda page: (page.live.now().goal_m, page.live.held)) == goal_m
                 assert seen == []
                 # The viewer's own page connects.
                 page.goto(live.url)
                 eventually(lambda: seen)
-                assert hostile.asked == []
+                assert site.asked == []
         finally:
-            hostile.close()
+            site.close()
 
-    def test_nothing_of_a_recording_runs_or_is_fetched(self, tmp_path: Path) -> None:
+    def test_nothing_of_a_recording_runs_or_is_fetched(self, usual: Motion, tmp_path: Path) -> None:
         """In the live page, and in the saved one."""
-        motion = hostile_motion(tmp_path)
-        hostile, said = Hostile(""), list[str]()
+        motion = hostile(usual, tmp_path)
+        site, said = Site(""), list[str]()
         save_page([motion], tmp_path / "page.html")
         served = Served(lambda server: PlayedPage(server, [motion]))
         try:
-            with chromium(f"--host-resolver-rules=MAP * 127.0.0.1:{hostile.port}, EXCLUDE 127.0.0.1") as browser:
+            with chromium(f"--host-resolver-rules=MAP * 127.0.0.1:{site.port}, EXCLUDE 127.0.0.1") as browser:
                 for address in (served.url, (tmp_path / "page.html").as_uri()):
                     with browsing(browser) as (page, errors):
                         page.on("console", lambda message: said.append(message.text))
@@ -719,7 +745,7 @@ class TestBrowser:
                             assert frame.locator("img[src*=evil]").count() == 0
                         assert errors == []
                         assert [line for line in said if "Content Security Policy" in line] == []
-            assert hostile.asked == []
+            assert site.asked == []
         finally:
             served.close()
-            hostile.close()
+            site.close()
