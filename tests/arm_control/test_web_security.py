@@ -602,7 +602,7 @@ class TestTexts:
         for motion in (usual, hostile(usual, tmp_path)):
             save_page([motion], tmp_path / "page.html")
             found.append(Elements((tmp_path / "page.html").read_text()))
-        assert found[1].tags == found[0].tags
+        assert found[1].tags - {"pattern"} == found[0].tags - {"pattern"}  # with which plots hatch what stands still
         assert found[1].active == found[0].active == set()
         assert payload("file") in found[1].text
         assert "<img src=http://evil.example/goal" in found[1].text  # cut in its middle
