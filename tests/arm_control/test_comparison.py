@@ -493,10 +493,16 @@ def test_decisions_are_timed_by_their_median() -> None:
 
 @pytest.mark.slow
 def test_a_trial_that_crashes_is_a_row_with_its_own_last_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "run").mkdir()
+    code = "import sys; sys.exit('arm-control: error: it broke')"
+    monkeypatch.setattr(comparison, "TRIAL_COMMAND", (sys.executable, "-c", code))
+    assert run_trials({"broken": trial(tmp_path / "ours")}) == {"broken": {"failed": "it broke"}}
+    assert not (tmp_path / "ours").exists()
+
+
+def test_a_start_that_is_missing_is_refused_before_anything_is_trained(tmp_path: Path) -> None:
     broken = Trial(TrainConfig("ddpg", init="nowhere", steps=10), tmp_path / "ours", 10, 0)
-    results = run_trials({"broken": broken})
-    assert results["broken"]["failed"].startswith("no run folder nowhere")
+    with pytest.raises(ValueError, match="no run folder nowhere"):
+        run_trials({"broken": broken})
     assert not (tmp_path / "ours").exists()
 
 
