@@ -194,6 +194,8 @@ class IndexedRecording:
                     yield row, row.decode(self._sound)
                 except ValueError as error:
                     self._lose(span.offset, number, len(row.data), str(error))
+                    if self._scan.hopeless:
+                        return
 
     def _lose(self, offset: int, number: int, size: int, why: str) -> None:
         """Count what cannot be read, once, however often it is looked at."""

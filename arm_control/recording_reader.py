@@ -19,7 +19,7 @@ from mcap.exceptions import McapError
 from mcap.opcode import Opcode
 from mcap.records import Channel, Chunk, Footer, Metadata, Schema
 
-from arm_control.trajectory import EVENT, KINDS, METADATA, PER_JOINT, TICK, Event, Soundness, Tick
+from arm_control.trajectory import EVENT, KINDS, METADATA, MOST_JOINTS, PER_JOINT, TICK, Event, Soundness, Tick
 from envs.files import open_regular
 
 MAGIC = b"\x89MCAP0\r\n"
@@ -30,6 +30,8 @@ MAX_RECORD = 16 << 20  # bytes; the recorder's chunks have 64 kB
 # proportion to the file.
 MAX_RATIO, MAX_SMALL = 64, 16 << 20
 MOST_FAULTS = 10_000  # after which the rest counts as lost
+LONGEST_ROW = 1 << 15  # bytes of JSON; the longest text of an event, all of it escaped, has 18,000
+MOST_NULLS = MOST_JOINTS * len(PER_JOINT)
 # What a chunk of the recorder has behind its opcode, length, times, size and checksum: by this one is found again.
 CHUNK_MARK, MARK_OFFSET = b"\x04\0\0\0zstd", 37
 SEARCHES = 100  # of a file: each may cost a decompression
@@ -59,10 +61,14 @@ class Row:
 
     def decode(self, sound: Soundness) -> Tick | Event:
         """The tick or event. Raises ValueError if it is none, or not a sound one."""
+        if len(self.data) > LONGEST_ROW:
+            raise ValueError(f"it has {len(self.data)} bytes")
         try:
             try:
                 what = msgspec.json.decode(self.data, type=self.kind)
             except msgspec.ValidationError:  # perhaps for a null among the numbers of a list
+                if self.data.count(b"null") > MOST_NULLS:
+                    raise
                 what = msgspec.convert(_with_nan(msgspec.json.decode(self.data)), type=self.kind)
         except RecursionError:
             raise ValueError("it is nested too deeply") from None

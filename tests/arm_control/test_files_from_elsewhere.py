@@ -825,6 +825,14 @@ class TestWorkOfReading:
         assert recovery.ticks == 30
         assert recovery.lost.endswith("and 10000 more faults)")
 
+    @pytest.mark.parametrize("data", [b'{"angle_deg":[' + b"null," * 20_000 + b"null]}", b"[" * 40_000, b" " * 40_000])
+    def test_a_long_row_is_not_decoded(self, data: bytes, tmp_path: Path) -> None:
+        """The recorder's have at most 18,000 bytes."""
+        path = tmp_path / "log.mcap"
+        path.write_bytes(cut_recording(tmp_path / "sound.mcap") + message(data))
+        with pytest.raises(ValueError, match=f"tick 31 makes no sense: it has {len(data)} bytes"):
+            read_recording(path)
+
     def test_an_arm_at_rest_is_read_whole(self, tmp_path: Path) -> None:
         """Its rows differ by their times alone, and shrink more than any other's."""
         stream = BytesIO()

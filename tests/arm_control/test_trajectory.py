@@ -558,8 +558,8 @@ JSON = msgspec.json.encode(tick()).decode()
         (foreign(JSON.encode(), name="foxglove.JointStates"), "is no recording of arm-control"),
         (foreign(JSON[:-1].encode()), "tick 1 makes no sense: Input data was truncated"),
         (foreign(b"\xff"), "makes no sense"),
-        (foreign(b"[" * 100_000), "nested too deeply"),
-        (foreign(b'{"x": ' + b"[" * 100_000), "nested too deeply"),
+        (foreign(b"[" * 30_000), "nested too deeply"),
+        (foreign(b'{"x": ' + b"[" * 30_000), "nested too deeply"),
         (foreign(JSON.replace("1.5", "NaN").encode()), "makes no sense: JSON is malformed"),
         (foreign(JSON.replace("1.5", "null").encode()), r"Expected `float`, got `null` - at `\$.period_error_us`"),
         (foreign(JSON.replace("1.5", "1e999").encode()), "Number out of range"),
@@ -650,7 +650,7 @@ def test_a_small_file_does_not_take_a_lot_of_memory(tmp_path: Path) -> None:
         ("says far too much", chunk(zeros, 1 << 63), "a chunk of"),
         ("says too little", chunk(zeros, 1000), "a damaged chunk"),
         ("wants a wide window", chunk(wide_zeros, 1 << 20), "a damaged chunk"),
-        ("many", chunk(zstandard.compress(message), len(message)) * 20, "an event of 1 and 10485760 characters"),
+        ("many", chunk(zstandard.compress(message), len(message)) * 20, "event 1 makes no sense: it has 104857.. bytes"),
         ("long record", struct.pack("<BQ", 6, 1 << 62) + zeros, "its length is damaged"),
     ):
         path = tmp_path / f"{name}.mcap"
