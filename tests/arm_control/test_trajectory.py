@@ -650,7 +650,11 @@ def test_a_small_file_does_not_take_a_lot_of_memory(tmp_path: Path) -> None:
         ("says far too much", chunk(zeros, 1 << 63), "a chunk of"),
         ("says too little", chunk(zeros, 1000), "a damaged chunk"),
         ("wants a wide window", chunk(wide_zeros, 1 << 20), "a damaged chunk"),
-        ("many", chunk(zstandard.compress(message), len(message)) * 20, "event 1 makes no sense: it has 104857.. bytes"),
+        (
+            "many",
+            chunk(zstandard.compress(message), len(message)) * 20,
+            "event 1 makes no sense: it has 104857.. bytes",
+        ),
         ("long record", struct.pack("<BQ", 6, 1 << 62) + zeros, "its length is damaged"),
     ):
         path = tmp_path / f"{name}.mcap"
