@@ -19,6 +19,7 @@ from arm_control.bench.runner import (
     percentiles_us,
 )
 from arm_control.cli import main
+from arm_control.runner.loop import RealTime
 from arm_control.runner.safety import Safety
 from envs.arm import Arm
 from policies.settings import DDPGSettings
@@ -157,21 +158,27 @@ def test_percentiles_are_medians_over_rounds() -> None:
     assert figures["worst"] == pytest.approx(2000.0)
 
 
-def test_a_loop_that_takes_turns_sees_no_time_pass_in_the_others() -> None:
-    turns = []
+def test_a_loop_that_takes_turns_sees_no_time_pass_in_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock on which each turn of the others takes 50 ms and all else takes no time."""
+    real_s = 100.0
 
     def others() -> None:
-        turns.append(time.monotonic())
-        time.sleep(0.05)
+        nonlocal real_s
+        real_s += 0.05
 
+    def wait_until(clock: RealTime, due_s: float) -> None:
+        nonlocal real_s
+        real_s = max(real_s, due_s)
+
+    monkeypatch.setattr(RealTime, "now_s", lambda clock: real_s)
+    monkeypatch.setattr(RealTime, "wait_until", wait_until)
     clock = TurnTime(6, 2, others)
-    begin_s, real_s = clock.now_s(), time.monotonic()
     for tick in range(7):
-        clock.wait_until(begin_s + 0.002 * tick)
-    assert len(turns) == 2
-    assert time.monotonic() - real_s > 0.1
-    assert clock.last_s - clock.first_s == pytest.approx(clock.now_s() - begin_s, abs=0.02)
-    assert clock.last_s - clock.first_s < time.monotonic() - real_s - 0.09
+        clock.wait_until(100.0 + 0.002 * tick)
+    assert real_s == pytest.approx(100.0 + 0.1 + 0.012)
+    assert clock.now_s() == pytest.approx(100.0 + 0.012)
+    assert clock.last_s - clock.first_s == pytest.approx(0.012)
+    assert list(clock.errors_s) == pytest.approx([0.0] * 6)
     assert clock.ticks == 7
 
 
