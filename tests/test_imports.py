@@ -39,6 +39,7 @@ def test_light_imports_load_none_of_the_heavy_packages(statement: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_learning_loads_no_simulation_and_the_world_no_learning() -> None:
     for statement, absent in (
         ("import policies.ddpg", ("pybullet", "gymnasium", "envs", "arm_control")),
@@ -49,6 +50,7 @@ def test_learning_loads_no_simulation_and_the_world_no_learning() -> None:
         assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "before",
     [

@@ -68,6 +68,7 @@ def test_the_command_measures_draws_and_writes_each_controller_at_each_delay(
             assert float(share) == pytest.approx(100 * figures["success_10_mm"][source][delay], abs=0.51)
 
 
+@pytest.mark.slow
 def test_in_episodes_too_short_to_arrive_the_error_is_that_of_so_much_less_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

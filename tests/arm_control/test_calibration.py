@@ -310,6 +310,7 @@ def calibrate(emulator: Emulator, out: Path, person: io.StringIO, monkeypatch: p
     return cli.main(["calibrate", "--port", emulator.path, "--out", str(out), *more])
 
 
+@pytest.mark.slow
 def test_a_person_calibrates_an_arm(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -341,6 +342,7 @@ def test_a_person_calibrates_an_arm(
         assert [one.servo_id for one in load_calibration(out).joints] == [3, 2, 1]
 
 
+@pytest.mark.slow
 def test_wrong_answers_and_poses_are_asked_for_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -359,6 +361,7 @@ def test_wrong_answers_and_poses_are_asked_for_again(
     assert load_calibration(out).joints[0].zero_tick == 1000.0
 
 
+@pytest.mark.slow
 def test_an_arm_that_is_on_is_let_go_only_once_it_is_held(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -375,6 +378,7 @@ def test_an_arm_that_is_on_is_let_go_only_once_it_is_held(
         assert emulator.register("torque_enable", 2) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("done", range(6))
 def test_nothing_is_written_if_input_ends_anywhere(
     done: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -387,6 +391,7 @@ def test_nothing_is_written_if_input_ends_anywhere(
         assert [emulator.register("torque_enable", id) for id in (1, 2, 3)] == [0, 0, 0]
 
 
+@pytest.mark.slow
 def test_arms_that_cannot_be_calibrated(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -397,6 +397,7 @@ assert sorted(path.name for path in folder.iterdir()) == [f"step-{number:010d}" 
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [3, 2], ids=["a new step", "the latest step again"])
 def test_a_kill_before_any_system_call_of_a_write_leaves_a_usable_checkpoint(tmp_path: Path, step: int) -> None:
     """An audit hook kills the writer, as kill -9 does, at the first event, then at the second, and so on."""

@@ -160,6 +160,7 @@ def test_words_that_make_no_command_are_told_in_one_line_and_leave_nothing_behin
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -230,6 +231,7 @@ def test_a_bad_goals_file_is_told_with_the_line_before_the_arm_moves(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["goals.txt", "run.json"]
 
 
+@pytest.mark.slow
 def test_a_bad_goal_on_standard_input_is_told_with_its_line_and_writes_no_figures(
     refused: Refused, tiny_policy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -385,6 +387,7 @@ def test_a_training_does_not_touch_a_folder_with_something_in_it(refused: Refuse
     assert content(tmp_path) == {"out": None, "out/thesis.txt": b"three years of work"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", ["a file in the way", "nobody can write"])
 def test_output_that_cannot_be_written_is_told_and_nothing_is_left(
     refused: Refused, tiny_run: Path, tiny_policy: Path, tmp_path: Path, make: str
@@ -464,6 +467,7 @@ def figures_of(capfd: pytest.CaptureFixture[str], path: Path, *words: object) ->
     return strict_json(path), capfd.readouterr().out
 
 
+@pytest.mark.slow
 def test_goals_come_from_flags_a_file_standard_input_or_chance(
     tiny_policy: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -489,6 +493,7 @@ def test_goals_come_from_flags_a_file_standard_input_or_chance(
     assert results[0] == results[1] == results[2]  # the same motion, wherever the goals came from
 
 
+@pytest.mark.slow
 def test_random_goals_are_as_many_as_asked_and_follow_the_seed(
     tiny_policy: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -838,6 +843,7 @@ def test_ctrl_c_ends_a_training_with_a_checkpoint_a_curve_and_how_to_go_on(tmp_p
     assert len((run / "metrics.jsonl").read_text().splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_ctrl_c_parks_the_arm_and_writes_the_figures_so_far(tiny_policy: Path, tmp_path: Path) -> None:
     words = ["run", tiny_policy, "--random", 1000, "--seconds-per-goal", 0.3, "--json", tmp_path / "run.json"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}

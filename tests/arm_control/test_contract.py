@@ -215,6 +215,7 @@ def places(value: Any) -> Iterator[tuple[Any, Any]]:
             yield from places(value[key])
 
 
+@pytest.mark.slow
 @settings(max_examples=500)
 @given(data=st.data())
 def test_a_real_contract_with_any_values_replaced_is_read_or_refused(data: st.DataObject, real: str) -> None:

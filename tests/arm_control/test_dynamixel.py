@@ -266,6 +266,7 @@ while True:
 """
 
 
+@pytest.mark.slow
 def test_the_arm_stops_and_holds_when_its_program_is_killed() -> None:
     with Emulator(start_ticks=(1200, 1600, 2500)) as emulator:
         program = subprocess.Popen(
@@ -299,6 +300,7 @@ def wait_until(holds: Callable[[], bool]) -> None:
 # What goes wrong meanwhile.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", ["lost", "corrupt", "duplicated"])
 def test_answers_that_go_wrong_are_asked_for_again_and_counted(servos: Emulator, clock: Clock, fault: str) -> None:
     with connected(servos.path, patience_s=0.02, retries=30) as driver:
@@ -365,6 +367,7 @@ def test_an_unplugged_arm_is_told_at_once_and_every_time(servos: Emulator) -> No
         driver.close()
 
 
+@pytest.mark.slow
 def test_an_arm_that_is_plugged_in_again_is_greeted_and_enabled(tmp_path: Path, clock: Clock) -> None:
     link = tmp_path / "arm"
     with (
@@ -482,6 +485,7 @@ def test_the_wall_clock_may_be_set_meanwhile(servos: Emulator, monkeypatch: pyte
 # Connecting.
 
 
+@pytest.mark.slow
 def test_servos_that_are_not_there_are_named_with_those_that_are(servos: Emulator) -> None:
     with pytest.raises(DriverError) as error, connected(servos.path, calibration=calibration(servo_id=(1, 2, 9))):
         pass

@@ -165,6 +165,7 @@ class TestTerminal:
         assert len(text.splitlines()) == len(honest.splitlines())
         assert "\\x1b[2J" in text
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("name", [f"{HOSTILE}.onnx", "\udcff\x1b[1m.onnx", "\u202e.onnx"])
     def test_a_files_name_is_shown_with_escapes(
         self, tiny_policy: Path, tmp_path: Path, capfd: Capture, name: str
@@ -192,6 +193,7 @@ class TestTerminal:
         ):
             printed(capfd, *words, code=2)
 
+    @pytest.mark.slow
     @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
     @given(text=st.text(min_size=1, max_size=60))
     def test_any_goal_is_taken_or_refused_in_one_printable_line(
@@ -207,6 +209,7 @@ class TestTerminal:
             path.write_text(f"\ufeff{GOAL}\n{text}\n")
             assert "goals.txt, line 2" in printed(capfd, "run", tiny_policy, "--goals-file", path, *QUICK, code=2)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("field", ["agent", "env", "arm", "init", "reward", HOSTILE])
     def test_a_configuration_is_quoted_with_escapes(
         self, tiny_run: Path, tmp_path: Path, capfd: Capture, field: str
@@ -295,6 +298,7 @@ class TestLinks:
         assert len(names) == 10
         assert [path.name for path in tmp_path.iterdir()] == ["j.json"]
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("link", ["to the victim", "to nothing"])
     @pytest.mark.parametrize("writer", ["json", "plot", "page", "recover", "export", "calibrate"])
     def test_a_link_in_the_place_of_the_temporary_file_is_not_followed(
@@ -793,6 +797,7 @@ def indexed(path: Path) -> None:
 class TestWorkOfReading:
     """Reading a recording takes work in proportion to its size, whatever it claims to hold."""
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("read", [recovered, read_recording, indexed])
     @pytest.mark.parametrize("content", ["nothing", "bad ticks", "ticks", "events"])
     def test_chunks_that_unpack_to_megabytes_are_left_out_beyond_a_bound(

@@ -186,6 +186,7 @@ SIMULATED = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("rate", "delay_s", "lag_s", "delay_ms", "lag_ms"), SIMULATED)
 def test_what_a_simulated_arm_was_given_is_measured(
     rate: float, delay_s: float, lag_s: float, delay_ms: float, lag_ms: float
@@ -264,6 +265,7 @@ SPOILED: dict[str, Callable[[np.random.Generator], Callable[[int, Tick], Tick | 
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SPOILED)
 def test_what_is_missing_or_wrong_is_done_without(name: str) -> None:
     recording = without(by_hand(0.06, 0.03, uneven=True), SPOILED[name](np.random.default_rng(5)))

@@ -87,6 +87,7 @@ def refused(capfd: pytest.CaptureFixture[str]) -> Refused:
 # ------------------------------------------------------------------------------------------------------------- training
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CONFIGS)
 def test_an_interrupted_and_resumed_run_ends_as_the_whole_one(
     runs: dict[str, Path], tmp_path: Path, interrupt: Callable[[int], None], name: str
@@ -315,6 +316,7 @@ def test_a_tracking_policy_runs_to_a_goal_that_stays(
     assert "RMS" not in out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CONFIGS)
 @pytest.mark.parametrize("seed", [0, 1])
 def test_a_policy_runs_on_a_rough_arm(

@@ -567,6 +567,7 @@ def test_a_policy_with_a_field_of_its_graph_changed_is_let_through_or_refused_in
     refused_or_not(policy.SerializeToString())
 
 
+@pytest.mark.slow
 @settings(max_examples=1000)
 @given(data=st.data())
 def test_a_policy_with_bytes_changed_is_loaded_or_refused_and_nothing_else(

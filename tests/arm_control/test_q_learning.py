@@ -106,6 +106,7 @@ def test_a_configuration_comes_back_from_json_as_it_was(name: str) -> None:
     assert TrainConfig.from_json(json.loads(json.dumps(config.to_json()))) == config
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LEARNERS)
 def test_an_interrupted_run_goes_on_bit_for_bit(name: str, tmp_path: Path) -> None:
     with Training(config_of(name)) as whole, Training(config_of(name)) as first, Training(config_of(name)) as second:
@@ -209,6 +210,7 @@ def test_golden_samples_are_those_that_nothing_tips(
     assert margin.min() > 1e-5
 
 
+@pytest.mark.slow
 def test_a_graph_that_chooses_worse_is_not_kept(
     runs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -293,6 +295,7 @@ def test_what_makes_no_sense_is_refused_and_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_too_little_memory_is_refused_before_it_is_taken(tmp_path: Path) -> None:
     code = (
         "import resource, sys; resource.setrlimit(resource.RLIMIT_AS, (2 * 10**9, 2 * 10**9));"

@@ -83,6 +83,7 @@ def test_the_same_seed_trains_the_same_to_the_last_bit(whole: Path, tmp_path: Pa
     assert_same_run(train(CONFIG, tmp_path / "run", quiet=True), whole)
 
 
+@pytest.mark.slow
 def test_another_seed_trains_another_policy(whole: Path, tmp_path: Path) -> None:
     other = train(replace(CONFIG, seed=4), tmp_path / "run", quiet=True)
     assert reports(other) != reports(whole)
@@ -159,6 +160,7 @@ def test_the_program_trains_with_the_reward_that_is_asked_for(tmp_path: Path) ->
 # ----------------------------------------------------------------------------------------------------- interruptions
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [4, 200, 404, 800, 1600])
 def test_an_interrupted_and_resumed_run_ends_as_the_whole_one(
     whole: Path, tmp_path: Path, interrupt: Callable[[int], None], step: int
@@ -178,6 +180,7 @@ def test_an_interrupted_and_resumed_run_ends_as_the_whole_one(
     assert leftovers(run) == []
 
 
+@pytest.mark.slow
 def test_a_run_interrupted_before_its_first_step_ends_as_the_whole_one(
     whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -219,6 +222,7 @@ def test_a_finished_run_that_is_resumed_stays_as_it_is(whole: Path, tmp_path: Pa
     assert reports(run) == reports(whole)
 
 
+@pytest.mark.slow
 def test_reports_after_the_checkpoint_are_cut_and_come_again_alike(
     whole: Path, tmp_path: Path, interrupt: Callable[[int], None]
 ) -> None:
@@ -450,6 +454,7 @@ def test_a_policy_brought_to_an_arm_of_other_limits_keeps_to_these(whole: Path, 
     assert float(targets.max()) <= 45.0
 
 
+@pytest.mark.slow
 def test_updates_are_counted_one_by_one(tmp_path: Path) -> None:
     settings = replace(SETTINGS, updates_per_step=3)
     run = train(replace(CONFIG, settings=settings, steps=400), tmp_path / "run", quiet=True)

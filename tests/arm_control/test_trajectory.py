@@ -461,6 +461,7 @@ def test_waiting_for_a_refusal_takes_no_more_and_more_memory(tmp_path: Path, ste
     assert peak < 20e6
 
 
+@pytest.mark.slow
 def test_a_recording_cut_anywhere_is_read_up_to_the_cut(tmp_path: Path) -> None:
     ticks = [tick(float(number)) for number in range(9)]
     data, path = write(ticks, each=3), tmp_path / "log.mcap"

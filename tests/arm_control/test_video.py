@@ -84,6 +84,7 @@ def test_size_rate_and_length_are_those_of_the_episodes(video: Path, frames: Fra
     assert [path.name for path in video.parent.iterdir()] == ["out.mp4"]
 
 
+@pytest.mark.slow
 def test_the_picture_moves_within_each_goal(frames: Frames) -> None:
     picture = frames[:, : 480 - CAPTION_HEIGHT].astype(int)
     for goal in range(GOALS):

@@ -420,6 +420,7 @@ class TestMessages:
         assert Tunnel.opened == 0
         assert capfd.readouterr() == ("", "")
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e7, "abc", "nan", None, [1], {"a": 1}, b"1"])
     def test_a_control_keeps_its_value_where_another_is_none(self, live: Served, value: Any) -> None:
         """Of sliders and of a choice, by every kind of wrong value."""

@@ -221,6 +221,7 @@ def test_inverse_kinematics_of_a_crooked_arm(crooked: Arm) -> None:
     assert_reached(crooked, crooked.forward_kinematics(poses(crooked, 500, seed=7)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("goal_m", "missed_mm"),
     [

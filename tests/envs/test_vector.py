@@ -114,6 +114,7 @@ class Uneven(ArmReach):
         return observation, info | {"steps": 0}
 
 
+@pytest.mark.slow
 def test_arms_that_end_at_different_steps_terminated_or_truncated() -> None:
     make = functools.partial(Uneven, episode_steps=5)
     with vector(make, 6) as env, sync(make, 6) as other:
@@ -232,6 +233,7 @@ class Bare(ArmReach):
         return *super().step(action)[:4], {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [Odd, Bare])
 def test_infos_may_be_any_numbers(kind: type[ArmReach]) -> None:
     make = functools.partial(kind, episode_steps=3)
@@ -409,11 +411,13 @@ def faulty(fault: str) -> Make:
     return functools.partial(Faulty, os.getpid(), fault)
 
 
+@pytest.mark.slow
 def test_an_error_while_the_arms_are_made_in_a_worker() -> None:
     with pytest.raises(RuntimeError, match=r"^arm [02] \(worker [01]\): no arm today\n"):
         ArmVectorEnv(faulty("make"), 4, 2)
 
 
+@pytest.mark.slow
 def test_another_kind_of_error_is_a_runtime_error_and_a_failed_reset_leaves_it_open() -> None:
     with vector(faulty("reset")) as env:
         for _ in range(2):

@@ -286,6 +286,7 @@ def learned_gain(critic: str, seed: int, *, steps: int, arms: int, monkeypatch: 
     return -agent._policy.net.weight.item()  # type: ignore[union-attr,operator]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(10))
 def test_with_compatible_features_a_noisy_linear_systems_best_gain_is_found(
     seed: int, monkeypatch: pytest.MonkeyPatch
@@ -534,6 +535,7 @@ def stochastic_cost(size: int, seed: int, *, baseline: bool) -> Tensor:
     return cost(theta)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("size", "times"), [(10, 100.0), (25, 400.0)])
 def test_on_the_papers_bandit_the_deterministic_gradient_wins_the_more_the_more_actions(
     size: int, times: float
@@ -887,6 +889,7 @@ def share(spec: Spec, action: FloatArray) -> Any:
     return 2.0 * (action - low) / (high - low) - 1.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("critic", "steps"), [("compatible", 600), ("q", 400), ("sarsa", 400)])
 def test_doing_what_the_goal_says_is_learned(critic: str, steps: int) -> None:
     """Reward -(action - goal)^2, on actions from -2 to 2 and from 3 to 5."""

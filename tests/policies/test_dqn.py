@@ -492,6 +492,7 @@ def test_until_learning_starts_exploration_is_uniform_over_the_grid(kind: str) -
     np.testing.assert_array_equal(agent.act(seen, explore=True), agent.act(seen, explore=False))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["zero", "branching"])
 def test_each_arm_explores_with_a_share_of_its_own_in_equal_ratios(kind: str) -> None:
     agent = filled(ARM, kind, settings_of(kind, smallest_epsilon=0.02, largest_epsilon=0.5))
@@ -509,6 +510,7 @@ def test_each_arm_explores_with_a_share_of_its_own_in_equal_ratios(kind: str) ->
     assert both.mean() == pytest.approx(0.05, abs=0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("arms", "epsilons"), [(1, (0.1,)), (2, (0.02, 0.5))], ids=["one", "two"])
 @pytest.mark.parametrize("kind", ["zero", "branching"])
 def test_a_lone_arm_explores_with_the_geometric_mean_and_two_with_both_ends(
@@ -799,6 +801,7 @@ def minus_square(achieved_goal: FloatArray, desired_goal: FloatArray, info: Any)
     return -np.square(achieved_goal - desired_goal).sum(-1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("double_q", [True, False], ids=["double", "plain-q"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_doing_what_the_goal_says_is_learned(kind: str, double_q: bool) -> None:

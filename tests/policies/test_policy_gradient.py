@@ -642,6 +642,7 @@ def test_a_reward_that_comes_a_step_later_counts_as_much_as_the_discount_says(me
     assert value_of(agent, task, 1) == pytest.approx(1.0, abs=0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("terminates", [True, False], ids=["terminated", "truncated"])
 @pytest.mark.parametrize("method", METHODS)
 def test_a_time_limit_is_not_the_end_for_those_who_know_a_value_of_what_comes_after(
@@ -662,6 +663,7 @@ def miss_of(agent: PolicyGradient, task: Task, number: int = 0) -> FloatArray:
     return np.abs(task.share(agent.act(seen, explore=False)) - goal)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "policy"), [*((method, "squashed") for method in METHODS), ("a2c", "softmax")])
 def test_an_action_is_given_credit_for_what_comes_later(method: str, policy: str) -> None:
     """Two steps, of which the second one's reward is for the first one's action."""
@@ -674,6 +676,7 @@ def test_an_action_is_given_credit_for_what_comes_later(method: str, policy: str
     assert miss_of(agent, task).mean() < 0.08  # the middle misses by 0.22 or, on the grid, 0.3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "policy"),
     [*itertools.product(METHODS, ["squashed", "softmax"]), ("a2c", "gaussian"), ("a2c", "clipped")],

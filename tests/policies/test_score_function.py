@@ -123,6 +123,7 @@ def test_the_corridors_closed_form_solves_its_bellman_equations_and_has_the_book
     assert returns.max().item() == pytest.approx(BEST_RETURN, abs=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [PLAIN, AVERAGE, VALUE], ids=["none", "average", "value"])
 @pytest.mark.parametrize("p", [0.2, 0.4, BEST_P, 0.8])
 def test_the_score_function_gives_the_corridors_gradient_whatever_the_baseline(
