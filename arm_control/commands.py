@@ -403,7 +403,8 @@ class Emulate:
 
     A fault is KIND[=PROBABILITY][@SECONDS][:ID], and may be given several times. Of all answers: lost, corrupt, late,
     duplicated, noise, as in lost=0.01. Once, seconds after the torque was first on: overload, voltage, overheating,
-    encoder, shock, reboot, stuck, wrap, silent, disconnect, as in overload@5:2 for servo 2.
+    encoder, shock, reboot, stuck, slow (half speed), frozen (the same reading for ever), drift (2 degrees/s), swapped
+    (with the next servo), wrap, silent, disconnect, as in overload@5:2 for servo 2.
     """
 
     kind: tyro.conf.Positional[Literal["dynamixel"]]

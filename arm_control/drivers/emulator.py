@@ -176,7 +176,7 @@ class Emulator:
             self._add(fault)
 
     def heal(self, kind: str | None = None, id: int | None = None) -> None:
-        """End a fault, or all: answers are right again, joints free, servos heard, voltage and temperature normal.
+        """End a fault, or all: answers and readings are right again, joints free and fast, servos heard and healthy.
 
         Hardware errors stay until a reboot, as those of genuine servos do.
         """
@@ -190,6 +190,14 @@ class Emulator:
                     self._silent.discard(servo.id)
                 if kind in (None, "stuck"):
                     servo.stuck = False
+                if kind in (None, "slow"):
+                    servo.slow = False
+                if kind in (None, "frozen"):
+                    servo.frozen_ticks = None
+                if kind in (None, "drift"):
+                    servo.drifts_since = None
+                if kind in (None, "swapped"):
+                    servo.swapped_with = None
                 if kind in (None, "wrap"):
                     servo.wrap_ticks = 0
                 if kind in (None, "voltage"):
@@ -359,6 +367,8 @@ class Emulator:
     def _add(self, fault: Fault) -> None:
         if fault.id is not None:
             self._find(fault.id)
+        if fault.kind == "swapped" and len(self._servos) < 2:
+            raise ValueError("fault swapped: wanted at least two servos on the bus, got one")
         if fault.at_s is not None:
             self._waiting.append(fault)
         elif fault.kind in ANSWER_FAULTS:
@@ -368,17 +378,27 @@ class Emulator:
             self._say(f"fault {fault}")
             if fault.kind == "disconnect":
                 self.disconnected = True
+            now = self._clock()
             for servo in self._servos:
                 if fault.concerns(servo.id):
-                    self._strike(fault.kind, servo)
+                    self._strike(fault.kind, servo, now)
 
-    def _strike(self, kind: str, servo: Servo) -> None:
+    def _strike(self, kind: str, servo: Servo, now: float) -> None:
         if kind == "voltage":
             servo.supply_v = BROKEN_SUPPLY_V
         elif kind == "overheating":
             servo.temperature_c = servo["temperature_limit"] + 5.0
         elif kind == "stuck":
             servo.stuck = True
+        elif kind == "slow":
+            servo.slow = True
+        elif kind == "frozen":
+            servo.frozen_ticks = servo.ticks
+        elif kind == "drift":
+            servo.drifts_since = now
+        elif kind == "swapped":
+            following = self._servos[(self._servos.index(servo) + 1) % len(self._servos)]
+            servo.swapped_with, following.swapped_with = following, servo
         elif kind == "wrap":
             servo.wrap_ticks += 4096
         elif kind == "silent":

@@ -20,6 +20,10 @@ EVENTS = {
     "shock": "the servo reports an electrical shock, which switches its torque off",
     "reboot": "the servo starts anew, without torque",
     "stuck": "the joint does not move any more",
+    "slow": "the servo turns no faster than half of its velocity limit",
+    "frozen": "the position read stays as it is; the servo still moves",
+    "drift": "the position read drifts by 2 degrees/s; the servo still moves to its goals",
+    "swapped": "the servo and the next one on the bus answer with each other's position",
     "wrap": "the position read jumps by a whole turn",
     "silent": "the servo answers no more",
     "disconnect": "the port is gone, as when a cable is pulled",
@@ -55,6 +59,8 @@ class Fault:
             raise ValueError(f"fault {self.kind}: wanted seconds from 0 on, as in {self.kind}@5, got {self.at_s}")
         if self.kind == "disconnect" and self.id is not None:
             raise ValueError("fault disconnect: wanted no servo, since it takes the whole port")
+        if self.kind == "swapped" and self.id is None:
+            raise ValueError("fault swapped: wanted a servo, as in swapped@5:2, which swaps with the next one")
 
     def concerns(self, id: int) -> bool:
         """Whether this servo has it."""

@@ -29,6 +29,8 @@ REBOOT_S = 0.3  # how long a servo that starts does not answer
 ROOM_TEMPERATURE_C = 30.0
 SUPPLY_V = 12.0
 BROKEN_SUPPLY_V = 5.0
+SLOW_FRACTION = 0.5  # of its velocity limit, which a servo that has become slow still reaches
+DRIFT_TICKS_S = 2.0 / 360.0 * TICKS_PER_TURN  # of the position that a drifting servo reports
 LARGEST_PWM = 885
 MODES = (POSITION_MODE, EXTENDED_POSITION_MODE)
 GOALS = ("goal_pwm", "goal_velocity", "goal_position")
@@ -72,6 +74,10 @@ class Servo:
         """
         self.lag_s, self.keeps_goal = lag_s, keeps_goal
         self.stuck = False
+        self.slow = False
+        self.frozen_ticks: int | None = None  # the position that it reports, whatever its own is
+        self.drifts_since: float | None = None
+        self.swapped_with: Servo | None = None  # whose position it reports
         self.wrap_ticks = 0  # how far readings are off by a wrap-around
         self.noise_ticks = 0  # of the next reading
         self.supply_v = SUPPLY_V
@@ -119,6 +125,16 @@ class Servo:
     def ticks(self) -> int:
         """What it takes for its position."""
         return round(self._position) + self._offset() + self.wrap_ticks
+
+    @property
+    def reported_ticks(self) -> int:
+        """The position that it answers with: its own, unless a fault makes it another."""
+        if self.frozen_ticks is not None:
+            return self.frozen_ticks
+        ticks = self.ticks if self.swapped_with is None else self.swapped_with.ticks
+        if self.drifts_since is not None:
+            ticks += round(DRIFT_TICKS_S * (self._time - self.drifts_since))
+        return ticks
 
     def awake(self, now: float) -> bool:
         """Whether it is not starting just now."""
@@ -306,7 +322,8 @@ class Servo:
         self._profile_acceleration = self["profile_acceleration"] * _ACCELERATION_UNIT
 
     def _fastest(self) -> float:
-        return self["velocity_limit"] * _SPEED_UNIT * abs(self["goal_pwm"]) / LARGEST_PWM
+        fraction = SLOW_FRACTION if self.slow else 1.0
+        return fraction * self["velocity_limit"] * _SPEED_UNIT * abs(self["goal_pwm"]) / LARGEST_PWM
 
     def _integrate(self, until: float) -> None:
         duration = until - self._time
@@ -397,7 +414,7 @@ class Servo:
             round(load * LARGEST_PWM / 1000.0),
             load,
             speed,
-            self.ticks + self.noise_ticks,
+            self.reported_ticks + self.noise_ticks,
             round(self._trajectory_speed / _SPEED_UNIT),
             round(self._trajectory) + offset,
             round(self.supply_v * 10.0 - abs(load) * 0.003),

@@ -442,6 +442,7 @@ class ControlLoop:
             try:
                 self.driver.write(target_deg)
             except DriverError as error:
+                self.safety.target_lost()
                 self._lose(error)
         end = time.perf_counter()
         times, report = self._times, self.report

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from arm_control.drivers import JointState
+from arm_control.runner.tracking import WINDOW_S, ExpectedMotion, StillJoints
 from envs.arm import RADIANS, Arm
 from envs.limits import (
     ROUNDING_M,
@@ -57,9 +58,16 @@ class SafetySettings:
     stale_s: float = 0.1
     """Age of a reading."""
     tracking_deg: float = 20.0
-    """How far a joint may be from its target ..."""
+    """How far a joint may be from where its targets lead (infinite: nothing follows targets, nothing is checked) ..."""
     tracking_s: float = 0.6
     """... for so long; a servo at full load is given the same time."""
+    tip_deg: float = 3.5
+    """How far the tip may be from where its targets lead: as far as if the joint with the longest lever were so many
+    degrees off. An XL430 that holds the arm out level gives way by 2.1 degrees (0.24 of its 1.4 N m, 885 PWM units at
+    6.25 a tick: e-Manual, register 84); dead band and backlash of `--imperfections rough` add 0.3 and 0.8."""
+    still_deg: float = 3.0
+    """How far a target may move while the joint's reading does not change at all: more than friction, dead band and
+    backlash hold back."""
     temperature_c: float = 72.0
     """The temperature at which an XL430 shuts itself down (e-Manual, register 31)."""
     load: float = 1.0
@@ -159,6 +167,10 @@ class Safety:
         self._box = (box[0], box[1], max(box[2], table), *box[3:])
         self._has_walls = any(map(math.isfinite, self._box))
         self._levers_m, self._max_speed_deg_s = arm.levers_m, arm.limits.max_speed_deg_s
+        self._expected = ExpectedMotion(arm, period_s)
+        self._still = StillJoints(arm.joint_count)
+        self._is_followed = False  # whether the arm is expected to follow the targets
+        self._tip_m = RADIANS * settings.tip_deg * max(self._levers_m)
 
     def start(self, state: JointState, now_s: float) -> None:
         """Begin where the arm is, at rest, with nothing refused; a reading that is no start is refused at once."""
@@ -179,6 +191,7 @@ class Safety:
         self._followed_deg = None
         self.ahead_deg = self._level_deg
         self.speed_deg_s = [0.0] * self.arm.joint_count
+        self._is_followed = False
         if not self._is_sane(state):
             return
         self._check_place(state)
@@ -200,11 +213,19 @@ class Safety:
         self.reads(state, now_s)
         if self.refusal is None:  # an old reading, or one of an arm that may not move, moves no target
             self.target_deg, self.placed = target_deg, True
+            self._is_followed = math.isfinite(self.settings.tracking_deg)
+            self._expected.start(state.angles_deg, now_s)
+            self._still.start(state.angles_deg, now_s)
         self._start_deg = list(self.target_deg)
 
     def stood_still(self) -> None:
         """Say that no target was sent for long: the arm has come to rest at the last one, and starts from there."""
         self.speed_deg_s = [0.0] * self.arm.joint_count
+
+    def target_lost(self) -> None:
+        """Say that the last target may not have reached the arm."""
+        if self._is_followed:
+            self._expected.lost()
 
     def refuse(self, check: str, text: str) -> None:
         """Stop the arm and latch; the first reason is kept."""
@@ -217,11 +238,20 @@ class Safety:
         self._now_s = now_s
         self.band = "pass" if self.refusal is None else "refuse"
         likely = state is not None and self._is_sane(state) and self._is_likely(state)
+        if self._is_followed:
+            self._expected.sent(self.target_deg, now_s)
+            self._still.sent(self.target_deg, now_s)
         if likely:
             assert state is not None
+            # A reading that is repeated, as after a lost reply, says nothing new.
+            is_new = self._last is None or state.stamp_s > self._last.stamp_s
             self._last = state
             self._check_health(state)
-            self._check_tracking(state)
+            if self._is_followed and is_new:
+                self._expected.compare(state.angles_deg)
+                self._check_tracking(state)
+                self._check_still(state)
+                self._check_tip(state)
         self._check_stale(why)
         return likely
 
@@ -423,14 +453,41 @@ class Safety:
                 )
 
     def _check_tracking(self, state: JointState) -> None:
-        gaps = [abs(angle - target) for angle, target in zip(state.angles_deg, self.target_deg, strict=True)]
+        pairs = zip(state.angles_deg, self._expected.angles_deg, strict=True)
+        gaps = [abs(angle - expected) for angle, expected in pairs]
         worst = max(gaps)
         if self._timers.tracking.held_s(worst > self.settings.tracking_deg, self._now_s) > self.settings.tracking_s:
             self.refuse(
                 "tracking",
                 f"{self.arm.joint_names[gaps.index(worst)]} has been more than {self.settings.tracking_deg:g} degrees "
-                f"from its target for {self.settings.tracking_s:g} s: is it blocked, or its torque off?",
+                f"from where its targets lead for {self.settings.tracking_s:g} s: is it blocked, or its torque off?",
             )
+
+    def _check_still(self, state: JointState) -> None:
+        joint = self._still.find(state.angles_deg, self._now_s, self.settings.still_deg)
+        if joint is not None and not self._parking:
+            self.refuse(
+                "frozen",
+                f"{self.arm.joint_names[joint]} has stayed at {state.angles_deg[joint]:.1f} degrees while its target "
+                f"moved by more than {self.settings.still_deg:g}: is it blocked, or its encoder stuck?",
+            )
+
+    def _check_tip(self, state: JointState) -> None:
+        off_m = self._expected.tip_off_m
+        if off_m <= self._tip_m or self._parking:
+            return
+        joints = zip(self._levers_m, state.angles_deg, self._expected.angles_deg, strict=True)
+        gaps_m = [lever_m * abs(angle - expected) for lever_m, angle, expected in joints]
+        worst = gaps_m.index(max(gaps_m))
+        name = self.arm.joint_names[worst]
+        angle = state.angles_deg[worst]
+        expected = self._expected.angles_deg[worst]
+        self.refuse(
+            "tracking",
+            f"the tip has been {1000 * off_m:.0f} mm from where its targets lead, mean over {WINDOW_S:g} s, allowed "
+            f"{1000 * self._tip_m:.0f}; {name} is at {angle:.1f} degrees, expected {expected:.1f}: is a servo stuck or "
+            "slow, or a reading wrong or swapped?",
+        )
 
     def _check_stale(self, why: str) -> None:
         if self._last is None:

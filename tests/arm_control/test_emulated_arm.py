@@ -222,7 +222,7 @@ FAULTS: list[tuple[str, dict[str, Any], str, bool | None]] = [
     ("encoder", {"id": 1}, "health: the servos complain of base_yaw: motor encoder", True),
     ("shock", {"id": 3}, "health: the servos complain of elbow: electrical shock", False),
     ("wrap", {"id": 1}, "jump: base_yaw jumped from .* a loose cable, or an encoder that wrapped around", False),
-    ("stuck", {"id": 2}, "tracking: shoulder|load: shoulder|parking: the arm is at", False),
+    ("stuck", {"id": 2}, "frozen: shoulder|tracking: the tip|load: shoulder", False),
     ("reboot", {"id": 2}, "stale: the last good reading is", None),  # that it is woken in time
     ("silent", {"id": 1}, "stale: the last good reading is", False),
     ("disconnect", {}, "stale: the last good reading is", False),

@@ -498,7 +498,7 @@ def test_faults_are_read_as_they_are_written(text: str, fault: Fault) -> None:
     [
         *("", "gremlins", "LOST=1", "lost =1", "lost", "lost=", "lost=2", "lost=nan", "lost=0.1=0.2"),
         *("overload=0.5", "overload@", "overload@-1", "overload@nan", "overload@1e999", "overload:x", "overload:2@5"),
-        "disconnect:1",
+        *("disconnect:1", "swapped", "swapped@2"),
     ],
 )
 def test_faults_that_are_none_are_told_in_one_line(text: str) -> None:
@@ -645,6 +645,50 @@ def test_a_wrap_around_is_a_turn_off_until_the_torque_goes_on(servos: Emulator) 
     assert servos.register("present_position", 2) == 2000 + 4096
     write(servos, 2, "torque_enable", 1)
     assert servos.register("present_position", 2) == 2000
+
+
+def test_a_slow_servo_turns_at_half_of_its_velocity_limit(servos: Emulator, clock: Clock) -> None:
+    servos.inject("slow", id=1)
+    for servo, goal in ((1, 3000), (2, 4000)):
+        write(servos, servo, "torque_enable", 1)
+        write(servos, servo, "goal_position", goal)
+    clock.advance(0.4)
+    limit = servos.register("velocity_limit", 1) * TICKS_PER_SPEED_UNIT
+    places = servos.positions()
+    assert places[2] - 2000 == pytest.approx(0.4 * limit, rel=0.05)
+    assert places[1] - 1000 == pytest.approx(0.2 * limit, rel=0.05)
+    servos.heal("slow")
+    clock.advance(0.2)
+    assert servos.positions()[1] - places[1] == pytest.approx(0.2 * limit, rel=0.05)
+
+
+def test_a_frozen_reading_stays_while_the_servo_moves(servos: Emulator, clock: Clock) -> None:
+    write(servos, 1, "torque_enable", 1)
+    servos.inject("frozen", id=1)
+    write(servos, 1, "goal_position", 3000)
+    clock.advance(2.0)
+    assert (servos.register("present_position", 1), servos.positions()[1]) == (1000, 3000)
+    servos.heal("frozen")
+    assert servos.register("present_position", 1) == 3000
+
+
+def test_a_reading_drifts_by_2_degrees_a_second_while_the_servo_rests(servos: Emulator, clock: Clock) -> None:
+    servos.inject("drift", id=1)
+    clock.advance(9.0)
+    assert servos.register("present_position", 1) == pytest.approx(1000 + 18 / 360 * 4096, abs=1)
+    assert servos.positions()[1] == 1000
+    servos.heal("drift")
+    assert servos.register("present_position", 1) == 1000
+
+
+def test_swapped_servos_answer_with_each_others_position(servos: Emulator) -> None:
+    servos.inject("swapped", id=3)
+    assert [servos.register("present_position", id) for id in (1, 2, 3)] == [3000, 2000, 1000]
+    assert servos.positions() == {1: 1000, 2: 2000, 3: 3000}
+    servos.heal("swapped")
+    assert [servos.register("present_position", id) for id in (1, 2, 3)] == [1000, 2000, 3000]
+    with pytest.raises(ValueError, match="wanted at least two servos"):
+        Emulator((7,)).inject("swapped", id=7)
 
 
 def test_a_silent_servo_hears_nothing_either(servos: Emulator, clock: Clock) -> None:
@@ -852,7 +896,8 @@ def test_the_command_ends_on_sigterm_and_takes_over_a_link_that_was_left(tmp_pat
     with command("--ids", "7,8", "--link", "arm", "--start", "100,200", folder=tmp_path) as process:
         assert "servos 7, 8 " in first_line(process)
         with sdk(str(tmp_path / "arm")) as (port, packets):
-            assert packets.ping(port, 8)[0] in (1060, 0)  # 0: a slow machine
+            # On a slow machine the answer may come too late.
+            assert any(packets.ping(port, 8)[0] == 1060 for _ in range(20))
         process.terminate()
         process.communicate(timeout=60)
     assert process.returncode == 130
