@@ -351,8 +351,12 @@ def assert_alive(served: Served, x: float) -> None:
     with connected(served) as client:
         assert "Speed" in controls(client)
         wanted = served.page.live.arm.nearest_reachable((x, 0.2, 0.25))
-        drag(client, [x, 0.2, 0.25])
-        eventually(lambda: served.ask(lambda page: page.live.now().goal_m) == pytest.approx(wanted, abs=1e-9))
+
+        def moves() -> bool:
+            drag(client, [x, 0.2, 0.25])  # again, since drags of other clients may still be waiting to be read
+            return served.ask(lambda page: page.live.now().goal_m) == pytest.approx(wanted, abs=1e-9)
+
+        eventually(moves)
 
 
 MESSAGES = {message.__name__: message for message in viser.infra.Message.get_subclasses()}
