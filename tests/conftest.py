@@ -4,6 +4,7 @@ import os
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported
 
+import ctypes
 import resource
 import signal
 from collections import Counter
@@ -108,6 +109,24 @@ def interrupt(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
         monkeypatch.setattr(Training, "advance", advance_and_press)
 
     return at
+
+
+@pytest.fixture
+def file_permissions() -> Iterator[None]:
+    """Files' permissions count even where root runs the tests: without CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH."""
+    if os.geteuid() != 0:
+        yield
+        return
+    # capabilities(7): version 3, this thread; effective, permitted and inheritable sets, of 32 bits each, twice.
+    header, sets = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
+    libc = ctypes.CDLL(None, use_errno=True)
+    assert libc.capget(header, sets) == 0
+    effective = sets[0]
+    sets[0] &= ~0b110
+    assert libc.capset(header, sets) == 0
+    yield
+    sets[0] = effective
+    assert libc.capset(header, sets) == 0
 
 
 @pytest.fixture

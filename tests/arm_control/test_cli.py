@@ -407,7 +407,7 @@ def test_output_that_cannot_be_written_is_told_and_nothing_is_left(
         assert content(tmp_path) == {"file": b"kept"}
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+@pytest.mark.usefixtures("file_permissions")
 def test_a_read_only_folder_is_told_and_nothing_is_left(
     refused: Refused, tiny_run: Path, tiny_policy: Path, tmp_path: Path
 ) -> None:
@@ -658,14 +658,14 @@ def test_no_text_of_its_files_gets_into_a_report(refused: Refused, reportable: P
     assert "config.json is damaged" in refused("report", run)
 
 
-def test_a_report_of_a_run_that_was_interrupted_before_its_first_goal_is_written_or_refused(
+def test_a_report_of_a_run_that_was_interrupted_before_its_first_goal(
     reportable: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = Path(shutil.copytree(reportable, tmp_path / "run"))
     monkeypatch.setattr(sys, "stdin", io.StringIO(""))
     words = ["run", str(run / "policy.onnx"), "--goals-file", "-", *QUICK, "--json", str(run / "run.json")]
     assert main(words) == 0
-    assert main(["report", str(run)]) in (0, 2)
+    assert main(["report", str(run)]) == 0
 
 
 def test_a_debugging_variable_lets_the_traceback_through(monkeypatch: pytest.MonkeyPatch) -> None:

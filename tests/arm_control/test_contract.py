@@ -3,7 +3,6 @@
 import dataclasses
 import hashlib
 import json
-import math
 import time
 import tracemalloc
 from collections.abc import Iterator
@@ -194,11 +193,26 @@ PATHS = [
 ]
 
 
-@settings(max_examples=500)
-@given(path=st.sampled_from(PATHS), value=json_values | st.floats(-1e3, 1e3) | st.integers(-3, 3))
-def test_any_value_in_any_field_is_read_or_refused_with_value_error(path: str, value: Any) -> None:
-    contract = read_or_refused(changed(path, value))
-    assert contract is None or Contract.from_json(contract.to_json()) == contract
+def outcome(text: str) -> str:
+    """Whether a contract is read or refused; one that is read holds what Python's own JSON reads there."""
+    contract = read_or_refused(text)
+    if contract is None:
+        return "refused"
+    assert dataclasses.asdict(contract) == json.loads(text)
+    assert Contract.from_json(contract.to_json()) == contract
+    return "read"
+
+
+def test_any_value_in_any_field_is_read_or_refused_with_value_error() -> None:
+    outcomes = set()
+
+    @settings(max_examples=500)
+    @given(path=st.sampled_from(PATHS), value=json_values | st.floats(-1e3, 1e3) | st.integers(-3, 3))
+    def check(path: str, value: Any) -> None:
+        outcomes.add(outcome(changed(path, value)))
+
+    check()
+    assert outcomes == {"read", "refused"}
 
 
 @pytest.fixture(scope="module")
@@ -216,30 +230,41 @@ def places(value: Any) -> Iterator[tuple[Any, Any]]:
 
 
 @pytest.mark.slow
-@settings(max_examples=500)
-@given(data=st.data())
-def test_a_real_contract_with_any_values_replaced_is_read_or_refused(data: st.DataObject, real: str) -> None:
-    content = json.loads(real)
-    for _ in range(data.draw(st.integers(1, 3))):
-        found = list(places(content))
-        container, key = found[data.draw(st.integers(0, len(found) - 1))]
-        # As often one of the larger values, which are few beside the numbers of the golden samples.
-        if data.draw(st.booleans()):
-            container = content
-            key = data.draw(st.sampled_from(sorted(content)))
-        container[key] = data.draw(json_values | st.just("x" * 10_000) | st.just([0.0] * 1000))
-    contract = read_or_refused(json.dumps(content))
-    assert contract is None or Contract.from_json(contract.to_json()) == contract
+def test_a_real_contract_with_any_values_replaced_is_read_or_refused(real: str) -> None:
+    outcomes = set()
+
+    @settings(max_examples=500)
+    @given(data=st.data())
+    def check(data: st.DataObject) -> None:
+        content = json.loads(real)
+        for _ in range(data.draw(st.integers(1, 3))):
+            found = list(places(content))
+            container, key = found[data.draw(st.integers(0, len(found) - 1))]
+            # As often one of the larger values, which are few beside the numbers of the golden samples.
+            if data.draw(st.booleans()):
+                container = content
+                key = data.draw(st.sampled_from(sorted(content)))
+            container[key] = data.draw(json_values | st.just("x" * 10_000) | st.just([0.0] * 1000))
+        outcomes.add(outcome(json.dumps(content)))
+
+    check()
+    assert outcomes == {"read", "refused"}
 
 
-@settings(max_examples=300)
-@given(data=st.data())
-def test_a_real_contract_with_characters_changed_is_read_or_refused(data: st.DataObject, real: str) -> None:
-    text = real
-    for _ in range(data.draw(st.integers(1, 3))):
-        at, length = data.draw(st.integers(0, len(text))), data.draw(st.integers(0, 3))
-        text = text[:at] + data.draw(st.text(max_size=3)) + text[at + length :]
-    read_or_refused(text)
+def test_a_real_contract_with_characters_changed_is_read_or_refused(real: str) -> None:
+    outcomes = set()
+
+    @settings(max_examples=300)
+    @given(data=st.data())
+    def check(data: st.DataObject) -> None:
+        text = real
+        for _ in range(data.draw(st.integers(1, 3))):
+            at, length = data.draw(st.integers(0, len(text))), data.draw(st.integers(0, 3))
+            text = text[:at] + data.draw(st.text(max_size=3)) + text[at + length :]
+        outcomes.add(outcome(text))
+
+    check()
+    assert outcomes == {"read", "refused"}
 
 
 def number(path: str, written: str) -> str:
@@ -247,7 +272,7 @@ def number(path: str, written: str) -> str:
     return changed(path, "NUMBER").replace('"NUMBER"', written)
 
 
-@pytest.mark.parametrize("written", ["1e999", "-1e999", "NaN", "Infinity", "1" * 5000, "1e-99999999999"])
+@pytest.mark.parametrize("written", ["1e999", "-1e999", "NaN", "Infinity", "1" * 5000])
 @pytest.mark.parametrize(
     "path",
     [
@@ -261,11 +286,14 @@ def number(path: str, written: str) -> str:
         "golden.inputs.goal_m.0.1",
     ],
 )
-def test_no_number_is_anything_but_finite(path: str, written: str) -> None:
-    contract = read_or_refused(number(path, written))
-    if contract is not None:
-        values = [value for container, key in places(dataclasses.asdict(contract)) for value in [container[key]]]
-        assert all(math.isfinite(value) for value in values if isinstance(value, float))
+def test_a_number_that_is_not_finite_is_refused(path: str, written: str) -> None:
+    assert read_or_refused(number(path, written)) is None
+
+
+def test_a_number_too_small_for_a_float_is_zero() -> None:
+    contract = read_or_refused(number("golden.target_deg.0.0", "1e-99999999999"))
+    assert contract is not None
+    assert contract.golden.target_deg[0][0] == 0.0
 
 
 @pytest.mark.parametrize(
