@@ -658,14 +658,14 @@ def test_no_text_of_its_files_gets_into_a_report(refused: Refused, reportable: P
     assert "config.json is damaged" in refused("report", run)
 
 
-def test_a_report_of_a_run_that_was_interrupted_before_its_first_goal(
-    reportable: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_report_of_a_run_without_a_goal_is_refused(
+    refused: Refused, reportable: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = Path(shutil.copytree(reportable, tmp_path / "run"))
     monkeypatch.setattr(sys, "stdin", io.StringIO(""))
     words = ["run", str(run / "policy.onnx"), "--goals-file", "-", *QUICK, "--json", str(run / "run.json")]
     assert main(words) == 0
-    assert main(["report", str(run)]) == 0
+    assert "run.json has no goal: run the policy again" in refused("report", run)
 
 
 def test_a_debugging_variable_lets_the_traceback_through(monkeypatch: pytest.MonkeyPatch) -> None:
