@@ -350,7 +350,10 @@ def read_recording(path: str | Path) -> Recording:
         except ValueError as error:
             raise ValueError(f"{path}: {row.name} {len(ticks) + len(events) + 1} makes no sense: {error}") from None
         (ticks if isinstance(what, Tick) else events).append(what)  # type: ignore[arg-type]
-    names = joint_names(scan.metadata)
+    try:
+        names = joint_names(scan.metadata)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
     if names is not None and sound.joints not in (None, len(names)):
         raise ValueError(f"{path} names {len(names)} joints, but its ticks have {sound.joints}")
     return Recording(scan.metadata, ticks, events, scan.whole, scan.lost)

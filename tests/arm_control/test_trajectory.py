@@ -12,7 +12,7 @@ import sys
 import time
 import tracemalloc
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager
 from io import BytesIO
 from pathlib import Path
 
@@ -486,27 +486,34 @@ FLIPPED = [tick(float(number), raw_deg=[number / 7, number / 3, -number / 9]) fo
 WHOLE = write(FLIPPED, events=(Event(30.0, "end", "all done"),))
 
 
-@settings(max_examples=400, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(
-    flips=st.dictionaries(st.integers(0, len(WHOLE) - 1), st.integers(1, 255), min_size=1, max_size=4),
-    cut=st.integers(0, len(WHOLE)) | st.none(),
-)
-def test_damage_never_changes_a_tick(tmp_path: Path, flips: dict[int, int], cut: int | None) -> None:
-    data = bytearray(WHOLE)
-    for place, flip in flips.items():
-        data[place] ^= flip
-    path = tmp_path / "log.mcap"
-    path.write_bytes(data[:cut])
-    with suppress(ValueError):
-        recording = read_recording(path)
+def test_damage_never_changes_a_tick(tmp_path: Path) -> None:
+    outcomes = set()
+
+    @settings(max_examples=400)
+    @given(
+        flips=st.dictionaries(st.integers(0, len(WHOLE) - 1), st.integers(1, 255), min_size=1, max_size=4),
+        cut=st.integers(0, len(WHOLE)) | st.none(),
+    )
+    def check(flips: dict[int, int], cut: int | None) -> None:
+        data = bytearray(WHOLE)
+        for place, flip in flips.items():
+            data[place] ^= flip
+        path = tmp_path / "log.mcap"
+        path.write_bytes(data[:cut])
+        try:
+            recording = read_recording(path)
+        except ValueError as error:
+            assert str(error).startswith(str(path))
+            outcomes.add("refused")
+            return
         assert is_part(recording.ticks, FLIPPED)
-        if recording.whole:
-            assert recording.ticks == FLIPPED
-            assert recording.metadata == NAMES
-        else:
-            (tmp_path / "out.mcap").unlink(missing_ok=True)
-            saved = recover(path, tmp_path / "out.mcap")
-            assert saved.ticks == len(recording.ticks)
+        assert not recording.whole
+        (tmp_path / "out.mcap").unlink(missing_ok=True)
+        assert recover(path, tmp_path / "out.mcap").ticks == len(recording.ticks)
+        outcomes.add("a part")
+
+    check()
+    assert outcomes == {"refused", "a part"}
 
 
 def test_what_comes_after_damage_is_read_too(tmp_path: Path) -> None:
@@ -533,7 +540,7 @@ def test_what_comes_after_damage_is_read_too(tmp_path: Path) -> None:
 def test_arbitrary_bytes_are_refused(tmp_path: Path, data: bytes) -> None:
     for start in (b"", WHOLE[:8], WHOLE[: WHOLE.index(b"zstd") - 41]):
         (tmp_path / "log.mcap").write_bytes(start + data)
-        with suppress(ValueError):
+        with pytest.raises(ValueError, match=r"log\.mcap"):
             read_recording(tmp_path / "log.mcap")
 
 
@@ -579,7 +586,7 @@ def test_a_recording_that_makes_no_sense_is_refused(tmp_path: Path, data: bytes,
     with pytest.raises(ValueError, match=said) as raised:
         read_recording(path)
     assert "\n" not in str(raised.value)
-    assert str(path) in str(raised.value) or "joint_names" in said
+    assert str(path) in str(raised.value)
 
 
 def test_what_is_no_file_is_no_recording(tmp_path: Path) -> None:
