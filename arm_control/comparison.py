@@ -239,7 +239,8 @@ def run_process(trial: Trial, processes: set[subprocess.Popen[str]], stopping: t
 def agent_figures(name: str, trials: dict[tuple[str, int], Trial], results: dict[str, Result]) -> dict[str, Any]:
     """An agent's runs, and interquartile means over those that have come to their end."""
     own = {seed: trial for (agent, seed), trial in trials.items() if agent == name}
-    runs = [{"seed": seed, **results[f"{name}, seed {seed}"]} for seed in own]
+    # The seed of the training, not that of the goals, which a result names.
+    runs = [{**results[f"{name}, seed {seed}"], "seed": seed} for seed in own]
     figures: dict[str, Any] = {"cores": next(iter(own.values())).cores, "seeds": len(runs), "runs": runs}
     done = [run for run in runs if "failed" not in run]
     figures["seeds_solved"] = sum(run["mean_error_mm"] <= SOLVED_MM for run in done)

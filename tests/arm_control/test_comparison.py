@@ -49,6 +49,7 @@ def result(error_mm: float, **other: Any) -> dict[str, Any]:
         for row in range(11)
     ]
     figures = {
+        "seed": 17,
         "mean_error_mm": error_mm,
         "success": {str(mm): float(mm >= 10) for mm in LADDER_MM},
         "normalised_return": 1 - error_mm / 100,
@@ -95,6 +96,7 @@ def test_an_agents_figures_by_hand(tmp_path: Path) -> None:
     assert one["mean_error_mm"] == pytest.approx((0.25 + 2 + 2.25) / 1.5)
     assert one["normalised_return"] == pytest.approx(1 - (0.25 + 2 + 2.25) / 150)
     assert (one["seeds"], one["seeds_solved"], other["seeds_solved"]) == (3, 2, 1)
+    assert [run["seed"] for run in one["runs"]] == [0, 1, 2]  # of the trainings; a result has that of its goals
     assert one["success"] == {"50": 1.0, "20": 1.0, "10": 1.0, "5": 0.0, "2": 0.0, "1": 0.0}
     assert (one["steps"], one["memory_mb"], one["decision_us"], one["cores"]) == (1000, 500, 40, 1)
     # Of three runs, the same one is drawn three times often enough to be the interval's end.
