@@ -1,4 +1,4 @@
-"""Figures."""
+"""Figures, each an object of its own: nothing is set for the program that asks for one."""
 
 from dataclasses import dataclass
 from itertools import cycle
@@ -6,23 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
-
-matplotlib.use("Agg")
-
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.text import Text
-from matplotlib.ticker import FuncFormatter, NullFormatter, PercentFormatter
+from matplotlib.ticker import FuncFormatter, LogFormatter, NullFormatter, PercentFormatter
 from numpy.typing import NDArray
 
 from arm_control.evaluation import LADDER_MM
 from arm_control.printing import printable
 from arm_control.run_folder import written_whole
 from arm_control.statistics import bootstrap_interval, interquartile_mean, three_digits
-
-plt.rcParams["text.parse_math"] = False  # names of files may have dollars
 
 BLUE, ORANGE = "#0072B2", "#D55E00"  # Okabe and Ito's palette, told apart by the colour-blind
 POINTS = 40  # of a learning curve
@@ -34,7 +28,8 @@ COLOURS = (BLUE, ORANGE, "#009E73", "#CC79A7", "#E69F00")  # theirs too; with th
 def draw_learning_curve(rows: list[dict[str, Any]], path: Path, tolerance_mm: float, error_name: str) -> None:
     """Validation error and success against training time, as a PNG written whole or not at all."""
     seconds = [row["elapsed_s"] for row in rows]
-    figure, (above, below) = plt.subplots(2, 1, figsize=(7, 5), sharex=True, height_ratios=[3, 2], layout="constrained")
+    figure = Figure(figsize=(7, 5), layout="constrained")
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=[3, 2])
     above.plot(seconds, [row["mean_error_mm"] for row in rows], color=BLUE, marker="o", markersize=4)
     above.set_yscale("log")
     above.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
@@ -57,7 +52,8 @@ def draw_learning_curve(rows: list[dict[str, Any]], path: Path, tolerance_mm: fl
 
 def draw_lines(lines: dict[str, tuple[list[float], list[float]]], path: Path, *, title: str, x: str, y: str) -> None:
     """Lines by their names over a logarithmic y axis, as a PNG written whole or not at all."""
-    figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.subplots()
     for (name, (xs, ys)), colour, marker in zip(lines.items(), cycle(COLOURS), cycle("os^D"), strict=False):
         axes.plot(xs, ys, color=colour, marker=marker, markersize=4, label=name)
     axes.set_yscale("log")
@@ -74,7 +70,8 @@ def draw_lines(lines: dict[str, tuple[list[float], list[float]]], path: Path, *,
 
 def draw_costs(rows: list[dict[str, Any]], path: Path) -> None:
     """What a decision, an update and the memory come to against the number of joints; computed values are hollow."""
-    figure, all_axes = plt.subplots(1, 3, figsize=(11, 3.8), layout="constrained")
+    figure = Figure(figsize=(11, 3.8), layout="constrained")
+    all_axes = figure.subplots(1, 3)
     titles = {"decision_ms": "One decision (ms)", "update_ms": "One update (ms)", "memory_mb": "Memory to learn (MB)"}
     names = list(dict.fromkeys(row["agent"] for row in rows))
     for axes, (column, title) in zip(all_axes, titles.items(), strict=True):
@@ -100,7 +97,8 @@ def draw_ladder(curves: dict[str, list[NDArray[np.float64]]], path: Path, *, flo
 
     `floor_mm` is the least error that the grid allows, if it is known.
     """
-    figure, all_axes = plt.subplots(1, 2, figsize=(10, 4.2), sharey=True, layout="constrained")
+    figure = Figure(figsize=(10, 4.2), layout="constrained")
+    all_axes = figure.subplots(1, 2, sharey=True)
     for axes, column, label in zip(all_axes, (0, 1), ("training time (s)", "environment steps"), strict=True):
         for (name, runs), colour, marker in zip(curves.items(), cycle(COLOURS), cycle("os^Dv"), strict=False):
             for place, run in enumerate(runs):
@@ -161,9 +159,8 @@ def draw_comparison(figures: dict[str, Any], agents: dict[str, dict[str, Any]], 
     """Each agent's error, a mark a seed, its mean, its interval and what bounds it; and how many goals it reaches."""
     names = sorted(agents, key=lambda name: agents[name]["mean_error_mm"], reverse=True)
     places = np.arange(len(names))
-    figure, (left, right) = plt.subplots(
-        1, 2, figsize=(11, 1.8 + 0.36 * len(names)), width_ratios=[3, 2], sharey=True, layout="constrained"
-    )
+    figure = Figure(figsize=(11, 1.8 + 0.36 * len(names)), layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=[3, 2], sharey=True)
     for place, name in enumerate(names):
         agent = agents[name]
         colour, marker = (ORANGE, "D") if name.startswith("sb3-") else (BLUE, "o")
@@ -219,9 +216,9 @@ def draw_progress(agents: dict[str, Progress], path: Path, *, references: dict[s
     """
     columns = min(4, len(agents))
     rows = -(-len(agents) // columns)
-    figure = plt.figure(figsize=(3.1 * columns, 3.4 * rows + 0.5), layout="constrained")
+    figure = Figure(figsize=(3.1 * columns, 3.4 * rows + 0.5), layout="constrained")
     grid = figure.subplots(2 * rows, columns, squeeze=False, sharex=True, height_ratios=[3, 2] * rows)
-    shades = plt.get_cmap("Blues")(np.linspace(0.25, 0.95, len(LADDER_MM)))
+    shades = matplotlib.colormaps["Blues"](np.linspace(0.25, 0.95, len(LADDER_MM)))
     lowest, highest = (f(f(progress.error.ravel()) for progress in agents.values()) for f in (min, max))
     bottom = min([0.8 * float(lowest), *(0.4 * error for error in references.values() if error > 0.5)])
     ticks = (1, 3, 10, 30, 100, 300) if highest > 20 * bottom else MILLIMETRES
@@ -273,7 +270,8 @@ def draw_progress(agents: dict[str, Progress], path: Path, *, references: dict[s
 
 def draw_curves(curves: dict[str, Progress], path: Path) -> None:
     """Validation errors with their intervals, and the shares of goals within 10 mm, against training time, together."""
-    figure, (above, below) = plt.subplots(2, 1, figsize=(8, 6), sharex=True, height_ratios=[3, 2], layout="constrained")
+    figure = Figure(figsize=(8, 6), layout="constrained")
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=[3, 2])
     lines = zip(curves.items(), cycle(COLOURS), cycle(("-", "--", "-.", ":")), cycle("os^Dv"), strict=False)
     for (name, curve), colour, style, marker in lines:
         every = max(1, len(curve.x) // 10)
@@ -305,18 +303,26 @@ def _finish(figure: Figure, all_axes: tuple[Axes, ...], path: Path) -> None:
 
 
 def make_printable(figure: Figure) -> None:
-    """Escape what is not printable in the texts of a figure, such as names from files, and cut long lines."""
+    """Escape what is not printable in the texts of a figure, such as names from files, and cut long lines.
+
+    Dollars in them are dollars: no text is read as a formula but the labels that matplotlib gives a logarithmic axis.
+    """
+    formulas = {
+        label
+        for axes in figure.axes
+        for axis in (axes.xaxis, axes.yaxis)
+        if isinstance(axis.get_major_formatter(), LogFormatter)
+        for label in axis.get_ticklabels(which="both")
+    }
     for text in figure.findobj(Text):
+        text.set_parse_math(text in formulas)
         shown = "\n".join(printable(line, LONGEST_LABEL) for line in text.get_text().split("\n"))
         if shown != text.get_text():
             text.set_text(shown)
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write a figure as a PNG, whole or not at all, and close it."""
+    """Write a figure as a PNG, whole or not at all."""
     make_printable(figure)
-    try:
-        with written_whole(path) as aside:
-            figure.savefig(aside, format="png", dpi=120)
-    finally:
-        plt.close(figure)
+    with written_whole(path) as aside:
+        figure.savefig(aside, format="png", dpi=120)

@@ -49,7 +49,6 @@ def result(error_mm: float, **other: Any) -> dict[str, Any]:
         for row in range(11)
     ]
     figures = {
-        "seed": 17,
         "mean_error_mm": error_mm,
         "success": {str(mm): float(mm >= 10) for mm in LADDER_MM},
         "normalised_return": 1 - error_mm / 100,
@@ -69,7 +68,7 @@ def figures_of(errors: dict[str, list[float | str]], tmp_path: Path) -> dict[str
     """A comparison's figures, from each agent's errors; words for one that has failed."""
     trials = {(name, seed): trial(tmp_path / f"{name}-{seed}") for name in errors for seed in range(len(errors[name]))}
     results = {
-        f"{name}, seed {seed}": {"failed": error} if isinstance(error, str) else result(error)
+        f"{name}, seed {seed}": {"failed": error} if isinstance(error, str) else result(error, seed=17)
         for name in errors
         for seed, error in enumerate(errors[name])
     }
