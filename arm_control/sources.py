@@ -77,11 +77,10 @@ def open_source(
         raise ValueError(f"--env {env}: {source} knows its own environment; --env is for {', '.join(PLAIN)}")
     path = Path(source)
     if path.is_dir():
-        from arm_control.training import PolicyController, load_policy, use_one_thread
+        from arm_control.training import PolicyController, load_policy
 
         if arm is not None:
             raise ValueError(f"--arm {arm}: a run folder knows its own arm; --arm is for policy files")
-        use_one_thread()
         config, policy = load_policy(path)
         return Source(source, PolicyController(policy), _with(config, imperfections))
     if not path.exists():

@@ -3,7 +3,8 @@
 import dataclasses
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,17 @@ def _fit(load: Callable[[], None], what: str) -> None:
         raise ValueError(f"{what} does not fit the checkpoint, of other settings or another arm: {reason}") from None
 
 
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let PyTorch use one thread: the networks are small, and a second one costs more than it gives."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 class PolicyController:
     """A PyTorch policy as a controller for `arm_control.evaluation`."""
 
@@ -66,6 +78,7 @@ class PolicyController:
         """Begin anew."""
         self._memory = None
 
+    @one_thread()
     @torch.no_grad()
     def __call__(self, observation: Observation, arms: list[Any]) -> Any:
         """The policy's actions."""
@@ -77,9 +90,9 @@ class PolicyController:
         return actions_for(action.numpy(), arms)
 
 
+@one_thread()
 def train(config: TrainConfig, out: str | Path, *, quiet: bool = False) -> Path:
     """Train from the start into the new folder `out`; returns it."""
-    use_one_thread()
     if config.arm is not None:  # so that the run can be gone on with from any folder
         config = dataclasses.replace(config, arm=str(Path(config.arm).resolve()))
     with Training(config) as training:  # made first: what is wrong with the configuration leaves no folder behind
@@ -97,9 +110,9 @@ def train(config: TrainConfig, out: str | Path, *, quiet: bool = False) -> Path:
     return run.path
 
 
+@one_thread()
 def resume(path: str | Path, *, quiet: bool = False) -> Path:
     """Go on with an interrupted run; a run of `--steps` then ends bit for bit as if it had not been interrupted."""
-    use_one_thread()
     run, values = RunFolder.open(path)
     config = TrainConfig.from_json(values)
     # Before anything is read that another process may be writing, and long before anything is cut.
@@ -201,8 +214,3 @@ class Training:
     def _save(self, run: RunFolder, reporter: Reporter) -> None:
         reporter.flush()
         save_checkpoint(run.checkpoints, self.step, self.state_dict())
-
-
-def use_one_thread() -> None:
-    """Use one thread: the networks are small, and a second one costs more than it gives."""
-    torch.set_num_threads(1)

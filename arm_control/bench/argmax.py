@@ -24,7 +24,7 @@ from arm_control.config import TrainConfig
 from arm_control.exporter import ExportedPolicy, environment_path, golden_samples, make_contract, random_states, trace
 from arm_control.plots import draw_costs
 from arm_control.runner import PolicyRunner
-from arm_control.training import use_one_thread
+from arm_control.training import one_thread
 from envs.action_grid import DegreeGrid
 from envs.arm import RADIANS, Arm
 from policies.action_grid import ActionGrid
@@ -40,9 +40,9 @@ PLAIN_ROUNDS = 3  # of the plain update, which takes seconds
 CLEAR_PEAK, STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
 
 
+@one_thread()
 def bench_argmax(step_deg: float, rounds: int) -> dict[str, Any]:
     """Decision and update in ms and memory in MB of each kind of agent, and the flat head's ratios to its bounds."""
-    use_one_thread()
     torch.manual_seed(0)
     limits = Arm().limits
     shape = DegreeGrid(limits.lower_deg, limits.upper_deg, step_deg).shape

@@ -15,7 +15,7 @@ from arm_control.config import TrainConfig
 from arm_control.interaction import Interaction
 from arm_control.plots import draw_ladder
 from arm_control.run_folder import RunFolder
-from arm_control.training import Training, use_one_thread
+from arm_control.training import Training, one_thread
 from arm_control.trial import Trial
 from policies.settings import AgentSettings, BranchingDQNSettings, DDPGSettings, DQNSettings, QLearningSettings
 
@@ -40,12 +40,12 @@ class Length:
     grid_step_deg: float
 
 
+@one_thread()
 def bench_ladder(length: Length, seeds: int, goals: int, out: str) -> dict[str, Any]:
     """Train and evaluate every rung with every seed, then time a decision and an update of each.
 
     Raises ValueError for a folder of another ladder, RuntimeError if a training fails.
     """
-    use_one_thread()
     trials = {
         f"{name}, seed {seed}": trial_of(name, seed, length, goals, Path(out))
         for seed in range(seeds)

@@ -34,7 +34,7 @@ from arm_control.runner.goals import GoalWork
 from arm_control.runner.loop import LATE_SHARE, ControlLoop, FastTime, RealTime
 from arm_control.runner.safety import Safety, SafetySettings
 from arm_control.running import ask_for_priority
-from arm_control.training import use_one_thread
+from arm_control.training import one_thread
 from arm_control.trajectory import Recorder
 from envs.arm import Arm
 from envs.limits import Box
@@ -313,6 +313,7 @@ def bare_onnxruntime(runner: PolicyRunner, inputs: Sequence[Sequence[float]]) ->
     return call
 
 
+@one_thread()
 def bench_runner(
     seconds: float,
     rounds: int,
@@ -324,7 +325,6 @@ def bench_runner(
 
     `settings` are of another policy than the one that `train ddpg` makes by itself; `safety` makes a loop's.
     """
-    use_one_thread()
     settings = settings or DDPGSettings()
     with tempfile.TemporaryDirectory() as folder, quiet_process() as priority:
         bench = Bench(Path(folder), settings, safety)

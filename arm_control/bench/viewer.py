@@ -23,7 +23,7 @@ import psutil
 
 from arm_control.bench.runner import PERIOD_S, TURN_S, Bench, TurnTime, percentiles_us, quiet_process
 from arm_control.runner.safety import Safety
-from arm_control.training import use_one_thread
+from arm_control.training import one_thread
 from policies.settings import DDPGSettings
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -31,9 +31,9 @@ PAGE_S = 15.0  # until a page is drawn by software
 SETTLE_S = 0.2  # after viewers are stopped or go on, before it counts
 
 
+@one_thread()
 def bench_viewer(seconds: float, *, settings: DDPGSettings | None = None) -> dict[str, Any]:
     """Period errors of a control loop with and without viewers, and the ratio between them."""
-    use_one_thread()
     turns = 2 * max(1, round(seconds / TURN_S / 2))
     turn_ticks = max(1, round(seconds / turns / PERIOD_S))
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as viewers, quiet_process() as priority:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -20,6 +21,7 @@ from arm_control import evaluation, training
 from arm_control.checkpoint import list_checkpoints, load_latest
 from arm_control.config import TrainConfig
 from arm_control.run_folder import RunFolder
+from arm_control.sources import evaluate
 from arm_control.training import Training, load_policy, resume, train
 from envs.arm import DEFAULT_URDF, RADIANS, Arm
 from policies.settings import A2CSettings, DDPGSettings
@@ -81,6 +83,24 @@ def test_a_run_reports_at_its_start_and_at_every_share_of_its_way(whole: Path) -
 
 def test_the_same_seed_trains_the_same_to_the_last_bit(whole: Path, tmp_path: Path) -> None:
     assert_same_run(train(CONFIG, tmp_path / "run", quiet=True), whole)
+
+
+def test_a_program_that_trains_and_evaluates_keeps_its_own_state(tmp_path: Path) -> None:
+    """PyTorch's threads, the generators of random numbers, and what signals do."""
+
+    def state() -> list[Any]:
+        generators = [torch.get_rng_state().tolist(), random.getstate(), np.random.get_state()[1].tolist()]  # type: ignore[call-overload]  # noqa: NPY002
+        return [torch.get_num_threads(), *generators, *map(signal.getsignal, (signal.SIGINT, signal.SIGTERM))]
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        before = state()
+        run = train(replace(CONFIG, steps=400), tmp_path / "run", quiet=True)
+        evaluate(run, goals=1)
+        assert state() == before
+    finally:
+        torch.set_num_threads(threads)
 
 
 @pytest.mark.slow
