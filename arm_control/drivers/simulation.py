@@ -8,7 +8,7 @@ import numpy as np
 
 from arm_control.drivers import JointState
 from envs.arm import Arm
-from envs.imperfections import ImperfectSimulation, open_imperfections
+from envs.imperfections import Imperfections, ImperfectSimulation, open_imperfections
 from envs.simulation import PHYSICS_STEP_S, Simulation
 
 
@@ -22,7 +22,7 @@ class SimulationDriver:
         self,
         arm: Arm,
         control_period_s: float,
-        imperfections: str = "ideal",
+        imperfections: str | Imperfections = "ideal",
         now_s: Callable[[], float] = time.monotonic,
         *,
         start_deg: Sequence[float] | None = None,

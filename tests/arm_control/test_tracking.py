@@ -1,5 +1,6 @@
 """Whether the arm goes where it is sent: no healthy arm is suspected, and each fault is noticed as soon as is said."""
 
+import dataclasses
 import math
 from collections.abc import Callable
 from typing import Any
@@ -16,7 +17,7 @@ from arm_control.runner.goals import GoalWork
 from arm_control.runner.loop import ControlLoop, FastTime
 from arm_control.runner.safety import Safety, SafetySettings
 from arm_control.runner.tracking import FIT_S, MAX_DELAY_S, MAX_LAG_S, WINDOW_S, ExpectedMotion, StillJoints
-from envs.imperfections import PRESETS
+from envs.imperfections import PRESETS, Imperfections
 from envs.limits import limit_target
 from envs.tasks import StillGoal
 
@@ -208,13 +209,14 @@ class TestHealthyArms:
     @pytest.mark.parametrize("rate", [30.0, 100.0, 500.0])
     @pytest.mark.parametrize("preset", PRESETS)
     def test_a_simulated_arm_with_any_of_its_presets_imperfections(self, preset: str, rate: float, size: Size) -> None:
-        """Other draws of them in each run, short goals and long ones."""
+        """Other draws of them in each run, short goals and long ones; with no more than its servos can swing."""
+        imperfect = dataclasses.replace(PRESETS[preset], payload_kg=(0.0, min(0.05, PRESETS[preset].payload_kg[1])))
         for seed in range(size(1, full=40, of="runs")):
             generator = np.random.default_rng([seed, round(rate)])
             clock = FastTime()
-            driver = SimulationDriver(ARM, 1.0 / rate, preset, clock.now_s)
+            driver = SimulationDriver(ARM, 1.0 / rate, imperfect, clock.now_s)
             body: Any = driver._body
-            if PRESETS[preset].any:
+            if imperfect.any:
                 body.randomise(generator)
                 body.start(generator)
             courses = [StillGoal(ARM.tip_position(generator.uniform(0.0, 90.0, 3).tolist())) for _ in range(4)]
@@ -225,6 +227,21 @@ class TestHealthyArms:
             finally:
                 driver.close()
             assert (report.refusals, report.parked) == ([], True), (seed, preset, rate)
+
+    def test_an_arm_that_cannot_swing_its_payload_is_stopped(self) -> None:
+        """0.2 kg on the default arm, which is lifted from level: its shoulder stays behind."""
+        clock = FastTime()
+        driver = SimulationDriver(ARM, 0.01, Imperfections(payload_kg=(0.2, 0.2)), clock.now_s)
+        body: Any = driver._body
+        body.randomise(np.random.default_rng(0))
+        courses = [StillGoal(ARM.tip_position(angles)) for angles in ([45.0, 90.0, 5.0], [45.0, 5.0, 5.0])]
+        loop = ControlLoop(driver, Safety(ARM, ARM.limits, 0.01), clock)
+        try:
+            report = loop.run(GoalWork(Skilled(), courses, seconds_per_goal=1.5))  # type: ignore[arg-type]
+        finally:
+            driver.close()
+        assert report.refusals[0].check == "tracking"
+        assert "shoulder is at" in report.refusals[0].text
 
     def test_a_shadow_run_is_not_watched(self) -> None:
         """Nothing follows its targets."""

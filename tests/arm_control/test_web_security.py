@@ -1,6 +1,7 @@
 """The web viewer against pages of other sites, against messages of any kind, and against texts in recordings."""
 
 import contextlib
+import dataclasses
 import html
 import os
 import random
@@ -359,7 +360,11 @@ def assert_alive(served: Served, x: float) -> None:
         eventually(moves)
 
 
-MESSAGES = {message.__name__: message for message in viser.infra.Message.get_subclasses()}
+MESSAGES = {
+    message.__name__: message
+    for message in viser.infra.Message.get_subclasses()
+    if dataclasses.is_dataclass(message)  # and no base of others
+}
 KNOWN = sorted(name for name in MESSAGES if hasattr(guard, name))
 NUMBERS = [0, -1, 2**63, -(2**63), 1e308, float("nan"), float("inf"), -float("inf")]
 WORDS = ["", "nan", "1e999", "\x1b[2J", "/handle", "x" * 5000, b"", b"\xff" * 40]
