@@ -338,6 +338,13 @@ def controls(client: ClientConnection) -> dict[str, str]:
     return found
 
 
+def read_all(client: ClientConnection) -> None:
+    """Read what the viewer sends until the connection ends: a client that does not read hears no answers either."""
+    with contextlib.suppress(ConnectionClosed):
+        for _ in client:
+            pass
+
+
 def drag(client: ClientConnection, position: Any) -> None:
     send(client, {"type": "TransformControlsDragStartMessage", "name": "/handle"})
     send(
@@ -420,10 +427,13 @@ class TestMessages:
         draw = random.Random(1)
         with connected(live) as client:
             uuids = list(controls(client).values())
+            reader = threading.Thread(target=read_all, args=(client,))
+            reader.start()
             for _ in range(size(300, full=10_000, of="messages")):
                 client.send(any_message(draw, uuids))
             assert client.ping().wait(120)
             assert_alive(live, 0.1)
+        reader.join(60)
         assert_alive(live, 0.2)
         assert live.ask(lambda page: np.isfinite(page.live.recent(1.0).target_deg[-1]).all())
         assert Tunnel.opened == 0
