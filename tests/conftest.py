@@ -28,8 +28,10 @@ SOAK = os.environ.get("ARM_CONTROL_SOAK") == "1"
 
 @pytest.hookimpl(tryfirst=True)  # before `-m` deselects
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests whose size is a setting, so that `make soak` selects them."""
+    """Mark the tests whose size is a setting, so that `make soak` selects them, and note which run in it alone."""
     for item in items:
+        if item.get_closest_marker("soak"):
+            item.user_properties.append(("soak", True))
         if "size" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.sized)
 
@@ -54,7 +56,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         if report.when != "call":
             continue
         sizes = [(name.removeprefix("size:"), value) for name, value in report.user_properties if "size:" in name]
-        if not sizes and "soak" not in report.keywords:
+        if not sizes and ("soak", True) not in map(tuple, report.user_properties):
             continue
         test = report.nodeid.partition("[")[0]
         cases[test] += 1

@@ -9,7 +9,7 @@ from arm_control.bench import ladder
 from arm_control.bench.ladder import RUNGS, Length, bench_ladder, trial_of
 from arm_control.cli import main
 
-WORDS = ["bench", "ladder", "--minutes", "0.02", "--seeds", "1", "--goals", "2", "--grid-step-deg", "30"]
+WORDS = ["bench", "ladder", "--minutes", "0.1", "--seeds", "1", "--goals", "2", "--grid-step-deg", "30"]
 
 
 @pytest.mark.slow
@@ -41,7 +41,7 @@ def test_a_ladder_is_trained_evaluated_drawn_and_not_done_twice(
 
     # Another ladder's folder.
     assert main([*words[:3], "0.05", *words[4:]]) == 2
-    assert "is of another comparison, with minutes 0.02 instead of 0.05" in capfd.readouterr().err
+    assert "is of another comparison, with minutes 0.1 instead of 0.05" in capfd.readouterr().err
 
 
 def test_a_training_that_fails_is_told_with_its_own_last_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
