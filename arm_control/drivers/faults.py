@@ -67,10 +67,11 @@ class Fault:
         return self.id is None or self.id == id
 
     def __str__(self) -> str:
+        """As `parse_fault` reads it, with all digits."""
         return (
             self.kind
-            + ("" if self.probability is None else f"={self.probability:g}")
-            + ("" if self.at_s is None else f"@{self.at_s:g}")
+            + ("" if self.probability is None else f"={self.probability!r}".removesuffix(".0"))
+            + ("" if self.at_s is None else f"@{self.at_s!r}".removesuffix(".0"))
             + ("" if self.id is None else f":{self.id}")
         )
 
