@@ -12,7 +12,7 @@ from arm_control.cli import main
 WORDS = ["bench", "ladder", "--minutes", "0.1", "--seeds", "1", "--goals", "2", "--grid-step-deg", "30"]
 
 
-@pytest.mark.slow
+@pytest.mark.soak  # the page on discretisation runs a shorter one
 def test_a_ladder_is_trained_evaluated_drawn_and_not_done_twice(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
