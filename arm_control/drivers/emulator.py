@@ -196,8 +196,9 @@ class Emulator:
                     servo.frozen_ticks = None
                 if kind in (None, "drift"):
                     servo.drifts_since = None
-                if kind in (None, "swapped"):
-                    servo.swapped_with = None
+                if kind in (None, "swapped") and servo.swapped_with is not None:
+                    partner, servo.swapped_with = servo.swapped_with, None
+                    partner.swapped_with = None
                 if kind in (None, "wrap"):
                     servo.wrap_ticks = 0
                 if kind in (None, "voltage"):

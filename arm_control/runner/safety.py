@@ -58,16 +58,16 @@ class SafetySettings:
     stale_s: float = 0.1
     """Age of a reading."""
     tracking_deg: float = 20.0
-    """How far a joint may be from where its targets lead (infinite: nothing follows targets, nothing is checked) ..."""
+    """How far a joint may be from its expected angle (infinite: a shadow run, in which nothing is checked) ..."""
     tracking_s: float = 0.6
     """... for so long; a servo at full load is given the same time."""
     tip_deg: float = 3.5
-    """How far the tip may be from where its targets lead: as far as if the joint with the longest lever were so many
-    degrees off. An XL430 that holds the arm out level gives way by 2.1 degrees (0.24 of its 1.4 N m, 885 PWM units at
-    6.25 a tick: e-Manual, register 84); dead band and backlash of `--imperfections rough` add 0.3 and 0.8."""
+    """How far the tip may be from its expected position, as an error of the joint with the longest lever. An XL430 that
+    holds the arm out level gives way by 2.1 degrees (0.24 of its 1.4 N m, 885 PWM units at 6.25 a tick: e-Manual,
+    register 84); dead band and backlash of `--imperfections rough` add 0.3 and 0.8."""
     still_deg: float = 3.0
-    """How far a target may move while the joint's reading does not change at all: more than friction, dead band and
-    backlash hold back."""
+    """How far a target may move while the joint's reading stays constant: more than friction, dead band and backlash
+    explain."""
     temperature_c: float = 72.0
     """The temperature at which an XL430 shuts itself down (e-Manual, register 31)."""
     load: float = 1.0
@@ -460,7 +460,7 @@ class Safety:
             self.refuse(
                 "tracking",
                 f"{self.arm.joint_names[gaps.index(worst)]} has been more than {self.settings.tracking_deg:g} degrees "
-                f"from where its targets lead for {self.settings.tracking_s:g} s: is it blocked, or its torque off?",
+                f"from its expected angle for {self.settings.tracking_s:g} s: is it blocked, or its torque off?",
             )
 
     def _check_still(self, state: JointState) -> None:
@@ -484,9 +484,9 @@ class Safety:
         expected = self._expected.angles_deg[worst]
         self.refuse(
             "tracking",
-            f"the tip has been {1000 * off_m:.0f} mm from where its targets lead, mean over {WINDOW_S:g} s, allowed "
-            f"{1000 * self._tip_m:.0f}; {name} is at {angle:.1f} degrees, expected {expected:.1f}: is a servo stuck or "
-            "slow, or a reading wrong or swapped?",
+            f"the tip has been {1000 * off_m:.0f} mm from its expected position, mean over {WINDOW_S:g} s, allowed "
+            f"{1000 * self._tip_m:.0f}; {name} is at {angle:.1f} degrees, expected {expected:.1f}: is a servo stuck, "
+            "slow or overloaded, or a reading wrong or swapped?",
         )
 
     def _check_stale(self, why: str) -> None:

@@ -1,12 +1,12 @@
-"""Whether the arm goes where it is sent: where its tip and joints are expected, and joints whose readings stand still.
+"""Tracking: the expected position of tip and joints, and joints whose readings do not change.
 
 A healthy servo follows its targets after a delay and with a lag of the first order:
 
     y(t + dt) = target + (y(t) - target) exp(-dt / lag),    reading(t) = y(t - delay)
 
-One arm has one delay and one lag, which nobody has measured. So the tip is worked out for every delay and lag that an
-arm may have, and those that have fitted best over the last seconds say where it is expected now. What no delay and
-no lag explains, such as a servo that is stuck, half as fast or swapped with another, shows within tenths of a second.
+All joints of an arm share one delay and one lag, both unknown. The tip's position is computed for every delay and lag
+that an arm may have; those that have fitted best over the last seconds give the expected position. What no delay and
+lag explain, such as a servo that is stuck, half as fast or swapped with another, shows within tenths of a second.
 """
 
 import math

@@ -364,7 +364,7 @@ def judge(episode: Episode, loop: ControlLoop, monitor: Monitor, bus: Bus, raise
     """How it ended."""
     report, expects = loop.report, episode.expects
     if raised is not None:
-        check(isinstance(raised, expects.raises), f"nobody expects a {type(raised).__name__}", repr(raised))
+        check(isinstance(raised, expects.raises), f"unexpected {type(raised).__name__}", repr(raised))
     elif expects.raises and episode.fired:
         # Before an arm is lost, or a second Ctrl-C comes, it may have ended.
         check({DriverError, KeyboardInterrupt} & {*expects.raises} != set(), "an error that did not come", expects)
@@ -1019,9 +1019,9 @@ def without(monkeypatch: pytest.MonkeyPatch, what: str) -> dict[str, str]:
     if what == "finite":
         always("_is_finite", True)
         return {
-            "policy_nan": "nobody expects a ValueError",
+            "policy_nan": "unexpected ValueError",
             "policy_infinite": "position instead of finite",
-            "policy_wrong_length": "nobody expects a ValueError",
+            "policy_wrong_length": "unexpected ValueError",
         }
     if what == "range":
         always("_is_in_range", True)
@@ -1031,7 +1031,7 @@ def without(monkeypatch: pytest.MonkeyPatch, what: str) -> dict[str, str]:
         return {
             "reading_not_finite": "nothing instead of reading",
             "reading_absurd_speed": "nothing instead of reading",
-            "reading_wrong_length": "nobody expects a ValueError",
+            "reading_wrong_length": "unexpected ValueError",
         }
     if what == "likely reading":
         always("_is_likely", True)
@@ -1199,7 +1199,7 @@ def test_without_a_check_the_campaign_fails(monkeypatch: pytest.MonkeyPatch, wha
 
 
 def judge_says(words: str, name: str, seeds: range) -> bool:
-    """Whether the judge says this of one of the episodes."""
+    """Whether one of the episodes fails with these words."""
     for seed in seeds:
         try:
             live(name, seed)

@@ -253,7 +253,7 @@ def without(monkeypatch: pytest.MonkeyPatch, what: str) -> dict[str, str]:
     if what == "likely reading":
         monkeypatch.setattr(Safety, "_is_likely", lambda *_: True)
         return {"wrap": "wrap is refused as tracking"}
-    if what == "where targets lead":
+    if what == "tracking":
         nothing("_check_tracking", "_check_tip", "_check_still")
         return {
             "slow": "slow is not noticed",
@@ -277,7 +277,7 @@ def without(monkeypatch: pytest.MonkeyPatch, what: str) -> dict[str, str]:
     raise AssertionError(what)
 
 
-WITHOUT = ("health", "likely reading", "where targets lead", "stale", "limiter", "brake", "parked before torque off")
+WITHOUT = ("health", "likely reading", "tracking", "stale", "limiter", "brake", "parked before torque off")
 
 
 @pytest.mark.slow

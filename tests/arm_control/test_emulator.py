@@ -695,7 +695,7 @@ def test_swapped_servos_answer_with_each_others_position(servos: Emulator) -> No
     servos.inject("swapped", id=3)
     assert [servos.register("present_position", id) for id in (1, 2, 3)] == [3000, 2000, 1000]
     assert servos.positions() == {1: 1000, 2: 2000, 3: 3000}
-    servos.heal("swapped")
+    servos.heal("swapped", id=1)  # the other of the two
     assert [servos.register("present_position", id) for id in (1, 2, 3)] == [1000, 2000, 3000]
     with pytest.raises(ValueError, match="wanted at least two servos"):
         Emulator((7,)).inject("swapped", id=7)

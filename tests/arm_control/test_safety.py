@@ -405,7 +405,7 @@ def test_a_joint_that_does_not_follow_is_noticed(gap: float, seconds: float, che
         arm.safety.reads(reading(arm.now_s), arm.now_s)
     assert arm.check == check
     if check:
-        assert "base_yaw has been more than 20 degrees from where its targets lead" in arm.safety.refusal.text
+        assert "base_yaw has been more than 20 degrees from its expected angle" in arm.safety.refusal.text
 
 
 @pytest.mark.parametrize(
