@@ -209,19 +209,24 @@ class TestHealthyArms:
     @pytest.mark.parametrize("rate", [30.0, 100.0, 500.0])
     @pytest.mark.parametrize("preset", PRESETS)
     def test_a_simulated_arm_with_any_of_its_presets_imperfections(self, preset: str, rate: float, size: Size) -> None:
-        """Other draws of them in each run, short goals and long ones; with no more than its servos can swing."""
-        imperfect = dataclasses.replace(PRESETS[preset], payload_kg=(0.0, min(0.05, PRESETS[preset].payload_kg[1])))
+        """Other draws of them in each run, short goals and long ones.
+
+        With up to 0.1 kg (`rough`) at 0.6 of the acceleration: at all of it, one arm in 40 cannot swing its payload.
+        """
+        share = 0.6 if preset == "rough" else 1.0
+        hardest = tuple(share * most for most in ARM.limits.max_acceleration_deg_s2)
+        limits = dataclasses.replace(ARM.limits, max_acceleration_deg_s2=hardest)
         for seed in range(size(1, full=40, of="runs")):
             generator = np.random.default_rng([seed, round(rate)])
             clock = FastTime()
-            driver = SimulationDriver(ARM, 1.0 / rate, imperfect, clock.now_s)
+            driver = SimulationDriver(ARM, 1.0 / rate, preset, clock.now_s)
             body: Any = driver._body
-            if imperfect.any:
+            if PRESETS[preset].any:
                 body.randomise(generator)
                 body.start(generator)
             courses = [StillGoal(ARM.tip_position(generator.uniform(0.0, 90.0, 3).tolist())) for _ in range(4)]
             seconds = float(generator.choice([0.2, 0.5, 1.5]))
-            loop = ControlLoop(driver, Safety(ARM, ARM.limits, 1.0 / rate), clock)
+            loop = ControlLoop(driver, Safety(ARM, limits, 1.0 / rate), clock)
             try:
                 report = loop.run(GoalWork(Skilled(), courses, seconds_per_goal=seconds))  # type: ignore[arg-type]
             finally:
