@@ -18,7 +18,7 @@ from envs.vector import ArmVectorEnv
 pytestmark = pytest.mark.slow
 
 ARMS, CHUNK = 50, 500
-SMALL, FULL = 40_000, 1_000_000  # steps
+SMALL, FULL = 50_000, 1_000_000  # steps: an even number of chunks of ARMS * CHUNK
 CASES = [
     ("ArmReach-v0", "ideal"),
     ("ArmReachDiscrete-v0", "ideal"),
