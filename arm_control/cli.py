@@ -43,7 +43,7 @@ from arm_control.commands import (
     Run,
     Train,
 )
-from arm_control.config import Preset, TrainConfig, check_choice
+from arm_control.config import TrainConfig, check_choice
 from arm_control.console import Console, say, write
 from arm_control.printing import printable, printable_output
 from arm_control.signals import interrupt_on_signals, interrupt_program
@@ -51,6 +51,7 @@ from policies.settings import AGENTS
 
 if TYPE_CHECKING:
     from arm_control.peers import PeerConfig
+    from envs.imperfections import Imperfections
 
 PROGRAM = "arm-control"
 OUTPUT_LOST, BAD_INPUT, STOPPED, INTERRUPTED = 1, 2, 3, 130
@@ -243,7 +244,7 @@ def identify(command: Identify) -> None:
 
     check_writable(command.json)
     figures = identify(command.log)
-    report_figures(command.json, figures, format_identification(figures))
+    report_figures(command.json, figures, format_identification(figures, command.json))
 
 
 def bench_grid(command: BenchGrid) -> None:
@@ -428,7 +429,9 @@ def parse(words: list[str]) -> Callable[[], None] | None:
     return None if command is None else lambda: work(command)
 
 
-def parse_contestant(words: list[str], imperfections: Preset | None) -> "TrainConfig | PeerConfig | None":
+def parse_contestant(
+    words: list[str], imperfections: "str | Imperfections | None"
+) -> "TrainConfig | PeerConfig | None":
     """An agent of a comparison, or another library's, with flags of its own; None if they asked for help."""
     from arm_control.peers import PEERS, PeerConfig
 

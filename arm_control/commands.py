@@ -12,8 +12,9 @@ import tyro
 from arm_control.config import (
     MOST_GOALS,
     MOST_SEEDS,
-    Preset,
+    OptionalImperfectionsFlag,
     TrainConfig,
+    as_imperfections,
     check_choice,
     check_count,
     check_grid_step,
@@ -64,8 +65,9 @@ class Evaluate:
     """URDF file of the arm, for a policy that was trained on another than the default one."""
     env: str | None = None
     """The environment's id, for zero, random and ik (ArmReach-v0, unless given); a run or policy has its own."""
-    imperfections: Preset | None = None
-    """How imperfect the arm is (as in training, unless given)."""
+    imperfections: OptionalImperfectionsFlag = None
+    """How imperfect the arm is: a preset, or a file that 'identify --json' has written (as in training, unless
+    given)."""
     json: str | None = None
     """Also write the figures into this file."""
 
@@ -98,8 +100,9 @@ class Compare:
     """Which goals. No seed's are ever used in training."""
     intervals: bool = True
     """Whether to give 95 % intervals, which want at least 2 seeds."""
-    imperfections: Preset | None = None
-    """How imperfect the arm's servos and sensors are, for all."""
+    imperfections: OptionalImperfectionsFlag = None
+    """How imperfect the arm's servos and sensors are, for all: a preset, or a file that 'identify --json' has
+    written."""
     out: str = "runs/comparison"
     """Folder of the runs, the table and the figures."""
     json: str | None = None
@@ -191,8 +194,9 @@ class Run:
     """Record every tick into this file, ending in .mcap."""
     pace: Literal["realtime", "fast"] = "realtime"
     """Keep the policy's rate, or let the simulated arm go as fast as it can."""
-    imperfections: Preset | None = None
-    """How imperfect the simulated arm is (ideal, unless given), or how a real one is expected to be (xl430): delay and
+    imperfections: OptionalImperfectionsFlag = None
+    """How imperfect the simulated arm is (ideal, unless given), or how a real one is expected to be (as measured for
+    the policy's training, otherwise xl430, a guess): a preset, or a file that 'identify --json' has written. Delay and
     lag matter where --rate is higher than the policy's."""
     arm: str | None = None
     """URDF file of the simulated arm, for a policy that was trained on another than the default one."""
@@ -246,11 +250,6 @@ class Run:
         return self.source.endswith(".mcap")
 
     @property
-    def arm_preset(self) -> Preset:
-        """What the arm is like, or is expected to be."""
-        return self.imperfections or ("ideal" if self.driver == "sim" else "xl430")
-
-    @property
     def box(self) -> Box | None:
         """The workspace as numbers."""
         if self.workspace is None:
@@ -301,8 +300,9 @@ class Replay:
     """URDF file of the arm, for a policy or recording of another than the default one."""
     env: str | None = None
     """The environment's id, for zero, random and ik (ArmReach-v0, unless given); a run or policy has its own."""
-    imperfections: Preset | None = None
-    """How imperfect a controller's arm is (as in training, unless given)."""
+    imperfections: OptionalImperfectionsFlag = None
+    """How imperfect a controller's arm is: a preset, or a file that 'identify --json' has written (as in training,
+    unless given)."""
 
     def __post_init__(self) -> None:
         if not self.sources:
@@ -424,16 +424,21 @@ class Emulate:
     """What goes wrong: see above."""
     start: str | None = None
     """Where the servos start, in ticks, as 2048,2048,2048; one number for all."""
-    lag_s: float = 0.05
-    """How far a joint lags behind a goal that moves evenly."""
+    lag_s: float | None = None
+    """How far a joint lags behind a goal that moves evenly, in seconds (0.05, unless given)."""
+    imperfections: OptionalImperfectionsFlag = None
+    """Delay, lag and noise of the servos, drawn from a preset or a file that 'identify --json' has written; backlash,
+    load and the rest are not emulated."""
     sag_deg_s: float = 0.0
     """How fast a joint sinks without torque; negative: towards lower ticks."""
     keeps_goal: bool = False
     """When the torque goes on, go to the goal that was written before instead of staying."""
     seed: int = 0
-    """Which answers go wrong."""
+    """Which answers go wrong, and which imperfections are drawn."""
 
     def __post_init__(self) -> None:
+        if self.lag_s is not None and self.imperfections is not None:
+            raise ValueError("expected one of --lag-s and --imperfections, got both")
         if self.servos is not None and self.ids is not None:
             raise ValueError("wanted one of --servos and --ids, got both")
         if self.servos is not None:
@@ -462,7 +467,7 @@ def _numbers(flag: str, text: str) -> tuple[int, ...]:
 
 @dataclass(frozen=True)
 class Identify:
-    """Measure delay and servo lag of an arm from a recording of 'run', and name the imperfections to train with."""
+    """Measure delay, servo lag and noise of an arm from a recording of 'run', for --imperfections of train and run."""
 
     log: tyro.conf.Positional[str]
     """The recording, of a run over several goals."""
@@ -595,14 +600,16 @@ class BenchDelay:
 class BenchDeterminism:
     """Whether every environment does the same again, bit for bit, however it is asked."""
 
-    imperfections: tuple[Preset, ...] = ("ideal", "rough")
-    """The arms to check."""
+    imperfections: tuple[str, ...] = ("ideal", "rough")
+    """The arms to check: presets, or files that 'identify --json' has written."""
     json: str | None = None
     """Also write the figures into this file."""
 
     def __post_init__(self) -> None:
         if not self.imperfections:
-            raise ValueError("--imperfections: wanted ideal, xl430, rough or late, got none")
+            raise ValueError("--imperfections: got none; expected ideal, xl430, rough, late, or files")
+        for what in self.imperfections:
+            as_imperfections(what)
 
 
 @dataclass(frozen=True)

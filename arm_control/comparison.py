@@ -31,6 +31,7 @@ from arm_control.run_folder import RunFolder, check_no_link, write_text
 from arm_control.signals import AWAKE_S
 from arm_control.statistics import bootstrap_interval, interquartile_mean, three_digits
 from arm_control.trial import Trial
+from envs.imperfections import imperfections_from_json, open_imperfections
 
 TRIAL_COMMAND = (sys.executable, "-m", "arm_control.trial")  # followed by what `arm_control.trial.main` reads
 SOLVED_MM = 5.0
@@ -55,7 +56,7 @@ def compare(command: Compare, configs: dict[str, Config]) -> dict[str, Any]:
         figures |= beside(figures, next(iter(agents.values())), intervals=command.intervals)
     first = next(iter(configs.values()))
     return {
-        "task": {"env": first.env, "imperfections": first.imperfections},
+        "task": {"env": first.env, "imperfections": open_imperfections(first.imperfections).to_json()},
         "minutes": command.minutes,
         "steps": command.steps,
         "goals": command.goals,
@@ -84,6 +85,7 @@ def check_same_task(configs: dict[str, Config]) -> None:
     for name, config in configs.items():
         task = config.task if isinstance(config, PeerConfig) else config
         tasks[name] = {"goals that move": task.env == "ArmTrack-v0", **{key: getattr(task, key) for key in SHARED}}
+        tasks[name]["imperfections"] = open_imperfections(task.imperfections).to_json()
     first = next(iter(tasks))
     for name, its in tasks.items():
         for key, value in its.items():
@@ -312,7 +314,8 @@ def format_comparison(figures: dict[str, Any]) -> str:
     """The figures as a table for people, in Markdown."""
     length = f"{figures['steps']:,} steps" if figures["minutes"] is None else f"{figures['minutes']:g} minutes"
     task, agents, seeds = figures["task"], figures["agents"], figures["seeds"]
-    arm = "" if task["imperfections"] == "ideal" else f", {task['imperfections']} arm"
+    imperfections = imperfections_from_json(task["imperfections"]).name
+    arm = "" if imperfections == "ideal" else f", {imperfections} arm"
     sure = ", with 95 % bootstrap intervals," if any("mean_error_mm_interval" in it for it in agents.values()) else ""
     lines = [
         f"{length}{arm}, {seeds} seed{'s' if seeds > 1 else ''}, {figures['goals']:,} held-out goals; "

@@ -3,21 +3,27 @@
 Only what `--help` needs is imported here.
 """
 
-import dataclasses
 import difflib
 import hashlib
 import json
 import math
+import os
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
 
 import msgspec
+import numpy as np
 import tyro
 
 from arm_control.trajectory import SPEEDS_M_S, TOLERANCES_M
+from envs.files import read_file
+from envs.imperfections import PRESETS, Imperfections, imperfections_from_json, open_imperfections
+from envs.urdf import LARGEST_URDF
 from policies.settings import AGENTS, A3CSettings, ActionKind, AgentSettings, ReinforceSettings
 
+ARM_FILE = "arm.urdf"  # of a run on another arm than the default one, in its folder
 DEFAULT_STEPS = 200_000
 MOST_STEPS = 10**12
 MOST_MINUTES = 366 * 24 * 60
@@ -33,10 +39,29 @@ ENVIRONMENTS: dict[ActionKind, str] = {
     "positions": "ArmReachMultiDiscrete-v0",
 }
 
-# As in envs.tasks, envs.paths and envs.imperfections, which this file, being help, does not load.
+# As in envs.tasks and envs.paths, which this file, being help, does not load.
 Control = Literal["absolute", "from_measured", "from_target"]
 PathChoice = Literal["circle", "eight", "spline", "any"]
-Preset = Literal["ideal", "xl430", "rough", "late"]
+
+
+def as_imperfections(what: str | Imperfections) -> str | Imperfections:
+    """Imperfections as a configuration keeps them: the preset's name, otherwise the ranges, also those of a file.
+
+    A run must not depend on a file that may change or be gone. Raises ValueError as `open_imperfections`.
+    """
+    opened = open_imperfections(what)
+    return opened.name if opened.name in PRESETS else opened
+
+
+_IMPERFECTIONS_FLAG = tyro.constructors.PrimitiveConstructorSpec[Any](
+    nargs=1,
+    metavar="PRESET|FILE",
+    instance_from_str=lambda words: as_imperfections(words[0]),
+    is_instance=lambda value: value is None or isinstance(value, str | Imperfections),
+    str_from_instance=lambda value: [value if isinstance(value, str) else "None" if value is None else value.name],
+)
+ImperfectionsFlag = Annotated[str | Imperfections, _IMPERFECTIONS_FLAG]
+OptionalImperfectionsFlag = Annotated[str | Imperfections | None, _IMPERFECTIONS_FLAG]
 
 
 @dataclass(frozen=True)
@@ -57,8 +82,9 @@ class TrainConfig:
     """For agents on the degree grid, how far apart its angles are, in degrees."""
     control: Control = "absolute"
     """What an action is: a target, or a change of the measured angle or of the last target."""
-    imperfections: Preset = "ideal"
-    """How imperfect the arm's servos and sensors are."""
+    imperfections: ImperfectionsFlag = "ideal"
+    """How imperfect the arm's servos and sensors are: ideal, xl430 (a guess at such servos), rough, late, or a file
+    that 'identify --json' has written."""
     path: PathChoice | None = None
     """For ArmTrack-v0, the path of the goal (any of the three, unless given)."""
     speed_m_s: float | None = None
@@ -84,6 +110,7 @@ class TrainConfig:
             object.__setattr__(self, "env", ENVIRONMENTS[self.settings.actions])
         if self.arms is None:
             object.__setattr__(self, "arms", self.settings.arms)
+        object.__setattr__(self, "imperfections", as_imperfections(self.imperfections))
         check_choice("environment", self.env, environment_ids())
         if self.steps is not None and self.minutes is not None:
             raise ValueError("wanted one of --steps and --minutes, got both")
@@ -128,28 +155,47 @@ class TrainConfig:
         return min(1.0, step / (self.steps or DEFAULT_STEPS))
 
     def to_json(self) -> dict[str, Any]:
-        """As it is kept in the run folder."""
-        return dataclasses.asdict(self)
+        """As it is kept in the run folder: strings, numbers, lists and dicts."""
+        return plain_values(self)
 
     @staticmethod
-    def from_json(config: dict[str, Any]) -> "TrainConfig":
-        """Read one back. Raises ValueError, naming the field, for one that does not fit."""
+    def from_json(config: dict[str, Any], folder: Path | None = None) -> "TrainConfig":
+        """Read one back; the arm that a run keeps in its `folder` is found there.
+
+        Raises ValueError, naming the field, for one that does not fit.
+        """
         values = {key: value for key, value in config.items() if key != "version"}
         try:
-            agent = str(values.get("agent"))
-            check_choice("agent", agent, AGENTS)
-            # Each by its own type: msgspec knows no union of dataclasses.
-            kinds = get_type_hints(TrainConfig) | {"settings": AGENTS[agent]}
-            read = TrainConfig(**{name: _converted(name, value, kinds.get(name)) for name, value in values.items()})
-            if read.to_json() != values:
-                raise ValueError(f"wanted the fields {list(read.to_json())}, got {list(values)}, or others in settings")
-            return read
+            read = _read(values)
         except ValueError as error:
             raise ValueError(f"config.json is damaged: {error}") from None
+        if folder is not None and read.arm == ARM_FILE:
+            return replace(read, arm=str(folder / ARM_FILE))
+        return read
+
+    def as_read_back(self) -> "TrainConfig":
+        """The same configuration as it will be read from its run folder.
+
+        Raises ValueError, naming the field, for a value that could not be read back, such as a word that is no choice.
+        """
+        try:
+            return _read(self.to_json())
+        except TypeError as error:  # of a value that JSON has no form for
+            raise ValueError(f"the configuration cannot be stored: {error}") from None
+
+    def identity(self) -> dict[str, Any]:
+        """Like `to_json`, but with the hash of the arm's file for its path: the same wherever the file lies.
+
+        Raises OSError for an arm's file that cannot be read.
+        """
+        values = self.to_json()
+        if self.arm is not None:
+            values["arm"] = "sha256:" + hashlib.sha256(read_file(self.arm, LARGEST_URDF)).hexdigest()
+        return values
 
     def sha256(self) -> str:
         """The hash by which an exported policy names the configuration it was trained with."""
-        text = json.dumps(self.to_json(), sort_keys=True, separators=(",", ":"))
+        text = json.dumps(self.identity(), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
     def environment_options(self) -> dict[str, Any]:
@@ -159,6 +205,42 @@ class TrainConfig:
             names += ("grid_step_deg",)
         options = {name: getattr(self, name) for name in names}
         return {name: value for name, value in options.items() if value is not None}
+
+
+def plain_values(config: Any) -> dict[str, Any]:
+    """A configuration's dataclass as JSON has it, also with NumPy's numbers and paths.
+
+    Raises TypeError for values that JSON has no form for.
+    """
+    values: dict[str, Any] = json.loads(msgspec.json.encode(config, enc_hook=_plain))
+    return values
+
+
+def _plain(value: Any) -> Any:
+    """A path or one of NumPy's numbers as JSON has it. Raises TypeError for anything else."""
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"got a {type(value).__name__}; expected strings, numbers and paths")
+
+
+def _read(values: dict[str, Any]) -> TrainConfig:
+    """The configuration with these values of JSON. Raises ValueError, naming the field, for those that do not fit."""
+    agent = str(values.get("agent"))
+    check_choice("agent", agent, AGENTS)
+    # Each by its own type: msgspec knows no union of dataclasses.
+    kinds = get_type_hints(TrainConfig) | {"settings": AGENTS[agent]}
+    given: dict[str, Any] = {}
+    for name, value in values.items():
+        if name == "imperfections":
+            given[name] = imperfections_from_json(value)
+        else:
+            given[name] = _converted(name, value, kinds.get(name))
+    read = TrainConfig(**given)
+    if read.to_json() != values:
+        raise ValueError(f"wanted the fields {list(read.to_json())}, got {list(values)}, or others in settings")
+    return read
 
 
 def _converted(name: str, value: Any, kind: Any) -> Any:

@@ -15,11 +15,13 @@ import msgspec
 
 from arm_control.printing import printable
 from arm_control.trajectory import SPEEDS_M_S, TOLERANCES_M
+from envs.imperfections import imperfections_from_json
 from envs.limits import JointLimits
 from envs.urdf import LARGEST_URDF
 
 METADATA_KEY = "arm_control.contract"
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
+OLDER_VERSIONS = (2,)  # that are read, too: imperfections were always a preset by its name
 INPUTS = ("joint_angle_deg", "joint_speed_deg_s", "previous_target_deg", "goal_m")
 GOAL_VELOCITY = "goal_velocity_m_s"  # one more input, of a policy that follows a moving goal
 MEMORY, NEXT_MEMORY = "memory", "next_memory"  # the last input and output, of a policy that remembers
@@ -81,7 +83,8 @@ class Contract:
     goal_tolerance_m: float
     path: Literal["circle", "eight", "spline", "any"] | None  # of a moving goal
     speed_m_s: float | None  # of a moving goal
-    imperfections: Literal["ideal", "xl430", "rough", "late"]  # of the arm that it was trained on
+    # Of the arm that it was trained on: a preset's name, or ranges by field.
+    imperfections: str | dict[str, list[float]]
     inputs: list[TensorContract]
     output: TensorContract
     agent: str
@@ -134,6 +137,10 @@ class Contract:
     def _check(self) -> None:
         self._check_bounds()
         self.limits  # noqa: B018  (raises for limits that make no sense)
+        try:
+            imperfections_from_json(self.imperfections)
+        except ValueError as error:
+            raise ValueError(f"the contract is malformed: {error}") from None
         for name, value, (least, most) in (
             ("control_rate_hz", self.control_rate_hz, RATES_HZ),
             ("goal_tolerance_m", self.goal_tolerance_m, TOLERANCES_M),
@@ -205,10 +212,11 @@ def _read(text: str) -> Contract:
         version = bytes(msgspec.json.decode(text, type=_Version).schema_version)
     except (msgspec.MsgspecError, RecursionError, UnicodeEncodeError) as error:
         raise ValueError(f"the contract is no JSON object ({error})") from None
-    if version.strip() != str(SCHEMA_VERSION).encode():
+    known = (*OLDER_VERSIONS, SCHEMA_VERSION)
+    if version.strip() not in [str(number).encode() for number in known]:
         raise ValueError(
             f"the contract has schema version {version[:20].decode(errors='replace')}, this program reads "
-            f"{SCHEMA_VERSION}: export the policy again, or update arm-control"
+            f"{' and '.join(map(str, known))}: export the policy again, or update arm-control"
         )
     try:
         contract = msgspec.json.decode(text, type=Contract)

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
+
 from arm_control.commands import Emulate
 from arm_control.console import Console
 from arm_control.drivers.calibration import TICKS_PER_DEGREE, Calibration, JointCalibration, load_calibration
@@ -14,8 +16,11 @@ from arm_control.drivers.faults import parse_fault
 from arm_control.printing import printable
 from arm_control.signals import stop_on_signals
 from envs.arm import DEFAULT_URDF, Arm
+from envs.imperfections import IDEAL_LAG_S, open_imperfections
 
 POLL_S = 0.1
+DEFAULT_LAG_S = 0.05
+LEAST_LAG_S = 0.005
 WAITING_LINES = 1000  # of events; more at once are not printed
 
 
@@ -34,6 +39,7 @@ def emulate_servos(command: Emulate) -> bool:
         pose_deg = arm.default_pose_deg(calibration.limits)
         joints = zip(calibration.joints, pose_deg, strict=True)
         starts = command.start_ticks or tuple(joint.ticks(angle) for joint, angle in joints)
+    lag_s, delay_s, noise_deg = drawn_dynamics(command)
     lines: queue.Queue[str] = queue.Queue(WAITING_LINES)
 
     def tell(line: str) -> None:
@@ -46,7 +52,9 @@ def emulate_servos(command: Emulate) -> bool:
         faults=faults,
         seed=command.seed,
         start_ticks=starts[0] if len(starts) == 1 else starts,
-        lag_s=command.lag_s,
+        lag_s=lag_s,
+        delay_s=delay_s,
+        noise_deg=noise_deg,
         sag_deg_s=command.sag_deg_s,
         keeps_goal=command.keeps_goal,
         link=command.link,
@@ -63,6 +71,17 @@ def emulate_servos(command: Emulate) -> bool:
             if emulator.disconnected and lines.empty():
                 return False
     return True
+
+
+def drawn_dynamics(command: Emulate) -> tuple[float, float, float]:
+    """Lag (s), delay (s) and noise (degrees) of the servos, drawn by the seed if the command names imperfections."""
+    if command.imperfections is None:
+        return DEFAULT_LAG_S if command.lag_s is None else command.lag_s, 0.0, 0.0
+    imperfections = open_imperfections(command.imperfections)
+    generator = np.random.default_rng(command.seed)
+    delay_s = generator.uniform(*imperfections.action_delay_s) + generator.uniform(*imperfections.observation_delay_s)
+    lag_s = generator.uniform(*imperfections.servo_lag_s) or IDEAL_LAG_S
+    return max(LEAST_LAG_S, lag_s), delay_s, generator.uniform(*imperfections.angle_noise_deg)
 
 
 def _greeting(command: Emulate, ids: Sequence[int], path: str) -> str:

@@ -17,6 +17,7 @@ import envs  # noqa: F401  (registers the environments)
 from arm_control.config import TrainConfig
 from arm_control.printing import printable_lines
 from envs.arm import RADIANS, Arm
+from envs.imperfections import imperfections_from_json, open_imperfections
 from envs.tasks import Task
 
 if TYPE_CHECKING:
@@ -258,7 +259,7 @@ def evaluate_controller(
     return {
         "env": config.env,
         "error": rollouts.task.error_name,
-        "imperfections": config.imperfections,
+        "imperfections": open_imperfections(config.imperfections).to_json(),
         "goals": goals,
         "seed": seed,
         "mean_error_mm": float(error.mean()),
@@ -279,7 +280,8 @@ def format_evaluation(name: str, figures: dict[str, Any]) -> str:
     """The figures as a table for people."""
     reach = figures["time_to_reach_s"]
     goals = "paths" if figures["env"] == "ArmTrack-v0" else "goals"
-    where = "" if figures["imperfections"] == "ideal" else f", {figures['imperfections']} arm"
+    imperfections = imperfections_from_json(figures["imperfections"]).name
+    where = "" if imperfections == "ideal" else f", {imperfections} arm"
     lines = [
         f"{name}: {figures['goals']} held-out {goals}, seed {figures['seed']}{where}",
         f"  {figures['error']:<22}   mean {figures['mean_error_mm']:.2f} mm, "

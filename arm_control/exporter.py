@@ -33,6 +33,7 @@ from arm_control.run_folder import RunFolder, check_no_link, written_whole
 from arm_control.runner.policy_runner import PolicyFileError, PolicyRunner
 from arm_control.training import load_policy
 from envs.arm import Arm
+from envs.imperfections import open_imperfections
 from envs.tasks import Control, observe, observe_one, target_of
 from policies.actors import SoftmaxPolicy
 from policies.dqn import GreedyPolicy
@@ -227,7 +228,7 @@ def make_contract(config: TrainConfig, arm: Arm, control_rate_hz: float, golden:
         goal_tolerance_m=config.goal_tolerance_m,
         path=config.path,
         speed_m_s=config.speed_m_s,
-        imperfections=config.imperfections,
+        imperfections=open_imperfections(config.imperfections).to_json(),
         inputs=[
             TensorContract("joint_angle_deg", joints, "degrees", "measured joint angles"),
             TensorContract("joint_speed_deg_s", joints, "degrees/s", "measured joint speeds"),

@@ -32,8 +32,8 @@ The age of the readings cannot be told from the delay of the actions: both shift
 What is called delay is their sum.
 """
 
-import json
 import math
+import shlex
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -44,7 +44,7 @@ from numpy.typing import NDArray
 
 from arm_control.printing import printable_lines
 from arm_control.trajectory import Recording, Tick, joint_names, read_recording
-from envs.imperfections import BOUNDS, IDEAL_LAG_S, PRESETS, Imperfections
+from envs.imperfections import BOUNDS, FORMAT, FORMAT_VERSION, IDEAL_LAG_S, PRESETS, Imperfections
 
 Array = NDArray[np.float64]
 
@@ -106,7 +106,7 @@ def identify(log: str | Path) -> dict[str, Any]:
     account for.
     """
     try:
-        return {"recording": str(log)} | identify_recording(read_recording(log))
+        return identify_recording(read_recording(log)) | {"recording": str(log)}
     except ValueError as error:
         text = str(error)
         raise ValueError(text if str(log) in text else f"{log}: {text}") from None
@@ -134,9 +134,13 @@ def identify_recording(recording: Recording) -> dict[str, Any]:
         values["angle_noise_deg"] = _within("angle_noise_deg", min(noises), max(noises))
     Imperfections(**values)  # type: ignore[arg-type]  # lists are pairs too; raises for what it would not take
     presets = compare_presets(delay, lag, motion.computing_s)
+    recorded = recording.metadata.get("imperfections", "")
     return {
+        "format": FORMAT,
+        "version": FORMAT_VERSION,
+        "imperfections": values,
         "driver": recording.metadata.get("driver", ""),
-        "recorded_imperfections": recording.metadata.get("imperfections", ""),
+        "recorded_imperfections": "custom" if recorded.startswith("{") else recorded,
         "whole": recording.whole,
         "lost": recording.lost,
         "length_s": float(motion.read_s[-1] - motion.read_s[0]),
@@ -149,7 +153,6 @@ def identify_recording(recording: Recording) -> dict[str, Any]:
         "computing_s": motion.computing_s,
         "presets": presets,
         "preset": min(presets, key=lambda name: (presets[name]["off_by_s"], presets[name]["width_s"])),
-        "imperfections": values,
     }
 
 
@@ -505,8 +508,8 @@ def _within(name: str, low: float, high: float) -> list[float]:
 # For people.
 
 
-def format_identification(figures: dict[str, Any]) -> str:
-    """The figures as a table for people."""
+def format_identification(figures: dict[str, Any], saved: str | None = None) -> str:
+    """The figures as a table for people; `saved` is the file that they are written to."""
     lines = [
         f"{figures['recording']}: {figures['length_s']:.1f} s at {figures['rate_hz']:.4g} Hz, "
         f"{figures['readings_used']} of {figures['readings']} readings used"
@@ -545,13 +548,16 @@ def format_identification(figures: dict[str, Any]) -> str:
         )
     nearest = figures["preset"]
     if figures["presets"][nearest]["inside"]:
-        lines.append(f"train with: --imperfections {nearest}")
+        lines.append(f"the nearest preset is {nearest}")
     else:
-        lines.append(f"no preset has such delay and lag; the nearest: --imperfections {nearest}")
+        lines.append(f"no preset has such delay and lag; the nearest is {nearest}")
     noise, most = max(figures["imperfections"].get("angle_noise_deg", [0.0])), PRESETS[nearest].angle_noise_deg[1]
     if noise > most + 0.01:
         lines.append(f"(its readings are noisier than that: {noise:.3f} degrees, where {nearest} has up to {most:g})")
-    lines.append(f"or from Python with Imperfections(**values), values = {json.dumps(figures['imperfections'])}")
+    if saved is None:
+        lines.append("--json FILE writes what was measured, for --imperfections FILE of train, evaluate and run")
+    else:
+        lines.append(f"train for this arm: arm-control train ddpg --imperfections {shlex.quote(saved)}")
     return printable_lines(lines)
 
 

@@ -4,15 +4,17 @@ from pathlib import Path
 
 from arm_control.printing import printable_lines
 from arm_control.runner import PolicyRunner
+from envs.imperfections import imperfections_from_json
 
 
 def describe(path: str | Path) -> str:
     """The contract as text. Raises PolicyFileError for a file that does not keep it."""
     contract = PolicyRunner.load(path).contract
     golden = contract.golden
+    imperfections = imperfections_from_json(contract.imperfections).name
     lines = [
         f"{path}: {Path(path).stat().st_size / 1000:.0f} kB, contract version {contract.schema_version}",
-        f"  agent          {contract.agent}, trained on {contract.environment} ({contract.imperfections} arm), "
+        f"  agent          {contract.agent}, trained on {contract.environment} ({imperfections} arm), "
         f"configuration {contract.config_sha256[:12]}",
         f"  arm            {contract.arm}, {len(contract.joints)} joints",
     ]

@@ -16,7 +16,14 @@ import tyro
 from gymnasium.wrappers import RescaleAction
 from numpy.typing import NDArray
 
-from arm_control.config import MOST_PROCESSES, Preset, TrainConfig, check_choice, check_count
+from arm_control.config import (
+    MOST_PROCESSES,
+    ImperfectionsFlag,
+    TrainConfig,
+    as_imperfections,
+    check_choice,
+    check_count,
+)
 from arm_control.evaluation import Observation, environment_maker
 
 if TYPE_CHECKING:
@@ -40,8 +47,9 @@ class PeerConfig:
     """Processes for the environments."""
     env: str = "ArmReach-v0"
     """The environment's id."""
-    imperfections: Preset = "ideal"
-    """How imperfect the arm's servos and sensors are."""
+    imperfections: ImperfectionsFlag = "ideal"
+    """How imperfect the arm's servos and sensors are: ideal, xl430 (a guess at such servos), rough, late, or a file
+    that 'identify --json' has written."""
     seed: int = 0
     """Seed of everything random."""
     steps: int | None = None
@@ -51,6 +59,7 @@ class PeerConfig:
 
     def __post_init__(self) -> None:
         check_choice("peer", self.agent, PEERS)
+        object.__setattr__(self, "imperfections", as_imperfections(self.imperfections))
         best_settings, best_discount = BEST[self.agent]
         if self.settings is None:
             object.__setattr__(self, "settings", best_settings)

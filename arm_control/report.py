@@ -62,7 +62,7 @@ Figures = TypeVar("Figures", Evaluation, Ran)
 def write_report(path: str | Path) -> Path:
     """Write `report.md` into a run folder, from the files that the other commands left there."""
     run, values = RunFolder.open(path)
-    config = TrainConfig.from_json(values)
+    config = TrainConfig.from_json(values, run.path)
     rows = run.read_metrics()
     if not rows:
         raise ValueError(f"{run.metrics} has no report yet: train the run first")

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from arm_control.config import ARM_FILE
 from envs.files import open_regular, read_text
 
 FORMAT_VERSION = 3
@@ -26,6 +27,7 @@ class RunFolder:
     | file | what |
     |---|---|
     | `config.json` | the configuration it was started with |
+    | `arm.urdf` | the arm, unless it is the default one; without its meshes |
     | `checkpoints/` | the latest checkpoints, see `arm_control.checkpoint` |
     | `metrics.jsonl` | one JSON object a report |
     | `tensorboard/` | the same as TensorBoard scalars |
@@ -36,6 +38,7 @@ class RunFolder:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self.config = self.path / "config.json"
+        self.arm = self.path / ARM_FILE
         self.checkpoints = self.path / "checkpoints"
         self.metrics = self.path / "metrics.jsonl"
         self.tensorboard = self.path / "tensorboard"
@@ -43,8 +46,11 @@ class RunFolder:
         self.policy = self.path / "policy.onnx"
 
     @classmethod
-    def create(cls, path: str | Path, config: dict[str, Any]) -> "RunFolder":
-        """Start a run in a new or empty folder. Raises ValueError if there is something in it already."""
+    def create(cls, path: str | Path, config: dict[str, Any], arm_urdf: bytes | None = None) -> "RunFolder":
+        """Start a run in a new or empty folder; with `arm_urdf`, the arm's file, that folder keeps its arm.
+
+        Raises ValueError if there is something in it already.
+        """
         run = cls(path)
         if run._has_nothing_to_lose():
             with run.locked():
@@ -54,7 +60,12 @@ class RunFolder:
                 f"{run.path} exists already: name another folder (--out), or go on with 'resume {run.path}'"
             )
         run.path.mkdir(parents=True, exist_ok=True)
+        if arm_urdf is not None:
+            config = config | {"arm": ARM_FILE}
         write_text(run.config, json.dumps({"version": FORMAT_VERSION, **config}, indent=2) + "\n")
+        if arm_urdf is not None:
+            with written_whole(run.arm) as aside:
+                aside.write_bytes(arm_urdf)
         return run
 
     @classmethod
@@ -83,7 +94,7 @@ class RunFolder:
         """Whether this is a run, and no more than a run, that was killed before its first checkpoint."""
         if not self.config.is_file() or any(self.checkpoints.glob("step-*")):
             return False
-        made_by_us = {path.name for path in (self.config, self.checkpoints, self.tensorboard)}  # in this order
+        made_by_us = {path.name for path in (self.config, self.arm, self.checkpoints, self.tensorboard)}
         try:
             config = read_json(self.config, LARGEST_CONFIG)
         except (OSError, ValueError):
@@ -107,9 +118,9 @@ class RunFolder:
                 raise ValueError(busy) from None
             if not same:
                 raise ValueError(busy)
-            for path in (self.config, self.checkpoints, self.metrics, self.tensorboard, self.curve):
+            for path in (self.config, self.arm, self.checkpoints, self.metrics, self.tensorboard, self.curve):
                 check_no_link(path)
-            for path in (self.config, self.metrics, self.curve):
+            for path in (self.config, self.arm, self.metrics, self.curve):
                 remove_partial(path)
             yield
 

@@ -35,11 +35,12 @@ from arm_control.runner.onnx_file import LARGEST_FILE
 from arm_control.runner.recorded import RecordingWork, open_recording
 from arm_control.runner.safety import Refusal, Safety, SafetySettings, WorkspaceError
 from arm_control.runner.timings import PERCENTILES
+from arm_control.runner.tracking import MAX_DELAY_S, MAX_LAG_S
 from arm_control.signals import stop_on_signals
 from arm_control.trajectory import Recorder
 from envs.arm import Arm
 from envs.files import read_file, read_text
-from envs.imperfections import PRESETS
+from envs.imperfections import PRESETS, Imperfections, imperfections_from_json, open_imperfections
 from envs.limits import ROUNDING_M, TABLE_M, JointLimits
 from envs.tasks import Course, MovingGoal, StillGoal, Track
 
@@ -60,6 +61,7 @@ class Plan:
     said: str  # that it was checked, and how
     metadata: dict[str, str]  # of a recording of it
     work: Callable[[Safety, Console], Callable[[ControlLoop], Script]]
+    imperfections: Imperfections  # of the simulated arm, or expected of a real one
     calibration_sha256: str = ""  # that it needs; any will do if empty
 
 
@@ -130,6 +132,8 @@ def plan_policy(command: Run) -> Plan:
     if period_s > runner.period_s * (1.0 + 1e-9):
         raise ValueError(f"--rate: wanted at least the policy's {1 / runner.period_s:g} Hz, got {command.rate:g}")
 
+    imperfections = imperfections_of(command, imperfections_from_json(contract.imperfections))
+
     def work(safety: Safety, console: Console) -> GoalWork:
         """All goals are checked before the arm moves; those on standard input as they come."""
         courses = read_goals(command, runner, safety)
@@ -139,7 +143,7 @@ def plan_policy(command: Run) -> Plan:
             runner,
             courses,
             seconds_per_goal=command.seconds_per_goal,
-            arm=PRESETS[command.arm_preset],
+            arm=imperfections,
             on_goal=lambda result: console.out(format_goal(result)),
         )
 
@@ -151,7 +155,19 @@ def plan_policy(command: Run) -> Plan:
         "goal_tolerance_m": repr(contract.goal_tolerance_m),
     }
     said = f"{command.source}: contract and {len(contract.golden.target_deg)} golden samples hold"
-    return Plan(runner.arm, runner.limits, period_s, said, metadata, work)
+    return Plan(runner.arm, runner.limits, period_s, said, metadata, work, imperfections)
+
+
+def imperfections_of(command: Run, trained: Imperfections = PRESETS["ideal"]) -> Imperfections:
+    """What a simulated arm is like, or how a real one is expected to be.
+
+    A policy that was trained on measured imperfections is for the arm that they were measured on.
+    """
+    if command.imperfections is not None:
+        return open_imperfections(command.imperfections)
+    if command.driver == "sim":
+        return PRESETS["ideal"]
+    return PRESETS["xl430"] if trained.name in PRESETS else trained
 
 
 def plan_recording(command: Run) -> Plan:
@@ -179,7 +195,16 @@ def plan_recording(command: Run) -> Plan:
         name: recording.metadata[name] for name in ("environment", "goal_tolerance_m") if name in recording.metadata
     }
     calibration = recording.metadata.get("calibration_sha256", "")
-    return Plan(arm, arm.limits, period_s, said, metadata | {"recording": command.source}, work, calibration)
+    return Plan(
+        arm,
+        arm.limits,
+        period_s,
+        said,
+        metadata | {"recording": command.source},
+        work,
+        imperfections_of(command),
+        calibration,
+    )
 
 
 def make_safety(command: Run, plan: Plan, limits: JointLimits) -> Safety:
@@ -191,7 +216,13 @@ def make_safety(command: Run, plan: Plan, limits: JointLimits) -> Safety:
         tuple(min(most, command.max_acceleration or math.inf) for most in limits.max_acceleration_deg_s2),
     )
     table_m = 0.0 if command.table is None and command.driver != "sim" else command.table
-    settings = SafetySettings(table_m=table_m, workspace_m=command.box)
+    described = plan.imperfections
+    settings = SafetySettings(
+        table_m=table_m,
+        workspace_m=command.box,
+        max_delay_s=max(MAX_DELAY_S, described.action_delay_s[1] + described.observation_delay_s[1]),
+        max_lag_s=max(MAX_LAG_S, described.servo_lag_s[1]),
+    )
     if command.shadow:  # nothing follows the targets
         settings = dataclasses.replace(settings, tracking_deg=math.inf)
     return Safety(plan.arm, wanted, plan.period_s, settings)
@@ -212,7 +243,7 @@ def make_recorder(command: Run, plan: Plan, driver: Driver, start_deg: list[floa
         "joint_names": json.dumps(plan.arm.joint_names),
         "period_s": repr(plan.period_s),
         "driver": command.driver,
-        "imperfections": command.arm_preset,
+        "imperfections": plan.imperfections.to_text(),
         "calibration_sha256": driver.calibration_sha256 or "",
         "shadow": json.dumps(command.shadow),
     }
@@ -239,7 +270,7 @@ def connect(command: Run, plan: Plan, clock: Clock, start_deg: list[float]) -> D
     from arm_control.sources import open_arm
 
     arm = open_arm(plan.arm, command.arm)
-    return SimulationDriver(arm, plan.period_s, command.arm_preset, clock.now_s, start_deg=start_deg)
+    return SimulationDriver(arm, plan.period_s, plan.imperfections, clock.now_s, start_deg=start_deg)
 
 
 def check_driver(driver: Driver, plan: Plan) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from arm_control.config import Preset, TrainConfig
+from arm_control.config import TrainConfig
 from arm_control.contract import MEMORY
 from arm_control.evaluation import (
     Controller,
@@ -21,6 +21,7 @@ from arm_control.evaluation import (
     zero_controller,
 )
 from envs.arm import DEFAULT_URDF, RADIANS, Arm
+from envs.imperfections import Imperfections, imperfections_from_json
 
 PLAIN = ("zero", "random", "ik")
 
@@ -59,7 +60,12 @@ class RunnerController:
 
 
 def open_source(
-    source: str, seed: int, *, arm: str | None = None, env: str | None = None, imperfections: Preset | None = None
+    source: str,
+    seed: int,
+    *,
+    arm: str | None = None,
+    env: str | None = None,
+    imperfections: str | Imperfections | None = None,
 ) -> Source:
     """Open a run folder, a policy file, or `zero`, `random` or `ik`. Raises ValueError for anything else.
 
@@ -79,9 +85,9 @@ def open_source(
     if path.is_dir():
         from arm_control.training import PolicyController, load_policy
 
-        if arm is not None:
-            raise ValueError(f"--arm {arm}: a run folder knows its own arm; --arm is for policy files")
         config, policy = load_policy(path)
+        if arm is not None:
+            config = dataclasses.replace(config, arm=str(open_arm(Arm(config.arm or DEFAULT_URDF), arm).urdf))
         return Source(source, PolicyController(policy), _with(config, imperfections))
     if not path.exists():
         raise ValueError(f"no run folder and no policy {source}; wanted one of them, or {', '.join(PLAIN)}")
@@ -95,13 +101,13 @@ def open_source(
         goal_tolerance_m=contract.goal_tolerance_m,
         path=contract.path,
         speed_m_s=contract.speed_m_s,
-        imperfections=contract.imperfections,
+        imperfections=imperfections_from_json(contract.imperfections),
         arm=str(open_arm(runner.arm, arm).urdf),
     )
     return Source(source, RunnerController(runner), _with(config, imperfections))
 
 
-def _with(config: TrainConfig, imperfections: Preset | None) -> TrainConfig:
+def _with(config: TrainConfig, imperfections: str | Imperfections | None) -> TrainConfig:
     return config if imperfections is None else dataclasses.replace(config, imperfections=imperfections)
 
 
@@ -112,7 +118,7 @@ def evaluate(
     seed: int = 0,
     arm: str | None = None,
     env: str | None = None,
-    imperfections: Preset | None = None,
+    imperfections: str | Imperfections | None = None,
 ) -> dict[str, Any]:
     """The figures of `arm_control.evaluation.evaluate_controller` for a run folder, a policy file, or a plain name."""
     opened = open_source(str(source), seed, arm=arm, env=env, imperfections=imperfections)

@@ -1,6 +1,5 @@
 """Training: one loop for every agent, that can be stopped at any moment and gone on with."""
 
-import dataclasses
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -25,6 +24,8 @@ from arm_control.progress import Reporter
 from arm_control.run_folder import RunFolder
 from arm_control.signals import stop_on_signals
 from arm_control.workers import Workers
+from envs.files import read_file
+from envs.urdf import LARGEST_URDF
 from policies.agent import tensors_of
 from policies.settings import A3CSettings
 
@@ -35,7 +36,7 @@ CHECKPOINT_EVERY_S = 10.0
 def load_policy(path: str | Path) -> tuple[TrainConfig, torch.nn.Module]:
     """A run's configuration and the policy of its latest checkpoint."""
     run, values = RunFolder.open(path)
-    config = TrainConfig.from_json(values)
+    config = TrainConfig.from_json(values, run.path)
     _, state = load_latest(run.checkpoints)
     env: Any = environment_maker(config)().unwrapped
     try:
@@ -92,14 +93,17 @@ class PolicyController:
 
 @one_thread()
 def train(config: TrainConfig, out: str | Path, *, quiet: bool = False) -> Path:
-    """Train from the start into the new folder `out`; returns it."""
-    if config.arm is not None:  # so that the run can be gone on with from any folder
-        config = dataclasses.replace(config, arm=str(Path(config.arm).resolve()))
+    """Train from the start into the new folder `out`; returns it.
+
+    Raises ValueError, before anything is written, for a configuration that could not be read back from the folder.
+    """
+    config = config.as_read_back()
     with Training(config) as training:  # made first: what is wrong with the configuration leaves no folder behind
         if config.init is not None:
             _, state = load_latest(RunFolder.open(config.init)[0].checkpoints)
             _fit(lambda: training.learner.load_networks(state), f"--init {config.init}")
-        run = RunFolder.create(out, config.to_json())
+        arm_urdf = None if config.arm is None else read_file(config.arm, LARGEST_URDF)
+        run = RunFolder.create(out, config.to_json(), arm_urdf)
         try:
             with run.locked():
                 training.run(run, quiet=quiet)
@@ -114,7 +118,7 @@ def train(config: TrainConfig, out: str | Path, *, quiet: bool = False) -> Path:
 def resume(path: str | Path, *, quiet: bool = False) -> Path:
     """Go on with an interrupted run; a run of `--steps` then ends bit for bit as if it had not been interrupted."""
     run, values = RunFolder.open(path)
-    config = TrainConfig.from_json(values)
+    config = TrainConfig.from_json(values, run.path)
     # Before anything is read that another process may be writing, and long before anything is cut.
     with run.locked():
         step, state = load_latest(run.checkpoints)

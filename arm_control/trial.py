@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -22,11 +22,12 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from arm_control.config import TrainConfig
+from arm_control.config import TrainConfig, plain_values
 from arm_control.console import say
 from arm_control.evaluation import LADDER_MM
 from arm_control.peers import PEERS, PeerConfig, PeerController, train_peer
 from arm_control.run_folder import RunFolder, check_no_link, read_json, write_text
+from envs.imperfections import imperfections_from_json
 
 REPORTS = 20
 LARGEST_RESULT = 2**24  # bytes
@@ -84,15 +85,24 @@ class Trial:
         return max(self.config.processes, workers)
 
     def to_json(self) -> dict[str, Any]:
-        """As it is handed to its process, and kept beside its result."""
-        return {"config": asdict(self.config), "goals": self.goals, "goals_seed": self.goals_seed}
+        """As it is handed to its process."""
+        return {"config": plain_values(self.config), "goals": self.goals, "goals_seed": self.goals_seed}
+
+    def identity(self) -> dict[str, Any]:
+        """The same wherever the arm's file lies. Raises OSError if that cannot be read."""
+        if isinstance(self.config, PeerConfig):
+            return self.to_json()
+        return self.to_json() | {"config": self.config.identity()}
 
     @classmethod
     def from_json(cls, folder: Path, values: dict[str, Any]) -> "Trial":
         """Read one back."""
         config = values["config"]
-        peer = config["agent"] in PEERS
-        read = PeerConfig(**config) if peer else TrainConfig.from_json(config)
+        read: TrainConfig | PeerConfig
+        if config["agent"] in PEERS:
+            read = PeerConfig(**config | {"imperfections": imperfections_from_json(config["imperfections"])})
+        else:
+            read = TrainConfig.from_json(config)
         return cls(read, folder, values["goals"], values["goals_seed"])
 
     def result(self) -> dict[str, Any] | None:
@@ -109,13 +119,13 @@ class Trial:
                 raise ValueError(f"{self.result_file} is damaged ({error})") from None
             return kept.result
         if isinstance(self.config, TrainConfig) and self.folder.exists():
-            config = RunFolder.open(self.folder)[1]
-            config.pop("version")
-            self._check(self.to_json() | {"config": config})
+            run, values = RunFolder.open(self.folder)
+            config = TrainConfig.from_json(values, run.path)
+            self._check(self.identity() | {"config": config.identity()})
         return None
 
     def _check(self, there: dict[str, Any]) -> None:
-        if there != (wanted := self.to_json()):
+        if there != (wanted := self.identity()):
             settings = there.get("config")
             flat, other = {**wanted, **wanted["config"]}, {**there, **(settings if isinstance(settings, dict) else {})}
             differ = (name for name in [*flat, *other] if flat.get(name) != other.get(name) and name != "config")
@@ -130,7 +140,7 @@ class Trial:
         result = _run_peer(self, self.config) if isinstance(self.config, PeerConfig) else _run_own(self, self.config)
         self.folder.mkdir(parents=True, exist_ok=True)
         check_no_link(self.result_file)
-        write_text(self.result_file, json.dumps({"trial": self.to_json(), "result": result}) + "\n")
+        write_text(self.result_file, json.dumps({"trial": self.identity(), "result": result}) + "\n")
 
 
 def _run_own(trial: Trial, config: TrainConfig) -> dict[str, Any]:

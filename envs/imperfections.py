@@ -3,15 +3,25 @@
 `Imperfections` says how much of each, `ImperfectSimulation` is a `Simulation` that has them.
 """
 
+import difflib
+import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from envs.arm import ASSETS
+from envs.files import read_text
+
 if TYPE_CHECKING:  # what arms have can be told without PyBullet
     from envs.simulation import Simulation
+
+FORMAT = "arm-control imperfections"
+FORMAT_VERSION = 1
+LARGEST_FILE = 2**20  # bytes
 
 Range = tuple[float, float]
 OFF: Range = (0.0, 0.0)
@@ -74,9 +84,25 @@ class Imperfections:
             lowest, highest = BOUNDS.get(field.name, (0.0, math.inf))
             if len(pair) != 2 or not (lowest <= pair[0] <= pair[1] <= highest and pair[1] < math.inf):
                 raise ValueError(
-                    f"{field.name}: wanted a number or a range (low, high) from {lowest:g} to {highest:g}, got {value}"
+                    f"{field.name}: wanted a number or a range (low, high) from {lowest:g} to {highest:g}, "
+                    f"got {value!s:.80}"
                 )
             object.__setattr__(self, field.name, (pair[0], pair[1]))
+
+    @property
+    def name(self) -> str:
+        """The preset that has these ranges, otherwise "custom"."""
+        return next((name for name, preset in PRESETS.items() if preset == self), "custom")
+
+    def to_json(self) -> str | dict[str, list[float]]:
+        """The preset's name, otherwise the ranges by field, as `imperfections_from_json` reads them."""
+        if self.name in PRESETS:
+            return self.name
+        return {field.name: list(getattr(self, field.name)) for field in fields(self)}
+
+    def to_text(self) -> str:
+        """The same for the metadata of a recording: a preset's name, otherwise JSON."""
+        return self.name if self.name in PRESETS else json.dumps(self.to_json())
 
     @property
     def any(self) -> bool:
@@ -105,48 +131,84 @@ class Imperfections:
         return NOISE_BOUND * self.speed_noise_deg_s[1]
 
 
-# A servo's target and reading have 4,096 steps a turn (ROBOTIS e-Manual, XL430-W250). Nothing else here is from a data
-# sheet: `xl430` is our guess at an arm that is built with care, `rough` is to be worse than any that still works, and
-# `late` is a test of memory: what the arm is doing cannot be told from a single reading.
-PRESETS = {
-    "ideal": Imperfections(),
-    "xl430": Imperfections(
-        action_delay_s=(0.005, 0.02),
-        servo_lag_s=(0.02, 0.05),
-        dead_band_deg=(0.0, 0.1),
-        backlash_deg=(0.0, 0.25),
-        resolution_deg=(360 / 4096, 360 / 4096),
-        angle_noise_deg=(0.0, 0.05),
-        speed_noise_deg_s=(0.0, 1.4),
-        observation_delay_s=(0.002, 0.01),
-        payload_kg=(0.0, 0.02),
-        length_error=(-0.003, 0.003),
-        friction_nm_s_rad=(0.0, 0.01),
-    ),
-    "rough": Imperfections(
-        action_delay_s=(0.0, 0.2),
-        servo_lag_s=(0.02, 0.1),
-        dead_band_deg=(0.0, 0.3),
-        backlash_deg=(0.0, 0.8),
-        resolution_deg=(360 / 4096, 360 / 4096),
-        angle_noise_deg=(0.0, 0.2),
-        speed_noise_deg_s=(0.0, 5.0),
-        observation_delay_s=(0.0, 0.05),
-        payload_kg=(0.0, 0.1),
-        length_error=(-0.01, 0.01),
-        friction_nm_s_rad=(0.0, 0.05),
-    ),
-    "late": Imperfections(action_delay_s=(0.15, 0.15), speed_loss=(1.0, 1.0)),
-}
+def read_imperfections(path: str | Path) -> Imperfections:
+    """Read a description of an arm's imperfections, as `arm-control identify --json` writes it.
+
+    It is a JSON object with `format`, `version` and `imperfections`, the ranges by field; any other keys, such as
+    figures of the measurement, are ignored. Raises ValueError for a file that is none or whose ranges do not fit.
+    """
+    try:
+        content = json.loads(read_text(path, LARGEST_FILE))
+    except (OSError, ValueError, RecursionError) as error:
+        reason = getattr(error, "strerror", None) or "it is not JSON"
+        raise ValueError(f"cannot read imperfections from {path}: {reason}") from None
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise ValueError(
+            f'{path} does not describe imperfections: expected JSON with "format": "{FORMAT}", such as '
+            "'arm-control identify --json FILE' writes"
+        )
+    version = content.get("version")
+    if version != FORMAT_VERSION:
+        raise ValueError(f"{path} has format version {version}; this program reads {FORMAT_VERSION}")
+    try:
+        return imperfections_from_json(content.get("imperfections"))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def imperfections_from_json(value: Any) -> Imperfections:
+    """The inverse of `Imperfections.to_json`: a preset by its name, or ranges by field, those left out being off.
+
+    Raises ValueError, naming the field, for anything else.
+    """
+    if isinstance(value, str) and value in PRESETS:
+        return PRESETS[value]
+    if not isinstance(value, dict):
+        raise ValueError(f"imperfections: expected ranges by field or one of {', '.join(PRESETS)}, got {value!r:.80}")
+    names = [field.name for field in fields(Imperfections)]
+    for name in value:
+        if name not in names:
+            raise ValueError(f"imperfections: unknown field '{name:.80}'; available: {', '.join(names)}")
+    return Imperfections(**value)
+
+
+def imperfections_from_text(text: str) -> Imperfections:
+    """The inverse of `Imperfections.to_text`. Raises ValueError for anything else."""
+    if text in PRESETS:
+        return PRESETS[text]
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        value = text
+    return imperfections_from_json(value)
 
 
 def open_imperfections(what: str | Imperfections) -> Imperfections:
-    """A preset by its name, or what is given. Raises ValueError, with what there is, for another name."""
+    """Imperfections as given, or a preset by its name, or those in a file.
+
+    Raises ValueError for any other name and for a file that `read_imperfections` refuses.
+    """
     if isinstance(what, Imperfections):
         return what
-    if what not in PRESETS:
-        raise ValueError(f"wanted imperfections of {', '.join(PRESETS)}, or an Imperfections, got '{what}'")
-    return PRESETS[what]
+    if what in PRESETS:
+        return PRESETS[what]
+    try:
+        found = what != "" and Path(what).exists()
+    except OSError:  # a name that is too long for a file
+        found = False
+    if not found:
+        close = difflib.get_close_matches(what, PRESETS, 1)
+        hint = f" (did you mean {close[0]}?)" if close else ""
+        raise ValueError(
+            f"unknown imperfections '{what}'{hint}; expected {', '.join(PRESETS)}, or a file that "
+            "'arm-control identify --json' has written"
+        )
+    return read_imperfections(what)
+
+
+PRESETS: dict[str, Imperfections] = {}
+for _name in ("ideal", "xl430", "rough", "late"):
+    PRESETS[_name] = read_imperfections(ASSETS / "imperfections" / f"{_name}.json")
 
 
 class ImperfectSimulation:

@@ -11,6 +11,7 @@ import gymnasium
 import numpy as np
 
 from arm_control.config import environment_ids
+from envs.imperfections import PRESETS, Imperfections, open_imperfections
 from envs.vector import ArmVectorEnv
 
 SEED, LATER_SEED = 11, 5
@@ -24,14 +25,16 @@ def bench_determinism(imperfections: tuple[str, ...]) -> dict[str, Any]:
     """For every environment, ideal and with each of these imperfections: check by check, whether all is bit-exact."""
     exact = {}
     for name in environment_ids():
-        for preset in imperfections:
-            exact[f"{name}, {preset}"] = check_environment(name, preset)
+        for number, given in enumerate(imperfections, 1):
+            opened = open_imperfections(given)
+            label = opened.name if opened.name in PRESETS else f"custom {number}"
+            exact[f"{name}, {label}"] = check_environment(name, opened)
     return {"exact": exact, "all_exact": all(all(checks.values()) for checks in exact.values())}
 
 
-def check_environment(name: str, preset: str) -> dict[str, bool]:
+def check_environment(name: str, imperfections: Imperfections) -> dict[str, bool]:
     """What the first two episodes of a seed are, asked for again in six ways."""
-    make_env = functools.partial(gymnasium.make, name, disable_env_checker=True, imperfections=preset)
+    make_env = functools.partial(gymnasium.make, name, disable_env_checker=True, imperfections=imperfections)
     wanted = trace(make_env)
     env: Any = make_env().unwrapped
     play(env, LATER_SEED, stop_after=17)
@@ -40,7 +43,7 @@ def check_environment(name: str, preset: str) -> dict[str, bool]:
     second_reset = play(env, SEED) == wanted
     checks = {
         "same process": trace(make_env) == wanted,
-        "fresh process": fresh_trace(name, preset) == wanted,
+        "fresh process": fresh_trace(name, imperfections) == wanted,
         "after a dirty episode": after_dirty_episode,
         "second reset": second_reset,
         f"arm {ARMS - 1} of {ARMS}": vector_trace(make_env) == alone(make_env),
@@ -88,12 +91,14 @@ def row(*parts: Any) -> list[str]:
     return cells
 
 
-def fresh_trace(name: str, preset: str) -> Trace:
+def fresh_trace(name: str, imperfections: Imperfections) -> Trace:
     """The same in a process of its own."""
     script = (
-        "import functools, gymnasium, json, envs\n"
+        "import functools, gymnasium, json\n"
+        "from envs.imperfections import Imperfections\n"
         "from arm_control.bench.determinism import trace\n"
-        f"make_env = functools.partial(gymnasium.make, {name!r}, disable_env_checker=True, imperfections={preset!r})\n"
+        f"options = dict(disable_env_checker=True, imperfections={imperfections!r})\n"
+        f"make_env = functools.partial(gymnasium.make, {name!r}, **options)\n"
         "print(json.dumps(trace(make_env)))"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

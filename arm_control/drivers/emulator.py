@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Self
 
-from arm_control.drivers.control_table import REGISTERS, RETURN_DELAY_UNIT_S
+from arm_control.drivers.control_table import REGISTERS, RETURN_DELAY_UNIT_S, TICKS_PER_TURN
 from arm_control.drivers.faults import ANSWER_FAULTS, ERROR_BITS, Fault
 from arm_control.drivers.protocol import (
     ALERT,
@@ -58,6 +58,8 @@ class Emulator:
         seed: int = 0,
         start_ticks: int | Sequence[int] = 2048,
         lag_s: float = 0.05,
+        delay_s: float = 0.0,
+        noise_deg: float = 0.0,
         sag_deg_s: float = 0.0,
         keeps_goal: bool = False,
         link: str | Path | None = None,
@@ -66,7 +68,8 @@ class Emulator:
     ) -> None:
         """Servos with these ids; `start_ticks` is one position for all or one each; for the rest see `Servo`.
 
-        `seed` decides which answers go wrong; `link` is a file that leads to `path` while the emulator works;
+        `noise_deg` is the standard deviation of the positions that they report. `seed` decides which answers go wrong,
+        and the noise; `link` is a file that leads to `path` while the emulator works;
         `on_event` gets a line for each thing that happens, in the emulator's thread. Raises ValueError for ids,
         positions, times and faults that cannot be.
         """
@@ -80,6 +83,10 @@ class Emulator:
             )
         if not 0.005 <= lag_s <= 1.0:
             raise ValueError(f"lag: wanted 0.005 to 1 s, got {lag_s}")
+        if not 0.0 <= delay_s <= 1.0:
+            raise ValueError(f"delay: expected 0 to 1 s, got {delay_s}")
+        if not 0.0 <= noise_deg <= 10.0:
+            raise ValueError(f"noise: expected 0 to 10 degrees, got {noise_deg}")
         if not -360.0 <= sag_deg_s <= 360.0:
             raise ValueError(f"sag: wanted -360 to 360 degrees/s, got {sag_deg_s}")
         self.path = ""
@@ -91,6 +98,7 @@ class Emulator:
         self._clock, self._on_event = clock, on_event
         self._link = None if link is None else Path(link)
         self._random = random.Random(seed)
+        self._noise_ticks = noise_deg / 360.0 * TICKS_PER_TURN
         self._lock = threading.RLock()
         self._started = clock()
         self._torque_at: float | None = None  # when it was first on
@@ -106,6 +114,7 @@ class Emulator:
                 ticks,
                 self._started,
                 lag_s=lag_s,
+                delay_s=delay_s,
                 sag_deg_s=sag_deg_s,
                 keeps_goal=keeps_goal,
                 say=self._say,
@@ -333,6 +342,8 @@ class Emulator:
     def _read(self, servo: Servo, address: int, size: int) -> tuple[int, bytes]:
         noisy = self._happens("noise", servo)
         servo.noise_ticks = self._random.randint(-NOISE_TICKS, NOISE_TICKS) if noisy else 0
+        if self._noise_ticks:
+            servo.noise_ticks += round(self._random.gauss(0.0, self._noise_ticks))
         return servo.read(address, size)
 
     def _find(self, id: int) -> Servo:

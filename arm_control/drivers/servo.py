@@ -6,6 +6,7 @@ direction, time-based profiles, a secondary id, restored RAM) are refused with a
 """
 
 import struct
+from collections import deque
 from collections.abc import Callable
 from math import ceil, copysign, sqrt
 
@@ -59,6 +60,7 @@ class Servo:
         now: float,
         *,
         lag_s: float = 0.05,
+        delay_s: float = 0.0,
         sag_deg_s: float = 0.0,
         keeps_goal: bool = False,
         say: Callable[[str], None] = lambda text: None,
@@ -66,13 +68,16 @@ class Servo:
     ) -> None:
         """A servo that starts at `start_ticks`, without torque.
 
-        It follows its goal as a critically damped second-order system, `lag_s` behind one that moves evenly. Without
+        It follows its goal as a critically damped second-order system, `lag_s` behind one that moves evenly, and acts
+        on each goal `delay_s` after it came. Without
         torque it stays where it is, or sinks with `sag_deg_s` (signed: towards higher ticks if positive), until 0 or
         4095. When the torque goes on, the goal becomes the present position; with `keeps_goal` it moves to the goal
         that was written before: the e-Manual does not say, and a driver should be safe either way. `say` gets what
         happens in words, `record` each goal position that is accepted: time, id, ticks.
         """
         self.lag_s, self.keeps_goal = lag_s, keeps_goal
+        self._delay_s = delay_s
+        self._pending: deque[tuple[float, float]] = deque()  # goals that it does not act on yet: when it will, position
         self.stuck = False
         self.slow = False
         self.frozen_ticks: int | None = None  # the position that it reports, whatever its own is
@@ -262,8 +267,13 @@ class Servo:
         self[name] = value
         if name == "goal_position":
             self._record(self._time, self.id, value)
-            if self.torque:
-                self._go(value - self._offset())
+            if not self.torque:
+                return
+            position = value - self._offset()
+            if self._delay_s:
+                self._pending.append((self._time + self._delay_s, position))
+            else:
+                self._go(position)
         elif name == "operating_mode":
             self._start()
 
@@ -311,6 +321,7 @@ class Servo:
     # Movement
 
     def _hold(self, position: float) -> None:
+        self._pending.clear()
         self._target = self._trajectory = position
         self._trajectory_speed = self._profile_speed = self._profile_acceleration = 0.0
 
@@ -326,6 +337,14 @@ class Servo:
         return fraction * self["velocity_limit"] * _SPEED_UNIT * abs(self["goal_pwm"]) / LARGEST_PWM
 
     def _integrate(self, until: float) -> None:
+        """Move on until then, and act on each goal that is due on the way."""
+        while self._pending and self._pending[0][0] <= until:
+            due, position = self._pending.popleft()
+            self._move(due)
+            self._go(position)
+        self._move(until)
+
+    def _move(self, until: float) -> None:
         duration = until - self._time
         if duration <= 0.0:
             return

@@ -12,6 +12,7 @@ from arm_control.replay.motion import drawn_arm
 from arm_control.runner.recorded import arm_of
 from arm_control.trajectory import POST_MORTEM, Tick
 from envs.arm import Arm
+from envs.imperfections import imperfections_from_text
 
 
 def verify(path: str | Path, urdf: str | None = None) -> tuple[int, str]:
@@ -37,8 +38,11 @@ def _verify(recording: IndexedRecording, urdf: str | None) -> tuple[int, str]:
     if POST_MORTEM in metadata:
         raise ValueError(f"{path} is a post-mortem, which begins in mid-motion: wanted a recording of all of it")
     start_deg = _start_deg(path, arm, metadata)
-    preset = metadata.get("imperfections", "ideal")
-    again = SimulationDriver(drawn_arm(path, arm, urdf), period_s, preset, start_deg=start_deg)
+    try:
+        imperfections = imperfections_from_text(metadata.get("imperfections", "ideal"))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    again = SimulationDriver(drawn_arm(path, arm, urdf), period_s, imperfections, start_deg=start_deg)
     try:
         ticks = 0
         for ticks, tick in enumerate(recording, 1):

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from arm_control.drivers import JointState
-from arm_control.runner.tracking import WINDOW_S, ExpectedMotion, StillJoints
+from arm_control.runner.tracking import MAX_DELAY_S, MAX_LAG_S, WINDOW_S, ExpectedMotion, StillJoints
 from envs.arm import RADIANS, Arm
 from envs.limits import (
     ROUNDING_M,
@@ -68,6 +68,10 @@ class SafetySettings:
     still_deg: float = 3.0
     """How far a target may move while the joint's reading stays constant: more than friction, dead band and backlash
     explain."""
+    max_delay_s: float = MAX_DELAY_S
+    """The delay of a healthy arm is up to this ..."""
+    max_lag_s: float = MAX_LAG_S
+    """... and its servos' lag up to this."""
     temperature_c: float = 72.0
     """The temperature at which an XL430 shuts itself down (e-Manual, register 31)."""
     load: float = 1.0
@@ -167,8 +171,8 @@ class Safety:
         self._box = (box[0], box[1], max(box[2], table), *box[3:])
         self._has_walls = any(map(math.isfinite, self._box))
         self._levers_m, self._max_speed_deg_s = arm.levers_m, arm.limits.max_speed_deg_s
-        self._expected = ExpectedMotion(arm, period_s)
-        self._still = StillJoints(arm.joint_count)
+        self._expected = ExpectedMotion(arm, period_s, settings.max_delay_s, settings.max_lag_s)
+        self._still = StillJoints(arm.joint_count, settings.max_delay_s, settings.max_lag_s)
         self._is_followed = False  # whether the arm is expected to follow the targets
         self._tip_m = RADIANS * settings.tip_deg * max(self._levers_m)
 

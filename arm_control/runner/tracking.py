@@ -18,21 +18,32 @@ import numpy as np
 from envs.arm import Arm
 from envs.imperfections import PRESETS
 
-# The latest and the slowest arm that is allowed: the widest ranges among the presets of --imperfections.
+# The latest and the slowest arm that is allowed, unless it is described as slower: the widest ranges among the presets.
 MAX_DELAY_S = max(arm.action_delay_s[1] + arm.observation_delay_s[1] for arm in PRESETS.values())  # 0.25
 MAX_LAG_S = max(arm.servo_lag_s[1] for arm in PRESETS.values())  # 0.1
-# Each about twice the one before: a lag in between is near to one of them with another delay.
+# Each about twice the one before, and so on: a lag in between is near to one of them with another delay.
 LAGS_S = (0.0, 0.02, 0.045, MAX_LAG_S)
 # Between two delays: at the 2.5 m/s that the default arm's tip reaches, half of it is 12 mm.
 STEP_S = 0.01
-# An arm has done what it was told so long ago, but for e^-2 = 14 % of it.
-MEMORY_S = MAX_DELAY_S + 2.0 * MAX_LAG_S
 # Over which the tip's deviation is averaged: less than the 0.4 s that a move of 90 degrees takes at full speed.
 WINDOW_S = 0.3
 # Over which it is averaged to choose delay and lag: several moves.
 FIT_S = 5.0
 # A reading that changes by less stands still: one step of an encoder with 4,096 a turn is 0.088 degrees.
 STILL_DEG = 0.1
+
+
+def memory_s(max_delay_s: float, max_lag_s: float) -> float:
+    """How long ago a command is that every allowed arm has carried out by now, but for e^-2 = 14 % of it, in s."""
+    return max_delay_s + 2.0 * max_lag_s
+
+
+def allowed_lags_s(max_lag_s: float) -> list[float]:
+    """The lags that are compared, up to the largest that is allowed, in s."""
+    lags = list(LAGS_S)
+    while lags[-1] < max_lag_s:
+        lags.append(min(2.0 * lags[-1], max_lag_s))
+    return lags
 
 
 class ExpectedMotion:
@@ -46,8 +57,10 @@ class ExpectedMotion:
     `tip_off_m` is the deviation of the tip, averaged over WINDOW_S; `angles_deg` is where the joints should be.
     """
 
-    def __init__(self, arm: Arm, period_s: float) -> None:
-        """Targets come once in `period_s`."""
+    def __init__(
+        self, arm: Arm, period_s: float, max_delay_s: float = MAX_DELAY_S, max_lag_s: float = MAX_LAG_S
+    ) -> None:
+        """Targets come once in `period_s`; delay and lag of a healthy arm are up to `max_delay_s` and `max_lag_s`."""
         self._arm = arm
         self._period_s = period_s
         # Rows of the expected motion are whole parts of a period, or whole periods, of up to STEP_S.
@@ -55,26 +68,27 @@ class ExpectedMotion:
             self._row_s = period_s / math.ceil(period_s / STEP_S - 1e-9)
         else:
             self._row_s = period_s * math.floor(STEP_S / period_s + 1e-9)
-        self._rows = math.ceil(MAX_DELAY_S / self._row_s) + 1
-        self._left = [math.exp(-self._row_s / lag_s) if lag_s else 0.0 for lag_s in LAGS_S]
+        self._rows = math.ceil(max_delay_s / self._row_s) + 1
+        lags_s = allowed_lags_s(max_lag_s)
+        self._left = [math.exp(-self._row_s / lag_s) if lag_s else 0.0 for lag_s in lags_s]
         # For each lag, by time, the newest last: a row for each delay, and older ones before them.
-        self._tips_m = np.zeros((8 * self._rows, len(LAGS_S), 3))
-        self._rows_deg = np.zeros((8 * self._rows, len(LAGS_S), arm.joint_count))
+        self._tips_m = np.zeros((8 * self._rows, len(lags_s), 3))
+        self._rows_deg = np.zeros((8 * self._rows, len(lags_s), arm.joint_count))
         self._recent_share = -math.expm1(-max(period_s, self._row_s) / WINDOW_S)
         self._fit_share = -math.expm1(-max(period_s, self._row_s) / FIT_S)
-        self._forgotten = -math.expm1(-period_s / MEMORY_S)
-        self._row_forgotten = -math.expm1(-self._row_s / MEMORY_S)
+        self._forgotten = -math.expm1(-period_s / memory_s(max_delay_s, max_lag_s))
+        self._row_forgotten = -math.expm1(-self._row_s / memory_s(max_delay_s, max_lag_s))
 
     def start(self, angles_deg: Sequence[float], now_s: float) -> None:
         """Begin with an arm that rests here."""
         self.angles_deg = list(angles_deg)
         self.tip_off_m = 0.0
-        self._y_deg = [list(angles_deg) for _ in LAGS_S]
+        self._y_deg = [list(angles_deg) for _ in self._left]
         self._tips_m[: self._rows] = self._arm.tip_position(angles_deg)
         self._rows_deg[: self._rows] = self.angles_deg
         self._end = self._rows
-        self._recent_m = np.zeros((self._rows, len(LAGS_S)))
-        self._fit_m = np.zeros((self._rows, len(LAGS_S)))
+        self._recent_m = np.zeros((self._rows, len(self._left)))
+        self._fit_m = np.zeros((self._rows, len(self._left)))
         self._is_due = False
         self._row_at_s = self._tick_at_s = now_s
         self._late_s = 0.0
@@ -126,7 +140,7 @@ class ExpectedMotion:
         # Exponentially weighted means, for every delay and lag.
         self._recent_m += self._recent_share * (distance_m - self._recent_m)
         self._fit_m += self._fit_share * (distance_m - self._fit_m)
-        best_row, best_lag = divmod(int(self._fit_m.argmin()), len(LAGS_S))
+        best_row, best_lag = divmod(int(self._fit_m.argmin()), len(self._left))
         self.angles_deg = self._rows_deg[first + best_row, best_lag].tolist()
         # A tip that moves is off by its speed times whatever is not known of the time; twice, since the deviation is
         # forgotten a window later than the time and the speed are.
@@ -137,8 +151,10 @@ class ExpectedMotion:
 class StillJoints:
     """Finds joints whose readings have stood still although their targets moved."""
 
-    def __init__(self, joints: int) -> None:
+    def __init__(self, joints: int, max_delay_s: float = MAX_DELAY_S, max_lag_s: float = MAX_LAG_S) -> None:
+        """Delay and lag of a healthy arm are up to `max_delay_s` and `max_lag_s`."""
         self._joints = joints
+        self._memory_s = memory_s(max_delay_s, max_lag_s)
 
     def start(self, angles_deg: Sequence[float], now_s: float) -> None:
         """Begin with an arm that rests here."""
@@ -153,7 +169,7 @@ class StillJoints:
     def sent(self, target_deg: Sequence[float], now_s: float) -> None:
         """A target that has been sent; those that any arm has followed by now count."""
         self._pending.append((now_s, list(target_deg)))
-        while self._pending[0][0] < now_s - MEMORY_S:
+        while self._pending[0][0] < now_s - self._memory_s:
             sent_s, target = self._pending.popleft()
             for joint, angle in enumerate(target):
                 if sent_s >= self._since_s[joint]:

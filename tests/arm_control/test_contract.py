@@ -17,10 +17,11 @@ from arm_control.config import TrainConfig
 from arm_control.contract import Contract, GoldenSamples, JointContract, TensorContract
 from arm_control.printing import LONGEST_TEXT
 from arm_control.runner import PolicyRunner
+from envs.imperfections import Imperfections
 
 SMALL = JointContract("base", 0.0, 90.0, 200.0, 1000.0)
 CONTRACT = Contract(
-    schema_version=2,
+    schema_version=3,
     arm="arm",
     joints=[SMALL],
     arm_urdf="<robot/>",
@@ -120,10 +121,28 @@ def test_a_field_of_another_type_is_named(path: str) -> None:
         Contract.from_json(changed(path, None))
 
 
-@pytest.mark.parametrize("version", [1, 3, 0, -1, "1", None, [1], 10**30])
+@pytest.mark.parametrize("version", [1, 4, 0, -1, "2", None, [2], 23, 10**30])
 def test_another_schema_version_is_refused_with_what_to_do(version: Any) -> None:
-    with pytest.raises(ValueError, match=r"schema version .*this program reads 2: export the policy again"):
+    with pytest.raises(ValueError, match=r"schema version .*this program reads 2 and 3: export the policy again"):
         Contract.from_json(changed("schema_version", version))
+
+
+def test_a_contract_of_the_version_before_is_read() -> None:
+    assert Contract.from_json(changed("schema_version", 2)) == dataclasses.replace(CONTRACT, schema_version=2)
+
+
+def test_a_contract_keeps_measured_imperfections() -> None:
+    ranges = Imperfections(action_delay_s=(0.031, 0.037), servo_lag_s=(0.1, 0.1 + 2**-50)).to_json()
+    contract = dataclasses.replace(CONTRACT, imperfections=ranges)
+    assert Contract.from_json(contract.to_json()) == contract
+
+
+@pytest.mark.parametrize(
+    "value", ["ruff", "", {"servo_lag": [0, 1]}, {"servo_lag_s": [1, 0]}, {"servo_lag_s": [0]}, {"payload_kg": [-1, 0]}]
+)
+def test_imperfections_that_are_none_are_refused(value: Any) -> None:
+    with pytest.raises(ValueError, match=r"the contract is malformed: .*(imperfections|servo_lag_s|payload_kg)"):
+        Contract.from_json(changed("imperfections", value))
 
 
 @pytest.mark.parametrize("text", ["", "{", "null", "[]", '"text"', "1", "{}garbage", "\x00", '{"a": NaN}', "[" * 10**5])
@@ -332,11 +351,11 @@ def test_what_is_beyond_the_bounds_is_refused_by_name(path: str, value: Any, sai
         '{"a":' * (2**20 // 5),
         "[" + "[]," * (2**20 // 3 - 2) + "[]]",
         '{"schema_version":[' + "[]," * (2**20 // 3 - 10) + "[]]}",
-        '{"schema_version":2,"golden":{"target_deg":[' + "[]," * (2**20 // 3 - 20) + "[]]}}",
-        '{"schema_version":2,"joints":[' + "{}," * (2**20 // 3 - 20) + "{}]}",
-        '{"schema_version":2,"versions":{' + ",".join(f'"{i}":""' for i in range(80_000)) + "}}",
+        '{"schema_version":3,"golden":{"target_deg":[' + "[]," * (2**20 // 3 - 20) + "[]]}}",
+        '{"schema_version":3,"joints":[' + "{}," * (2**20 // 3 - 20) + "{}]}",
+        '{"schema_version":3,"versions":{' + ",".join(f'"{i}":""' for i in range(80_000)) + "}}",
         '{"schema_version":' + "1" * (2**20 - 30) + "}",
-        '{"schema_version":2,"control_rate_hz":' + "1" * (2**20 - 50) + "}",
+        '{"schema_version":3,"control_rate_hz":' + "1" * (2**20 - 50) + "}",
         changed("path", "\n" * (2**18)),
         changed("golden.inputs.goal_m", [[0.5] * 200_000]),
         "x" * (2**20 + 1),

@@ -1,7 +1,9 @@
 """Emulated servos, seen by the vendor's SDK, and by bytes where the SDK cannot send what is to be tested."""
 
+import json
 import os
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -12,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import dynamixel_sdk
+import numpy as np
 import pytest
 import serial
 from hypothesis import HealthCheck, given, settings
@@ -34,7 +37,9 @@ from arm_control.drivers.protocol import (
     make_packet,
     make_status,
 )
+from arm_control.emulating import drawn_dynamics
 from envs.arm import DEFAULT_URDF, Arm
+from envs.imperfections import IDEAL_LAG_S
 
 DESK = Path(__file__).resolve().parents[1] / "urdfs" / "three_joints_90.urdf"
 
@@ -359,6 +364,69 @@ def test_a_joint_that_follows_evenly_lags_by_the_lag() -> None:
     behind = servos.register("position_trajectory", 1) - servos.positions()[1]
     assert behind == pytest.approx(0.1 * 60 * TICKS_PER_SPEED_UNIT, rel=0.05)
     assert servos.register("present_load", 1) > 0
+
+
+class TestImperfectServos:
+    """Delay and noise of emulated servos."""
+
+    def test_a_delayed_servo_does_the_same_later(self) -> None:
+        """Goals act after the delay, each after its own."""
+        clock = Clock()
+        prompt = Emulator((1,), start_ticks=1000, clock=clock)
+        late = Emulator((1,), start_ticks=1000, delay_s=0.1, clock=clock)
+        seen: dict[str, list[int]] = {"prompt": [], "late": []}
+        for servos in (prompt, late):
+            write(servos, 1, "torque_enable", 1)
+        for step in range(60):
+            if step % 3 == 0:  # goals come faster than the delay passes
+                for servos in (prompt, late):
+                    write(servos, 1, "goal_position", 1000 + 20 * step)
+            clock.advance(0.02)
+            seen["prompt"].append(prompt.positions()[1])
+            seen["late"].append(late.positions()[1])
+        assert seen["late"][:4] == [1000] * 4
+        np.testing.assert_allclose(seen["late"][5:], seen["prompt"][:-5], atol=1)
+        assert seen["prompt"][-1] > 1800
+
+    def test_goals_that_wait_are_dropped_with_the_torque(self) -> None:
+        """A servo that is switched off and on again holds where it is."""
+        clock = Clock()
+        servos = Emulator((1,), start_ticks=1000, delay_s=0.1, clock=clock)
+        write(servos, 1, "torque_enable", 1)
+        write(servos, 1, "goal_position", 2000)
+        clock.advance(0.05)
+        write(servos, 1, "torque_enable", 0)
+        write(servos, 1, "torque_enable", 1)
+        clock.advance(1.0)
+        assert servos.positions()[1] == 1000
+
+    def test_readings_are_as_noisy_as_told(self) -> None:
+        """The standard deviation of 2,000 readings, to 10 %; the servo itself does not move."""
+        servos = Emulator((1,), start_ticks=1000, noise_deg=0.5, seed=3, clock=Clock())
+        register = REGISTERS["present_position"]
+        readings = []
+        for _ in range(2000):
+            packet = make_packet(1, Instruction.READ, struct.pack("<HH", register.address, register.size))
+            (_, _, data) = answers(servos, packet)[0]
+            readings.append(int.from_bytes(data, "little", signed=True))
+        assert np.std(readings) == pytest.approx(0.5 / 360 * 4096, rel=0.1)
+        assert np.mean(readings) == pytest.approx(1000, abs=0.5)
+        assert servos.positions()[1] == 1000
+
+    def test_values_are_drawn_from_a_description_by_the_seed(self, tmp_path: Path) -> None:
+        """Delays of actions and readings add up; the ideal servo's lag is its own."""
+        ranges = {"action_delay_s": [0.02, 0.03], "observation_delay_s": [0.01, 0.01], "servo_lag_s": [0.08, 0.09]}
+        path = tmp_path / "arm.json"
+        content = {"format": "arm-control imperfections", "version": 1, "imperfections": ranges}
+        path.write_text(json.dumps(content))
+        drawn = [drawn_dynamics(Emulate("dynamixel", imperfections=str(path), seed=seed)) for seed in (1, 1, 2)]
+        assert drawn[0] == drawn[1] != drawn[2]
+        for lag_s, delay_s, noise_deg in drawn:
+            assert 0.08 <= lag_s <= 0.09
+            assert 0.03 <= delay_s <= 0.04
+            assert noise_deg == 0.0
+        assert drawn_dynamics(Emulate("dynamixel", imperfections="ideal")) == (IDEAL_LAG_S, 0.0, 0.0)
+        assert drawn_dynamics(Emulate("dynamixel", lag_s=0.07)) == (0.07, 0.0, 0.0)
 
 
 def test_switching_on_holds_where_it_is_whatever_goal_was_there(servos: Emulator, clock: Clock) -> None:
@@ -850,10 +918,13 @@ def test_bytes_that_nobody_reads_are_lost_and_block_nothing(servos: Emulator) ->
         {"lag_s": 0.0},
         {"lag_s": float("nan")},
         {"sag_deg_s": float("inf")},
+        {"delay_s": -0.1},
+        {"delay_s": float("nan")},
+        {"noise_deg": 11.0},
     ],
 )
 def test_emulators_that_cannot_be_are_told_in_one_line(wrong: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="wanted") as caught:
+    with pytest.raises(ValueError, match=r"wanted|expected") as caught:
         Emulator(**wrong)
     assert "\n" not in str(caught.value)
 
@@ -931,6 +1002,8 @@ def test_the_command_ends_when_its_port_is_taken_away(capfd: pytest.CaptureFixtu
         (["--ids", "1,1"], "wanted different ones"),
         (["--start", "9999"], "wanted one from 0 to 4095"),
         (["--lag-s", "0"], "wanted 0.005 to 1 s"),
+        (["--lag-s", "0.1", "--imperfections", "rough"], "expected one of --lag-s and --imperfections, got both"),
+        (["--imperfections", "ruff"], "unknown imperfections 'ruff'; expected ideal"),
         (["--link", "/nowhere/arm"], "cannot link /nowhere/arm"),
         (["--servos", "2", "--calibration", "new.json"], "the arm has 3 joints, got 2 servos"),
         (["--calibration", "/nowhere/new.json"], "there is no folder /nowhere"),

@@ -25,7 +25,7 @@ from arm_control.runner.loop import ControlLoop, FastTime, Script
 from arm_control.runner.safety import Safety
 from arm_control.trajectory import Event, Recorder, Recording, Tick
 from envs.arm import DEFAULT_URDF, Arm
-from envs.imperfections import IDEAL_LAG_S, PRESETS, Imperfections
+from envs.imperfections import IDEAL_LAG_S, PRESETS, Imperfections, open_imperfections
 from envs.limits import JointLimits, limit_target
 from envs.simulation import IDEAL_LAG_S as SIMULATED_LAG_S
 
@@ -367,13 +367,15 @@ def test_a_recorded_run_is_identified(late_log: Path, tmp_path: Path, capfd: pyt
     assert main(["identify", str(late_log), "--json", str(path)]) == 0
     said, figures = capfd.readouterr().out, json.loads(path.read_text())
     assert "of a simulated arm, late\n" in said
-    assert "\ntrain with: --imperfections late\n" in said
+    assert "\nthe nearest preset is late\n" in said
+    assert f"arm-control train ddpg --imperfections {path}\n" in said
     assert figures["preset"] == "late"
     assert figures["delay_s"]["value"] == pytest.approx(0.15, abs=0.003)
     assert figures["lag_s"]["value"] == pytest.approx(SIMULATED_LAG_S, abs=0.003)
-    values = figures["imperfections"]
-    assert f"values = {json.dumps(values)}" in said
-    low, high = Imperfections(**values).action_delay_s
+    # The file is what --imperfections takes.
+    measured = open_imperfections(str(path))
+    assert measured.name == "custom"
+    low, high = measured.action_delay_s
     assert 0.145 < low <= high < 0.155
 
 

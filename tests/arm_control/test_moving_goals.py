@@ -483,15 +483,13 @@ def test_a_run_with_a_damaged_setting_is_refused(
     [
         (typing.get_args(config_module.Control), typing.get_args(envs.tasks.Control)),
         (typing.get_args(config_module.PathChoice), (*typing.get_args(envs.paths.PathKind), "any")),
-        (typing.get_args(config_module.Preset), tuple(envs.imperfections.PRESETS)),
         (typing.get_args(typing.get_type_hints(TrainConfig)["reward"]), typing.get_args(envs.tasks.RewardKind)),
         (
             typing.get_args(typing.get_args(typing.get_type_hints(Contract)["path"])[0]),
             (*typing.get_args(envs.paths.PathKind), "any"),
         ),
-        (typing.get_args(typing.get_type_hints(Contract)["imperfections"]), tuple(envs.imperfections.PRESETS)),
     ],
-    ids=["control", "path", "imperfections", "reward", "contract's path", "contract's imperfections"],
+    ids=["control", "path", "reward", "contract's path"],
 )
 def test_the_choices_of_flags_and_contract_are_those_of_the_environments(ours: Any, theirs: Any) -> None:
     assert ours == theirs
@@ -503,7 +501,7 @@ def test_a_configuration_survives_json_and_reaches_the_environment(runs: dict[st
     assert TrainConfig.from_json(json.loads((runs[name] / "config.json").read_text())) == config
     env: Any = environment_maker(config)().unwrapped
     assert env.control == config.control
-    assert env.imperfections == envs.imperfections.PRESETS[config.imperfections]
+    assert env.imperfections == envs.imperfections.open_imperfections(config.imperfections)
     if name == "track":
         assert (env.task.path, env.task.speed_m_s) == ("circle", 0.15)
     env.close()

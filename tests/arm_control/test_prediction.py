@@ -14,6 +14,7 @@ from arm_control.runner.goals import GoalWork
 from arm_control.runner.loop import ControlLoop
 from arm_control.runner.prediction import Predictor
 from arm_control.runner.safety import Safety
+from arm_control.running import imperfections_of
 from envs.imperfections import IDEAL_LAG_S, PRESETS, Imperfections
 from envs.tasks import MovingGoal, StillGoal, Track
 
@@ -68,12 +69,17 @@ def test_the_middle_of_what_an_arm_was_trained_with_is_what_is_expected() -> Non
 
 
 def test_a_real_arm_is_expected_to_be_like_an_xl430_unless_told_otherwise() -> None:
-    def preset(**words: str) -> str:
-        return Run("policy.onnx", random=1, **words).arm_preset  # type: ignore[arg-type]
+    def expected(trained: Imperfections = PRESETS["rough"], **words: str) -> Imperfections:
+        return imperfections_of(Run("policy.onnx", random=1, **words), trained)  # type: ignore[arg-type]
 
-    assert (preset(), preset(imperfections="rough")) == ("ideal", "rough")
+    measured = Imperfections(action_delay_s=(0.03, 0.04))
+    assert (expected(), expected(imperfections="rough")) == (PRESETS["ideal"], PRESETS["rough"])
     real = {"driver": "dynamixel", "port": "/dev/ttyUSB0", "calibration": "calibration.json"}
-    assert (preset(**real), preset(**real, imperfections="ideal")) == ("xl430", "ideal")
+    assert (expected(**real), expected(**real, imperfections="ideal")) == (PRESETS["xl430"], PRESETS["ideal"])
+    # A policy that was trained for a measured arm is for that arm, unless another one is named.
+    assert expected(measured, **real) == measured
+    assert expected(measured, **real, imperfections="late") == PRESETS["late"]
+    assert expected(measured) == PRESETS["ideal"]
     with pytest.raises(ValueError, match="--imperfections: a recording on a real arm expects nothing of it"):
         Run("run.mcap", imperfections="ideal", **real)  # type: ignore[arg-type]
 

@@ -218,7 +218,7 @@ def test_a_saved_copy_of_a_policy_loads(tiny_policy: Path, tmp_path: Path) -> No
         (runs_only_with_many_rows, "golden samples do not run"),
         (unknown_operator, "an operator 'NoSuchOperator', which arm-control never writes"),
         (without_contract, "has no contract: it was not written by 'arm-control export'"),
-        (in_contract("schema_version", 3), "schema version 3, this program reads 2"),
+        (in_contract("schema_version", 4), "schema version 4, this program reads 2 and 3"),
         (broken_contract, "the contract is no JSON"),
     ],
 )

@@ -5,6 +5,7 @@ import json
 import math
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -17,9 +18,17 @@ from numpy.typing import NDArray
 from scipy.stats import kstest
 
 from arm_control.drivers.simulation import SimulationDriver
-from envs.arm import Arm
+from envs.arm import ASSETS, Arm
 from envs.arm_env import ArmEnv, ArmReach, ArmTrack
-from envs.imperfections import PRESETS, Imperfections, ImperfectSimulation, open_imperfections
+from envs.imperfections import (
+    PRESETS,
+    Imperfections,
+    ImperfectSimulation,
+    imperfections_from_json,
+    imperfections_from_text,
+    open_imperfections,
+    read_imperfections,
+)
 from envs.simulation import Simulation
 
 Array = NDArray[np.float64]
@@ -30,6 +39,11 @@ FIELDS = [field.name for field in dataclasses.fields(Imperfections)]
 START_DEG = (30.0, 40.0, 50.0)
 STEP_S, PERIOD_S, SUBSTEPS = 1 / 240, 1 / 30, 8
 SERVO_STEP_DEG = 360 / 4096
+DESCRIPTION = {
+    "format": "arm-control imperfections",
+    "version": 1,
+    "imperfections": {"action_delay_s": [0.03, 0.04]},
+}
 
 # Everything at once, and nothing of it small.
 EVERYTHING = Imperfections(
@@ -511,8 +525,93 @@ def test_delays_and_lengths_have_bounds(values: dict[str, Any], said: str) -> No
 
 @pytest.mark.parametrize("make", [ArmReach, ArmTrack, open_imperfections])
 def test_an_unknown_name_is_refused_with_those_there_are(make: Callable[..., Any]) -> None:
-    with pytest.raises(ValueError, match="imperfections of ideal, xl430, rough, late, or an Imperfections, got 'ruff'"):
+    with pytest.raises(ValueError, match="unknown imperfections 'ruff'; expected ideal, xl430, rough, late, or a file"):
         make("ruff") if make is open_imperfections else make(imperfections="ruff")
+
+
+class TestDescriptions:
+    """Files that describe an arm's imperfections, and their form in configurations, contracts and recordings."""
+
+    @given(st.dictionaries(st.sampled_from(FIELDS), st.tuples(st.floats(0, 0.5), st.floats(0, 0.5))))
+    def test_ranges_survive_json_and_text(self, ranges: dict[str, tuple[float, float]]) -> None:
+        """Reading back gives an equal object, to the last bit."""
+        imperfections = Imperfections(**{name: (min(pair), max(pair)) for name, pair in ranges.items()})
+        assert imperfections_from_json(json.loads(json.dumps(imperfections.to_json()))) == imperfections
+        assert imperfections_from_text(imperfections.to_text()) == imperfections
+
+    @pytest.mark.parametrize("name", PRESETS)
+    def test_presets_are_stored_by_name(self, name: str) -> None:
+        """Also one that is given as ranges."""
+        same = dataclasses.replace(PRESETS[name])
+        assert (same.name, same.to_json(), same.to_text()) == (name, name, name)
+        assert imperfections_from_text(name) is PRESETS[name]
+
+    @pytest.mark.parametrize("name", PRESETS)
+    def test_presets_are_files_of_the_same_form(self, name: str) -> None:
+        """They can be copied and changed."""
+        assert read_imperfections(ASSETS / "imperfections" / f"{name}.json") == PRESETS[name]
+
+    def test_a_file_is_opened_by_its_path(self, tmp_path: Path) -> None:
+        """Fields that are left out are off; other keys of the file are ignored."""
+        path = tmp_path / "arm.json"
+        path.write_text(json.dumps(DESCRIPTION | {"joints": [1, 2]}))
+        assert open_imperfections(str(path)) == Imperfections(action_delay_s=(0.03, 0.04))
+        env = ArmReach(imperfections=str(path))
+        assert env.imperfections.action_delay_s == (0.03, 0.04)
+        env.close()
+
+    @pytest.mark.parametrize(
+        ("content", "said"),
+        [
+            ("", "it is not JSON"),
+            ("\xff", "it is not JSON"),
+            ("[" * 100_000, "it is not JSON"),
+            (" " * (2**20 + 1), "it is too large"),
+            ("[]", "does not describe imperfections"),
+            ({"format": None}, "does not describe imperfections"),
+            ({"format": "other"}, "does not describe imperfections"),
+            ({"version": 2}, "has format version 2; this program reads 1"),
+            ({"version": None}, "has format version None; this program reads 1"),
+            ({"imperfections": None}, "expected ranges by field or one of ideal"),
+            ({"imperfections": [1]}, "expected ranges by field"),
+            ({"imperfections": "ruff"}, "expected ranges by field"),
+            (
+                {"imperfections": {"servo_lag": 0.1}},
+                "unknown field 'servo_lag'; available: action_delay_s, servo_lag_s",
+            ),
+            ({"imperfections": {"servo_lag_s": "0.1"}}, "servo_lag_s: wanted a number or a range"),
+            ({"imperfections": {"servo_lag_s": True}}, "servo_lag_s: wanted"),
+            ({"imperfections": {"servo_lag_s": [0.1, 0.05]}}, "servo_lag_s: wanted"),
+            ({"imperfections": {"action_delay_s": [0.0, 0.6]}}, "action_delay_s: wanted .* from 0 to 0.5"),
+            ({"imperfections": {"payload_kg": [0.0] * 100_000}}, "payload_kg: wanted"),
+            ({"imperfections": {"payload_kg": math.inf}}, "payload_kg: wanted"),
+            ({"imperfections": {"payload_kg": math.nan}}, "payload_kg: wanted"),
+            ({"imperfections": {"payload_kg": 10**400}}, "payload_kg: wanted"),
+            ({"imperfections": {"payload_kg": {"low": 0}}}, "payload_kg: wanted"),
+        ],
+        ids=lambda value: str(value)[:40],
+    )
+    def test_a_bad_file_is_refused_in_one_short_line(self, tmp_path: Path, content: Any, said: str) -> None:
+        """It names the file and, if there is one, the field."""
+        path = tmp_path / "arm.json"
+        text = content if isinstance(content, str) else json.dumps(DESCRIPTION | content)
+        path.write_text(text, encoding="latin-1")
+        with pytest.raises(ValueError, match=said) as error:
+            open_imperfections(str(path))
+        assert str(path) in str(error.value)
+        assert "\n" not in str(error.value)
+        assert len(str(error.value)) < 500 + len(str(path))
+
+    @pytest.mark.parametrize("name", ["", "ruff", "none/such.json", "x" * 5000, "a\0b"])
+    def test_what_is_neither_a_preset_nor_a_file_is_refused(self, name: str) -> None:
+        """The presets are listed."""
+        with pytest.raises(ValueError, match=r"unknown imperfections .*expected ideal, xl430, rough, late, or a file"):
+            open_imperfections(name)
+
+    def test_a_folder_is_refused(self, tmp_path: Path) -> None:
+        """As a file that cannot be read."""
+        with pytest.raises(ValueError, match=r"cannot read imperfections from .*: Is a directory"):
+            open_imperfections(str(tmp_path))
 
 
 def test_presets_are_known_by_name() -> None:
@@ -689,5 +788,5 @@ def test_a_rough_arm_refuses_what_an_ideal_one_does_and_is_unharmed(target: list
 
 
 def test_an_unknown_preset_of_a_driver_is_refused() -> None:
-    with pytest.raises(ValueError, match="wanted imperfections of ideal, xl430, rough"):
+    with pytest.raises(ValueError, match="unknown imperfections 'ruff'"):
         SimulationDriver(ARM, PERIOD_S, "ruff")
