@@ -51,6 +51,16 @@ def check(command: str) -> None:
             work()
 
 
+@pytest.fixture
+def measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working folder, with the descriptions of arms that printed commands write and others read at once."""
+    for name in re.findall(r"^identify .*--json (\S+)", "\n".join(PRINTED), re.MULTILINE):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / "assets" / "imperfections" / "xl430.json", tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
 class TestPrintedCommands:
     """Every command of every page, as it stands there."""
 
@@ -60,12 +70,8 @@ class TestPrintedCommands:
         assert len(PRINTED) >= 60
 
     @pytest.mark.parametrize("command", PRINTED)
-    def test_a_printed_command_is_valid(self, command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Its flags exist and its values are accepted; descriptions of arms that other commands write are there."""
-        monkeypatch.chdir(tmp_path)
-        for name in re.findall(r"^identify .*--json (\S+)", "\n".join(PRINTED), re.MULTILINE):
-            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / "assets" / "imperfections" / "xl430.json", tmp_path / name)
+    def test_a_printed_command_is_valid(self, command: str, measured: Path) -> None:
+        """Its flags exist and its values are accepted."""
         check(command)
 
     @pytest.mark.parametrize(
@@ -101,7 +107,7 @@ class TestShortForms:
         assert any(re.search(pattern, program) for page in PAGES for program in blocks(page, "python"))
 
     @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-    def test_no_command_stays_long(self, page: Path) -> None:
+    def test_no_command_stays_long(self, page: Path, measured: Path) -> None:
         """Nothing is trained by the clock, for long, with many seeds, or judged on many goals."""
         for command in COMMANDS[page]:
             short = shortened(command)

@@ -457,7 +457,9 @@ def test_a_run_whose_arm_has_changed_is_refused(tmp_path: Path) -> None:
     urdf = tmp_path / "arm.urdf"
     urdf.write_text(DEFAULT_URDF.read_text())
     run = train(replace(CONFIG, arm=str(urdf), steps=8), tmp_path / "run", quiet=True)
+    urdf.write_text("another file by now: the run has its own")
     load_policy(run)
+    urdf = run / "arm.urdf"
     urdf.write_text(urdf.read_text().replace('<origin xyz="0 0 0.25"/>', '<origin xyz="0 0 0.26"/>'))
     for work in (load_policy, resume):
         with pytest.raises(ValueError, match="is not the one that the run was trained on"):
