@@ -1,5 +1,6 @@
-# make demo and make test create all that they need. PYTHON names the interpreter: 3.11 is what is tested.
-PYTHON ?= python3.11
+# make demo and make test create all that they need. PYTHON names the interpreter: the first one that works of these,
+# of which 3.11 is what everything is tested on.
+PYTHON ?= $(shell for v in 3.11 3.12 3.13; do python$$v -c "" 2>/dev/null && echo python$$v && break; done)
 BIN := .venv/bin
 DEMO := runs/demo
 # How long `make demo` trains, and on how many goals it evaluates.
@@ -46,7 +47,7 @@ static: $(READY)
 	$(BIN)/lint-imports --no-logo
 
 $(READY): pyproject.toml constraints.txt
-	@command -v $(PYTHON) >/dev/null || { echo "wanted $(PYTHON): install Python 3.11, or name another with PYTHON=..."; exit 2; }
+	@command -v "$(PYTHON)" >/dev/null || { echo "found no '$(PYTHON)': install Python 3.11, 3.12 or 3.13, or name one with PYTHON=..."; exit 2; }
 	[ -x $(BIN)/python ] || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $(READY)

@@ -33,6 +33,7 @@ from arm_control.run_folder import RunFolder, check_no_link, written_whole
 from arm_control.runner.policy_runner import PolicyFileError, PolicyRunner
 from arm_control.training import load_policy
 from envs.arm import Arm
+from envs.bullet import bullet_version
 from envs.imperfections import open_imperfections
 from envs.tasks import Control, observe, observe_one, target_of
 from policies.actors import SoftmaxPolicy
@@ -247,7 +248,8 @@ def make_contract(config: TrainConfig, arm: Arm, control_rate_hz: float, golden:
         config_sha256=config.sha256(),
         versions={
             "python": platform.python_version(),
-            **{name: version(name) for name in ("arm-control", "torch", "onnx", "onnxruntime", "pybullet")},
+            **{name: version(name) for name in ("arm-control", "torch", "onnx", "onnxruntime")},
+            "pybullet": bullet_version(),
         },
         golden=golden,
     )

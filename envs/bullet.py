@@ -1,6 +1,7 @@
 """PyBullet, imported without the line about itself that it prints on standard error."""
 
 import os
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 try:
@@ -17,7 +18,9 @@ else:
         os.close(_stderr)
         os.close(_silence)
 
-__all__ = ["load_urdf", "pybullet"]
+__all__ = ["DISTRIBUTIONS", "bullet_version", "load_urdf", "pybullet"]
+
+DISTRIBUTIONS = ("pybullet", "pybullet-arm64")  # the second, a fork, from Python 3.12 on
 
 
 def load_urdf(path: Path, client: int, flags: int = 0) -> int:
@@ -27,3 +30,13 @@ def load_urdf(path: Path, client: int, flags: int = 0) -> int:
     except pybullet.error as error:
         raise ValueError(f"PyBullet cannot load the arm {path}: {error}") from None
     return body
+
+
+def bullet_version() -> str:
+    """The version of PyBullet, whichever distribution it is installed from."""
+    for name in DISTRIBUTIONS:
+        try:
+            return version(name)
+        except PackageNotFoundError:
+            continue
+    raise PackageNotFoundError(DISTRIBUTIONS[0])

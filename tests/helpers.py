@@ -3,12 +3,11 @@
 import contextlib
 import json
 import os
+import sys
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from arm_control.drivers import Driver
 from arm_control.drivers.simulation import SimulationDriver
@@ -23,7 +22,7 @@ Size = Callable[..., int]  # the fixture `size` of conftest.py
 
 def exact(value: Any) -> Any:
     """A state with tensors as their types and bytes, without the wall clock."""
-    if isinstance(value, torch.Tensor):
+    if "torch" in sys.modules and isinstance(value, sys.modules["torch"].Tensor):
         return (str(value.dtype), tuple(value.shape), value.contiguous().numpy().tobytes())
     if isinstance(value, dict):
         return {key: exact(item) for key, item in value.items() if key != "elapsed_s"}

@@ -15,7 +15,7 @@ import numpy as np
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode
 
 import envs  # noqa: F401  (registers the ids)
-from envs.bullet import pybullet
+from envs.bullet import bullet_version, pybullet
 from envs.vector import ArmVectorEnv
 
 MakeEnv = Callable[[], gymnasium.Env[Any, Any]]
@@ -74,13 +74,14 @@ def bench_simulation(seconds: float, rounds: int) -> dict[str, Any]:
         for _, (name, measure) in itertools.product(range(rounds - 1), measures.items()):
             rates[name].append(measure(seconds))
     median = {name: statistics.median(values) for name, values in rates.items()}
-    packages = ("gymnasium", "numpy", "panda-gym", "pybullet", "stable-baselines3")
+    packages = ("gymnasium", "numpy", "panda-gym", "stable-baselines3")
     return {
         "seconds": seconds,
         "rounds": rounds,
         "cores": len(os.sched_getaffinity(0)),
         "arms_per_process": ARMS_PER_PROCESS,
-        "versions": {package: importlib.metadata.version(package) for package in packages},
+        "versions": {package: importlib.metadata.version(package) for package in packages}
+        | {"pybullet": bullet_version()},
         "steps_per_s": {
             "raw": median["raw", 1],
             "single": median["single", 1],

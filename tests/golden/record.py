@@ -16,6 +16,7 @@ import gymnasium
 import numpy as np
 
 import envs  # noqa: F401  (registers the environments)
+from envs.bullet import bullet_version
 
 FOLDER = Path(__file__).resolve().parent
 IDS = ("ArmReach-v0", "ArmReachDiscrete-v0", "ArmReachMultiDiscrete-v0", "ArmTrack-v0")
@@ -27,7 +28,7 @@ def build() -> dict[str, str]:
     cpu = Path("/proc/cpuinfo")
     flags = [line for line in cpu.read_text().splitlines() if line.startswith("flags")] if cpu.exists() else []
     return {
-        "pybullet": version("pybullet"),
+        "pybullet": bullet_version(),
         "numpy": version("numpy"),
         "libc": " ".join(platform.libc_ver()),
         "processor": hashlib.sha256("".join(flags[:1]).encode()).hexdigest()[:12],  # mathematics goes by its features
