@@ -37,6 +37,8 @@ from arm_control.evaluation import LADDER_MM
 from arm_control.peers import PeerConfig
 from arm_control.plots import progress_of
 from arm_control.trial import Trial, median_us, peak_memory
+from envs.arm import DEFAULT_URDF
+from envs.imperfections import Imperfections
 
 TINY = "ddpg --hidden-units 8 --fourier-octaves 0 --random-steps 256"
 
@@ -462,11 +464,33 @@ def test_a_folder_that_is_something_else_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_trial_is_the_same_through_json(tmp_path: Path) -> None:
-    for config in (TrainConfig("a2c", minutes=1.0, imperfections="late"), PeerConfig("sb3-ppo", steps=10, processes=2)):
+    measured = Imperfections(action_delay_s=(0.03, 0.04))
+    for config in (
+        TrainConfig("a2c", minutes=1.0, imperfections="late"),
+        TrainConfig("a2c", imperfections=measured),
+        PeerConfig("sb3-ppo", steps=10, processes=2),
+        PeerConfig("sb3-ppo", imperfections=measured),
+    ):
         one = Trial(config, tmp_path, 10, 3)
         assert Trial.from_json(tmp_path, json.loads(json.dumps(one.to_json()))) == one
     assert trial(tmp_path, "a3c").cores == 2
     assert Trial(PeerConfig("sb3-ppo", processes=2), tmp_path, 1, 0).cores == 2
+
+
+def test_a_finished_trial_is_known_again_wherever_its_arm_lies(tmp_path: Path) -> None:
+    """The comparison's folder, and the arm's file, may be moved; another arm is another comparison."""
+    here, there = tmp_path / "here.urdf", tmp_path / "there.urdf"
+    shutil.copy(DEFAULT_URDF, here)
+    before = Trial(TrainConfig("ddpg", arm=str(here), steps=8), tmp_path / "before", 10, 3)
+    before.folder.mkdir()
+    before.result_file.write_text(json.dumps({"trial": before.identity(), "result": result(1.0)}))
+    shutil.move(before.folder, tmp_path / "after")
+    shutil.move(here, there)
+    after = Trial(TrainConfig("ddpg", arm=str(there), steps=8), tmp_path / "after", 10, 3)
+    assert after.result() == result(1.0)
+    there.write_text(there.read_text().replace('xyz="0 0 0.25"', 'xyz="0 0 0.26"'))
+    with pytest.raises(ValueError, match="is of another comparison, with arm sha256:"):
+        after.result()
 
 
 # ------------------------------------------------------------------------------------------------------ in a process
