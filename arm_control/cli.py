@@ -471,7 +471,7 @@ def parse_flags(kind: type[Any], program: str, words: list[str], default: Any, s
         parts = [list(part) for rule, part in groupby(rows, lambda row: set(row) <= set("─╰╯-")) if not rule]
         options = [row.split()[0] for row in chain(*parts[1:]) if row.startswith("--")]
         hint = next((f" (did you mean {option}?)" for option in options if option not in words), "")
-        text = re.sub(r"^Error parsing [\w.]+: ", "", " ".join(parts[0]))
+        text = re.sub(r"^Error parsing (?:[\w.]+: )?", "", " ".join(parts[0]))
         raise ValueError(f"{text}{hint}; see {see or f'{program} --help'}") from None
 
 

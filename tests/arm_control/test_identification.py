@@ -12,8 +12,10 @@ import msgspec
 import numpy as np
 import pytest
 
+from arm_control import evaluation, exporter
 from arm_control.cli import main
 from arm_control.drivers.simulation import SimulationDriver
+from arm_control.exporter import export
 from arm_control.identification import (
     JointFit,
     compare_presets,
@@ -21,11 +23,12 @@ from arm_control.identification import (
     identify_recording,
     pool,
 )
+from arm_control.runner import PolicyRunner
 from arm_control.runner.loop import ControlLoop, FastTime, Script
 from arm_control.runner.safety import Safety
 from arm_control.trajectory import Event, Recorder, Recording, Tick
 from envs.arm import DEFAULT_URDF, Arm
-from envs.imperfections import IDEAL_LAG_S, PRESETS, Imperfections, open_imperfections
+from envs.imperfections import IDEAL_LAG_S, PRESETS, Imperfections, imperfections_from_json, open_imperfections
 from envs.limits import JointLimits, limit_target
 from envs.simulation import IDEAL_LAG_S as SIMULATED_LAG_S
 
@@ -377,6 +380,33 @@ def test_a_recorded_run_is_identified(late_log: Path, tmp_path: Path, capfd: pyt
     assert measured.name == "custom"
     low, high = measured.action_delay_s
     assert 0.145 < low <= high < 0.155
+
+
+@pytest.mark.slow
+def test_what_was_measured_goes_from_training_to_the_policy(
+    late_log: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Run folder, policy, recording and its verification have the measured ranges, and the file may go."""
+    monkeypatch.setattr(evaluation, "VALIDATION_GOALS", 1)
+    monkeypatch.setattr(exporter, "RANDOM_STATES", 100)
+    path, run = tmp_path / "arm.json", tmp_path / "run"
+    assert main(["identify", str(late_log), "--json", str(path)]) == 0
+    measured = open_imperfections(str(path))
+    words = ["--hidden-units", "16", "--batch-size", "16", "--random-steps", "16", "--steps", "64", "--arms", "4"]
+    assert main(["train", "ddpg", "--imperfections", str(path), *words, "--out", str(run)]) == 0
+    recorded = tmp_path / "run.mcap"
+    policy = export(run)
+    words = ["--random", "1", "--pace", "fast", "--imperfections", str(path), "--record", str(recorded)]
+    assert main(["run", str(policy), *words]) == 0
+    path.unlink()
+    contract = PolicyRunner.load(policy).contract
+    assert imperfections_from_json(contract.imperfections) == measured
+    capfd.readouterr()
+    assert main(["inspect", str(policy)]) == 0
+    assert f"action_delay_s {measured.action_delay_s[0]:g} to" in capfd.readouterr().out
+    assert main(["replay", str(recorded), "--verify"]) == 0
+    assert main(["evaluate", str(run), "--goals", "1"]) == 0
+    assert "custom arm" in capfd.readouterr().out
 
 
 def test_a_recording_that_a_crash_cut_short_is_identified(
