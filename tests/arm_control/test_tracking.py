@@ -233,6 +233,22 @@ class TestHealthyArms:
                 driver.close()
             assert (report.refusals, report.parked) == ([], True), (seed, preset, rate)
 
+    @pytest.mark.parametrize("is_described", [True, False])
+    def test_an_arm_slower_than_the_presets_has_to_be_described(self, is_described: bool) -> None:
+        """0.4 s late and with a lag of 0.25 s: stopped, unless that is what is expected of it."""
+        clock = FastTime()
+        driver = SimulationDriver(
+            ARM, 0.01, Imperfections(action_delay_s=(0.4, 0.4), servo_lag_s=(0.25, 0.25)), clock.now_s
+        )
+        settings = SafetySettings(max_delay_s=0.4, max_lag_s=0.25) if is_described else SafetySettings()
+        courses = [StillGoal(ARM.tip_position(angles)) for angles in ([80.0, 80.0, 5.0], [5.0, 10.0, 80.0])]
+        loop = ControlLoop(driver, Safety(ARM, ARM.limits, 0.01, settings), clock)
+        try:
+            report = loop.run(GoalWork(Skilled(), courses, seconds_per_goal=1.5))  # type: ignore[arg-type]
+        finally:
+            driver.close()
+        assert (report.refusals == []) == is_described
+
     def test_an_arm_that_cannot_swing_its_payload_is_stopped(self) -> None:
         """0.2 kg on the default arm, which is lifted from level: its shoulder stays behind."""
         clock = FastTime()
