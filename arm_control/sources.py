@@ -13,11 +13,11 @@ from arm_control.contract import MEMORY
 from arm_control.evaluation import (
     Controller,
     FloatArray,
+    IKController,
     Observation,
     RandomController,
     actions_for,
     evaluate_controller,
-    ik_controller,
     zero_controller,
 )
 from envs.arm import DEFAULT_URDF, RADIANS, Arm
@@ -70,7 +70,7 @@ def open_source(
         controllers: dict[str, Controller] = {
             "zero": zero_controller,
             "random": RandomController(seed + 1),  # not the very actions that define a normalised return of 0
-            "ik": ik_controller,
+            "ik": IKController(),
         }
         return Source(source, controllers[source], plain)
     if env is not None:

@@ -18,12 +18,12 @@ from arm_control.evaluation import (
     TRAINING,
     VALIDATION,
     FloatArray,
+    IKController,
     Observation,
     Rollouts,
     derived_seeds,
     evaluate_controller,
     format_evaluation,
-    ik_controller,
     roll_out,
     time_to_reach,
     wilson_interval,
@@ -219,7 +219,7 @@ def test_a_learned_policys_episode_is_the_same_alone_and_beside_others(side_by_s
 
 def test_inverse_kinematics_reaches_a_goal_alike_alone_and_beside_others(side_by_side: Callable[..., Any]) -> None:
     # The search goes on until all goals are within its tolerance of 0.01 mm.
-    np.testing.assert_allclose(side_by_side(ik_controller, 3), side_by_side(ik_controller, 1), rtol=0, atol=1e-5)
+    np.testing.assert_allclose(side_by_side(IKController(), 3), side_by_side(IKController(), 1), rtol=0, atol=1e-5)
 
 
 # ------------------------------------------------------------------------------------------------------------ seeds
