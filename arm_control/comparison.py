@@ -34,7 +34,8 @@ from arm_control.trial import Trial
 
 TRIAL_COMMAND = (sys.executable, "-m", "arm_control.trial")  # followed by what `arm_control.trial.main` reads
 SOLVED_MM = 5.0
-SHARED = ("goal_tolerance_m", "arm", "imperfections", "path", "speed_m_s")  # of a task, beside the environment
+# Of a task, beside the environment.
+SHARED = ("goal_tolerance_m", "arm", "imperfections", "path", "speed_m_s", "episode_steps", "control_rate_hz")
 
 Config = TrainConfig | PeerConfig
 

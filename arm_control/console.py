@@ -47,7 +47,7 @@ def abandon(stream: TextIO) -> None:
 
 
 class ProgressLine:
-    """How far a long piece of work is, in a line on standard error where that is a terminal; nothing elsewhere.
+    """Shows the progress of a long piece of work in a line on standard error, if that is a terminal.
 
     The line appears after a second, changes twice a second at most, and is gone once the work is done.
     """
@@ -59,7 +59,7 @@ class ProgressLine:
         self._shown = False
 
     def show(self, fraction: float) -> None:
-        """Show that this fraction of the work is done."""
+        """Show that this fraction of the work is done, from 0 to 1, and the time left."""
         now_s = time.monotonic()
         if not self._live or now_s - self._last_s < PROGRESS_EVERY_S or now_s - self._begin_s < PROGRESS_FROM_S:
             return

@@ -226,7 +226,7 @@ class Arms:
 
     @property
     def count(self) -> int:
-        """How many there are."""
+        """Number of environments."""
         return len(self._envs)
 
     def close(self) -> None:
@@ -290,9 +290,9 @@ class Validation:
         self._seconds = 0.0  # that those of this process took
 
     def is_due(self, step: int, elapsed_s: float) -> bool:
-        """Whether to validate now: at the training's end, and before while that takes a bounded share of the training.
+        """True at the training's end, and before it while validations take a bounded share of the training.
 
-        The share is one of steps, which a resumed training repeats; of a training by --minutes, one of time.
+        Of its steps, which a resumed training repeats; of a training by --minutes, of its time.
         """
         if self._config.progress(step, elapsed_s) >= 1.0:
             return True
@@ -350,7 +350,7 @@ class ReferenceEpisodes:
         self._arms: Arms | None = None
 
     def same_environment(self, config: TrainConfig) -> bool:
-        """Whether a configuration's environment is just that of the references."""
+        """True if a configuration's environment is just that of the references."""
         own = self._config
         return config.env == own.env and config.environment_options() == own.environment_options()
 
@@ -465,7 +465,10 @@ def evaluate_controller(
 
 
 def reference_fault(reached: float, random_return: float, planned_return: float, tolerance_m: float) -> str | None:
-    """Why returns cannot be measured against inverse kinematics, which reached this fraction of the goals, if so."""
+    """The reason why returns cannot be measured against inverse kinematics, which reached this fraction of the goals.
+
+    None if they can.
+    """
     if reached < LEAST_REACHED:
         return (
             f"inverse kinematics itself reaches {reached:.1%} of the goals within {1000 * tolerance_m:g} mm "

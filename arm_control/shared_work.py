@@ -20,7 +20,7 @@ Result = TypeVar("Result")
 
 
 def spare_cores() -> int:
-    """How many cores this process may use beside its own one."""
+    """Number of cores that this process may use beside its own one."""
     return len(os.sched_getaffinity(0)) - 1
 
 
@@ -55,7 +55,7 @@ class SharedWork(Generic[Piece, Result]):
 
     @property
     def done(self) -> int:
-        """How many pieces are done."""
+        """Number of pieces that are done."""
         return len(self._results)
 
     def finish(self, on_piece: Callable[[], None]) -> list[Result]:

@@ -96,6 +96,8 @@ def open_source(
         path=contract.path,
         speed_m_s=contract.speed_m_s,
         imperfections=contract.imperfections,
+        episode_steps=contract.episode_steps,
+        control_rate_hz=contract.control_rate_hz,
         arm=str(open_arm(runner.arm, arm).urdf),
     )
     return Source(source, RunnerController(runner), _with(config, imperfections))

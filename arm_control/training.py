@@ -202,7 +202,7 @@ class Training:
         return done.metrics
 
     def _may_validate(self) -> bool:
-        """Whether there is something to validate and it does not take too long; at the end there always is."""
+        """True once the agent has learned and while validations do not take too long; always at the end."""
         return (self.updates > 0 or self.progress >= 1.0) and self._validation.is_due(self.step, self.elapsed_s)
 
     def _report(self, reporter: Reporter, metrics: dict[str, float]) -> None:
