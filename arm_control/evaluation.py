@@ -29,10 +29,10 @@ LADDER_MM = (50, 20, 10, 5, 2, 1)
 VALIDATION_GOALS = 50
 VALIDATION_SHARE = 0.25  # of a training's steps or time: validations take at most a fifth of the whole
 ARMS_AT_ONCE = 25
-REFERENCE_ARMS = 10  # at once in each process that simulates references: an arm takes tens of megabytes
 HELPER_STEPS = 20_000  # for each so many steps of the references, another process is worth its start
 MOST_HELPERS = 4
 LEAST_REACHED = 0.5  # of the goals, by inverse kinematics: else the goals are no measure
+NEAR = 1 / 70  # of an arm's reach, 10 mm for the default one: as near to a goal as inverse kinematics should get
 LEAST_GAIN = 0.1  # of the random return, by which that of inverse kinematics must be better
 
 # Seeds of different purposes never meet, whatever number a person gives to each.
@@ -349,22 +349,37 @@ class ReferenceEpisodes:
         self._seed = seed
         self._arms: Arms | None = None
 
-    def same_environment(self, config: TrainConfig) -> bool:
+    def fits(self, config: TrainConfig) -> bool:
         """True if a configuration's environment is just that of the references."""
         own = self._config
         return config.env == own.env and config.environment_options() == own.environment_options()
 
+    def share(self, arms: Arms) -> None:
+        """Simulate in these environments, which fit, instead of others."""
+        self._arms = arms
+
     def __call__(self, batch: Batch) -> Rollouts:
         """The episodes of a batch. They depend on no others."""
+        moving = self._config.env == "ArmTrack-v0"
         if self._arms is None:
-            self._arms = Arms(environment_maker(self._config), REFERENCE_ARMS)
-        if batch.reference == "ik":
+            # Targets that are known beforehand need no arms side by side, which take memory and time to make.
+            self._arms = Arms(environment_maker(self._config), ARMS_AT_ONCE if moving else 1)
+        if moving and batch.reference == "ik":
             return self._arms.roll_out(IKController(), batch.seeds)
         env = self._arms.first
+        targets = self._random_targets(env, batch) if batch.reference == "random" else _ik_targets(env, batch.seeds)
+        rows = []
+        for number, seed in enumerate(batch.seeds):
+            distances = [env.reset(seed=seed)[1]["distance_m"]]
+            distances += [env.step(target)[4]["distance_m"] for target in targets[:, number]]
+            rows.append(distances)
+        return Rollouts(np.array(rows), env.task, env.simulation.control_period_s)
+
+    def _random_targets(self, env: "ArmEnv", batch: Batch) -> FloatArray:
+        """Targets (steps, episodes, joints), as one controller draws them for all batches, one after the other."""
         controller = RandomController(self._seed)
         controller.skip(batch.first * env.episode_steps * env.arm.joint_count)
-        targets = controller.draw(env.action_space, env.episode_steps, len(batch.seeds))
-        return self._arms.roll_out(PlannedTargets(targets, self._arms.count), batch.seeds)
+        return controller.draw(env.action_space, env.episode_steps, len(batch.seeds))
 
     def close(self) -> None:
         """Close its arms."""
@@ -372,25 +387,12 @@ class ReferenceEpisodes:
             self._arms.close()
 
 
-class PlannedTargets:
-    """Targets (steps, episodes, joints) that were drawn beforehand, for so many arms at once."""
-
-    def __init__(self, targets: FloatArray, arms: int) -> None:
-        self._targets = targets
-        self._arms = arms
-        self._first = -arms
-        self._step = 0
-
-    def forget(self) -> None:
-        """Go on to the next episodes."""
-        self._first += self._arms
-        self._step = 0
-
-    def __call__(self, observation: Observation, arms: list[Any]) -> FloatArray:
-        """The targets of the next step."""
-        targets = self._targets[self._step, self._first : self._first + len(arms)]
-        self._step += 1
-        return targets
+def _ik_targets(env: "ArmEnv", seeds: Sequence[int]) -> FloatArray:
+    """Targets (steps, episodes, joints): the poses of inverse kinematics for goals that stand still."""
+    observations = [env.reset(seed=seed)[0] for seed in seeds]
+    batch = {key: np.stack([observation[key] for observation in observations]) for key in observations[0]}
+    poses: FloatArray = IKController()(batch, [env])
+    return np.broadcast_to(poses, (env.episode_steps, *poses.shape))
 
 
 def evaluate_controller(
@@ -409,7 +411,7 @@ def evaluate_controller(
     seeds = derived_seeds(seed, EVALUATION, goals)
     references = ReferenceEpisodes(config, seed)
     # What is inverse kinematics itself need not be simulated again.
-    is_ik = isinstance(controller, IKController) and references.same_environment(config)
+    is_ik = isinstance(controller, IKController) and references.fits(config)
     kinds: tuple[Reference, ...] = ("random",) if is_ik else ("random", "ik")
     batches = [
         Batch(kind, first, tuple(seeds[first : first + ARMS_AT_ONCE]))
@@ -424,6 +426,8 @@ def evaluate_controller(
         reference_steps = len(kinds) * goals * arms.first.episode_steps
         helpers = min(spare_cores(), reference_steps // HELPER_STEPS, MOST_HELPERS)
         work = stack.enter_context(SharedWork(references, batches, helpers))
+        if references.fits(config):
+            references.share(arms)
 
         def show(episodes: int) -> None:
             """Show how far the evaluation is, after so many of the controller's episodes."""
@@ -438,8 +442,8 @@ def evaluate_controller(
     planned = [rollouts] if is_ik else by_kind["ik"]
     planned_return = float(np.concatenate([part.returns for part in planned]).mean())
     planned_error_mm = np.concatenate([part.error_mm for part in planned])
-    reached = float((planned_error_mm <= 1000 * config.goal_tolerance_m).mean())
-    fault = reference_fault(reached, random_return, planned_return, config.goal_tolerance_m)
+    near_mm = 1000 * max(config.goal_tolerance_m, NEAR * arms.first.arm.reach_m)
+    fault = reference_fault(planned_error_mm, near_mm, random_return, planned_return)
     mean_return = float(rollouts.returns.mean())
     error = rollouts.error_mm
     successes = {mm: int((error <= mm).sum()) for mm in LADDER_MM}
@@ -464,15 +468,15 @@ def evaluate_controller(
     }
 
 
-def reference_fault(reached: float, random_return: float, planned_return: float, tolerance_m: float) -> str | None:
-    """The reason why returns cannot be measured against inverse kinematics, which reached this fraction of the goals.
-
-    None if they can.
-    """
+def reference_fault(
+    planned_error_mm: NDArray[np.float64], near_mm: float, random_return: float, planned_return: float
+) -> str | None:
+    """The reason why returns cannot be measured against those of inverse kinematics; None if they can."""
+    reached = float((planned_error_mm <= near_mm).mean())
     if reached < LEAST_REACHED:
         return (
-            f"inverse kinematics itself reaches {reached:.1%} of the goals within {1000 * tolerance_m:g} mm "
-            "(too short an episode for the arm, or too imperfect an arm)"
+            f"inverse kinematics itself reaches {reached:.1%} of the goals within {near_mm:.3g} mm "
+            "(episodes too short for the arm, or an arm too imperfect)"
         )
     if planned_return - random_return < LEAST_GAIN * abs(random_return):
         returns = f"{planned_return:.3g} and {random_return:.3g}"
