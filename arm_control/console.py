@@ -54,7 +54,8 @@ class ProgressLine:
 
     def __init__(self, what: str) -> None:
         self._what = what
-        self._live = sys.stderr is not None and sys.stderr.isatty()
+        stream = sys.stderr
+        self._live = stream is not None and not stream.closed and stream.isatty()
         self._begin_s = self._last_s = time.monotonic()
         self._shown = False
 

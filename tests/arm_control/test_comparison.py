@@ -442,8 +442,27 @@ def test_a_damaged_result_is_told(text: str, tmp_path: Path) -> None:
         wanted.result()
 
 
-@pytest.mark.parametrize("field", [*result(1.0)])
-@pytest.mark.parametrize("value", [None, "x", [], [{}], {"10": "all"}])
+def test_an_undefined_return_of_one_seed_is_undefined_for_the_agent() -> None:
+    """All seeds share the goals, whose reference failed."""
+    configs: dict[str, Any] = {"one": TrainConfig("ddpg")}
+    trials = {("one", seed): Trial(configs["one"], Path(str(seed)), 1, 0) for seed in (0, 1, 2)}
+    results = {f"one, seed {seed}": result(1.0, normalised_return=None if seed else 0.5) for seed in (0, 1, 2)}
+    figures = agent_figures("one", trials, results)
+    figures |= beside(figures, figures, intervals=True)
+    assert figures["normalised_return"] is None
+    assert "normalised_return_interval" not in figures
+    assert figures["mean_error_mm"] == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        (field, value)
+        for field in result(1.0)
+        for value in (None, "x", [], [{}], {"10": "all"})
+        if (field, value) != ("normalised_return", None)  # which is undefined
+    ],
+)
 def test_a_result_without_its_figures_is_damaged(field: str, value: Any, tmp_path: Path) -> None:
     """A folder of a comparison may come from elsewhere."""
     wanted = trial(tmp_path)
