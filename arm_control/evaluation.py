@@ -363,7 +363,7 @@ class ReferenceEpisodes:
         moving = self._config.env == "ArmTrack-v0"
         if self._arms is None:
             # Targets that are known beforehand need no arms side by side, which take memory and time to make.
-            self._arms = Arms(environment_maker(self._config), ARMS_AT_ONCE if moving else 1)
+            self._arms = Arms(environment_maker(self._config), len(batch.seeds) if moving else 1)
         if moving and batch.reference == "ik":
             return self._arms.roll_out(IKController(), batch.seeds)
         env = self._arms.first

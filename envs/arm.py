@@ -27,8 +27,7 @@ RADIANS = math.pi / 180.0
 TABLE_CLEARANCE_M = 0.02  # above the table, which a default pose has if any pose has it: more than noise and play
 DEFAULT_POSES = 512  # tried if the one with every joint at zero is outside
 STARTS = 32  # poses from which inverse kinematics tries to reach a goal before it gives up
-NEAR_STARTS = 6  # of those, how many are tried for a solution nearer to the present pose
-NEAR_STEPS = 40  # of each such descent
+NEAR_STEPS = 40  # of each descent, where all of those are tried for the solution nearest to the present pose
 
 
 class UnreachableGoalError(ValueError):
@@ -360,10 +359,8 @@ class Arm:
 
         Where none is found, the pose that comes nearest.
         """
-        # Descend from the present pose, and from those of the starts that it reaches soonest.
-        order = np.argsort(self.travel_time_s(present_deg[:, None], starts), axis=1, kind="stable")[:, :NEAR_STARTS]
-        near = np.take_along_axis(starts, order[..., None], axis=1)
-        candidates = np.concatenate([present_deg[:, None], near], axis=1)
+        # Descend from the present pose and from all starts at once.
+        candidates = np.concatenate([present_deg[:, None], starts], axis=1)
         count = candidates.shape[1]
         repeated = np.repeat(goals, count, axis=0)
         angles = self.descend(candidates.reshape(-1, self.joint_count), repeated, tolerance_m, NEAR_STEPS)
