@@ -361,6 +361,7 @@ def test_two_agents_of_one_folder_are_refused(monkeypatch: pytest.MonkeyPatch, t
         (["ddpg", "sb3-ddpg", "--minutes", "nan"], "--minutes: wanted a positive number, up to 527040, got nan"),
         (["ddpg", "a2c --imperfections rough"], "'ddpg' and 'a2c --imperfections rough' have different tasks"),
         (["ddpg", "ddpg --env ArmTrack-v0"], "different tasks"),
+        (["ddpg", "ddpg --episode-steps 60"], "different tasks, episode-steps None and 60"),
         (["ddpg", "ddpg --goal-tolerance-m 0.02"], "different tasks, goal-tolerance-m 0.01 and 0.02"),
         (["a2c --processes 2", "a2c-processes-2"], "unknown agent 'a2c-processes-2'"),
     ],

@@ -394,6 +394,13 @@ def test_a_run_remembers_its_configuration(whole: Path) -> None:
     assert TrainConfig.from_json(values) == CONFIG
 
 
+def test_a_run_from_before_a_setting_existed_has_its_default() -> None:
+    values = CONFIG.to_json()
+    for name in ("episode_steps", "control_rate_hz"):
+        assert values.pop(name) is None
+    assert TrainConfig.from_json(values) == CONFIG
+
+
 def change_config(run: Path, **changes: Any) -> None:
     values = json.loads((run / "config.json").read_text())
     (run / "config.json").write_text(json.dumps(values | changes))
