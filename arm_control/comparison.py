@@ -24,7 +24,7 @@ from arm_control.bench.grid import bench_grid
 from arm_control.commands import Compare
 from arm_control.config import TrainConfig
 from arm_control.console import say
-from arm_control.evaluation import LADDER_MM, environment_maker, evaluate_controller, ik_controller
+from arm_control.evaluation import LADDER_MM, IKController, environment_maker, evaluate_controller
 from arm_control.peers import PeerConfig
 from arm_control.printing import printable, printable_lines
 from arm_control.run_folder import RunFolder, check_no_link, write_text
@@ -35,7 +35,8 @@ from envs.imperfections import imperfections_from_json, open_imperfections
 
 TRIAL_COMMAND = (sys.executable, "-m", "arm_control.trial")  # followed by what `arm_control.trial.main` reads
 SOLVED_MM = 5.0
-SHARED = ("goal_tolerance_m", "arm", "imperfections", "path", "speed_m_s")  # of a task, beside the environment
+# Of a task, beside the environment.
+SHARED = ("goal_tolerance_m", "arm", "imperfections", "path", "speed_m_s", "episode_steps", "control_rate_hz")
 
 Config = TrainConfig | PeerConfig
 
@@ -72,7 +73,7 @@ def references(command: Compare, config: Config) -> dict[str, float]:
     task = config.task if isinstance(config, PeerConfig) else config
     env = "ArmTrack-v0" if task.env == "ArmTrack-v0" else "ArmReach-v0"
     plain = TrainConfig("ddpg", env=env, **{name: getattr(task, name) for name in SHARED})
-    judged = evaluate_controller(ik_controller, plain, goals=command.goals, seed=command.goals_seed)
+    judged = evaluate_controller(IKController(), plain, goals=command.goals, seed=command.goals_seed)
     errors = {"inverse kinematics": float(judged["mean_error_mm"])}
     if task.arm is None and env == "ArmReach-v0":
         errors["best pose of the degree grid"] = float(bench_grid(10_000, 0, 1.0)["best_mean_mm"])
@@ -248,8 +249,11 @@ def agent_figures(name: str, trials: dict[tuple[str, int], Trial], results: dict
     figures["seeds_solved"] = sum(run["mean_error_mm"] <= SOLVED_MM for run in done)
     if not done:
         return figures
-    for key in ("mean_error_mm", "normalised_return", "memory_mb", "decision_us"):
+    for key in ("mean_error_mm", "memory_mb", "decision_us"):
         figures[key] = float(interquartile_mean([run[key] for run in done]))
+    normalised = [run["normalised_return"] for run in done]
+    # Undefined for one run is undefined for all: they share the goals.
+    figures["normalised_return"] = None if None in normalised else float(interquartile_mean(normalised))
     figures["steps"] = float(interquartile_mean([run["last"]["step"] for run in done]))
     figures["success"] = {
         str(mm): float(interquartile_mean([run["success"][str(mm)] for run in done])) for mm in LADDER_MM
@@ -265,7 +269,9 @@ def beside(figures: dict[str, Any], first: dict[str, Any], *, intervals: bool) -
     result: dict[str, Any] = {}
     if intervals and len(own) > 1:
         for name in ("mean_error_mm", "normalised_return"):
-            result[f"{name}_interval"] = bootstrap_interval(interquartile_mean, [run[name] for run in own])
+            values = [run[name] for run in own]
+            if None not in values:
+                result[f"{name}_interval"] = bootstrap_interval(interquartile_mean, values)
         result["success_interval"] = {
             str(mm): bootstrap_interval(interquartile_mean, [run["success"][str(mm)] for run in own])
             for mm in LADDER_MM
@@ -356,5 +362,7 @@ def _cell(text: str) -> str:
 
 
 def _figure(agent: dict[str, Any], name: str, written: Callable[[float], str]) -> str:
+    if agent[name] is None:
+        return "undefined"
     interval = agent.get(f"{name}_interval")
     return written(agent[name]) + (f" ({written(interval[0])} to {written(interval[1])})" if interval else "")

@@ -20,6 +20,7 @@ import tyro
 from arm_control.trajectory import SPEEDS_M_S, TOLERANCES_M
 from envs.files import read_file
 from envs.imperfections import PRESETS, Imperfections, imperfections_from_json, open_imperfections
+from envs.limits import MOST_EPISODE_STEPS
 from envs.urdf import LARGEST_URDF
 from policies.settings import AGENTS, A3CSettings, ActionKind, AgentSettings, ReinforceSettings
 
@@ -31,6 +32,8 @@ MOST_GOALS = 1_000_000  # held-out ones; a goal of these takes about a hundredth
 MOST_SEEDS = 1000
 MOST_PROCESSES = 512
 GRID_STEPS_DEG = (0.01, 360.0)
+CONTROL_RATES_HZ = (1.0, 10_000.0)
+PHYSICS_RATE_HZ = 240.0  # at least, as in envs.simulation
 
 # Where the arm is to reach a goal by actions of each kind.
 ENVIRONMENTS: dict[ActionKind, str] = {
@@ -89,6 +92,11 @@ class TrainConfig:
     """For ArmTrack-v0, the path of the goal (any of the three, unless given)."""
     speed_m_s: float | None = None
     """For ArmTrack-v0, the goal's mean speed in m/s (0.2, unless given)."""
+    episode_steps: int | None = None
+    """Length of an episode in control steps (unless given, twice the time in which the slowest joint crosses its range,
+    and at least 1.67 s; four times as long for ArmTrack-v0)."""
+    control_rate_hz: Annotated[float | None, tyro.conf.arg(name="control-rate")] = None
+    """Control steps a second, in Hz (30, unless given)."""
     arms: int = None  # type: ignore[assignment]
     """Arms simulated side by side."""
     processes: int = 1
@@ -143,6 +151,14 @@ class TrainConfig:
         if self.speed_m_s is not None and not least_m_s <= self.speed_m_s <= most_m_s:
             raise ValueError(f"--speed-m-s: expected from {least_m_s:g} to {most_m_s:g} m/s, got {self.speed_m_s}")
 
+        if self.episode_steps is not None and not 1 <= self.episode_steps <= MOST_EPISODE_STEPS:
+            raise ValueError(f"--episode-steps: expected from 1 to {MOST_EPISODE_STEPS}, got {self.episode_steps}")
+        least_hz, most_hz = CONTROL_RATES_HZ
+        if self.control_rate_hz is not None and not least_hz <= self.control_rate_hz <= most_hz:
+            raise ValueError(
+                f"--control-rate: expected from {least_hz:g} to {most_hz:g} Hz, got {self.control_rate_hz}"
+            )
+
     @property
     def on_grid(self) -> bool:
         """Whether the environment's actions are those of the degree grid."""
@@ -164,7 +180,8 @@ class TrainConfig:
 
         Raises ValueError, naming the field, for one that does not fit.
         """
-        values = {key: value for key, value in config.items() if key != "version"}
+        values = {"episode_steps": None, "control_rate_hz": None}  # which older runs lack
+        values |= {key: value for key, value in config.items() if key != "version"}
         try:
             read = _read(values)
         except ValueError as error:
@@ -203,7 +220,12 @@ class TrainConfig:
         names: tuple[str, ...] = ("reward", "goal_tolerance_m", "arm", "control", "imperfections", "path", "speed_m_s")
         if self.on_grid:
             names += ("grid_step_deg",)
-        options = {name: getattr(self, name) for name in names}
+        options = {name: getattr(self, name) for name in (*names, "episode_steps")}
+        if self.control_rate_hz is not None:
+            # As many physics steps in a control period as keep the physics at its rate or above it.
+            substeps = math.ceil(PHYSICS_RATE_HZ / self.control_rate_hz - 1e-9)
+            options["control_period_s"] = 1.0 / self.control_rate_hz
+            options["physics_step_s"] = 1.0 / (substeps * self.control_rate_hz)
         return {name: value for name, value in options.items() if value is not None}
 
 

@@ -7,10 +7,14 @@ import queue
 import select
 import sys
 import threading
+import time
 from typing import TextIO
 
 from arm_control.printing import LONGEST_LINE, printable, unwrapped
 from arm_control.signals import AWAKE_S
+
+PROGRESS_FROM_S = 1.0
+PROGRESS_EVERY_S = 0.5
 
 
 def say(text: str, *, live: bool = False, end: str = "\n") -> None:
@@ -40,6 +44,38 @@ def abandon(stream: TextIO) -> None:
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, stream.fileno())
         os.close(null)
+
+
+class ProgressLine:
+    """Shows the progress of a long piece of work in a line on standard error, if that is a terminal.
+
+    The line appears after a second, changes twice a second at most, and is gone once the work is done.
+    """
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        stream = sys.stderr
+        self._live = stream is not None and not stream.closed and stream.isatty()
+        self._begin_s = self._last_s = time.monotonic()
+        self._shown = False
+
+    def show(self, fraction: float) -> None:
+        """Show that this fraction of the work is done, from 0 to 1, and the time left."""
+        now_s = time.monotonic()
+        if not self._live or now_s - self._last_s < PROGRESS_EVERY_S or now_s - self._begin_s < PROGRESS_FROM_S:
+            return
+        self._last_s = now_s
+        self._shown = True
+        left = ""
+        if fraction > 0:
+            left_s = (now_s - self._begin_s) * (1 - fraction) / fraction
+            left = f"  {left_s:4.0f} s left"
+        say(f"{self._what}  {fraction:4.0%}{left}", live=True, end="\r")
+
+    def clear(self) -> None:
+        """Remove the line."""
+        if self._shown:
+            write(unwrapped(sys.stderr), "\x1b[2K\r")
 
 
 class Console:

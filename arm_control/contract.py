@@ -16,7 +16,7 @@ import msgspec
 from arm_control.printing import printable
 from arm_control.trajectory import SPEEDS_M_S, TOLERANCES_M
 from envs.imperfections import imperfections_from_json
-from envs.limits import JointLimits
+from envs.limits import MOST_EPISODE_STEPS, JointLimits
 from envs.urdf import LARGEST_URDF
 
 METADATA_KEY = "arm_control.contract"
@@ -92,6 +92,7 @@ class Contract:
     versions: dict[str, str]
     golden: GoldenSamples
     next_memory: TensorContract | None = None  # of a policy that remembers: the second output, its memory from now on
+    episode_steps: int | None = None  # of the episodes that it was trained on
 
     @property
     def follows(self) -> bool:
@@ -145,6 +146,7 @@ class Contract:
             ("control_rate_hz", self.control_rate_hz, RATES_HZ),
             ("goal_tolerance_m", self.goal_tolerance_m, TOLERANCES_M),
             ("speed_m_s", self.speed_m_s, SPEEDS_M_S),
+            ("episode_steps", self.episode_steps, (1, MOST_EPISODE_STEPS)),
         ):
             if value is not None and not least <= value <= most:
                 raise ValueError(f"the contract is malformed: {name} is {value}; expected {least:g} to {most:g}")

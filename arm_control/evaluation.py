@@ -4,10 +4,11 @@ import contextlib
 import dataclasses
 import functools
 import math
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, cast, runtime_checkable
 
 import gymnasium
 import numpy as np
@@ -15,7 +16,9 @@ from numpy.typing import NDArray
 
 import envs  # noqa: F401  (registers the environments)
 from arm_control.config import TrainConfig
+from arm_control.console import ProgressLine
 from arm_control.printing import printable_lines
+from arm_control.shared_work import SharedWork, spare_cores
 from envs.arm import RADIANS, Arm
 from envs.imperfections import imperfections_from_json, open_imperfections
 from envs.tasks import Task
@@ -25,7 +28,13 @@ if TYPE_CHECKING:
 
 LADDER_MM = (50, 20, 10, 5, 2, 1)
 VALIDATION_GOALS = 50
+VALIDATION_SHARE = 0.25  # of a training's steps or time: validations take at most a fifth of the whole
 ARMS_AT_ONCE = 25
+HELPER_STEPS = 20_000  # for each so many steps of the references, another process is worth its start
+MOST_HELPERS = 4
+LEAST_REACHED = 0.5  # of the goals, by inverse kinematics: else the goals are no measure
+NEAR = 1 / 70  # of an arm's reach, 10 mm for the default one: as near to a goal as inverse kinematics should get
+LEAST_GAIN = 0.1  # of the random return, by which that of inverse kinematics must be better
 
 # Seeds of different purposes never meet, whatever number a person gives to each.
 TRAINING, VALIDATION, EVALUATION, LEARNING = range(4)
@@ -95,32 +104,78 @@ class RandomController:
 
     def __call__(self, observation: Observation, arms: list[Any]) -> FloatArray:
         """Draw new targets."""
-        space = arms[0].action_space
-        return self._generator.uniform(space.low, space.high, (len(arms), len(space.low))).astype(np.float32)
+        return self.draw(arms[0].action_space, len(arms))
+
+    def draw(self, space: Any, *shape: int) -> FloatArray:
+        """The next targets (*shape, joints)."""
+        return self._generator.uniform(space.low, space.high, (*shape, len(space.low))).astype(np.float32)
+
+    def skip(self, numbers: int) -> None:
+        """Leave out so many of the numbers to come, one a joint."""
+        cast(np.random.PCG64, self._generator.bit_generator).advance(numbers)
 
 
-# How far ahead of a moving goal the planner aims: what limiter and servo lag behind, measured to be best.
+# How far ahead of a moving goal the planner aims: what limiter and servo lag behind, measured to be best at 30 Hz.
 LEAD_S = 0.05
+LEAD_PERIOD_S = 1 / 30
 DOWNHILL_STEPS = 60
 STUCK_M = 0.02
 
 
-def ik_controller(observation: Observation, arms: list[Any]) -> FloatArray:
-    """The pose that inverse kinematics gives for the goal, or for where it will be: the 1 of the normalised return."""
-    arm: Arm = arms[0].arm
-    goal = observation["desired_goal"].astype(np.float64)
-    if goal.shape[1] == 3:
-        return actions_for(arm.inverse_kinematics(goal, tolerance_m=1e-5), arms)
-    measured = observation["observation"][:, : arm.joint_count].astype(np.float64) / RADIANS
-    ahead = goal[:, :3] + LEAD_S * goal[:, 3:]
-    # Downhill from where the arm is, since what is ahead of a path may be just out of reach; and if that leads nowhere,
-    # to any pose for where the goal is now.
-    start = np.clip(measured, arm.limits.lower_deg, arm.limits.upper_deg)
-    angles = arm.descend(start, ahead, tolerance_m=1e-5, steps=DOWNHILL_STEPS)
-    stuck = np.linalg.norm(arm.forward_kinematics(angles) - ahead, axis=-1) > STUCK_M
-    if stuck.any():
-        angles[stuck] = arm.inverse_kinematics(goal[stuck, :3], tolerance_m=1e-4)
-    return actions_for(angles, arms)
+class IKController:
+    """The pose that inverse kinematics gives for the goal, or for where it will be: the 1 of the normalised return.
+
+    Of several poses, the one that the arm reaches soonest. It is worked out once for a goal that stands still; for one
+    that moves, at each step from the pose of the step before.
+    """
+
+    def __init__(self) -> None:
+        self._goals: NDArray[np.float64] | None = None
+        self._poses_deg = np.empty((0, 0))
+
+    def forget(self) -> None:
+        """Begin anew."""
+        self._goals = None
+
+    def __call__(self, observation: Observation, arms: list[Any]) -> NDArray[Any]:
+        """The poses, as actions."""
+        arm: Arm = arms[0].arm
+        goals = observation["desired_goal"].astype(np.float64)
+        measured_deg = observation["observation"][:, : arm.joint_count].astype(np.float64) / RADIANS
+        present_deg = np.clip(measured_deg, arm.limits.lower_deg, arm.limits.upper_deg)
+        if goals.shape[1] == 3:
+            self._plan_still(arm, goals, present_deg)
+        else:
+            self._plan_moving(arm, goals, present_deg, arms[0].simulation.control_period_s)
+        self._goals = goals
+        return actions_for(self._poses_deg, arms)
+
+    def _plan_still(self, arm: Arm, goals: NDArray[np.float64], present_deg: NDArray[np.float64]) -> None:
+        """Poses for the goals that have changed."""
+        changed = np.ones(len(goals), dtype=bool)
+        if self._goals is not None and self._goals.shape == goals.shape:
+            changed = (self._goals != goals).any(axis=1)
+        else:
+            self._poses_deg = present_deg.copy()
+        if changed.any():
+            start_deg = present_deg[changed]
+            self._poses_deg[changed] = arm.inverse_kinematics(goals[changed], tolerance_m=1e-5, start_deg=start_deg)
+
+    def _plan_moving(
+        self, arm: Arm, goals: NDArray[np.float64], present_deg: NDArray[np.float64], period_s: float
+    ) -> None:
+        """Poses for where the goals will be by the time that the arm is there."""
+        lead_s = LEAD_S + period_s - LEAD_PERIOD_S
+        ahead = goals[:, :3] + lead_s * goals[:, 3:]
+        # Downhill from the poses of the step before, since what is ahead of a path may be just out of reach; and if
+        # that leads nowhere, to any pose for where the goal is now.
+        follows = self._goals is not None and self._goals.shape == goals.shape
+        start_deg = self._poses_deg if follows else present_deg
+        self._poses_deg = arm.descend(start_deg, ahead, tolerance_m=1e-5, steps=DOWNHILL_STEPS)
+        stuck = np.linalg.norm(arm.forward_kinematics(self._poses_deg) - ahead, axis=-1) > STUCK_M
+        if stuck.any():
+            here_deg = present_deg[stuck]
+            self._poses_deg[stuck] = arm.inverse_kinematics(goals[stuck, :3], tolerance_m=1e-4, start_deg=here_deg)
 
 
 @dataclass(frozen=True)
@@ -150,14 +205,30 @@ class Arms:
         """Make `count` environments, but no more than ARMS_AT_ONCE."""
         self._envs: list[Any] = [make_env().unwrapped for _ in range(min(ARMS_AT_ONCE, count))]
 
-    def roll_out(self, controller: Controller, seeds: list[int]) -> Rollouts:
-        """One episode a seed; a controller without memory gives each the result that it has alone."""
+    def roll_out(
+        self, controller: Controller, seeds: Sequence[int], on_episodes: Callable[[int], None] = lambda _: None
+    ) -> Rollouts:
+        """One episode a seed; a controller without memory gives each the result that it has alone.
+
+        `on_episodes` is called with the number of episodes done so far.
+        """
         rows = []
         for start in range(0, len(seeds), len(self._envs)):
             together = self._envs[: len(seeds) - start]
             rows.append(_episodes(controller, together, seeds[start : start + len(together)]))
-        env = cast("ArmEnv", self._envs[0])
+            on_episodes(start + len(together))
+        env = self.first
         return Rollouts(np.concatenate(rows), env.task, env.simulation.control_period_s)
+
+    @property
+    def first(self) -> "ArmEnv":
+        """One of them, for what is the same of all."""
+        return cast("ArmEnv", self._envs[0])
+
+    @property
+    def count(self) -> int:
+        """Number of environments."""
+        return len(self._envs)
 
     def close(self) -> None:
         """Close them all."""
@@ -171,7 +242,7 @@ def roll_out(controller: Controller, make_env: MakeEnv, seeds: list[int]) -> Rol
         return arms.roll_out(controller, seeds)
 
 
-def _episodes(controller: Controller, arms: list[Any], seeds: list[int]) -> NDArray[np.float64]:
+def _episodes(controller: Controller, arms: list[Any], seeds: Sequence[int]) -> NDArray[np.float64]:
     begin_episodes(controller)
     results = [arm.reset(seed=seed) for arm, seed in zip(arms, seeds, strict=True)]
     observations = [observation for observation, _ in results]
@@ -207,18 +278,40 @@ def time_to_reach(rollouts: Rollouts, tolerance_m: float) -> float | None:
 
 
 class Validation:
-    """What a training reports of its controller on the way, on a few goals of its own: `metrics.jsonl` has it."""
+    """What a training reports of its controller on the way, on a few goals of its own: `metrics.jsonl` has it.
+
+    Its arms are kept from one to the next.
+    """
 
     def __init__(self, config: TrainConfig) -> None:
         self._config = config
         self._seeds = derived_seeds(config.seed, VALIDATION, VALIDATION_GOALS)
         self._arms: Arms | None = None
+        self.count = 0  # of validations so far, those before a resumption included
+        self._seconds = 0.0  # that those of this process took
+
+    def is_due(self, step: int, elapsed_s: float) -> bool:
+        """True at the training's end, and before it while validations take a bounded share of the training.
+
+        Of its steps, which a resumed training repeats; of a training by --minutes, of its time.
+        """
+        if self._config.progress(step, elapsed_s) >= 1.0:
+            return True
+        if self._config.minutes is not None:
+            return self._seconds <= VALIDATION_SHARE * elapsed_s
+        return (self.count + 1) * len(self._seeds) * self._open().first.episode_steps <= VALIDATION_SHARE * step
+
+    def _open(self) -> Arms:
+        if self._arms is None:
+            self._arms = Arms(environment_maker(self._config), len(self._seeds))
+        return self._arms
 
     def __call__(self, controller: Controller) -> dict[str, float]:
         """The errors, successes and return of the controller as it is now."""
-        if self._arms is None:
-            self._arms = Arms(environment_maker(self._config), len(self._seeds))
-        rollouts = self._arms.roll_out(controller, self._seeds)
+        begin_s = time.monotonic()
+        rollouts = self._open().roll_out(controller, self._seeds)
+        self._seconds += time.monotonic() - begin_s
+        self.count += 1
         error = rollouts.error_mm
         return {
             "mean_error_mm": float(error.mean()),
@@ -233,6 +326,76 @@ class Validation:
             self._arms.close()
 
 
+Reference = Literal["random", "ik"]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some episodes of a reference, from the one with this number on."""
+
+    reference: Reference
+    first: int
+    seeds: tuple[int, ...]
+
+
+class ReferenceEpisodes:
+    """Simulates what an evaluation is measured against: uniformly random targets, and inverse kinematics.
+
+    On the starts and goals of the evaluation, with continuous targets whatever the actions of the controller are.
+    """
+
+    def __init__(self, config: TrainConfig, seed: int) -> None:
+        env = "ArmTrack-v0" if config.env == "ArmTrack-v0" else "ArmReach-v0"
+        self._config = dataclasses.replace(config, env=env, control="absolute", grid_step_deg=1.0)
+        self._seed = seed
+        self._arms: Arms | None = None
+
+    def fits(self, config: TrainConfig) -> bool:
+        """True if a configuration's environment is just that of the references."""
+        own = self._config
+        return config.env == own.env and config.environment_options() == own.environment_options()
+
+    def share(self, arms: Arms) -> None:
+        """Simulate in these environments, which fit, instead of others."""
+        self._arms = arms
+
+    def __call__(self, batch: Batch) -> Rollouts:
+        """The episodes of a batch. They depend on no others."""
+        moving = self._config.env == "ArmTrack-v0"
+        if self._arms is None:
+            # Targets that are known beforehand need no arms side by side, which take memory and time to make.
+            self._arms = Arms(environment_maker(self._config), len(batch.seeds) if moving else 1)
+        if moving and batch.reference == "ik":
+            return self._arms.roll_out(IKController(), batch.seeds)
+        env = self._arms.first
+        targets = self._random_targets(env, batch) if batch.reference == "random" else _ik_targets(env, batch.seeds)
+        rows = []
+        for number, seed in enumerate(batch.seeds):
+            distances = [env.reset(seed=seed)[1]["distance_m"]]
+            distances += [env.step(target)[4]["distance_m"] for target in targets[:, number]]
+            rows.append(distances)
+        return Rollouts(np.array(rows), env.task, env.simulation.control_period_s)
+
+    def _random_targets(self, env: "ArmEnv", batch: Batch) -> FloatArray:
+        """Targets (steps, episodes, joints), as one controller draws them for all batches, one after the other."""
+        controller = RandomController(self._seed)
+        controller.skip(batch.first * env.episode_steps * env.arm.joint_count)
+        return controller.draw(env.action_space, env.episode_steps, len(batch.seeds))
+
+    def close(self) -> None:
+        """Close its arms."""
+        if self._arms is not None:
+            self._arms.close()
+
+
+def _ik_targets(env: "ArmEnv", seeds: Sequence[int]) -> FloatArray:
+    """Targets (steps, episodes, joints): the poses of inverse kinematics for goals that stand still."""
+    observations = [env.reset(seed=seed)[0] for seed in seeds]
+    batch = {key: np.stack([observation[key] for observation in observations]) for key in observations[0]}
+    poses: FloatArray = IKController()(batch, [env])
+    return np.broadcast_to(poses, (env.episode_steps, *poses.shape))
+
+
 def evaluate_controller(
     controller: Controller,
     config: TrainConfig,
@@ -244,16 +407,45 @@ def evaluate_controller(
 
     The error is the distance at the last step or, of a moving goal, the RMS distance once the arm has settled.
     `normalised_return` is 0 for uniformly random targets and 1 for the inverse-kinematics controller on the very
-    same starts and goals.
+    same starts and goals. On a terminal, a long evaluation shows on standard error how far it is.
     """
     seeds = derived_seeds(seed, EVALUATION, goals)
-    rollouts = roll_out(controller, environment_maker(config), seeds)
-    # Of continuous targets, whatever the controller's own actions are.
-    env = "ArmTrack-v0" if config.env == "ArmTrack-v0" else "ArmReach-v0"
-    make_reference = environment_maker(dataclasses.replace(config, env=env, control="absolute", grid_step_deg=1.0))
-    with contextlib.closing(Arms(make_reference, goals)) as arms:
-        random = arms.roll_out(RandomController(seed), seeds).returns.mean()
-        planned = arms.roll_out(ik_controller, seeds).returns.mean()
+    references = ReferenceEpisodes(config, seed)
+    # What is inverse kinematics itself need not be simulated again.
+    is_ik = isinstance(controller, IKController) and references.fits(config)
+    kinds: tuple[Reference, ...] = ("random",) if is_ik else ("random", "ik")
+    batches = [
+        Batch(kind, first, tuple(seeds[first : first + ARMS_AT_ONCE]))
+        for kind in kinds
+        for first in range(0, goals, ARMS_AT_ONCE)
+    ]
+    progress = ProgressLine("evaluating")
+    with contextlib.ExitStack() as stack:
+        stack.callback(progress.clear)
+        arms = stack.enter_context(contextlib.closing(Arms(environment_maker(config), goals)))
+        stack.callback(references.close)
+        reference_steps = len(kinds) * goals * arms.first.episode_steps
+        helpers = min(spare_cores(), reference_steps // HELPER_STEPS, MOST_HELPERS)
+        work = stack.enter_context(SharedWork(references, batches, helpers))
+        if references.fits(config):
+            references.share(arms)
+
+        def show(episodes: int) -> None:
+            """Show how far the evaluation is, after so many of the controller's episodes."""
+            progress.show((episodes / goals + len(kinds) * work.done / len(batches)) / (1 + len(kinds)))
+
+        rollouts = arms.roll_out(controller, seeds, show)
+        parts = work.finish(lambda: show(goals))
+    by_kind = {
+        kind: [part for part, batch in zip(parts, batches, strict=True) if batch.reference == kind] for kind in kinds
+    }
+    random_return = float(np.concatenate([part.returns for part in by_kind["random"]]).mean())
+    planned = [rollouts] if is_ik else by_kind["ik"]
+    planned_return = float(np.concatenate([part.returns for part in planned]).mean())
+    planned_error_mm = np.concatenate([part.error_mm for part in planned])
+    near_mm = 1000 * max(config.goal_tolerance_m, NEAR * arms.first.arm.reach_m)
+    fault = reference_fault(planned_error_mm, near_mm, random_return, planned_return)
+    mean_return = float(rollouts.returns.mean())
     error = rollouts.error_mm
     successes = {mm: int((error <= mm).sum()) for mm in LADDER_MM}
     return {
@@ -269,11 +461,28 @@ def evaluate_controller(
         "success": {str(mm): count / goals for mm, count in successes.items()},
         "success_interval": {str(mm): list(wilson_interval(count, goals)) for mm, count in successes.items()},
         "time_to_reach_s": time_to_reach(rollouts, config.goal_tolerance_m),
-        "return": float(rollouts.returns.mean()),
-        "normalised_return": float((rollouts.returns.mean() - random) / (planned - random)),
-        "return_random": float(random),
-        "return_ik": float(planned),
+        "return": mean_return,
+        "normalised_return": None if fault else (mean_return - random_return) / (planned_return - random_return),
+        "return_random": random_return,
+        "return_ik": planned_return,
+        "undefined": {"normalised_return": fault} if fault else {},
     }
+
+
+def reference_fault(
+    planned_error_mm: NDArray[np.float64], near_mm: float, random_return: float, planned_return: float
+) -> str | None:
+    """The reason why returns cannot be measured against those of inverse kinematics; None if they can."""
+    reached = float((planned_error_mm <= near_mm).mean())
+    if reached < LEAST_REACHED:
+        return (
+            f"inverse kinematics itself reaches {reached:.1%} of the goals within {near_mm:.3g} mm "
+            "(episodes too short for the arm, or an arm too imperfect)"
+        )
+    if planned_return - random_return < LEAST_GAIN * abs(random_return):
+        returns = f"{planned_return:.3g} and {random_return:.3g}"
+        return f"inverse kinematics is hardly better than random targets: returns of {returns}"
+    return None
 
 
 def format_evaluation(name: str, figures: dict[str, Any]) -> str:
@@ -292,5 +501,9 @@ def format_evaluation(name: str, figures: dict[str, Any]) -> str:
         low, high = figures["success_interval"][mm]
         lines.append(f"  within {mm:>2} mm   {figures['success'][mm]:7.1%}   (95 % interval {low:.1%} to {high:.1%})")
     lines.append(f"  time to reach and stay   {'never' if reach is None else f'{reach:.2f} s (median)'}")
-    lines.append(f"  normalised return   {figures['normalised_return']:.3f}   (0 random targets, 1 inverse kinematics)")
+    normalised = figures["normalised_return"]
+    if normalised is None:
+        lines.append(f"  normalised return   undefined: {figures['undefined']['normalised_return']}")
+    else:
+        lines.append(f"  normalised return   {normalised:.3f}   (0 random targets, 1 inverse kinematics)")
     return printable_lines(lines)

@@ -122,6 +122,7 @@ def export(run: str | Path, output: str | Path | None = None) -> Path:
         arm: Arm = env.unwrapped.arm  # type: ignore[attr-defined]
         control_rate_hz = 1.0 / env.unwrapped.simulation.control_period_s  # type: ignore[attr-defined]
         moving: bool = env.unwrapped.task.moving  # type: ignore[attr-defined]
+        episode_steps: int = env.unwrapped.episode_steps  # type: ignore[attr-defined]
     finally:
         env.close()
 
@@ -136,7 +137,7 @@ def export(run: str | Path, output: str | Path | None = None) -> Path:
             margins = policy.margin(*environment_observation(arm, states)).numpy()
         states = chosen(states, np.argsort(-margins, kind="stable"))  # golden samples are those that nothing tips
     wanted, remembered = environment_path(arm, policy, config.control, states)
-    contract = make_contract(config, arm, control_rate_hz, golden_samples(states, wanted, remembered))
+    contract = make_contract(config, arm, control_rate_hz, golden_samples(states, wanted, remembered), episode_steps)
     module = ExportedPolicy(arm, policy, config.control)
     model = trace(module, contract)
 
@@ -215,7 +216,9 @@ def golden_samples(inputs: Inputs, target_deg: FloatArray, next_memory: FloatArr
     )
 
 
-def make_contract(config: TrainConfig, arm: Arm, control_rate_hz: float, golden: GoldenSamples) -> Contract:
+def make_contract(
+    config: TrainConfig, arm: Arm, control_rate_hz: float, golden: GoldenSamples, episode_steps: int | None = None
+) -> Contract:
     """What the exported policy promises."""
     limits, joints = arm.limits, arm.joint_count
     columns = (limits.lower_deg, limits.upper_deg, limits.max_speed_deg_s, limits.max_acceleration_deg_s2)
@@ -252,6 +255,7 @@ def make_contract(config: TrainConfig, arm: Arm, control_rate_hz: float, golden:
             "pybullet": bullet_version(),
         },
         golden=golden,
+        episode_steps=episode_steps,
     )
 
 

@@ -13,6 +13,7 @@ def describe(path: str | Path) -> str:
     contract = PolicyRunner.load(path).contract
     golden = contract.golden
     imperfections = imperfections_from_json(contract.imperfections)
+    steps = contract.episode_steps
     lines = [
         f"{path}: {Path(path).stat().st_size / 1000:.0f} kB, contract version {contract.schema_version}",
         f"  agent          {contract.agent}, trained on {contract.environment} ({imperfections.name} arm), "
@@ -30,6 +31,7 @@ def describe(path: str | Path) -> str:
         lines.append(f"  imperfections  {shown}")
     lines += [
         f"  control rate   {contract.control_rate_hz:g} Hz",
+        *([] if steps is None else [f"  episode        {steps} steps, {steps / contract.control_rate_hz:.2f} s"]),
         f"  goal reached   within {1000 * contract.goal_tolerance_m:g} mm",
     ]
     for kind, tensors in (("input", contract.inputs), ("output", contract.outputs)):

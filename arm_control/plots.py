@@ -21,6 +21,7 @@ from arm_control.statistics import bootstrap_interval, interquartile_mean, three
 BLUE, ORANGE = "#0072B2", "#D55E00"  # Okabe and Ito's palette, told apart by the colour-blind
 POINTS = 40  # of a learning curve
 LONGEST_LABEL = 120  # characters
+TICKS_MM = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000)  # for arms of any size
 MILLIMETRES = (0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500)
 COLOURS = (BLUE, ORANGE, "#009E73", "#CC79A7", "#E69F00")  # theirs too; with the markers, 20 lines that differ
 
@@ -34,9 +35,8 @@ def draw_learning_curve(rows: list[dict[str, Any]], path: Path, tolerance_mm: fl
     above.set_yscale("log")
     above.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     above.yaxis.set_minor_formatter(NullFormatter())
-    above.set_yticks(
-        [mm for mm in (1, 2, 5, 10, 20, 50, 100, 200) if mm >= 0.5 * min(row["mean_error_mm"] for row in rows)]
-    )
+    errors_mm = [row["mean_error_mm"] for row in rows]
+    above.set_yticks([mm for mm in TICKS_MM if 0.5 * min(errors_mm) <= mm <= max(200, 2 * max(errors_mm))])
     above.set_ylabel(f"mean {error_name}\n(mm)")
     above.set_title("Distance from tip to goal, validation goals", loc="left", fontsize=11)
     last = rows[-1]["mean_error_mm"]

@@ -26,7 +26,8 @@ class Evaluation(msgspec.Struct):
     success: dict[str, float]
     success_interval: dict[str, tuple[float, float]]
     time_to_reach_s: float | None
-    normalised_return: float
+    normalised_return: float | None
+    undefined: dict[str, str] = {}
 
     def __post_init__(self) -> None:
         wanted = {*map(str, LADDER_MM)}
@@ -76,6 +77,9 @@ def write_report(path: str | Path) -> Path:
     last = rows[-1]
     batch = f" of {size} transitions" if (size := getattr(config.settings, "batch_size", None)) else ""
     reach = evaluation.time_to_reach_s
+    normalised = f"undefined: {evaluation.undefined.get('normalised_return', 'no reference')}"
+    if evaluation.normalised_return is not None:
+        normalised = f"{evaluation.normalised_return:.3f}"
     error_name = (Track if config.env == "ArmTrack-v0" else Reach).error_name
     if not ran.goals or ran.mean_error_mm is None or ran.timings_us is None:
         raise ValueError(f"{run.path / 'run.json'} has no goal: run the policy again, to the end")
@@ -97,7 +101,7 @@ def write_report(path: str | Path) -> Path:
         f"{evaluation.max_error_mm:.2f} mm |",
         f"| time to reach {1000 * contract.goal_tolerance_m:g} mm and stay | "
         f"{'never' if reach is None else f'{reach:.2f} s'} (median) |",
-        f"| normalised return (0 random, 1 inverse kinematics) | {evaluation.normalised_return:.3f} |",
+        f"| normalised return (0 random, 1 inverse kinematics) | {normalised} |",
         "",
         "| within | of the goals | 95 % interval (Wilson) |",
         "|---|---|---|",

@@ -13,11 +13,11 @@ from arm_control.contract import MEMORY
 from arm_control.evaluation import (
     Controller,
     FloatArray,
+    IKController,
     Observation,
     RandomController,
     actions_for,
     evaluate_controller,
-    ik_controller,
     zero_controller,
 )
 from envs.arm import DEFAULT_URDF, RADIANS, Arm
@@ -76,7 +76,7 @@ def open_source(
         controllers: dict[str, Controller] = {
             "zero": zero_controller,
             "random": RandomController(seed + 1),  # not the very actions that define a normalised return of 0
-            "ik": ik_controller,
+            "ik": IKController(),
         }
         return Source(source, controllers[source], plain)
     if env is not None:
@@ -102,6 +102,8 @@ def open_source(
         path=contract.path,
         speed_m_s=contract.speed_m_s,
         imperfections=imperfections_from_json(contract.imperfections),
+        episode_steps=contract.episode_steps,
+        control_rate_hz=contract.control_rate_hz,
         arm=str(open_arm(runner.arm, arm).urdf),
     )
     return Source(source, RunnerController(runner), _with(config, imperfections))

@@ -29,7 +29,7 @@ from envs.urdf import LARGEST_URDF
 from policies.agent import tensors_of
 from policies.settings import A3CSettings
 
-REPORTS = 20  # validations and reports in a run
+REPORTS = 20  # validations and reports in a run, at most
 CHECKPOINT_EVERY_S = 10.0
 
 
@@ -173,18 +173,20 @@ class Training:
         """
         last_checkpoint = time.monotonic()
         next_report = (int(self.progress * REPORTS + 1e-9) + 1) / REPORTS
+        self._validation.count = len(run.read_metrics())
         metrics: dict[str, float] = {}
         with stop_on_signals() as stopped:
             reporter = Reporter(run, self.config, self.step, self.elapsed_s, quiet=quiet)
-            if self.step == 0 and not run.read_metrics():
+            if self.step == 0 and not list_checkpoints(run.checkpoints):
                 self._save(run, reporter)  # so that a run can be gone on with from its first moment
-                self._report(reporter, {})
             while self.progress < 1.0 and not stopped():
                 begin = time.monotonic()
                 metrics |= self.advance()
                 self.elapsed_s += time.monotonic() - begin
-                if self.progress >= next_report:
+                report_is_due = self.progress >= next_report
+                if report_is_due:
                     next_report = (int(self.progress * REPORTS + 1e-9) + 1) / REPORTS
+                if report_is_due and self._may_validate():
                     self._report(reporter, metrics)
                 elif not quiet:
                     reporter.tick(self.step, self.updates, self.elapsed_s, self.progress)
@@ -202,6 +204,10 @@ class Training:
         self.step += done.steps
         self.updates += done.updates
         return done.metrics
+
+    def _may_validate(self) -> bool:
+        """True once the agent has learned and while validations do not take too long; always at the end."""
+        return (self.updates > 0 or self.progress >= 1.0) and self._validation.is_due(self.step, self.elapsed_s)
 
     def _report(self, reporter: Reporter, metrics: dict[str, float]) -> None:
         reporter.report(

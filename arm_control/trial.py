@@ -44,7 +44,7 @@ class Result(msgspec.Struct):
     """What a comparison takes from the figures of a trial."""
 
     mean_error_mm: float
-    normalised_return: float
+    normalised_return: float | None
     memory_mb: float
     decision_us: float
     success: dict[str, float]
@@ -174,7 +174,9 @@ def _run_peer(trial: Trial, config: PeerConfig) -> dict[str, Any]:
     rows: list[dict[str, Any]] = []
 
     def report(controller: PeerController, step: int, elapsed_s: float) -> None:
-        """Keep what our own agents write into metrics.jsonl."""
+        """Keep what our own agents write into metrics.jsonl, as often as they do."""
+        if not validation.is_due(step, elapsed_s):
+            return
         rows.append({"step": step, "elapsed_s": elapsed_s, **validation(controller)})
         say(f"{elapsed_s:5.0f} s  {step:>9,} steps  error {rows[-1]['mean_error_mm']:6.2f} mm")
 

@@ -27,6 +27,7 @@ RADIANS = math.pi / 180.0
 TABLE_CLEARANCE_M = 0.02  # above the table, which a default pose has if any pose has it: more than noise and play
 DEFAULT_POSES = 512  # tried if the one with every joint at zero is outside
 STARTS = 32  # poses from which inverse kinematics tries to reach a goal before it gives up
+NEAR_STEPS = 40  # of each descent, where all of those are tried for the solution nearest to the present pose
 
 
 class UnreachableGoalError(ValueError):
@@ -309,8 +310,9 @@ class Arm:
     ) -> Array:
         """Joint angles (..., joints) in degrees, inside the limits, that put the tip on `goals_m` (..., 3).
 
-        Damped least squares (Wampler 1986; Levenberg-Marquardt damping) from `start_deg` (..., joints) if given, then
-        from the nearest poses of a fixed random set; a joint at a limit is held there while a step would push it out.
+        Damped least squares (Wampler 1986; Levenberg-Marquardt damping) from the nearest poses of a fixed random set; a
+        joint at a limit is held there while a step would push it out. With `start_deg` (..., joints), of the solutions
+        found from there and from those poses, the one that the arm reaches soonest from `start_deg`.
         Raises UnreachableGoalError for a goal that ends further than `tolerance_m` from the tip, ValueError for a
         non-finite one.
         """
@@ -320,12 +322,14 @@ class Arm:
         flat = goals.reshape(-1, 3)
         poses, tips = self._starting_poses
         distance = np.linalg.norm(tips[None] - flat[:, None], axis=-1)
-        best_angles = np.zeros((len(flat), self.joint_count))
-        best_error = np.full(len(flat), np.inf)
-        starts = [poses[rank] for rank in np.argsort(distance, axis=1)[:, :STARTS].T]
-        if start_deg is not None:
-            starts.insert(0, np.clip(start_deg, self.limits.lower_deg, self.limits.upper_deg).reshape(len(flat), -1))
-        for start in starts:
+        starts = poses[np.argsort(distance, axis=1)[:, :STARTS]]
+        if start_deg is None:
+            best_angles = np.zeros((len(flat), self.joint_count))
+            best_error = np.full(len(flat), np.inf)
+        else:
+            present = np.clip(start_deg, self.limits.lower_deg, self.limits.upper_deg).reshape(len(flat), -1)
+            best_angles, best_error = self._nearest_solutions(flat, present, starts, tolerance_m)
+        for start in np.moveaxis(starts, 1, 0):
             todo = best_error > tolerance_m
             if not todo.any():
                 break
@@ -343,6 +347,32 @@ class Arm:
             )
         return best_angles.reshape(*goals.shape[:-1], self.joint_count)
 
+    def travel_time_s(self, from_deg: Array, to_deg: Array) -> Array:
+        """Time (...,) that the slowest joint takes between poses (..., joints) at its full speed, in seconds."""
+        seconds: Array = (np.abs(to_deg - from_deg) / np.array(self.limits.max_speed_deg_s)).max(axis=-1)
+        return seconds
+
+    def _nearest_solutions(
+        self, goals: Array, present_deg: Array, starts: Array, tolerance_m: float
+    ) -> tuple[Array, Array]:
+        """Of the solutions found for each goal, the one soonest reached, (n, joints), and its error in metres (n,).
+
+        Where none is found, the pose that comes nearest.
+        """
+        # Descend from the present pose and from all starts at once.
+        candidates = np.concatenate([present_deg[:, None], starts], axis=1)
+        count = candidates.shape[1]
+        repeated = np.repeat(goals, count, axis=0)
+        angles = self.descend(candidates.reshape(-1, self.joint_count), repeated, tolerance_m, NEAR_STEPS)
+        error = np.linalg.norm(self.forward_kinematics(angles) - repeated, axis=-1).reshape(-1, count)
+        angles = angles.reshape(-1, count, self.joint_count)
+        # A solution costs the time to get there, anything else more than any time by its error.
+        seconds = self.travel_time_s(present_deg[:, None], angles)
+        cost = np.where(error <= tolerance_m, seconds, seconds.max() + 1.0 + error)
+        rows = np.arange(len(goals))
+        best = cost.argmin(axis=1)
+        return angles[rows, best], error[rows, best]
+
     def nearest_reachable(self, point_m: Sequence[float]) -> tuple[float, float, float]:
         """The point that the tip can be at nearest to this one, as far as downhill from one of 512 poses leads."""
         point = np.array([point_m], np.float64)
@@ -359,18 +389,32 @@ class Arm:
         return poses, self.forward_kinematics(poses)
 
     def descend(self, angles: Array, goals: Array, tolerance_m: float, steps: int = 200) -> Array:
-        """Angles (n, joints) that bring the tip as near to goals (n, 3) as downhill from these angles goes."""
+        """Angles (n, joints) that bring the tip as near to goals (n, 3) as downhill from these angles goes.
+
+        Each row stops by itself, a tenth of the tolerance from its goal: what it ends in depends on no other row.
+        """
         low, high = np.array(self.limits.lower_deg), np.array(self.limits.upper_deg)
-        damping = np.full(len(angles), 1e-3)
+        found = np.array(angles, dtype=np.float64)
+        rows = np.arange(len(found))  # those that are still on their way; the arrays below have only them
+        angles = found
+        damping = np.full(len(found), 1e-3)
         error = goals - self.forward_kinematics(angles)
         for _ in range(steps):
             size = np.linalg.norm(error, axis=-1)
-            if (size <= 0.1 * tolerance_m).all():
-                break
+            away = size > 0.1 * tolerance_m
+            if not away.all():
+                found[rows] = angles
+                rows, angles, goals, damping, error, size = (
+                    values[away] for values in (rows, angles, goals, damping, error, size)
+                )
+                if not len(rows):
+                    return found
+            # Steepest direction of each joint, and which joints a limit holds.
             jacobian = self.jacobian(angles) / RADIANS
             downhill = np.einsum("nij,ni->nj", jacobian, error)
             blocked = ((angles <= low) & (downhill < 0)) | ((angles >= high) & (downhill > 0))
             jacobian = np.where(blocked[:, None, :], 0.0, jacobian)
+            # step = J^T (J J^T + damping^2 I)^-1 error
             normal = jacobian @ jacobian.swapaxes(-1, -2) + (damping**2)[:, None, None] * np.eye(3)
             step = np.einsum("nij,ni->nj", jacobian, np.linalg.solve(normal, error[..., None])[..., 0]) / RADIANS
             candidate = np.clip(angles + step, low, high)
@@ -379,4 +423,5 @@ class Arm:
             angles = np.where(better[:, None], candidate, angles)
             error = np.where(better[:, None], candidate_error, error)
             damping = np.clip(np.where(better, damping * 0.3, damping * 4.0), 1e-6, 1.0)
-        return angles
+        found[rows] = angles
+        return found

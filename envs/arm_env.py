@@ -17,6 +17,7 @@ from envs.limits import limit_target
 from envs.paths import PathKind
 from envs.simulation import Simulation, SimulationState
 from envs.tasks import (
+    TASK_PERIOD_S,
     Control,
     Course,
     Reach,
@@ -27,6 +28,7 @@ from envs.tasks import (
     check_goal,
     distance,
     observe_one,
+    steps_for,
     target_of,
 )
 
@@ -72,7 +74,11 @@ class ArmEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
             raise ValueError(f"wanted control of {get_args(Control)}, got '{control}'")
         if actions != "degrees" and control != "absolute":
             raise ValueError(f"wanted control 'absolute' with actions on the degree grid, got '{control}'")
-        self.episode_steps = task.episode_steps if episode_steps is None else episode_steps
+        if not (0 < control_period_s < math.inf):
+            raise ValueError(f"wanted a positive control period, got {control_period_s} s")
+        if episode_steps is None:
+            episode_steps = steps_for(task.episode_steps, arm.limits, control_period_s)
+        self.episode_steps = episode_steps
         if self.episode_steps < 1:
             raise ValueError(f"wanted at least one step an episode, got {episode_steps}")
         self.task, self.arm = task, arm
@@ -390,7 +396,8 @@ class ArmReach(ArmEnv):
     `reset(options={"angles_deg": ..., "goal_m": ...})` sets either.
 
     ## End of an episode
-    Truncated after `episode_steps` steps (50 steps of 1/30 s); never terminated.
+    Truncated after `episode_steps` steps; never terminated. Unless given, an episode lasts twice as long as the slowest
+    joint takes from one end of its range to the other, and at least 1.67 s: 50 steps of 1/30 s for the default arm.
 
     ## Info
     `distance_m`: from the tip to the goal, in metres; for an imperfect arm from where the tip really is. `is_success`:
@@ -445,11 +452,13 @@ class ArmTrack(ArmEnv):
     table at z = 0, are not drawn.
 
     ## End of an episode
-    Truncated after `episode_steps` steps (200 steps of 1/30 s); never terminated.
+    Truncated after `episode_steps` steps (200 steps of 1/30 s for the default arm; as much longer for a slow arm as in
+    `ArmReach`); never terminated.
 
     ## Info
     `distance_m`: from the tip to where the goal is, in metres. `rms_error_m`: root of the mean square of that over the
-    episode since its 30th step; before, the distance. `is_success`: whether that is within `goal_tolerance_m`.
+    episode since its 30th step (later for a slow arm); before, the distance. `is_success`: whether that is within
+    `goal_tolerance_m`.
 
     ## Arguments
     Those of `ArmReach`, `path` and `speed_m_s`. A speed at which the arm can follow no such path is refused.
@@ -469,4 +478,6 @@ class ArmTrack(ArmEnv):
         **settings: Any,
     ) -> None:
         opened = Arm(arm)
-        super().__init__(Track(reward, goal_tolerance_m, opened.reach_m, path, speed_m_s), opened, **settings)
+        settle_steps = steps_for(Track.settle_steps, opened.limits, settings.get("control_period_s", TASK_PERIOD_S))
+        task = Track(reward, goal_tolerance_m, opened.reach_m, path, speed_m_s, settle_steps)
+        super().__init__(task, opened, **settings)

@@ -11,6 +11,8 @@ LARGEST_ANGLE_DEG = 36_000.0
 SPEEDS_DEG_S = (0.1, 1e5)
 ACCELERATIONS_DEG_S2 = (0.1, 1e7)
 
+MOST_EPISODE_STEPS = 10_000
+
 ROUNDING_M = 1e-6  # so far beyond a side is not outside: a URDF's 1.5708 rad is 90.0002 degrees
 
 Box = tuple[float, float, float, float, float, float]  # lowest x, y, z and highest x, y, z in metres
@@ -51,6 +53,18 @@ class JointLimits:
         """Lower angle, upper angle, speed and acceleration of each joint."""
         columns = (self.lower_deg, self.upper_deg, self.max_speed_deg_s, self.max_acceleration_deg_s2)
         return tuple(zip(*columns, strict=True))
+
+    @cached_property
+    def crossing_s(self) -> float:
+        """Time in seconds in which every joint can cross its whole range, from rest to rest."""
+        slowest_s = 0.0
+        for low, high, max_speed, max_acceleration in self.by_joint:
+            # Without reaching full speed: range = a (t / 2)^2; otherwise t = range / v + v / a.
+            seconds = 2.0 * sqrt((high - low) / max_acceleration)
+            if high - low > max_speed**2 / max_acceleration:
+                seconds = (high - low) / max_speed + max_speed / max_acceleration
+            slowest_s = max(slowest_s, seconds)
+        return slowest_s
 
     def clip(self, angles_deg: Sequence[float]) -> list[float]:
         """The nearest angles inside the limits: measured ones may lie a hair outside."""

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from envs.arm import RADIANS, Arm, UnreachableGoalError
-from envs.limits import ROUNDING_M, TABLE_M
+from envs.limits import MOST_EPISODE_STEPS, ROUNDING_M, TABLE_M, JointLimits
 from envs.paths import KINDS, TRIES, Path, PathKind, draw_path
 
 RewardKind = Literal["dense", "sparse"]
@@ -21,6 +21,9 @@ Goal = tuple[float, ...]
 
 GOAL_TRIES = 1000  # random poses, before an arm is taken to reach nothing above the table
 DEFAULT_REACH_M = 0.7  # of the default arm, for which the lengths of the dense reward are given
+# A task's numbers of steps are for this control period, and for joints that cross their ranges in no more than this.
+TASK_PERIOD_S = 1 / 30
+TASK_CROSSING_S = 25 * TASK_PERIOD_S
 
 
 def observe(
@@ -62,6 +65,16 @@ def distance(achieved_goal: Any, desired_goal: Any) -> NDArray[np.float64]:
     x, y, z = difference[..., 0], difference[..., 1], difference[..., 2]
     squares: NDArray[np.float64] = x * x + y * y + z * z
     return np.sqrt(squares)
+
+
+def steps_for(steps: int, limits: JointLimits, period_s: float) -> int:
+    """A task's number of steps, such as an episode's, for an arm and a control period: longer for slower arms.
+
+    In tenths of the task's own number, which many action repeats divide.
+    """
+    slowness = max(1.0, limits.crossing_s / TASK_CROSSING_S)
+    tenths = math.ceil(10.0 * slowness * TASK_PERIOD_S / period_s - 1e-6)
+    return min(max(1, steps * tenths // 10), max(steps, MOST_EPISODE_STEPS))
 
 
 class Course(Protocol):
@@ -206,10 +219,10 @@ class Track:
     reach_m: float = DEFAULT_REACH_M
     path: PathKind | Literal["any"] = "any"
     speed_m_s: float = 0.2
+    settle_steps: int = 30  # in which the arm may get to the path
     moving: ClassVar[bool] = True
     error_name: ClassVar[str] = "RMS error of tracking"
     episode_steps: ClassVar[int] = 200
-    settle_steps: ClassVar[int] = 30  # in which the arm may get to the path
 
     def __post_init__(self) -> None:
         _check(self.reward_kind, self.goal_tolerance_m)
@@ -250,12 +263,12 @@ class Track:
         return errors
 
 
-def error_mm(distances_m: Sequence[float], *, moving: bool) -> float:
+def error_mm(distances_m: Sequence[float], *, moving: bool, settle_steps: int = Track.settle_steps) -> float:
     """The error of one goal in mm, from the tip's distances to it: first where it began, last where its time was over.
 
     That of a goal that stays is the last distance, that of a `moving` one the RMS distance (`Track.errors_m`).
     """
-    task = Track() if moving else Reach()
+    task = Track(settle_steps=settle_steps) if moving else Reach()
     return 1000.0 * float(task.errors_m(np.array(distances_m)))
 
 

@@ -38,22 +38,23 @@ class Failure:
 
 
 class WorkerProcess:
-    """The caller's end of a process that runs `server`, a function of a module, with its end of pipe and memory.
+    """The caller's end of a process that runs `server`, a function of a module, with its end of a pipe, and memory.
 
     It is in a process group of its own, so that Ctrl-C is left to the caller, and ends when the caller does.
     """
 
-    def __init__(self, title: str, server: Callable[[int, int], None], memory: int) -> None:
+    def __init__(self, title: str, server: Callable[..., None], memory: int | None = None) -> None:
         self._title = title
         self._connection, theirs = Pipe()
         # A fresh interpreter: forking is unsafe beside threads, and multiprocessing would run the caller's script again
         # in each worker, heavy imports included, and leave a server and a tracker process behind.
+        handed = [theirs.fileno()] if memory is None else [theirs.fileno(), memory]
         code = f"import sys; sys.path[:] = {sys.path!r}; from {server.__module__} import {server.__name__} as serve; "
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-c", f"{code}serve({theirs.fileno()}, {memory})"],
+                [sys.executable, "-c", f"{code}serve(*{handed})"],
                 stdin=subprocess.DEVNULL,
-                pass_fds=(theirs.fileno(), memory),
+                pass_fds=handed,
                 env={**os.environ, **ONE_THREAD},
                 process_group=0,
             )

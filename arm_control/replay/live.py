@@ -46,6 +46,7 @@ class LiveArm:
         self.arm, self.period_s = env.arm, env.simulation.control_period_s
         self.moving, self.tolerance_m = env.task.moving, source.config.goal_tolerance_m
         self.episode_steps = env.episode_steps
+        self.settle_steps = getattr(env.task, "settle_steps", 0)
         self.manual_deg: list[float] | None = None
         self.goal_number, self.held = 0, False
         self._seed, self._steps = seed, 0
@@ -187,7 +188,7 @@ def roll_out(source: Source, goals: int, seed: int) -> Motion:
                 distances_m.append(live.distance_m())
                 error = None
             episodes.append(Episode(f"{live.episode_name} of {goals}", start_s, live.time_s))
-            error = error_mm(distances_m, moving=live.moving)
+            error = error_mm(distances_m, moving=live.moving, settle_steps=live.settle_steps)
         ticks.append(msgspec.structs.replace(live.now(), goal_error_mm=error))
     finally:
         live.close()

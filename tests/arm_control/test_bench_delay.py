@@ -13,7 +13,7 @@ from arm_control.bench import delay as module
 from arm_control.bench.delay import DELAYS_MS, bench_delay, format_delay
 from arm_control.cli import main
 from arm_control.config import TrainConfig
-from arm_control.evaluation import EVALUATION, derived_seeds, environment_maker, ik_controller, roll_out
+from arm_control.evaluation import EVALUATION, IKController, derived_seeds, environment_maker, roll_out
 from arm_control.sources import evaluate
 from envs.tasks import Reach
 
@@ -73,7 +73,7 @@ def test_in_episodes_too_short_to_arrive_the_error_is_that_of_so_much_less_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     seeds = derived_seeds(1, EVALUATION, 8)
-    ideal = roll_out(ik_controller, environment_maker(TrainConfig("ddpg")), seeds).distances_m.mean(0) * 1000
+    ideal = roll_out(IKController(), environment_maker(TrainConfig("ddpg")), seeds).distances_m.mean(0) * 1000
     monkeypatch.setattr(Reach, "episode_steps", 10)
     errors = bench_delay(("ik",), 8, 1)["mean_error_mm"]["ik"]
     assert np.diff(list(errors.values())).min() > 1

@@ -363,6 +363,7 @@ def test_two_agents_of_one_folder_are_refused(monkeypatch: pytest.MonkeyPatch, t
         (["ddpg", "sb3-ddpg", "--minutes", "nan"], "--minutes: wanted a positive number, up to 527040, got nan"),
         (["ddpg", "a2c --imperfections rough"], "'ddpg' and 'a2c --imperfections rough' have different tasks"),
         (["ddpg", "ddpg --env ArmTrack-v0"], "different tasks"),
+        (["ddpg", "ddpg --episode-steps 60"], "different tasks, episode-steps None and 60"),
         (["ddpg", "ddpg --goal-tolerance-m 0.02"], "different tasks, goal-tolerance-m 0.01 and 0.02"),
         (["a2c --processes 2", "a2c-processes-2"], "unknown agent 'a2c-processes-2'"),
     ],
@@ -444,8 +445,27 @@ def test_a_damaged_result_is_told(text: str, tmp_path: Path) -> None:
         wanted.result()
 
 
-@pytest.mark.parametrize("field", [*result(1.0)])
-@pytest.mark.parametrize("value", [None, "x", [], [{}], {"10": "all"}])
+def test_an_undefined_return_of_one_seed_is_undefined_for_the_agent() -> None:
+    """All seeds share the goals, whose reference failed."""
+    configs: dict[str, Any] = {"one": TrainConfig("ddpg")}
+    trials = {("one", seed): Trial(configs["one"], Path(str(seed)), 1, 0) for seed in (0, 1, 2)}
+    results = {f"one, seed {seed}": result(1.0, normalised_return=None if seed else 0.5) for seed in (0, 1, 2)}
+    figures = agent_figures("one", trials, results)
+    figures |= beside(figures, figures, intervals=True)
+    assert figures["normalised_return"] is None
+    assert "normalised_return_interval" not in figures
+    assert figures["mean_error_mm"] == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        (field, value)
+        for field in result(1.0)
+        for value in (None, "x", [], [{}], {"10": "all"})
+        if (field, value) != ("normalised_return", None)  # which is undefined
+    ],
+)
 def test_a_result_without_its_figures_is_damaged(field: str, value: Any, tmp_path: Path) -> None:
     """A folder of a comparison may come from elsewhere."""
     wanted = trial(tmp_path)

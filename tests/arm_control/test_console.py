@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from arm_control import console
-from arm_control.console import Console, say
+from arm_control.console import Console, ProgressLine, say
 
 PIPE_BYTES = 1 << 16
 
@@ -124,3 +124,60 @@ class TestSay:
         with open(writing, "wb") as gone:
             done = subprocess.run([sys.executable, "-c", code], stdout=gone, stderr=gone)
         assert done.returncode == 7
+
+
+class Terminal(io.StringIO):
+    """A stream that is a terminal."""
+
+    def isatty(self) -> bool:
+        """It is."""
+        return True
+
+
+class TestProgressLine:
+    """`ProgressLine`, for long work that prints nothing else."""
+
+    @pytest.fixture
+    def clock(self, monkeypatch: pytest.MonkeyPatch) -> list[float]:
+        """The time in seconds, to be set."""
+        now = [100.0]
+        monkeypatch.setattr(console.time, "monotonic", lambda: now[0])
+        return now
+
+    def test_a_terminal_shows_share_and_time_left(self, clock: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
+        """In one line, and none is left behind."""
+        stream = Terminal()
+        monkeypatch.setattr(sys, "stderr", stream)
+        line = ProgressLine("evaluating")
+        for clock[0], share in ((100.2, 0.05), (110.0, 0.25), (110.1, 0.3), (120.0, 0.5)):
+            line.show(share)
+        line.clear()
+        first, second, end = stream.getvalue().split("\r")[:3]
+        assert first == "\x1b[2Kevaluating   25%    30 s left"  # 10 s for a quarter
+        assert second == "\x1b[2Kevaluating   50%    20 s left"
+        assert end == "\x1b[2K"
+
+    def test_short_work_shows_nothing(self, clock: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
+        """It is over before anybody could read it."""
+        stream = Terminal()
+        monkeypatch.setattr(sys, "stderr", stream)
+        line = ProgressLine("evaluating")
+        clock[0] += 0.9
+        line.show(0.9)
+        line.clear()
+        assert stream.getvalue() == ""
+
+    @pytest.mark.parametrize("closed", [False, True])
+    def test_what_is_no_terminal_gets_nothing(
+        self, closed: bool, clock: list[float], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Nor is a stream missed that is closed or was never there."""
+        for stream in (io.StringIO(), None):
+            if closed and stream is not None:
+                stream.close()
+            monkeypatch.setattr(sys, "stderr", stream)
+            line = ProgressLine("evaluating")
+            clock[0] += 100.0
+            line.show(0.5)
+            line.clear()
+            assert stream is None or closed or stream.getvalue() == ""

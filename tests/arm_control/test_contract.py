@@ -107,7 +107,10 @@ def test_joint_names_and_limits_follow_the_joints_order() -> None:
     assert (limits.max_speed_deg_s, limits.max_acceleration_deg_s2) == ((200.0, 100.0), (1000.0, 500.0))
 
 
-@pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(Contract)[:-1]])
+REQUIRED = [field.name for field in dataclasses.fields(Contract) if field.default is dataclasses.MISSING]
+
+
+@pytest.mark.parametrize("field", REQUIRED)
 def test_a_missing_field_is_named(field: str) -> None:
     content = json.loads(CONTRACT.to_json())
     del content[field]
@@ -386,8 +389,8 @@ def test_the_configurations_hash_goes_by_its_values_and_not_by_their_order(tiny_
 
 
 def test_a_memory_goes_in_and_comes_out_with_its_golden_samples() -> None:
-    """The last field may be missing: most policies remember nothing."""
-    assert dataclasses.fields(Contract)[-1].name == "next_memory"
+    """The field may be missing: most policies remember nothing."""
+    assert "next_memory" not in REQUIRED
     assert [tensor.name for tensor in CONTRACT.outputs] == ["target_deg"]
     memory = TensorContract("memory", 2, "1", "")
     golden = dataclasses.replace(
@@ -413,3 +416,20 @@ def test_a_memory_goes_in_and_comes_out_with_its_golden_samples() -> None:
     for malformed, said in wrong:
         with pytest.raises(ValueError, match=said):
             Contract.from_json(malformed.to_json())
+
+
+class TestEpisodeSteps:
+    """The length of the episodes that a policy was trained on."""
+
+    def test_a_contract_without_it_is_read(self) -> None:
+        """Earlier ones have none."""
+        content = json.loads(dataclasses.replace(CONTRACT, episode_steps=190).to_json())
+        assert Contract.from_json(json.dumps(content)).episode_steps == 190
+        del content["episode_steps"]
+        assert Contract.from_json(json.dumps(content)).episode_steps is None
+
+    @pytest.mark.parametrize("steps", [0, -1, 10_001, 1.5, "50", 10**30])
+    def test_lengths_that_no_episode_has_are_refused(self, steps: Any) -> None:
+        """In a message that names the field."""
+        with pytest.raises(ValueError, match="episode_steps"):
+            Contract.from_json(changed("episode_steps", steps))

@@ -1,6 +1,8 @@
 """Evaluation: figures by hand, and controllers whose figures are known."""
 
+import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -18,12 +20,15 @@ from arm_control.evaluation import (
     TRAINING,
     VALIDATION,
     FloatArray,
+    IKController,
     Observation,
+    RandomController,
     Rollouts,
     derived_seeds,
+    environment_maker,
     evaluate_controller,
     format_evaluation,
-    ik_controller,
+    reference_fault,
     roll_out,
     time_to_reach,
     wilson_interval,
@@ -219,7 +224,7 @@ def test_a_learned_policys_episode_is_the_same_alone_and_beside_others(side_by_s
 
 def test_inverse_kinematics_reaches_a_goal_alike_alone_and_beside_others(side_by_side: Callable[..., Any]) -> None:
     # The search goes on until all goals are within its tolerance of 0.01 mm.
-    np.testing.assert_allclose(side_by_side(ik_controller, 3), side_by_side(ik_controller, 1), rtol=0, atol=1e-5)
+    np.testing.assert_allclose(side_by_side(IKController(), 3), side_by_side(IKController(), 1), rtol=0, atol=1e-5)
 
 
 # ------------------------------------------------------------------------------------------------------------ seeds
@@ -248,3 +253,129 @@ def test_seeds_of_different_purposes_never_meet_whatever_the_numbers(
 
 def test_more_goals_begin_with_those_of_fewer() -> None:
     assert derived_seeds(4, EVALUATION, 100)[:10] == derived_seeds(4, EVALUATION, 10)
+
+
+# ------------------------------------------------------------------------------------------------ inverse kinematics
+
+
+class TestIKController:
+    """The controller that goes to the pose of inverse kinematics."""
+
+    @pytest.fixture
+    def solved(self, monkeypatch: pytest.MonkeyPatch) -> list[FloatArray]:
+        """The goals that inverse kinematics is asked for, call by call."""
+        calls = []
+        solve = Arm.inverse_kinematics
+
+        def count(self: Arm, goals_m: Any, *arguments: Any, **options: Any) -> Any:
+            calls.append(np.array(goals_m))
+            return solve(self, goals_m, *arguments, **options)
+
+        monkeypatch.setattr(Arm, "inverse_kinematics", count)
+        return calls
+
+    def test_a_goal_that_stands_still_is_solved_once(self, solved: list[FloatArray]) -> None:
+        """Not at each of 50 steps."""
+        roll_out(IKController(), make_env, derived_seeds(3, EVALUATION, 4))
+        assert [call.shape for call in solved] == [(4, 3)]
+
+    def test_only_a_goal_that_has_changed_is_solved_again(self, solved: list[FloatArray]) -> None:
+        """Such as one that is dragged by hand; the next episode begins anew."""
+        env = make_env().unwrapped
+        observation, _ = env.reset(seed=1)
+        other, _ = env.reset(seed=2)
+        pair = {key: np.stack([observation[key], other[key]]) for key in observation}
+        controller = IKController()
+        first = controller(pair, [env, env])
+        changed = pair | {"desired_goal": pair["desired_goal"].copy()}
+        changed["desired_goal"][1] = ARM.tip_position([30.0, 40.0, 50.0])
+        second = controller(changed, [env, env])
+        assert [len(call) for call in solved] == [2, 1]
+        assert np.array_equal(first[0], second[0])
+        assert second[1] == pytest.approx([30.0, 40.0, 50.0], abs=0.01)
+        controller.forget()
+        controller(changed, [env, env])
+        assert len(solved[-1]) == 2
+        env.close()
+
+    def test_a_moving_goal_is_followed_from_the_pose_of_the_step_before(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Which is where the goal was: the arm itself lags behind."""
+        starts, ends = [], []
+        descend = Arm.descend
+
+        def note(self: Arm, angles: Any, *arguments: Any, **options: Any) -> Any:
+            found = descend(self, angles, *arguments, **options)
+            starts.append(np.array(angles))
+            ends.append(np.array(found))
+            return found
+
+        monkeypatch.setattr(Arm, "descend", note)
+        make_track = environment_maker(TrainConfig("ddpg", env="ArmTrack-v0"), episode_steps=20)
+        roll_out(IKController(), make_track, [1, 2])
+        assert len(starts) == 20
+        for start, end in zip(starts[1:], ends, strict=False):
+            assert np.array_equal(start, end)
+
+
+# ------------------------------------------------------------------------------------------------------- references
+
+
+class TestReferences:
+    """Random targets and inverse kinematics, which returns are measured against."""
+
+    def test_they_are_what_the_controllers_do_side_by_side(self, figures: dict[str, dict[str, Any]]) -> None:
+        """In two batches, each episode by itself."""
+        seeds = derived_seeds(1, EVALUATION, 40)
+        random = roll_out(RandomController(1), make_env, seeds).returns.mean()
+        assert figures["zero"]["return_random"] == pytest.approx(random, rel=1e-12)  # but for the order of the sum
+        planned = roll_out(IKController(), make_env, seeds).returns.mean()
+        assert figures["zero"]["return_ik"] == pytest.approx(planned, rel=1e-12)
+
+    @pytest.mark.parametrize("env", ["ArmReach-v0", "ArmTrack-v0"])
+    def test_helper_processes_change_no_figure(self, env: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Not the last bit, whatever they get to do."""
+        goals = 7
+        monkeypatch.setattr(evaluation, "ARMS_AT_ONCE", 3)
+        config = TrainConfig("ddpg", env=env, episode_steps=8)
+        alone = evaluate_controller(zero_controller, config, goals=goals, seed=2)
+        monkeypatch.setattr(evaluation, "HELPER_STEPS", 10)
+        monkeypatch.setattr(evaluation, "spare_cores", lambda: 1)
+        assert evaluate_controller(zero_controller, config, goals=goals, seed=2) == alone
+
+    def test_a_random_controller_that_skips_goes_on_as_if_it_had_drawn(self) -> None:
+        """One number a joint, as many as are left out."""
+        env = make_env().unwrapped
+        one, other = RandomController(5), RandomController(5)
+        drawn = one.draw(env.action_space, 7, 11)
+        other.skip(2 * 11 * 3)
+        assert np.array_equal(other.draw(env.action_space, 5, 11), drawn[2:])
+        env.close()
+
+    def test_a_return_whose_reference_fails_is_undefined(self, tmp_path: Path) -> None:
+        """With the reason, and null in JSON: inverse kinematics itself has no time to reach the goals."""
+        urdf = DEFAULT_URDF.read_text().replace('velocity="5.969"', 'velocity="0.2"')
+        (tmp_path / "slow.urdf").write_text(urdf)
+        config = TrainConfig("ddpg", arm=str(tmp_path / "slow.urdf"), episode_steps=20)
+        for controller in (zero_controller, IKController()):
+            found = evaluate_controller(controller, config, goals=10, seed=0)
+            assert found["normalised_return"] is None
+            assert json.loads(json.dumps(found))["normalised_return"] is None
+            reason = found["undefined"]["normalised_return"]
+            assert "inverse kinematics itself reaches" in reason
+            assert f"normalised return   undefined: {reason}" in format_evaluation("zero", found)
+
+    @pytest.mark.parametrize(
+        ("errors_mm", "random", "planned", "fails"),
+        [
+            ([1.0, 9.0, 30.0, 40.0], -10.0, -3.0, False),  # half within 10 mm
+            ([1.0, 11.0, 30.0, 40.0], -10.0, -3.0, True),
+            ([1.0, 1.0, 1.0, 1.0], -10.0, -9.0, False),  # better by a tenth
+            ([1.0, 1.0, 1.0, 1.0], -10.0, -9.1, True),
+            ([1.0, 1.0, 1.0, 1.0], -10.0, -12.0, True),
+        ],
+    )
+    def test_what_makes_a_reference_fail(
+        self, errors_mm: list[float], random: float, planned: float, fails: bool
+    ) -> None:
+        """Too few goals that inverse kinematics reaches, or a return that random targets have too."""
+        assert (reference_fault(np.array(errors_mm), 10.0, random, planned) is not None) == fails

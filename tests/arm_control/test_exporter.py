@@ -14,11 +14,16 @@ import torch
 from onnx import numpy_helper
 
 import arm_control.exporter as module
+from arm_control import evaluation
+from arm_control.config import TrainConfig
 from arm_control.exporter import ExportError, export, random_states
+from arm_control.inspection import describe
 from arm_control.run_folder import RunFolder
 from arm_control.runner import PolicyRunner
-from arm_control.training import PolicyController, environment_maker, load_policy
+from arm_control.sources import evaluate, open_source
+from arm_control.training import PolicyController, environment_maker, load_policy, train
 from envs.arm import DEFAULT_URDF, RADIANS, Arm
+from policies.settings import DDPGSettings
 
 INPUTS = {"joint_angle_deg": 3, "joint_speed_deg_s": 3, "previous_target_deg": 3, "goal_m": 3}
 
@@ -295,3 +300,41 @@ def test_a_full_disk_leaves_the_older_file_as_it_was(
     with files_at_most(10_000), pytest.raises(OSError, match="cannot write"):
         export(tiny_run, older)
     assert_untouched(older)
+
+
+class TestEpisode:
+    """The episode and the control rate that a policy was trained with."""
+
+    @pytest.fixture(scope="class")
+    @staticmethod
+    def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+        """A run at 50 Hz, with episodes of 30 steps."""
+        settings = DDPGSettings(hidden_units=8, fourier_octaves=0, batch_size=32, random_steps=100)
+        config = TrainConfig("ddpg", settings, arms=2, steps=200, episode_steps=30, control_rate_hz=50.0)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(evaluation, "VALIDATION_GOALS", 1)
+            return train(config, tmp_path_factory.mktemp("runs") / "50hz", quiet=True)
+
+    def test_a_policy_file_is_evaluated_like_its_run(self, run: Path) -> None:
+        """In episodes of that length, at that rate: nobody has to say them again."""
+        policy = export(run)
+        contract = PolicyRunner.load(policy).contract
+        assert (contract.episode_steps, contract.control_rate_hz) == (30, pytest.approx(50.0, rel=1e-12))
+        opened = [open_source(str(path), 0).config for path in (run, policy)]
+        for config in opened:
+            env = environment_maker(config)().unwrapped
+            assert env.episode_steps == 30  # type: ignore[attr-defined]
+            assert env.simulation.control_period_s == pytest.approx(0.02, rel=1e-12)  # type: ignore[attr-defined]
+            env.close()
+        of_run, of_file = (evaluate(path, goals=3) for path in (run, policy))
+        assert of_file["mean_error_mm"] == pytest.approx(of_run["mean_error_mm"], abs=0.05)
+        assert "30 steps, 0.60 s" in describe(policy)
+
+    def test_physics_steps_are_no_longer_than_at_30_hz(self) -> None:
+        """And a whole number of them makes a control period."""
+        for rate_hz in (1.0, 7.0, 29.97, 30.0, 50.0, 60.0, 100.0, 240.0, 300.0, 1000.0):
+            options = TrainConfig("ddpg", control_rate_hz=rate_hz).environment_options()
+            substeps = options["control_period_s"] / options["physics_step_s"]
+            assert substeps == pytest.approx(round(substeps), rel=1e-12)
+            assert options["physics_step_s"] <= 1 / 240 + 1e-12
+            assert (substeps - 1) * 240 < 240 * 240 / rate_hz  # and no more of them than that takes

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from arm_control.evaluation import EVALUATION, derived_seeds, environment_maker, ik_controller
+from arm_control.evaluation import EVALUATION, IKController, derived_seeds, environment_maker
 from arm_control.evaluation import roll_out as evaluated
 from arm_control.replay.live import LiveArm, roll_out, roll_out_beside
 from arm_control.replay.motion import Episode, Motion, TicksInMemory
@@ -182,7 +182,7 @@ class Forgetful:
         self.forgotten += 1
 
     def __call__(self, observation: Any, arms: list[Any]) -> Any:
-        return ik_controller(observation, arms)
+        return IKController()(observation, arms)
 
 
 def test_beside_a_motion_the_controller_begins_each_goal_anew_and_reaches_it(ik: Source) -> None:

@@ -24,6 +24,8 @@ from arm_control.run_folder import RunFolder
 from arm_control.sources import evaluate
 from arm_control.training import Training, load_policy, resume, train
 from envs.arm import DEFAULT_URDF, RADIANS, Arm
+from envs.simulation import Simulation
+from envs.tasks import Reach
 from policies.settings import A2CSettings, DDPGSettings
 
 # The replay goes round twice, and each arm's episodes end eight times.
@@ -71,11 +73,11 @@ def leftovers(run: Path) -> list[Path]:
 # ------------------------------------------------------------------------------------------------------- the same seed
 
 
-def test_a_run_reports_at_its_start_and_at_every_share_of_its_way(whole: Path) -> None:
+def test_a_run_reports_at_every_share_of_its_way(whole: Path) -> None:
     rows = reports(whole)
-    assert [row["step"] for row in rows] == [0, 400, 800, 1200, 1600]
-    assert [row["progress"] for row in rows] == [0.0, 0.25, 0.5, 0.75, 1.0]
-    assert [row["updates"] for row in rows] == [0, 51, 151, 251, 351]  # one for every 4 steps from the 200th on
+    assert [row["step"] for row in rows] == [400, 800, 1200, 1600]
+    assert [row["progress"] for row in rows] == [0.25, 0.5, 0.75, 1.0]
+    assert [row["updates"] for row in rows] == [51, 151, 251, 351]  # one for every 4 steps from the 200th on
     assert all(np.isfinite(list(row.values())).all() for row in rows)
     assert (whole / "curve.png").read_bytes().startswith(b"\x89PNG")
     assert leftovers(whole) == []
@@ -204,17 +206,18 @@ def test_an_interrupted_and_resumed_run_ends_as_the_whole_one(
 def test_a_run_interrupted_before_its_first_step_ends_as_the_whole_one(
     whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    report = Training._report
+    save = Training._save
 
-    def report_and_press(self: Training, *arguments: Any) -> None:
-        report(self, *arguments)
+    def save_and_press(self: Training, *arguments: Any) -> None:
+        save(self, *arguments)
         signal.raise_signal(signal.SIGINT)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Training, "_report", report_and_press)
+        patch.setattr(Training, "_save", save_and_press)
         with pytest.raises(KeyboardInterrupt):
             train(CONFIG, tmp_path / "run", quiet=True)
-    assert [row["step"] for row in reports(tmp_path / "run")] == [0]
+    assert [path.name for path in list_checkpoints(tmp_path / "run" / "checkpoints")] == ["step-0000000000"]
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
     resume(tmp_path / "run", quiet=True)
     assert_same_run(tmp_path / "run", whole)
 
@@ -251,9 +254,9 @@ def test_reports_after_the_checkpoint_are_cut_and_come_again_alike(
     with pytest.raises(KeyboardInterrupt):
         train(CONFIG, run, quiet=True)
     rows = (whole / "metrics.jsonl").read_text().splitlines(keepends=True)
-    wrong = rows[2].replace('"mean_error_mm": ', '"mean_error_mm": 9')
-    assert wrong != rows[2]
-    (run / "metrics.jsonl").write_text("".join(rows[:2]) + wrong + rows[3][:40])  # the last line cut short by a crash
+    wrong = rows[1].replace('"mean_error_mm": ', '"mean_error_mm": 9')
+    assert wrong != rows[1]
+    (run / "metrics.jsonl").write_text(rows[0] + wrong + rows[2][:40])  # the last line cut short by a crash
     resume(run, quiet=True)
     assert_same_run(run, whole)
 
@@ -345,8 +348,8 @@ def test_init_starts_from_the_other_runs_policy(whole: Path, tmp_path: Path) -> 
     assert torch.equal(pupil(*seen), teacher(*seen))
     _, plain = load_policy(train(replace(config, init=None), tmp_path / "plain", quiet=True))
     assert not torch.equal(plain(*seen), teacher(*seen))
-    first = reports(run)[0]
-    assert (first["step"], first["updates"]) == (0, 0)
+    (only,) = reports(run)  # at the end, also of an agent that has learned nothing
+    assert (only["step"], only["updates"]) == (100, 0)
     assert final_state(run)["agent"]["replay"] == final_state(tmp_path / "plain")["agent"]["replay"]
 
 
@@ -388,6 +391,13 @@ def test_a_folder_or_file_of_somebody_else_is_refused_untouched(tmp_path: Path) 
 
 def test_a_run_remembers_its_configuration(whole: Path) -> None:
     _, values = RunFolder.open(whole)
+    assert TrainConfig.from_json(values) == CONFIG
+
+
+def test_a_run_from_before_a_setting_existed_has_its_default() -> None:
+    values = CONFIG.to_json()
+    for name in ("episode_steps", "control_rate_hz"):
+        assert values.pop(name) is None
     assert TrainConfig.from_json(values) == CONFIG
 
 
@@ -529,3 +539,77 @@ def test_arms_in_processes_of_their_own_change_nothing_and_go_on_after_an_interr
     with pytest.raises(KeyboardInterrupt):
         train(replace(config, processes=2), tmp_path / "stopped", quiet=True)
     assert_same_run(resume(tmp_path / "stopped", quiet=True), here)
+
+
+class TestValidations:
+    """When a training validates its controller."""
+
+    def test_none_comes_before_the_first_update(self, tmp_path: Path) -> None:
+        """There is nothing to validate yet: the first 1000 of 1600 steps are random."""
+        settings = replace(SETTINGS, random_steps=600, replay_capacity=640)
+        run = train(replace(CONFIG, settings=settings, steps=800), tmp_path / "run", quiet=True)
+        rows = reports(run)
+        assert [row["step"] for row in rows] == [600, 800]
+        assert all(row["updates"] > 0 for row in rows)
+
+    @pytest.mark.parametrize("goals", [1, 3, 9])
+    def test_their_steps_are_a_bounded_share_of_the_trainings(
+        self, goals: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """At each but the last, those so far take at most a quarter of the steps so far; the last always comes."""
+        monkeypatch.setattr(evaluation, "VALIDATION_GOALS", goals)
+        monkeypatch.setattr(training, "REPORTS", 20)
+        rows = reports(train(replace(CONFIG, steps=800), tmp_path / "run", quiet=True))
+        *before, last = [row["step"] for row in rows]
+        assert last == 800
+        for count, step in enumerate(before, start=1):
+            assert count * goals * EPISODE_STEPS <= step / 4
+        # As many as that allows: reports are due at each 40 steps, and learning begins with the 200th.
+        possible = []
+        for step in range(200, 800, 40):
+            if (len(possible) + 1) * goals * EPISODE_STEPS <= step / 4:
+                possible.append(step)
+        assert before == possible
+
+    def test_by_minutes_it_is_a_share_of_the_time(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """On a clock on which each validation takes 8 s."""
+        now_s = 0.0
+
+        class Slow:
+            """Arms whose roll-outs take 8 s."""
+
+            first = None
+
+            def roll_out(self, *_: Any) -> evaluation.Rollouts:
+                """Let the time pass."""
+                nonlocal now_s
+                now_s += 8.0
+                return evaluation.Rollouts(np.ones((2, 3)), Reach(), 0.1)
+
+        monkeypatch.setattr(evaluation.time, "monotonic", lambda: now_s)
+        validation = evaluation.Validation(replace(CONFIG, steps=None, minutes=10.0))
+        monkeypatch.setattr(validation, "_open", Slow)
+        assert validation.is_due(1, 1.0)
+        validation(evaluation.zero_controller)
+        assert [validation.is_due(1, seconds) for seconds in (31.0, 32.0)] == [False, True]
+        validation(evaluation.zero_controller)
+        assert [validation.is_due(1, seconds) for seconds in (63.0, 64.0, 599.0)] == [False, True, True]
+        for _ in range(30):
+            validation(evaluation.zero_controller)
+        assert [validation.is_due(1, seconds) for seconds in (599.0, 600.0)] == [False, True]  # the last one
+
+    def test_the_arms_are_kept_from_one_to_the_next(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """To make them takes longer than to validate."""
+        made = []
+        init = Simulation.__init__
+
+        def count(self: Simulation, *arguments: Any, **options: Any) -> None:
+            made.append(self)
+            init(self, *arguments, **options)
+
+        monkeypatch.setattr(Simulation, "__init__", count)
+        validation = evaluation.Validation(CONFIG)
+        results = [validation(evaluation.zero_controller) for _ in range(3)]
+        validation.close()
+        assert len(made) == 2
+        assert results[0] == results[1] == results[2]

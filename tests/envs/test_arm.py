@@ -427,3 +427,87 @@ def test_the_nearest_reachable_point_can_be_reached_and_no_pose_is_nearer(arm: A
         nearest = np.array(arm.nearest_reachable(point.tolist()))
         assert_reached(arm, nearest[None])
         assert np.linalg.norm(nearest - point) <= np.linalg.norm(tips - point, axis=-1).min() + 1e-4
+
+
+PLANAR = robot(
+    link("base"),
+    link("upper"),
+    link("fore"),
+    link("tip"),
+    joint(
+        "shoulder",
+        "base",
+        "upper",
+        inside='<origin xyz="0 0 0.3"/><axis xyz="0 0 1"/>'
+        '<limit lower="-3.1" upper="3.1" effort="1" velocity="1" acceleration="5"/>',
+    ),
+    joint(
+        "elbow",
+        "upper",
+        "fore",
+        inside='<origin xyz="0.3 0 0"/><axis xyz="0 0 1"/>'
+        '<limit lower="-3" upper="3" effort="1" velocity="2" acceleration="5"/>',
+    ),
+    joint("end", "fore", "tip", "fixed", '<origin xyz="0.2 0 0"/>'),
+)
+
+
+class TestNearSolution:
+    """Inverse kinematics from a pose: of several solutions the one soonest reached."""
+
+    @pytest.fixture
+    def planar(self) -> Arm:
+        """Two joints about z, with links of 0.3 and 0.2 m: two poses for each goal."""
+        return Arm("planar.urdf", text=PLANAR)
+
+    def solutions(self, arm: Arm, goal_m: Array) -> Array:
+        """Both poses by the law of cosines, as far as the limits allow them."""
+        x, y = goal_m[:2]
+        bend = math.acos(max(-1.0, min(1.0, (x * x + y * y - 0.3**2 - 0.2**2) / (2 * 0.3 * 0.2))))
+        poses_deg = []
+        for elbow in (bend, -bend):
+            shoulder = math.atan2(y, x) - math.atan2(0.2 * math.sin(elbow), 0.3 + 0.2 * math.cos(elbow))
+            wrapped = (shoulder + math.pi) % (2 * math.pi) - math.pi
+            poses_deg.append([math.degrees(wrapped), math.degrees(elbow)])
+        both = np.array(poses_deg)
+        inside = (both >= arm.limits.lower_deg) & (both <= arm.limits.upper_deg)
+        return both[inside.all(axis=1)]
+
+    def test_it_is_the_nearer_of_both_elbow_poses(self, planar: Arm) -> None:
+        """In the time that the slower joint takes; no tip is nearer than the tolerance allows."""
+        starts_deg = poses(planar, 400, seed=21)
+        goals_m = planar.forward_kinematics(poses(planar, 400, seed=22))
+        found_deg = planar.inverse_kinematics(goals_m, 1e-6, start_deg=starts_deg)
+        assert worst(planar.forward_kinematics(found_deg) - goals_m) <= 1e-6
+        speed = np.degrees([1.0, 2.0])
+        for start, goal, found in zip(starts_deg, goals_m, found_deg, strict=True):
+            nearest_s = min((np.abs(pose - start) / speed).max() for pose in self.solutions(planar, goal))
+            assert (np.abs(found - start) / speed).max() <= nearest_s + 1e-3
+
+    def test_without_a_start_any_will_do(self, planar: Arm) -> None:
+        """It is one of the two."""
+        goals_m = planar.forward_kinematics(poses(planar, 50, seed=23))
+        for goal, found in zip(goals_m, planar.inverse_kinematics(goals_m, 1e-7), strict=True):
+            assert np.abs(self.solutions(planar, goal) - found).max(axis=1).min() < 1e-2
+
+    def test_a_goal_out_of_reach_is_refused_from_a_start_too(self, planar: Arm) -> None:
+        """As without one."""
+        with pytest.raises(UnreachableGoalError):
+            planar.inverse_kinematics((0.6, 0.0, 0.3), start_deg=(0.0, 0.0))
+
+    def test_a_descent_depends_on_no_other_row(self, arm: Arm) -> None:
+        """To the last bit, whether its neighbours arrive earlier, later or never."""
+        starts_deg = poses(arm, 40, seed=24)
+        goals_m = arm.forward_kinematics(poses(arm, 40, seed=25))
+        goals_m[7] = (0.0, 0.0, 2.0)
+        together = arm.descend(starts_deg, goals_m, 1e-6, 50)
+        for row in range(40):
+            alone = arm.descend(starts_deg[[row]], goals_m[[row]], 1e-6, 50)
+            assert np.array_equal(alone[0], together[row])
+
+    def test_the_starts_are_left_as_they_are(self, arm: Arm) -> None:
+        """They belong to the caller."""
+        starts_deg = poses(arm, 5, seed=26)
+        before = starts_deg.copy()
+        arm.descend(starts_deg, arm.forward_kinematics(poses(arm, 5, seed=27)), 1e-6)
+        assert np.array_equal(starts_deg, before)

@@ -1,5 +1,6 @@
 """ArmReach-v0: Gymnasium's contract, exact seeds, goals that change nothing but the reward, and what is refused."""
 
+import contextlib
 import json
 import math
 import subprocess
@@ -18,8 +19,8 @@ from numpy.typing import NDArray
 from stable_baselines3.common.env_checker import check_env as check_env_stable_baselines3
 
 import envs  # noqa: F401  (registers the ids)
-from envs.arm import Arm, UnreachableGoalError
-from envs.arm_env import ArmEnv, ArmReach
+from envs.arm import DEFAULT_URDF, Arm, UnreachableGoalError
+from envs.arm_env import ArmEnv, ArmReach, ArmTrack
 from envs.limits import limit_target
 from envs.simulation import Simulation
 from envs.tasks import StillGoal
@@ -181,7 +182,7 @@ def test_observations_stay_inside_their_space(env: ArmEnv) -> None:
 
 SEEDED_RUN = """
 import numpy as np
-from envs.arm_env import ArmEnv, ArmReach
+from envs.arm_env import ArmEnv, ArmReach, ArmTrack
 env = ArmReach()
 def show(observation, *rest):
     print({key: [float(x).hex() for x in value] for key, value in observation.items()}, *rest)
@@ -519,3 +520,51 @@ def test_another_course_begins_an_episode_where_the_arm_is_and_as_it_moves(env: 
     np.testing.assert_allclose(observation["desired_goal"], goal, atol=1e-6)
     ends = [env.step(action)[3] for action in actions(env.episode_steps)]
     assert ends == [False] * (env.episode_steps - 1) + [True]
+
+
+SLOW = DEFAULT_URDF.read_text().replace('velocity="5.969"', 'velocity="0.5"')
+
+
+class TestEpisodeLength:
+    """The length of an episode that nothing else is said about."""
+
+    def test_the_default_arm_has_50_steps_and_200_on_a_path(self) -> None:
+        """Of 1/30 s; every published figure is of these."""
+        for kind, steps in ((ArmReach, 50), (ArmTrack, 200)):
+            with contextlib.closing(kind()) as env:
+                assert env.episode_steps == steps
+        assert env.task.settle_steps == 30  # type: ignore[attr-defined]
+
+    def test_a_slow_arm_can_cross_its_range_twice(self, tmp_path: Path) -> None:
+        """90 degrees at 0.5 rad/s take 3.15 s: 6.31 s are 190 steps, in tenths of 50."""
+        (tmp_path / "slow.urdf").write_text(SLOW)
+        assert DEFAULT_URDF.read_text() != SLOW
+        crossing_s = math.radians(90) / 0.5 + 0.5 / 40
+        for kind, steps, settle_steps in ((ArmReach, 50, None), (ArmTrack, 200, 30)):
+            options = {"speed_m_s": 0.02} if kind is ArmTrack else {}
+            with contextlib.closing(kind(tmp_path / "slow.urdf", **options)) as env:
+                wanted = steps * math.ceil(10 * 2 * crossing_s / (50 / 30)) / 10
+                assert env.episode_steps == wanted
+                if settle_steps is not None:
+                    assert env.task.settle_steps == settle_steps * wanted / steps  # type: ignore[attr-defined]
+        assert wanted == 760
+
+    @pytest.mark.parametrize(("rate_hz", "steps"), [(60, 100), (24, 40), (20, 35), (120, 200)])
+    def test_another_rate_keeps_the_time(self, rate_hz: int, steps: int) -> None:
+        """1.67 s, up to a tenth more."""
+        with contextlib.closing(ArmReach(control_period_s=1 / rate_hz)) as env:
+            assert env.episode_steps == steps
+            assert 50 / 30 <= steps / rate_hz + 1e-9 <= 1.1 * 50 / 30
+
+    def test_a_slow_arms_goals_are_reached_within_it(self, tmp_path: Path) -> None:
+        """By going straight to the pose: in 50 steps most are not."""
+        (tmp_path / "slow.urdf").write_text(SLOW)
+        with contextlib.closing(ArmReach(tmp_path / "slow.urdf")) as env:
+            early = []
+            for seed in range(10):
+                observation, _ = env.reset(seed=seed)
+                pose = env.arm.inverse_kinematics(observation["desired_goal"], 1e-5).astype(np.float32)
+                reached = [env.step(pose)[4]["is_success"] for _ in range(env.episode_steps)]
+                assert reached[-1]
+                early.append(reached[49])
+            assert np.mean(early) < 0.5

@@ -204,3 +204,29 @@ def test_limits_that_limit_nothing_are_refused(columns: Any, message: str) -> No
 def test_limits_cannot_be_changed() -> None:
     with pytest.raises(AttributeError):
         ONE.max_speed_deg_s = (1e9,)  # type: ignore[misc]
+
+
+class TestCrossing:
+    """The time in which every joint can cross its range."""
+
+    def test_by_hand(self) -> None:
+        """With and without reaching full speed; the slowest joint counts."""
+        # 90 degrees at 30 degrees/s: 1 s to speed up over 15 degrees, 2 s for 60, and 1 s to slow down.
+        assert JointLimits((0.0,), (90.0,), (30.0,), (30.0,)).crossing_s == pytest.approx(4.0)
+        # 90 degrees by 10 degrees/s^2: 3 s for each half of 45.
+        assert JointLimits((-45.0,), (45.0,), (100.0,), (10.0,)).crossing_s == pytest.approx(6.0)
+        assert JointLimits((0.0, -45.0), (90.0, 45.0), (30.0, 100.0), (30.0, 10.0)).crossing_s == pytest.approx(6.0)
+
+    @given(joints())
+    def test_the_limiter_takes_as_long(self, limits: JointLimits) -> None:
+        """A fine-grained limiter, from one end to the other."""
+        steps = 400
+        period_s = limits.crossing_s / steps
+        target, speed = limits.lower_deg, (0.0,) * len(limits.lower_deg)
+        taken = 0
+        while any(
+            abs(a - b) > 1e-3 * (b - c) for a, b, c in zip(target, limits.upper_deg, limits.lower_deg, strict=True)
+        ):
+            target, speed = limit_target(limits.upper_deg, target, speed, limits, period_s)  # type: ignore[assignment]
+            taken += 1
+        assert 0.9 * steps < taken < 1.1 * steps
