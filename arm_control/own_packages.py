@@ -36,7 +36,9 @@ def _fault(name: str) -> str | None:
     except ValueError:  # a module without a spec was put into sys.modules
         spec = None
     found = None if spec is None or spec.origin is None else Path(spec.origin)
-    if found is None:
+    # Uninstalling another distribution removes the files that both had.
+    is_gone = own.parents[1].is_dir() and not own.is_file()
+    if found is None or is_gone:
         return f"package {name!r} is missing: expected {own}; install arm-control again{_others(name)}"
     if not _is_same(found, own):
         return (
