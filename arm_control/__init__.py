@@ -8,6 +8,8 @@ Names are loaded when first used, so that the runner needs neither PyTorch nor P
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from arm_control.own_packages import check_own_packages
+
 if TYPE_CHECKING:
     from arm_control.config import TrainConfig
     from arm_control.exporter import export
@@ -25,6 +27,8 @@ _HOMES = {
 }
 
 __all__ = ["PolicyRunner", "TrainConfig", "evaluate", "export", "resume", "train"]
+
+check_own_packages()
 
 
 def __getattr__(name: str) -> Any:

@@ -156,6 +156,7 @@ def _choose_ids(bus: Bus, arm: Arm, wanted: Sequence[int] | None) -> list[int]:
 
 def _prepare(bus: Bus, ids: Sequence[int]) -> None:
     """Torque off, once the person holds the arm; and the settings that the driver wants."""
+    bus.enable_answers(ids)
     health = {id: bus.read(id, HEALTH) for id in ids}
     for id in ids:
         if status := health[id]["hardware_error_status"]:

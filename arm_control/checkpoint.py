@@ -53,7 +53,8 @@ def save_checkpoint(folder: Path, step: int, state: dict[str, Any]) -> Path:
             "files": {TENSORS: {"bytes": (aside / TENSORS).stat().st_size, "sha256": _sha256(aside / TENSORS)}},
             "state": values,
         }
-        (aside / MANIFEST).write_text(json.dumps(manifest | {"sha256": _json_sha256(manifest)}))
+        text = json.dumps(manifest | {"sha256": _json_sha256(manifest)})
+        (aside / MANIFEST).write_text(text, encoding="utf-8")
         for name in (TENSORS, MANIFEST):
             _sync(aside / name)
         aside.replace(target)

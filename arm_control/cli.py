@@ -16,9 +16,16 @@ import sys
 from collections.abc import Callable, Sequence
 from itertools import chain, groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import NoneType, UnionType
+from typing import TYPE_CHECKING, Any, Union, get_args
 
 import tyro
+from tyro.constructors import (
+    ConstructorRegistry,
+    PrimitiveConstructorSpec,
+    PrimitiveTypeInfo,
+    UnsupportedTypeAnnotationError,
+)
 
 from arm_control.commands import (
     BenchArgmax,
@@ -45,7 +52,7 @@ from arm_control.commands import (
 )
 from arm_control.config import TrainConfig, check_choice
 from arm_control.console import Console, say, write
-from arm_control.printing import printable, printable_output
+from arm_control.printing import counted, encode_streams, printable, printable_output
 from arm_control.signals import interrupt_on_signals, interrupt_program
 from policies.settings import AGENTS
 
@@ -235,7 +242,8 @@ def recover(command: Recover) -> None:
     log = Path(command.log)
     out = command.out or str(log.parent / f"{log.stem}-recovered.mcap")
     saved = recover(log, out)
-    print(printable(f"{out}: {saved.ticks} ticks, {saved.events} events; unreadable: {saved.lost or 'nothing'}"))
+    found = f"{counted(saved.ticks, 'tick')}, {counted(saved.events, 'event')}"
+    print(printable(f"{out}: {found}; unreadable: {saved.lost or 'nothing'}"))
 
 
 def identify(command: Identify) -> None:
@@ -330,6 +338,7 @@ def bench_viewer(command: BenchViewer) -> None:
     report_figures(command.json, figures, format_viewer(figures))
 
 
+FLAG_TYPES = ConstructorRegistry()
 Work = tuple[type[Any], Callable[[Any], None]]
 
 COMMANDS: dict[str, Work] = {
@@ -363,7 +372,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # started with it closed
-            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
     try:
         return _run(list(sys.argv[1:] if arguments is None else arguments))
     finally:
@@ -388,7 +397,10 @@ def _run(arguments: list[str]) -> int:
         package = (error.name or "").split(".")[0]
         if package not in EXTRAS or debugging():
             raise
-        return complain(f"this wants {package}, which is not installed: pip install 'arm-control[{EXTRAS[package]}]'")
+        extra = EXTRAS[package]
+        return complain(
+            f"this requires {package}, which is not installed: pip install '.[{extra}]' in the folder of arm-control"
+        )
     except (ValueError, OSError, RuntimeError, MemoryError) as error:
         if debugging():
             raise
@@ -462,7 +474,7 @@ def parse_flags(kind: type[Any], program: str, words: list[str], default: Any, s
     try:
         with contextlib.redirect_stderr(said):
             known = {} if default is None else {"default": default}
-            return tyro.cli(kind, prog=program, args=words, config=config, **known)
+            return tyro.cli(kind, prog=program, args=words, config=config, registry=FLAG_TYPES, **known)
     except SystemExit as end:
         if not end.code:
             return None
@@ -473,6 +485,23 @@ def parse_flags(kind: type[Any], program: str, words: list[str], default: Any, s
         hint = next((f" (did you mean {option}?)" for option in options if option not in words), "")
         text = re.sub(r"^Error parsing (?:[\w.]+: )?", "", " ".join(parts[0]))
         raise ValueError(f"{text}{hint}; see {see or f'{program} --help'}") from None
+
+
+@FLAG_TYPES.primitive_rule
+def optional_flag(flag: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | UnsupportedTypeAnnotationError | None:
+    """Parse a flag of type `T | None` as one of type T: tyro's own rule has 'None' among its choices."""
+    options = [option for option in get_args(flag.type) if option is not NoneType]
+    if flag.type_origin not in (Union, UnionType) or len(options) != 1:
+        return None
+    value = PrimitiveTypeInfo.make(options[0], flag.markers)
+    spec = ConstructorRegistry.get_primitive_spec(value)
+    if isinstance(spec, UnsupportedTypeAnnotationError):
+        return spec
+    return dataclasses.replace(
+        spec,
+        is_instance=lambda given: given is None or spec.is_instance(given),
+        str_from_instance=lambda given: ["None"] if given is None else spec.str_from_instance(given),
+    )
 
 
 def overview() -> str:
@@ -529,6 +558,7 @@ def complain(text: str) -> int:
 def program() -> int:
     """The entry point of the program: `main` for a process that ends with it."""
     interrupt_program()
+    encode_streams()
     return main()
 
 

@@ -9,7 +9,6 @@ import os
 import queue
 import re
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -25,15 +24,17 @@ from arm_control.commands import Compare
 from arm_control.config import TrainConfig
 from arm_control.console import say
 from arm_control.evaluation import LADDER_MM, IKController, environment_maker, evaluate_controller
+from arm_control.own_packages import python_command
 from arm_control.peers import PeerConfig
-from arm_control.printing import printable, printable_lines
+from arm_control.printing import counted, printable, printable_lines
 from arm_control.run_folder import RunFolder, check_no_link, write_text
 from arm_control.signals import AWAKE_S
 from arm_control.statistics import bootstrap_interval, interquartile_mean, three_digits
 from arm_control.trial import Trial
 from envs.imperfections import imperfections_from_json, open_imperfections
 
-TRIAL_COMMAND = (sys.executable, "-m", "arm_control.trial")  # followed by what `arm_control.trial.main` reads
+# Followed by what `arm_control.trial.main` reads.
+TRIAL_COMMAND = python_command("from arm_control.trial import main; sys.exit(main())")
 SOLVED_MM = 5.0
 # Of a task, beside the environment.
 SHARED = ("goal_tolerance_m", "arm", "imperfections", "path", "speed_m_s", "episode_steps", "control_rate_hz")
@@ -222,7 +223,8 @@ def run_process(trial: Trial, processes: set[subprocess.Popen[str]], stopping: t
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
-        text=True,
+        encoding="utf-8",
+        errors="replace",
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         process_group=0,  # a Ctrl-C comes to it once, from here
     ) as process:
@@ -318,13 +320,14 @@ def write_comparison(figures: dict[str, Any], out: Path) -> str:
 
 def format_comparison(figures: dict[str, Any]) -> str:
     """The figures as a table for people, in Markdown."""
-    length = f"{figures['steps']:,} steps" if figures["minutes"] is None else f"{figures['minutes']:g} minutes"
+    steps, minutes = figures["steps"], figures["minutes"]
+    length = counted(steps, "step") if minutes is None else counted(minutes, "minute", form="g")
     task, agents, seeds = figures["task"], figures["agents"], figures["seeds"]
     imperfections = imperfections_from_json(task["imperfections"]).name
     arm = "" if imperfections == "ideal" else f", {imperfections} arm"
     sure = ", with 95 % bootstrap intervals," if any("mean_error_mm_interval" in it for it in agents.values()) else ""
     lines = [
-        f"{length}{arm}, {seeds} seed{'s' if seeds > 1 else ''}, {figures['goals']:,} held-out goals; "
+        f"{length}{arm}, {counted(seeds, 'seed')}, {counted(figures['goals'], 'held-out goal')}; "
         f"interquartile means{sure} over the seeds; solved: a mean error of at most 5 mm",
         "",
         f"| agent | cores | mean error (mm) | times {_cell(next(iter(agents)))} | within 10 mm | 5 mm | 2 mm | "

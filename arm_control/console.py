@@ -132,7 +132,7 @@ def _write_unbuffered(stream: TextIO, text: str) -> None:
         stream.write(text)
         stream.flush()
         return
-    data = text.encode(stream.encoding or "utf-8", errors="replace")
+    data = text.encode(stream.encoding or "utf-8", errors="backslashreplace")
     while data:
         try:
             data = data[os.write(descriptor, data) :]

@@ -13,7 +13,7 @@ from arm_control.drivers.calibration import TICKS_PER_DEGREE, Calibration, Joint
 from arm_control.drivers.control_table import MODEL_NUMBER, REGISTERS, SPEED_UNIT_DEG_S, TICKS_PER_TURN
 from arm_control.drivers.emulator import Emulator
 from arm_control.drivers.faults import parse_fault
-from arm_control.printing import printable
+from arm_control.printing import counted, printable
 from arm_control.signals import stop_on_signals
 from envs.arm import DEFAULT_URDF, Arm
 from envs.imperfections import IDEAL_LAG_S, open_imperfections
@@ -105,7 +105,9 @@ def _calibration(path: str, arm: Arm, command: Emulate) -> Calibration:
         return calibration
     ids = command.servo_ids
     if len(ids) != len(arm.joint_names):
-        raise ValueError(f"--calibration: the arm has {len(arm.joint_names)} joints, got {len(ids)} servos")
+        raise ValueError(
+            f"--calibration: the arm has {counted(len(arm.joint_names), 'joint')}, got {counted(len(ids), 'servo')}"
+        )
     if not Path(path).parent.is_dir():
         raise ValueError(f"cannot write {path}: there is no folder {Path(path).parent}")
     fastest = REGISTERS["velocity_limit"].initial * SPEED_UNIT_DEG_S

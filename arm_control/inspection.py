@@ -3,7 +3,7 @@
 import dataclasses
 from pathlib import Path
 
-from arm_control.printing import printable_lines
+from arm_control.printing import counted, printable_lines
 from arm_control.runner import PolicyRunner
 from envs.imperfections import OFF, imperfections_from_json
 
@@ -18,7 +18,7 @@ def describe(path: str | Path) -> str:
         f"{path}: {Path(path).stat().st_size / 1000:.0f} kB, contract version {contract.schema_version}",
         f"  agent          {contract.agent}, trained on {contract.environment} ({imperfections.name} arm), "
         f"configuration {contract.config_sha256[:12]}",
-        f"  arm            {contract.arm}, {len(contract.joints)} joints",
+        f"  arm            {contract.arm}, {counted(len(contract.joints), 'joint')}",
     ]
     for joint in contract.joints:
         lines.append(
@@ -38,7 +38,8 @@ def describe(path: str | Path) -> str:
         for tensor in tensors:
             lines.append(f"  {kind:<14} {tensor.name} (batch, {tensor.size}), {tensor.unit}: {tensor.meaning}")
     lines += [
-        f"  golden         {len(golden.target_deg)} samples re-run, all within {golden.tolerance_deg:g} degrees",
+        f"  golden         {counted(len(golden.target_deg), 'sample')} re-run, "
+        f"all within {golden.tolerance_deg:g} degrees",
         f"  made with      {', '.join(f'{name} {version}' for name, version in contract.versions.items())}",
     ]
     return printable_lines(lines)

@@ -9,6 +9,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from arm_control.config import ENVIRONMENTS, TrainConfig
 from arm_control.evaluation import Observation, environment_maker
+from arm_control.printing import counted
 from envs.arm import RADIANS, Arm
 from envs.tasks import target_of
 from envs.vector import ArmVectorEnv
@@ -94,7 +95,9 @@ class Interaction:
         check_arm(self._one_arm.arm, state["arm_urdf"])
         self.agent.load_state_dict(state["agent"])
         if len(state["arms"]) != self.arms.num_envs:
-            raise ValueError(f"the checkpoint is of {len(state['arms'])} arms, config.json says {self.arms.num_envs}")
+            raise ValueError(
+                f"the checkpoint is of {counted(len(state['arms']), 'arm')}, config.json says {self.arms.num_envs}"
+            )
         if isinstance(self.arms, ArmVectorEnv):
             self.observation = self.arms.restore_state(state["arms"])
         else:

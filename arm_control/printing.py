@@ -6,6 +6,7 @@ line feeds, to all that a command prints; with both, no file can move the cursor
 """
 
 import contextlib
+import io
 import sys
 from collections.abc import Iterable, Iterator
 from typing import Any, TextIO
@@ -17,6 +18,12 @@ LONGEST_LINE = 10_000  # of a table, whose cells are bounded themselves
 def printable(text: object, longest: int = LONGEST_TEXT) -> str:
     """Return the text as one printable line of at most `longest` characters."""
     return _cut(_escaped(_cut(str(text), longest)), longest)
+
+
+def counted(number: float, noun: str, plural: str = "", form: str = ",") -> str:
+    """Return a number with its noun, singular for one: "1 goal", "2 goals"; formatted as `form` says."""
+    text = format(number, form)
+    return f"{text} {noun if text == '1' else plural or noun + 's'}"
 
 
 def printable_lines(lines: Iterable[object]) -> str:
@@ -51,6 +58,18 @@ def printable_output() -> Iterator[None]:
     error: Any = PrintableStream(sys.stderr)
     with contextlib.redirect_stdout(output), contextlib.redirect_stderr(error):
         yield
+
+
+def encode_streams() -> None:
+    """Make the standard streams independent of the locale.
+
+    Standard input is UTF-8, and output shows characters that its encoding lacks as visible escapes.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(encoding="utf-8", errors="strict")
 
 
 def unwrapped(stream: Any) -> Any:

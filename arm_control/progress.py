@@ -41,7 +41,7 @@ class Reporter:
 
     def report(self, row: dict[str, Any]) -> None:
         """Write one validation."""
-        with self._run.metrics.open("a") as file:
+        with self._run.metrics.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
         for name, value in row.items():
             if name != "step":
@@ -67,11 +67,13 @@ class Reporter:
     def _line(self, step: int, updates: int, elapsed_s: float, progress: float) -> str:
         speed = step / elapsed_s if elapsed_s else 0.0
         done = progress - self._first_progress  # by this process, whose clock runs on while it validates
-        left = (time.monotonic() - self._start) * (1 - progress) / done if done > 0 else 0.0
-        return (
-            f"{progress:4.0%}  {step:>9,} steps  {updates:>7,} updates  {self._latest}  "
-            f"{speed:5,.0f} steps/s  {left:4.0f} s left"
-        )
+        line = f"{progress:4.0%}  {step:>9,} steps  {updates:>7,} updates  {self._latest}  {speed:5,.0f} steps/s"
+        if progress >= 1:
+            return f"{line}     0 s left"
+        if done <= 0:  # how long the rest takes is not known yet
+            return line
+        left_s = (time.monotonic() - self._start) * (1 - progress) / done
+        return f"{line}  {left_s:4.0f} s left"
 
     def _say(self, text: str, end: str = "\n") -> None:
         if not self._quiet:

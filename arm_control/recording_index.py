@@ -1,29 +1,36 @@
 """Opens a recording at any moment, in bounded memory, however long it is, even while it is being written.
 
 What is read at once is the index at the end of the file or, where a crash left none, the heads of its chunks; the
-chunks themselves only as they are looked at. An hour at 100 Hz opens in a fraction of a second.
+chunks themselves only as they are looked at. An hour at 100 Hz opens in a fraction of a second. Files of other writers
+may have messages outside chunks, or in any order: whatever their order in the file, ticks are read in that of their log
+times.
 """
 
 import bisect
 import fcntl
+import heapq
+import math
 import struct
 import threading
 import zlib
 from collections import OrderedDict
 from collections.abc import Iterator
-from itertools import pairwise
+from itertools import pairwise, zip_longest
 from pathlib import Path
 from typing import NamedTuple
 
 from mcap.opcode import Opcode
 from mcap.records import ChunkIndex, Footer, MetadataIndex
 
-from arm_control.recording_reader import DAMAGE, MAGIC, MAX_RECORD, Row, Scan, stream_of
-from arm_control.trajectory import EVENT, Event, Soundness, Tick, joint_names
+from arm_control.recording_reader import DAMAGE, MAGIC, MAX_RECORD, READ, Row, Scan, stream_of
+from arm_control.trajectory import Event, Soundness, Tick, joint_names
 from envs.files import open_regular
 
 HEAD = struct.Struct("<BQ")  # of every record: what it is, and how long
 TIMES = struct.Struct("<QQ")  # with which a chunk begins
+MESSAGE_START = struct.Struct("<HIQ")  # of a message: channel, sequence number, log time
+CHANNEL_ID = struct.Struct("<H")  # with which a chunk's index of a channel begins
+RUN_BYTES = 1 << 16  # of messages outside chunks that are read together
 FOOTER_BYTES = HEAD.size + 20 + len(MAGIC)
 MAX_INDEX = 256 << 20
 MOST_METADATA = 16  # records of it, of which the recorder writes one
@@ -32,13 +39,14 @@ ROUNDING_S = 1e-3
 
 
 class Span(NamedTuple):
-    """Where a chunk is in the file, with its head, and the log times in it."""
+    """Where a chunk is in the file, with its head, and the log times in it; or a run of messages outside chunks."""
 
     offset: int
     length: int
     start_ns: int
     end_ns: int
-    events: bool  # whether there are events in it
+    channels: frozenset[int] | None  # whose messages are in it; None if the file does not say
+    is_run: bool = False
 
 
 class IndexedRecording:
@@ -65,7 +73,7 @@ class IndexedRecording:
                 raise ValueError(f"{path} is no MCAP file" + ("" if scan.size else ": it is empty"))
             spans = self._spans_of_index() or list(self._spans_of_heads())
             if spans:
-                self._rows(spans[0])  # which says how the channels are numbered
+                self._rows(min(spans))  # the first in the file, which says how the channels are numbered
             if not scan.ours:
                 raise ValueError(f"{path} is no recording of arm-control{self._because}")
             try:
@@ -75,11 +83,10 @@ class IndexedRecording:
             self._sound.joints = None if names is None else len(names)
             self._spans: list[Span] = []
             self.events: list[Event] = []
-            first = next(filter(None, map(self._ticks_in, sorted(spans, key=lambda span: span.start_ns))), None)
-            if first is None:
-                raise ValueError(f"{path} holds no tick, so there is nothing to see{self._because}")
-            self.start_s = self.end_s = first[0].time_s
+            self.start_s, self.end_s = math.inf, -math.inf
             self._take_in(spans)
+            if self.start_s > self.end_s:
+                raise ValueError(f"{path} holds no tick, so there is nothing to see{self._because}")
         except BaseException:
             self._file.close()
             raise
@@ -105,11 +112,20 @@ class IndexedRecording:
         return "; ".join(filter(None, (*dropped, self.lost)))
 
     def __iter__(self) -> Iterator[Tick]:
-        """All ticks, in order."""
-        for span in self._spans:
+        """All ticks, in the order of their times."""
+        spans = self._spans
+        waiting: list[tuple[float, int, Tick]] = []  # a heap of ticks that later chunks may have earlier ones than
+        count = 0
+        for span, following in zip_longest(spans, spans[1:]):
             with self._lock:
                 ticks = self._ticks_in(span)
-            yield from ticks
+            for tick in ticks:
+                heapq.heappush(waiting, (tick.time_s, count, tick))
+                count += 1
+            # No later chunk has anything from before the next one begins.
+            known_to_s = math.inf if following is None else self._seconds(following.start_ns)
+            while waiting and waiting[0][0] < known_to_s:
+                yield heapq.heappop(waiting)[2]
 
     def ticks(self, start_s: float, end_s: float, most: int | None = None) -> list[Tick]:
         """The ticks from one time to another, both included, in order; of very many only about `most`, evenly."""
@@ -151,12 +167,25 @@ class IndexedRecording:
 
     def _take_in(self, spans: list[Span]) -> None:
         """Add chunks to those that are known."""
+        if not spans:
+            return
         self._spans = sorted((*self._spans, *spans), key=lambda span: span.start_ns)
-        self._starts_s = [(span.start_ns - (self._zero_ns or 0)) / 1e9 for span in self._spans]
+        # The first tick is in one of the chunks that begin first, the last in one of those that end last.
+        for span in sorted(spans, key=lambda span: span.start_ns):
+            if self._zero_ns is not None and self._seconds(span.start_ns) > self.start_s:
+                break
+            self.start_s = min([self.start_s, *(tick.time_s for tick in self._ticks_in(span))])
+        for span in sorted(spans, key=lambda span: span.end_ns, reverse=True):
+            if self._zero_ns is not None and self._seconds(span.end_ns) < self.end_s:
+                break
+            self.end_s = max([self.end_s, *(tick.time_s for tick in self._ticks_in(span))])
+        self._starts_s = [self._seconds(span.start_ns) for span in self._spans]
         self._longest_s = max(span.end_ns - span.start_ns for span in self._spans) / 1e9
-        last = next(filter(None, map(self._ticks_in, reversed(self._spans))))
-        self.end_s = max(self.end_s, last[-1].time_s)
         self.events = sorted((*self.events, *self._read_events(spans)), key=lambda event: event.time_s)
+
+    def _seconds(self, log_time_ns: int) -> float:
+        """The time of a tick with this log time."""
+        return (log_time_ns - (self._zero_ns or 0)) / 1e9
 
     def _spans_between(self, start_s: float, end_s: float) -> list[Span]:
         """The chunks in which there may be ticks of this time: those that begin in it, or reach into it."""
@@ -165,8 +194,12 @@ class IndexedRecording:
         return self._spans[first:last]
 
     def _read_events(self, spans: list[Span]) -> list[Event]:
-        decoded = (what for span in spans if span.events for _, what in self._decoded(span, Event))
+        with_events = (span for span in spans if self._may_have_events(span))
+        decoded = (what for span in with_events for _, what in self._decoded(span, Event))
         return [what for what in decoded if isinstance(what, Event)]
+
+    def _may_have_events(self, span: Span) -> bool:
+        return span.channels is None or any(self._scan.may_hold(channel, Event) for channel in span.channels)
 
     def _ticks_in(self, span: Span) -> list[Tick]:
         """The ticks of a chunk; those looked at lately are kept."""
@@ -180,6 +213,7 @@ class IndexedRecording:
                     self._zero_ns = row.log_time_ns - round(1e9 * tick.time_s)
                 ticks.append(tick)
                 size += len(row.data)
+        ticks.sort(key=lambda tick: tick.time_s)
         self._kept[span.offset] = ticks, size
         self._kept_bytes += size
         while self._kept_bytes > KEPT_BYTES and len(self._kept) > 1:
@@ -208,9 +242,15 @@ class IndexedRecording:
         rows: list[Row] = []
         if self._scan.hopeless:
             return rows
+        if span.length > HEAD.size + MAX_RECORD:
+            self._lose(span.offset, 0, span.length, f"a record of {span.length} bytes")
+            return rows
         self._file.seek(min(span.offset, self._scan.size))  # an offset may be damaged
         record = self._file.read(min(span.length, self._scan.size))
         try:
+            if span.is_run:
+                rows += self._scan.rows_in(record)
+                return rows
             code, length = HEAD.unpack_from(record)
             if len(record) < span.length or HEAD.size + length != span.length:
                 raise ValueError("a chunk that is not where the index has it")
@@ -221,7 +261,7 @@ class IndexedRecording:
         return rows
 
     def _spans_of_index(self) -> list[Span]:
-        """The chunks by the index at the end of the file; none if it is not there or damaged."""
+        """The chunks by the index at the end of the file; none if it is not there, damaged, or lacks the metadata."""
         file, size = self._file, self._scan.size
         if size < FOOTER_BYTES + len(MAGIC):
             return []
@@ -249,18 +289,19 @@ class IndexedRecording:
                 if code == Opcode.CHUNK_INDEX:
                     chunk = ChunkIndex.read(stream_of(body))
                     times = chunk.message_start_time, chunk.message_end_time
-                    if chunk.chunk_length <= MAX_RECORD:
-                        events = EVENT in chunk.message_index_offsets
-                        spans.append(Span(chunk.chunk_start_offset, chunk.chunk_length, *times, events))
+                    channels = frozenset(chunk.message_index_offsets) or None
+                    spans.append(Span(chunk.chunk_start_offset, chunk.chunk_length, *times, channels))
                 elif code == Opcode.METADATA_INDEX:
                     metadata = MetadataIndex.read(stream_of(body))
                     known = metadata.offset in metadata_at or len(metadata_at) == MOST_METADATA
                     metadata_at.add(metadata.offset)
                     if metadata.length <= MAX_RECORD and not known:
-                        self._rows(Span(metadata.offset, metadata.length, 0, 0, False))
+                        self._rows(Span(metadata.offset, metadata.length, 0, 0, frozenset()))
                 elif code in (Opcode.SCHEMA, Opcode.CHANNEL):
                     list(self._scan.rows_of(code, body))
         except DAMAGE:
+            return []
+        if not metadata_at:
             return []
         # Each chunk once: an index that names one many times would have it read as often.
         spans.sort(key=lambda span: span.offset)
@@ -271,9 +312,10 @@ class IndexedRecording:
     def _spans_of_heads(self) -> Iterator[Span]:
         """The chunks one after another, only the heads of which are read, up to where the file is cut or damaged.
 
-        Asked again, it goes on from there.
+        Messages outside chunks are taken together in runs. Called again, it continues from there.
         """
-        file, scan, chunk = self._file, self._scan, None
+        file, scan = self._file, self._scan
+        chunk: Span | None = None
         while left := scan.size - self._at:
             at = self._at
             file.seek(at)
@@ -284,21 +326,41 @@ class IndexedRecording:
                     scan.lose(left, "the file ends within a record")
                 break
             code, size = head[0], HEAD.size + length
-            if code == Opcode.CHUNK and len(head) == HEAD.size + TIMES.size and length <= MAX_RECORD:
+            if code in READ and length > MAX_RECORD:
+                self._lose(at, 0, length, f"a record of {length} bytes")
+            elif code == Opcode.CHUNK and len(head) == HEAD.size + TIMES.size:
                 if chunk is not None:
                     yield chunk
                 earlier_ns = 0 if chunk is None else chunk.start_ns
                 start_ns, end_ns = TIMES.unpack_from(head, HEAD.size)
-                chunk = Span(at, size, start_ns, end_ns, False)
-                if not earlier_ns <= start_ns <= end_ns:  # a damaged head: the ticks know better
+                chunk = Span(at, size, start_ns, end_ns, None)
+                if not earlier_ns <= start_ns <= end_ns:  # out of order, or a damaged head: the ticks know better
                     times_ns = [row.log_time_ns for row in self._rows(chunk)] or [earlier_ns]
                     chunk = chunk._replace(start_ns=min(times_ns), end_ns=max(times_ns))
-            elif code == Opcode.MESSAGE_INDEX and chunk is not None:
-                chunk = chunk._replace(events=chunk.events or head[HEAD.size : HEAD.size + 2] == bytes([EVENT, 0]))
-            elif code == Opcode.METADATA and length <= MAX_RECORD:
-                self._rows(Span(at, size, 0, 0, False))
+            elif code == Opcode.MESSAGE_INDEX and chunk is not None and length >= CHANNEL_ID.size:
+                channels = (chunk.channels or frozenset()) | {*CHANNEL_ID.unpack_from(head, HEAD.size)}
+                chunk = chunk._replace(channels=channels)
+            elif code == Opcode.MESSAGE and length >= MESSAGE_START.size:
+                channel, _, time_ns = MESSAGE_START.unpack_from(head, HEAD.size)
+                message = Span(at, size, time_ns, time_ns, frozenset((channel,)), is_run=True)
+                longer = None if chunk is None else _joined(chunk, message)
+                if chunk is not None and longer is None:
+                    yield chunk
+                chunk = longer or message
+            elif code in (Opcode.METADATA, Opcode.SCHEMA, Opcode.CHANNEL):
+                self._rows(Span(at, size, 0, 0, frozenset()))
             elif code in (Opcode.DATA_END, Opcode.FOOTER):
                 break
             self._at += size
         if chunk is not None:
-            yield chunk._replace(events=True)  # whose list of events may be cut off
+            yield chunk if chunk.is_run else chunk._replace(channels=None)  # whose indexes may be cut off
+
+
+def _joined(run: Span, message: Span) -> Span | None:
+    """A run with the message that follows it; None if it does not, or if the run would be too long."""
+    length = run.length + message.length
+    if not run.is_run or run.offset + run.length != message.offset or length > RUN_BYTES:
+        return None
+    start_ns, end_ns = min(run.start_ns, message.start_ns), max(run.end_ns, message.end_ns)
+    channels = (run.channels or frozenset()) | (message.channels or frozenset())
+    return Span(run.offset, length, start_ns, end_ns, channels, is_run=True)

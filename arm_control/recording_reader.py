@@ -4,6 +4,7 @@ import contextlib
 import math
 import mmap
 import os
+import re
 import struct
 import zlib
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import lz4.frame
 import msgspec
 import zstandard
 from mcap.data_stream import ReadDataStream
@@ -19,6 +21,7 @@ from mcap.exceptions import McapError
 from mcap.opcode import Opcode
 from mcap.records import Channel, Chunk, Footer, Metadata, Schema
 
+from arm_control.printing import counted
 from arm_control.trajectory import EVENT, KINDS, METADATA, MOST_JOINTS, PER_JOINT, TICK, Event, Soundness, Tick
 from envs.files import open_regular
 
@@ -32,8 +35,9 @@ MAX_RATIO, MAX_SMALL = 64, 16 << 20
 MOST_FAULTS = 10_000  # after which the rest counts as lost
 LONGEST_ROW = 1 << 15  # bytes of JSON; the longest text of an event, all of it escaped, has 18,000
 MOST_NULLS = MOST_JOINTS * len(PER_JOINT)
-# What a chunk of the recorder has behind its opcode, length, times, size and checksum: by this one is found again.
-CHUNK_MARK, MARK_OFFSET = b"\x04\0\0\0zstd", 37
+# What a compressed chunk has behind its opcode, length, times, size and checksum: by this one is found again.
+CHUNK_MARK, LZ4_MARK, MARK_OFFSET = b"\x04\0\0\0zstd", b"\x03\0\0\0lz4", 37
+MARKS = re.compile(CHUNK_MARK + b"|" + LZ4_MARK)
 SEARCHES = 100  # of a file: each may cost a decompression
 READ = {
     Opcode.FOOTER,
@@ -88,7 +92,7 @@ def _with_nan(value: Any) -> Any:
 
 @dataclass
 class Scan:
-    """The rows of a recording, in order; what cannot be read is counted and left out.
+    """The rows of a recording, in the file's order; what cannot be read is counted and left out.
 
     mcap's own readers trust the lengths in a file, and hand out what a cut left of a record; so records are taken apart
     here, within bounds, and mcap reads what is in them.
@@ -124,8 +128,8 @@ class Scan:
         """How much was lost, and why; empty if nothing was."""
         if not self._faults:
             return ""
-        more = f", and {self._faults - 1} more faults" if self._faults > 1 else ""
-        return f"{self._lost_bytes} bytes ({self._reason}{more})"
+        more = f", and {counted(self._faults - 1, 'more fault', form='')}" if self._faults > 1 else ""
+        return f"{counted(self._lost_bytes, 'byte', form='')} ({self._reason}{more})"
 
     def lose(self, size: int, why: str) -> None:
         """Count what cannot be read."""
@@ -198,16 +202,16 @@ class Scan:
     def _find_chunk(self, file: BinaryIO, start: int) -> int | None:
         """Where the next sound chunk begins, from `start` on: where a length was damaged, nothing else tells."""
         with mmap.mmap(file.fileno(), self.size, access=mmap.ACCESS_READ) as whole:
-            place = whole.find(CHUNK_MARK, start + MARK_OFFSET)
-            while place >= 0 and self._searches:
+            mark = MARKS.search(whole, start + MARK_OFFSET)
+            while mark is not None and self._searches:
                 self._searches -= 1
-                begin = place - MARK_OFFSET
+                begin = mark.start() - MARK_OFFSET
                 code, length = struct.unpack_from("<BQ", whole, begin)
                 if code == Opcode.CHUNK and length <= min(MAX_RECORD, self.size - begin - 9):
                     with contextlib.suppress(*DAMAGE):
                         _chunk_data(whole[begin + 9 : begin + 9 + length], self._left)
                         return begin
-                place = whole.find(CHUNK_MARK, place + 1)
+                mark = MARKS.search(whole, mark.start() + 1)
         return None
 
     @property
@@ -220,18 +224,26 @@ class Scan:
         """Whether so much makes no sense that the rest is not looked at."""
         return self._faults > MOST_FAULTS
 
+    def may_hold(self, channel: int, kind: type[Tick] | type[Event]) -> bool:
+        """Whether messages of a channel are of this kind, or may be, since the channel is not known yet."""
+        return self._channels.get(channel, kind) is kind
+
+    def rows_in(self, data: bytes) -> Iterator[Row]:
+        """What records say that follow each other, none of which is a chunk."""
+        start = 0
+        while start < len(data):
+            code, length = struct.unpack_from("<BQ", data, start)
+            start += 9 + length
+            if start > len(data) or code == Opcode.CHUNK:
+                raise ValueError("a chunk that ends within a record")
+            yield from self.rows_of(code, data[start - length : start])
+
     def rows_of(self, code: int, body: bytes, *, again: bool = False) -> Iterator[Row]:
         """What one record says; a chunk that is read `again` does not count as more."""
         if code == Opcode.CHUNK:
             data = _chunk_data(body, MAX_RECORD if again else self._left)
             self.unpacked += 0 if again else len(data)
-            start = 0
-            while start < len(data):
-                inner, length = struct.unpack_from("<BQ", data, start)
-                start += 9 + length
-                if start > len(data) or inner == Opcode.CHUNK:
-                    raise ValueError("a chunk that ends within a record")
-                yield from self.rows_of(inner, data[start - length : start])
+            yield from self.rows_in(data)
         elif code == Opcode.MESSAGE:
             channel, _, log_time, _ = struct.unpack_from("<HIQQ", body)
             kind = self._channels.get(channel)
@@ -263,15 +275,17 @@ def _chunk_data(body: bytes, most: int) -> bytes:
         raise ValueError(f"a chunk of {size} bytes")
     if size > most:
         raise ValueError(f"a chunk of {size} bytes: with those before it, more than {MAX_RATIO} times the file's size")
-    if chunk.compression == "zstd":
-        try:
+    try:
+        if chunk.compression == "zstd":
             data = zstandard.ZstdDecompressor(max_window_size=MAX_RECORD).stream_reader(chunk.data).read(size + 1)
-        except zstandard.ZstdError:
-            raise ValueError("a damaged chunk") from None
-    elif chunk.compression == "":
-        data = chunk.data
-    else:
-        raise ValueError(f"a chunk with compression {chunk.compression[:20]!r}, not zstd")
+        elif chunk.compression == "lz4":
+            data = lz4.frame.LZ4FrameDecompressor().decompress(chunk.data, max_length=size + 1)
+        elif chunk.compression == "":
+            data = chunk.data
+        else:
+            raise ValueError(f"a chunk with compression {chunk.compression[:20]!r}; expected zstd, lz4 or none")
+    except (zstandard.ZstdError, RuntimeError, EOFError):  # the last two are those of lz4
+        raise ValueError("a damaged chunk") from None
     if len(data) != size or chunk.uncompressed_crc not in (0, zlib.crc32(data)):
         raise ValueError("a damaged chunk")
     return data

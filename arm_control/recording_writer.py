@@ -19,6 +19,7 @@ from typing import Any, BinaryIO, NamedTuple, NoReturn
 import msgspec
 from mcap.writer import Writer
 
+from arm_control.printing import counted
 from arm_control.trajectory import (
     EVENT,
     HEADER,
@@ -183,7 +184,8 @@ class Messages:
         if what is not None and fault is None:
             self._time_s = what.time_s
         if dropped:
-            self._add(EVENT, Event(self._time_s, "drops", f"{dropped} ticks and events before this were dropped"))
+            subject = counted(dropped, "tick or event before this was", "ticks and events before this were", form="")
+            self._add(EVENT, Event(self._time_s, "drops", f"{subject} dropped"))
         if fault is not None:
             self._add(EVENT, Event(self._time_s, "drops", f"one makes no sense and was dropped: {fault}"))
         elif what is not None:

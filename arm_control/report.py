@@ -1,5 +1,6 @@
 """A one-page report of a run: what was trained, how good it is, what was exported, how it ran."""
 
+import re
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -7,12 +8,24 @@ import msgspec
 
 from arm_control.config import TrainConfig
 from arm_control.evaluation import LADDER_MM
-from arm_control.printing import printable_lines
+from arm_control.printing import counted, printable_lines
 from arm_control.run_folder import RunFolder, check_no_link, read_json, write_text
 from arm_control.runner import PolicyRunner
 from envs.tasks import Reach, Track
 
 LARGEST_FIGURES = 2**26  # bytes
+# What the files of a run's folder are, by name or by ending.
+FILES = {
+    "config.json": "the configuration of the training",
+    "curve.png": "the learning curve",
+    "evaluation.json": "the figures above",
+    "metrics.jsonl": "the validations during the training",
+    "policy.onnx": "the exported policy",
+    "run.json": "the run on the simulated arm",
+    "*.html": "the arm in a browser, to turn and play; opens offline",
+    "*.mcap": "a recording",
+    "*.mp4": "a video",
+}
 
 
 class Evaluation(msgspec.Struct):
@@ -87,12 +100,12 @@ def write_report(path: str | Path) -> Path:
     lines = [
         f"# {config.agent} on {config.env}, seed {config.seed}",
         "",
-        f"Trained for {last['elapsed_s']:.0f} s: {last['step']:,} steps by {config.arms} arms, "
-        f"{last['updates']:,} updates{batch}.",
+        f"Trained for {last['elapsed_s']:.0f} s: {counted(last['step'], 'step')} by {counted(config.arms, 'arm')}, "
+        f"{counted(last['updates'], 'update')}{batch}.",
         "",
         "![learning curve](curve.png)",
         "",
-        f"## How good it is: {evaluation.goals:,} held-out goals",
+        f"## How good it is: {counted(evaluation.goals, 'held-out goal')}",
         "",
         "| | |",
         "|---|---|",
@@ -114,19 +127,30 @@ def write_report(path: str | Path) -> Path:
         "## The exported policy",
         "",
         f"[policy.onnx](policy.onnx), {run.policy.stat().st_size / 1000:.0f} kB: raw joint readings and a goal in, "
-        f"{len(contract.joints)} target angles out, at {contract.control_rate_hz:g} Hz. Its golden samples were re-run "
-        "when this page was written.",
+        f"{counted(len(contract.joints), 'target angle')} out, at {contract.control_rate_hz:g} Hz. Its golden samples "
+        "were re-run when this page was written.",
         "",
-        f"Run through the ONNX runner on the simulated arm, {len(ran.goals)} goals: mean error "
+        f"Run through the ONNX runner on the simulated arm, {counted(len(ran.goals), 'goal')}: mean error "
         f"{ran.mean_error_mm:.2f} mm. A decision took {decide.p50:.0f} us (median; p99 {decide.p99:.0f} us), "
         f"limits and safety {limit.p50:.0f} us (p99 {limit.p99:.0f} us).",
         "",
     ]
-    video = run.path / "video.mp4"
-    if video.exists():
-        lines += ["Watch it: [video.mp4](video.mp4)", ""]
+    lines += ["## Files", "", *_links(run.path, target.name), ""]
     write_text(target, printable_lines(lines))
     return target
+
+
+def _links(folder: Path, report: str) -> list[str]:
+    """A link to each file of the run's folder, with what it is, as far as that is known."""
+    names = sorted(path.name for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+    lines = []
+    for name in names:
+        # Names of a folder from elsewhere may be anything, also Markdown.
+        if name == report or not re.fullmatch(r"[\w.-]+", name, re.ASCII):
+            continue
+        what = FILES.get(name) or FILES.get(f"*{Path(name).suffix}")
+        lines.append(f"- [{name}]({name})" + (f": {what}" if what else ""))
+    return lines
 
 
 def _read(path: Path, command: str, kind: type[Figures]) -> Figures:

@@ -26,8 +26,9 @@ import numpy as np
 
 from arm_control.commands import MOST_RUN_GOALS, Run
 from arm_control.console import Console
-from arm_control.drivers import Driver, DriverError
+from arm_control.drivers import Driver, DriverError, round_down
 from arm_control.drivers.opening import open_driver
+from arm_control.printing import counted
 from arm_control.runner import PolicyRunner
 from arm_control.runner.goals import GoalWork
 from arm_control.runner.loop import Clock, ControlLoop, FastTime, GoalResult, LoopReport, RealTime, Script
@@ -44,6 +45,7 @@ from envs.imperfections import PRESETS, Imperfections, imperfections_from_json, 
 from envs.limits import ROUNDING_M, TABLE_M, JointLimits
 from envs.tasks import Course, MovingGoal, StillGoal, Track
 
+LOWEST_RATE_HZ = 10.0  # that --rate takes
 NOT_RANDOM = 1000  # random poses tried for each goal
 PATH_TRIES = 30  # random paths tried for each path, each of which takes longer
 WAITING_GOALS = 100  # from standard input, read ahead
@@ -58,6 +60,7 @@ class Plan:
     arm: Arm
     limits: JointLimits
     period_s: float
+    slowest_rate_hz: float  # that it can be done at
     said: str  # that it was checked, and how
     metadata: dict[str, str]  # of a recording of it
     work: Callable[[Safety, Console], Callable[[ControlLoop], Script]]
@@ -155,7 +158,7 @@ def plan_policy(command: Run) -> Plan:
         "goal_tolerance_m": repr(contract.goal_tolerance_m),
     }
     said = f"{command.source}: contract and {len(contract.golden.target_deg)} golden samples hold"
-    return Plan(runner.arm, runner.limits, period_s, said, metadata, work, imperfections)
+    return Plan(runner.arm, runner.limits, period_s, 1.0 / runner.period_s, said, metadata, work, imperfections)
 
 
 def imperfections_of(command: Run, trained: Imperfections = PRESETS["ideal"]) -> Imperfections:
@@ -188,7 +191,7 @@ def plan_recording(command: Run) -> Plan:
     length_s, gaps = (whole.length_s, whole.gaps) if whole else (0.0, 0)
     said = f"{command.source}: {length_s:.1f} s of targets, all within limits and workspace"
     if gaps:
-        said += f"; {gaps} gap{'s' * (gaps > 1)} that the arm crosses slowly"
+        said += f"; {counted(gaps, 'gap')} that the arm crosses slowly"
     if recording.lost:
         said += f"; damaged, unreadable: {recording.lost}"
     metadata = {
@@ -199,6 +202,7 @@ def plan_recording(command: Run) -> Plan:
         arm,
         arm.limits,
         period_s,
+        0.0,
         said,
         metadata | {"recording": command.source},
         work,
@@ -256,9 +260,12 @@ def close_recorder(recorder: Recorder, console: Console) -> None:
     """Finish the recording, and say what became of it."""
     if (problem := recorder.close()) is not None:
         console.err(f"recording: {problem}")
+    said = "recorded" if problem is None else "recorded, as far as it goes"
+    if not recorder.ticks:
+        said = "not a single tick was recorded"
     for path in (recorder.path, recorder.post_mortem):
         if path is not None and path.exists():
-            console.err(f"recorded{'' if problem is None else ', as far as it goes'}: {path}")
+            console.err(f"{said}: {path}")
 
 
 def connect(command: Run, plan: Plan, clock: Clock, start_deg: list[float]) -> Driver:
@@ -284,8 +291,26 @@ def check_driver(driver: Driver, plan: Plan) -> None:
             f"it was recorded with the calibration {plan.calibration_sha256[:12]}, the arm now has {calibrated[:12]}: "
             "its degrees may not be the same"
         )
-    if (rate := 1.0 / plan.period_s) > driver.fastest_rate_hz * (1.0 + 1e-9):
-        raise ValueError(f"wanted up to the arm's {driver.fastest_rate_hz:g} Hz, got {rate:g}: --rate lowers it")
+    check_rate(driver, plan)
+
+
+def check_rate(driver: Driver, plan: Plan) -> None:
+    """Raise ValueError for a rate that the arm's connection does not allow, naming rates that both allow."""
+    rate_hz = 1.0 / plan.period_s
+    if rate_hz <= driver.fastest_rate_hz * (1.0 + 1e-9):
+        return
+    slowest_hz, fastest_hz = max(plan.slowest_rate_hz, LOWEST_RATE_HZ), round_down(driver.fastest_rate_hz)
+    hint = getattr(driver, "rate_hint", "")
+    faster = f"; faster: {hint}" if hint else ""
+    if slowest_hz <= fastest_hz:
+        raise ValueError(
+            f"{rate_hz:g} Hz is more than the arm's connection allows; expected --rate {slowest_hz:g} to "
+            f"{fastest_hz:g}{faster}"
+        )
+    raise ValueError(
+        f"the arm's connection allows at most {fastest_hz:g} Hz; expected at least the {slowest_hz:g} Hz of "
+        f"{'--rate' if plan.slowest_rate_hz < LOWEST_RATE_HZ else 'the policy'}{faster}"
+    )
 
 
 def ask_for_priority() -> str:
@@ -302,11 +327,12 @@ def format_report(report: LoopReport, *, fast: bool) -> Iterator[str]:
     """Yield the lines that say what the loop did, below its goals."""
     if report.goals:
         figures = report.figures()
-        yield f"mean error {figures['mean_error_mm']:.2f} mm over {len(report.goals)} goals"
+        yield f"mean error {figures['mean_error_mm']:.2f} mm over {counted(len(report.goals), 'goal')}"
     if report.ticks and not fast:
         yield (
             f"loop {report.ticks / report.loop_s:.1f} Hz, wanted {1 / report.period_s:.1f}; "
-            f"{report.ticks} ticks, {report.late_ticks} late, {report.lost_replies} replies lost"
+            f"{counted(report.ticks, 'tick', form='')}, {report.late_ticks} late, "
+            f"{counted(report.lost_replies, 'reply', 'replies', form='')} lost"
         )
     if report.ticks:
         for name in ("period error", "tick", "decide", "limit", "read", "write")[fast:]:
@@ -489,10 +515,17 @@ def in_foreground(terminal: int) -> bool:
 
 def bounded_lines(stream: TextIO) -> Iterator[str]:
     """The lines of a stream. Raises ValueError for one that does not end soon, before it fills the memory."""
-    while line := stream.readline(LONGEST_LINE + 1):
+    while line := _read_line(stream):
         if len(line) > LONGEST_LINE:
             raise ValueError(f"standard input: expected lines of at most {LONGEST_LINE} characters")
         yield line
+
+
+def _read_line(stream: TextIO) -> str:
+    try:
+        return stream.readline(LONGEST_LINE + 1)
+    except UnicodeDecodeError:
+        raise ValueError("standard input is not UTF-8: expected goals as UTF-8 text") from None
 
 
 def parse_lines(lines: Iterable[str], name: str, runner: PolicyRunner, safety: Safety) -> Iterator[Course]:
@@ -503,8 +536,8 @@ def parse_lines(lines: Iterable[str], name: str, runner: PolicyRunner, safety: S
 
 
 def goal_in(line: str) -> str:
-    """The goal in a line; empty for an empty line or a # comment."""
-    return line.split("#")[0].strip()
+    """The goal in a line, without a byte order mark; empty for an empty line or a # comment."""
+    return line.removeprefix("\ufeff").split("#")[0].strip()
 
 
 def parse_goal(text: str, where: str, runner: PolicyRunner, safety: Safety) -> StillGoal:

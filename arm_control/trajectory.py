@@ -31,6 +31,8 @@ from typing import Any
 
 import msgspec
 
+from arm_control.printing import counted
+
 METADATA = "arm_control.recording"
 POST_MORTEM = "post_mortem"  # name in the metadata of one
 HEADER = struct.Struct("<HBI")  # of a message in the pipe: its length with this, its kind, how many were dropped before
@@ -120,6 +122,8 @@ class Recorder:
         for file in wanted:
             _check_new(file)
         self.path, self.post_mortem = Path(path) if path else None, Path(post_mortem) if post_mortem else None
+        self.ticks = 0
+        """How many were recorded."""
         self.dropped = 0
         self.problem: str | None = None
         """What went wrong, known once it is closed."""
@@ -158,6 +162,7 @@ class Recorder:
             HEADER.pack_into(self._buffer, 0, size, kind, self._untold)
             os.write(self._pipe, self._buffer)
             self._untold = 0
+            self.ticks += kind == TICK
         except BlockingIOError:
             self._drop("its writer was too slow")
         except OSError:
@@ -184,7 +189,8 @@ class Recorder:
             return self.problem
         problems = self._wait(max(0.0, end - time.monotonic()))
         if self.dropped:
-            problems.append(f"{self.dropped} ticks and events were dropped ({self._why})")
+            dropped = counted(self.dropped, "tick or event was", "ticks and events were", form="")
+            problems.append(f"{dropped} dropped ({self._why})")
         self.problem = f"{self.path or self.post_mortem}: {'; '.join(problems)}" if problems else None
         return self.problem
 
@@ -331,14 +337,14 @@ class Recovery:
 def read_recording(path: str | Path) -> Recording:
     """Read a recording, whole or cut short by a crash: up to the cut, and without chunks that are damaged.
 
-    Raises ValueError if it is none of arm-control's, if nothing in it can be read, if it has more than 1 GiB of JSON,
-    or if what it holds makes no sense.
+    Ticks and events come in the order of their log times, whatever their order in the file. Raises ValueError if it is
+    none of arm-control's, if nothing in it can be read, if it has more than 1 GiB of JSON, or if what it holds makes no
+    sense.
     """
     from arm_control.recording_reader import Scan
 
     scan = Scan(Path(path))
-    ticks: list[Tick] = []
-    events: list[Event] = []
+    found: list[tuple[int, Tick | Event]] = []  # with log times
     sound, total = Soundness(None), 0
     for row in scan:
         total += len(row.data)
@@ -346,10 +352,12 @@ def read_recording(path: str | Path) -> Recording:
             most = f"{MAX_TOTAL >> 20} MiB of JSON"
             raise ValueError(f"{path} is too long to be read into memory: it has more than {most}")
         try:
-            what = row.decode(sound)
+            found.append((row.log_time_ns, row.decode(sound)))
         except ValueError as error:
-            raise ValueError(f"{path}: {row.name} {len(ticks) + len(events) + 1} makes no sense: {error}") from None
-        (ticks if isinstance(what, Tick) else events).append(what)  # type: ignore[arg-type]
+            raise ValueError(f"{path}: {row.name} {len(found) + 1} makes no sense: {error}") from None
+    found.sort(key=lambda pair: pair[0])
+    ticks = [what for _, what in found if isinstance(what, Tick)]
+    events = [what for _, what in found if isinstance(what, Event)]
     try:
         names = joint_names(scan.metadata)
     except ValueError as error:
@@ -360,7 +368,7 @@ def read_recording(path: str | Path) -> Recording:
 
 
 def recover(path: str | Path, out: str | Path) -> Recovery:
-    """Write what can be read of a recording to a new, whole and indexed file.
+    """Write what can be read of a recording to a new, whole and indexed file, in the order of log times.
 
     Raises ValueError if nothing can be read, or if there is such a file already.
     """
@@ -371,20 +379,46 @@ def recover(path: str | Path, out: str | Path) -> Recovery:
     scan, sound = Scan(Path(path)), Soundness(None)
     _check_new(Path(out))
     counts = {Tick: 0, Event: 0}
-    with written_whole(Path(out)) as aside, aside.open("wb") as stream:
-        file = RecordingFile(stream)
-        for row in scan:
-            try:
-                row.decode(sound)
-            except ValueError as error:
-                scan.lose(len(row.data), str(error))
-                if scan.hopeless:
-                    break
-                continue
-            file.add(TICK if row.kind is Tick else EVENT, row.log_time_ns, row.data)
-            counts[row.kind] += 1
-        if not any(counts.values()):
-            raise ValueError(f"{path} holds nothing that can be read: {scan.lost or 'no ticks and no events'}")
-        file.add_metadata(scan.metadata)
-        file.finish()
+    latest_ns, in_order = 0, True
+    with written_whole(Path(out)) as aside:
+        with aside.open("wb") as stream:
+            file = RecordingFile(stream)
+            for row in scan:
+                try:
+                    row.decode(sound)
+                except ValueError as error:
+                    scan.lose(len(row.data), str(error))
+                    if scan.hopeless:
+                        break
+                    continue
+                file.add(TICK if row.kind is Tick else EVENT, row.log_time_ns, row.data)
+                counts[row.kind] += 1
+                in_order &= row.log_time_ns >= latest_ns
+                latest_ns = row.log_time_ns
+            if not any(counts.values()):
+                raise ValueError(f"{path} holds nothing that can be read: {scan.lost or 'no ticks and no events'}")
+            file.add_metadata(scan.metadata)
+            file.finish()
+        if not in_order:
+            _sort_recording(aside)
     return Recovery(counts[Tick], counts[Event], scan.lost)
+
+
+def _sort_recording(path: Path) -> None:
+    """Write a whole recording anew, in the order of log times.
+
+    In memory are the chunks whose times overlap.
+    """
+    from mcap.reader import make_reader
+
+    from arm_control.recording_writer import RecordingFile
+    from arm_control.run_folder import written_whole
+
+    with path.open("rb") as unsorted, written_whole(path) as aside, aside.open("wb") as stream:
+        reader = make_reader(unsorted)
+        file = RecordingFile(stream)
+        for _, channel, message in reader.iter_messages(log_time_order=True):
+            file.add(channel.id, message.log_time, message.data)
+        for record in reader.iter_metadata():
+            file.add_metadata(record.metadata)
+        file.finish()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from arm_control.commands import Replay
 from arm_control.console import say
-from arm_control.printing import printable
+from arm_control.printing import counted, printable
 from arm_control.replay.motion import Motion, open_motion
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def check_again(command: Replay) -> None:
     [source] = command.sources
     ticks, missing = verify(source, command.arm)
     missing = f"; missing: {missing}" if missing else ""
-    print(printable(f"{source}: {ticks} ticks, each read bit for bit as recorded{missing}"))
+    print(printable(f"{source}: {counted(ticks, 'tick', form='')}, each read bit for bit as recorded{missing}"))
 
 
 def write_curves(command: Replay) -> None:

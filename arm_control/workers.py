@@ -18,6 +18,7 @@ import torch
 from arm_control.config import TrainConfig
 from arm_control.evaluation import LEARNING, TRAINING, derived_seeds
 from arm_control.interaction import Advance, Interaction
+from arm_control.printing import counted
 from envs.worker_process import START_S, Failure, WorkerDeath, WorkerProcess, end_all, message, serve_calls
 from policies.a3c import SharedRMSProp
 from policies.policy_gradient import PolicyGradient
@@ -101,7 +102,9 @@ class Workers:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a state of `state_dict`."""
         if len(state["numbers"]) != self._settings.workers:
-            raise ValueError(f"the checkpoint is of {len(state['numbers'])} workers, not of {self._settings.workers}")
+            raise ValueError(
+                f"the checkpoint is of {counted(len(state['numbers']), 'worker')}, not of {self._settings.workers}"
+            )
         self._first.load_state_dict({key: state[key] for key in ("agent", "arm_urdf", "arms")})
         self._late = [Advance(steps, updates, {}) for steps, updates in state["late"]]
         self._number, self._started, self._turn = state["numbers"], state["started"], state["turn"]

@@ -4,6 +4,7 @@ Opening a pipe waits for its other end, and a device such as /dev/zero never end
 configuration or a run folder names goes through here.
 """
 
+import codecs
 import errno
 import os
 import stat
@@ -56,11 +57,23 @@ def read_file(path: str | Path, most_bytes: int) -> bytes:
 
 
 def read_text(path: str | Path, most_bytes: int) -> str:
-    """Read a regular UTF-8 file of at most `most_bytes`, without its byte order mark.
+    """Read a regular UTF-8 file of at most `most_bytes`, without its byte order mark, whatever the locale.
 
-    Raises OSError as `read_file`, and UnicodeDecodeError for bytes that are not UTF-8.
+    Raises OSError as `read_file`, and UnicodeDecodeError, which says what is expected, for a text in another encoding.
     """
-    return read_file(path, most_bytes).decode("utf-8-sig")
+    data = read_file(path, most_bytes)
+    expected = "expected UTF-8 text (save it again as UTF-8)"
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise UnicodeDecodeError("utf-8", data, 0, 2, f"it is UTF-16 text; {expected}")
+    null = data.find(b"\0")
+    if null >= 0:
+        reason = f"a null byte, as UTF-16 and binary files have; {expected}"
+        raise UnicodeDecodeError("utf-8", data, null, null + 1, reason)
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        error.reason = f"{error.reason}; {expected}"
+        raise
 
 
 def _check_regular(status: os.stat_result, path: str | Path) -> None:

@@ -2,9 +2,9 @@
 
 Three critics for the same actor mu, learned online from the step that each arm has just made:
 
-- `compatible`: COPDAC-Q, equations (24) to (26): a critic linear in the features grad mu(s) (a - mu(s)), with a state
+- `compatible`: COPDAC-Q, equations (19) to (22): a critic linear in the features grad mu(s) (a - mu(s)), with a state
   value beside them, so that Q(s, mu(s)) = V(s);
-- `q`: off-policy, equations (18) to (20): any differentiable Q, here a network;
+- `q`: off-policy, equations (16) to (18): any differentiable Q, here a network;
 - `sarsa`: equations (11) to (13): the same, but learned from the action that was taken next.
 
 Differences from the paper:
@@ -38,7 +38,7 @@ from policies.settings import DPGSettings
 
 
 class CompatibleCritic(nn.Module):
-    """Q(s, a) = (a - mu(s)) . (grad mu(s))^T w + V(s), equation (23) and the lines before it."""
+    """Q(s, a) = (a - mu(s)) . (grad mu(s))^T w + V(s), section 4.3 (compatible by Theorem 3)."""
 
     def __init__(self, actor: nn.Module, features: int, hidden: int) -> None:
         super().__init__()
@@ -150,7 +150,8 @@ class DPG:
         self._actor_optimizer.zero_grad()
         self._critic_optimizer.zero_grad()
         if isinstance(self._critic, CompatibleCritic):
-            # Equations (24) and (26):  delta = r + gamma Q(s', mu(s')) - Q(s, a),  w <- w + alpha delta phi(s, a)
+            # Equation (19):  delta = r + gamma Q(s', mu(s')) - Q(s, a)
+            # Equations (21), (22):  w <- w + alpha_w delta phi(s, a),  v <- v + alpha_v delta dV/dv
             y = (reward + discount * self._critic.value(next_s).squeeze(-1)).detach()
             delta = self._critic.learn(self._actor, s, a, y)
             _, dq_da = self._critic.slope(self._actor, s)
@@ -158,14 +159,14 @@ class DPG:
             next_a = self._actor(next_s)
             if self._settings.critic == "sarsa":  # nothing was done after an episode's last step
                 next_a = torch.where(steps.ended[0, :, None] > 0, next_a, steps.choice[1])
-            # Equations (11), (12) and (18), (19):  delta = r + gamma Q(s', a') - Q(s, a),  w <- w + alpha delta dQ/dw
+            # Equations (11), (12) and (16), (17):  delta = r + gamma Q(s', a') - Q(s, a),  w <- w + alpha delta dQ/dw
             y = (reward + discount * self._critic(next_s, next_a)).detach()
             q = self._critic(s, a)
             delta = (y - q).detach()
             (0.5 * mse_loss(q, y)).backward()  # type: ignore[no-untyped-call]
             mu = self._actor(s).detach().requires_grad_()
             (dq_da,) = torch.autograd.grad(self._critic(s, mu).sum(), mu)
-        # Equations (13), (20) and (25):  theta <- theta + alpha grad mu(s) dQ(s, a)/da at a = mu(s)
+        # Equations (13), (18) and (20):  theta <- theta + alpha grad mu(s) dQ(s, a)/da at a = mu(s)
         output = self._policy.net(s)
         penalty = SQUASH_PENALTY * output.square().sum(-1).mean()
         (penalty - (torch.tanh(output) * dq_da).sum(-1).mean()).backward()

@@ -16,11 +16,11 @@ def free_memory(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
     free = [int(psutil.virtual_memory().available)]
     for limit, use in CGROUPS:
         try:
-            most, used = (int((cgroup / name).read_text()) for name in (limit, use))
+            most, used = (int((cgroup / name).read_text(encoding="ascii")) for name in (limit, use))
         except (OSError, ValueError):  # there is none, or no limit
             continue
         try:
-            words = (cgroup / limit).with_name("memory.stat").read_text().split()
+            words = (cgroup / limit).with_name("memory.stat").read_text(encoding="ascii").split()
             cached = int(words[words.index("inactive_file") + 1])
         except (OSError, ValueError, IndexError):
             cached = 0

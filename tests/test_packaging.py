@@ -114,8 +114,8 @@ def test_a_base_install_runs_policies_and_names_the_extra_for_the_rest(
         (["replay", tiny_policy, "--save", "x.mp4"], "view"),
     ):
         error = run(command, *words, folder=tmp_path, code=2).stderr
-        assert error.startswith("arm-control: error: this wants ")
-        assert f"pip install 'arm-control[{extra}" in error
+        assert error.startswith("arm-control: error: this requires ")
+        assert f"pip install '.[{extra}" in error
         assert error.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
 

@@ -287,11 +287,12 @@ def peak_memory_mb(work: Callable[[], Any]) -> float | None:
     """By how many MB a piece of work raises this process's memory at most; None where the system does not tell."""
 
     def kilobytes(name: str) -> int:
-        return next(int(line.split()[1]) for line in STATUS.read_text().splitlines() if line.startswith(name))
+        lines = STATUS.read_text(encoding="utf-8", errors="replace").splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith(name))
 
     try:
         ctypes.CDLL(None).malloc_trim(0)  # so that memory of earlier work is not used again unseen
-        CLEAR_PEAK.write_text("5")  # forget the peak until now (proc(5))
+        CLEAR_PEAK.write_text("5", encoding="ascii")  # forget the peak until now (proc(5))
         before = kilobytes("VmRSS:")
         work()
         return (kilobytes("VmHWM:") - before) / 1000.0

@@ -3,7 +3,6 @@
 import functools
 import json
 import subprocess
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +10,7 @@ import gymnasium
 import numpy as np
 
 from arm_control.config import environment_ids
+from arm_control.own_packages import python_command
 from envs.imperfections import PRESETS, Imperfections, open_imperfections
 from envs.vector import ArmVectorEnv
 
@@ -101,7 +101,7 @@ def fresh_trace(name: str, imperfections: Imperfections) -> Trace:
         f"make_env = functools.partial(gymnasium.make, {name!r}, **options)\n"
         "print(json.dumps(trace(make_env)))"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    done = subprocess.run(python_command(f"\n{script}"), capture_output=True, encoding="utf-8", check=True)
     rows: Trace = json.loads(done.stdout)
     return rows
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from scipy.spatial import KDTree
 
 from arm_control.evaluation import EVALUATION
+from arm_control.printing import counted
 from envs.action_grid import DegreeGrid
 from envs.arm import Arm
 
@@ -58,9 +59,8 @@ def _summary(errors_m: NDArray[np.float64]) -> dict[str, float]:
 
 def format_grid(figures: dict[str, Any]) -> str:
     """The figures as a table for people."""
-    lines = [
-        f"{figures['actions']:,} actions, {figures['step_deg']:g} degrees apart; {figures['goals']:,} random goals"
-    ]
+    step = counted(figures["step_deg"], "degree", form="g")
+    lines = [f"{counted(figures['actions'], 'action')}, {step} apart; {counted(figures['goals'], 'random goal')}"]
     for name, title in (("rounding", "exact pose, rounded to the grid"), ("best", "best pose of the whole grid")):
         mean, p95, worst = (figures[f"{name}_{key}_mm"] for key in ("mean", "p95", "worst"))
         lines.append(f"  {title:<32} mean {mean:.2f} mm, 95 % below {p95:.2f} mm, worst {worst:.2f} mm")

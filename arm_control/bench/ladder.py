@@ -14,6 +14,7 @@ from arm_control.comparison import run_trials
 from arm_control.config import TrainConfig
 from arm_control.interaction import Interaction
 from arm_control.plots import draw_ladder
+from arm_control.printing import counted
 from arm_control.run_folder import RunFolder
 from arm_control.training import Training, one_thread
 from arm_control.trial import Trial
@@ -125,8 +126,8 @@ def mean_or_none(values: list[Any]) -> float | None:
 def format_ladder(figures: dict[str, Any]) -> str:
     """The figures as a table for people, in Markdown."""
     lines = [
-        f"{figures['minutes']:g} minutes on one core each, {figures['seeds']} seeds, "
-        f"{figures['goals']:,} held-out goals",
+        f"{counted(figures['minutes'], 'minute', form='g')} on one core each, {counted(figures['seeds'], 'seed')}, "
+        f"{counted(figures['goals'], 'held-out goal')}",
         "",
         "| rung | mean error of each seed (mm) | steps | updates | actions ever in an update | "
         "greedy picks never tried | peak memory | decision | update |",

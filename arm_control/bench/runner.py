@@ -29,6 +29,7 @@ from arm_control.drivers import JointState
 from arm_control.evaluation import environment_maker
 from arm_control.exporter import ExportedPolicy, environment_path, golden_samples, make_contract, random_states, trace
 from arm_control.interaction import make_agent
+from arm_control.printing import counted
 from arm_control.runner import PolicyRunner
 from arm_control.runner.goals import GoalWork
 from arm_control.runner.loop import LATE_SHARE, ControlLoop, FastTime, RealTime
@@ -441,7 +442,7 @@ def percentiles_us(times_s: Times, rounds: int) -> dict[str, float]:
 
 def resident_mb() -> float:
     """Memory of this process that is in use, in MB."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
+    return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
 @contextlib.contextmanager
@@ -481,20 +482,20 @@ def format_runner(figures: dict[str, Any]) -> str:
     control, empty = loops["control"], loops["empty"]
     begin, end = control["memory_mb"]
     called = f"microseconds, {figures['rounds'] * figures['calls_per_round']:,} of each in turns"
-    looped = f"{control['ticks']:,} ticks of each loop at {figures['rate_hz']:g} Hz"
+    looped = f"{counted(control['ticks'], 'tick')} of each loop at {figures['rate_hz']:g} Hz"
     return "\n".join(
         [
-            f"{figures['cores']} cores, one thread; {figures['priority']}",
+            f"{counted(figures['cores'], 'core')}, one thread; {figures['priority']}",
             f"{called:<48}{head}",
             *(row(TITLES[name].format(**sizes), times) for name, times in figures["times_us"].items()),
             f"{looped:<48}{head}",
             row("period error of the control loop", control["period_error_us"]),
             row("period error of an empty loop", empty["period_error_us"]),
             row("whole tick", control["tick_us"]),
-            f"  control loop: {control['late_ticks']} late ticks ({control['shifted_ms']:.1f} ms), "
-            f"{control['lost_ticks']} lost unreported, {figures['dropped_records']} records dropped, "
+            f"  control loop: {counted(control['late_ticks'], 'late tick')} ({control['shifted_ms']:.1f} ms), "
+            f"{control['lost_ticks']} lost unreported, {counted(figures['dropped_records'], 'record')} dropped, "
             f"memory {begin:.1f} to {end:.1f} MB",
-            f"  empty loop: {empty['late_ticks']} late ticks",
+            f"  empty loop: {counted(empty['late_ticks'], 'late tick')}",
             *(f"  {name} {ratio:.2f}" for name, ratio in figures["ratios"].items()),
         ]
     )

@@ -15,6 +15,7 @@ import numpy as np
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode
 
 import envs  # noqa: F401  (registers the ids)
+from arm_control.printing import counted
 from envs.bullet import bullet_version, pybullet
 from envs.vector import ArmVectorEnv
 
@@ -149,8 +150,8 @@ def format_simulation(figures: dict[str, Any]) -> str:
     """The figures as a table for people."""
     rates = figures["steps_per_s"]
     lines = [
-        f"environment steps a second: median of {figures['rounds']} rounds of {figures['seconds']:g} s, "
-        f"{figures['cores']} cores",
+        f"environment steps a second: median of {counted(figures['rounds'], 'round')} of {figures['seconds']:g} s, "
+        f"{counted(figures['cores'], 'core')}",
         *(f"  {TITLES[name]:<52}{rates[name]:>9,.0f}" for name in ("raw", "single", "panda_gym")),
         f"  {'processes':<52}" + "".join(f"{count:>9}" for count in PROCESSES),
     ]

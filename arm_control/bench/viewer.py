@@ -10,7 +10,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 import urllib.error
@@ -22,6 +21,8 @@ from typing import Any
 import psutil
 
 from arm_control.bench.runner import PERIOD_S, TURN_S, Bench, TurnTime, percentiles_us, quiet_process
+from arm_control.own_packages import python_command
+from arm_control.printing import counted
 from arm_control.runner.safety import Safety
 from arm_control.training import one_thread
 from policies.settings import DDPGSettings
@@ -86,8 +87,8 @@ def watched(recording: Path, folder: Path) -> Iterator[Sequence["subprocess.Pope
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     url = f"http://127.0.0.1:{port}"
-    commands = [[sys.executable, "-m", "arm_control.cli", "replay", str(recording), "--viewer", "web"]]
-    commands[0] += ["--port", str(port)]
+    commands = [python_command("from arm_control.cli import program; sys.exit(program())")]
+    commands[0] += ["replay", str(recording), "--viewer", "web", "--port", str(port)]
     if browser := next(filter(None, map(shutil.which, BROWSERS)), None):
         profile = f"--user-data-dir={folder / 'profile'}"
         commands.append([browser, "--headless", "--no-sandbox", "--remote-debugging-port=0", profile, url])
@@ -141,7 +142,8 @@ def wait_for(url: str, server: "subprocess.Popen[bytes]") -> None:
 def format_viewer(figures: dict[str, Any]) -> str:
     """The figures as a table for people."""
     lines = [
-        f"{figures['cores']} cores; {figures['priority']}; browser: {'Chromium' if figures['browser'] else 'none'}",
+        f"{counted(figures['cores'], 'core')}; {figures['priority']}; "
+        f"browser: {'Chromium' if figures['browser'] else 'none'}",
         f"{figures['seconds']:g} s at {figures['rate_hz']:g} Hz, microseconds{'p50':>19}{'p99':>10}{'p99 of all':>12}"
         f"{'worst':>10}",
     ]
@@ -151,7 +153,7 @@ def format_viewer(figures: dict[str, Any]) -> str:
             shown = "".join(f"{values[k]:>{width},.1f}" for k, width in zip(values, (10, 10, 12, 10), strict=True))
             lines.append(f"  {title} {name + (' viewers'):<32}{shown}")
     lines.append(
-        f"  {figures['late_ticks']} late ticks, {figures['dropped_records']} records dropped; "
+        f"  {counted(figures['late_ticks'], 'late tick')}, {counted(figures['dropped_records'], 'record')} dropped; "
         f"the viewers used {figures['viewers_busy_s']:.0f} s of processor time"
     )
     lines += [f"  {name} {ratio:.2f}" for name, ratio in figures["ratios"].items()]

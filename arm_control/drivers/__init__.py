@@ -1,5 +1,6 @@
 """Drivers: the arm on the other end of a control loop."""
 
+import math
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -31,6 +32,12 @@ class JointState:
     alerts: tuple[str, ...] = ()
 
 
+def round_down(rate_hz: float) -> float:
+    """A positive rate with three significant digits, so that the rate that a message names is allowed."""
+    digit = 10.0 ** (math.floor(math.log10(rate_hz)) - 2)
+    return math.floor(rate_hz / digit) * digit
+
+
 class Driver(Protocol):
     """What a control loop needs of an arm. All of it may raise DriverError."""
 
@@ -40,7 +47,9 @@ class Driver(Protocol):
     calibration_sha256: str | None
     """Which calibration says what its degrees are; None for an arm that needs none."""
     fastest_rate_hz: float
-    """How often it can be read and written to."""
+    """How often it can be read and written to.
+
+    A driver may also have `rate_hint`, a text that says how to reach a higher rate."""
 
     def enable(self) -> None:
         """Switch the torque on, holding the present pose.

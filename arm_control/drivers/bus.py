@@ -192,6 +192,30 @@ class Bus:
         if (got := self.read(id, [name])[name]) != value:
             raise DriverError(f"servo {id}: {name.replace('_', ' ')} was set to {value} and reads {got}")
 
+    def enable_answers(self, ids: Sequence[int]) -> None:
+        """Set servos to answer every instruction: status return level 2 (e-Manual, register 68).
+
+        At level 1 a servo answers no writes, at level 0 pings only, as if it had no power. The register is in RAM and
+        can be written at any time. Raises NoAnswerError for servos that do not answer reads after that.
+        """
+        level = REGISTERS["status_return_level"]
+        everything = level.initial.to_bytes(level.size, "little")
+        missing = list(ids)
+        for attempt in range(ATTEMPTS):
+            if attempt:
+                time.sleep(LATE_S)
+            # A sync write has no answer at any level.
+            self.write_all("status_return_level", dict.fromkeys(missing, level.initial))
+            answers = self.read_all(missing, level.address, level.size)
+            missing = [id for id in missing if id not in answers or answers[id][0] != everything]
+            if not missing:
+                return
+        servos = f"servo{'s' * (len(missing) > 1)} {', '.join(map(str, missing))}"
+        raise NoAnswerError(
+            f"{servos} on {self.path}: pings are answered, reads are not: set the status return level (register 68) to "
+            f"{level.initial} with Dynamixel Wizard, or check the cable"
+        )
+
     def write_all(self, name: str, by_id: Mapping[int, int]) -> None:
         """Write a register of several servos in one packet, which no servo confirms. Raises DriverError."""
         register = REGISTERS[name]
@@ -248,7 +272,7 @@ def check_latency(path: str, usb_serial: Path = USB_SERIAL) -> None:
     """Raise DriverError, with the command that mends it, for an FTDI adaptor that holds answers back."""
     file = usb_serial / Path(path).resolve().name / "latency_timer"
     try:
-        latency_ms = int(file.read_text())
+        latency_ms = int(file.read_text(encoding="ascii"))
     except (OSError, ValueError):
         return  # no such adaptor
     if latency_ms > 1:

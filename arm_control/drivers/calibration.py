@@ -14,7 +14,7 @@ from arm_control.drivers.control_table import MODEL_NUMBER, TICKS_PER_TURN
 from arm_control.printing import printable
 from arm_control.run_folder import write_text
 from envs.arm import Arm
-from envs.files import read_file
+from envs.files import read_text
 from envs.limits import JointLimits
 
 SCHEMA_VERSION = 1
@@ -213,7 +213,7 @@ def parse_calibration(data: bytes, *, hashed: bool = True) -> Calibration:
 def load_calibration(path: str | Path, *, hashed: bool = True) -> Calibration:
     """Read a calibration file. Raises ValueError, in one line, for one that is missing, damaged or changed."""
     try:
-        return parse_calibration(read_file(path, LARGEST_FILE), hashed=hashed)
+        return parse_calibration(read_text(path, LARGEST_FILE).encode(), hashed=hashed)
     except FileNotFoundError:
         raise ValueError(f"calibration {path}: there is none; 'arm-control calibrate' makes one") from None
     except OSError as error:

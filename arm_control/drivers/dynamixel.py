@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from arm_control.drivers import DriverError, JointState, TorqueLeftOnError
+from arm_control.drivers import DriverError, JointState, TorqueLeftOnError, round_down
 from arm_control.drivers.bus import ALERT, DEFAULT_BAUD, PATIENCE_S, USB_SERIAL, Bus, NoAnswerError, values
 from arm_control.drivers.calibration import LAST_TICK, Calibration, JointCalibration, load_calibration
 from arm_control.drivers.control_table import (
+    BAUD_RATES,
     HARDWARE_ERRORS,
     LOAD_UNIT,
     POSITION_MODE,
@@ -102,6 +103,7 @@ class DynamixelDriver:
         self._enabled = self._greeted = False
         self._fault: str | None = None
         self.fastest_rate_hz = fastest_rate_hz(baud, len(self._ids))
+        self.rate_hint = rate_hint(baud, len(self._ids))
         self._bus = Bus(port, baud, patience_s=patience_s, usb_serial=usb_serial)
         try:
             self._greet()
@@ -235,6 +237,8 @@ class DynamixelDriver:
                     f"{_name(joint)} is of model {models[joint.servo_id]}, the calibration is of {joint.model_number}: "
                     "calibrate again"
                 )
+        self._bus.enable_answers(self._ids)
+        for joint in self._joints:
             self._check_settings(joint)
         self._greeted = True
 
@@ -370,6 +374,16 @@ def fastest_rate_hz(baud: int, servos: int) -> float:
     return 1.0 / ((question + answers + goals) * 10.0 / baud + 2.0 * USB_S)
 
 
+def rate_hint(baud: int, servos: int) -> str:
+    """How a rate above `fastest_rate_hz` is reached: what the higher baud rates allow; empty if there are none."""
+    rates = [
+        f"{round_down(fastest_rate_hz(faster, servos)):g} Hz at {faster} baud" for faster in BAUD_RATES if faster > baud
+    ]
+    if not rates:
+        return ""
+    return f"{', '.join(rates)}: set the servos' baud rate with Dynamixel Wizard, and --option baud=BAUD"
+
+
 def open_dynamixel(arm: Arm, options: Mapping[str, str]) -> DynamixelDriver:
     """Connect to an arm with the options port, calibration, and perhaps baud and watchdog (in s).
 
@@ -383,10 +397,13 @@ def open_dynamixel(arm: Arm, options: Mapping[str, str]) -> DynamixelDriver:
             raise ValueError(f"driver dynamixel: wanted --{name}, got none")
     calibration = load_calibration(options["calibration"])
     calibration.check_arm(arm)
+    baud = _number(options, "baud", DEFAULT_BAUD)
+    if not baud.is_integer():
+        raise ValueError(f"driver dynamixel: baud {options['baud']}; expected a whole number")
     driver = DynamixelDriver(
         options["port"],
         calibration,
-        baud=int(_number(options, "baud", DEFAULT_BAUD)),
+        baud=int(baud),
         watchdog_s=_number(options, "watchdog", WATCHDOG_S),
     )
     driver.limits = calibration.limits.tightened(arm.limits)  # by no more than rounding

@@ -30,6 +30,7 @@ from arm_control.drivers.protocol import (
     make_status,
 )
 from arm_control.drivers.servo import BROKEN_SUPPLY_V, ROOM_TEMPERATURE_C, SUPPLY_V, Servo
+from arm_control.printing import counted
 
 LATE_S = 0.05
 NOISE_TICKS = 5
@@ -79,7 +80,7 @@ class Emulator:
             raise ValueError(f"servo ids: wanted different ones from 0 to 252, got {list(ids)}")
         if len(starts) != len(ids) or not all(0 <= ticks <= 4095 for ticks in starts):
             raise ValueError(
-                f"start ticks: wanted one from 0 to 4095 for each of {len(ids)} servos, got {list(starts)}"
+                f"start ticks: wanted one from 0 to 4095 each for {counted(len(ids), 'servo')}, got {list(starts)}"
             )
         if not 0.005 <= lag_s <= 1.0:
             raise ValueError(f"lag: wanted 0.005 to 1 s, got {lag_s}")

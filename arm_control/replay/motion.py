@@ -342,7 +342,7 @@ def drawn_arm(path: str | Path, arm: Arm, urdf: str | None) -> Arm:
     folder = Path(tempfile.mkdtemp(prefix="arm-control-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     file = folder / "arm.urdf"
-    file.write_text(arm.urdf_text)
+    file.write_text(arm.urdf_text, encoding="utf-8")
     try:
         return Arm(file)
     except ValueError as error:  # its meshes are elsewhere

@@ -22,6 +22,7 @@ from arm_control.plots import (
     progress_of,
     save,
 )
+from arm_control.printing import counted
 from arm_control.replay.motion import TIMINGS, FloatArray, Motion, Stretch
 from arm_control.run_folder import RunFolder
 
@@ -61,7 +62,7 @@ def curves_of(folders: Sequence[str | Path]) -> dict[str, Progress]:
     curves = {}
     for seeds in runs.values():
         names, drawn = zip(*seeds, strict=True)
-        count = "1 seed" if len(names) == 1 else f"{len(names)} seeds, 95 % interval"
+        count = counted(len(names), "seed") + (", 95 % interval" if len(names) > 1 else "")
         curves[f"{drawn[0]['agent']}, {count}: {', '.join(names)}"] = progress_of({"runs": drawn}, "elapsed_s")
     return curves
 

@@ -10,7 +10,7 @@ import onnxruntime
 from numpy.typing import ArrayLike, NDArray
 
 from arm_control.contract import GOAL_VELOCITY, INPUTS, MEMORY, METADATA_KEY, Contract
-from arm_control.printing import printable
+from arm_control.printing import counted, printable
 from arm_control.runner.onnx_file import read_model
 from envs.arm import Arm
 from envs.limits import limit_target
@@ -177,7 +177,7 @@ class PolicyRunner:
 
     def _check_length(self, what: str, values: Sequence[float]) -> None:
         if len(values) != len(self.contract.joints):
-            raise ValueError(f"wanted {what} of {len(self.contract.joints)} joints, got {list(values)}")
+            raise ValueError(f"wanted {what} of {counted(len(self.contract.joints), 'joint')}, got {list(values)}")
 
     def _check_golden_samples(self) -> None:
         golden = self.contract.golden

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from arm_control.drivers import JointState
+from arm_control.printing import counted
 from arm_control.runner.tracking import MAX_DELAY_S, MAX_LAG_S, WINDOW_S, ExpectedMotion, StillJoints
 from envs.arm import RADIANS, Arm
 from envs.limits import (
@@ -385,12 +386,15 @@ class Safety:
         count = self.arm.joint_count
         if len(state.angles_deg) != count or len(state.speeds_deg_s) != count:
             self.refuse(
-                "reading", f"wanted readings of {count} joints, got {state.angles_deg} and {state.speeds_deg_s}"
+                "reading",
+                f"wanted readings of {counted(count, 'joint')}, got {state.angles_deg} and {state.speeds_deg_s}",
             )
             return False
         for health in (state.temperatures_c, state.voltages_v, state.loads):
             if health is not None and len(health) != count:
-                self.refuse("reading", f"wanted temperatures, voltages and loads of {count} joints, got {health}")
+                self.refuse(
+                    "reading", f"wanted temperatures, voltages and loads of {counted(count, 'joint')}, got {health}"
+                )
                 return False
         if not all(map(math.isfinite, (state.stamp_s, *state.angles_deg, *state.speeds_deg_s))):
             self.refuse(

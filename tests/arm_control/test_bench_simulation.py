@@ -105,7 +105,8 @@ def test_a_missing_peer_is_named_with_its_extra(
     monkeypatch.setattr(builtins, "__import__", without)
     assert main(["bench", "simulation"]) == 2
     assert capsys.readouterr().err == (
-        f"arm-control: error: this wants {package}, which is not installed: pip install 'arm-control[peers]'\n"
+        f"arm-control: error: this requires {package}, which is not installed: "
+        "pip install '.[peers]' in the folder of arm-control\n"
     )
 
 

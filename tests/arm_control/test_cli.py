@@ -22,6 +22,8 @@ from arm_control import evaluation, exporter, training
 from arm_control.checkpoint import list_checkpoints, load_latest
 from arm_control.cli import COMMANDS, main
 from arm_control.config import TrainConfig
+from arm_control.progress import Reporter
+from arm_control.run_folder import RunFolder
 from arm_control.runner import PolicyRunner
 from envs.arm import DEFAULT_URDF, Arm
 from policies.settings import AGENTS
@@ -587,6 +589,8 @@ def test_a_report_names_the_command_that_makes_what_is_missing(
     assert main(words) == 0
     report("arm-control export")
     shutil.copy(tiny_policy, run_copy / "policy.onnx")
+    for name in ("video.mp4", "page.html", ".hidden", "a](x) [b.png"):
+        (run_copy / name).write_bytes(b"")
     capfd.readouterr()
     assert main(["report", str(run_copy)]) == 0
     assert capfd.readouterr().out.strip() == str(run_copy / "report.md")
@@ -595,6 +599,41 @@ def test_a_report_names_the_command_that_makes_what_is_missing(
     assert f"**{evaluation['mean_error_mm']:.2f} mm**" in text
     for word in ("3 held-out goals", "curve.png", "policy.onnx", "2 goals", "| 10 mm |", "2,000 steps"):
         assert word in text
+    # Every file of the folder is linked, but for the report itself and names that are no plain ones.
+    links = re.findall(r"^- \[(.*?)\]\((.*?)\)", text, re.MULTILINE)
+    files = {path.name for path in run_copy.iterdir() if path.is_file()}
+    assert {target for _, target in links} == files - {"report.md", ".hidden", "a](x) [b.png"}
+    assert {"page.html", "video.mp4", "run.json", "metrics.jsonl"} <= {target for _, target in links}
+
+
+@pytest.mark.parametrize(
+    ("words", "choices"),
+    [
+        (["replay", "ik", "--viewer", "None"], "('window', 'web', 'video', 'plot')"),
+        (["replay", "ik", "--viewer", "tv"], "('window', 'web', 'video', 'plot')"),
+        (["evaluate", "ik", "--goals", "None"], "'None'"),
+        (["evaluate", "ik", "--seed", "None"], "'None'"),
+    ],
+)
+def test_none_is_no_value_of_a_flag_and_no_choice(refused: Refused, words: list[str], choices: str) -> None:
+    said = refused(*words)
+    assert choices in said
+    assert "'None'," not in said
+    assert ", 'None'" not in said
+
+
+def test_the_time_that_is_left_is_said_once_it_can_be_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now_s = [100.0]
+    monkeypatch.setattr("arm_control.progress.time.monotonic", lambda: now_s[0])
+    run = RunFolder(tmp_path)
+    reporter = Reporter(run, TrainConfig("ddpg", steps=1000), 0, 0.0, quiet=True)
+    try:
+        assert "left" not in reporter._line(0, 0, 0.0, 0.0)
+        now_s[0] += 10.0
+        assert reporter._line(250, 1, 10.0, 0.25).endswith("  30 s left")  # a quarter in 10 s
+        assert reporter._line(1000, 1, 40.0, 1.0).endswith("   0 s left")
+    finally:
+        reporter._tensorboard.close()  # type: ignore[no-untyped-call]
 
 
 ALL_COMMANDS = ("ddpg", "a2c")  # an agent off policy and one on policy
@@ -768,7 +807,8 @@ def test_a_missing_package_is_told_with_the_extra_that_brings_it(
     commands = [[names.get(word, word) for word in words] for words in commands]
     for code, _, error in without([package], commands, here):
         assert error == (
-            f"arm-control: error: this wants {package}, which is not installed: pip install 'arm-control[{extra}]'\n"
+            f"arm-control: error: this requires {package}, which is not installed: "
+            f"pip install '.[{extra}]' in the folder of arm-control\n"
         )
         assert code == 2
     assert content(here) == {}

@@ -410,9 +410,7 @@ def test_a_peer_that_is_not_installed_is_named_with_what_brings_it(
 ) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     assert main(["compare", "ddpg", "sb3-ppo"]) == 2
-    assert (
-        "wants stable_baselines3, which is not installed: pip install 'arm-control[peers]'" in capsys.readouterr().err
-    )
+    assert "requires stable_baselines3, which is not installed: pip install '.[peers]'" in capsys.readouterr().err
 
 
 def test_actions_and_rewards_of_other_kinds_are_the_same_task() -> None:

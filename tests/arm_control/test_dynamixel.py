@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -9,16 +10,27 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from arm_control.cli import main, parse_flags
+from arm_control.commands import Run
 from arm_control.drivers import DriverError
 from arm_control.drivers.bus import Bus, NoAnswerError, RefusedError, check_latency
 from arm_control.drivers.calibration import TICKS_PER_DEGREE, Calibration, JointCalibration
-from arm_control.drivers.control_table import REGISTERS
-from arm_control.drivers.dynamixel import SHAPES, STATE, DynamixelDriver, fastest_rate_hz, open_dynamixel
+from arm_control.drivers.control_table import BAUD_RATES, REGISTERS
+from arm_control.drivers.dynamixel import (
+    SHAPES,
+    STATE,
+    DynamixelDriver,
+    fastest_rate_hz,
+    open_dynamixel,
+    rate_hint,
+)
 from arm_control.drivers.emulator import Emulator
+from arm_control.running import check_rate, plan_policy
 from envs.arm import Arm
 
 NAMES = ("base_yaw", "shoulder", "elbow")
@@ -609,3 +621,102 @@ def test_opening_by_name_wants_a_port_and_a_calibration_of_this_arm(servos: Emul
     joints.save(file)
     with pytest.raises(ValueError, match="wanted 'arm3' with"):
         open_dynamixel(Arm(), options)
+
+
+class TestStatusReturnLevel:
+    """Servos that are set to answer pings alone, or no writes, are set to answer everything."""
+
+    @pytest.mark.parametrize("levels", [(0, 0, 0), (1, 1, 1), (2, 0, 1)])
+    def test_a_servo_that_does_not_answer_everything_is_set_to(self, servos: Emulator, levels: tuple[int, ...]) -> None:
+        """As another program left it: the register is written over the bus, without an answer to wait for."""
+        with closing(Bus(servos.path)) as bus:
+            for id, level in enumerate(levels, 1):
+                bus.write_all("status_return_level", {id: level})
+                assert bus.ping(id) == 1060
+                assert servos.register("status_return_level", id) == level
+        with connected(servos.path) as driver:
+            assert [servos.register("status_return_level", id) for id in (1, 2, 3)] == [2, 2, 2]
+            driver.enable()
+            send(driver, [10.0, 10.0, 80.0])
+            driver.disable()
+
+    def test_a_servo_that_stays_silent_is_named_with_the_remedy(
+        self, servos: Emulator, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """One that answers pings has power."""
+        with closing(Bus(servos.path)) as bus:
+            bus.write_all("status_return_level", {2: 0})
+            monkeypatch.setattr(Bus, "write_all", lambda self, name, by_id: None)
+            with pytest.raises(NoAnswerError) as error:
+                bus.enable_answers([1, 2, 3])
+        text = one_line(error)
+        assert "servo 2 on" in text
+        assert "status return level (register 68)" in text
+        assert "powered" not in text
+
+
+class TestRates:
+    """What a baud rate allows is said once, before anything moves, with a rate that is then accepted."""
+
+    @staticmethod
+    def hertz(baud: int, servos: int) -> float:
+        """Bytes on the wire: sync read 14 + n, n answers of 11 + 49, sync write 14 + 5 n; 10 bits each, and 2 ms."""
+        size = (14 + servos) + 60 * servos + (14 + 5 * servos)
+        return 1.0 / (10.0 * size / baud + 0.002)
+
+    @pytest.mark.parametrize("baud", BAUD_RATES)
+    @pytest.mark.parametrize("rate", [None, 45.0, 240.0, 1000.0])
+    def test_a_refusal_names_a_rate_that_is_accepted(
+        self, tiny_policy: Path, servos: Emulator, tmp_path: Path, baud: int, rate: float | None
+    ) -> None:
+        """For a policy of 30 Hz: the fastest that it names passes, and what it names for faster rates is true."""
+        calibration().save(tmp_path / "calibration.json")
+
+        def check(rate: float | None) -> None:
+            options = ["--port", servos.path, "--calibration", str(tmp_path / "calibration.json")]
+            words = [str(tiny_policy), "--driver", "dynamixel", *options, "--option", f"baud={baud}", "--random", "1"]
+            words += [] if rate is None else ["--rate", repr(rate)]
+            command = parse_flags(Run, "run", words, None)
+            plan = plan_policy(command)
+            driver: Any = SimpleNamespace(fastest_rate_hz=fastest_rate_hz(baud, 3), rate_hint=rate_hint(baud, 3))
+            check_rate(driver, plan)
+
+        wanted, allowed = rate or 30.0, self.hertz(baud, 3)
+        if wanted <= allowed:
+            check(rate)
+            return
+        with pytest.raises(ValueError, match="Hz") as error:
+            check(rate)
+        text = one_line(error)
+        if allowed < 30.0:
+            assert "--rate" not in text
+            assert "expected at least the 30 Hz of the policy" in text
+            assert "46.2 Hz at 115200 baud" in text
+        else:
+            named = re.search(r"expected --rate 30 to ([\d.]+)", text)
+            assert named is not None
+            assert 0.99 * allowed < float(named[1]) <= allowed
+            check(float(named[1]))
+        for hertz, faster in re.findall(r"([\d.]+) Hz at (\d+) baud", text):
+            assert int(faster) > baud
+            assert 0.99 * self.hertz(int(faster), 3) < float(hertz) <= self.hertz(int(faster), 3)
+
+    def test_a_baud_rate_that_is_no_whole_number_is_refused(self, servos: Emulator, tmp_path: Path) -> None:
+        """It was cut to one."""
+        calibration().save(tmp_path / "calibration.json")
+        options = {"port": servos.path, "calibration": str(tmp_path / "calibration.json"), "baud": "1000000.5"}
+        with pytest.raises(ValueError, match=r"baud 1000000\.5; expected a whole number"):
+            open_dynamixel(Arm(), options)
+
+    def test_what_the_driver_says_is_what_the_command_says(
+        self, tiny_policy: Path, servos: Emulator, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        """From the command line, with the torque still off."""
+        calibration().save(tmp_path / "calibration.json")
+        options = ["--port", servos.path, "--calibration", str(tmp_path / "calibration.json"), "--random", "1"]
+        words = ["run", str(tiny_policy), "--driver", "dynamixel", *options, "--option", "baud=57600"]
+        assert main(words) == 2
+        error = capfd.readouterr().err
+        assert error.count("\n") == 1
+        assert "the arm's connection allows at most 24.2 Hz" in error
+        assert servos.register("torque_enable", 1) == 0

@@ -774,9 +774,9 @@ def chunk(rows: bytes, compressed: bytes) -> bytes:
     return record(6, head + struct.pack("<I", 4) + b"zstd" + struct.pack("<Q", len(compressed)) + compressed)
 
 
-def message(data: bytes, channel: int = TICK) -> bytes:
+def message(data: bytes, channel: int = TICK, log_time_ns: int = 10**9) -> bytes:
     """A message record."""
-    return record(5, struct.pack("<HIQQ", channel, 0, 10**9, 10**9) + data)
+    return record(5, struct.pack("<HIQQ", channel, 0, log_time_ns, log_time_ns) + data)
 
 
 def cut_recording(path: Path) -> bytes:
@@ -899,12 +899,12 @@ class TestWorkOfReading:
         path.write_bytes(cut_recording(tmp_path / "sound.mcap") + bytes(zeros))
         read = read_recording(path)
         assert len(read.ticks) == 30
-        assert read.lost.startswith(f"{zeros} bytes (the file ends within a record")
+        assert read.lost.startswith(f"{zeros} byte{'s' * (zeros > 1)} (the file ends within a record")
 
     def test_behind_zeros_the_next_sound_chunk_is_found(self, tmp_path: Path) -> None:
         """A block that the disk lost in the middle of a file."""
         sound = cut_recording(tmp_path / "sound.mcap")
-        more = message(msgspec.json.encode(tick(40)))
+        more = message(msgspec.json.encode(tick(40)), log_time_ns=10**10)
         path = tmp_path / "log.mcap"
         path.write_bytes(sound + bytes(4096) + chunk(more, zstandard.compress(more)))
         read = read_recording(path)

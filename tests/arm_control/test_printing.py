@@ -2,15 +2,19 @@
 
 import contextlib
 import io
+import re
 import sys
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from arm_control.bench.ladder import format_ladder
+from arm_control.cli import main
 from arm_control.printing import (
     LONGEST_TEXT,
     PrintableStream,
+    counted,
     printable,
     printable_lines,
     printable_output,
@@ -91,3 +95,34 @@ class TestPrintableOutput:
         stream = PrintableStream(sys.__stderr__)  # type: ignore[arg-type]
         assert stream.fileno() == 2
         assert stream.isatty() == sys.__stderr__.isatty()  # type: ignore[union-attr]
+
+
+class TestCounted:
+    """`counted` puts a noun beside its number."""
+
+    @pytest.mark.parametrize(
+        ("number", "form", "said"),
+        [
+            (0, ",", "0 goals"),
+            (1, ",", "1 goal"),
+            (2, ",", "2 goals"),
+            (1000, ",", "1,000 goals"),
+            (1.0, "g", "1 goal"),
+            (0.5, "g", "0.5 goals"),
+            (1.5, "g", "1.5 goals"),
+        ],
+    )
+    def test_one_is_singular(self, number: float, form: str, said: str) -> None:
+        """However it is formatted."""
+        assert counted(number, "goal", form=form) == said
+
+    def test_irregular_plurals(self) -> None:
+        """Given as such."""
+        assert [counted(number, "reply", "replies") for number in (1, 2)] == ["1 reply", "2 replies"]
+
+    def test_tables_of_one(self, capfd: pytest.CaptureFixture[str]) -> None:
+        """Nothing that is printed for one of something has its plural."""
+        assert main(["bench", "grid", "--goals", "1"]) == 0
+        tables = capfd.readouterr().out + format_ladder({"minutes": 1.0, "seeds": 1, "goals": 1, "rungs": []})
+        assert "1 degree apart; 1 random goal\n" in tables
+        assert not re.search(r"\b1 (degree|goal|seed|minute)s\b", tables)

@@ -1,12 +1,13 @@
 """Recordings opened through their index: every moment, in bounded memory, whatever state the file is in."""
 
+import contextlib
 import itertools
 import random
 import struct
 import sys
 import threading
 import tracemalloc
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,13 @@ import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from mcap.writer import Writer
+from mcap.reader import make_reader
+from mcap.writer import CompressionType, IndexType, Writer
 
 from arm_control import recording_index
 from arm_control.recording_index import HEAD, KEPT_BYTES, IndexedRecording
 from arm_control.recording_writer import RecordingFile
-from arm_control.trajectory import EVENT, TICK, Event, Recorder, Tick, read_recording
+from arm_control.trajectory import EVENT, TICK, Event, Recorder, Tick, read_recording, recover
 
 NAMES = {"joint_names": '["base", "shoulder", "elbow"]'}
 CHUNK, DATA_END = b"\x06", b"\x0f"
@@ -426,3 +428,119 @@ def test_what_is_kept_in_memory_is_bounded(long: Path) -> None:
         assert sizes[-1] == sum(size for _, size in recording._kept.values())
     assert KEPT_BYTES / 2 < max(sizes) <= KEPT_BYTES  # it was full
     recording.close()
+
+
+ORDERS: dict[str, Callable[[list[Any]], list[Any]]] = {
+    "as recorded": lambda messages: messages,
+    "reversed": lambda messages: messages[::-1],
+    "shuffled": lambda messages: random.Random(0).sample(messages, len(messages)),
+}
+WRITERS: dict[str, dict[str, Any]] = {
+    "uncompressed chunks": {"compression": CompressionType.NONE, "chunk_size": 4096},
+    "lz4 chunks": {"compression": CompressionType.LZ4, "chunk_size": 4096},
+    "one large chunk": {"compression": CompressionType.ZSTD, "chunk_size": 10 << 20},
+    "no chunks": {"use_chunking": False},
+    "no chunks, no index": {"use_chunking": False, "index_types": IndexType.NONE, "use_statistics": False},
+    "no index": {"index_types": IndexType.NONE, "chunk_size": 4096},
+    "chunks without indexes of messages": {"index_types": IndexType.CHUNK | IndexType.METADATA, "chunk_size": 4096},
+    "an index without metadata": {"index_types": IndexType.CHUNK | IndexType.MESSAGE, "chunk_size": 4096},
+    "no summary": {
+        "index_types": IndexType.NONE,
+        "use_statistics": False,
+        "use_summary_offsets": False,
+        "repeat_channels": False,
+        "repeat_schemas": False,
+    },
+}
+
+
+def rewritten(source: Path, path: Path, order: str, **settings: Any) -> tuple[list[Tick], list[Event]]:
+    """Write a recording as another program may, with a channel of its own; returns what mcap's reader finds in it."""
+    reader = make_reader(BytesIO(source.read_bytes()))
+    summary = reader.get_summary()
+    assert summary is not None
+    with path.open("wb") as file:
+        writer = Writer(file, **settings)
+        writer.start(library="another")
+        other = writer.register_channel("/other", "cdr", writer.register_schema("other/Thing", "ros2msg", b""))
+        channels = {}
+        for channel in summary.channels.values():
+            schema = summary.schemas[channel.schema_id]
+            number = writer.register_schema(schema.name, schema.encoding, schema.data)
+            channels[channel.id] = writer.register_channel(f"/robot{channel.topic}", channel.message_encoding, number)
+        for _, channel, message in ORDERS[order](list(reader.iter_messages())):
+            writer.add_message(channels[channel.id], message.log_time, message.data, message.publish_time)
+            writer.add_message(other, message.log_time, b"\0\1\0\0", message.log_time)
+        for metadata in reader.iter_metadata():
+            writer.add_metadata(metadata.name, metadata.metadata)
+        writer.finish()  # type: ignore[no-untyped-call]
+    found: dict[str, list[Any]] = {"/robot/tick": [], "/robot/event": [], "/other": []}
+    with path.open("rb") as file:
+        for _, channel, message in make_reader(file).iter_messages(log_time_order=True):
+            found[channel.topic].append(message.data)
+    ticks = [msgspec.json.decode(data, type=Tick) for data in found["/robot/tick"]]
+    return ticks, [msgspec.json.decode(data, type=Event) for data in found["/robot/event"]]
+
+
+class TestFilesOfOtherWriters:
+    """Every reader finds what mcap's own reader finds, in the order of log times."""
+
+    @pytest.mark.parametrize("order", ORDERS)
+    @pytest.mark.parametrize("settings", WRITERS.values(), ids=WRITERS)
+    def test_all_ticks_and_events_are_read_in_the_order_of_log_times(
+        self, whole: Path, tmp_path: Path, settings: dict[str, Any], order: str
+    ) -> None:
+        """By index, by intervals, at once, and after recovery; the time line is that of the ticks."""
+        path, recovered = tmp_path / "log.mcap", tmp_path / "recovered.mcap"
+        ticks, events = rewritten(whole, path, order, **settings)
+        assert len(ticks) == 300
+        with contextlib.closing(IndexedRecording(path)) as recording:
+            assert (recording.start_s, recording.end_s) == (ticks[0].time_s, ticks[-1].time_s)
+            assert list(recording) == recording.ticks(0.0, 1e9) == ticks
+            assert recording.ticks(101.0, 101.2) == [tick for tick in ticks if 101.0 <= tick.time_s <= 101.2]
+            assert recording.events == events
+            assert recording.metadata == NAMES
+            assert recording.lost == ""
+        assert recover(path, recovered).lost == ""
+        for file in (path, recovered):
+            read = read_recording(file)
+            assert (read.ticks, read.events, read.metadata, read.lost) == (ticks, events, NAMES, "")
+        with recovered.open("rb") as file:
+            times = [message.log_time for _, _, message in make_reader(file).iter_messages(log_time_order=False)]
+        assert times == sorted(times)
+
+    def test_a_long_file_without_chunks_is_decoded_only_where_it_is_looked_at(self, tmp_path: Path) -> None:
+        """Its messages are read in runs of 64 kB."""
+        source, path = tmp_path / "source.mcap", tmp_path / "log.mcap"
+        write(source, [tick(number) for number in range(6000)])
+        rewritten(source, path, "as recorded", use_chunking=False)
+        with contextlib.closing(IndexedRecording(path)) as recording:
+            assert recording.end_s - recording.start_s == pytest.approx(59.99)
+            assert len(recording._kept) <= 3
+            assert recording.ticks(130.0, 135.0) == [tick(number) for number in range(3000, 3501)]
+            assert len(recording._kept) <= 7
+
+    def test_a_file_without_chunks_that_is_cut_opens_up_to_there(self, whole: Path, tmp_path: Path) -> None:
+        """Whole messages before the cut are read, the rest is counted as lost."""
+        path = tmp_path / "log.mcap"
+        ticks, _ = rewritten(whole, path, "as recorded", use_chunking=False)
+        data = path.read_bytes()
+        path.write_bytes(data[: len(data) // 2])
+        found, _, lost = opened(path)
+        assert found == ticks[: len(found)]
+        assert 100 < len(found) < 200
+        assert "the file ends within a record" in lost
+
+    @pytest.mark.parametrize("at", [0.2, 0.5, 0.8])
+    def test_a_damaged_lz4_chunk_is_left_out(self, whole: Path, tmp_path: Path, at: float) -> None:
+        """What is before and behind it is read."""
+        path = tmp_path / "log.mcap"
+        ticks, _ = rewritten(whole, path, "as recorded", compression=CompressionType.LZ4, chunk_size=4096)
+        data = bytearray(path.read_bytes())
+        place, length = chunks(data)[int(at * len(chunks(data)))]
+        data[place + length // 2] ^= 255
+        path.write_bytes(data)
+        found, _, lost = opened(path)
+        assert 200 < len(found) < 300
+        assert {tick.time_s for tick in found} < {tick.time_s for tick in ticks}
+        assert lost == f"{length} bytes (a damaged chunk)"

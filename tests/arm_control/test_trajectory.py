@@ -169,6 +169,7 @@ def test_what_is_recorded_is_read_bit_for_bit(tmp_path: Path) -> None:
         )
         for _ in range(100)
     ]
+    ticks.sort(key=lambda one: one.time_s)
     events = [Event(2.0, "goal", "x \0 \n \u2028 \U0001f600"), Event(3.0, "end", "")]
     metadata = NAMES | {
         "arm": "ä",

@@ -451,7 +451,7 @@ def test_the_natural_stochastic_gradient_is_the_deterministic_one_sample_for_sam
 
     for step, (s, next_s) in enumerate(zip(states[:-1, None], states[1:, None], strict=True)):
         noise = deviation * normal(1, 2, seed=step)
-        # Deterministic: equations (24) to (26), as in the agent.
+        # Deterministic: equations (19) to (22), as in the agent.
         mu = actor(s).detach()
         reward = -(mu + noise - torch.sin(s[:, :2])).square().sum(-1)
         y = reward + 0.5 * critic.value(next_s)[:, 0].detach()
