@@ -99,6 +99,13 @@ class JointCalibration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             )
 
 
+def clip_to_servo(lower_deg: float, upper_deg: float, zero_tick: float, direction: int) -> tuple[float, float]:
+    """The part of a joint's range that a servo, mounted like this, can measure: ticks 0 to 4095."""
+    # degrees = direction (tick - zero_tick) / ticks_per_degree
+    first_deg, last_deg = sorted(direction * (tick - zero_tick) / TICKS_PER_DEGREE for tick in (0, LAST_TICK))
+    return max(lower_deg, first_deg), min(upper_deg, last_deg)
+
+
 class Calibration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One built arm: its name, and its joints in their order."""
 
