@@ -128,9 +128,7 @@ def _calibration(path: str, arm: Arm, command: Emulate) -> Calibration:
             )
         speed = min(speed, fastest)
         joints.append(
-            JointCalibration(
-                name, id, MODEL_NUMBER, float(zero), 1, TICKS_PER_DEGREE, first, last, speed, acceleration
-            )
+            JointCalibration(name, id, MODEL_NUMBER, float(zero), 1, TICKS_PER_DEGREE, first, last, speed, acceleration)
         )
     calibration = Calibration(arm.name, tuple(joints))
     calibration.check()

@@ -192,8 +192,7 @@ class Arm:
     def reach_m(self) -> float:
         """No tip position is further than this from the base frame's origin."""
         return float(
-            sum(np.linalg.norm(joint.offset_m) for joint in self.chain.joints)
-            + np.linalg.norm(self.chain.tip_offset_m)
+            sum(np.linalg.norm(joint.offset_m) for joint in self.chain.joints) + np.linalg.norm(self.chain.tip_offset_m)
         )
 
     @cached_property

@@ -40,7 +40,7 @@ def silenced() -> Iterator[None]:
 with silenced():
     import pybullet
 
-__all__ = ["DISTRIBUTIONS", "bullet_version", "load_urdf", "pybullet", "readable_meshes"]
+__all__ = ["DISTRIBUTIONS", "bullet_version", "load_urdf", "pybullet", "readable_meshes", "silenced"]
 
 DISTRIBUTIONS = ("pybullet", "pybullet-arm64")  # the second, a fork, from Python 3.12 on
 

@@ -1,7 +1,7 @@
 """The URDF that simulators and viewers load of an arm: a text of our own, made of what was read and checked.
 
-Links and joints are called link0, link1, … and joint1, joint2, … by their places among the chain's links: `joint3` holds
-`link3`. Frames weigh nothing. Shapes are there only to be drawn.
+Links and joints are called link0, link1, … and joint1, joint2, … by their places among the chain's links: `joint3`
+holds `link3`. Frames weigh nothing. Shapes are there only to be drawn.
 """
 
 import logging
@@ -85,7 +85,7 @@ def drawn_urdf(chain: Chain, folder: Path | None, usable: Container[Path] | None
             shapes[-1].append(_visual(visual, called))
     if missing:
         _warn_once(
-            f"arm '{chain.name}': drawn without {len(missing)} of its shapes, such as '{missing[0]}': expected files of "
+            f"arm '{chain.name}': drawn without {len(missing)} shapes, such as '{missing[0]}': expected files of "
             f"type {', '.join(MESH_SUFFIXES)} in the folder of the URDF{f', {folder}' if folder else ''}"
         )
     if not any(shapes[place] for place, link in enumerate(chain.links) if link.carrier is not None):
@@ -123,7 +123,7 @@ def _urdf(chain: Chain, shapes: Callable[[int], str]) -> str:
         parts.append(f'<link name="link{place}">{_inertial(link)}{shapes(place)}</link>')
         if link.parent is not None:
             parts.append(_joint(chain, place, link))
-    return "<robot name=\"arm\">\n" + "\n".join(parts) + "\n</robot>\n"
+    return '<robot name="arm">\n' + "\n".join(parts) + "\n</robot>\n"
 
 
 def _joint(chain: Chain, place: int, link: Link) -> str:
@@ -143,9 +143,7 @@ def _inertial(link: Link) -> str:
     if inertial is None:
         return WEIGHTLESS
     names = ("ixx", "ixy", "ixz", "iyy", "iyz", "izz")
-    moments = " ".join(
-        f'{name}="{value!r}"' for name, value in zip(names, inertial.inertia_kg_m2, strict=True)
-    )
+    moments = " ".join(f'{name}="{value!r}"' for name, value in zip(names, inertial.inertia_kg_m2, strict=True))
     return f'<inertial>{_origin(inertial.origin)}<mass value="{inertial.mass_kg!r}"/><inertia {moments}/></inertial>'
 
 

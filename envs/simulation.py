@@ -29,8 +29,8 @@ STOP_DEG = 0.2
 # Of the poses in which it is tried whether the servos hold the arm.
 POSES_TRIED = 500
 TORQUE_MARGIN = 1.05  # over the largest torque in those poses: others need a little more
-HOLD_S = 0.5
-HOLD_DEG = 0.05
+HOLD_S = 0.25
+HOLD_DEG = 0.01  # in other poses it may be several times that
 
 
 class Solver(NamedTuple):
@@ -40,8 +40,9 @@ class Solver(NamedTuple):
     residual: float
 
 
-# PyBullet's own first. Light or long arms, whose joints move each other more, need more iterations.
-SOLVERS = (Solver(50, 1e-7), Solver(200, 0.0), Solver(1000, 0.0), Solver(5000, 0.0))
+# PyBullet's own first. It goes from joint to joint, and takes long where they move each other much, as in a light arm
+# of many joints.
+SOLVERS = (Solver(50, 1e-7), *(Solver(iterations, 0.0) for iterations in (100, 200, 400, 800, 1600, 3200)))
 # The one that was found for each arm, by the hash of its URDF.
 _found_solvers: dict[bytes, Solver] = {}
 
@@ -294,7 +295,7 @@ def _find_solver(arm: Arm) -> Solver:
                 f"up to {TORQUE_MARGIN * needed_nm:.3g}; expected an effort in its <limit> as of a stronger servo, or "
                 "smaller masses"
             )
-    tried = [*range(3), *hardest.tolist()]
+    tried = [*range(8), *hardest.tolist()]
     for solver in SOLVERS:
         worst_deg = _worst_sag_deg(arm, solver, poses_deg[tried])
         # NaN compares as false.
@@ -302,8 +303,8 @@ def _find_solver(arm: Arm) -> Solver:
             return solver
     joint = int(np.argmax(np.nan_to_num(worst_deg, nan=np.inf)))
     raise ValueError(
-        f"arm {arm.urdf}: the simulator cannot hold joint '{arm.joint_names[joint]}' still; expected masses and inertias "
-        "that are less different (is an inertia zero, or in g mm^2?)"
+        f"arm {arm.urdf}: the simulator cannot hold joint '{arm.joint_names[joint]}' still; expected masses and inertias"
+        " that are less different (is an inertia zero, or in g mm^2?)"
     )
 
 

@@ -5,6 +5,7 @@ Nothing else reads the file: simulators and viewers get a text of our own (`envs
 
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from xml.etree import ElementTree
 
@@ -38,6 +39,7 @@ LARGEST_NUMBERS: dict[str, dict[str, float]] = {
     "mass": {"value": 1e6},
     "inertia": dict.fromkeys(("ixx", "ixy", "ixz", "iyy", "iyz", "izz"), 1e6),
     "limit": {"lower": 1e3, "upper": 1e3, "effort": 1e6, "velocity": 1e4, "acceleration": 1e6},
+    "dynamics": {"damping": 1e6, "friction": 1e6},
     "box": {"size": 1e3},
     "cylinder": {"radius": 1e3, "length": 1e3},
     "capsule": {"radius": 1e3, "length": 1e3},
@@ -106,7 +108,7 @@ class Visual:
 
     origin: Origin
     shape: str  # of SHAPES
-    size: dict[str, tuple[float, ...]]
+    size: Mapping[str, tuple[float, ...]]
     mesh_file: str | None
     rgba: tuple[float, ...] | None
 
@@ -135,14 +137,6 @@ class Chain:
     tip_offset_m: Array
     tip_link: str
     links: tuple[Link, ...]
-
-
-class _Tree(ElementTree.TreeBuilder):
-    """Builds the elements, and stops at a DOCTYPE: a few lines of entities can make gigabytes."""
-
-    def doctype(self, name: str, pubid: str | None, system: str | None) -> None:
-        """Called by the parser before it reads what the DOCTYPE declares."""
-        raise ValueError("wanted a URDF without a DOCTYPE, in which entities may be defined")
 
 
 def decode_urdf(data: bytes) -> str:
@@ -179,20 +173,26 @@ def _parse(text: str | bytes) -> ElementTree.Element:
     """The <robot> element. Raises ValueError for another kind of file, saying which it is."""
     if len(text) > LARGEST_URDF:
         raise ValueError(f"expected a URDF of at most {LARGEST_URDF:,} characters, got {len(text):,}")
-    parser = ElementTree.XMLParser(target=_Tree())
-    xacro = ("xacro:" if isinstance(text, str) else b"xacro:") in text  # type: ignore[operator]
+    # Before the parser sees it: a few lines of entities can make gigabytes.
+    if _contains(text, "<!DOCTYPE"):
+        raise ValueError("wanted a URDF without a DOCTYPE, in which entities may be defined")
     try:
-        parser.feed(text.removeprefix("\ufeff") if isinstance(text, str) else text)
-        robot: ElementTree.Element = parser.close()
-    except ElementTree.ParseError as error:
-        if xacro and "unbound prefix" in str(error):
+        robot = ElementTree.fromstring(text.removeprefix("\ufeff") if isinstance(text, str) else text)
+    except (ElementTree.ParseError, LookupError, ValueError) as error:
+        if "unbound prefix" in str(error) and _contains(text, "xacro:"):
             raise ValueError(XACRO) from None
-        raise ValueError(f"not well-formed XML ({error})") from None
-    except LookupError as error:
         raise ValueError(f"not well-formed XML ({error})") from None
     _check_texts(robot)
     _check_kind(robot)
+    _check_numbers(robot)
     return robot
+
+
+def _contains(text: str | bytes, part: str) -> bool:
+    """Whether an ASCII part is in a text, or in the bytes of one in any encoding that the parser takes."""
+    if isinstance(text, str):
+        return part in text
+    return any(part.encode(codec) in text for codec in ("ascii", "utf-16-le", "utf-16-be"))
 
 
 XACRO = "it is a xacro macro file: expand it first with 'xacro FILE > arm.urdf'"
@@ -242,6 +242,26 @@ def _check_texts(robot: ElementTree.Element) -> None:
         depth += 1
 
 
+def _check_numbers(robot: ElementTree.Element) -> None:
+    """Raise ValueError for numbers that are not finite or absurdly large, also those that nothing here uses."""
+    for owner in (*robot.findall("link"), *robot.findall("joint")):
+        for element in owner.iter():
+            for attribute, largest in LARGEST_NUMBERS.get(element.tag, {}).items():
+                text = element.get(attribute, "")
+                try:
+                    # NaN compares as false.
+                    fits = all(abs(float(word)) <= largest for word in text.split())
+                except ValueError:
+                    if "${" in text:
+                        raise ValueError(XACRO) from None
+                    fits = False
+                if not fits:
+                    raise ValueError(
+                        f"{owner.tag} '{owner.get('name')}': expected finite numbers of at most {largest:g} in "
+                        f"{element.tag} {attribute}, got '{text}'"
+                    )
+
+
 def _joint_elements(robot: ElementTree.Element) -> tuple[list[ElementTree.Element], list[ElementTree.Element]]:
     """The revolute and the fixed joints. Raises ValueError for others, or too many."""
     turning: list[ElementTree.Element] = []
@@ -251,7 +271,9 @@ def _joint_elements(robot: ElementTree.Element) -> tuple[list[ElementTree.Elemen
         name = joint.get("name", "")
         kind = joint.get("type", "")
         if not name or name in names:
-            raise ValueError(f"wanted a name of its own for each joint, got '{name}' {'twice' if name else ''}".rstrip())
+            raise ValueError(
+                f"wanted a name of its own for each joint, got '{name}' {'twice' if name else ''}".rstrip()
+            )
         names.add(name)
         if kind == "continuous":
             raise ValueError(
@@ -316,9 +338,9 @@ def _build(robot: ElementTree.Element, elements: dict[str, ElementTree.Element])
     materials = _materials(robot)
     below: dict[str, list[ElementTree.Element]] = {}
     children: set[str] = set()
-    for joint in robot.findall("joint"):
-        below.setdefault(_link(joint, "parent"), []).append(joint)
-        children.add(_link(joint, "child"))
+    for element in robot.findall("joint"):
+        below.setdefault(_link(element, "parent"), []).append(element)
+        children.add(_link(element, "child"))
     base = next(name for name in elements if name not in children)
     links: list[Link] = []
     turning: list[tuple[ElementTree.Element, int, Array, Array]] = []
@@ -404,21 +426,14 @@ def _link(joint: ElementTree.Element, end: str) -> str:
 def _numbers(
     owner: str, element: ElementTree.Element | None, tag: str, attribute: str, count: int, default: str | None = None
 ) -> tuple[float, ...]:
-    """So many finite numbers of an attribute, which `owner` needs unless there is a default."""
+    """So many numbers of an attribute, which `owner` needs unless there is a default."""
     text = default if element is None else element.get(attribute, default)
     if text is None:
         raise ValueError(f"{owner} has no {attribute} in its <{tag}>")
-    largest = LARGEST_NUMBERS[tag][attribute]
-    try:
-        numbers = tuple(float(word) for word in text.split())
-    except ValueError:
-        if "${" in text:
-            raise ValueError(XACRO) from None
-        numbers = ()
-    # NaN compares as false.
-    if len(numbers) != count or not all(abs(number) <= largest for number in numbers):
-        wanted = "a finite number" if count == 1 else f"{count} finite numbers"
-        raise ValueError(f"{owner}: expected {wanted} of at most {largest:g} in {tag} {attribute}, got '{text}'")
+    numbers = tuple(float(word) for word in text.split())
+    if len(numbers) != count:
+        wanted = "a number" if count == 1 else f"{count} numbers"
+        raise ValueError(f"{owner}: expected {wanted} in {tag} {attribute}, got '{text}'")
     return numbers
 
 
@@ -472,8 +487,8 @@ def _possible_inertia(
     least, _, largest = moments.tolist()
     if least < -INERTIA_ROUNDING * max(largest, 0.0):
         raise ValueError(
-            f"{named}: impossible <inertia>: its principal moments are {', '.join(f'{m:.3g}' for m in moments)} kg m^2; "
-            "expected none below 0"
+            f"{named}: impossible <inertia>: its principal moments are {', '.join(f'{m:.3g}' for m in moments)} kg m^2;"
+            " expected none below 0"
         )
     # PyBullet finds principal axes of its own, less exactly.
     slack = PRINCIPAL_SLACK if any((ixy, ixz, iyz)) else 0.0

@@ -22,6 +22,7 @@ from arm_control.drivers.calibration import (
     TICKS_PER_DEGREE,
     Calibration,
     JointCalibration,
+    clip_to_servo,
     load_calibration,
     parse_calibration,
 )
@@ -448,3 +449,63 @@ def test_a_person_who_gives_up_leaves_nothing_behind(tmp_path: Path) -> None:
         assert program.returncode == 130
         assert list(tmp_path.iterdir()) == []
         assert [emulator.register("torque_enable", id) for id in (1, 2, 3)] == [0, 0, 0]
+
+
+# Joints that turn as far as a servo can, or further.
+
+
+def full_turn(tmp_path: Path, low: str = "-3.141592653589793", high: str = "3.141592653589793") -> Path:
+    """The default arm, whose base turns all the way round."""
+    file = tmp_path / "turn.urdf"
+    limit = 'lower="0" upper="1.5707963267948966"'
+    file.write_text(ARM.urdf_text.replace(limit, f'lower="{low}" upper="{high}"', 1))
+    return file
+
+
+@pytest.mark.parametrize(
+    ("mounted", "direction", "range_deg"),
+    [
+        # 4096 ticks a turn: from tick 2048, 2048 ticks down and 2047 up.
+        (2048.0, 1, (-180.0, 2047 / 4096 * 360)),
+        (2048.0, -1, (-2047 / 4096 * 360, 180.0)),
+        # 10 degrees beside the middle.
+        (2048.0 + 4096 / 36, 1, (-180.0, 2047 / 4096 * 360 - 10)),
+    ],
+)
+def test_a_range_is_clipped_to_what_the_servo_measures(
+    mounted: float, direction: int, range_deg: tuple[float, float]
+) -> None:
+    low, high = clip_to_servo(-180.0, 180.0, mounted, direction)
+    assert (low, high) == pytest.approx(range_deg, abs=1e-9)
+    joint(zero_tick=mounted, direction=direction, lower_deg=low, upper_deg=high).check()
+
+
+@given(st.floats(0.0, 4095.0), st.sampled_from([1, -1]), st.floats(-400.0, 0.0), st.floats(1.0, 400.0))
+def test_a_clipped_range_is_within_the_servo_and_the_joint(
+    zero: float, direction: int, low: float, high: float
+) -> None:
+    clipped_low, clipped_high = clip_to_servo(low, high, zero, direction)
+    assert low <= clipped_low
+    assert clipped_high <= high
+    ticks = [zero + direction * angle * 4096 / 360 for angle in (clipped_low, clipped_high)]
+    assert min(ticks) >= -1e-6
+    assert max(ticks) <= 4095 + 1e-6
+
+
+@pytest.mark.slow
+def test_a_joint_of_a_whole_turn_is_calibrated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its range is what the servo can measure, and the person is told; mounted far from the middle it is refused."""
+    out = tmp_path / "calibration.json"
+    arm = ("--arm", str(full_turn(tmp_path)))
+    with Emulator() as emulator:
+        poses = [(1, 2000), (1, 3024), *RIGHT[2:]]
+        assert calibrate(emulator, out, Person(hands(emulator, poses)), monkeypatch, *arm) == 0
+        said = capsys.readouterr().out
+        assert "base_yaw (servo 1): its range of -180 to 180 degrees is clipped to -175.78 to 180.00" in said
+        base = load_calibration(out).joints[0]
+        assert base.tick_range == (0, 4048)
+        far = [(1, 1000), (1, 2024)]
+        assert calibrate(emulator, out, Person(hands(emulator, far)), monkeypatch, *arm, "--overwrite") == 2
+        assert "turn it by about 92 degrees" in capsys.readouterr().err
