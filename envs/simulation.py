@@ -292,8 +292,7 @@ def _find_solver(arm: Arm) -> Solver:
         if effort_nm < TORQUE_MARGIN * needed_nm:
             raise ValueError(
                 f"arm {arm.urdf}: joint '{name}' cannot hold the arm: its effort is {effort_nm:.3g} N m, gravity needs "
-                f"up to {TORQUE_MARGIN * needed_nm:.3g}; expected an effort in its <limit> as of a stronger servo, or "
-                "smaller masses"
+                f"up to {TORQUE_MARGIN * needed_nm:.3g} N m (correct the effort in its <limit>, or the masses)"
             )
     tried = [*range(8), *hardest.tolist()]
     for solver in SOLVERS:
