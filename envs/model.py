@@ -84,8 +84,9 @@ def drawn_urdf(chain: Chain, folder: Path | None, usable: Container[Path] | None
                 called = names.setdefault(path, f"file{len(names)}{path.suffix.lower()}")
             shapes[-1].append(_visual(visual, called))
     if missing:
+        count = sum(len(link.visuals) for link in chain.links)
         _warn_once(
-            f"arm '{chain.name}': drawn without {len(missing)} shapes, such as '{missing[0]}': expected files of "
+            f"arm '{chain.name}': drawn without {len(missing)} of its {count} shapes, such as '{missing[0]}': expected files of "
             f"type {', '.join(MESH_SUFFIXES)} in the folder of the URDF{f', {folder}' if folder else ''}"
         )
     if not any(shapes[place] for place, link in enumerate(chain.links) if link.carrier is not None):

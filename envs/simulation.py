@@ -302,8 +302,8 @@ def _find_solver(arm: Arm) -> Solver:
             return solver
     joint = int(np.argmax(np.nan_to_num(worst_deg, nan=np.inf)))
     raise ValueError(
-        f"arm {arm.urdf}: the simulator cannot hold joint '{arm.joint_names[joint]}' still; expected masses and inertias"
-        " that are less different (is an inertia zero, or in g mm^2?)"
+        f"arm {arm.urdf}: the simulator cannot hold joint '{arm.joint_names[joint]}' still; expected less different "
+        "masses and inertias (is an inertia zero, or in g mm^2?)"
     )
 
 

@@ -278,7 +278,7 @@ def _joint_elements(robot: ElementTree.Element) -> tuple[list[ElementTree.Elemen
         if kind == "continuous":
             raise ValueError(
                 f"joint '{name}' is of type 'continuous'; expected revolute or fixed joints (make it revolute, with a "
-                "lower and an upper limit)"
+                "<limit> that has lower, upper, effort and velocity)"
             )
         if kind not in ("revolute", "fixed"):
             raise ValueError(
