@@ -86,8 +86,8 @@ def drawn_urdf(chain: Chain, folder: Path | None, usable: Container[Path] | None
     if missing:
         count = sum(len(link.visuals) for link in chain.links)
         _warn_once(
-            f"arm '{chain.name}': drawn without {len(missing)} of its {count} shapes, such as '{missing[0]}': expected files of "
-            f"type {', '.join(MESH_SUFFIXES)} in the folder of the URDF{f', {folder}' if folder else ''}"
+            f"arm '{chain.name}': drawn without {len(missing)} of its {count} shapes, such as '{missing[0]}': expected "
+            f"files of type {', '.join(MESH_SUFFIXES)} in the folder of the URDF{f', {folder}' if folder else ''}"
         )
     if not any(shapes[place] for place, link in enumerate(chain.links) if link.carrier is not None):
         for place, bones in _bones(chain).items():

@@ -74,6 +74,15 @@ class TestEncodings:
         assert again.urdf_text == arm.urdf_text
         assert Arm("text.urdf", text=arm.urdf_text).joint_names == ("épaule",)
 
+    def test_a_declared_encoding_counts_where_the_bytes_are_utf_8_too(self, tmp_path: Path) -> None:
+        """The two bytes of a UTF-8 letter are two letters of Latin-1."""
+        text = robot(TWO).replace('"j"', '"Ã©"')
+        data = f'<?xml version="1.0" encoding="ISO-8859-1"?>{text}'.encode("latin-1")
+        assert "é" in data.decode("utf-8")
+        (tmp_path / "arm.urdf").write_bytes(data)
+        arm = Arm(tmp_path / "arm.urdf")
+        assert arm.joint_names == Arm("again.urdf", text=arm.urdf_text).joint_names == ("Ã©",)
+
     @pytest.mark.parametrize("codec", ["utf-8", "utf-16", "utf-16-le", "utf-16-be", "latin-1"])
     def test_a_doctype_is_refused_in_every_encoding(self, codec: str, tmp_path: Path) -> None:
         """Before the parser reads what it defines."""
@@ -125,7 +134,7 @@ class TestReferences:
     @pytest.mark.parametrize(
         ("text", "named"),
         [
-            (robot(TWO, link("loose", "")), "'loose'"),
+            (robot(TWO, link("loose", "")), "link 'loose' is loose"),
             (robot(TWO, joint("k", "b", "gone")), "'gone'"),
             (robot(TWO, joint("k", "gone", "a", "fixed")), "'gone'"),
             (robot(TWO, '<joint name="k" type="fixed"><parent link="b"/></joint>'), "'k'"),
