@@ -5,6 +5,7 @@
 """
 
 import hashlib
+import math
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from arm_control.run_folder import write_text
 from envs.arm import Arm
 from envs.files import read_file
 from envs.limits import JointLimits
+from envs.urdf import LIMIT_ROUNDING_RAD
 
 SCHEMA_VERSION = 1
 LARGEST_FILE = 1_000_000
@@ -26,7 +28,7 @@ TICKS_PER_DEGREE = TICKS_PER_TURN / 360.0
 # How far a scale may be from the servo's own, as a share: as much as two poses set by hand, and far from the next gear.
 SCALE_TOLERANCE = 0.03
 LEAST_RANGE_DEG = 1.0
-ROUNDING_DEG = 1e-6  # of limits that were written in radians
+ROUNDING_DEG = 1e-6 + math.degrees(LIMIT_ROUNDING_RAD)  # of limits that were written in radians
 LONGEST_NAME = 256  # characters
 LONGEST_QUOTE = 200
 

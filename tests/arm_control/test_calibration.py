@@ -190,6 +190,10 @@ def test_what_no_arm_has_is_refused_though_its_hash_is_right(changes: dict[str, 
 
 def test_a_calibration_is_of_one_arm_and_never_wider() -> None:
     calibration().check_arm(ARM)
+    # One of before limits were rounded to whole degrees: 1.5708 rad.
+    Calibration(
+        "arm3", tuple(msgspec.structs.replace(one, upper_deg=90.0002) for one in calibration().joints)
+    ).check_arm(ARM)
     for changes, said in (
         ({"upper_deg": 91.0}, "more than the arm's 0 to 90"),
         ({"lower_deg": -1.0}, "more than the arm's 0 to 90"),
