@@ -360,7 +360,10 @@ class TestSilence:
             "with silenced():\n    libc.printf(b'lost\\n')\n    libc.write(2, b'lost', 4)\n"
             "libc.printf(b'after\\n')\n"
         )
-        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+        # Under PYTHONUNBUFFERED C does not buffer either.
+        environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+        command = [sys.executable, "-c", script]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
         assert done.stdout == "before\nafter\n"
         assert done.stderr == ""
 
