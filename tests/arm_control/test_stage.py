@@ -40,6 +40,9 @@ class TestShapes:
             '<mesh filename="damaged.dae"/>',
             '<mesh filename="damaged.obj"/>',
             '<capsule radius="0.01" length="0.1"/>',
+            '<sphere radius="-1"/>',
+            '<cylinder radius="0" length="1e-300"/>',
+            '<box size="0 1 -1"/>',
         ],
     )
     def test_what_cannot_be_drawn_is_left_out(self, geometry: str, tmp_path: Path) -> None:
