@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from arm_control import cli
 from arm_control.calibrating import fit_joint
+from arm_control.commands import Emulate
 from arm_control.drivers.calibration import (
     LARGEST_FILE,
     TICKS_PER_DEGREE,
@@ -27,6 +28,7 @@ from arm_control.drivers.calibration import (
     parse_calibration,
 )
 from arm_control.drivers.emulator import Emulator
+from arm_control.emulating import _calibration as emulated_calibration
 from envs.arm import Arm
 
 ARM = Arm()
@@ -513,3 +515,16 @@ def test_a_joint_of_a_whole_turn_is_calibrated(
         far = [(1, 1000), (1, 2024)]
         assert calibrate(emulator, out, Person(hands(emulator, far)), monkeypatch, *arm, "--overwrite") == 2
         assert "turn it by about 92 degrees" in capsys.readouterr().err
+
+
+def test_an_emulated_joint_of_a_whole_turn_is_clipped_and_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On standard error, beside the default joints, of which nothing is said."""
+    path = str(tmp_path / "calibration.json")
+    made = emulated_calibration(path, Arm(full_turn(tmp_path)), Emulate("dynamixel", calibration=path))
+    assert made.joints[0].tick_range == (0, 4095)
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.startswith("base_yaw: its range of -180 to 180 degrees is clipped to -180.00 to 179.91")
+    assert said.err.count("\n") == 1
