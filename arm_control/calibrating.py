@@ -12,10 +12,12 @@ from arm_control.commands import Calibrate
 from arm_control.console import say
 from arm_control.drivers.bus import Bus, serial_ports
 from arm_control.drivers.calibration import (
+    LAST_TICK,
     SCALE_TOLERANCE,
     TICKS_PER_DEGREE,
     Calibration,
     JointCalibration,
+    clip_to_servo,
     load_calibration,
 )
 from arm_control.drivers.control_table import MODEL_NUMBER, SPEED_UNIT_DEG_S, TICKS_PER_TURN
@@ -26,6 +28,7 @@ from envs.arm import DEFAULT_URDF, Arm
 REFERENCE_DEG = 90.0  # the second pose, if the joint goes so far
 SAMPLES, SAMPLE_S = 5, 0.02
 STILL_TICKS = 12  # about a degree
+HORN_STEP_DEG = 15.0  # a horn fits onto the servo's teeth every so many degrees, or fewer
 REFRESH_S = 0.1
 
 
@@ -194,6 +197,7 @@ def _measure_joint(bus: Bus, arm: Arm, ids: Sequence[int], index: int) -> Measur
             most = max(ids, key=lambda other: turned[other])
             instead = "" if most == id else f"; servo {most} turned more: are --ids in the order of the joints?"
             print(f"  {error}{instead}; once more")
+    low, high = _measurable_range(f"{name} (servo {id})", low, high, zero, direction)
     settings = bus.read(id, SETTINGS)
     joint = JointCalibration(
         name=name,
@@ -216,6 +220,22 @@ def _measure_joint(bus: Bus, arm: Arm, ids: Sequence[int], index: int) -> Measur
             "position limits with Dynamixel Wizard"
         )
     return Measured(joint, scale, off_deg)
+
+
+def _measurable_range(
+    title: str, lower_deg: float, upper_deg: float, zero_tick: float, direction: int
+) -> tuple[float, float]:
+    """The joint's range, clipped to the servo's single turn where mounting the horn better would not help."""
+    middle_tick = zero_tick + direction * (lower_deg + upper_deg) / 2.0 * TICKS_PER_DEGREE
+    off_deg = abs(middle_tick - LAST_TICK / 2.0) / TICKS_PER_DEGREE
+    clipped = clip_to_servo(lower_deg, upper_deg, zero_tick, direction)
+    if clipped == (lower_deg, upper_deg) or off_deg > HORN_STEP_DEG:
+        return lower_deg, upper_deg
+    print(
+        f"  {title}: its range of {lower_deg:g} to {upper_deg:g} degrees is clipped to {clipped[0]:.2f} to "
+        f"{clipped[1]:.2f}, which is what the servo can measure"
+    )
+    return clipped
 
 
 def _reference_poses(low_deg: float, high_deg: float) -> tuple[float, float]:

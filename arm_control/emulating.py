@@ -8,8 +8,14 @@ from pathlib import Path
 import numpy as np
 
 from arm_control.commands import Emulate
-from arm_control.console import Console
-from arm_control.drivers.calibration import TICKS_PER_DEGREE, Calibration, JointCalibration, load_calibration
+from arm_control.console import Console, say
+from arm_control.drivers.calibration import (
+    TICKS_PER_DEGREE,
+    Calibration,
+    JointCalibration,
+    clip_to_servo,
+    load_calibration,
+)
 from arm_control.drivers.control_table import MODEL_NUMBER, REGISTERS, SPEED_UNIT_DEG_S, TICKS_PER_TURN
 from arm_control.drivers.emulator import Emulator
 from arm_control.drivers.faults import parse_fault
@@ -116,11 +122,15 @@ def _calibration(path: str, arm: Arm, command: Emulate) -> Calibration:
         # The middle of the joint's range is that of the servo's.
         zero = round(TICKS_PER_TURN / 2.0 - (low + high) / 2.0 * TICKS_PER_DEGREE)
         # A servo has one turn: the arm that is built of it may have less than the joint's description says.
-        low = max(low, -zero / TICKS_PER_DEGREE)
-        high = min(high, (TICKS_PER_TURN - 1 - zero) / TICKS_PER_DEGREE)
+        first, last = clip_to_servo(low, high, zero, 1)
+        if (first, last) != (low, high):
+            say(
+                f"{name}: its range of {low:g} to {high:g} degrees is clipped to {first:.2f} to {last:.2f}, which is "
+                "what a servo can measure"
+            )
         speed = min(speed, fastest)
         joints.append(
-            JointCalibration(name, id, MODEL_NUMBER, float(zero), 1, TICKS_PER_DEGREE, low, high, speed, acceleration)
+            JointCalibration(name, id, MODEL_NUMBER, float(zero), 1, TICKS_PER_DEGREE, first, last, speed, acceleration)
         )
     calibration = Calibration(arm.name, tuple(joints))
     calibration.check()

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from envs.files import read_text
+from envs.files import read_file
 from envs.limits import ABOVE_TABLE, ROUNDING_M, Box, JointLimits
-from envs.urdf import LARGEST_URDF, Chain, Joint, read_chain
+from envs.urdf import GRAVITY_M_S2, LARGEST_URDF, Chain, Joint, decode_urdf, read_chain
 
 Array = NDArray[np.float64]
 
@@ -145,58 +145,61 @@ def _compiled(source: str) -> Callable[..., Any]:
 class Arm:
     """A serial arm of revolute joints, read from a URDF file.
 
-    Attributes: `name`, `urdf`, `urdf_text`, `joint_names`, `limits` (JointLimits), `max_torque_nm`, `tip_link`,
-    `link_names` (of the moving links, the tip's last).
+    Attributes: `name`, `urdf`, `urdf_text`, `chain` (links included), `mesh_folder`, `joint_names`, `limits`
+    (JointLimits), `max_torque_nm`, `tip_link`, `link_names` (of the moving links, the tip's last).
     """
 
     def __init__(self, urdf: str | Path = DEFAULT_URDF, *, text: str | None = None) -> None:
-        """Read the URDF, or its `text` where the file is elsewhere. Raises ValueError, naming the fault, for no arm."""
+        """Read the URDF, or its `text` where the file is elsewhere. Raises ValueError, naming the fault, for no arm.
+
+        Meshes are looked for only when the arm is drawn, in the folder of the file: an arm from a text has none.
+        """
         self.urdf = Path(urdf).resolve()
+        self.mesh_folder = self.urdf.parent if text is None else None
         try:
-            self.urdf_text = read_text(self.urdf, LARGEST_URDF) if text is None else text
-            self._chain = read_chain(self.urdf_text, self.urdf.parent if text is None else None)
-            joints = self._chain.joints
+            self.urdf_text = decode_urdf(read_file(self.urdf, LARGEST_URDF)) if text is None else text
+            self.chain = read_chain(self.urdf_text)
+            joints = self.chain.joints
             self.limits = JointLimits(
                 tuple(joint.lower_deg for joint in joints),
                 tuple(joint.upper_deg for joint in joints),
                 tuple(joint.max_speed_deg_s for joint in joints),
                 tuple(joint.max_acceleration_deg_s2 for joint in joints),
             )
-        except (OSError, UnicodeDecodeError) as error:
-            raise ValueError(f"cannot read arm {urdf}: {getattr(error, 'strerror', error)}") from None
+        except OSError as error:
+            raise ValueError(f"cannot read arm {urdf}: {error.strerror}") from None
         except ValueError as error:
             raise ValueError(f"arm {urdf}: {error}") from None
-        self.name, self.tip_link = self._chain.name, self._chain.tip_link
+        self.name, self.tip_link = self.chain.name, self.chain.tip_link
         self.joint_names = tuple(joint.name for joint in joints)
         self.link_names = (*(joint.link for joint in joints[:-1]), self.tip_link)
         self.max_torque_nm = tuple(joint.max_torque_nm for joint in joints)
-        self._tip = _compiled(_kinematics_source(self._chain, moving=False))
+        self._tip = _compiled(_kinematics_source(self.chain, moving=False))
 
     @cached_property
     def _tip_motion(self) -> Callable[..., Any]:
-        return _compiled(_kinematics_source(self._chain, moving=True))
+        return _compiled(_kinematics_source(self.chain, moving=True))
 
     @property
     def joint_count(self) -> int:
-        return len(self._chain.joints)
+        return len(self.chain.joints)
 
     @cached_property
     def _rotations(self) -> list[tuple[Array, Array, Array]]:
-        return [_rotation_parts(joint) for joint in self._chain.joints]
+        return [_rotation_parts(joint) for joint in self.chain.joints]
 
     @cached_property
     def reach_m(self) -> float:
         """No tip position is further than this from the base frame's origin."""
         return float(
-            sum(np.linalg.norm(joint.offset_m) for joint in self._chain.joints)
-            + np.linalg.norm(self._chain.tip_offset_m)
+            sum(np.linalg.norm(joint.offset_m) for joint in self.chain.joints) + np.linalg.norm(self.chain.tip_offset_m)
         )
 
     @cached_property
     def levers_m(self) -> tuple[float, ...]:
         """No point of a link's axis moves further than this times the angle, in radians, that each joint turns."""
-        lengths = [*(float(np.linalg.norm(joint.offset_m)) for joint in self._chain.joints[1:])]
-        lengths.append(float(np.linalg.norm(self._chain.tip_offset_m)))
+        lengths = [*(float(np.linalg.norm(joint.offset_m)) for joint in self.chain.joints[1:])]
+        lengths.append(float(np.linalg.norm(self.chain.tip_offset_m)))
         return tuple(sum(lengths[index:]) for index in range(self.joint_count))
 
     def moves_like(self, other: "Arm") -> bool:
@@ -207,8 +210,8 @@ class Arm:
 
     @property
     def _geometry(self) -> Array:
-        parts = [(joint.offset_m, *joint.rotation, joint.axis) for joint in self._chain.joints]
-        return np.concatenate([*(part for joint in parts for part in joint), self._chain.tip_offset_m])
+        parts = [(joint.offset_m, *joint.rotation, joint.axis) for joint in self.chain.joints]
+        return np.concatenate([*(part for joint in parts for part in joint), self.chain.tip_offset_m])
 
     def tip_position(self, angles_deg: Any, xp: Any = math) -> tuple[Any, Any, Any]:
         """x, y, z of the tip in metres from one angle a joint: floats with `math`, columns with NumPy or PyTorch."""
@@ -217,7 +220,7 @@ class Arm:
 
     @cached_property
     def _link_ends(self) -> Callable[..., Any]:
-        return _compiled(_link_ends_source(self._chain))
+        return _compiled(_link_ends_source(self.chain))
 
     def link_ends(self, angles_deg: Sequence[float]) -> list[tuple[float, float, float]]:
         """x, y, z in metres of the far end of each moving link, the tip's last."""
@@ -267,9 +270,9 @@ class Arm:
         *lengths, last = factors
         joints = [
             replace(joint, offset_m=joint.offset_m * length)
-            for joint, length in zip(self._chain.joints, lengths, strict=True)
+            for joint, length in zip(self.chain.joints, lengths, strict=True)
         ]
-        chain = replace(self._chain, joints=tuple(joints), tip_offset_m=self._chain.tip_offset_m * last)
+        chain = replace(self.chain, joints=tuple(joints), tip_offset_m=self.chain.tip_offset_m * last)
         tip = _compiled(_kinematics_source(chain, moving=False))
         return lambda angles_deg: tip(angles_deg, math.cos, math.sin)
 
@@ -292,10 +295,10 @@ class Arm:
         cosines, sines = np.cos(radians)[..., None, None], np.sin(radians)[..., None, None]
         # From the tip inwards: `arm` is the tip's place from joint i, `columns` what joints from i on do to it, all in
         # the frame of joint i's parent.
-        arm = np.broadcast_to(self._chain.tip_offset_m, (*radians.shape[:-1], 3))
+        arm = np.broadcast_to(self.chain.tip_offset_m, (*radians.shape[:-1], 3))
         columns: list[Array] = []
         for index in reversed(range(self.joint_count)):
-            joint, (constant, cosine, sine) = self._chain.joints[index], self._rotations[index]
+            joint, (constant, cosine, sine) = self.chain.joints[index], self._rotations[index]
             rotation = constant + cosines[..., index, :, :] * cosine + sines[..., index, :, :] * sine
             (x, y, z), (ax, ay, az) = np.moveaxis(arm, -1, 0), joint.axis
             turning = np.stack([ay * z - az * y, az * x - ax * z, ax * y - ay * x], -1)  # axis x arm
@@ -304,6 +307,40 @@ class Arm:
             arm = moved[..., 0] + joint.offset_m
             columns = [moved[..., place] for place in range(1, moved.shape[-1])]
         return np.stack(columns, -1) * RADIANS
+
+    def gravity_torques_nm(self, angles_deg: ArrayLike) -> Array:
+        """Torques (..., joints) that hold the arm still in these poses (..., joints) against gravity."""
+        radians = np.asarray(angles_deg, dtype=np.float64) * RADIANS
+        batch = radians.shape[:-1]
+        cosines = np.cos(radians)[..., None, None]
+        sines = np.sin(radians)[..., None, None]
+        # From the base outwards: each joint's place and axis, and the moments of all masses beyond it, in the base.
+        place = np.zeros((*batch, 3))
+        turned = np.broadcast_to(np.eye(3), (*batch, 3, 3))
+        places: list[Array] = []
+        axes: list[Array] = []
+        carried: list[tuple[float, Array]] = []  # mass, and mass times centre
+        for index, joint in enumerate(self.chain.joints):
+            constant, cosine, sine = self._rotations[index]
+            place = place + turned @ joint.offset_m
+            axes.append(turned @ joint.rotation @ joint.axis)
+            places.append(place)
+            turned = turned @ (constant + cosines[..., index, :, :] * cosine + sines[..., index, :, :] * sine)
+            mass_kg = 0.0
+            moment = np.zeros(3)
+            for link in self.chain.links:
+                if link.carrier == index and link.inertial is not None:
+                    centre_m = link.offset_m + link.rotation @ np.array(link.inertial.origin.xyz_m)
+                    mass_kg += link.inertial.mass_kg
+                    moment = moment + link.inertial.mass_kg * centre_m
+            carried.append((mass_kg, mass_kg * place + turned @ moment))
+        # torque = g z . (axis x sum of mass (centre - place))
+        torques = []
+        for index, (axis, at) in enumerate(zip(axes, places, strict=True)):
+            mass_kg = sum(mass for mass, _ in carried[index:])
+            levers = sum(moment for _, moment in carried[index:]) - mass_kg * at
+            torques.append(GRAVITY_M_S2 * np.cross(axis, levers)[..., 2])
+        return np.stack(torques, -1)
 
     def inverse_kinematics(
         self, goals_m: ArrayLike, tolerance_m: float = 1e-6, *, start_deg: ArrayLike | None = None

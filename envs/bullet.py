@@ -1,34 +1,69 @@
-"""PyBullet, imported without the line about itself that it prints on standard error."""
+"""PyBullet, of whose lines on standard output and standard error nothing gets through."""
 
+import ctypes
 import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-try:
-    _stderr = os.dup(2)
-except OSError:  # closed: nobody hears it anyway
-    import pybullet
-else:
-    _silence = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(_silence, 2)
-    try:
-        import pybullet
-    finally:
-        os.dup2(_stderr, 2)
-        os.close(_stderr)
-        os.close(_silence)
 
-__all__ = ["DISTRIBUTIONS", "bullet_version", "load_urdf", "pybullet"]
+@contextmanager
+def silenced() -> Iterator[None]:
+    """Standard output and standard error as file descriptors lead nowhere meanwhile, for what C code prints."""
+    libc = ctypes.CDLL(None) if os.name == "posix" else None
+    # What C code has printed before is not ours to drop.
+    if libc is not None:
+        libc.fflush(None)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    kept: dict[int, int] = {}
+    for stream in (1, 2):
+        # One that is closed needs no silence.
+        with suppress(OSError):
+            kept[stream] = os.dup(stream)
+            os.dup2(nowhere, stream)
+    try:
+        yield
+    finally:
+        if libc is not None:
+            libc.fflush(None)
+        for stream, copy in kept.items():
+            os.dup2(copy, stream)
+            os.close(copy)
+        os.close(nowhere)
+
+
+with silenced():
+    import pybullet
+
+__all__ = ["DISTRIBUTIONS", "bullet_version", "load_urdf", "pybullet", "readable_meshes", "silenced"]
 
 DISTRIBUTIONS = ("pybullet", "pybullet-arm64")  # the second, a fork, from Python 3.12 on
 
+LONGEST_TRIAL_S = 60.0
 
-def load_urdf(path: Path, client: int, flags: int = 0) -> int:
-    """Load an arm, its base fixed, and return PyBullet's number for it. Raises ValueError if PyBullet refuses it."""
-    try:
-        body: int = pybullet.loadURDF(str(path), useFixedBase=True, flags=flags, physicsClientId=client)
-    except pybullet.error as error:
-        raise ValueError(f"PyBullet cannot load the arm {path}: {error}") from None
+
+def load_urdf(urdf: str, client: int, *, flags: int = 0, files: Mapping[str, Path] | None = None) -> int:
+    """Load an arm, its base fixed, and return PyBullet's number for it. Raises ValueError if PyBullet refuses it.
+
+    `files` are those that the text names.
+    """
+    with tempfile.TemporaryDirectory(prefix="arm-control-") as folder:
+        path = Path(folder) / "arm.urdf"
+        path.write_text(urdf, encoding="utf-8")
+        for name, target in (files or {}).items():
+            (Path(folder) / name).symlink_to(target)
+        # PyBullet would keep what it reads for ever, under names that are not used again.
+        pybullet.setPhysicsEngineParameter(enableFileCaching=0, physicsClientId=client)
+        try:
+            with silenced():
+                body: int = pybullet.loadURDF(str(path), useFixedBase=True, flags=flags, physicsClientId=client)
+        except pybullet.error as error:
+            raise ValueError(f"PyBullet cannot load the arm: {error}") from None
     return body
 
 
@@ -40,3 +75,47 @@ def bullet_version() -> str:
         except PackageNotFoundError:
             continue
     raise PackageNotFoundError(DISTRIBUTIONS[0])
+
+
+def readable_meshes(paths: Iterable[Path]) -> frozenset[Path]:
+    """Those of the meshes that PyBullet reads. Tried in a child process, as a damaged mesh can crash the loader."""
+    files = []
+    for path in sorted(set(paths)):
+        status = path.stat()
+        files.append((str(path), status.st_mtime_ns, status.st_size))
+    return _readable_meshes(tuple(files))
+
+
+@lru_cache
+def _readable_meshes(files: tuple[tuple[str, int, int], ...]) -> frozenset[Path]:
+    """The result for meshes of these names, times of change and sizes."""
+    waiting = [path for path, _, _ in files]
+    readable: set[Path] = set()
+    while waiting:
+        code = f"import sys; sys.path[:] = {sys.path!r}; from {__name__} import _try_meshes; _try_meshes(sys.argv[1:])"
+        command = [sys.executable, "-c", code, *waiting]
+        try:
+            done = subprocess.run(
+                command, stdin=subprocess.DEVNULL, capture_output=True, timeout=LONGEST_TRIAL_S, check=False
+            )
+            replies = done.stdout
+        except subprocess.TimeoutExpired as error:
+            replies = error.stdout or b""
+        # One reply for each mesh; none for the one at which it crashed or hung.
+        readable.update(Path(path) for path, reply in zip(waiting, replies, strict=False) if reply == ord("1"))
+        waiting = waiting[len(replies) + 1 :]
+    return frozenset(readable)
+
+
+def _try_meshes(paths: list[str]) -> None:
+    """Load each mesh, and write 1 or 0 on standard output."""
+    client = pybullet.connect(pybullet.DIRECT)
+    for path in paths:
+        name = f"mesh{Path(path).suffix.lower()}"
+        shape = f'<visual><geometry><mesh filename="{name}"/></geometry></visual>'
+        try:
+            load_urdf(f'<robot name="mesh"><link name="mesh">{shape}</link></robot>', client, files={name: Path(path)})
+            reply = b"1"
+        except ValueError:
+            reply = b"0"
+        os.write(1, reply)

@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from envs.arm import RADIANS, Arm
-from envs.bullet import load_urdf, pybullet
+from envs.bullet import load_urdf, pybullet, readable_meshes
+from envs.model import drawn_urdf, joint_names, mesh_files
 
 GOAL_COLOUR = (0.10, 0.62, 0.30, 0.85)
 TABLE_COLOUR = (0.86, 0.80, 0.70, 1.0)
@@ -56,10 +57,12 @@ class Scene:
         client = {"physicsClientId": self._client}
         if window:
             pybullet.configureDebugVisualizer(pybullet.COV_ENABLE_GUI, 0, **client)
-        self._body = load_urdf(arm.urdf, self._client)
+        meshes = readable_meshes(mesh_files(arm.chain, arm.mesh_folder))
+        drawing = drawn_urdf(arm.chain, arm.mesh_folder, meshes)
+        self._body = load_urdf(drawing.urdf, self._client, files=drawing.files)
         count = pybullet.getNumJoints(self._body, **client)
         names = [pybullet.getJointInfo(self._body, index, **client)[1].decode() for index in range(count)]
-        self._joints = [names.index(name) for name in arm.joint_names]
+        self._joints = [names.index(name) for name in joint_names(arm.chain)]
         self._extent = arm.reach_m
         half = (0.48 * self._extent, 0.48 * self._extent, TABLE_THICKNESS_M / 2)
         centre = (0.28 * self._extent, 0.28 * self._extent, -TABLE_THICKNESS_M / 2)

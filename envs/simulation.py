@@ -1,14 +1,19 @@
 """Simulation: one PyBullet client that holds one arm and nothing else."""
 
 import contextlib
+import hashlib
 import math
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import NamedTuple, Self
+
+import numpy as np
+from numpy.typing import NDArray
 
 from envs.arm import RADIANS, Arm
 from envs.bullet import load_urdf, pybullet
+from envs.model import joint_names, simulated_urdf, tip_name
 
 DEGREES = 1.0 / RADIANS
 
@@ -21,6 +26,25 @@ LIMIT_TOLERANCE_DEG = 1e-6
 # PyBullet's joint limits give way to a strong push, a mechanical stop does not: past a limit by more than this, a joint
 # is put back on it, at rest. No joint of arm3 gets there by itself.
 STOP_DEG = 0.2
+# Of the poses in which it is tried whether the servos hold the arm.
+POSES_TRIED = 500
+TORQUE_MARGIN = 1.05  # over the largest torque in those poses: others need a little more
+HOLD_S = 0.25
+HOLD_DEG = 0.01  # in other poses it may be several times that
+
+
+class Solver(NamedTuple):
+    """How PyBullet solves for the joints' torques at each step: at most so many iterations, down to this residual."""
+
+    iterations: int
+    residual: float
+
+
+# PyBullet's own first. It goes from joint to joint, and takes long where they move each other much, as in a light arm
+# of many joints.
+SOLVERS = (Solver(50, 1e-7), *(Solver(iterations, 0.0) for iterations in (100, 200, 400, 800, 1600, 3200)))
+# The one that was found for each arm, by the hash of its URDF.
+_found_solvers: dict[bytes, Solver] = {}
 
 
 @dataclass(frozen=True)
@@ -42,8 +66,19 @@ class Simulation:
     The servos jump at whatever target they get, as real ones do: smooth it with `envs.limits.limit_target` first.
     """
 
-    def __init__(self, arm: Arm, *, physics_step_s: float = PHYSICS_STEP_S, control_period_s: float = 1 / 30) -> None:
-        """Start a client. Raises ValueError unless the control period is a whole multiple of the physics step."""
+    def __init__(
+        self,
+        arm: Arm,
+        *,
+        physics_step_s: float = PHYSICS_STEP_S,
+        control_period_s: float = 1 / 30,
+        solver: Solver | None = None,
+    ) -> None:
+        """Start a client, with the fastest solver that holds this arm unless one is given.
+
+        Raises ValueError unless the control period is a whole multiple of the physics step, and for an arm that cannot
+        be simulated: a link that turns has no mass, or the servos cannot hold the arm.
+        """
         if not (0 < physics_step_s < math.inf and 0 < control_period_s < math.inf):
             raise ValueError(f"wanted positive periods, got {physics_step_s} s and {control_period_s} s")
         self.substeps = round(control_period_s / physics_step_s)
@@ -52,6 +87,7 @@ class Simulation:
                 f"wanted a control period that is a whole multiple of the physics step {physics_step_s:.6g} s, "
                 f"got {control_period_s:.6g} s = {control_period_s / physics_step_s:.4f} steps"
             )
+        self._solver = solver or fastest_solver(arm)
         self.arm = arm
         self.control_period_s = control_period_s
         limits = arm.limits
@@ -73,15 +109,26 @@ class Simulation:
 
     def _load(self, physics_step_s: float) -> tuple[int, list[int]]:
         client = self._client
+        chain = self.arm.chain
         pybullet.setGravity(0, 0, -9.81, physicsClientId=client)
         pybullet.setPhysicsEngineParameter(
-            fixedTimeStep=physics_step_s, deterministicOverlappingPairs=1, physicsClientId=client
+            fixedTimeStep=physics_step_s,
+            deterministicOverlappingPairs=1,
+            numSolverIterations=self._solver.iterations,
+            solverResidualThreshold=self._solver.residual,
+            physicsClientId=client,
         )
-        flags = pybullet.URDF_USE_INERTIA_FROM_FILE
-        body = load_urdf(self.arm.urdf, client, flags)
+        # Nothing collides, so it has no shapes.
+        try:
+            urdf = simulated_urdf(chain)
+        except ValueError as error:
+            raise ValueError(f"arm {self.arm.urdf}: {error}") from None
+        body = load_urdf(urdf, client, flags=pybullet.URDF_USE_INERTIA_FROM_FILE)
         count = pybullet.getNumJoints(body, physicsClientId=client)
-        names = [pybullet.getJointInfo(body, index, physicsClientId=client)[1].decode() for index in range(count)]
-        joints = [names.index(name) for name in self.arm.joint_names]
+        infos = [pybullet.getJointInfo(body, index, physicsClientId=client) for index in range(count)]
+        names = [info[1].decode() for info in infos]
+        joints = [names.index(name) for name in joint_names(chain)]
+        self._tip_link = [info[12].decode() for info in infos].index(tip_name(chain))
         for link in range(-1, count):
             # PyBullet damps every link by default, which no servo data sheet knows of.
             pybullet.changeDynamics(
@@ -89,15 +136,16 @@ class Simulation:
             )
         for joint, speed in zip(joints, self.arm.limits.max_speed_deg_s, strict=True):
             pybullet.changeDynamics(body, joint, maxJointVelocity=speed * RADIANS, physicsClientId=client)
-        self._last_link = count - 1
-        self._last_mass, _, self._last_inertia, *_ = pybullet.getDynamicsInfo(body, count - 1, physicsClientId=client)
+        self._tip_mass, _, self._tip_inertia, *_ = pybullet.getDynamicsInfo(
+            body, self._tip_link, physicsClientId=client
+        )
         self._dynamics: tuple[float, float] = (0.0, 0.0)
         return body, joints
 
     def set_dynamics(
         self, *, servo_lag_s: float = 0.0, payload_kg: float = 0.0, friction_nm_s_rad: float = 0.0
     ) -> None:
-        """Give the servos another time constant (0: the ideal one's), the last link a load, the joints friction."""
+        """Give the servos another time constant (0: the ideal one's), the tip's link a load, the joints friction."""
         gain = POSITION_GAIN
         if servo_lag_s or self._physics_step_s != PHYSICS_STEP_S:
             gain = -math.expm1(-self._physics_step_s / (servo_lag_s or IDEAL_LAG_S))
@@ -108,9 +156,9 @@ class Simulation:
         self._dynamics = (payload_kg, friction_nm_s_rad)
         pybullet.changeDynamics(
             self._body,
-            self._last_link,
-            mass=self._last_mass + payload_kg,
-            localInertiaDiagonal=self._last_inertia,
+            self._tip_link,
+            mass=self._tip_mass + payload_kg,
+            localInertiaDiagonal=self._tip_inertia,
             physicsClientId=client,
         )
         for joint in self._joints:
@@ -212,11 +260,63 @@ class Simulation:
             self._stop_at_limits()
 
     def _stop_at_limits(self) -> None:
+        stopped = False
         limits = zip(self._joints, self.angles_deg, self.arm.limits.clip(self.angles_deg), strict=True)
         for joint, angle, inside in limits:
             if abs(angle - inside) > STOP_DEG:
                 pybullet.resetJointState(self._body, joint, inside * RADIANS, 0.0, physicsClientId=self._client)
-        self.measure()
+                stopped = True
+        if stopped:
+            self.measure()
+
+
+def fastest_solver(arm: Arm) -> Solver:
+    """The first of `SOLVERS` with which a simulated arm holds its hardest poses against gravity.
+
+    Raises ValueError for an arm whose servos are too weak, or whose masses no solver copes with.
+    """
+    key = hashlib.sha256(arm.urdf_text.encode()).digest()
+    if key not in _found_solvers:
+        _found_solvers[key] = _find_solver(arm)
+    return _found_solvers[key]
+
+
+def _find_solver(arm: Arm) -> Solver:
+    low = np.array(arm.limits.lower_deg)
+    high = np.array(arm.limits.upper_deg)
+    poses_deg = np.random.default_rng(0).uniform(low, high, (POSES_TRIED, arm.joint_count))
+    poses_deg = np.vstack([low, np.clip(0.0, low, high), high, poses_deg])
+    torques_nm = np.abs(arm.gravity_torques_nm(poses_deg))
+    hardest = torques_nm.argmax(axis=0)
+    for name, needed_nm, effort_nm in zip(arm.joint_names, torques_nm.max(axis=0), arm.max_torque_nm, strict=True):
+        if effort_nm < TORQUE_MARGIN * needed_nm:
+            raise ValueError(
+                f"arm {arm.urdf}: joint '{name}' cannot hold the arm: its effort is {effort_nm:.3g} N m, gravity needs "
+                f"up to {TORQUE_MARGIN * needed_nm:.3g} N m (correct the effort in its <limit>, or the masses)"
+            )
+    tried = [*range(8), *hardest.tolist()]
+    for solver in SOLVERS:
+        worst_deg = _worst_sag_deg(arm, solver, poses_deg[tried])
+        # NaN compares as false.
+        if (worst_deg <= HOLD_DEG).all():
+            return solver
+    joint = int(np.argmax(np.nan_to_num(worst_deg, nan=np.inf)))
+    raise ValueError(
+        f"arm {arm.urdf}: the simulator cannot hold joint '{arm.joint_names[joint]}' still; expected less different "
+        "masses and inertias (is an inertia zero, or in g mm^2?)"
+    )
+
+
+def _worst_sag_deg(arm: Arm, solver: Solver, poses_deg: NDArray[np.float64]) -> NDArray[np.float64]:
+    """How far each joint (joints,) is from any of these poses after it was held there for a while; NaN: it is lost."""
+    worst_deg = np.zeros(arm.joint_count)
+    with Simulation(arm, solver=solver) as simulation:
+        for pose_deg in poses_deg.tolist():
+            simulation.reset(pose_deg)
+            simulation.advance(round(HOLD_S / PHYSICS_STEP_S))
+            simulation.measure()
+            worst_deg = np.maximum(worst_deg, np.abs(np.subtract(simulation.angles_deg, pose_deg)))
+    return worst_deg
 
 
 def _disconnect(client: int) -> None:

@@ -5,6 +5,7 @@
 """
 
 import hashlib
+import math
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from arm_control.run_folder import write_text
 from envs.arm import Arm
 from envs.files import read_text
 from envs.limits import JointLimits
+from envs.urdf import LIMIT_ROUNDING_RAD
 
 SCHEMA_VERSION = 1
 LARGEST_FILE = 1_000_000
@@ -26,7 +28,7 @@ TICKS_PER_DEGREE = TICKS_PER_TURN / 360.0
 # How far a scale may be from the servo's own, as a share: as much as two poses set by hand, and far from the next gear.
 SCALE_TOLERANCE = 0.03
 LEAST_RANGE_DEG = 1.0
-ROUNDING_DEG = 1e-6  # of limits that were written in radians
+ROUNDING_DEG = 1e-6 + math.degrees(LIMIT_ROUNDING_RAD)  # of limits that were written in radians
 LONGEST_NAME = 256  # characters
 LONGEST_QUOTE = 200
 
@@ -97,6 +99,13 @@ class JointCalibration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 f"servo's edge (0 to {LAST_TICK}): take the horn off, turn it by about {_better_turn(low, high)} "
                 "degrees, mount it, and calibrate again"
             )
+
+
+def clip_to_servo(lower_deg: float, upper_deg: float, zero_tick: float, direction: int) -> tuple[float, float]:
+    """The part of a joint's range that a servo, mounted like this, can measure: ticks 0 to 4095."""
+    # degrees = direction (tick - zero_tick) / ticks_per_degree
+    first_deg, last_deg = sorted(direction * (tick - zero_tick) / TICKS_PER_DEGREE for tick in (0, LAST_TICK))
+    return max(lower_deg, first_deg), min(upper_deg, last_deg)
 
 
 class Calibration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -3,11 +3,8 @@
 Every viewer reads a `Motion`, as columns of a `Stretch` of it; times begin at 0.
 """
 
-import atexit
 import bisect
 import math
-import shutil
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -328,7 +325,7 @@ def whole(ticks: Ticks) -> Episode:
 
 
 def drawn_arm(path: str | Path, arm: Arm, urdf: str | None) -> Arm:
-    """A recorded arm from a file, such as it is drawn from: `urdf`, the default arm's or, if need be, one made here."""
+    """A recorded arm as it is drawn: from the file `urdf`, if given, the default arm's, or the recording itself."""
     if urdf is not None:
         given = Arm(urdf)
         if not arm.moves_like(given):
@@ -337,15 +334,4 @@ def drawn_arm(path: str | Path, arm: Arm, urdf: str | None) -> Arm:
             )
         return given
     default = Arm(DEFAULT_URDF)
-    if arm.moves_like(default):
-        return default
-    folder = Path(tempfile.mkdtemp(prefix="arm-control-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    file = folder / "arm.urdf"
-    file.write_text(arm.urdf_text, encoding="utf-8")
-    try:
-        return Arm(file)
-    except ValueError as error:  # its meshes are elsewhere
-        raise ValueError(
-            f"{path} is of the arm {arm.name}, to be drawn from its own URDF file (--arm): {error}"
-        ) from None
+    return default if arm.moves_like(default) else arm

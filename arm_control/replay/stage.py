@@ -13,6 +13,7 @@ from viser.extras import ViserUrdf
 from arm_control.replay.guard import start_guarded
 from arm_control.replay.motion import FloatArray, Stretch
 from envs.arm import RADIANS, Arm
+from envs.model import Drawing, drawn_urdf
 
 BLUE, ORANGE, GREEN, TABLE = (0, 114, 178), (213, 94, 0), (26, 158, 76), (219, 204, 178)
 TRACE_S = 3.0  # of the tip's way
@@ -46,12 +47,10 @@ class Stage:
         server.initial_camera.fov = np.radians(45.0)
         size = (0.96 * reach_m, 0.96 * reach_m, 0.02)
         scene.add_box("/table", dimensions=size, color=TABLE, position=(0.28 * reach_m, 0.28 * reach_m, -0.011))
-        self._arms, self._urdfs, self._goals, self._traces = list(arms), [], [], []
+        self._urdfs, self._goals, self._traces = [], [], []
         for place, arm in enumerate(arms):
             colour = SECOND if place else None
-            urdf = ViserUrdf(
-                server, yourdfpy.URDF.load(str(arm.urdf)), root_node_name=f"/arm{place}", mesh_color_override=colour
-            )
+            urdf = ViserUrdf(server, _shapes(arm), root_node_name=f"/arm{place}", mesh_color_override=colour)
             goal = scene.add_icosphere(
                 f"/goal{place}", radius=0.02 * reach_m, color=ORANGE if place else GREEN, opacity=0.6 if place else 0.9
             )
@@ -67,11 +66,10 @@ class Stage:
 
     def show(self, place: int, now: Stretch, way_m: FloatArray) -> None:
         """Put an arm and its goal as they are in the row `now`, after its tip has been at `way_m` (n, 3)."""
-        urdf, names = self._urdfs[place], self._arms[place].joint_names
         angles = now.angle_deg[0]
         if not np.isnan(angles).any():
-            known = dict(zip(names, angles * RADIANS, strict=True))
-            urdf.update_cfg(np.array([known.get(name, 0.0) for name in urdf.get_actuated_joint_names()]))
+            # Its joints are the arm's, in their order.
+            self._urdfs[place].update_cfg(angles * RADIANS)
         goal = self._goals[place]
         there, first = not np.isnan(now.goal_m).any(), self._goals[0]
         if there:
@@ -82,3 +80,16 @@ class Stage:
         if len(way_m) > 1:
             self._traces[place].points = np.stack([way_m[:-1], way_m[1:]], axis=1).astype(np.float32)
         self._traces[place].visible = len(way_m) > 1
+
+
+def _shapes(arm: Arm) -> yourdfpy.URDF:
+    """The arm's shapes; without its meshes if one of them is damaged."""
+    try:
+        return _load(drawn_urdf(arm.chain, arm.mesh_folder))
+    except Exception:  # whatever the readers of so many formats raise
+        return _load(drawn_urdf(arm.chain, arm.mesh_folder, usable=()))
+
+
+def _load(drawing: Drawing) -> yourdfpy.URDF:
+    files = drawing.files
+    return yourdfpy.URDF.load(io.StringIO(drawing.urdf), filename_handler=lambda fname: str(files[fname]))

@@ -1,5 +1,6 @@
 """PolicyRunner: an exported policy, verified at load, for anybody's own control loop."""
 
+import math
 import struct
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,8 +14,9 @@ from arm_control.contract import GOAL_VELOCITY, INPUTS, MEMORY, METADATA_KEY, Co
 from arm_control.printing import counted, printable
 from arm_control.runner.onnx_file import read_model
 from envs.arm import Arm
-from envs.limits import limit_target
+from envs.limits import JointLimits, limit_target
 from envs.tasks import check_goal
+from envs.urdf import LIMIT_ROUNDING_RAD
 
 FloatArray = NDArray[np.float32]
 
@@ -46,7 +48,7 @@ class PolicyRunner:
             raise ValueError(f"its arm has joints {self.arm.joint_names}, its contract {contract.joint_names}")
         if {tensor.name for tensor in contract.inputs} - {GOAL_VELOCITY, MEMORY} != set(INPUTS):
             raise ValueError(f"its inputs are not {', '.join(INPUTS)}, and {GOAL_VELOCITY} if it follows a moving goal")
-        if self.arm.limits != self.limits:
+        if not _same_limits(self.arm.limits, self.limits):
             raise ValueError(f"its arm has the limits {self.arm.limits}, its contract {self.limits}")
         self._outputs = [tensor.name for tensor in contract.outputs]
         self._bind()
@@ -208,6 +210,17 @@ def _open_session(content: bytes) -> onnxruntime.InferenceSession:
         return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's own exceptions share no public base
         raise ValueError(f"onnxruntime cannot load it ({_first_line(error)})") from None
+
+
+def _same_limits(ours: JointLimits, promised: JointLimits) -> bool:
+    """Whether an arm has the limits of a contract, whose angles may not be rounded to whole degrees."""
+    rounding_deg = math.degrees(LIMIT_ROUNDING_RAD)
+    angles = zip(ours.lower_deg + ours.upper_deg, promised.lower_deg + promised.upper_deg, strict=False)
+    rates = (ours.max_speed_deg_s, ours.max_acceleration_deg_s2)
+    return all(abs(mine - its) <= rounding_deg for mine, its in angles) and rates == (
+        promised.max_speed_deg_s,
+        promised.max_acceleration_deg_s2,
+    )
 
 
 def _check_shapes(session: onnxruntime.InferenceSession, contract: Contract) -> None:

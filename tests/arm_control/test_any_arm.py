@@ -147,3 +147,48 @@ def test_an_arm_that_reaches_nothing_above_the_table_is_not_trained(
         assert err.count("\n") == 1
         assert "reaches nothing above the table at z = 0 m" in err
     assert not (tmp_path / "run").exists()
+
+
+class TestCommandsWithOtherUrdfs:
+    """What a command makes of URDFs that PyBullet crashes at, prints about or gives wrong masses."""
+
+    @pytest.mark.parametrize(
+        ("before", "after", "said"),
+        [
+            ("</robot>", '<link name="loose"/></robot>', "'loose'"),
+            ('child link="tip"', 'child link="gone"', "'gone'"),
+            ('<inertia ixx="6e-5" iyy="6e-5" izz="3e-6" ixy="0" ixz="0" iyz="0"/>', "", "link 'fore'"),
+            ('ixx="6e-5"', 'ixx="nan"', "link 'fore'"),
+            ('<axis xyz="0 1 0"/>', '<axis xyz="0 1 0"/><mimic joint="yaw"/>', "mimics joint 'yaw'"),
+            ('effort="1.4"', 'effort="0.05"', "joint 'lift' cannot hold the arm"),
+            ("<robot", "<mujoco", "MJCF"),
+        ],
+    )
+    def test_training_is_refused_in_one_line(
+        self, before: str, after: str, said: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        """Exit code 2, and no run folder."""
+        text = DESK.read_text()
+        assert before in text
+        text = text.replace(before, after)
+        (tmp_path / "arm.urdf").write_text(text.replace("</robot>", "</mujoco>") if "<mujoco" in text else text)
+        words = ["--arm", str(tmp_path / "arm.urdf"), "--steps", "8", "--out", str(tmp_path / "run")]
+        assert main(["train", "ddpg", *words]) == 2
+        out, err = capfd.readouterr()
+        assert out == ""
+        assert err.count("\n") == 1
+        assert said in err
+        assert not (tmp_path / "run").exists()
+
+    def test_inverse_kinematics_reaches_its_goals_with_frames_at_the_tip(
+        self, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        """With 1 kg in each frame, as PyBullet has it, they end some hundred millimetres away."""
+        frame = '<link name="{0}"/><joint name="to_{0}" type="fixed"><parent link="tip"/><child link="{0}"/></joint>'
+        text = DESK.read_text().replace("</robot>", frame.format("tool0") + frame.format("camera") + "</robot>")
+        (tmp_path / "arm.urdf").write_text(text)
+        figures = tmp_path / "figures.json"
+        words = ["--arm", str(tmp_path / "arm.urdf"), "--goals", "5", "--json", str(figures)]
+        assert main(["evaluate", "ik", *words]) == 0
+        assert json.loads(figures.read_text())["mean_error_mm"] < 1.0
+        assert "b3" not in "".join(capfd.readouterr())

@@ -17,15 +17,18 @@ from hypothesis import strategies as st
 
 from arm_control import cli
 from arm_control.calibrating import fit_joint
+from arm_control.commands import Emulate
 from arm_control.drivers.calibration import (
     LARGEST_FILE,
     TICKS_PER_DEGREE,
     Calibration,
     JointCalibration,
+    clip_to_servo,
     load_calibration,
     parse_calibration,
 )
 from arm_control.drivers.emulator import Emulator
+from arm_control.emulating import _calibration as emulated_calibration
 from envs.arm import Arm
 
 ARM = Arm()
@@ -189,6 +192,10 @@ def test_what_no_arm_has_is_refused_though_its_hash_is_right(changes: dict[str, 
 
 def test_a_calibration_is_of_one_arm_and_never_wider() -> None:
     calibration().check_arm(ARM)
+    # One of before limits were rounded to whole degrees: 1.5708 rad.
+    Calibration(
+        "arm3", tuple(msgspec.structs.replace(one, upper_deg=90.0002) for one in calibration().joints)
+    ).check_arm(ARM)
     for changes, said in (
         ({"upper_deg": 91.0}, "more than the arm's 0 to 90"),
         ({"lower_deg": -1.0}, "more than the arm's 0 to 90"),
@@ -448,3 +455,76 @@ def test_a_person_who_gives_up_leaves_nothing_behind(tmp_path: Path) -> None:
         assert program.returncode == 130
         assert list(tmp_path.iterdir()) == []
         assert [emulator.register("torque_enable", id) for id in (1, 2, 3)] == [0, 0, 0]
+
+
+# Joints that turn as far as a servo can, or further.
+
+
+def full_turn(tmp_path: Path, low: str = "-3.141592653589793", high: str = "3.141592653589793") -> Path:
+    """The default arm, whose base turns all the way round."""
+    file = tmp_path / "turn.urdf"
+    limit = 'lower="0" upper="1.5707963267948966"'
+    file.write_text(ARM.urdf_text.replace(limit, f'lower="{low}" upper="{high}"', 1))
+    return file
+
+
+@pytest.mark.parametrize(
+    ("mounted", "direction", "range_deg"),
+    [
+        # 4096 ticks a turn: from tick 2048, 2048 ticks down and 2047 up.
+        (2048.0, 1, (-180.0, 2047 / 4096 * 360)),
+        (2048.0, -1, (-2047 / 4096 * 360, 180.0)),
+        # 10 degrees beside the middle.
+        (2048.0 + 4096 / 36, 1, (-180.0, 2047 / 4096 * 360 - 10)),
+    ],
+)
+def test_a_range_is_clipped_to_what_the_servo_measures(
+    mounted: float, direction: int, range_deg: tuple[float, float]
+) -> None:
+    low, high = clip_to_servo(-180.0, 180.0, mounted, direction)
+    assert (low, high) == pytest.approx(range_deg, abs=1e-9)
+    joint(zero_tick=mounted, direction=direction, lower_deg=low, upper_deg=high).check()
+
+
+@given(st.floats(0.0, 4095.0), st.sampled_from([1, -1]), st.floats(-400.0, 0.0), st.floats(1.0, 400.0))
+def test_a_clipped_range_is_within_the_servo_and_the_joint(
+    zero: float, direction: int, low: float, high: float
+) -> None:
+    clipped_low, clipped_high = clip_to_servo(low, high, zero, direction)
+    assert low <= clipped_low
+    assert clipped_high <= high
+    ticks = [zero + direction * angle * 4096 / 360 for angle in (clipped_low, clipped_high)]
+    assert min(ticks) >= -1e-6
+    assert max(ticks) <= 4095 + 1e-6
+
+
+@pytest.mark.slow
+def test_a_joint_of_a_whole_turn_is_calibrated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its range is what the servo can measure, and the person is told; mounted far from the middle it is refused."""
+    out = tmp_path / "calibration.json"
+    arm = ("--arm", str(full_turn(tmp_path)))
+    with Emulator() as emulator:
+        poses = [(1, 2000), (1, 3024), *RIGHT[2:]]
+        assert calibrate(emulator, out, Person(hands(emulator, poses)), monkeypatch, *arm) == 0
+        said = capsys.readouterr().out
+        assert "base_yaw (servo 1): its range of -180 to 180 degrees is clipped to -175.78 to 180.00" in said
+        base = load_calibration(out).joints[0]
+        assert base.tick_range == (0, 4048)
+        far = [(1, 1000), (1, 2024)]
+        assert calibrate(emulator, out, Person(hands(emulator, far)), monkeypatch, *arm, "--overwrite") == 2
+        assert "turn it by about 92 degrees" in capsys.readouterr().err
+
+
+def test_an_emulated_joint_of_a_whole_turn_is_clipped_and_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On standard error, beside the default joints, of which nothing is said."""
+    path = str(tmp_path / "calibration.json")
+    made = emulated_calibration(path, Arm(full_turn(tmp_path)), Emulate("dynamixel", calibration=path))
+    assert made.joints[0].tick_range == (0, 4095)
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.startswith("base_yaw: its range of -180 to 180 degrees is clipped to -180.00 to 179.91")
+    assert said.err.count("\n") == 1

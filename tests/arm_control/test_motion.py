@@ -184,7 +184,7 @@ def test_an_arm_that_is_not_the_default_one_is_drawn_from_its_own_text(tmp_path:
     text = ARM.urdf_text.replace('upper="1.57', 'upper="1.47')
     motion = open_motion(record(tmp_path / "log.mcap", ticks(*range(9)), arm_urdf=text))
     assert not motion.arm.moves_like(ARM)
-    assert motion.arm.urdf.read_text() == text
+    assert motion.arm.urdf_text == text
     motion.close()
 
 

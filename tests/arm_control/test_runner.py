@@ -178,6 +178,15 @@ def test_a_saved_copy_of_a_policy_loads(tiny_policy: Path, tmp_path: Path) -> No
     assert PolicyRunner.load(tampered(tiny_policy, tmp_path, lambda model: None)).contract.agent == "ddpg"
 
 
+@pytest.mark.parametrize("upper_deg", [90.0, 90.0002, 89.9999])
+def test_limits_that_were_not_rounded_to_whole_degrees_are_the_arms(
+    tiny_policy: Path, tmp_path: Path, upper_deg: float
+) -> None:
+    """As earlier versions have exported them: 1.5708 rad is 90.0002 degrees."""
+    runner = PolicyRunner.load(tampered(tiny_policy, tmp_path, in_contract("joints.0.upper_deg", upper_deg)))
+    assert runner.limits.upper_deg[0] == upper_deg
+
+
 @pytest.mark.parametrize(
     ("edit", "said"),
     [

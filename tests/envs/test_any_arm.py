@@ -93,30 +93,6 @@ def test_its_own_inverse_kinematics_controls_it(kuka: Arm) -> None:
     env.close()
 
 
-def mesh(name: str) -> str:
-    return f"""<robot name="m"><link name="a"/>
-    <link name="b"><visual><geometry><mesh filename="{name}"/></geometry></visual></link>
-    <joint name="j" type="revolute"><parent link="a"/><child link="b"/>
-    <limit lower="0" upper="1" effort="1" velocity="1"/></joint></robot>"""
-
-
-@pytest.mark.parametrize(
-    ("name", "said"),
-    [
-        ("none.stl", "mesh 'none.stl' is missing"),
-        ("../secret.stl", "outside the folder"),
-        ("/etc/hostname", "outside the folder"),
-    ],
-)
-def test_a_mesh_that_is_missing_or_elsewhere_is_refused(name: str, said: str, tmp_path: Path) -> None:
-    (tmp_path / "secret.stl").write_text("solid")
-    folder = tmp_path / "arm"
-    folder.mkdir()
-    (folder / "arm.urdf").write_text(mesh(name))
-    with pytest.raises(ValueError, match=said):
-        Arm(folder / "arm.urdf")
-
-
 def test_more_than_seven_joints_are_refused(tmp_path: Path) -> None:
     links = "".join(f'<link name="l{n}"/>' for n in range(9))
     joint = '<joint name="j{0}" type="revolute"><parent link="l{0}"/><child link="l{1}"/>{2}</joint>'

@@ -235,31 +235,3 @@ class TestNumbers:
         except ValueError:
             return
         assert arm.reach_m < 1e4
-
-
-class TestMeshes:
-    """Meshes and textures are looked at before the simulator loads them."""
-
-    @pytest.mark.parametrize("kind", ["pipe", "folder", "huge", "outside"])
-    def test_a_mesh_that_is_no_regular_file_of_bounded_size_is_refused(self, kind: str, tmp_path: Path) -> None:
-        """PyBullet would wait for a pipe, and load whatever there is."""
-        mesh = tmp_path / "arm" / "mesh.stl"
-        mesh.parent.mkdir()
-        name = "mesh.stl"
-        if kind == "pipe":
-            os.mkfifo(mesh)
-        elif kind == "folder":
-            mesh.mkdir()
-        elif kind == "huge":
-            with mesh.open("wb") as file:
-                file.truncate(2**40)
-        else:
-            (tmp_path / "secret.png").touch()
-            name = "../secret.png"
-        tags = ["mesh", "texture"]
-        for tag in tags:
-            visual = f'<visual><geometry><{tag} filename="{name}"/></geometry></visual></robot>'
-            path = tmp_path / "arm" / "arm.urdf"
-            path.write_text(changed("</robot>", f'<link name="x">{visual}'.replace("</robot>", "</link></robot>")))
-            with pytest.raises(ValueError, match=f"{tag} '{name}' (is missing|is too large|lies outside)"):
-                Arm(path)

@@ -1,0 +1,319 @@
+"""Reading URDFs: encodings, other kinds of files, names and references, branches and frames, masses, limits."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.spatial.transform import Rotation
+
+from envs.arm import DEFAULT_URDF, Arm
+from envs.simulation import Simulation
+
+INERTIA = '<inertia ixx="1e-4" iyy="1e-4" izz="1e-4" ixy="0" ixz="0" iyz="0"/>'
+INERTIAL = f'<inertial><origin xyz="0 0 0.05"/><mass value="0.1"/>{INERTIA}</inertial>'
+LIMIT = '<limit lower="0" upper="1.5708" effort="2" velocity="3"/>'
+
+
+def link(name: str, inside: str = INERTIAL) -> str:
+    return f'<link name="{name}">{inside}</link>'
+
+
+def joint(name: str, parent: str, child: str, kind: str = "revolute", inside: str | None = None) -> str:
+    if inside is None:
+        inside = f'<origin xyz="0 0 0.1"/><axis xyz="0 1 0"/>{LIMIT if kind == "revolute" else ""}'
+    return f'<joint name="{name}" type="{kind}"><parent link="{parent}"/><child link="{child}"/>{inside}</joint>'
+
+
+def robot(*elements: str) -> str:
+    return f'<robot name="bras">{"".join(elements)}</robot>'
+
+
+TWO = link("a") + link("b") + joint("j", "a", "b")
+
+
+def refusal(text: str) -> str:
+    """The line that refuses a text."""
+    with pytest.raises(ValueError, match=r"^arm bad\.urdf: ") as error:
+        Arm("bad.urdf", text=text)
+    line = str(error.value)
+    assert line.isprintable()
+    return line
+
+
+class TestEncodings:
+    """The XML parser decodes the file, and the arm's text is right in UTF-8, as contracts and recordings hold it."""
+
+    @pytest.mark.parametrize(
+        ("codec", "declared"),
+        [
+            ("utf-8", None),
+            ("utf-8", "UTF-8"),
+            ("utf-8-sig", None),
+            ("utf-8-sig", "utf-8"),
+            ("latin-1", "ISO-8859-1"),
+            ("cp1252", "windows-1252"),
+            ("utf-16", "UTF-16"),
+            ("utf-16", None),
+            ("utf-16-le", "UTF-16"),
+            ("utf-16-be", "UTF-16"),
+        ],
+    )
+    def test_a_name_is_the_same_in_every_encoding(self, codec: str, declared: str | None, tmp_path: Path) -> None:
+        """Also once the arm's text is written in UTF-8 and read again."""
+        declaration = "" if declared is None else f'<?xml version="1.0" encoding="{declared}"?>\n'
+        text = f"{declaration}<!-- préparé -->{robot(TWO)}".replace('"j"', '"épaule"')
+        (tmp_path / "arm.urdf").write_bytes(text.encode(codec))
+        arm = Arm(tmp_path / "arm.urdf")
+        assert arm.joint_names == ("épaule",)
+        (tmp_path / "again.urdf").write_text(arm.urdf_text, encoding="utf-8")
+        again = Arm(tmp_path / "again.urdf")
+        assert again.joint_names == ("épaule",)
+        assert again.urdf_text == arm.urdf_text
+        assert Arm("text.urdf", text=arm.urdf_text).joint_names == ("épaule",)
+
+    def test_a_declared_encoding_counts_where_the_bytes_are_utf_8_too(self, tmp_path: Path) -> None:
+        """The two bytes of a UTF-8 letter are two letters of Latin-1."""
+        text = robot(TWO).replace('"j"', '"Ã©"')
+        data = f'<?xml version="1.0" encoding="ISO-8859-1"?>{text}'.encode("latin-1")
+        assert "é" in data.decode("utf-8")
+        (tmp_path / "arm.urdf").write_bytes(data)
+        arm = Arm(tmp_path / "arm.urdf")
+        assert arm.joint_names == Arm("again.urdf", text=arm.urdf_text).joint_names == ("Ã©",)
+
+    @pytest.mark.parametrize("codec", ["utf-8", "utf-16", "utf-16-le", "utf-16-be", "latin-1"])
+    def test_a_doctype_is_refused_in_every_encoding(self, codec: str, tmp_path: Path) -> None:
+        """Before the parser reads what it defines."""
+        text = f'<?xml version="1.0" encoding="{codec[:6]}"?><!DOCTYPE robot [<!ENTITY a "é">]>{robot(TWO)}'
+        (tmp_path / "arm.urdf").write_bytes(text.encode(codec))
+        with pytest.raises(ValueError, match="without a DOCTYPE"):
+            Arm(tmp_path / "arm.urdf")
+
+    @pytest.mark.parametrize("data", [b"\xff\xfe\x00", b"\x00" * 10, "<robot/>".encode("utf-32"), b"\xe9<robot/>"])
+    def test_bytes_that_are_no_text_are_one_line(self, data: bytes, tmp_path: Path) -> None:
+        """Whatever the parser says of them."""
+        (tmp_path / "arm.urdf").write_bytes(data)
+        with pytest.raises(ValueError, match="not well-formed XML") as error:
+            Arm(tmp_path / "arm.urdf")
+        assert str(error.value).isprintable()
+
+
+class TestOtherKinds:
+    """A file that is no URDF is refused for what it is."""
+
+    @pytest.mark.parametrize(
+        ("text", "said"),
+        [
+            ('<mujoco model="arm"><worldbody/></mujoco>', "MJCF"),
+            ('<sdf version="1.6"><model name="arm"/></sdf>', "SDF"),
+            ('<COLLADA xmlns="http://www.collada.org/2005/11/COLLADASchema"/>', "COLLADA"),
+            ("<html><body/></html>", "<html>"),
+            ('<robot xmlns:xacro="http://www.ros.org/wiki/xacro"><xacro:arm/></robot>', "xacro FILE > arm.urdf"),
+            ('<robot><xacro:include filename="a"/></robot>', "xacro FILE > arm.urdf"),
+            (robot(TWO).replace("0.1", "${length}"), "xacro FILE > arm.urdf"),
+        ],
+    )
+    def test_it_says_which(self, text: str, said: str) -> None:
+        """And what to do about it."""
+        assert said in refusal(text)
+
+    def test_what_xacro_leaves_behind_is_no_xacro(self) -> None:
+        """Its namespace, and expressions in a colour, as in files that are in use."""
+        colour = '<material name="orange"><color rgba="${255/255} 0.4 0 1"/></material>'
+        visual = f'<visual><geometry><box size="1 1 1"/></geometry>{colour}</visual>'
+        text = robot(link("a", INERTIAL + visual), link("b"), joint("j", "a", "b"), colour)
+        arm = Arm("arm.urdf", text=text.replace("<robot", '<robot xmlns:xacro="http://www.ros.org/wiki/xacro"'))
+        assert arm.chain.links[0].visuals[0].rgba is None
+
+
+class TestReferences:
+    """Links and joints make one tree."""
+
+    @pytest.mark.parametrize(
+        ("text", "named"),
+        [
+            (robot(TWO, link("loose", "")), "link 'loose' is loose"),
+            (robot(TWO, joint("k", "b", "gone")), "'gone'"),
+            (robot(TWO, joint("k", "gone", "a", "fixed")), "'gone'"),
+            (robot(TWO, '<joint name="k" type="fixed"><parent link="b"/></joint>'), "'k'"),
+            (robot(TWO, link("b")), "'b'"),
+            (robot(TWO, link("")), "''"),
+            (robot(TWO, link("c"), joint("j", "b", "c", "fixed")), "'j'"),
+            (robot(TWO, link("c"), joint("", "b", "c", "fixed")), "''"),
+            (robot(TWO, joint("k", "b", "b", "fixed")), "'b'"),
+        ],
+    )
+    def test_what_is_loose_missing_or_twice_is_named(self, text: str, named: str) -> None:
+        """PyBullet crashes at some of them."""
+        assert named in refusal(text)
+
+    def test_joints_and_links_of_other_elements_do_not_count(self) -> None:
+        """A transmission names a joint, ros2_control defines them once more."""
+        other = '<transmission name="t"><joint name="j"/></transmission><gazebo><link name="z"/></gazebo>'
+        assert Arm("arm.urdf", text=robot(TWO, other)).joint_names == ("j",)
+
+
+class TestJoints:
+    """Joints are revolute or fixed, and each revolute one has a servo of its own."""
+
+    @pytest.mark.parametrize("kind", ["continuous", "prismatic", "floating", "planar", "", "Revolute"])
+    def test_another_type_is_refused_by_name(self, kind: str) -> None:
+        """With what to do."""
+        line = refusal(robot(TWO, link("c"), joint("finger", "b", "c", kind)))
+        assert "'finger'" in line
+        assert f"'{kind}'" in line
+
+    def test_a_joint_that_mimics_another_is_refused(self) -> None:
+        """PyBullet would leave it without a motor."""
+        inside = f'<axis xyz="0 1 0"/>{LIMIT}<mimic joint="j" multiplier="-1"/>'
+        line = refusal(robot(TWO, link("c"), joint("follower", "b", "c", inside=inside)))
+        assert "'follower' mimics joint 'j'" in line
+
+
+class TestBranches:
+    """Fixed branches are part of the link that they are fixed to; only one branch turns."""
+
+    FORK = (link("a"), link("b"), link("c"), joint("j", "a", "b"))
+
+    def test_two_branches_that_turn_are_refused_by_their_fork(self) -> None:
+        """Also if the fork is a frame away from both joints."""
+        text = robot(
+            *self.FORK,
+            link("d"),
+            link("e"),
+            joint("left_mount", "b", "c", "fixed"),
+            joint("left", "c", "d"),
+            joint("right", "b", "e"),
+        )
+        assert "link 'b' has several branches" in refusal(text)
+
+    @pytest.mark.parametrize("first", [True, False], ids=["camera first", "tip first"])
+    def test_the_tip_is_the_end_that_is_furthest_from_the_last_joint(self, first: bool) -> None:
+        """In whichever order the file has them."""
+        camera = joint("eye", "b", "c", "fixed", '<origin xyz="0.05 0 0.1"/>')
+        tip = link("d") + joint("tool", "b", "d", "fixed", '<origin xyz="0 0 0.2"/>')
+        arm = Arm("arm.urdf", text=robot(*self.FORK, *((camera, tip) if first else (tip, camera))))
+        assert arm.tip_link == "d"
+        assert arm.tip_position([0.0]) == pytest.approx((0.0, 0.0, 0.3))
+
+    def test_of_ends_at_the_same_place_it_is_the_one_after_most_links(self) -> None:
+        """As flange and tool0, beside a force sensor's frame."""
+        frames = link("flange", "") + link("tool0", "") + link("sensor", "")
+        mounts = joint("s", "b", "sensor", "fixed", "") + joint("f", "b", "flange", "fixed", "")
+        text = robot(TWO, frames, mounts, joint("t", "flange", "tool0", "fixed", ""))
+        assert Arm("arm.urdf", text=text).tip_link == "tool0"
+
+    def test_a_branch_between_two_joints_does_not_change_the_kinematics(self) -> None:
+        """A camera of 50 g on the forearm of a two-joint arm."""
+        plain = (link("a"), link("b"), link("c"), joint("j", "a", "b"), joint("k", "b", "c"))
+        camera = link("camera", INERTIAL) + joint("mount", "b", "camera", "fixed", '<origin xyz="0 0.5 0"/>')
+        arm = Arm("plain.urdf", text=robot(*plain))
+        branched = Arm("branched.urdf", text=robot(*plain, camera))
+        assert branched.moves_like(arm)
+        assert branched.tip_link == arm.tip_link
+
+
+class TestMasses:
+    """Inertias are possible ones, or none at all."""
+
+    @pytest.mark.parametrize(
+        "inertial",
+        [
+            '<mass value="0.1"/>',
+            f"{INERTIA}",
+            f'<mass value="-1"/>{INERTIA}',
+            f'<mass value="nan"/>{INERTIA}',
+            f'<mass value=""/>{INERTIA}',
+            f"<mass/>{INERTIA}",
+            '<mass value="0.1"/><inertia ixx="nan" iyy="1" izz="1"/>',
+            '<mass value="0.1"/><inertia ixx="1" iyy="1"/>',
+            '<mass value="0.1"/><inertia ixx="1" iyy="1" izz="-1"/>',
+            '<mass value="0.1"/><inertia ixx="1" iyy="1" izz="1" ixy="2"/>',
+        ],
+    )
+    def test_an_impossible_one_is_refused_with_the_links_name(self, inertial: str) -> None:
+        """A mass alone, none, or a moment below zero: ixy = 2 makes one of 1 - 2 = -1."""
+        text = robot(link("a"), link("heavy", f"<inertial>{inertial}</inertial>"), joint("j", "a", "heavy"))
+        assert "link 'heavy'" in refusal(text)
+
+    @given(
+        moments=st.tuples(*[st.floats(0.0, 1.0)] * 3),
+        size=st.floats(-9.0, 2.0),
+        turned=st.sampled_from([(0.0, 0.0, 0.0), (0.0, 0.0, math.pi / 2)]) | st.tuples(*[st.floats(-3.0, 3.0)] * 3),
+        flat=st.sampled_from(["as drawn", "plate", "rod"]),
+    )
+    def test_pybullet_has_the_inertia_of_the_file(
+        self, moments: tuple[float, float, float], size: float, turned: tuple[float, float, float], flat: str
+    ) -> None:
+        """It sets an inertia to zero whose moments it finds impossible, as those of plates and rods by rounding."""
+        x, y, z = moments
+        drawn = {"as drawn": (x, y, z), "plate": (x, y, x + y), "rod": (0.0, y, y)}[flat]
+        diagonal = np.sort(np.array(drawn) * 10**size)
+        if diagonal[2] < 1e-9:
+            return
+        rotation = Rotation.from_euler("xyz", turned).as_matrix()
+        tensor = rotation * diagonal @ rotation.T
+        names = ("ixx", "ixy", "ixz", "iyy", "iyz", "izz")
+        values = zip(names, tensor[np.triu_indices(3)].tolist(), strict=True)
+        inertia = " ".join(f'{name}="{value!r}"' for name, value in values)
+        text = robot(
+            link("a"), link("b", f'<inertial><mass value="1e-9"/><inertia {inertia}/></inertial>'), joint("j", "a", "b")
+        )
+        inertial = Arm("arm.urdf", text=text).chain.links[1].inertial
+        assert inertial is not None
+        (found,) = simulated_inertias(text)
+        # What no body has is clipped: the largest moment is at most the sum of the others.
+        expected = np.array([diagonal[0], diagonal[1], min(diagonal[2], diagonal[0] + diagonal[1])])
+        np.testing.assert_allclose(np.sort(found), expected, atol=3e-4 * diagonal[2])
+
+
+def simulated_inertias(text: str) -> list[tuple[float, float, float]]:
+    """The principal moments that PyBullet has of each moving link."""
+    from envs.bullet import load_urdf, pybullet
+    from envs.model import simulated_urdf
+
+    client = pybullet.connect(pybullet.DIRECT)
+    try:
+        urdf = simulated_urdf(Arm("arm.urdf", text=text).chain)
+        body = load_urdf(urdf, client, flags=pybullet.URDF_USE_INERTIA_FROM_FILE)
+        count = pybullet.getNumJoints(body, physicsClientId=client)
+        return [pybullet.getDynamicsInfo(body, index, physicsClientId=client)[2] for index in range(count)]
+    finally:
+        pybullet.disconnect(client)
+
+
+class TestLimits:
+    """Limits that were rounded to a few decimals of a radian are the whole degrees that they stand for."""
+
+    @pytest.mark.parametrize("degrees", [0, 1, 30, 45, 90, 110, 150, 170, 180, 360])
+    @pytest.mark.parametrize("decimals", [3, 4, 5, 7, 11, 16])
+    def test_a_rounded_or_cut_limit_is_a_whole_degree(self, degrees: int, decimals: int) -> None:
+        """1.571, 1.5708, 1.5707 and 1.5707963 are 90 degrees."""
+        for rounding in (round, lambda value, digits: math.floor(value * 10**digits) / 10**digits):
+            limit = rounding(math.radians(degrees), decimals)
+            if abs(limit - math.radians(degrees)) > 5e-4:
+                continue
+            inside = f'<limit lower="{-limit - 0.1234567}" upper="{limit!r}" effort="1" velocity="1"/>'
+            arm = Arm("arm.urdf", text=robot(link("a"), link("b"), joint("j", "a", "b", inside=inside)))
+            assert arm.limits.upper_deg == (float(degrees),)
+
+    @pytest.mark.parametrize("limit", [1.57, 3.14, 0.0175 * 3.3, 1.6, 1.5717])
+    def test_another_limit_is_what_it_says(self, limit: float) -> None:
+        """3.14 is 179.9 degrees, and no servo goes further because a file is short of digits."""
+        inside = f'<limit lower="-1" upper="{limit}" effort="1" velocity="1"/>'
+        arm = Arm("arm.urdf", text=robot(link("a"), link("b"), joint("j", "a", "b", inside=inside)))
+        assert arm.limits.upper_deg[0] == pytest.approx(math.degrees(limit), abs=1e-12)
+
+    def test_the_simulator_has_the_same_limits(self) -> None:
+        """The arm can be put at its limits and commanded to them."""
+        arm = Arm("arm.urdf", text=robot(TWO))
+        with Simulation(arm) as simulation:
+            simulation.reset([90.0])
+            simulation.step()
+            assert simulation.angles_deg == pytest.approx([90.0], abs=0.01)
+
+    def test_the_default_arms_are_untouched(self) -> None:
+        """They are exactly 0 and 90."""
+        assert Arm(DEFAULT_URDF).limits.upper_deg == (90.0, 90.0, 90.0)

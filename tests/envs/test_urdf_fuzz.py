@@ -1,0 +1,30 @@
+"""Thousands of random URDF files: each is held against gravity, or refused in one line; none crashes or prints."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from helpers import Size
+
+FUZZER = Path(__file__).resolve().parents[1] / "urdf_fuzzer.py"
+BATCH = 250
+
+
+@pytest.mark.slow
+def test_every_file_is_held_or_refused_in_one_line(size: Size, tmp_path: Path) -> None:
+    """In processes of their own, so that a crash is seen, and what the simulator prints is, too."""
+    held = refused = 0
+    for first in range(0, size(500, full=5000, of="files"), BATCH):
+        command = [sys.executable, str(FUZZER), str(first), str(BATCH), str(tmp_path)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        seed = (tmp_path / "seed").read_text()
+        assert done.returncode == 0, f"seed {seed}, file {tmp_path / 'arm.urdf'}: {done.returncode}\n{done.stderr}"
+        assert done.stdout == done.stderr == "", f"up to seed {seed}"
+        counts = json.loads((tmp_path / "counts.json").read_text())
+        held += counts["held"]
+        refused += counts["refused"]
+    # Neither is rare: of files without a change most are held.
+    assert held > 0.2 * (held + refused)
+    assert refused > 0.2 * (held + refused)
