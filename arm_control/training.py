@@ -183,9 +183,11 @@ class Training:
                 begin = time.monotonic()
                 metrics |= self.advance()
                 self.elapsed_s += time.monotonic() - begin
-                report_is_due = self.progress >= next_report
-                if report_is_due:
+                # The first report of a long run comes as soon as it may, the others at fractions of the run.
+                report_is_due = self._validation.count == 0
+                if self.progress >= next_report:
                     next_report = (int(self.progress * REPORTS + 1e-9) + 1) / REPORTS
+                    report_is_due = True
                 if report_is_due and self._may_validate():
                     self._report(reporter, metrics)
                 elif not quiet:

@@ -30,8 +30,9 @@ def exact(value: Any) -> Any:
 
 
 def reports(run: Path) -> list[dict[str, Any]]:
-    """The rows of metrics.jsonl without the wall clock."""
-    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    """The rows of metrics.jsonl, which is written with the first one, without the wall clock."""
+    file = run / "metrics.jsonl"
+    rows = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
     return [{key: value for key, value in row.items() if key != "elapsed_s"} for row in rows]
 
 

@@ -41,6 +41,7 @@ from envs.arm import DEFAULT_URDF
 from envs.imperfections import Imperfections
 
 TINY = "ddpg --hidden-units 8 --fourier-octaves 0 --random-steps 256"
+LONG = f"{TINY} --episode-steps 5"  # validated early, its episodes being short
 
 
 def result(error_mm: float, **other: Any) -> dict[str, Any]:
@@ -551,11 +552,11 @@ def test_a_start_that_is_missing_is_refused_before_anything_is_trained(tmp_path:
 
 @pytest.mark.slow
 def test_a_trial_ends_when_its_comparison_is_killed(tmp_path: Path) -> None:
-    words = ["compare", TINY, "--steps", "100000000", "--seeds", "2", "--out", str(tmp_path)]
+    words = ["compare", LONG, "--steps", "100000000", "--seeds", "2", "--out", str(tmp_path)]
     process = subprocess.Popen(
         [sys.executable, "-m", "arm_control.cli", *words], stderr=subprocess.DEVNULL, start_new_session=True
     )
-    wanted = [tmp_path / f"{TINY.replace(' --', '-').replace(' ', '-')}-seed{seed}/metrics.jsonl" for seed in (0, 1)]
+    wanted = [tmp_path / f"{LONG.replace(' --', '-').replace(' ', '-')}-seed{seed}/metrics.jsonl" for seed in (0, 1)]
     end = time.monotonic() + 120
     at_once = min(2, len(os.sched_getaffinity(0)))
     while sum(path.exists() for path in wanted) < at_once:
@@ -694,7 +695,7 @@ def test_killed_at_any_moment_and_gone_on_with_it_repeats_no_run_and_gives_the_s
 
 @pytest.mark.slow
 def test_ctrl_c_leaves_no_process_and_runs_that_go_on(tmp_path: Path) -> None:
-    words = ["compare", TINY, "--steps", "100000000", "--seeds", "2", "--out", str(tmp_path)]
+    words = ["compare", LONG, "--steps", "100000000", "--seeds", "2", "--out", str(tmp_path)]
     process = subprocess.Popen(
         [sys.executable, "-m", "arm_control.cli", *words],
         stderr=subprocess.PIPE,

@@ -253,9 +253,10 @@ def wrote(folder: Path, pattern: str) -> Callable[[Program], None]:
     return lambda program: program.read_until(lambda _: bool(list(folder.glob(pattern))))
 
 
+TRAINED = "ddpg --hidden-units 8 --random-steps 256 --episode-steps 5"  # validated early, its episodes being short
 LONG = {
-    "train": ["train", "ddpg", "--steps", "10000000", "--hidden-units", "8", "--random-steps", "256", "--out", "run"],
-    "compare": ["compare", "ddpg --hidden-units 8", "--steps", "10000000", "--seeds", "2", "--out", "runs"],
+    "train": ["train", *TRAINED.split(), "--steps", "10000000", "--out", "run"],
+    "compare": ["compare", TRAINED, "--steps", "10000000", "--seeds", "2", "--out", "runs"],
     "evaluate": ["evaluate", "ik", "--goals", "100000", "--json", "figures.json"],
     "emulate": ["emulate", "dynamixel", "--link", "arm"],
     "replay": ["replay", "ik", "--viewer", "web", "--port", "8900"],
