@@ -26,12 +26,12 @@ Capture = pytest.CaptureFixture[str]
 
 
 def under_locale(
-    locale: dict[str, str], words: list[str], folder: Path, *, goals: bytes = b""
+    locale: dict[str, str], words: list[str], folder: Path, *, goals: bytes = b"", code: str | None = None
 ) -> subprocess.CompletedProcess[bytes]:
-    """Run a command under a locale, with everything off by which Python would use UTF-8 anyway."""
+    """Run a command, or a program, under a locale, with everything off by which Python would use UTF-8 anyway."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("LC_", "LANG", "PYTHON"))}
     environment = kept | {"PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONPATH": str(ROOT)} | locale
-    command = [sys.executable, "-m", "arm_control.cli", *words]
+    command = [sys.executable, *(["-m", "arm_control.cli", *words] if code is None else ["-c", code])]
     return subprocess.run(command, cwd=folder, env=environment, input=goals, capture_output=True, timeout=120)
 
 
@@ -126,6 +126,13 @@ class TestLocales:
         done = under_locale(ASCII, words, tmp_path)
         assert done.returncode == 0, done.stderr
         assert (tmp_path / "Größe.json").exists()
+
+    def test_what_an_output_cannot_encode_is_a_visible_escape(self, tmp_path: Path) -> None:
+        """A name out of a UTF-8 file is no error on an ASCII terminal."""
+        (tmp_path / "policies").mkdir()  # a folder of that name does no harm
+        code = "import arm_control.cli as cli; cli.main = lambda: print('Gr\\xf6\\xdfe \\u2192'); cli.program()"
+        done = under_locale(ASCII, [], tmp_path, code=code)
+        assert (done.returncode, done.stdout) == (0, b"Gr\\xf6\\xdfe \\u2192\n"), done.stderr
 
     @pytest.mark.parametrize("path", ["arm_control", "envs", "policies"])
     def test_every_text_file_is_opened_with_its_encoding(self, path: str) -> None:

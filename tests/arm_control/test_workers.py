@@ -162,7 +162,9 @@ def test_workers_learn_and_have_arms_noise_and_goals_of_their_own(whole: Path) -
     goals = {tuple(arm["course"]) for worker in (one, other) for arm in worker["arms"]}
     assert len(goals) == CONFIG.arms
     rows = reports(whole)
-    assert [(row["step"], row["updates"]) for row in rows] == [(0, 0), (160, 12), (320, 28), (480, 44), (640, 60)]
+    assert rows[-1]["step"] == 640
+    # The first 40 steps are random; then an update comes every 10 steps.
+    assert [row["updates"] for row in rows] == [(row["step"] - 40) // 10 for row in rows]
     assert all(np.isfinite(list(row.values())).all() for row in rows)
     assert {row["staleness"] for row in rows[1:]} == {0}  # nobody moves what a worker has copied before its update
 
