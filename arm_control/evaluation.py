@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import envs  # noqa: F401  (registers the environments)
-from arm_control.config import TrainConfig
+from arm_control.config import DEFAULT_STEPS, TrainConfig
 from arm_control.console import ProgressLine
 from arm_control.printing import printable_lines
 from arm_control.shared_work import SharedWork, spare_cores
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 LADDER_MM = (50, 20, 10, 5, 2, 1)
 VALIDATION_GOALS = 50
+LEAST_VALIDATION_GOALS = 5
+REPORTS = 20  # validations and reports in a training, at most
 VALIDATION_SHARE = 0.25  # of a training's steps or time: validations take at most a fifth of the whole
 ARMS_AT_ONCE = 25
 HELPER_STEPS = 20_000  # for each so many steps of the references, another process is worth its start
@@ -277,6 +279,15 @@ def time_to_reach(rollouts: Rollouts, tolerance_m: float) -> float | None:
     return float(np.median(steps[reached])) * rollouts.control_period_s
 
 
+def validation_goals(config: TrainConfig, episode_steps: int) -> int:
+    """Number of goals of each validation: fewer where so many in all would take more than a training's share."""
+    if config.minutes is not None:
+        return VALIDATION_GOALS
+    budget_steps = VALIDATION_SHARE * (config.steps or DEFAULT_STEPS)
+    affordable = round(budget_steps / (REPORTS * episode_steps))
+    return min(VALIDATION_GOALS, max(LEAST_VALIDATION_GOALS, affordable))
+
+
 class Validation:
     """What a training reports of its controller on the way, on a few goals of its own: `metrics.jsonl` has it.
 
@@ -285,31 +296,37 @@ class Validation:
 
     def __init__(self, config: TrainConfig) -> None:
         self._config = config
-        self._seeds = derived_seeds(config.seed, VALIDATION, VALIDATION_GOALS)
+        self._seeds: list[int] = []
         self._arms: Arms | None = None
         self.count = 0  # of validations so far, those before a resumption included
         self._seconds = 0.0  # that those of this process took
 
     def is_due(self, step: int, elapsed_s: float) -> bool:
-        """True at the training's end, and before it while validations take a bounded share of the training.
+        """True for the first one, at the training's end, and in between while they take a bounded share of it.
 
         Of its steps, which a resumed training repeats; of a training by --minutes, of its time.
         """
-        if self._config.progress(step, elapsed_s) >= 1.0:
+        if self.count == 0 or self._config.progress(step, elapsed_s) >= 1.0:
             return True
         if self._config.minutes is not None:
             return self._seconds <= VALIDATION_SHARE * elapsed_s
-        return (self.count + 1) * len(self._seeds) * self._open().first.episode_steps <= VALIDATION_SHARE * step
+        episode_steps = self._open().first.episode_steps
+        return (self.count + 1) * len(self._seeds) * episode_steps <= VALIDATION_SHARE * step
 
     def _open(self) -> Arms:
         if self._arms is None:
-            self._arms = Arms(environment_maker(self._config), len(self._seeds))
+            make_env = environment_maker(self._config)
+            with contextlib.closing(make_env()) as env:
+                episode_steps: int = env.unwrapped.episode_steps  # type: ignore[attr-defined]
+            self._seeds = derived_seeds(self._config.seed, VALIDATION, validation_goals(self._config, episode_steps))
+            self._arms = Arms(make_env, len(self._seeds))
         return self._arms
 
     def __call__(self, controller: Controller) -> dict[str, float]:
         """The errors, successes and return of the controller as it is now."""
         begin_s = time.monotonic()
-        rollouts = self._open().roll_out(controller, self._seeds)
+        arms = self._open()
+        rollouts = arms.roll_out(controller, self._seeds)
         self._seconds += time.monotonic() - begin_s
         self.count += 1
         error = rollouts.error_mm

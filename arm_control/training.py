@@ -12,6 +12,7 @@ import torch
 from arm_control.checkpoint import list_checkpoints, load_latest, save_checkpoint
 from arm_control.config import TrainConfig
 from arm_control.evaluation import (
+    REPORTS,
     TRAINING,
     Observation,
     Validation,
@@ -29,7 +30,6 @@ from envs.urdf import LARGEST_URDF
 from policies.agent import tensors_of
 from policies.settings import A3CSettings
 
-REPORTS = 20  # validations and reports in a run, at most
 CHECKPOINT_EVERY_S = 10.0
 
 
@@ -183,7 +183,7 @@ class Training:
                 begin = time.monotonic()
                 metrics |= self.advance()
                 self.elapsed_s += time.monotonic() - begin
-                # The first report of a long run comes as soon as it may, the others at fractions of the run.
+                # The first report comes with the first update, the others at fractions of the run.
                 report_is_due = self._validation.count == 0
                 if self.progress >= next_report:
                     next_report = (int(self.progress * REPORTS + 1e-9) + 1) / REPORTS

@@ -75,9 +75,10 @@ def leftovers(run: Path) -> list[Path]:
 
 def test_a_run_reports_at_every_share_of_its_way(whole: Path) -> None:
     rows = reports(whole)
-    assert [row["step"] for row in rows] == [400, 800, 1200, 1600]
-    assert [row["progress"] for row in rows] == [0.25, 0.5, 0.75, 1.0]
-    assert [row["updates"] for row in rows] == [51, 151, 251, 351]  # one for every 4 steps from the 200th on
+    # At the first update and at each quarter, but for the first one: two validations would take 120 of 400 steps.
+    assert [row["step"] for row in rows] == [200, 800, 1200, 1600]
+    assert [row["progress"] for row in rows] == [0.125, 0.5, 0.75, 1.0]
+    assert [row["updates"] for row in rows] == [1, 151, 251, 351]  # one for every 4 steps from the 200th on
     assert all(np.isfinite(list(row.values())).all() for row in rows)
     assert (whole / "curve.png").read_bytes().startswith(b"\x89PNG")
     assert leftovers(whole) == []
@@ -556,20 +557,43 @@ class TestValidations:
     def test_their_steps_are_a_bounded_share_of_the_trainings(
         self, goals: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """At each but the last, those so far take at most a quarter of the steps so far; the last always comes."""
-        monkeypatch.setattr(evaluation, "VALIDATION_GOALS", goals)
+        """Those after the first take at most a quarter of the steps so far; the first and the last always come."""
+        monkeypatch.setattr(evaluation, "validation_goals", lambda config, episode_steps: goals)
         monkeypatch.setattr(training, "REPORTS", 20)
         rows = reports(train(replace(CONFIG, steps=800), tmp_path / "run", quiet=True))
         *before, last = [row["step"] for row in rows]
         assert last == 800
-        for count, step in enumerate(before, start=1):
-            assert count * goals * EPISODE_STEPS <= step / 4
         # As many as that allows: reports are due at each 40 steps, and learning begins with the 200th.
-        possible = []
-        for step in range(200, 800, 40):
+        possible = [200]
+        for step in range(240, 800, 40):
             if (len(possible) + 1) * goals * EPISODE_STEPS <= step / 4:
                 possible.append(step)
         assert before == possible
+
+    @pytest.mark.parametrize(
+        ("steps", "minutes", "episode_steps", "goals"),
+        [
+            (200_000, None, 50, 50),
+            (None, None, 50, 50),  # 200,000 steps
+            (10**9, None, 50, 50),
+            (None, 1.5, 50, 50),
+            (100_000, None, 50, 25),  # 25,000 steps in 20 validations
+            (200_000, None, 200, 12),
+            (3_000, None, 50, 5),
+        ],
+    )
+    def test_short_trainings_validate_on_fewer_goals(
+        self,
+        steps: int | None,
+        minutes: float | None,
+        episode_steps: int,
+        goals: int,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """Twenty validations of a quarter of the steps, but at least 5 goals each."""
+        monkeypatch.setattr(evaluation, "VALIDATION_GOALS", 50)
+        config = TrainConfig("ddpg", steps=steps, minutes=minutes)
+        assert evaluation.validation_goals(config, episode_steps) == goals
 
     def test_by_minutes_it_is_a_share_of_the_time(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """On a clock on which each validation takes 8 s."""
@@ -611,5 +635,5 @@ class TestValidations:
         validation = evaluation.Validation(CONFIG)
         results = [validation(evaluation.zero_controller) for _ in range(3)]
         validation.close()
-        assert len(made) == 2
+        assert len(made) == 3  # one of them to know the length of an episode
         assert results[0] == results[1] == results[2]
