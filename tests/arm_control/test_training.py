@@ -75,7 +75,7 @@ def leftovers(run: Path) -> list[Path]:
 
 def test_a_run_reports_at_every_share_of_its_way(whole: Path) -> None:
     rows = reports(whole)
-    # At the first update and at each quarter, but for the first one: two validations would take 120 of 400 steps.
+    # At the first update and at each quarter, but for the first one: two validations would take 200 of 400 steps.
     assert [row["step"] for row in rows] == [200, 800, 1200, 1600]
     assert [row["progress"] for row in rows] == [0.125, 0.5, 0.75, 1.0]
     assert [row["updates"] for row in rows] == [1, 151, 251, 351]  # one for every 4 steps from the 200th on
