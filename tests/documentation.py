@@ -15,7 +15,7 @@ PROGRAM = "arm-control "
 SHORTER = [
     ("train", r"--minutes \S+", "--steps 400"),
     ("train", r"--steps \d{4,}", "--steps 400"),
-    ("evaluate", r"--goals \d{4,}", "--goals 3"),
+    ("evaluate", r"--goals \d{3,}", "--goals 3"),
     ("evaluate", r"^(?!.* --goals ).*", r"\g<0> --goals 3"),
     ("compare", r"--(minutes|steps) \S+", "--steps 400"),
     ("compare", r"--seeds [2-9]", "--seeds 1 --no-intervals"),
@@ -23,7 +23,7 @@ SHORTER = [
     ("compare", r" dqn ", " 'dqn --grid-step-deg 30' "),
     ("run", r"--random \d{2,}", "--random 3"),
     ("bench argmax", r"$", " --grid-step-deg 30 --rounds 1"),
-    ("bench delay", r"--goals \d{4,}", "--goals 2"),
+    ("bench delay", r"--goals \d{3,}", "--goals 2"),
     ("bench grid", r"$", " --goals 100"),
     ("bench ladder", r"$", " --minutes 0.01 --seeds 1 --goals 2 --grid-step-deg 30"),
     ("bench runner", r"$", " --seconds 1 --rounds 1"),

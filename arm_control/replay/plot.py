@@ -43,7 +43,7 @@ def save_plot(motions: Sequence[Motion], path: str | Path) -> None:
 def save_curves(folders: Sequence[str | Path], path: str | Path) -> None:
     """Draw the learning curves of runs together, seeds of one configuration as one with its interval.
 
-    Raises ValueError for what is no run, or one that has not reported twice.
+    Raises ValueError for what is no run, or one that has not reported yet.
     """
     target = png(path)
     draw_curves(curves_of(folders), target)
@@ -55,8 +55,8 @@ def curves_of(folders: Sequence[str | Path]) -> dict[str, Progress]:
     for folder in dict.fromkeys(map(str, folders)):
         run, config = RunFolder.open(folder)
         rows = run.read_metrics()
-        if len(rows) < 2:
-            raise ValueError(f"{folder} has no learning curve yet: wanted at least 2 reports, got {len(rows)}")
+        if not rows:
+            raise ValueError(f"{folder} has no learning curve yet: it has not reported once")
         alike = json.dumps({key: value for key, value in config.items() if key != "seed"}, sort_keys=True)
         runs.setdefault(alike, []).append((folder, {"agent": config["agent"], "curve": rows}))
     curves = {}

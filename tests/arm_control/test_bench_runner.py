@@ -119,7 +119,7 @@ def test_dropped_records_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     figures = bench_runner(0.1, 1, settings=SMALL)
     assert figures["loops"]["control"]["dropped_records"] > 20
     assert figures["dropped_records"] > figures["loops"]["control"]["dropped_records"]
-    assert f"{figures['dropped_records']} records dropped" in format_runner(figures)
+    assert f"{figures['dropped_records']:,} records dropped" in format_runner(figures)
 
 
 @pytest.mark.slow

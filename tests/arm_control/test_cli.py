@@ -887,7 +887,9 @@ def test_ctrl_c_ends_a_training_with_a_checkpoint_a_curve_and_how_to_go_on(tmp_p
     step, state = load_latest(run / "checkpoints")
     assert step == state["step"]
     assert step > 0 or moment == "at the start"
-    assert len((run / "metrics.jsonl").read_text().splitlines()) == 1
+    # The first report comes with the first update.
+    reported = (run / "metrics.jsonl").read_text().splitlines() if (run / "metrics.jsonl").exists() else []
+    assert len(reported) == 1 or moment == "at the start"
 
 
 @pytest.mark.slow

@@ -192,7 +192,7 @@ class TestMovedRuns:
     @pytest.mark.slow
     def test_any_run_survives_a_move(self, tmp_path: Path, quick: None, size: Size) -> None:
         """Moved, with the arm's file gone, it is resumed, evaluated and exported, and the policy runs."""
-        wanted = size(3, full=30, of="configurations")
+        wanted = size(2, full=30, of="configurations")
         accepted = seed = 0
         while accepted < wanted:
             seed += 1

@@ -952,6 +952,8 @@ def first_line(process: subprocess.Popen[str]) -> str:
     return process.stdout.readline()
 
 
+@pytest.mark.slow
+@pytest.mark.alone  # servos that answer too late, because others compute, are given up
 def test_an_emulated_arm_is_driven_with_the_calibration_that_was_written_for_it(tmp_path: Path) -> None:
     with command("--link", "arm", "--calibration", "arm.json", folder=tmp_path) as process:
         assert "servos 1, 2, 3 (XL430-W250) at arm" in first_line(process)

@@ -163,9 +163,12 @@ def test_what_has_no_learning_curve_is_refused(tiny_run: Path, tmp_path: Path) -
     shutil.copytree(tiny_run, run)
     [metrics] = run.glob("metrics*")
     rows = metrics.read_text().splitlines(keepends=True)
-    metrics.write_text(rows[0])
-    with pytest.raises(ValueError, match=r"no learning curve yet: wanted at least 2 reports, got 1"):
+    metrics.write_text("")
+    with pytest.raises(ValueError, match=r"no learning curve yet: it has not reported once"):
         save_curves([run], tmp_path / "out.png")
+    metrics.write_text(rows[0])
+    save_curves([run], tmp_path / "one.png")
+    assert (tmp_path / "one.png").read_bytes().startswith(b"\x89PNG")
     with pytest.raises((ValueError, OSError), match="nowhere"):
         save_curves([tmp_path / "nowhere"], tmp_path / "out.png")
     assert not (tmp_path / "out.png").exists()

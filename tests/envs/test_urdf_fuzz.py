@@ -16,7 +16,7 @@ BATCH = 250
 def test_every_file_is_held_or_refused_in_one_line(size: Size, tmp_path: Path) -> None:
     """In processes of their own, so that a crash is seen, and what the simulator prints is, too."""
     held = refused = 0
-    for first in range(0, size(500, full=5000, of="files"), BATCH):
+    for first in range(0, size(250, full=5_000, of="files"), BATCH):
         command = [sys.executable, str(FUZZER), str(first), str(BATCH), str(tmp_path)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         seed = (tmp_path / "seed").read_text()
