@@ -428,38 +428,40 @@ def evaluate_controller(
     """
     seeds = derived_seeds(seed, EVALUATION, goals)
     references = ReferenceEpisodes(config, seed)
-    # What is inverse kinematics itself need not be simulated again.
+    # What is inverse kinematics itself need not be simulated again, nor on arms side by side.
     is_ik = isinstance(controller, IKController) and references.fits(config)
-    kinds: tuple[Reference, ...] = ("random",) if is_ik else ("random", "ik")
+    kinds: tuple[Reference, ...] = ("random", "ik")
     batches = [
         Batch(kind, first, tuple(seeds[first : first + ARMS_AT_ONCE]))
         for kind in kinds
         for first in range(0, goals, ARMS_AT_ONCE)
     ]
+    own_goals = 0 if is_ik else goals
     progress = ProgressLine("evaluating")
     with contextlib.ExitStack() as stack:
         stack.callback(progress.clear)
-        arms = stack.enter_context(contextlib.closing(Arms(environment_maker(config), goals)))
+        arms = stack.enter_context(contextlib.closing(Arms(environment_maker(config), max(1, own_goals))))
         stack.callback(references.close)
         reference_steps = len(kinds) * goals * arms.first.episode_steps
         helpers = min(spare_cores(), reference_steps // HELPER_STEPS, MOST_HELPERS)
         work = stack.enter_context(SharedWork(references, batches, helpers))
-        if references.fits(config):
+        if references.fits(config) and not is_ik:
             references.share(arms)
 
         def show(episodes: int) -> None:
             """Show how far the evaluation is, after so many of the controller's episodes."""
-            progress.show((episodes / goals + len(kinds) * work.done / len(batches)) / (1 + len(kinds)))
+            reference_goals = len(kinds) * goals * work.done / len(batches)
+            progress.show((episodes + reference_goals) / (own_goals + len(kinds) * goals))
 
-        rollouts = arms.roll_out(controller, seeds, show)
-        parts = work.finish(lambda: show(goals))
-    by_kind = {
-        kind: [part for part, batch in zip(parts, batches, strict=True) if batch.reference == kind] for kind in kinds
-    }
-    random_return = float(np.concatenate([part.returns for part in by_kind["random"]]).mean())
-    planned = [rollouts] if is_ik else by_kind["ik"]
-    planned_return = float(np.concatenate([part.returns for part in planned]).mean())
-    planned_error_mm = np.concatenate([part.error_mm for part in planned])
+        own = None if is_ik else arms.roll_out(controller, seeds, show)
+        parts = work.finish(lambda: show(own_goals))
+    count = len(batches) // len(kinds)
+    random = _joined(parts[:count])
+    planned = _joined(parts[count:])
+    rollouts = planned if own is None else own
+    random_return = float(random.returns.mean())
+    planned_return = float(planned.returns.mean())
+    planned_error_mm = planned.error_mm
     near_mm = 1000 * max(config.goal_tolerance_m, NEAR * arms.first.arm.reach_m)
     fault = reference_fault(planned_error_mm, near_mm, random_return, planned_return)
     mean_return = float(rollouts.returns.mean())
@@ -484,6 +486,11 @@ def evaluate_controller(
         "return_ik": planned_return,
         "undefined": {"normalised_return": fault} if fault else {},
     }
+
+
+def _joined(parts: Sequence[Rollouts]) -> Rollouts:
+    """Roll-outs of the same task, one after the other."""
+    return dataclasses.replace(parts[0], distances_m=np.concatenate([part.distances_m for part in parts]))
 
 
 def reference_fault(
