@@ -26,8 +26,10 @@ LIMIT_TOLERANCE_DEG = 1e-6
 # PyBullet's joint limits give way to a strong push, a mechanical stop does not: past a limit by more than this, a joint
 # is put back on it, at rest. No joint of arm3 gets there by itself.
 STOP_DEG = 0.2
-# Of the poses in which it is tried whether the servos hold the arm.
+# Of the poses whose torques are computed, and of those in which it is tried whether the solver holds the arm: with too
+# few iterations a light arm of many joints sags in some poses only, one in eight for example.
 POSES_TRIED = 500
+POSES_HELD = 40
 TORQUE_MARGIN = 1.05  # over the largest torque in those poses: others need a little more
 HOLD_S = 0.25
 HOLD_DEG = 0.01  # in other poses it may be several times that
@@ -294,7 +296,7 @@ def _find_solver(arm: Arm) -> Solver:
                 f"arm {arm.urdf}: joint '{name}' cannot hold the arm: its effort is {effort_nm:.3g} N m, gravity needs "
                 f"up to {TORQUE_MARGIN * needed_nm:.3g} N m (correct the effort in its <limit>, or the masses)"
             )
-    tried = [*range(8), *hardest.tolist()]
+    tried = [*hardest.tolist(), *range(POSES_HELD)]
     for solver in SOLVERS:
         worst_deg = _worst_sag_deg(arm, solver, poses_deg[tried])
         # NaN compares as false.
@@ -308,7 +310,10 @@ def _find_solver(arm: Arm) -> Solver:
 
 
 def _worst_sag_deg(arm: Arm, solver: Solver, poses_deg: NDArray[np.float64]) -> NDArray[np.float64]:
-    """How far each joint (joints,) is from any of these poses after it was held there for a while; NaN: it is lost."""
+    """How far each joint (joints,) is from any of these poses after it was held there for a while; NaN: it is lost.
+
+    Later poses are left out once one is not held.
+    """
     worst_deg = np.zeros(arm.joint_count)
     with Simulation(arm, solver=solver) as simulation:
         for pose_deg in poses_deg.tolist():
@@ -316,6 +321,9 @@ def _worst_sag_deg(arm: Arm, solver: Solver, poses_deg: NDArray[np.float64]) -> 
             simulation.advance(round(HOLD_S / PHYSICS_STEP_S))
             simulation.measure()
             worst_deg = np.maximum(worst_deg, np.abs(np.subtract(simulation.angles_deg, pose_deg)))
+            # NaN compares as false.
+            if not (worst_deg <= HOLD_DEG).all():
+                break
     return worst_deg
 
 
