@@ -62,11 +62,12 @@ class Evaluate:
     seed: int = 0
     """Which goals. No seed's are ever used in training."""
     arm: str | None = None
-    """URDF file of the arm, for a policy that was trained on another than the default one."""
+    """URDF file of the arm: for a policy of another than the default one, or for zero, random, ik; a run has its own
+    and takes one that matches."""
     env: str | None = None
     """The environment's id, for zero, random and ik (ArmReach-v0, unless given); a run or policy has its own."""
     imperfections: OptionalImperfectionsFlag = None
-    """How imperfect the arm is: a preset, or a file that 'identify --json' has written (as in training, unless
+    """Dynamics randomisation of the arm: a preset, or a file written by 'identify --json' (that of the training, unless
     given)."""
     json: str | None = None
     """Also write the figures into this file."""
@@ -101,8 +102,7 @@ class Compare:
     intervals: bool = True
     """Whether to give 95 % intervals, which want at least 2 seeds."""
     imperfections: OptionalImperfectionsFlag = None
-    """How imperfect the arm's servos and sensors are, for all: a preset, or a file that 'identify --json' has
-    written."""
+    """Dynamics randomisation of the arm, for all agents: a preset, or a file written by 'identify --json'."""
     out: str = "runs/comparison"
     """Folder of the runs, the table and the figures."""
     json: str | None = None
@@ -195,9 +195,9 @@ class Run:
     pace: Literal["realtime", "fast"] = "realtime"
     """Keep the policy's rate, or let the simulated arm go as fast as it can."""
     imperfections: OptionalImperfectionsFlag = None
-    """How imperfect the simulated arm is (ideal, unless given), or how a real one is expected to be (as measured for
-    the policy's training, otherwise xl430, a guess): a preset, or a file that 'identify --json' has written. Delay and
-    lag matter where --rate is higher than the policy's."""
+    """Dynamics of the simulated arm (ideal, unless given), or those expected of a real one (measured ones that the
+    policy was trained with, otherwise xl430, a guess): a preset, or a file written by 'identify --json'. Delay and lag matter
+    where --rate is higher than the policy's."""
     arm: str | None = None
     """URDF file of the simulated arm, for a policy that was trained on another than the default one."""
     json: str | None = None
@@ -297,12 +297,13 @@ class Replay:
     """Address that the web viewer listens at (127.0.0.1, which only this machine reaches, unless given), without any
     password."""
     arm: str | None = None
-    """URDF file of the arm, for a policy or recording of another than the default one."""
+    """URDF file of the arm: for a policy or recording of another than the default one; a run has its own and takes one
+    that matches, such as one with meshes to draw."""
     env: str | None = None
     """The environment's id, for zero, random and ik (ArmReach-v0, unless given); a run or policy has its own."""
     imperfections: OptionalImperfectionsFlag = None
-    """How imperfect a controller's arm is: a preset, or a file that 'identify --json' has written (as in training,
-    unless given)."""
+    """Dynamics randomisation of a controller's arm: a preset, or a file written by 'identify --json' (that of the
+    training, unless given)."""
 
     def __post_init__(self) -> None:
         if not self.sources:
@@ -425,7 +426,7 @@ class Emulate:
     start: str | None = None
     """Where the servos start, in ticks, as 2048,2048,2048; one number for all."""
     lag_s: float | None = None
-    """How far a joint lags behind a goal that moves evenly, in seconds (0.05, unless given)."""
+    """Lag of a joint behind a goal that moves at constant speed, in seconds (0.05, unless given)."""
     imperfections: OptionalImperfectionsFlag = None
     """Delay, lag and noise of the servos, drawn from a preset or a file that 'identify --json' has written; backlash,
     load and the rest are not emulated."""

@@ -86,8 +86,8 @@ class TrainConfig:
     control: Control = "absolute"
     """What an action is: a target, or a change of the measured angle or of the last target."""
     imperfections: ImperfectionsFlag = "ideal"
-    """How imperfect the arm's servos and sensors are: ideal, xl430 (a guess at such servos), rough, late, or a file
-    that 'identify --json' has written."""
+    """Dynamics randomisation of servos and sensors: ideal, xl430 (a guess at such servos), rough, late, or a file
+    written by 'identify --json'."""
     path: PathChoice | None = None
     """For ArmTrack-v0, the path of the goal (any of the three, unless given)."""
     speed_m_s: float | None = None

@@ -227,11 +227,6 @@ class Arms:
         """One of them, for what is the same of all."""
         return cast("ArmEnv", self._envs[0])
 
-    @property
-    def count(self) -> int:
-        """Number of environments."""
-        return len(self._envs)
-
     def close(self) -> None:
         """Close them all."""
         for env in self._envs:
@@ -289,7 +284,7 @@ def validation_goals(config: TrainConfig, episode_steps: int) -> int:
 
 
 class Validation:
-    """What a training reports of its controller on the way, on a few goals of its own: `metrics.jsonl` has it.
+    """Evaluates the controller during a training, on a few goals of its own, for `metrics.jsonl`.
 
     Its arms are kept from one to the next.
     """
@@ -426,6 +421,39 @@ def evaluate_controller(
     `normalised_return` is 0 for uniformly random targets and 1 for the inverse-kinematics controller on the very
     same starts and goals. On a terminal, a long evaluation shows on standard error how far it is.
     """
+    rollouts, random, planned, reach_m = _simulate(controller, config, goals, seed)
+    random_return = float(random.returns.mean())
+    planned_return = float(planned.returns.mean())
+    near_mm = 1000 * max(config.goal_tolerance_m, NEAR * reach_m)
+    fault = reference_fault(planned.error_mm, near_mm, random_return, planned_return)
+    mean_return = float(rollouts.returns.mean())
+    error = rollouts.error_mm
+    successes = {mm: int((error <= mm).sum()) for mm in LADDER_MM}
+    return {
+        "env": config.env,
+        "error": rollouts.task.error_name,
+        "imperfections": open_imperfections(config.imperfections).to_json(),
+        "goals": goals,
+        "seed": seed,
+        "mean_error_mm": float(error.mean()),
+        "median_error_mm": float(np.median(error)),
+        "p95_error_mm": float(np.percentile(error, 95)),
+        "max_error_mm": float(error.max()),
+        "success": {str(mm): count / goals for mm, count in successes.items()},
+        "success_interval": {str(mm): list(wilson_interval(count, goals)) for mm, count in successes.items()},
+        "time_to_reach_s": time_to_reach(rollouts, config.goal_tolerance_m),
+        "return": mean_return,
+        "normalised_return": None if fault else (mean_return - random_return) / (planned_return - random_return),
+        "return_random": random_return,
+        "return_ik": planned_return,
+        "undefined": {"normalised_return": fault} if fault else {},
+    }
+
+
+def _simulate(
+    controller: Controller, config: TrainConfig, goals: int, seed: int
+) -> tuple[Rollouts, Rollouts, Rollouts, float]:
+    """Roll-outs of the controller, of random targets and of inverse kinematics; and the arm's reach in metres."""
     seeds = derived_seeds(seed, EVALUATION, goals)
     references = ReferenceEpisodes(config, seed)
     # What is inverse kinematics itself need not be simulated again, nor on arms side by side.
@@ -458,34 +486,7 @@ def evaluate_controller(
     count = len(batches) // len(kinds)
     random = _joined(parts[:count])
     planned = _joined(parts[count:])
-    rollouts = planned if own is None else own
-    random_return = float(random.returns.mean())
-    planned_return = float(planned.returns.mean())
-    planned_error_mm = planned.error_mm
-    near_mm = 1000 * max(config.goal_tolerance_m, NEAR * arms.first.arm.reach_m)
-    fault = reference_fault(planned_error_mm, near_mm, random_return, planned_return)
-    mean_return = float(rollouts.returns.mean())
-    error = rollouts.error_mm
-    successes = {mm: int((error <= mm).sum()) for mm in LADDER_MM}
-    return {
-        "env": config.env,
-        "error": rollouts.task.error_name,
-        "imperfections": open_imperfections(config.imperfections).to_json(),
-        "goals": goals,
-        "seed": seed,
-        "mean_error_mm": float(error.mean()),
-        "median_error_mm": float(np.median(error)),
-        "p95_error_mm": float(np.percentile(error, 95)),
-        "max_error_mm": float(error.max()),
-        "success": {str(mm): count / goals for mm, count in successes.items()},
-        "success_interval": {str(mm): list(wilson_interval(count, goals)) for mm, count in successes.items()},
-        "time_to_reach_s": time_to_reach(rollouts, config.goal_tolerance_m),
-        "return": mean_return,
-        "normalised_return": None if fault else (mean_return - random_return) / (planned_return - random_return),
-        "return_random": random_return,
-        "return_ik": planned_return,
-        "undefined": {"normalised_return": fault} if fault else {},
-    }
+    return planned if own is None else own, random, planned, arms.first.arm.reach_m
 
 
 def _joined(parts: Sequence[Rollouts]) -> Rollouts:

@@ -1,4 +1,4 @@
-"""Whether the top-level packages `envs` and `policies` are those of arm-control: their names are common ones."""
+"""Checks that the top-level packages `envs` and `policies`, whose names are common, are those of arm-control."""
 
 import sys
 from contextlib import suppress

@@ -48,8 +48,8 @@ class PeerConfig:
     env: str = "ArmReach-v0"
     """The environment's id."""
     imperfections: ImperfectionsFlag = "ideal"
-    """How imperfect the arm's servos and sensors are: ideal, xl430 (a guess at such servos), rough, late, or a file
-    that 'identify --json' has written."""
+    """Dynamics randomisation of servos and sensors: ideal, xl430 (a guess at such servos), rough, late, or a file
+    written by 'identify --json'."""
     seed: int = 0
     """Seed of everything random."""
     steps: int | None = None

@@ -24,12 +24,11 @@ import numpy as np
 
 from arm_control.config import TrainConfig, plain_values
 from arm_control.console import say
-from arm_control.evaluation import LADDER_MM
+from arm_control.evaluation import LADDER_MM, REPORTS
 from arm_control.peers import PEERS, PeerConfig, PeerController, train_peer
 from arm_control.run_folder import RunFolder, check_no_link, read_json, write_text
 from envs.imperfections import imperfections_from_json
 
-REPORTS = 20
 LARGEST_RESULT = 2**24  # bytes
 MEMORY_EVERY_S = 2.0
 DECISIONS = 300

@@ -408,6 +408,7 @@ def _tip(links: list[Link], last_joint: int) -> Link:
     ends = [link for place, link in enumerate(links) if link.carrier == last_joint and place not in parents]
 
     def rank(end: Link) -> tuple[float, int]:
+        """Distance from the last joint (m) and number of links from the base."""
         links_from_base = 0
         link = end
         while link.parent is not None:

@@ -47,7 +47,7 @@ class Driver(Protocol):
     calibration_sha256: str | None
     """Which calibration says what its degrees are; None for an arm that needs none."""
     fastest_rate_hz: float
-    """How often it can be read and written to.
+    """The highest rate, in Hz, at which it can be read and written to.
 
     A driver may also have `rate_hint`, a text that says how to reach a higher rate."""
 

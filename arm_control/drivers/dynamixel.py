@@ -375,7 +375,7 @@ def fastest_rate_hz(baud: int, servos: int) -> float:
 
 
 def rate_hint(baud: int, servos: int) -> str:
-    """How a rate above `fastest_rate_hz` is reached: what the higher baud rates allow; empty if there are none."""
+    """The rates that higher baud rates allow, and how to set one; empty at the highest."""
     rates = [
         f"{round_down(fastest_rate_hz(faster, servos)):g} Hz at {faster} baud" for faster in BAUD_RATES if faster > baud
     ]
