@@ -196,8 +196,8 @@ class Run:
     """Keep the policy's rate, or let the simulated arm go as fast as it can."""
     imperfections: OptionalImperfectionsFlag = None
     """Dynamics of the simulated arm (ideal, unless given), or those expected of a real one (measured ones that the
-    policy was trained with, otherwise xl430, a guess): a preset, or a file written by 'identify --json'. Delay and lag matter
-    where --rate is higher than the policy's."""
+    policy was trained with, otherwise xl430, a guess): a preset, or a file written by 'identify --json'. Delay and lag
+    matter where --rate is higher than the policy's."""
     arm: str | None = None
     """URDF file of the simulated arm, for a policy that was trained on another than the default one."""
     json: str | None = None
