@@ -142,12 +142,15 @@ def torque(servos: Emulator) -> dict[int, bool]:
     return {id: bool(servos.register("torque_enable", id)) for id in (1, 2, 3)}
 
 
-def undisturbed(start: Callable[[], "subprocess.Popen[str]"]) -> tuple[int, str, str]:
-    """Exit code and output of a run to its end, begun anew if the machine stood still for so long that it was stopped.
+def undisturbed(start: Callable[[], "subprocess.Popen[str]"], folder: Path) -> tuple[int, str, str]:
+    """Exit code and output of a run to its end, repeated if the machine paused for so long that the run was stopped.
 
-    A machine that does nothing for a tenth of a second makes readings stale, and the runner stops the arm, rightly.
+    A machine that pauses for a tenth of a second makes readings stale, and the runner stops the arm, rightly. The
+    recordings that a stopped run left in the folder are deleted, since the runner overwrites none.
     """
     for _ in range(3):
+        for recording in folder.glob("*.mcap"):
+            recording.unlink()
         process = start()
         out, err = process.communicate(timeout=120)
         if "error: stale: " not in err:
@@ -159,7 +162,7 @@ def test_goals_are_gone_through_and_the_arm_is_parked(
     runner: Runner, servos: Emulator, tiny_policy: Path, tmp_path: Path
 ) -> None:
     words = ("--random", "3", "--seconds-per-goal", "1", "--json", "run.json", "--record", "run.mcap")
-    code, out, err = undisturbed(lambda: runner(*words, source=tiny_policy))
+    code, out, err = undisturbed(lambda: runner(*words, source=tiny_policy), tmp_path)
     assert code == 0, err
     figures = json.loads((tmp_path / "run.json").read_text())
     assert len(figures["goals"]) == 3
@@ -281,7 +284,7 @@ def test_a_bad_line_is_survived(runner: Runner, servos: Emulator, tiny_policy: P
     for kind in ("lost", "corrupt", "duplicated", "noise"):
         servos.inject(kind, probability=0.02)
     words = ("--random", "3", "--seconds-per-goal", "1", "--json", "run.json")
-    code, _, err = undisturbed(lambda: runner(*words, source=tiny_policy))
+    code, _, err = undisturbed(lambda: runner(*words, source=tiny_policy), tmp_path)
     assert code == 0, err
     figures = json.loads((tmp_path / "run.json").read_text())
     assert (figures["parked"], figures["refusals"]) == (True, [])
