@@ -5,15 +5,17 @@ group. Signals within REPEAT_S of a request are therefore the same request; a la
 the program at once.
 """
 
+import atexit
 import math
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+REQUESTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 REPEAT_S = 1.0
 # How often the main thread of a program with several threads must wake up. Two signals at once may both be taken by
 # another thread, and do not wake it (the kernel restarts its wait); Python runs handlers in the main thread only.
@@ -43,7 +45,6 @@ class _Requests:
 
 
 _requests = _Requests()
-_for_good = ExitStack()  # never closed
 
 
 class Stop:
@@ -77,8 +78,28 @@ def stop_on_signals() -> Iterator[Stop]:
 
 
 def interrupt_program() -> None:
-    """Raise KeyboardInterrupt at each request until this process ends, so that no repeat kills it as it exits."""
-    _for_good.enter_context(_handling(_interrupt))
+    """Raise KeyboardInterrupt at each request until this process exits, so that no repeat kills it."""
+    _install(_interrupt)
+    _requests.depth += 1
+    # As the interpreter exits it restores the default handlers, but not those of ignored signals.
+    atexit.register(_ignore_requests)
+
+
+def _ignore_requests() -> None:
+    for number in REQUESTS:
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _install(handler: Handler, ignored_too: tuple[signal.Signals, ...] = ()) -> dict[signal.Signals, Any]:
+    """Install a handler for all requests, but for those that are ignored, as a hang-up is under nohup.
+
+    Returns the handlers that it replaces.
+    """
+    previous: dict[signal.Signals, Any] = {}
+    for number in REQUESTS:
+        if number in ignored_too or signal.getsignal(number) != signal.SIG_IGN:
+            previous[number] = signal.signal(number, handler)
+    return previous
 
 
 @contextmanager
@@ -90,14 +111,11 @@ def interrupt_on_signals() -> Iterator[None]:
 
 @contextmanager
 def _handling(handler: Handler, ignored_too: tuple[signal.Signals, ...] = ()) -> Iterator[None]:
-    """Install a handler for all three signals, but for those that are ignored, as a hang-up is under nohup."""
+    """Handle all requests; see `_install`."""
     if threading.current_thread() is not threading.main_thread():  # only the main thread gets signals
         yield
         return
-    previous: dict[signal.Signals, Any] = {}
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        if number in ignored_too or signal.getsignal(number) != signal.SIG_IGN:
-            previous[number] = signal.signal(number, handler)
+    previous = _install(handler, ignored_too)
     if _requests.depth == 0:
         _requests.forget()
     _requests.depth += 1

@@ -51,6 +51,17 @@ def send(*numbers: signal.Signals, apart_s: float = 0.0) -> Callable[[Program], 
     return happen
 
 
+def repeat(number: signal.Signals) -> Callable[[Program], None]:
+    """Send a signal again and again until the program has ended, also while its interpreter exits."""
+
+    def happen(program: Program) -> None:
+        while program.process.poll() is None:
+            program.signal_group(number)
+            time.sleep(0.001)
+
+    return happen
+
+
 def lose(*names: str, then: signal.Signals | None = None) -> Callable[[Program], None]:
     """Close the reader of streams, and then send a signal."""
 
@@ -262,6 +273,7 @@ LONG = {
     "replay": ["replay", "ik", "--viewer", "web", "--port", "8900"],
 }
 LONG_SHOWN = {
+    ("evaluate", "SIGTERM repeated to the end"),
     ("train", "closed terminal"),
     ("train", "SIGHUP delivered twice"),
     ("train", "timeout"),
@@ -270,6 +282,10 @@ LONG_SHOWN = {
     ("emulate", "Ctrl-C that ends the reader too"),
     ("replay", "SIGTERM"),
 }
+
+
+# Signals for more than a second are a second request: this is for a command that ends sooner.
+LONG_EVENTS = EVENTS | {"SIGTERM repeated to the end": Event(repeat(signal.SIGTERM), INTERRUPTED)}
 
 
 class TestLongCommands:
@@ -281,7 +297,8 @@ class TestLongCommands:
         [
             pytest.param(command, name, marks=() if (command, name) in LONG_SHOWN else pytest.mark.soak)
             for command in LONG
-            for name in EVENTS
+            for name in LONG_EVENTS
+            if name in EVENTS or command == "evaluate"
         ],
     )
     def test_a_request_ends_it_in_order(self, command: str, name: str, programs: list[Program], tmp_path: Path) -> None:
@@ -293,7 +310,7 @@ class TestLongCommands:
             "emulate": printed(b"Ctrl-C"),
             "replay": printed(b"http"),
         }[command]
-        event = EVENTS[name]
+        event = LONG_EVENTS[name]
         if event.before:
             event = dataclasses.replace(event, before=("timeout", "15"))
         before = set(children())
