@@ -6,7 +6,9 @@ and can be multiplied out once and for all, in double precision:
 
     u = (readings, goal, sin(A q + a))        the tip is a sum of sines of sums of joint angles q
     v = sin(B u + b)                          the Fourier features of normalised inputs, each of them a sum over u
-    target = clip(q + m tanh(net(u, v)))      what was a sum over u in the first layer stays one
+    x = C u + c                               the displacement from the tip to the goal
+    step = m tanh(net(u, v, x / |x|))         what was a sum over u in the first layer stays one
+    target = clip(p + g(|x|) (q + step - p))  from the previous target p
 
 The exporter verifies the result like any other: against PyTorch's own policy and against the environment.
 """
@@ -55,13 +57,20 @@ class FoldedPolicy(nn.Module):
         scales = [2.0 ** (octave - 1) for octave in range(encoder.octaves)]
         turns = [turn for turn in (0.0, math.pi / 2) for _ in scales]
         multiples = list(zip(scales * 2, turns, strict=True))
-        x_weight, sine_weight = first.weight[:, : len(constant)], first.weight[:, len(constant) :]
+        x_weight, other_weight = first.weight[:, : len(constant)], first.weight[:, len(constant) :]
         self.tip_sines = linear(torch.from_numpy(sums[:, :-1]) * RADIANS, torch.from_numpy(sums[:, -1]))
+        # The displacement and its length, in units of the slowing distance.
+        unit_m = scaling.slowing_distance or 1.0
+        at_zero = goal[0] - tip[0]
+        self.displacement = linear(((goal[1:] - tip[1:]) - at_zero).T / unit_m, at_zero / unit_m)
+        self.softness = encoder.softness / unit_m
+        self.rest_distance = scaling.rest_distance / unit_m
+        self.slows = scaling.slowing_distance > 0.0
         self.features = linear(
             torch.cat([scale * factors for scale, _ in multiples]),
             torch.cat([scale * constant + turn for scale, turn in multiples]),
         )
-        self.first = linear(torch.cat([x_weight @ factors, sine_weight], 1), first.bias + x_weight @ constant)
+        self.first = linear(torch.cat([x_weight @ factors, other_weight], 1), first.bias + x_weight @ constant)
         self.rest = policy.net[1:].float()
         self.register_buffer("step_deg", torch.diag(0.5 * scaling.max_step * (scaling.high - scaling.low)).float())
         self._lower, self._upper = scaling.low.float(), scaling.high.float()
@@ -72,9 +81,18 @@ class FoldedPolicy(nn.Module):
         """The targets in degrees, (batch, joints)."""
         sines = torch.sin(self.tip_sines(joint_angle_deg))
         u = torch.cat([joint_angle_deg, joint_speed_deg_s, previous_target_deg, goal_m, sines], -1)
-        features = torch.cat([u, torch.sin(self.features(u))], -1)
-        # angle + step * tanh, as one product of matrices
-        target = torch.addmm(joint_angle_deg, torch.tanh(self.rest(self.first(features))), self.step_deg)
+        displacement = self.displacement(u)
+        distance = torch.linalg.vector_norm(displacement, dim=-1, keepdim=True)
+        direction = displacement * torch.reciprocal(distance + self.softness)
+        features = torch.cat([u, torch.sin(self.features(u)), direction], -1)
+        step = torch.tanh(self.rest(self.first(features)))
+        # An addition and a product of matrices at once: angle + step * largest step.
+        if self.slows:
+            change = torch.addmm(joint_angle_deg - previous_target_deg, step, self.step_deg)
+            excess = distance - self.rest_distance if self.rest_distance else distance
+            target = previous_target_deg + torch.clamp(excess, 0.0, 1.0) * change
+        else:
+            target = torch.addmm(joint_angle_deg, step, self.step_deg)
         lower, upper = self._lower.tolist(), self._upper.tolist()
         if len({*lower}) == len({*upper}) == 1:  # for all joints the same: one operation instead of two
             return torch.clamp(target, lower[0], upper[0])

@@ -11,7 +11,7 @@ from arm_control.config import ENVIRONMENTS, TrainConfig
 from arm_control.evaluation import Observation, environment_maker
 from arm_control.printing import counted
 from envs.arm import RADIANS, Arm
-from envs.tasks import target_of
+from envs.tasks import DEFAULT_REACH_M, target_of
 from envs.vector import ArmVectorEnv
 from policies.agent import Agent, Spec, Transition
 from policies.ddpg import DDPG
@@ -137,6 +137,7 @@ def make_agent(config: TrainConfig, env: Any, seed: int | None = None, **options
         raise ValueError(f"--action-repeat: wanted a divisor of an episode's {env.episode_steps} steps, got {repeat}")
     spaces, limits = env.observation_space.spaces, env.arm.limits
     step_deg = tuple(speed * env.simulation.control_period_s for speed in limits.max_speed_deg_s)
+    joints = env.arm.joint_count
     absolute, box = config.control == "absolute", env.action_space
     low, high = (box.low, box.high) if env.grid is None else (limits.lower_deg, limits.upper_deg)
     spec = Spec(
@@ -146,8 +147,11 @@ def make_agent(config: TrainConfig, env: Any, seed: int | None = None, **options
         action_low=tuple(map(float, low)),
         action_high=tuple(map(float, high)),
         # The angles come first in `observation`; an action that is a change is not measured by anything.
-        measured_columns=tuple(range(env.arm.joint_count)) if absolute else None,
+        measured_columns=tuple(range(joints)) if absolute else None,
         measured_unit=1.0 / RADIANS,
+        target_columns=tuple(range(2 * joints, 3 * joints)) if absolute else None,
+        rest_distance=env.arm.reach_m * RADIANS * env.imperfections.reading_error_deg,
+        size=env.arm.reach_m / DEFAULT_REACH_M,
         max_step=step_deg if absolute else None,  # a change has its largest in its space
         kinematics=lambda observation, action: _lead(env, observation, action),
         grid_shape=env.grid.shape if env.grid is not None else None,

@@ -105,6 +105,13 @@ class Imperfections:
         return self.name if self.name in PRESETS else json.dumps(self.to_json())
 
     @property
+    def reading_error_deg(self) -> float:
+        """By how much a measured angle is typically wrong, in degrees: half a step, and the noise."""
+        resolution_deg = sum(self.resolution_deg) / 2
+        noise_deg = sum(self.angle_noise_deg) / 2
+        return resolution_deg / 2 + noise_deg
+
+    @property
     def any(self) -> bool:
         """Whether there are any."""
         return any(getattr(self, field.name) != OFF for field in fields(self))

@@ -83,9 +83,9 @@ class GaussianPolicy(nn.Module):
         mean = torch.zeros(*features.shape[:-1], self._actions)
         return self._kind(mean, torch.ones_like(mean))
 
-    def action(self, step: Tensor, observation: Tensor) -> Tensor:
-        """The environment's action that a step asks for."""
-        return self.scaling.stepped(observation, step)
+    def action(self, step: Tensor, observation: Tensor, achieved_goal: Tensor, desired_goal: Tensor) -> Tensor:
+        """The environment's action for a step in units of the largest."""
+        return self.scaling.stepped(step, observation, achieved_goal, desired_goal)
 
     def forward(
         self, observation: Tensor, achieved_goal: Tensor, desired_goal: Tensor, memory: Tensor | None = None
@@ -95,7 +95,7 @@ class GaussianPolicy(nn.Module):
         if self.memory is not None:
             features, memory = self.memory(features, memory)
         drawn = self.distribution(features, observation)
-        action = self.action(drawn.action(drawn.mode()), observation)
+        action = self.action(drawn.action(drawn.mode()), observation, achieved_goal, desired_goal)
         return action if self.memory is None else (action, memory)
 
 
@@ -124,7 +124,7 @@ class SoftmaxPolicy(nn.Module):
         """All positions alike, to begin with."""
         return Softmax(tuple(torch.zeros(*features.shape[:-1], positions) for positions in self.grid.shape))
 
-    def action(self, step: Tensor, observation: Tensor) -> Tensor:
+    def action(self, step: Tensor, observation: Tensor, achieved_goal: Tensor, desired_goal: Tensor) -> Tensor:
         """The environment's action: the positions themselves."""
         return step
 

@@ -29,6 +29,11 @@ class Spec:
     `kinematics` says to which point of the goal's kind (batch, point size) an action (batch, actions) leads from an
     observation (batch, size), once what it asks for has come about.
 
+    `target_columns` are the columns of `observation`, in the same unit, that hold the targets sent last. With them and
+    a `slowing_distance` (in the unit of the goal's point), steps get smaller as the goal gets nearer, and none is made
+    within the `rest_distance`; see `policies.networks.ActionScaling`. Lengths in an agent's settings are for a task of
+    `size` 1, and in proportion for others.
+
     A goal begins with `goal_point_size` numbers (None: all are) that say where it is, on which the reward depends; the
     rest say how it moves.
     """
@@ -39,14 +44,24 @@ class Spec:
     action_high: tuple[float, ...]
     measured_columns: tuple[int, ...] | None = None
     measured_unit: float = 1.0
+    target_columns: tuple[int, ...] | None = None
+    slowing_distance: float = 0.0
+    rest_distance: float = 0.0
+    size: float = 1.0
     goal_point_size: int | None = None
     max_step: tuple[float, ...] | None = None
     kinematics: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None
     grid_shape: tuple[int, ...] | None = None
 
-    def with_largest_step(self, share: float) -> "Spec":
-        """The same with `max_step` multiplied by this."""
-        return replace(self, max_step=tuple(share * step for step in self.max_step)) if self.max_step else self
+    def with_steps(self, largest_step: float, slowing_distance: float) -> "Spec":
+        """The same with `max_step` multiplied by `largest_step`, and steps that slow down within this distance."""
+        max_step = tuple(largest_step * step for step in self.max_step) if self.max_step else None
+        return replace(self, max_step=max_step, slowing_distance=slowing_distance * self.size)
+
+    @property
+    def point_size(self) -> int:
+        """How many numbers say where a goal is."""
+        return self.goal_point_size or self.goal_size
 
 
 class ComputeReward(Protocol):

@@ -1,17 +1,17 @@
 """DDPG: deep deterministic policy gradient (Lillicrap et al. 2015, arXiv:1509.02971, Algorithm 1).
 
 Differences from the paper, each measured on the arm:
-- Transitions are relearned for other goals (Andrychowicz et al. 2017, hindsight experience replay): the arm moves the
+- Transitions are relabelled for other goals (Andrychowicz et al. 2017, hindsight experience replay): the arm moves the
   same way whatever its goal, so a transition's goal may be drawn anew each time it is sampled.
 - Each arm explores with normal noise of a size of its own, from tiny to large (Horgan et al. 2018, Ape-X), instead of
   one Ornstein-Uhlenbeck process: the tiny ones show the critic the last millimetres.
-- The actor asks for a bounded step from the present value; the critic also sees how far from the goal an action leads,
-  by the arm's own kinematics. The policy needs neither critic nor its kinematics.
+- The actor asks for a bounded step from the present value, which gets smaller near the goal; the critic also sees how
+  far from the goal an action leads, by the arm's own kinematics. The policy needs neither critic nor its kinematics.
 - Fourier features at the inputs, layer normalisation in the critic, a learning rate that falls to zero.
 """
 
 import copy
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -34,19 +34,29 @@ from policies.settings import DDPGSettings
 RANDOM_ACTIONS = 0.1  # share of actions drawn uniformly while exploring
 
 
+class View(NamedTuple):
+    """What actor and critic see of some states, (batch, size) each."""
+
+    features: Tensor
+    observation: Tensor
+    goal: Tensor
+    present: Tensor
+    approach: Tensor
+
+
 class DDPG:
     """The agent: an actor mu, a critic Q, a slowly following copy of each, and a replay buffer."""
 
     def __init__(self, spec: Spec, settings: DDPGSettings, compute_reward: ComputeReward, seed: int) -> None:
-        spec = spec.with_largest_step(settings.largest_step)
+        spec = spec.with_steps(settings.largest_step, settings.slowing_distance)
         self._spec, self._settings, self._compute_reward = spec, settings, compute_reward
         self._generator = np.random.default_rng(seed)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self._policy = DeterministicPolicy(spec, settings.hidden_units, settings.fourier_octaves)
             features = self._policy.encoder.size
-            way = self._policy.encoder.way_size if spec.kinematics else 0
-            self._critic = Critic(spec, settings.hidden_units, settings.fourier_octaves, features, way)
+            arrival = self._policy.encoder.arrival_size if spec.kinematics else 0
+            self._critic = Critic(spec, settings.hidden_units, settings.fourier_octaves, features, arrival)
         self._actor = self._policy.net
         self._target_actor = copy.deepcopy(self._actor).requires_grad_(False)
         self._target_critic = copy.deepcopy(self._critic).requires_grad_(False)
@@ -86,13 +96,27 @@ class DDPG:
         high = torch.clamp(present + scaling.max_step, -1.0, 1.0)
         return scaling.from_unit(low).numpy(), scaling.from_unit(high).numpy()
 
-    def _q(self, critic: Critic, s: Tensor, a: Tensor, present: Tensor, observation: Tensor, goal: Tensor) -> Tensor:
+    def _view(self, batch: dict[str, Tensor], prefix: str = "") -> View:
+        """What the networks see of the states before a batch's steps or, with the prefix "next_", after them."""
+        observation, achieved_goal, desired_goal = (batch[prefix + name] for name in OBSERVED)
+        features = self._policy.encoder(observation, achieved_goal, desired_goal)
+        approach = self._policy.scaling.approach(achieved_goal, desired_goal)
+        return View(features, observation, desired_goal, self._policy.scaling.present(observation), approach)
+
+    def _mu(self, output: Tensor, view: View) -> Tensor:
+        """mu(s) for the actor's output, in -1..1 and beyond."""
+        return self._policy.scaling.unit_target(view.observation, torch.tanh(output), view.approach)
+
+    def _q(self, critic: Critic, view: View, a: Tensor) -> Tensor:
         """Q(s, a). Where kinematics are known, the critic also sees how far from the goal the action leads."""
-        way = goal[:, :0]
+        scaling = self._policy.scaling
+        step = (a - view.present) / scaling.max_step
+        slowed_step = scaling.step_to(a, view.observation, view.approach) if self._spec.slowing_distance else None
+        arrival = view.goal[:, :0]
         if self._spec.kinematics is not None:
-            point = self._spec.kinematics(observation, self._policy.scaling.from_unit(a))
-            way = self._policy.encoder.way(point, goal)
-        q: Tensor = critic(s, a, present, way)
+            point = self._spec.kinematics(view.observation, scaling.from_unit(a))
+            arrival = self._policy.encoder.arrival(point, view.goal)
+        q: Tensor = critic(view.features, a, step, slowed_step, arrival)
         return q
 
     def observe(self, transition: Transition) -> None:
@@ -115,8 +139,7 @@ class DDPG:
         return metrics | {"learning_rate": rate, "updates": self._settings.updates_per_step}
 
     def _update_once(self) -> dict[str, float]:
-        encoder, policy = self._policy.encoder, self._policy
-        settings = self._settings
+        settings, scaling = self._settings, self._policy.scaling
         batch = sample_relabelled(
             self._replay,
             self._spec,
@@ -126,22 +149,18 @@ class DDPG:
             steps=settings.n_step,
             latest=not settings.replay,
         )
-        view = batch["observation"], batch["desired_goal"]
-        next_view = batch["next_observation"], batch["next_desired_goal"]
         with torch.no_grad():
-            s = encoder(batch["observation"], batch["achieved_goal"], batch["desired_goal"])
-            next_s = encoder(batch["next_observation"], batch["next_achieved_goal"], batch["next_desired_goal"])
-            present = policy.scaling.present(batch["observation"])
-            next_present = policy.scaling.present(batch["next_observation"])
-            a = policy.scaling.to_unit(batch["action"])
+            view = self._view(batch)
+            next_view = self._view(batch, "next_")
+            a = scaling.to_unit(batch["action"])
             # Equation (5), with the target networks of Algorithm 1:  y = r + gamma Q'(s', mu'(s'))
             target_actor, target_critic = self._targets
-            next_a = policy.unit_action(target_actor, next_s, next_present)
-            next_q = self._q(target_critic, next_s, next_a, next_present, *next_view)
+            next_a = torch.clamp(self._mu(target_actor(next_view.features), next_view), -1.0, 1.0)
+            next_q = self._q(target_critic, next_view, next_a)
             y = batch["reward"] + batch["bootstrap"].to(next_q.dtype) * next_q
 
         # Equation (4):  L = mean (Q(s, a) - y)^2
-        q = self._q(self._critic, s, a, present, *view)
+        q = self._q(self._critic, view, a)
         critic_loss = mse_loss(q, y)
         self._critic_optimizer.zero_grad()
         critic_loss.backward()  # type: ignore[no-untyped-call]
@@ -149,10 +168,10 @@ class DDPG:
 
         # Equation (6):  dJ/dtheta = mean  dQ(s, a)/da at a = mu(s)  *  dmu(s)/dtheta
         # Where mu(s) is at a bound, only what leads away from it counts (Hausknecht and Stone 2016).
-        output = self._actor(s)
-        mu = present + policy.scaling.max_step * torch.tanh(output)
+        output = self._actor(view.features)
+        mu = self._mu(output, view)
         a = torch.clamp(mu.detach(), -1.0, 1.0).requires_grad_()
-        (dq_da,) = torch.autograd.grad(self._q(self._critic, s, a, present, *view).mean(), a)
+        (dq_da,) = torch.autograd.grad(self._q(self._critic, view, a).mean(), a)
         dq_da = torch.where(((a >= 1.0) & (dq_da > 0.0)) | ((a <= -1.0) & (dq_da < 0.0)), 0.0, dq_da)
         penalty = SQUASH_PENALTY * output.square().sum(-1).mean()
         self._actor_optimizer.zero_grad()

@@ -90,7 +90,7 @@ class DPG:
 
     def __init__(self, spec: Spec, settings: DPGSettings, seed: int) -> None:
         self._settings = settings
-        spec = spec.with_largest_step(settings.largest_step)
+        spec = spec.with_steps(settings.largest_step, settings.slowing_distance)
         self._generator = np.random.default_rng(seed)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -118,7 +118,7 @@ class DPG:
         noise = torch.from_numpy(self._generator.standard_normal(tuple(step.shape), np.float32))
         step = step + self._settings.noise * noise if self._normalizer_fitted else noise
         self._step = torch.clamp(step, -1.0, 1.0)
-        action = self._policy.scaling.stepped(seen[0], self._step).numpy()
+        action = self._policy.scaling.stepped(self._step, *seen).numpy()
         return action
 
     def observe(self, transition: Transition) -> None:

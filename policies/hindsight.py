@@ -1,4 +1,4 @@
-"""Hindsight goals: transitions relearned for goals that they were not made for.
+"""Hindsight goals: transitions relabelled for goals that they were not made for.
 
 Andrychowicz et al. 2017, "Hindsight experience replay" (arXiv:1707.01495): an arm moves the same way whatever its goal.
 """
@@ -7,10 +7,13 @@ from typing import Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from policies.agent import ComputeReward, Spec
 from policies.replay_buffer import ReplayBuffer
+
+RELABEL_RATIO = 100.0  # of the largest to the smallest distance of a goal near the tip
 
 
 class RelabelSettings(Protocol):
@@ -38,7 +41,7 @@ def sample_relabelled(
     steps: int = 1,
     latest: bool = False,
 ) -> dict[str, Tensor]:
-    """A batch in which some transitions are relearned for other goals, their rewards computed anew.
+    """A batch in which some transitions are relabelled for other goals, their rewards computed anew.
 
     A goal moves, if it does, whatever the arm does; so another transition's goal, before and after the step, is as
     good as the own one, and so is the own one elsewhere.
@@ -50,20 +53,26 @@ def sample_relabelled(
     point = spec.goal_point_size
     places = replay.draw(settings.batch_size, generator, latest=latest)
     batch = replay.at(places)
-    achieved = batch["next_achieved_goal"]
-    away = generator.normal(size=achieved[:, :point].shape) * generator.random((len(achieved), 1))
     other_places = replay.draw(settings.batch_size, generator, latest=latest)
     other = replay.at(other_places)
-    lot = generator.random((len(achieved), 1))
-    near = lot < settings.relabel_near
-    swapped = ~near & (lot < settings.relabel_near + settings.relabel_other)
-    goal, next_goal = (np.where(swapped, other[name], batch[name]) for name in ("desired_goal", "next_desired_goal"))
-    # Moved so that after the step it is near where the tip went.
-    shift = near * (achieved[:, :point] + settings.relabel_distance * away - next_goal[:, :point])
+
+    # Choose the transitions that get a goal near the tip, and those that get the goal of another transition.
+    drawn = generator.random((settings.batch_size, 1))
+    near = drawn < settings.relabel_near
+    swapped = ~near & (drawn < settings.relabel_near + settings.relabel_other)
+    goal = np.where(swapped, other["desired_goal"], batch["desired_goal"])
+    next_goal = np.where(swapped, other["next_desired_goal"], batch["next_desired_goal"])
+
+    # Around the tip before the step: around the tip after it, a goal would depend on what is hidden from the agent.
+    farthest = settings.relabel_distance * spec.size
+    shape = batch["achieved_goal"][:, :point].shape
+    away = displacements(shape, farthest / RELABEL_RATIO, farthest, generator)
+    shift = near * (batch["achieved_goal"][:, :point] + away - goal[:, :point])
     goal[:, :point] += shift
     next_goal[:, :point] += shift
+    achieved = batch["next_achieved_goal"]
     reward = compute_reward(achieved, next_goal, None).astype(np.float32)[:, None]
-    relearned = batch | {"desired_goal": goal, "next_desired_goal": next_goal, "reward": reward}
+    relabelled = batch | {"desired_goal": goal, "next_desired_goal": next_goal, "reward": reward}
     bootstrap = settings.discount * (1.0 - batch["terminated"].astype(np.float64))
     goes_on = np.ones_like(near)
     for step in range(1, steps):
@@ -73,11 +82,21 @@ def sample_relabelled(
         batch["next_desired_goal"] = np.where(swapped, other["next_desired_goal"], batch["next_desired_goal"])
         batch["next_desired_goal"][:, :point] += shift
         reward = compute_reward(batch["next_achieved_goal"], batch["next_desired_goal"], None)[:, None]
-        relearned["reward"] += goes_on * np.float32(settings.discount**step) * reward.astype(np.float32)
+        relabelled["reward"] += goes_on * np.float32(settings.discount**step) * reward.astype(np.float32)
         later = settings.discount ** (step + 1) * (1.0 - batch["terminated"].astype(np.float64))
         bootstrap = np.where(goes_on, later, bootstrap)
         for name in ("next_observation", "next_achieved_goal", "next_desired_goal", "terminated"):
-            relearned[name] = np.where(goes_on, batch[name], relearned[name])
-    relearned["bootstrap"] = bootstrap
-    tensors = {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in relearned.items()}
+            relabelled[name] = np.where(goes_on, batch[name], relabelled[name])
+    relabelled["bootstrap"] = bootstrap
+    tensors = {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in relabelled.items()}
     return tensors | {name: tensors[name].squeeze(-1) for name in ("reward", "terminated", "bootstrap")}
+
+
+def displacements(
+    shape: tuple[int, int], nearest: float, farthest: float, generator: np.random.Generator
+) -> NDArray[np.float32]:
+    """Vectors (batch, size) in uniformly random directions, their lengths spread evenly in the logarithm."""
+    direction = generator.normal(size=shape)
+    direction /= np.linalg.norm(direction, axis=1, keepdims=True)
+    length = np.exp(generator.uniform(np.log(nearest), np.log(farthest), (shape[0], 1)))
+    return (length * direction).astype(np.float32)

@@ -11,7 +11,14 @@ from policies.agent import Spec
 from policies.normalizer import Normalizer
 
 SQUASH_PENALTY = 0.003  # of squared outputs: keeps them where tanh still has a slope
-WAY_OCTAVES = 2  # more octaves for the few inputs that say how far an action misses the goal
+DISPLACEMENT_OCTAVES = 2  # more octaves for the few inputs that say how far from the goal an action leads
+# Lengths in metres, for a task of size 1.
+SOFTNESS = 1e-4  # nearer than this, the direction of the goal fades
+ARRIVAL_DIRECTIONS = (0.001, 0.006, 0.03)
+ARRIVAL_DISTANCES = (0.003, 0.01, 0.05)
+SMALLEST_SQUARE = 1e-12
+SMALLEST_APPROACH = 0.01
+LEAD_S = 0.1  # a moving goal is as far away as it is now, and as it moves in this time
 
 
 def mlp(inputs: int, hidden: int, outputs: int, *, layer_norm: bool) -> nn.Sequential:
@@ -43,16 +50,29 @@ def fourier_features(x: Tensor, octaves: int) -> Tensor:
     return torch.cat([x, torch.sin(scaled), torch.cos(scaled)], -1)
 
 
+def direction(displacement: Tensor, softness: float) -> Tensor:
+    """x / (|x| + softness): nearly the unit vector of a displacement (..., size), and zero where there is none."""
+    distance = torch.linalg.vector_norm(displacement, dim=-1, keepdim=True)
+    return displacement * torch.reciprocal(distance + softness)
+
+
 class Encoder(nn.Module):
-    """What every network sees: observation, tip, goal and the way between them, normalised, as Fourier features."""
+    """The inputs of every network: observation, tip, goal and the displacement between them.
+
+    Normalised, as Fourier features; and the direction of the goal, which has the same size however near the goal is.
+    """
 
     def __init__(self, spec: Spec, octaves: int) -> None:
         super().__init__()
         raw = spec.observation_size + 3 * spec.goal_size
         self.normalizer = Normalizer(raw)
         self.octaves = octaves
-        self.size = raw * (1 + 2 * octaves)
-        self.way_size = (spec.goal_point_size or spec.goal_size) * (1 + 2 * (octaves + WAY_OCTAVES))
+        self._point = spec.point_size
+        self._unit = spec.size
+        self.softness = SOFTNESS * spec.size
+        self.size = raw * (1 + 2 * octaves) + self._point
+        lengths = len(ARRIVAL_DIRECTIONS) * self._point + len(ARRIVAL_DISTANCES)
+        self.arrival_size = self._point * (1 + 2 * (octaves + DISPLACEMENT_OCTAVES)) + lengths
 
     @staticmethod
     def raw(observation: Tensor, achieved_goal: Tensor, desired_goal: Tensor) -> Tensor:
@@ -64,13 +84,20 @@ class Encoder(nn.Module):
         self.normalizer.fit(self.raw(*(torch.from_numpy(np.ascontiguousarray(column)) for column in columns)))
 
     def forward(self, observation: Tensor, achieved_goal: Tensor, desired_goal: Tensor) -> Tensor:
-        return fourier_features(self.normalizer(self.raw(observation, achieved_goal, desired_goal)), self.octaves)
+        x = fourier_features(self.normalizer(self.raw(observation, achieved_goal, desired_goal)), self.octaves)
+        displacement = (desired_goal - achieved_goal)[..., : self._point]
+        return torch.cat([x, direction(displacement, self.softness)], -1)
 
-    def way(self, point: Tensor, desired_goal: Tensor) -> Tensor:
-        """The way from a point to the goal, in the scale of the inputs, with detail: (batch, way_size)."""
-        size, goal_size = point.shape[-1], desired_goal.shape[-1]
-        scale = self.normalizer.std[-goal_size:][:size]
-        return fourier_features((desired_goal[:, :size] - point) / scale, self.octaves + WAY_OCTAVES)
+    def arrival(self, point: Tensor, desired_goal: Tensor) -> Tensor:
+        """How far from the goal a point is, with detail near the goal: (batch, arrival_size)."""
+        displacement = desired_goal[:, : self._point] - point
+        std = self.normalizer.std[-desired_goal.shape[-1] :][: self._point]
+        features = [fourier_features(displacement / std, self.octaves + DISPLACEMENT_OCTAVES)]
+        features += [direction(displacement, softness * self._unit) for softness in ARRIVAL_DIRECTIONS]
+        # The square root has no slope at zero, where kinematics lead to the goal itself.
+        distance = (displacement.square().sum(-1, keepdim=True) + SMALLEST_SQUARE).sqrt()
+        features += [torch.exp(-distance / (length * self._unit)) for length in ARRIVAL_DISTANCES]
+        return torch.cat(features, -1)
 
 
 class ActionScaling(nn.Module):
@@ -89,7 +116,11 @@ class ActionScaling(nn.Module):
         ]
         self.register_buffer("max_step", torch.tensor(max_step) * 2.0 / (self.high - self.low), persistent=False)
         self._columns = spec.measured_columns
+        self._target_columns = spec.target_columns
         self._unit = spec.measured_unit
+        self._point = spec.point_size
+        self.slowing_distance = spec.slowing_distance
+        self.rest_distance = spec.rest_distance
 
     def to_unit(self, action: Tensor) -> Tensor:
         """From the environment's units to -1..1."""
@@ -106,9 +137,50 @@ class ActionScaling(nn.Module):
             return torch.zeros(*observation.shape[:-1], len(self.low))
         return self.to_unit(observation[..., list(self._columns)] * self._unit)
 
-    def stepped(self, observation: Tensor, step: Tensor) -> Tensor:
-        """The action, in the environment's units, that is a step from the present value, in units of the largest."""
-        return self.from_unit(torch.clamp(self.present(observation) + self.max_step * step, -1.0, 1.0))
+    def previous(self, observation: Tensor) -> Tensor:
+        """The target sent last, in -1..1; the present value where it is not observed."""
+        if self._target_columns is None:
+            return self.present(observation)
+        return self.to_unit(observation[..., list(self._target_columns)] * self._unit)
+
+    def approach(self, achieved_goal: Tensor, desired_goal: Tensor) -> Tensor:
+        """The share (batch, 1), from 0 at the goal to 1, of a step that is taken.
+
+        g = (distance to the goal + LEAD_S * speed of the goal - rest distance) / slowing distance, within 0 and 1
+        """
+        if self.slowing_distance == 0.0:
+            return torch.ones_like(achieved_goal[..., :1])
+        displacement = (desired_goal - achieved_goal)[..., : self._point]
+        distance = torch.linalg.vector_norm(displacement, dim=-1, keepdim=True)
+        if desired_goal.shape[-1] > self._point:
+            velocity = desired_goal[..., self._point :]
+            distance = distance + LEAD_S * torch.linalg.vector_norm(velocity, dim=-1, keepdim=True)
+        return torch.clamp((distance - self.rest_distance) / self.slowing_distance, 0.0, 1.0)
+
+    def unit_target(self, observation: Tensor, step: Tensor, approach: Tensor) -> Tensor:
+        """The target in -1..1, not yet clipped, for a step in units of the largest.
+
+        target = previous target + g (present value + step - previous target)
+
+        So the target stays where it is at the goal, whatever the readings' noise and the network say; and it goes on
+        moving until the tip is there, also where servos give way under the arm's weight.
+        """
+        target = self.present(observation) + self.max_step * step
+        if self.slowing_distance == 0.0:
+            return target
+        previous = self.previous(observation)
+        return previous + approach * (target - previous)
+
+    def step_to(self, unit_action: Tensor, observation: Tensor, approach: Tensor) -> Tensor:
+        """The step of `unit_target` that leads to an action, which may be longer than the largest step."""
+        previous = self.previous(observation)
+        target = previous + (unit_action - previous) / approach.clamp(min=SMALLEST_APPROACH)
+        return (target - self.present(observation)) / self.max_step
+
+    def stepped(self, step: Tensor, observation: Tensor, achieved_goal: Tensor, desired_goal: Tensor) -> Tensor:
+        """The action, in the environment's units, for a step in units of the largest."""
+        target = self.unit_target(observation, step, self.approach(achieved_goal, desired_goal))
+        return self.from_unit(torch.clamp(target, -1.0, 1.0))
 
 
 class DeterministicPolicy(nn.Module):
@@ -121,30 +193,33 @@ class DeterministicPolicy(nn.Module):
         self.net = mlp(self.encoder.size, hidden, len(spec.action_low), layer_norm=False)
         start_small(self.net)  # near "stay where you are", away from tanh's flat ends
 
-    def unit_action(self, net: nn.Module, features: Tensor, present: Tensor) -> Tensor:
-        """The action in -1..1: a squashed step from the present value."""
-        return torch.clamp(present + self.scaling.max_step * torch.tanh(net(features)), -1.0, 1.0)
-
     def forward(self, observation: Tensor, achieved_goal: Tensor, desired_goal: Tensor) -> Tensor:
-        features = self.encoder(observation, achieved_goal, desired_goal)
-        return self.scaling.from_unit(self.unit_action(self.net, features, self.scaling.present(observation)))
+        step = torch.tanh(self.net(self.encoder(observation, achieved_goal, desired_goal)))
+        return self.scaling.stepped(step, observation, achieved_goal, desired_goal)
 
 
 class Critic(nn.Module):
-    """Q: features and unit action -> expected return (batch,)."""
+    """Q: features, unit action, the steps that lead to it, and where it leads -> expected return (batch,)."""
 
     STEP_SCALE = 1.5  # steps from the present value are from -max_step to max_step: scale them towards unit variance
+    SLOWED_SCALE = 2.0
 
-    def __init__(self, spec: Spec, hidden: int, octaves: int, features: int, way: int) -> None:
+    def __init__(self, spec: Spec, hidden: int, octaves: int, features: int, arrival: int) -> None:
         super().__init__()
         self.octaves = octaves
-        self.scaling = ActionScaling(spec)
-        self.net = mlp(features + way + 2 * len(spec.action_low) * (1 + 2 * octaves), hidden, 1, layer_norm=True)
+        actions = 3 if spec.slowing_distance else 2
+        self.net = mlp(
+            features + arrival + actions * len(spec.action_low) * (1 + 2 * octaves), hidden, 1, layer_norm=True
+        )
 
-    def forward(self, features: Tensor, unit_action: Tensor, present: Tensor, way: Tensor) -> Tensor:
-        step = (unit_action - present) / self.scaling.max_step
-        action = torch.cat([unit_action, step * self.STEP_SCALE], -1)
-        q: Tensor = self.net(torch.cat([features, way, fourier_features(action, self.octaves)], -1))
+    def forward(
+        self, features: Tensor, unit_action: Tensor, step: Tensor, slowed_step: Tensor | None, arrival: Tensor
+    ) -> Tensor:
+        """Steps are from the present value, in units of the largest; `slowed_step` is the policy's own output."""
+        action = [unit_action, step * self.STEP_SCALE]
+        if slowed_step is not None:
+            action.append(self.SLOWED_SCALE * torch.tanh(slowed_step))
+        q: Tensor = self.net(torch.cat([features, arrival, fourier_features(torch.cat(action, -1), self.octaves)], -1))
         return q.squeeze(-1)
 
 

@@ -49,7 +49,7 @@ class PolicyGradient:
     ) -> None:
         """`share` makes A3C's shared parameters, which otherwise are this agent's alone."""
         self._settings = settings
-        spec = spec.with_largest_step(settings.largest_step)
+        spec = spec.with_steps(settings.largest_step, settings.slowing_distance)
         self._give_credit = METHODS[type(settings)]
         self._generator = np.random.default_rng(seed)
         with torch.random.fork_rng(devices=[]):
@@ -88,7 +88,7 @@ class PolicyGradient:
         choice = drawn.sample(self._generator) if explore else drawn.mode()
         if explore:
             self._choice = choice
-        action: Actions = self._policy.action(drawn.action(choice), seen[0]).numpy()
+        action: Actions = self._policy.action(drawn.action(choice), *seen).numpy()
         return action
 
     def observe(self, transition: Transition) -> None:
@@ -110,7 +110,9 @@ class PolicyGradient:
         for parameter in self._parameters:
             parameter.grad = None
         loss.backward()  # type: ignore[no-untyped-call]
-        norm = nn.utils.clip_grad_norm_(self._parameters, self._settings.largest_gradient)
+        # Separately: a large loss of the value must not shrink the policy's step.
+        norm = nn.utils.clip_grad_norm_(self._policy.parameters(), self._settings.largest_gradient)
+        nn.utils.clip_grad_norm_(self._value.parameters(), self._settings.largest_gradient)
         if self.shared is None:
             self._adam.param_groups[0]["lr"] = rate
             self._adam.step()

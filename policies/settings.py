@@ -6,6 +6,8 @@ from typing import ClassVar, Literal
 
 SMALLEST_DEVIATION, LARGEST_DEVIATION = 0.01, 2.0  # of a normal step, as shares of the largest one
 
+LARGEST_SLOWING_DISTANCE = 10.0
+
 ActionKind = Literal["degrees", "index", "positions"]
 
 
@@ -35,6 +37,11 @@ def _check(settings: object, positive: tuple[str, ...], fractions: tuple[str, ..
     for name in fractions:
         if not 0 <= (value := getattr(settings, name)) <= 1:
             raise ValueError(f"{name.replace('_', '-')}: wanted a number from 0 to 1, got {value}")
+
+
+def _check_slowing(distance: float) -> None:
+    if not 0 <= distance <= LARGEST_SLOWING_DISTANCE:
+        raise ValueError(f"slowing-distance: expected from 0 to {LARGEST_SLOWING_DISTANCE:g} m, got {distance}")
 
 
 def _check_octaves(octaves: int) -> None:
@@ -91,6 +98,9 @@ class DDPGSettings:
     """Updates for each step of all arms together."""
     largest_step: float = 2.0
     """Farthest from the measured angle that a target is asked for, in what a joint can move in one control period."""
+    slowing_distance: float = 0.02
+    """Distance to the goal, in metres, within which steps get smaller in proportion to it (0: never; for an arm with a
+    reach of 0.7 m, and in proportion for others)."""
     smallest_noise: float = 0.01
     """Standard deviation of the exploration noise of the calmest arm, as a share of the largest step."""
     largest_noise: float = 0.5
@@ -99,13 +109,15 @@ class DDPGSettings:
     """Share of a batch relearned for a goal near where the tip went."""
     relabel_other: float = 0.4
     """Share of a batch relearned for the goal of another transition."""
-    relabel_distance: float = 0.02
-    """How near a goal near the tip is: the largest standard deviation, in the goal's unit (metres)."""
+    relabel_distance: float = 0.06
+    """Farthest distance from the tip of a goal near it, in metres; the nearest is a hundredth of it (for an arm with a
+    reach of 0.7 m, and in proportion for others)."""
 
     def __post_init__(self) -> None:
         positive = ("hidden_units", "learning_rate", "n_step", "batch_size", "replay_capacity", "updates_per_step")
         noises = ("largest_step", "smallest_noise", "largest_noise", "relabel_distance")
         _check(self, positive + noises, fractions=("discount", "target_rate", "relabel_near", "relabel_other"))
+        _check_slowing(self.slowing_distance)
         _check_replay(self)
 
 
@@ -145,8 +157,9 @@ class QLearningSettings:
     """Share of a batch relearned for a goal near where the tip went."""
     relabel_other: float = 0.4
     """Share of a batch relearned for the goal of another transition."""
-    relabel_distance: float = 0.02
-    """How near a goal near the tip is: the largest standard deviation, in the goal's unit (metres)."""
+    relabel_distance: float = 0.06
+    """Farthest distance from the tip of a goal near it, in metres; the nearest is a hundredth of it (for an arm with a
+    reach of 0.7 m, and in proportion for others)."""
 
     def __post_init__(self) -> None:
         positive = ("hidden_units", "learning_rate", "batch_size", "replay_capacity", "updates_per_step")
@@ -205,12 +218,15 @@ class PolicyGradientSettings:
     """beta: how much the policy's entropy counts beside its advantages (beside scaled ones, little)."""
     largest_step: float = 2.0
     """Farthest from the measured angle that a target is asked for, in what a joint can move in one control period."""
+    slowing_distance: float = 0.02
+    """Distance to the goal, in metres, within which steps get smaller in proportion to it (0: never; for an arm with a
+    reach of 0.7 m, and in proportion for others)."""
     random_steps: int = 4_000
     """Steps of random actions before learning starts, for the inputs' scale."""
     scale_advantage: bool = True
     """Divide an update's advantages by their root mean square, or steps would shrink as the policy gets better."""
     largest_gradient: float = 0.5
-    """Norm to which longer gradients are cut."""
+    """Norm to which longer gradients, of the policy and of the value separately, are cut."""
 
     @property
     def actions(self) -> ActionKind:
@@ -220,6 +236,7 @@ class PolicyGradientSettings:
     def __post_init__(self) -> None:
         positive = ("hidden_units", "learning_rate", "largest_step", "random_steps")
         _check(self, (*positive, "largest_gradient"), fractions=("discount",))
+        _check_slowing(self.slowing_distance)
         _check_octaves(self.fourier_octaves)
         if not SMALLEST_DEVIATION <= self.initial_deviation <= LARGEST_DEVIATION:
             bounds = f"from {SMALLEST_DEVIATION} to {LARGEST_DEVIATION}"
@@ -312,12 +329,16 @@ class DPGSettings:
     """Standard deviation of the exploration noise, as a share of the largest step."""
     largest_step: float = 2.0
     """Farthest from the measured angle that a target is asked for, in what a joint can move in one control period."""
+    slowing_distance: float = 0.02
+    """Distance to the goal, in metres, within which steps get smaller in proportion to it (0: never; for an arm with a
+    reach of 0.7 m, and in proportion for others)."""
     random_steps: int = 4_000
     """Steps of random actions before learning starts, for the inputs' scale."""
 
     def __post_init__(self) -> None:
         positive = ("hidden_units", "critic_units", "learning_rate", "critic_learning_rate", "noise", "largest_step")
         _check(self, (*positive, "random_steps"), fractions=("discount",))
+        _check_slowing(self.slowing_distance)
         _check_octaves(self.fourier_octaves)
 
 

@@ -242,7 +242,7 @@ def _arg_max(node: _Node, tensors: _Tensors) -> tuple[Sequence[Shape], int]:
     return [_reduced(shape, [node.whole("axis", 0)], node.whole("keepdims", 1))], 0
 
 
-def _reduce_max(node: _Node, tensors: _Tensors) -> tuple[Sequence[Shape], int]:
+def _reduce(node: _Node, tensors: _Tensors) -> tuple[Sequence[Shape], int]:
     return [_reduced(tensors.shape(node.inputs[0]), _constant(node, tensors, 1), node.whole("keepdims", 1))], 0
 
 
@@ -376,7 +376,9 @@ _OPERATORS: dict[str, Rule] = {
     "Mod": _elementwise,
     "Mul": _elementwise,
     "Neg": _elementwise,
-    "ReduceMax": _reduce_max,
+    "Reciprocal": _elementwise,
+    "ReduceL2": _reduce,
+    "ReduceMax": _reduce,
     "Relu": _elementwise,
     "Reshape": _reshape,
     "Shape": _shape,

@@ -59,6 +59,47 @@ def sample(
     return sample_relabelled(replay, spec, settings, compute_reward, np.random.default_rng(seed))
 
 
+def assert_spread_around_the_tip(away: FloatArray) -> None:
+    """Distances are spread evenly in the logarithm over two decades up to relabel_distance, directions evenly."""
+    distances = np.linalg.norm(away, axis=1)
+    decades = np.log10(distances / SMALL.relabel_distance)
+    error = 5 / math.sqrt(len(away))  # five standard deviations of a mean of numbers of unit variance
+    assert -2.001 < decades.min() < -1.9
+    assert -0.1 < decades.max() < 0.001
+    assert decades.mean() == pytest.approx(-1.0, abs=error * 2 / math.sqrt(12))
+    assert decades.std() == pytest.approx(2 / math.sqrt(12), rel=0.05)
+    directions = away / distances[:, None]
+    assert np.abs(directions.mean(0)).max() < error
+    assert np.abs((directions**2).mean(0) - 1 / away.shape[1]).max() < error
+
+
+class TestUnbiasedness:
+    """Where part of the dynamics is hidden, relabelled rewards must still have the right mean."""
+
+    def test_an_action_that_fails_by_a_hidden_coin_has_its_true_mean_reward(self) -> None:
+        """A step moves the tip from 0 to 0.05, or fails: whatever the goal, both are equally likely."""
+        size, move = 100_000, 0.05
+        spec = Spec(1, 1, (0.0,), (1.0,))
+        coin = np.random.default_rng(5).random(size) < 0.5
+        zeros = np.zeros((size, 1), np.float32)
+        seen = {"observation": zeros, "achieved_goal": zeros, "desired_goal": zeros}
+        after = seen | {"achieved_goal": (move * coin[:, None]).astype(np.float32)}
+        nothing = np.zeros(size, bool)
+        stored = Transition(seen, zeros, np.zeros(size, np.float32), after, nothing, nothing)
+        sizes = {"batch_size": size, "random_steps": size, "replay_capacity": size}
+        batch = sample(stored, spec, replace(SMALL, relabel_near=1.0, **sizes), seed=6)
+
+        goal = batch["desired_goal"][:, 0].double().numpy()
+        reward = batch["reward"].double().numpy()
+        # By hand: failing leaves the tip |goal| away, succeeding |goal - move|.
+        mean_reward = -0.5 * (np.abs(goal) + np.abs(goal - move))
+        for low, high in ((-0.1, -0.01), (-0.01, 0.01), (0.01, 0.04), (0.04, 0.06), (0.06, 0.1)):
+            inside = (low <= goal) & (goal < high)
+            difference = (reward - mean_reward)[inside]
+            assert inside.sum() > 1000
+            assert abs(difference.mean()) < 5 * difference.std() / math.sqrt(inside.sum()) + 1e-9
+
+
 def test_without_relabelling_goals_stay_those_that_were_pursued() -> None:
     stored = transitions(ARM, 200)
     batch = sample(stored, ARM, SMALL, seed=0)
@@ -85,11 +126,8 @@ def test_only_the_shares_given_are_relabelled(near: float, other: float) -> None
         return pytest.approx(share, abs=5 * math.sqrt(share * (1 - share) / size) + 1e-3)
 
     assert (new.mean(), others.mean(), own.mean()) == (expected(near), expected(other), expected(1 - near - other))
-    # The distance to a goal near the tip: two normal numbers times a uniform one up to relabel_distance.
-    away = (goals - stored.next_observation["achieved_goal"][rows])[new]
     if near:
-        assert np.sqrt((away**2).mean()) == pytest.approx(SMALL.relabel_distance / math.sqrt(3), rel=0.05)
-        assert np.abs(away.mean(0)).max() < 0.05 * SMALL.relabel_distance
+        assert_spread_around_the_tip((goals - stored.observation["achieved_goal"][rows])[new])
     # Nothing but goals and their rewards has changed.
     for name in ("observation", "achieved_goal"):
         np.testing.assert_array_equal(batch[name], stored.observation[name][rows])
@@ -131,16 +169,16 @@ def test_a_relabelled_goal_that_moves_keeps_its_motion(near: float, other: float
     moved, before = next_goal[:, :3] - goal[:, :3], following[owners, :3] - goals[owners, :3]
     np.testing.assert_allclose(moved, before, rtol=0, atol=1e-5)
 
-    # One that was moved went near to where the tip got to, by this much in each number; the rest are as they were.
+    # One that was moved went near to where the tip was; the rest are as they were.
     shifted = (goal[:, :3] != goals[owners, :3]).any(1)
-    away = (next_goal[:, :3] - stored.next_observation["achieved_goal"][rows, :3])[shifted]
+    away = (goal[:, :3] - stored.observation["achieved_goal"][rows, :3])[shifted]
     assert (owners[shifted] == rows[shifted]).all()
     np.testing.assert_array_equal(next_goal[~shifted], following[owners[~shifted]])
     swapped = ~shifted & (owners != rows)
     for share, wanted in ((shifted.mean(), near), (swapped.mean(), other)):
         assert share == pytest.approx(wanted, abs=5 * math.sqrt(wanted * (1 - wanted) / size) + 1e-3)
     if near:
-        assert np.sqrt((away**2).mean()) == pytest.approx(SMALL.relabel_distance / math.sqrt(3), rel=0.1)
+        assert_spread_around_the_tip(away)
 
     # The reward is that of the goal after the step.
     np.testing.assert_array_equal(batch["reward"], away_from_the_point(batch["next_achieved_goal"], next_goal, None))
