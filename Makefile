@@ -4,7 +4,7 @@ PYTHON ?= $(shell for v in 3.11 3.12 3.13; do python$$v -c "" 2>/dev/null && ech
 BIN := .venv/bin
 DEMO := runs/demo
 # How long `make demo` trains, and on how many goals it evaluates.
-LENGTH ?= --minutes 1.5
+LENGTH ?= --steps 40000
 GOALS ?= 1000
 # Tests run on each core, but for those that need the machine for themselves.
 CORES := -n logical --maxprocesses 4 --dist worksteal

@@ -66,6 +66,7 @@ class FoldedPolicy(nn.Module):
         self.softness = encoder.softness / unit_m
         self.rest_distance = scaling.rest_distance / unit_m
         self.slows = scaling.slowing_distance > 0.0
+        self.from_previous = scaling.target_columns is not None
         self.features = linear(
             torch.cat([scale * factors for scale, _ in multiples]),
             torch.cat([scale * constant + turn for scale, turn in multiples]),
@@ -86,12 +87,16 @@ class FoldedPolicy(nn.Module):
         direction = displacement * torch.reciprocal(distance + self.softness)
         features = torch.cat([u, torch.sin(self.features(u)), direction], -1)
         step = torch.tanh(self.rest(self.first(features)))
-        # An addition and a product of matrices at once: angle + step * largest step.
         if self.slows:
-            change = torch.addmm(joint_angle_deg - previous_target_deg, step, self.step_deg)
             excess = distance - self.rest_distance if self.rest_distance else distance
-            target = previous_target_deg + torch.clamp(excess, 0.0, 1.0) * change
+            approach = torch.clamp(excess, 0.0, 1.0)
+            if self.from_previous:
+                change = torch.addmm(joint_angle_deg - previous_target_deg, step, self.step_deg)
+                target = previous_target_deg + approach * change
+            else:
+                target = torch.addmm(joint_angle_deg, approach * step, self.step_deg)
         else:
+            # An addition and a product of matrices at once: angle + step * largest step.
             target = torch.addmm(joint_angle_deg, step, self.step_deg)
         lower, upper = self._lower.tolist(), self._upper.tolist()
         if len({*lower}) == len({*upper}) == 1:  # for all joints the same: one operation instead of two

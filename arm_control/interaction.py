@@ -138,6 +138,8 @@ def make_agent(config: TrainConfig, env: Any, seed: int | None = None, **options
     spaces, limits = env.observation_space.spaces, env.arm.limits
     step_deg = tuple(speed * env.simulation.control_period_s for speed in limits.max_speed_deg_s)
     joints = env.arm.joint_count
+    # On an arm that acts late, targets that go on from the previous one would overshoot by what is still to come.
+    acts_at_once = env.imperfections.mean_delay_s < env.simulation.control_period_s
     absolute, box = config.control == "absolute", env.action_space
     low, high = (box.low, box.high) if env.grid is None else (limits.lower_deg, limits.upper_deg)
     spec = Spec(
@@ -149,7 +151,7 @@ def make_agent(config: TrainConfig, env: Any, seed: int | None = None, **options
         # The angles come first in `observation`; an action that is a change is not measured by anything.
         measured_columns=tuple(range(joints)) if absolute else None,
         measured_unit=1.0 / RADIANS,
-        target_columns=tuple(range(2 * joints, 3 * joints)) if absolute else None,
+        target_columns=tuple(range(2 * joints, 3 * joints)) if absolute and acts_at_once else None,
         rest_distance=env.arm.reach_m * RADIANS * env.imperfections.reading_error_deg,
         size=env.arm.reach_m / DEFAULT_REACH_M,
         max_step=step_deg if absolute else None,  # a change has its largest in its space

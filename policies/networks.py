@@ -116,7 +116,7 @@ class ActionScaling(nn.Module):
         ]
         self.register_buffer("max_step", torch.tensor(max_step) * 2.0 / (self.high - self.low), persistent=False)
         self._columns = spec.measured_columns
-        self._target_columns = spec.target_columns
+        self.target_columns = spec.target_columns
         self._unit = spec.measured_unit
         self._point = spec.point_size
         self.slowing_distance = spec.slowing_distance
@@ -139,9 +139,9 @@ class ActionScaling(nn.Module):
 
     def previous(self, observation: Tensor) -> Tensor:
         """The target sent last, in -1..1; the present value where it is not observed."""
-        if self._target_columns is None:
+        if self.target_columns is None:
             return self.present(observation)
-        return self.to_unit(observation[..., list(self._target_columns)] * self._unit)
+        return self.to_unit(observation[..., list(self.target_columns)] * self._unit)
 
     def approach(self, achieved_goal: Tensor, desired_goal: Tensor) -> Tensor:
         """The share (batch, 1), from 0 at the goal to 1, of a step that is taken.

@@ -78,7 +78,7 @@ class DDPGSettings:
     """Octaves of sines and cosines added to each input of the networks."""
     learning_rate: float = 1e-3
     """Adam's step size for actor and critic at the start; it falls to nearly zero over the training."""
-    discount: float = 0.5
+    discount: float = 0.9
     """gamma of equation (5): how much a reward one step later counts."""
     n_step: int = 1
     """Rewards summed up before the critic's own value takes over, fewer at an episode's end."""
