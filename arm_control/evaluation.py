@@ -189,8 +189,8 @@ def _no_angles() -> NDArray[np.float64]:
 class Rollouts:
     """Distances to the goal (goals, steps + 1) in metres, the first at reset, of a task, and the control period.
 
-    `targets_deg` and `angles_deg` (goals, steps + 1, joints) are the sent targets and the true angles of the last 0.5 s;
-    empty where they are not recorded.
+    `targets_deg` and `angles_deg` (goals, steps + 1, joints): sent targets and true angles of the last 0.5 s; they are
+    empty where not recorded.
     """
 
     distances_m: NDArray[np.float64]

@@ -356,7 +356,7 @@ class Run:
         **settings: Any,
     ) -> None:
         clock = FakeClock()
-        self.arm = FakeArm(clock)
+        self.arm = FakeArm(clock, POSE)
         self.read: list[list[float]] = []
         self.sent: list[list[float]] = []
         safety = Safety(ARM, ARM.limits, 1 / rate_hz)
