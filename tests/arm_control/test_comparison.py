@@ -243,7 +243,8 @@ def test_the_table_gives_figures_with_their_intervals_and_references(tmp_path: P
     lines = format_comparison(figures_of({"one": [1.0, 2.0], "other": [40.0, 80.0]}, tmp_path)).splitlines()
     assert lines[0].startswith("1,000 steps, 3 seeds, 10 held-out goals")
     assert lines[4].startswith(
-        "| one | 1 | 1.50 (1.00 to 2.00) |  | 100.0% | 0.0% | 0.0% | 0.985 (0.980 to 0.990) | 2 of 2"
+        "| one | 1 | 1.50 (1.00 to 2.00) |  | 100.0% | 0.0% | 0.0% | 0.150 | 1.500, 4.000 | 1.5% "
+        "| 0.985 (0.980 to 0.990) | 2 of 2"
     )
     assert lines[5].startswith("| other | 1 | 60.0 (40.0 to 80.0) | 40.0 (20.0 to 80.0) |")
     assert lines[6].startswith("| *inverse kinematics* | | 0.00 |")
