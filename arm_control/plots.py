@@ -163,10 +163,12 @@ def draw_comparison(figures: dict[str, Any], agents: dict[str, dict[str, Any]], 
     """
     names = sorted(agents, key=lambda name: agents[name]["mean_error_mm"], reverse=True)
     places = np.arange(len(names))
-    figure = Figure(figsize=(11, 1.8 + 0.36 * len(names)), layout="constrained")
     rests = [agents[name].get("rest") for name in names]
-    has_rest = any(rest is not None for rest in rests)
-    left, right, *others = figure.subplots(1, 2 + has_rest, width_ratios=[3, 2, 1.5][: 2 + has_rest], sharey=True)
+    widths = [6.6, 4.4]
+    if any(rest is not None for rest in rests):
+        widths.append(3.3)
+    figure = Figure(figsize=(sum(widths), 1.8 + 0.36 * len(names)), layout="constrained")
+    left, right, *others = figure.subplots(1, len(widths), width_ratios=widths, sharey=True)
     for axes in others:
         _draw_rest(axes, names, rests)
     for place, name in enumerate(names):
