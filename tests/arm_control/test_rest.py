@@ -344,7 +344,11 @@ def trembling(asked: int) -> list[float]:
 
 
 class Run:
-    """A run of a scripted policy on a fake arm; `sent` and `read` are the targets and angles, tick by tick."""
+    """A run of a scripted policy on a fake arm.
+
+    `sent` are the targets of its ticks up to the end of the last goal; `read` the angles before the first of them, and
+    after each.
+    """
 
     def __init__(
         self,
@@ -361,15 +365,20 @@ class Run:
         self.sent: list[list[float]] = []
         safety = Safety(ARM, ARM.limits, 1 / rate_hz)
         loop = ControlLoop(self.arm, safety, clock, **settings)
-        finish = loop._finish_tick
+        begin, finish = loop._begin_tick, loop._finish_tick
 
-        def note(target_deg: list[float], phase: str) -> None:
-            if phase in ("soft start", "run"):
+        def note_reading() -> None:
+            begin()
+            if loop.phase != "park":
                 self.read.append(loop.state.angles_deg)
+
+        def note_target(target_deg: list[float], phase: str) -> None:
+            if phase != "park":
                 self.sent.append(list(target_deg))
             finish(target_deg, phase)
 
-        loop._finish_tick = note  # type: ignore[method-assign]
+        loop._begin_tick = note_reading  # type: ignore[method-assign]
+        loop._finish_tick = note_target  # type: ignore[method-assign]
         policy: Any = ScriptedPolicy(answer)
         policy.contract.follows = any(isinstance(course, MovingGoal) for course in courses)
         self.report: LoopReport = loop.run(GoalWork(policy, courses, seconds_per_goal=seconds))
@@ -382,17 +391,14 @@ class TestRun:
     """The runner, by sent targets and measured angles."""
 
     def test_a_policy_that_trembles_fails(self) -> None:
-        """The figures are those of the last 16 targets that the driver got, and of the angles that it read."""
+        """The figures are those of the last 16 targets that were sent, and of the last 16 readings."""
         run = Run(trembling, HERE)
         (goal,) = run.report.goals
         assert goal.rest is not None
         assert goal.rest.reversals > 0.9
         assert goal.rest.angle_range_deg > 0.05
-        by_hand = rest_figures([run.sent[-16:]], [run.read[-16:]])
-        assert goal.rest.target_step_deg == pytest.approx(by_hand.target_step_deg)
-        assert goal.rest.reversals == by_hand.reversals
-        # The last reading of a goal comes after its last tick.
-        assert goal.rest.angle_range_deg == pytest.approx(by_hand.angle_range_deg, rel=0.2)
+        assert len(run.read) == len(run.sent) + 1
+        assert goal.rest == rest_figures([run.sent[-16:]], [run.read[-16:]])
 
     def test_a_policy_that_rests_rests(self) -> None:
         """At every rate."""
@@ -404,18 +410,19 @@ class TestRun:
 
     @pytest.mark.parametrize("rate_hz", [60.0, 100.0])
     def test_targets_are_taken_once_a_period_of_the_policy(self, rate_hz: float) -> None:
-        """At a higher rate, a trembling policy still reverses at every step, which interpolated targets do not."""
+        """At a higher rate, a trembling policy still reverses at every step, which interpolated targets do not.
+
+        Angles are those of every tick.
+        """
         run = Run(trembling, HERE, rate_hz=rate_hz)
         (goal,) = run.report.goals
         assert goal.rest is not None
         assert goal.rest.reversals > 0.9
-        ticks = [round(step * rate_hz / 30.0) for step in range(len(run.sent))]
-        ends = [tick for tick in ticks if 1 <= tick <= len(run.sent)]
-        by_hand = rest_figures([[run.sent[tick - 1] for tick in ends[-16:]]], [run.read])
-        assert goal.rest.target_step_deg == pytest.approx(by_hand.target_step_deg)
-        # The first half of the last second is not in the window.
-        ranges = np.ptp(np.array(run.read[-round(rate_hz / 2) :]), axis=0)
-        assert goal.rest.angle_range_deg == pytest.approx(float(ranges.max()), rel=0.2)
+        # The soft start has 60 steps, the goal 30; the window begins 0.5 s before the end.
+        ends = [round(step * rate_hz / 30.0) for step in range(90 - 15, 90 + 1)]
+        assert ends[-1] == len(run.sent)
+        targets = [run.sent[end - 1] for end in ends]
+        assert goal.rest == rest_figures([targets], [run.read[-round(rate_hz / 2) - 1 :]])
 
     def test_goals_are_told_one_by_one_and_together(self) -> None:
         """Of two goals, the policy trembles at the second one only."""
