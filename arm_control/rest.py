@@ -118,9 +118,9 @@ class RestWindow:
     @property
     def targets_deg(self) -> NDArray[np.float64]:
         """The targets (episodes, steps + 1, joints)."""
-        return np.array(self._targets_deg).swapaxes(0, 1)
+        return np.array(list(self._targets_deg)).swapaxes(0, 1)
 
     @property
     def angles_deg(self) -> NDArray[np.float64]:
         """The angles (episodes, samples, joints)."""
-        return np.array(self._angles_deg).swapaxes(0, 1)
+        return np.array(list(self._angles_deg)).swapaxes(0, 1)
