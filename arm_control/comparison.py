@@ -27,6 +27,7 @@ from arm_control.evaluation import LADDER_MM, IKController, environment_maker, e
 from arm_control.own_packages import python_command
 from arm_control.peers import PeerConfig
 from arm_control.printing import counted, printable, printable_lines
+from arm_control.rest import Rest
 from arm_control.run_folder import RunFolder, check_no_link, write_text
 from arm_control.signals import AWAKE_S
 from arm_control.statistics import bootstrap_interval, interquartile_mean, three_digits
@@ -36,6 +37,7 @@ from envs.imperfections import imperfections_from_json, open_imperfections
 # Followed by what `arm_control.trial.main` reads.
 TRIAL_COMMAND = python_command("from arm_control.trial import main; sys.exit(main())")
 SOLVED_MM = 5.0
+COLUMNS = 15  # of the table
 # Of a task, beside the environment.
 SHARED = ("goal_tolerance_m", "arm", "imperfections", "path", "speed_m_s", "episode_steps", "control_rate_hz")
 
@@ -256,11 +258,24 @@ def agent_figures(name: str, trials: dict[tuple[str, int], Trial], results: dict
     normalised = [run["normalised_return"] for run in done]
     # Undefined for one run is undefined for all: they share the goals.
     figures["normalised_return"] = None if None in normalised else float(interquartile_mean(normalised))
+    figures["rest"] = _rest_over_seeds([run.get("rest") for run in done])
     figures["steps"] = float(interquartile_mean([run["last"]["step"] for run in done]))
     figures["success"] = {
         str(mm): float(interquartile_mean([run["success"][str(mm)] for run in done])) for mm in LADDER_MM
     }
     return figures
+
+
+def _rest_over_seeds(rests: list[dict[str, float] | None]) -> dict[str, float] | None:
+    """Interquartile means over the seeds, but the largest range of all; None if a seed has no such figures."""
+    measured = [Rest(**rest) for rest in rests if rest is not None]
+    if len(measured) < len(rests):
+        return None
+    means = {
+        name: float(interquartile_mean([getattr(rest, name) for rest in measured]))
+        for name in ("target_step_deg", "angle_range_deg", "reversals")
+    }
+    return means | {"worst_angle_range_deg": max(rest.worst_angle_range_deg for rest in measured)}
 
 
 def beside(figures: dict[str, Any], first: dict[str, Any], *, intervals: bool) -> dict[str, Any]:
@@ -328,18 +343,19 @@ def format_comparison(figures: dict[str, Any]) -> str:
     sure = ", with 95 % bootstrap intervals," if any("mean_error_mm_interval" in it for it in agents.values()) else ""
     lines = [
         f"{length}{arm}, {counted(seeds, 'seed')}, {counted(figures['goals'], 'held-out goal')}; "
-        f"interquartile means{sure} over the seeds; solved: a mean error of at most 5 mm",
+        f"interquartile means{sure} over the seeds; solved: a mean error of at most 5 mm; at rest: in the last 0.5 s",
         "",
         f"| agent | cores | mean error (mm) | times {_cell(next(iter(agents)))} | within 10 mm | 5 mm | 2 mm | "
+        "target step at rest (deg) | range at rest (deg), largest | reversals | "
         "normalised return | solved | steps | memory | decision |",
-        "|---|---|---|---|---|---|---|---|---|---|---|---|",
+        "|---" * COLUMNS + "|",
     ]
     for name, agent in agents.items():
         words = [run["failed"] for run in agent["runs"] if "failed" in run]
         failed = _cell(f"{len(words)} of {agent['seeds']} failed: {'; '.join(sorted(set(words)))}")
         shown = _cell(name)
         if "mean_error_mm" not in agent:
-            lines.append(f"| {shown} | {agent['cores']} | {failed} |" + " |" * 9)
+            lines.append(f"| {shown} | {agent['cores']} | {failed} |" + " |" * (COLUMNS - 3))
             continue
         cells = [
             shown + (f" ({failed})" if words else ""),
@@ -347,6 +363,7 @@ def format_comparison(figures: dict[str, Any]) -> str:
             _figure(agent, "mean_error_mm", three_digits),
             _figure(agent, "error_over_first", three_digits) if "error_over_first" in agent else "",
             *(f"{agent['success'][mm]:.1%}" for mm in ("10", "5", "2")),
+            *_rest_cells(agent["rest"]),
             _figure(agent, "normalised_return", "{:.3f}".format),
             f"{agent['seeds_solved']} of {agent['seeds']}",
             f"{agent['steps']:,.0f}",
@@ -355,8 +372,19 @@ def format_comparison(figures: dict[str, Any]) -> str:
         ]
         lines.append(f"| {' | '.join(cells)} |")
     for name, error in figures["references"].items():
-        lines.append(f"| *{name}* | | {three_digits(error)} |" + " |" * 9)
+        lines.append(f"| *{name}* | | {three_digits(error)} |" + " |" * (COLUMNS - 3))
     return printable_lines(lines)
+
+
+def _rest_cells(rest: dict[str, float] | None) -> tuple[str, str, str]:
+    """Target step, range with the largest one, and reversals."""
+    if rest is None:
+        return ("undefined",) * 3
+    return (
+        f"{rest['target_step_deg']:.3f}",
+        f"{rest['angle_range_deg']:.3f}, {rest['worst_angle_range_deg']:.3f}",
+        f"{rest['reversals']:.1%}",
+    )
 
 
 def _cell(text: str) -> str:

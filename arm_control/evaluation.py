@@ -6,7 +6,7 @@ import functools
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Any, Literal, Protocol, cast, runtime_checkable
 
@@ -18,6 +18,7 @@ import envs  # noqa: F401  (registers the environments)
 from arm_control.config import DEFAULT_STEPS, TrainConfig
 from arm_control.console import ProgressLine
 from arm_control.printing import printable_lines
+from arm_control.rest import Rest, RestWindow, format_rest, rest_fault, rest_figures, rest_steps
 from arm_control.shared_work import SharedWork, spare_cores
 from envs.arm import RADIANS, Arm
 from envs.imperfections import imperfections_from_json, open_imperfections
@@ -180,13 +181,23 @@ class IKController:
             self._poses_deg[stuck] = arm.inverse_kinematics(goals[stuck, :3], tolerance_m=1e-4, start_deg=here_deg)
 
 
+def _no_angles() -> NDArray[np.float64]:
+    return np.empty((0, 0, 0))
+
+
 @dataclass(frozen=True)
 class Rollouts:
-    """Distances to the goal (goals, steps + 1) in metres, the first at reset, of a task, and the control period."""
+    """Distances to the goal (goals, steps + 1) in metres, the first at reset, of a task, and the control period.
+
+    `targets_deg` and `angles_deg` (goals, steps + 1, joints): sent targets and true angles of the last 0.5 s; they are
+    empty where not recorded.
+    """
 
     distances_m: NDArray[np.float64]
     task: Task
     control_period_s: float
+    targets_deg: NDArray[np.float64] = field(default_factory=_no_angles)
+    angles_deg: NDArray[np.float64] = field(default_factory=_no_angles)
 
     @property
     def error_mm(self) -> NDArray[np.float64]:
@@ -198,6 +209,12 @@ class Rollouts:
         """Sum of minus the distance over the episode, whatever reward was trained on."""
         sums: NDArray[np.float64] = self.distances_m[:, 1:].sum(axis=1)
         return -sums
+
+    @property
+    def rest_fault(self) -> str | None:
+        """The reason why there are no figures of rest; None if there are."""
+        episode_steps = self.distances_m.shape[1] - 1
+        return rest_fault(rest_steps(self.control_period_s, episode_steps), moving=self.task.moving)
 
 
 class Arms:
@@ -214,13 +231,12 @@ class Arms:
 
         `on_episodes` is called with the number of episodes done so far.
         """
-        rows = []
+        parts = []
         for start in range(0, len(seeds), len(self._envs)):
             together = self._envs[: len(seeds) - start]
-            rows.append(_episodes(controller, together, seeds[start : start + len(together)]))
+            parts.append(_episodes(controller, together, seeds[start : start + len(together)]))
             on_episodes(start + len(together))
-        env = self.first
-        return Rollouts(np.concatenate(rows), env.task, env.simulation.control_period_s)
+        return _joined(parts)
 
     @property
     def first(self) -> "ArmEnv":
@@ -239,19 +255,45 @@ def roll_out(controller: Controller, make_env: MakeEnv, seeds: list[int]) -> Rol
         return arms.roll_out(controller, seeds)
 
 
-def _episodes(controller: Controller, arms: list[Any], seeds: Sequence[int]) -> NDArray[np.float64]:
+def _episodes(controller: Controller, arms: list[Any], seeds: Sequence[int]) -> Rollouts:
+    first: ArmEnv = arms[0]
+    window = RestWindow(first.simulation.control_period_s, first.episode_steps)
     begin_episodes(controller)
     results = [arm.reset(seed=seed) for arm, seed in zip(arms, seeds, strict=True)]
     observations = [observation for observation, _ in results]
     distances = [[info["distance_m"] for _, info in results]]
+    _add_to(window, arms)
     truncated = False
     while not truncated:
         batch = {key: np.stack([observation[key] for observation in observations]) for key in observations[0]}
         steps = [arm.step(action) for arm, action in zip(arms, controller(batch, arms), strict=True)]
         observations = [step[0] for step in steps]
         distances.append([step[4]["distance_m"] for step in steps])
+        _add_to(window, arms)
         truncated = steps[0][3]
-    return np.array(distances).T
+    return _rollouts(first, np.array(distances).T, window)
+
+
+def _add_to(window: RestWindow, arms: Sequence["ArmEnv"]) -> None:
+    """Add what was sent to each arm, and where its joints really are: readings of an imperfect arm have noise."""
+    window.add_targets([arm.target_deg for arm in arms])
+    window.add_angles([arm.simulation.angles_deg for arm in arms])
+
+
+def _rollouts(env: "ArmEnv", distances_m: NDArray[np.float64], window: RestWindow) -> Rollouts:
+    """Episodes in environments such as this one."""
+    period_s = env.simulation.control_period_s
+    return Rollouts(distances_m, env.task, period_s, window.targets_deg, window.angles_deg)
+
+
+def _joined(parts: Sequence[Rollouts]) -> Rollouts:
+    """Roll-outs of the same task, one after the other."""
+    return dataclasses.replace(
+        parts[0],
+        distances_m=np.concatenate([part.distances_m for part in parts]),
+        targets_deg=np.concatenate([part.targets_deg for part in parts]),
+        angles_deg=np.concatenate([part.angles_deg for part in parts]),
+    )
 
 
 def wilson_interval(successes: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
@@ -348,6 +390,8 @@ class Batch:
     reference: Reference
     first: int
     seeds: tuple[int, ...]
+    evaluated: bool = False
+    """Whether the reference is itself what is evaluated: then its rest is measured."""
 
 
 class ReferenceEpisodes:
@@ -381,12 +425,10 @@ class ReferenceEpisodes:
             return self._arms.roll_out(IKController(), batch.seeds)
         env = self._arms.first
         targets = self._random_targets(env, batch) if batch.reference == "random" else _ik_targets(env, batch.seeds)
-        rows = []
+        parts = []
         for number, seed in enumerate(batch.seeds):
-            distances = [env.reset(seed=seed)[1]["distance_m"]]
-            distances += [env.step(target)[4]["distance_m"] for target in targets[:, number]]
-            rows.append(distances)
-        return Rollouts(np.array(rows), env.task, env.simulation.control_period_s)
+            parts.append(_open_loop(env, seed, targets[:, number], measure_rest=batch.evaluated))
+        return _joined(parts)
 
     def _random_targets(self, env: "ArmEnv", batch: Batch) -> FloatArray:
         """Targets (steps, episodes, joints), as one controller draws them for all batches, one after the other."""
@@ -398,6 +440,21 @@ class ReferenceEpisodes:
         """Close its arms."""
         if self._arms is not None:
             self._arms.close()
+
+
+def _open_loop(env: "ArmEnv", seed: int, targets: FloatArray, *, measure_rest: bool) -> Rollouts:
+    """One episode with known targets (steps, joints)."""
+    period_s = env.simulation.control_period_s
+    distances = [env.reset(seed=seed)[1]["distance_m"]]
+    if not measure_rest:
+        distances += [env.step(target)[4]["distance_m"] for target in targets]
+        return Rollouts(np.array([distances]), env.task, period_s)
+    window = RestWindow(period_s, env.episode_steps)
+    _add_to(window, [env])
+    for target in targets:
+        distances.append(env.step(target)[4]["distance_m"])
+        _add_to(window, [env])
+    return _rollouts(env, np.array([distances]), window)
 
 
 def _ik_targets(env: "ArmEnv", seeds: Sequence[int]) -> FloatArray:
@@ -415,17 +472,22 @@ def evaluate_controller(
     goals: int,
     seed: int,
 ) -> dict[str, Any]:
-    """Errors in mm, success ladder, time to reach, return, in the environment of a configuration.
+    """Errors in mm, success ladder, time to reach, return and rest, in the environment of a configuration.
 
     The error is the distance at the last step or, of a moving goal, the RMS distance once the arm has settled.
     `normalised_return` is 0 for uniformly random targets and 1 for the inverse-kinematics controller on the very
-    same starts and goals. On a terminal, a long evaluation shows on standard error how far it is.
+    same starts and goals. `rest` holds the figures of `arm_control.rest`, by the true angles. A figure that is not
+    defined is None, with the reason in `undefined`. On a terminal, a long evaluation shows on standard error how far
+    it is.
     """
     rollouts, random, planned, reach_m = _simulate(controller, config, goals, seed)
     random_return = float(random.returns.mean())
     planned_return = float(planned.returns.mean())
     near_mm = 1000 * max(config.goal_tolerance_m, NEAR * reach_m)
     fault = reference_fault(planned.error_mm, near_mm, random_return, planned_return)
+    no_rest = rollouts.rest_fault
+    rest = None if no_rest else dataclasses.asdict(rest_figures(rollouts.targets_deg, rollouts.angles_deg))
+    reasons = {"normalised_return": fault, "rest": no_rest}
     mean_return = float(rollouts.returns.mean())
     error = rollouts.error_mm
     successes = {mm: int((error <= mm).sum()) for mm in LADDER_MM}
@@ -442,11 +504,12 @@ def evaluate_controller(
         "success": {str(mm): count / goals for mm, count in successes.items()},
         "success_interval": {str(mm): list(wilson_interval(count, goals)) for mm, count in successes.items()},
         "time_to_reach_s": time_to_reach(rollouts, config.goal_tolerance_m),
+        "rest": rest,
         "return": mean_return,
         "normalised_return": None if fault else (mean_return - random_return) / (planned_return - random_return),
         "return_random": random_return,
         "return_ik": planned_return,
-        "undefined": {"normalised_return": fault} if fault else {},
+        "undefined": {name: reason for name, reason in reasons.items() if reason},
     }
 
 
@@ -460,7 +523,7 @@ def _simulate(
     is_ik = isinstance(controller, IKController) and references.fits(config)
     kinds: tuple[Reference, ...] = ("random", "ik")
     batches = [
-        Batch(kind, first, tuple(seeds[first : first + ARMS_AT_ONCE]))
+        Batch(kind, first, tuple(seeds[first : first + ARMS_AT_ONCE]), evaluated=is_ik and kind == "ik")
         for kind in kinds
         for first in range(0, goals, ARMS_AT_ONCE)
     ]
@@ -487,11 +550,6 @@ def _simulate(
     random = _joined(parts[:count])
     planned = _joined(parts[count:])
     return planned if own is None else own, random, planned, arms.first.arm.reach_m
-
-
-def _joined(parts: Sequence[Rollouts]) -> Rollouts:
-    """Roll-outs of the same task, one after the other."""
-    return dataclasses.replace(parts[0], distances_m=np.concatenate([part.distances_m for part in parts]))
 
 
 def reference_fault(
@@ -526,6 +584,9 @@ def format_evaluation(name: str, figures: dict[str, Any]) -> str:
         low, high = figures["success_interval"][mm]
         lines.append(f"  within {mm:>2} mm   {figures['success'][mm]:7.1%}   (95 % interval {low:.1%} to {high:.1%})")
     lines.append(f"  time to reach and stay   {'never' if reach is None else f'{reach:.2f} s (median)'}")
+    rest = figures["rest"]
+    shown = f"undefined: {figures['undefined']['rest']}" if rest is None else format_rest(Rest(**rest))
+    lines.append(f"  at rest (last 0.5 s)   {shown}")
     normalised = figures["normalised_return"]
     if normalised is None:
         lines.append(f"  normalised return   undefined: {figures['undefined']['normalised_return']}")

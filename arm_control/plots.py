@@ -22,6 +22,7 @@ BLUE, ORANGE = "#0072B2", "#D55E00"  # Okabe and Ito's palette, told apart by th
 POINTS = 40  # of a learning curve
 LONGEST_LABEL = 120  # characters
 TICKS_MM = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000)  # for arms of any size
+LEAST_RANGE_DEG = 0.01  # below which ranges are drawn on a linear scale
 MILLIMETRES = (0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500)
 COLOURS = (BLUE, ORANGE, "#009E73", "#CC79A7", "#E69F00")  # theirs too; with the markers, 20 lines that differ
 
@@ -156,11 +157,20 @@ def progress_of(agent: dict[str, Any], field: str) -> Progress:
 
 
 def draw_comparison(figures: dict[str, Any], agents: dict[str, dict[str, Any]], path: Path) -> None:
-    """Each agent's error, a mark a seed, its mean, its interval and what bounds it; and how many goals it reaches."""
+    """Each agent's error, a mark a seed, its mean, its interval and what bounds it; how many goals it reaches; rest.
+
+    The panel of rest is left out where no agent has such figures.
+    """
     names = sorted(agents, key=lambda name: agents[name]["mean_error_mm"], reverse=True)
     places = np.arange(len(names))
-    figure = Figure(figsize=(11, 1.8 + 0.36 * len(names)), layout="constrained")
-    left, right = figure.subplots(1, 2, width_ratios=[3, 2], sharey=True)
+    rests = [agents[name].get("rest") for name in names]
+    widths = [6.6, 4.4]
+    if any(rest is not None for rest in rests):
+        widths.append(3.3)
+    figure = Figure(figsize=(sum(widths), 1.8 + 0.36 * len(names)), layout="constrained")
+    left, right, *others = figure.subplots(1, len(widths), width_ratios=widths, sharey=True)
+    for axes in others:
+        _draw_rest(axes, names, rests)
     for place, name in enumerate(names):
         agent = agents[name]
         colour, marker = (ORANGE, "D") if name.startswith("sb3-") else (BLUE, "o")
@@ -207,6 +217,28 @@ def draw_comparison(figures: dict[str, Any], agents: dict[str, dict[str, Any]], 
     right.set_xlabel("share of the goals (%) within so many mm")
     right.tick_params(axis="y", left=False)
     _finish(figure, (left,), path)
+
+
+def _draw_rest(axes: Axes, names: list[str], rests: list[dict[str, float] | None]) -> None:
+    """Each agent's angle range at rest: its mean, and a line to that of the worst goal."""
+    for place, (name, rest) in enumerate(zip(names, rests, strict=True)):
+        if rest is None:
+            continue
+        colour, marker = (ORANGE, "D") if name.startswith("sb3-") else (BLUE, "o")
+        mean_deg = rest["angle_range_deg"]
+        worst_deg = rest["worst_angle_range_deg"]
+        axes.plot((mean_deg, worst_deg), (place, place), color=colour, linewidth=1)
+        axes.plot(mean_deg, place, color=colour, marker=marker, markersize=5, linestyle="")
+        axes.plot(worst_deg, place, color=colour, marker="|", markersize=8, linestyle="")
+    axes.set_xscale("symlog", linthresh=LEAST_RANGE_DEG)
+    axes.set_xlim(left=0.0)
+    axes.set_xticks([0.0, 0.01, 0.1, 1.0, 10.0])
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.set_xlabel("angle range at rest (deg):\nmean, and bar: worst goal")
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(axis="y", left=False)
 
 
 def draw_progress(agents: dict[str, Progress], path: Path, *, references: dict[str, float], x: str, scale: str) -> None:

@@ -9,6 +9,7 @@ import msgspec
 from arm_control.config import TrainConfig
 from arm_control.evaluation import LADDER_MM
 from arm_control.printing import counted, printable_lines
+from arm_control.rest import Rest, format_rest
 from arm_control.run_folder import RunFolder, check_no_link, read_json, write_text
 from arm_control.runner import PolicyRunner
 from envs.tasks import Reach, Track
@@ -40,6 +41,7 @@ class Evaluation(msgspec.Struct):
     success_interval: dict[str, tuple[float, float]]
     time_to_reach_s: float | None
     normalised_return: float | None
+    rest: Rest | None = None  # which older files lack
     undefined: dict[str, str] = {}
 
     def __post_init__(self) -> None:
@@ -68,6 +70,7 @@ class Ran(msgspec.Struct):
     goals: list[dict[str, Any]]
     mean_error_mm: float | None
     timings_us: Timings | None
+    rest: Rest | None = None  # which older files lack
 
 
 Figures = TypeVar("Figures", Evaluation, Ran)
@@ -87,33 +90,45 @@ def write_report(path: str | Path) -> Path:
     target = run.path / "report.md"
     check_no_link(target)
     contract = PolicyRunner.load(run.policy).contract
-    last = rows[-1]
-    batch = f" of {size} transitions" if (size := getattr(config.settings, "batch_size", None)) else ""
+    if not ran.goals or ran.mean_error_mm is None or ran.timings_us is None:
+        raise ValueError(f"{run.path / 'run.json'} has no goal: run the policy again, to the end")
+    task = Track if config.env == "ArmTrack-v0" else Reach
+    lines = [
+        f"# {config.agent} on {config.env}, seed {config.seed}",
+        "",
+        *_evaluated(evaluation, task, 1000 * contract.goal_tolerance_m),
+        "## The training",
+        "",
+        *_trained(config, rows[-1]),
+        "## The exported policy",
+        "",
+        f"[policy.onnx](policy.onnx), {run.policy.stat().st_size / 1000:.0f} kB: raw joint readings and a goal in, "
+        f"{counted(len(contract.joints), 'target angle')} out, at {contract.control_rate_hz:g} Hz. Its golden samples "
+        "were re-run when this page was written.",
+        "",
+        *_run(ran, ran.mean_error_mm, ran.timings_us),
+    ]
+    lines += ["## Files", "", *_links(run.path, target.name), ""]
+    write_text(target, printable_lines(lines))
+    return target
+
+
+def _evaluated(evaluation: Evaluation, task: type[Reach | Track], tolerance_mm: float) -> list[str]:
+    """How accurate the policy is and how it rests, on held-out goals."""
     reach = evaluation.time_to_reach_s
     normalised = f"undefined: {evaluation.undefined.get('normalised_return', 'no reference')}"
     if evaluation.normalised_return is not None:
         normalised = f"{evaluation.normalised_return:.3f}"
-    error_name = (Track if config.env == "ArmTrack-v0" else Reach).error_name
-    if not ran.goals or ran.mean_error_mm is None or ran.timings_us is None:
-        raise ValueError(f"{run.path / 'run.json'} has no goal: run the policy again, to the end")
-    decide, limit = ran.timings_us.decide, ran.timings_us.limit
     lines = [
-        f"# {config.agent} on {config.env}, seed {config.seed}",
-        "",
-        f"Trained for {last['elapsed_s']:.0f} s: {counted(last['step'], 'step')} by {counted(config.arms, 'arm')}, "
-        f"{counted(last['updates'], 'update')}{batch}.",
-        "",
-        "![learning curve](curve.png)",
-        "",
         f"## How good it is: {counted(evaluation.goals, 'held-out goal')}",
         "",
         "| | |",
         "|---|---|",
-        f"| mean {error_name} | **{evaluation.mean_error_mm:.2f} mm** |",
+        f"| mean {task.error_name} | **{evaluation.mean_error_mm:.2f} mm** |",
         f"| median, 95 % below, worst | {evaluation.median_error_mm:.2f}, {evaluation.p95_error_mm:.2f}, "
         f"{evaluation.max_error_mm:.2f} mm |",
-        f"| time to reach {1000 * contract.goal_tolerance_m:g} mm and stay | "
-        f"{'never' if reach is None else f'{reach:.2f} s'} (median) |",
+        *_at_rest(evaluation.rest, moving=task.moving),
+        f"| time to reach {tolerance_mm:g} mm and stay | {'never' if reach is None else f'{reach:.2f} s'} (median) |",
         f"| normalised return (0 random, 1 inverse kinematics) | {normalised} |",
         "",
         "| within | of the goals | 95 % interval (Wilson) |",
@@ -122,22 +137,45 @@ def write_report(path: str | Path) -> Path:
     for mm in map(str, LADDER_MM):
         low, high = evaluation.success_interval[mm]
         lines.append(f"| {mm} mm | {evaluation.success[mm]:.1%} | {low:.1%} to {high:.1%} |")
-    lines += [
+    return [*lines, ""]
+
+
+def _at_rest(rest: Rest | None, *, moving: bool) -> list[str]:
+    """The figures of the last 0.5 s of an episode."""
+    if moving:
+        return ["| at rest | undefined: the goal moves |"]
+    if rest is None:
+        return ["| at rest | undefined: evaluation.json has no such figures (evaluate the run again) |"]
+    return [
+        f"| angle range at rest (worst joint): mean, worst goal | **{rest.angle_range_deg:.3f}**, "
+        f"{rest.worst_angle_range_deg:.3f} degrees |",
+        f"| target step at rest, reversals | {rest.target_step_deg:.3f} degrees, {rest.reversals:.1%} |",
+    ]
+
+
+def _trained(config: TrainConfig, last: dict[str, Any]) -> list[str]:
+    """How long it was trained, by its last validation, and the learning curve."""
+    batch = f" of {size} transitions" if (size := getattr(config.settings, "batch_size", None)) else ""
+    return [
+        f"Trained for {last['elapsed_s']:.0f} s: {counted(last['step'], 'step')} by {counted(config.arms, 'arm')}, "
+        f"{counted(last['updates'], 'update')}{batch}.",
         "",
-        "## The exported policy",
+        "![learning curve](curve.png)",
         "",
-        f"[policy.onnx](policy.onnx), {run.policy.stat().st_size / 1000:.0f} kB: raw joint readings and a goal in, "
-        f"{counted(len(contract.joints), 'target angle')} out, at {contract.control_rate_hz:g} Hz. Its golden samples "
-        "were re-run when this page was written.",
-        "",
+    ]
+
+
+def _run(ran: Ran, mean_error_mm: float, timings_us: Timings) -> list[str]:
+    """How the exported policy ran on the simulated arm."""
+    decide = timings_us.decide
+    limit = timings_us.limit
+    at_rest = "" if ran.rest is None else f"; at rest: {format_rest(ran.rest)}"
+    return [
         f"Run through the ONNX runner on the simulated arm, {counted(len(ran.goals), 'goal')}: mean error "
-        f"{ran.mean_error_mm:.2f} mm. A decision took {decide.p50:.0f} us (median; p99 {decide.p99:.0f} us), "
+        f"{mean_error_mm:.2f} mm{at_rest}. A decision took {decide.p50:.0f} us (median; p99 {decide.p99:.0f} us), "
         f"limits and safety {limit.p50:.0f} us (p99 {limit.p99:.0f} us).",
         "",
     ]
-    lines += ["## Files", "", *_links(run.path, target.name), ""]
-    write_text(target, printable_lines(lines))
-    return target
 
 
 def _links(folder: Path, report: str) -> list[str]:

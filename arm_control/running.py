@@ -29,6 +29,7 @@ from arm_control.console import Console
 from arm_control.drivers import Driver, DriverError, round_down
 from arm_control.drivers.opening import open_driver
 from arm_control.printing import counted
+from arm_control.rest import format_rest
 from arm_control.runner import PolicyRunner
 from arm_control.runner.goals import GoalWork
 from arm_control.runner.loop import Clock, ControlLoop, FastTime, GoalResult, LoopReport, RealTime, Script
@@ -327,7 +328,9 @@ def format_report(report: LoopReport, *, fast: bool) -> Iterator[str]:
     """Yield the lines that say what the loop did, below its goals."""
     if report.goals:
         figures = report.figures()
-        yield f"mean error {figures['mean_error_mm']:.2f} mm over {counted(len(report.goals), 'goal')}"
+        rest = report.rest
+        at_rest = "" if rest is None else f"; at rest (last 0.5 s): {format_rest(rest)}"
+        yield f"mean error {figures['mean_error_mm']:.2f} mm over {counted(len(report.goals), 'goal')}{at_rest}"
     if report.ticks and not fast:
         yield (
             f"loop {report.ticks / report.loop_s:.1f} Hz, wanted {1 / report.period_s:.1f}; "

@@ -26,6 +26,7 @@ from arm_control.config import TrainConfig, plain_values
 from arm_control.console import say
 from arm_control.evaluation import LADDER_MM, REPORTS
 from arm_control.peers import PEERS, PeerConfig, PeerController, train_peer
+from arm_control.rest import Rest
 from arm_control.run_folder import RunFolder, check_no_link, read_json, write_text
 from envs.imperfections import imperfections_from_json
 
@@ -49,6 +50,7 @@ class Result(msgspec.Struct):
     success: dict[str, float]
     last: Any
     curve: list[Any]
+    rest: Rest | None = None  # which goals that move and older results have not
 
     def __post_init__(self) -> None:
         for row in (self.last, *self.curve):

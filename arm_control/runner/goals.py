@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterable
 
+from arm_control.rest import Rest, RestWindow, rest_fault, rest_figures
 from arm_control.runner.loop import EASE_S, ControlLoop, GoalResult, Script, smooth
 from arm_control.runner.policy_runner import PolicyRunner
 from arm_control.runner.prediction import Predictor
@@ -63,6 +64,9 @@ class GoalWork:
         runner.forget()
         self._number += 1
         loop.tell("goal", f"{'goal' if isinstance(course, StillGoal) else 'path'} {self._number}")
+        window = RestWindow(period_s, steps, samples_per_step=period_s / loop.period_s)
+        window.add_targets([list(loop.safety.target_deg)])
+        window.add_angles([loop.state.angles_deg])
         ticks = 0
         loop.phase = "soft start" if soft else "run"
         for step in range(1 - soft_steps, steps + 1):
@@ -84,11 +88,17 @@ class GoalWork:
                 velocity_m_s,
             )
             share = smooth(until * loop.period_s / EASE_S) if soft else 1.0
-            yield loop.admit(answer, share=share, ticks=until - ticks)
+            sent_deg = loop.admit(answer, share=share, ticks=until - ticks)
+            yield sent_deg
             predictor.tick(loop.safety.ahead_deg)
+            window.add_angles([loop.state.angles_deg])
             for _ in range(ticks + 1, until):
-                yield loop.go_on(answer)
+                sent_deg = loop.go_on(answer)
+                yield sent_deg
                 predictor.tick(loop.safety.ahead_deg)
+                window.add_angles([loop.state.angles_deg])
+            # The target at the end of the policy's control period, whatever the loop's rate is.
+            window.add_targets([sent_deg])
             ticks = until
             distance_m = self._distance_m(loop, course, max(0, step))
             if step >= 1:
@@ -99,10 +109,19 @@ class GoalWork:
                 reached = step + soft_steps
         path = course.path.kind if isinstance(course, MovingGoal) else None
         error = error_mm(distances_m, moving=path is not None)
-        result = GoalResult(course.goal(steps)[:3], path, error, None if reached is None else reached * period_s)
+        rest = self._rest(loop, window, moving=path is not None)
+        reached_s = None if reached is None else reached * period_s
+        result = GoalResult(course.goal(steps)[:3], path, error, reached_s, rest)
         loop.report.goals.append(result)
         loop.goal_error_mm = error
         self._on_goal(result)
+
+    @staticmethod
+    def _rest(loop: ControlLoop, window: RestWindow, *, moving: bool) -> Rest | None:
+        """The figures of rest at a goal; None where they are not defined, or where nothing is sent."""
+        if loop.shadow or rest_fault(window.steps, moving=moving):
+            return None
+        return rest_figures(window.targets_deg, window.angles_deg)
 
     def _distance_m(self, loop: ControlLoop, course: Course, step: int) -> float:
         return math.dist(self._runner.arm.tip_position(loop.state.angles_deg), course.goal(step)[:3])

@@ -14,6 +14,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any, Protocol
 
 from arm_control.drivers import Driver, DriverError, JointState, TorqueLeftOnError
+from arm_control.rest import Rest, joint_rest
 from arm_control.runner.safety import Refusal, Safety
 from arm_control.runner.timings import Timings
 from arm_control.trajectory import Event, Tick
@@ -86,6 +87,7 @@ class GoalResult:
     path: str | None
     error_mm: float
     time_to_reach_s: float | None
+    rest: Rest | None = None  # of a goal that stays, by the sent targets and the measured angles
 
 
 @dataclass
@@ -107,8 +109,14 @@ class LoopReport:
     parked: bool = False
     interrupted: bool = False
 
+    @property
+    def rest(self) -> Rest | None:
+        """The figures of rest over all goals; None if no goal has any."""
+        return joint_rest([goal.rest for goal in self.goals if goal.rest is not None])
+
     def figures(self) -> dict[str, Any]:
         """The same as plain values."""
+        rest = self.rest
         return {
             "goals": [
                 {
@@ -116,10 +124,12 @@ class LoopReport:
                     **({} if goal.path is None else {"path": goal.path}),
                     "error_mm": goal.error_mm,
                     "time_to_reach_s": goal.time_to_reach_s,
+                    "rest": None if goal.rest is None else dataclasses.asdict(goal.rest),
                 }
                 for goal in self.goals
             ],
             "mean_error_mm": sum(goal.error_mm for goal in self.goals) / len(self.goals) if self.goals else None,
+            "rest": None if rest is None else dataclasses.asdict(rest),
             "ticks": self.ticks,
             "late_ticks": self.late_ticks,
             "shifted_s": self.shifted_s,

@@ -701,6 +701,25 @@ def test_no_text_of_its_files_gets_into_a_report(refused: Refused, reportable: P
     assert "config.json is damaged" in refused("report", run)
 
 
+def test_a_report_leads_with_error_and_rest(reportable: Path, tmp_path: Path) -> None:
+    """In its first table, above the learning curve; figures that an older version wrote lack rest."""
+    run = Path(shutil.copytree(reportable, tmp_path / "run"))
+    figures = strict_json(run / "evaluation.json")
+    rest = {"target_step_deg": 0.1234, "angle_range_deg": 1.5, "worst_angle_range_deg": 2.25, "reversals": 0.875}
+    (run / "evaluation.json").write_text(json.dumps(figures | {"rest": rest}))
+    assert main(["report", str(run)]) == 0
+    top = (run / "report.md").read_text().partition("![learning curve]")[0]
+    for text in (f"**{figures['mean_error_mm']:.2f} mm**", "**1.500**, 2.250 degrees", "0.123 degrees, 87.5%"):
+        assert text in top
+    for name in ("evaluation.json", "run.json"):
+        older = strict_json(run / name)
+        del older["rest"]
+        (run / name).write_text(json.dumps(older))
+    assert main(["report", str(run)]) == 0
+    top = (run / "report.md").read_text().partition("![learning curve]")[0]
+    assert "| at rest | undefined" in top
+
+
 def test_a_report_of_a_run_without_a_goal_is_refused(
     refused: Refused, reportable: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -55,6 +55,12 @@ def result(error_mm: float, **other: Any) -> dict[str, Any]:
         "mean_error_mm": error_mm,
         "success": {str(mm): float(mm >= 10) for mm in LADDER_MM},
         "normalised_return": 1 - error_mm / 100,
+        "rest": {
+            "target_step_deg": 0.1 * error_mm,
+            "angle_range_deg": error_mm,
+            "worst_angle_range_deg": 2 * error_mm,
+            "reversals": 0.01 * error_mm,
+        },
         "memory_mb": 500.0,
         "decision_us": 40.0,
         "last": rows[-1],
@@ -97,6 +103,10 @@ def test_an_agents_figures_by_hand(tmp_path: Path) -> None:
     one, other = agents["one"], agents["other"]
     assert one["mean_error_mm"] == pytest.approx((0.25 + 2 + 2.25) / 1.5)
     assert one["normalised_return"] == pytest.approx(1 - (0.25 + 2 + 2.25) / 150)
+    # Interquartile means of 1, 2 and 9, but the largest range of all.
+    assert one["rest"] == pytest.approx(
+        {"target_step_deg": 0.3, "angle_range_deg": 3.0, "worst_angle_range_deg": 18.0, "reversals": 0.03}
+    )
     assert (one["seeds"], one["seeds_solved"], other["seeds_solved"]) == (3, 2, 1)
     assert [run["seed"] for run in one["runs"]] == [0, 1, 2]  # of the trainings; a result has that of its goals
     assert one["success"] == {"50": 1.0, "20": 1.0, "10": 1.0, "5": 0.0, "2": 0.0, "1": 0.0}
@@ -124,6 +134,26 @@ def test_a_run_that_failed_is_told_and_left_out_of_the_means(tmp_path: Path) -> 
     assert len({line.count("|") for line in table.splitlines() if line.startswith("|")}) == 1
     write_comparison(figures, tmp_path)
     assert (tmp_path / "errors.png").exists()
+
+
+@pytest.mark.parametrize("lacks", ["is null", "is missing"])
+def test_rest_of_a_seed_that_lacks_it_is_undefined_for_the_agent(lacks: str, tmp_path: Path) -> None:
+    """A result of a moving goal, and one that an older version has left; the others' table and figure hold theirs."""
+    older = result(2.0, rest=None)
+    if lacks == "is missing":
+        del older["rest"]
+    trials = {("one", seed): trial(tmp_path / f"one-{seed}") for seed in (0, 1)}
+    figures = figures_of({"other": [1.0, 3.0], "one": [1.0, 2.0]}, tmp_path)
+    figures["agents"]["one"] |= agent_figures("one", trials, {"one, seed 0": result(1.0), "one, seed 1": older})
+    assert figures["agents"]["one"]["rest"] is None
+    assert figures["agents"]["one"]["mean_error_mm"] == pytest.approx(1.5)
+    other, one = (line for line in format_comparison(figures).splitlines() if line.startswith("| o"))
+    assert "| 0.200 | 2.000, 6.000 | 2.0% |" in other
+    assert "| undefined | undefined | undefined |" in one
+    for agents in (figures["agents"], {"one": figures["agents"]["one"]}):
+        write_comparison(figures | {"agents": agents}, tmp_path)
+        assert (tmp_path / "errors.png").exists()
+        (tmp_path / "errors.png").unlink()
 
 
 @pytest.mark.parametrize(
@@ -213,7 +243,8 @@ def test_the_table_gives_figures_with_their_intervals_and_references(tmp_path: P
     lines = format_comparison(figures_of({"one": [1.0, 2.0], "other": [40.0, 80.0]}, tmp_path)).splitlines()
     assert lines[0].startswith("1,000 steps, 3 seeds, 10 held-out goals")
     assert lines[4].startswith(
-        "| one | 1 | 1.50 (1.00 to 2.00) |  | 100.0% | 0.0% | 0.0% | 0.985 (0.980 to 0.990) | 2 of 2"
+        "| one | 1 | 1.50 (1.00 to 2.00) |  | 100.0% | 0.0% | 0.0% | 0.150 | 1.500, 4.000 | 1.5% "
+        "| 0.985 (0.980 to 0.990) | 2 of 2"
     )
     assert lines[5].startswith("| other | 1 | 60.0 (40.0 to 80.0) | 40.0 (20.0 to 80.0) |")
     assert lines[6].startswith("| *inverse kinematics* | | 0.00 |")
@@ -462,7 +493,7 @@ def test_an_undefined_return_of_one_seed_is_undefined_for_the_agent() -> None:
         (field, value)
         for field in result(1.0)
         for value in (None, "x", [], [{}], {"10": "all"})
-        if (field, value) != ("normalised_return", None)  # which is undefined
+        if (field, value) not in (("normalised_return", None), ("rest", None))  # which are undefined
     ],
 )
 def test_a_result_without_its_figures_is_damaged(field: str, value: Any, tmp_path: Path) -> None:

@@ -266,7 +266,7 @@ class TestTerminal:
         assert main(["evaluate", "zero", "--goals", "1", "--json", str(run / "evaluation.json")]) == 0
         assert main(["run", str(tiny_policy), "--goal", GOAL, *QUICK, "--json", str(run / "run.json")]) == 0
         used = {"goals", "mean_error_mm", "median_error_mm", "p95_error_mm", "max_error_mm", "success"}
-        used |= {"success_interval", "time_to_reach_s", "normalised_return", "undefined", "timings_us"}
+        used |= {"success_interval", "time_to_reach_s", "normalised_return", "rest", "undefined", "timings_us"}
         for name in ("evaluation.json", "run.json"):
             before = (run / name).read_text()
             values = json.loads(before)
