@@ -236,7 +236,7 @@ def test_run_and_exported_policy_decide_alike_all_along_an_episode(
     for _ in range(50):
         batch = {key: value[None] for key, value in observation.items()}
         action, target = ours(batch, [env])[0], theirs(batch, [env])[0]
-        previous = observation["observation"][6:] / RADIANS
+        previous = observation["observation"][6:9] / RADIANS
         wanted = action if config.control == "absolute" else np.clip(previous + action, 0, 90)
         np.testing.assert_allclose(target, wanted, rtol=0, atol=1e-3)
         observation = env.step(action)[0]
