@@ -20,9 +20,15 @@ from envs.limits import MOST_EPISODE_STEPS, JointLimits
 from envs.urdf import LARGEST_URDF
 
 METADATA_KEY = "arm_control.contract"
-SCHEMA_VERSION = 3
-OLDER_VERSIONS = (2,)  # that are read, too: imperfections were always a preset by its name
-INPUTS = ("joint_angle_deg", "joint_speed_deg_s", "previous_target_deg", "goal_m")
+SCHEMA_VERSION = 4
+# Older versions that are still read. 2: imperfections were always a preset by its name. 3: without the speed of the
+# previous target among the inputs.
+OLDER_VERSIONS = (2, 3)
+PREVIOUS_TARGET_SPEED = "previous_target_speed_deg_s"
+TARGET_SPEED_SINCE = 4  # the version from which every policy has that input
+READINGS = ("joint_angle_deg", "joint_speed_deg_s", "previous_target_deg", PREVIOUS_TARGET_SPEED)  # a number a joint
+GOAL = "goal_m"
+INPUTS = (*READINGS, GOAL)
 GOAL_VELOCITY = "goal_velocity_m_s"  # one more input, of a policy that follows a moving goal
 MEMORY, NEXT_MEMORY = "memory", "next_memory"  # the last input and output, of a policy that remembers
 LARGEST_TOLERANCE_DEG = 0.01
@@ -103,6 +109,28 @@ class Contract:
     def outputs(self) -> list[TensorContract]:
         """What the graph gives: the target, and the memory of a policy that has one."""
         return [self.output] if self.next_memory is None else [self.output, self.next_memory]
+
+    def check_tensors(self) -> None:
+        """Raise ValueError unless inputs and outputs are those of the contract's version and of its arm."""
+        version = self.schema_version
+        joints = len(self.joints)
+        sizes = {tensor.name: tensor.size for tensor in self.inputs}
+        takes_speed = PREVIOUS_TARGET_SPEED in sizes
+        if takes_speed != (version >= TARGET_SPEED_SINCE):
+            raise ValueError(
+                f"contract version {version} {'with' if takes_speed else 'without'} the input {PREVIOUS_TARGET_SPEED}; "
+                f"expected it from version {TARGET_SPEED_SINCE} on and not before (export the policy again)"
+            )
+        # Numbers by name: one for each joint, or for each axis.
+        expected = {name: joints for name in READINGS if takes_speed or name != PREVIOUS_TARGET_SPEED} | {GOAL: 3}
+        if self.follows:
+            expected[GOAL_VELOCITY] = 3
+        if MEMORY in sizes:
+            expected[MEMORY] = sizes[MEMORY]
+        if sizes != expected:
+            raise ValueError(f"inputs: {_sizes(sizes)}; expected {_sizes(expected)}")
+        if self.output.size != joints:
+            raise ValueError(f"output: {self.output.name} ({self.output.size}); expected {joints}, one for each joint")
 
     @property
     def joint_names(self) -> tuple[str, ...]:
@@ -203,6 +231,10 @@ class Contract:
                 raise ValueError(f"the contract is malformed: golden samples of '{name}' are not all finite")
 
 
+def _sizes(sizes: dict[str, int]) -> str:
+    return ", ".join(f"{name} ({size})" for name, size in sizes.items())
+
+
 class _Version(msgspec.Struct):
     """What is read first: contracts of other versions may have other fields."""
 
@@ -216,9 +248,10 @@ def _read(text: str) -> Contract:
         raise ValueError(f"the contract is no JSON object ({error})") from None
     known = (*OLDER_VERSIONS, SCHEMA_VERSION)
     if version.strip() not in [str(number).encode() for number in known]:
+        readable = f"{', '.join(map(str, OLDER_VERSIONS))} and {SCHEMA_VERSION}"
         raise ValueError(
             f"the contract has schema version {version[:20].decode(errors='replace')}, this program reads "
-            f"{' and '.join(map(str, known))}: export the policy again, or update arm-control"
+            f"{readable}: export the policy again, or update arm-control"
         )
     try:
         contract = msgspec.json.decode(text, type=Contract)

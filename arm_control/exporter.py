@@ -16,11 +16,14 @@ from torch import Tensor, nn
 
 from arm_control.config import TrainConfig
 from arm_control.contract import (
+    GOAL,
     GOAL_VELOCITY,
     INPUTS,
     MEMORY,
     METADATA_KEY,
     NEXT_MEMORY,
+    PREVIOUS_TARGET_SPEED,
+    READINGS,
     SCHEMA_VERSION,
     Contract,
     GoldenSamples,
@@ -81,6 +84,7 @@ class ExportedPolicy(nn.Module):
         joint_angle_deg: Tensor,
         joint_speed_deg_s: Tensor,
         previous_target_deg: Tensor,
+        previous_target_speed_deg_s: Tensor,
         goal_m: Tensor,
         goal_velocity_m_s: Tensor | None = None,
         memory: Tensor | None = None,
@@ -89,7 +93,7 @@ class ExportedPolicy(nn.Module):
 
         Of a policy with a memory, also the memory from now on.
         """
-        readings = (joint_angle_deg, joint_speed_deg_s, previous_target_deg)
+        readings = (joint_angle_deg, joint_speed_deg_s, previous_target_deg, previous_target_speed_deg_s)
         goal = goal_m if goal_velocity_m_s is None else torch.cat((goal_m, goal_velocity_m_s), -1)
         observation, tip = observe(self._arm, *readings, torch, moving=goal_velocity_m_s is not None)
         if memory is None:
@@ -152,21 +156,24 @@ def export(run: str | Path, output: str | Path | None = None) -> Path:
 
 
 def random_states(arm: Arm, count: int, generator: np.random.Generator, *, moving: bool = False) -> Inputs:
-    """`count` random states, then every corner of angles, speeds, previous targets and goals, as the graph's inputs."""
+    """`count` random states, then corners of their ranges, as the graph's inputs.
+
+    The first 12 columns, of three joints all readings, have every combination of corners; the others have random ones.
+    """
     limits, joints = arm.limits, arm.joint_count
     low, high, speed = (np.array(v) for v in (limits.lower_deg, limits.upper_deg, limits.max_speed_deg_s))
     goal = np.full(6 if moving else 3, arm.reach_m)  # of a moving one, the velocity up to the reach in a second
-    lower, upper = np.concatenate([low, -speed, low, -goal]), np.concatenate([high, speed, high, goal])
+    lower, upper = np.concatenate([low, -speed, low, -speed, -goal]), np.concatenate([high, speed, high, speed, goal])
     # Half of the goals are reachable ones, half anywhere that the arm's length allows.
     random = generator.uniform(lower, upper, (count, len(lower)))
     tips = arm.forward_kinematics(generator.uniform(low, high, (count // 2, joints)))
-    random[: count // 2, 3 * joints : 3 * joints + 3] = tips
+    random[: count // 2, 4 * joints : 4 * joints + 3] = tips
     corners = (
         np.array(np.meshgrid(*([0.0, 1.0] for _ in range(min(len(lower), 12))))).reshape(min(len(lower), 12), -1).T
     )
     corners = np.concatenate([corners, generator.integers(0, 2, (len(corners), len(lower) - corners.shape[1]))], axis=1)
     rows = np.concatenate([random, lower + corners * (upper - lower)]).astype(np.float32)
-    ends = [joints, 2 * joints, 3 * joints, *([3 * joints + 3] if moving else [])]
+    ends = [joints, 2 * joints, 3 * joints, 4 * joints, *([4 * joints + 3] if moving else [])]
     names = (*INPUTS, GOAL_VELOCITY) if moving else INPUTS
     return dict(zip(names, map(np.ascontiguousarray, np.split(rows, ends, axis=1)), strict=True))
 
@@ -181,8 +188,8 @@ def environment_observation(arm: Arm, inputs: Inputs) -> tuple[Tensor, ...]:
 
     And its memory, of a policy that has one.
     """
-    rows = zip(*(inputs[name].astype(np.float64).tolist() for name in INPUTS[:3]), strict=True)
-    goal = np.concatenate([inputs[name] for name in (INPUTS[3], GOAL_VELOCITY) if name in inputs], axis=1)
+    rows = zip(*(inputs[name].astype(np.float64).tolist() for name in READINGS), strict=True)
+    goal = np.concatenate([inputs[name] for name in (GOAL, GOAL_VELOCITY) if name in inputs], axis=1)
     seen = [observe_one(arm, *readings, moving=goal.shape[1] > 3) for readings in rows]
     columns = (np.array([row[0] for row in seen]), np.array([row[1] for row in seen]), goal)
     seen_by_policy = (*columns, *([inputs[MEMORY]] if MEMORY in inputs else []))
@@ -237,6 +244,7 @@ def make_contract(
             TensorContract("joint_angle_deg", joints, "degrees", "measured joint angles"),
             TensorContract("joint_speed_deg_s", joints, "degrees/s", "measured joint speeds"),
             TensorContract("previous_target_deg", joints, "degrees", "the limited target sent last"),
+            TensorContract(PREVIOUS_TARGET_SPEED, joints, "degrees/s", "the speed of the limited target sent last"),
             TensorContract("goal_m", 3, "metres", "where the tip is to go, in the base's frame"),
             *(
                 [TensorContract(GOAL_VELOCITY, 3, "m/s", "how the goal moves")]

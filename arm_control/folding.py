@@ -33,7 +33,7 @@ Matrix = NDArray[np.float64]
 
 
 class FoldedPolicy(nn.Module):
-    """Joint angles, speeds, previous targets (batch, joints), goals (batch, 3) -> targets (batch, joints) in degrees.
+    """Angles, speeds, previous targets and their speeds (batch, joints), goals (batch, 3) -> targets (batch, joints).
 
     In the units and in the order of the exported graph's inputs.
     """
@@ -48,8 +48,8 @@ class FoldedPolicy(nn.Module):
         joints = arm.joint_count
         sums, place = tip_as_sines(arm)
         # What the encoder sees where u is 0, and where one part of it is 1: all that it ever sees is a sum of those.
-        u = torch.cat([torch.zeros(1, 3 * joints + 3 + len(sums)), torch.eye(3 * joints + 3 + len(sums))]).double()
-        readings, goal, sines = u.tensor_split([3 * joints, 3 * joints + 3], 1)
+        u = torch.cat([torch.zeros(1, 4 * joints + 3 + len(sums)), torch.eye(4 * joints + 3 + len(sums))]).double()
+        readings, goal, sines = u.tensor_split([4 * joints, 4 * joints + 3], 1)
         tip = sines @ torch.from_numpy(place[:, 1:].T) + torch.from_numpy(place[:, 0])
         x = encoder.normalizer(encoder.raw(readings * RADIANS, tip, goal))
         constant, factors = x[0], (x[1:] - x[0]).T
@@ -77,11 +77,17 @@ class FoldedPolicy(nn.Module):
         self._lower, self._upper = scaling.low.float(), scaling.high.float()
 
     def forward(
-        self, joint_angle_deg: Tensor, joint_speed_deg_s: Tensor, previous_target_deg: Tensor, goal_m: Tensor
+        self,
+        joint_angle_deg: Tensor,
+        joint_speed_deg_s: Tensor,
+        previous_target_deg: Tensor,
+        previous_target_speed_deg_s: Tensor,
+        goal_m: Tensor,
     ) -> Tensor:
         """The targets in degrees, (batch, joints)."""
         sines = torch.sin(self.tip_sines(joint_angle_deg))
-        u = torch.cat([joint_angle_deg, joint_speed_deg_s, previous_target_deg, goal_m, sines], -1)
+        readings = (joint_angle_deg, joint_speed_deg_s, previous_target_deg, previous_target_speed_deg_s)
+        u = torch.cat([*readings, goal_m, sines], -1)
         displacement = self.displacement(u)
         distance = torch.linalg.vector_norm(displacement, dim=-1, keepdim=True)
         direction = displacement * torch.reciprocal(distance + self.softness)
@@ -109,10 +115,10 @@ def fold(arm: Arm, policy: nn.Module) -> FoldedPolicy | None:
     if type(policy) is not DeterministicPolicy or not policy.encoder.octaves or arm.joint_count > MOST_JOINTS:
         return None
     limits, joints = arm.limits, arm.joint_count
-    if len(policy.encoder.normalizer.mean) != 3 * joints + 9:
+    if len(policy.encoder.normalizer.mean) != 4 * joints + 9:
         return None
     angles = torch.tensor([limits.lower_deg, limits.upper_deg])
-    readings = torch.cat([angles, torch.zeros(2, 2 * joints)], 1)
+    readings = torch.cat([angles, torch.zeros(2, 3 * joints)], 1)
     if not torch.allclose(policy.scaling.from_unit(policy.scaling.present(readings * RADIANS)), angles, atol=1e-3):
         return None
     return FoldedPolicy(arm, policy)

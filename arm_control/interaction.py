@@ -11,7 +11,7 @@ from arm_control.config import ENVIRONMENTS, TrainConfig
 from arm_control.evaluation import Observation, environment_maker
 from arm_control.printing import counted
 from envs.arm import RADIANS, Arm
-from envs.tasks import DEFAULT_REACH_M, target_of
+from envs.tasks import DEFAULT_REACH_M, split_observation, target_of
 from envs.vector import ArmVectorEnv
 from policies.agent import Agent, Spec, Transition
 from policies.ddpg import DDPG
@@ -169,7 +169,7 @@ def make_agent(config: TrainConfig, env: Any, seed: int | None = None, **options
 
 def _lead(env: Any, observation: torch.Tensor, action: torch.Tensor) -> torch.Tensor:
     """Where the tip is (batch, 3) once the joints are where actions (batch, joints) ask for."""
-    measured, _, previous_target = (observation / RADIANS).chunk(3, -1)
+    measured, _, previous_target, _ = split_observation(observation)
     tip: torch.Tensor = env.arm.forward_kinematics(target_of(action, env.control, measured, previous_target), torch)
     return tip
 

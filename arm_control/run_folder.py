@@ -15,7 +15,9 @@ from typing import Any
 from arm_control.config import ARM_FILE
 from envs.files import open_regular, read_text
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
+# Older versions. Their observation lacks the speed of the previous target: networks and stored transitions do not fit.
+OLDER_VERSIONS = (1, 2, 3)
 REPORTED = {"step", "updates", "elapsed_s"}  # what every line of metrics.jsonl has at least
 LARGEST_CONFIG = 2**20  # bytes
 LARGEST_METRICS = 2**26
@@ -70,7 +72,7 @@ class RunFolder:
 
     @classmethod
     def open(cls, path: str | Path) -> tuple["RunFolder", dict[str, Any]]:
-        """An existing run and its configuration. Raises ValueError if it is missing, incomplete or newer."""
+        """An existing run and its configuration. Raises ValueError if it is missing, incomplete, older or newer."""
         run = cls(path)
         if not run.path.is_dir():
             raise ValueError(f"no run folder {run.path}{_available(run.path.parent)}")
@@ -84,10 +86,12 @@ class RunFolder:
             raise ValueError(f"{run.config} is damaged ({getattr(error, 'strerror', None) or error})") from None
         if not isinstance(config, dict) or config.get("version") != FORMAT_VERSION:
             version = config.get("version") if isinstance(config, dict) else None
-            raise ValueError(
-                f"{run.config} has format version {version}, this program reads {FORMAT_VERSION}: "
-                "it was written by another arm-control"
-            )
+            cause = "it was written by another arm-control"
+            if version in OLDER_VERSIONS:
+                cause = (
+                    "its observation lacks the previous target's speed (train again; its exported policy still runs)"
+                )
+            raise ValueError(f"{run.config} has format version {version}, this program reads {FORMAT_VERSION}: {cause}")
         return run, config
 
     def _has_nothing_to_lose(self) -> bool:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from arm_control.config import TrainConfig
-from arm_control.contract import MEMORY
+from arm_control.contract import GOAL, GOAL_VELOCITY, MEMORY, READINGS
 from arm_control.evaluation import (
     Controller,
     FloatArray,
@@ -20,8 +20,9 @@ from arm_control.evaluation import (
     evaluate_controller,
     zero_controller,
 )
-from envs.arm import DEFAULT_URDF, RADIANS, Arm
+from envs.arm import DEFAULT_URDF, Arm
 from envs.imperfections import Imperfections, imperfections_from_json
+from envs.tasks import split_observation
 
 PLAIN = ("zero", "random", "ik")
 
@@ -48,11 +49,11 @@ class RunnerController:
 
     def __call__(self, observation: Observation, arms: list[Any]) -> NDArray[Any]:
         """The policy's actions."""
-        readings = observation["observation"].astype(np.float64) / RADIANS
-        angles, speeds, previous = np.split(readings, 3, axis=1)
-        goals = np.split(observation["desired_goal"], [3], axis=1)
-        names = [tensor.name for tensor in self._runner.contract.inputs]
-        inputs = dict(zip(names, (angles, speeds, previous, *goals), strict=False))
+        readings = split_observation(observation["observation"].astype(np.float64))
+        goal_m, velocity_m_s = np.split(observation["desired_goal"], [3], axis=1)
+        columns = dict(zip((*READINGS, GOAL, GOAL_VELOCITY), (*readings, goal_m, velocity_m_s), strict=True))
+        taken = [tensor.name for tensor in self._runner.contract.inputs]
+        inputs = {name: columns[name] for name in taken if name != MEMORY}
         if (memory := self._runner.contract.next_memory) is not None:
             inputs[MEMORY] = np.zeros((len(arms), memory.size)) if self._memory is None else self._memory
         targets, self._memory = self._runner.recall(inputs)

@@ -118,8 +118,9 @@ class ArmEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
         margin = ANGLE_MARGIN_DEG + imperfections.angle_margin_deg
         lower, upper = np.array(limits.lower_deg), np.array(limits.upper_deg)
         speed = SPEED_MARGIN * np.array(limits.max_speed_deg_s) + imperfections.speed_margin_deg_s
-        high = (np.concatenate([upper + margin, speed, upper]) * RADIANS).astype(np.float32)
-        low = (np.concatenate([lower - margin, -speed, lower]) * RADIANS).astype(np.float32)
+        target_speed = np.array(limits.max_speed_deg_s)  # the limiter never passes it
+        high = (np.concatenate([upper + margin, speed, upper, target_speed]) * RADIANS).astype(np.float32)
+        low = (np.concatenate([lower - margin, -speed, lower, -target_speed]) * RADIANS).astype(np.float32)
         goal = np.full(3, self.arm.reach_m, np.float32)
         if self.task.moving:  # no tip is faster than stretched out, with every joint at full speed
             goal = np.append(goal, np.full(3, self.arm.reach_m * float(speed.sum()) * RADIANS, np.float32))
@@ -249,7 +250,12 @@ class ArmEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
     def _observe(self) -> tuple[Observation, dict[str, Any]]:
         body = self._body
         readings, achieved = observe_one(
-            self.arm, body.angles_deg, body.speeds_deg_s, self._target_deg, moving=self._moving
+            self.arm,
+            body.angles_deg,
+            body.speeds_deg_s,
+            self._target_deg,
+            self._target_speed_deg_s,
+            moving=self._moving,
         )
         achieved_seen = np.array(achieved, np.float32)
         # From the observation's own float32 values, so that compute_reward gives the very same numbers.
@@ -376,8 +382,12 @@ class ArmReach(ArmEnv):
     | `observation` | 0 to n-1 | measured joint angles | rad | the joint's, and 0.25 degrees |
     | | n to 2n-1 | measured joint speeds | rad/s | the joint's, and 1 % |
     | | 2n to 3n-1 | previous target, as limited and sent to the servos | rad | the joint's |
+    | | 3n to 4n-1 | speed of the previous target, from which the limiter goes on | rad/s | the joint's |
     | `achieved_goal` | 0 to 2 | tip position x, y, z, by the measured angles | m | the arm's reach |
     | `desired_goal` | 0 to 2 | goal position x, y, z | m | the arm's reach |
+
+    The last target and its speed are the whole state of the limiter, so that on the ideal arm `observation` is the
+    whole state of the motion (the Markov property): with equal actions, equal observations are followed by equal ones.
 
     ## Reward
     With d the distance between `achieved_goal` and `desired_goal` after the step, in metres:

@@ -134,7 +134,15 @@ class Skilled(ScriptedPolicy):
         super().__init__([], period_s)
         self._poses: dict[tuple[float, ...], list[float]] = {}
 
-    def decide(self, angles: Any, speeds: Any, previous: Any, goal_m: Sequence[float], velocity: Any) -> list[float]:
+    def decide(
+        self,
+        angles: Any,
+        speeds: Any,
+        previous: Any,
+        previous_speed: Any,
+        goal_m: Sequence[float],
+        velocity: Any,
+    ) -> list[float]:
         self.asked += 1
         goal = tuple(goal_m)
         if goal not in self._poses:

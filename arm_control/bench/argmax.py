@@ -85,7 +85,7 @@ def spec_of(shape: tuple[int, ...]) -> Spec:
     """An arm of so many joints, each from 0 to 90 degrees, with as many positions."""
     joints = len(shape)
     return Spec(
-        observation_size=3 * joints,
+        observation_size=4 * joints,
         goal_size=3,
         action_low=(0.0,) * joints,
         action_high=(90.0,) * joints,

@@ -100,11 +100,14 @@ class SteeredRunner(PolicyRunner):
         angles_deg: Sequence[float],
         speeds_deg_s: Sequence[float],
         previous_target_deg: Sequence[float],
+        previous_target_speed_deg_s: Sequence[float],
         goal_m: Sequence[float],
         goal_velocity_m_s: Sequence[float] = (0.0, 0.0, 0.0),
     ) -> list[float]:
         """What PolicyRunner.decide says is worked out, and let go."""
-        super().decide(angles_deg, speeds_deg_s, previous_target_deg, goal_m, goal_velocity_m_s)
+        super().decide(
+            angles_deg, speeds_deg_s, previous_target_deg, previous_target_speed_deg_s, goal_m, goal_velocity_m_s
+        )
         return self.poses[tuple(goal_m)]
 
 
@@ -204,7 +207,13 @@ class Bench:
             if guard.outside_m(pose) <= 0.0:
                 self.runner.poses[self.arm.tip_position(pose)] = pose
         goal_m = next(iter(self.runner.poses))
-        self.inputs: tuple[Sequence[float], ...] = ([10.0, 20.0, 30.0], [1.0, 2.0, 3.0], [11.0, 21.0, 31.0], goal_m)
+        self.inputs: tuple[Sequence[float], ...] = (
+            [10.0, 20.0, 30.0],
+            [1.0, 2.0, 3.0],
+            [11.0, 21.0, 31.0],
+            [4.0, 5.0, 6.0],
+            goal_m,
+        )
 
     def _new_safety(self) -> Safety:
         return self._safety(self.arm, self.arm.limits, PERIOD_S, SafetySettings(workspace_m=WORKSPACE_M))
@@ -301,12 +310,12 @@ def bare_onnxruntime(runner: PolicyRunner, inputs: Sequence[Sequence[float]]) ->
         binding.bind_input(name, "cpu", 0, np.float32, (1, len(column)), place.ctypes.data)
         start += len(column)
     binding.bind_output(runner.contract.output.name, "cpu", 0, np.float32, (1, len(answer)), answer.ctypes.data)
-    angles, speeds, targets, goal = inputs
+    angles, speeds, targets, target_speeds, goal = inputs
     write, memory, run = struct.Struct(f"{len(given)}f").pack_into, given.data.cast("B"), session.run_with_iobinding
 
     def call() -> list[float]:
         """Without a look at the goal, a memory, or anything of an object's."""
-        write(memory, 0, *angles, *speeds, *targets, *goal)
+        write(memory, 0, *angles, *speeds, *targets, *target_speeds, *goal)
         run(binding)
         numbers: list[float] = answer.tolist()
         return numbers

@@ -84,6 +84,7 @@ class GoalWork:
                 predictor.angles(loop.state.angles_deg),
                 predictor.speeds(loop.state.speeds_deg_s),
                 loop.safety.previous_step_deg(until - ticks),
+                loop.safety.speed_deg_s,
                 goal_m,
                 velocity_m_s,
             )

@@ -10,7 +10,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import ArrayLike, NDArray
 
-from arm_control.contract import GOAL_VELOCITY, INPUTS, MEMORY, METADATA_KEY, Contract
+from arm_control.contract import GOAL, GOAL_VELOCITY, MEMORY, METADATA_KEY, READINGS, Contract
 from arm_control.printing import counted, printable
 from arm_control.runner.onnx_file import read_model
 from envs.arm import Arm
@@ -46,8 +46,8 @@ class PolicyRunner:
         self.arm = Arm("policy.urdf", text=contract.arm_urdf)
         if self.arm.joint_names != contract.joint_names:
             raise ValueError(f"its arm has joints {self.arm.joint_names}, its contract {contract.joint_names}")
-        if {tensor.name for tensor in contract.inputs} - {GOAL_VELOCITY, MEMORY} != set(INPUTS):
-            raise ValueError(f"its inputs are not {', '.join(INPUTS)}, and {GOAL_VELOCITY} if it follows a moving goal")
+        contract.check_tensors()
+        _check_shapes(session, contract)
         if not _same_limits(self.arm.limits, self.limits):
             raise ValueError(f"its arm has the limits {self.arm.limits}, its contract {self.limits}")
         self._outputs = [tensor.name for tensor in contract.outputs]
@@ -67,9 +67,7 @@ class PolicyRunner:
             text = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
             if text is None:
                 raise ValueError("it has no contract: it was not written by 'arm-control export'")
-            contract = Contract.from_json(text)
-            _check_shapes(session, contract)
-            runner = cls(session, contract)
+            runner = cls(session, Contract.from_json(text))
             runner._check_golden_samples()
         except OSError as error:
             raise PolicyFileError(f"cannot read policy {path}: {error.strerror or error}") from None
@@ -113,7 +111,9 @@ class PolicyRunner:
         if self.target_deg is None:
             self.start(angles_deg)
         assert self.target_deg is not None
-        desired = self.decide(angles_deg, speeds_deg_s, self.target_deg, goal_m, goal_velocity_m_s)
+        desired = self.decide(
+            angles_deg, speeds_deg_s, self.target_deg, self._target_speed_deg_s, goal_m, goal_velocity_m_s
+        )
         self.target_deg, self._target_speed_deg_s = limit_target(
             desired, self.target_deg, self._target_speed_deg_s, self.limits, self.period_s
         )
@@ -124,20 +124,32 @@ class PolicyRunner:
         angles_deg: Sequence[float],
         speeds_deg_s: Sequence[float],
         previous_target_deg: Sequence[float],
+        previous_target_speed_deg_s: Sequence[float],
         goal_m: Sequence[float],
         goal_velocity_m_s: Sequence[float] = (0.0, 0.0, 0.0),
     ) -> list[float]:
         """The policy's own answer in degrees, before any limit, for a loop that holds the limits itself.
 
+        `previous_target_deg` and `previous_target_speed_deg_s` are what `limit_target` returned in the step before;
+        a policy with a contract before version 4 does not take the speed.
+
         Nothing is allocated on the way through onnxruntime: inputs and outputs stay where they are. As many numbers as
         there are joints are a caller's duty. Raises ValueError for a goal that moves, unless the policy follows one.
         """
         if self._follows:
-            # In the order of the contract's inputs, in which `_bind` has laid them side by side.
+            # In the order in which `_bind` has laid them side by side.
             goal_m = (*goal_m, *goal_velocity_m_s)
         elif any(goal_velocity_m_s):
             raise ValueError(f"wanted a goal at rest: the policy was trained on {self.contract.environment}")
-        self._write(self._readings, 0, *angles_deg, *speeds_deg_s, *previous_target_deg, *goal_m)
+        self._write(
+            self._readings,
+            0,
+            *angles_deg,
+            *speeds_deg_s,
+            *previous_target_deg,
+            *previous_target_speed_deg_s,
+            *goal_m,
+        )
         self._run(self._binding)
         if self._next_memory is not None:
             self._memory[:] = self._next_memory
@@ -157,20 +169,22 @@ class PolicyRunner:
     def _bind(self) -> None:
         """Tell onnxruntime where inputs and outputs are, for good: one row, all inputs side by side, in one array.
 
-        Written by one call, for which the arrays' own assignments would take half as long as a small network.
+        Written by one call, for which the arrays' own assignments would take half as long as a small network. A reading
+        that an older policy does not take has its place there, too, but is bound to nothing.
         """
         contract, binding = self.contract, self._session.io_binding()
-        sizes = {tensor.name: tensor.size for tensor in contract.inputs}
-        order = [name for name in (*INPUTS, GOAL_VELOCITY, MEMORY) if name in sizes]
+        taken = {tensor.name: tensor.size for tensor in contract.inputs}
+        sizes = dict.fromkeys(READINGS, len(contract.joints)) | {GOAL: 3}
+        sizes |= {name: taken[name] for name in (GOAL_VELOCITY, MEMORY) if name in taken}
         given = np.zeros(sum(sizes.values()), np.float32)
         numbers = len(given) - sizes.get(MEMORY, 0)
         self._readings, self._memory = given[:numbers].data.cast("B"), given[numbers:]
         self._write = struct.Struct(f"{numbers}f").pack_into
         start = 0
-        for name in order:
-            place = given[start : start + sizes[name]]
-            binding.bind_input(name, "cpu", 0, np.float32, (1, sizes[name]), place.ctypes.data)
-            start += sizes[name]
+        for name, size in sizes.items():
+            if name in taken:
+                binding.bind_input(name, "cpu", 0, np.float32, (1, size), given[start:].ctypes.data)
+            start += size
         answers = [np.zeros(tensor.size, np.float32) for tensor in contract.outputs]
         for tensor, answer in zip(contract.outputs, answers, strict=True):
             binding.bind_output(tensor.name, "cpu", 0, np.float32, (1, tensor.size), answer.ctypes.data)

@@ -300,7 +300,10 @@ class Safety:
         return list(self.target_deg)
 
     def previous_step_deg(self, ticks: int) -> list[float]:
-        """The policy's own previous target, at the beginning of a step of so many ticks, in degrees."""
+        """The policy's own previous target, at the beginning of a step of so many ticks, in degrees.
+
+        Its speed is `speed_deg_s` at any rate: interpolated targets end a step at the speed of the step.
+        """
         return self.target_deg if ticks == 1 else lead_target(*self._now, self.limits, self.period_s, ticks)
 
     def toward(self, desired_deg: Sequence[float]) -> list[float]:

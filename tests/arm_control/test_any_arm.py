@@ -40,7 +40,7 @@ def test_the_same_commands_train_evaluate_export_run_and_film_another_arm(
     assert main(["export", str(run)]) == 0
     contract = PolicyRunner.load(policy).contract
     assert len(contract.joints) == 7
-    assert [tensor.size for tensor in contract.inputs] == [7, 7, 7, 3]
+    assert [tensor.size for tensor in contract.inputs] == [7, 7, 7, 7, 3]
     assert main(["evaluate", str(policy), "--goals", "3", "--arm", KUKA]) == 0
     walk = ["--arm", KUKA, "--random", "2", "--pace", "fast", "--seconds-per-goal", "0.5", "--json", str(figures)]
     assert main(["run", str(policy), *walk]) == 0

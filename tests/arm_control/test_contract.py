@@ -21,7 +21,7 @@ from envs.imperfections import Imperfections
 
 SMALL = JointContract("base", 0.0, 90.0, 200.0, 1000.0)
 CONTRACT = Contract(
-    schema_version=3,
+    schema_version=4,
     arm="arm",
     joints=[SMALL],
     arm_urdf="<robot/>",
@@ -124,14 +124,16 @@ def test_a_field_of_another_type_is_named(path: str) -> None:
         Contract.from_json(changed(path, None))
 
 
-@pytest.mark.parametrize("version", [1, 4, 0, -1, "2", None, [2], 23, 10**30])
+@pytest.mark.parametrize("version", [1, 5, 0, -1, "2", None, [2], 23, 10**30])
 def test_another_schema_version_is_refused_with_what_to_do(version: Any) -> None:
-    with pytest.raises(ValueError, match=r"schema version .*this program reads 2 and 3: export the policy again"):
+    with pytest.raises(ValueError, match=r"schema version .*this program reads 2, 3 and 4: export the policy again"):
         Contract.from_json(changed("schema_version", version))
 
 
-def test_a_contract_of_the_version_before_is_read() -> None:
-    assert Contract.from_json(changed("schema_version", 2)) == dataclasses.replace(CONTRACT, schema_version=2)
+@pytest.mark.parametrize("version", [2, 3])
+def test_a_contract_of_an_older_version_is_read(version: int) -> None:
+    older = dataclasses.replace(CONTRACT, schema_version=version)
+    assert Contract.from_json(changed("schema_version", version)) == older
 
 
 def test_a_contract_keeps_measured_imperfections() -> None:
@@ -354,11 +356,11 @@ def test_what_is_beyond_the_bounds_is_refused_by_name(path: str, value: Any, sai
         '{"a":' * (2**20 // 5),
         "[" + "[]," * (2**20 // 3 - 2) + "[]]",
         '{"schema_version":[' + "[]," * (2**20 // 3 - 10) + "[]]}",
-        '{"schema_version":3,"golden":{"target_deg":[' + "[]," * (2**20 // 3 - 20) + "[]]}}",
-        '{"schema_version":3,"joints":[' + "{}," * (2**20 // 3 - 20) + "{}]}",
-        '{"schema_version":3,"versions":{' + ",".join(f'"{i}":""' for i in range(80_000)) + "}}",
+        '{"schema_version":4,"golden":{"target_deg":[' + "[]," * (2**20 // 3 - 20) + "[]]}}",
+        '{"schema_version":4,"joints":[' + "{}," * (2**20 // 3 - 20) + "{}]}",
+        '{"schema_version":4,"versions":{' + ",".join(f'"{i}":""' for i in range(80_000)) + "}}",
         '{"schema_version":' + "1" * (2**20 - 30) + "}",
-        '{"schema_version":3,"control_rate_hz":' + "1" * (2**20 - 50) + "}",
+        '{"schema_version":4,"control_rate_hz":' + "1" * (2**20 - 50) + "}",
         changed("path", "\n" * (2**18)),
         changed("golden.inputs.goal_m", [[0.5] * 200_000]),
         "x" * (2**20 + 1),

@@ -25,7 +25,13 @@ from arm_control.training import PolicyController, environment_maker, load_polic
 from envs.arm import DEFAULT_URDF, RADIANS, Arm
 from policies.settings import DDPGSettings
 
-INPUTS = {"joint_angle_deg": 3, "joint_speed_deg_s": 3, "previous_target_deg": 3, "goal_m": 3}
+INPUTS = {
+    "joint_angle_deg": 3,
+    "joint_speed_deg_s": 3,
+    "previous_target_deg": 3,
+    "previous_target_speed_deg_s": 3,
+    "goal_m": 3,
+}
 
 
 def states(count: int, seed: int = 1) -> dict[str, Any]:
@@ -136,7 +142,8 @@ def test_onnx_and_environment_agree_on_states_that_a_motion_passes(tiny_run: Pat
                 {
                     "joint_angle_deg": [arm.simulation.angles_deg],
                     "joint_speed_deg_s": [arm.simulation.speeds_deg_s],
-                    "previous_target_deg": [observation["observation"][6:] / RADIANS],
+                    "previous_target_deg": [observation["observation"][6:9] / RADIANS],
+                    "previous_target_speed_deg_s": [observation["observation"][9:] / RADIANS],
                     "goal_m": [observation["desired_goal"]],
                 }
             )[0]
@@ -148,18 +155,19 @@ def test_onnx_and_environment_agree_on_states_that_a_motion_passes(tiny_run: Pat
         env.close()
 
 
-def test_the_states_verified_are_10000_random_ones_and_every_corner() -> None:
+def test_the_states_verified_are_10000_random_ones_and_every_corner_of_the_readings() -> None:
     arm = Arm(DEFAULT_URDF)
     assert module.RANDOM_STATES == 10_000
     assert module.TOLERANCE_DEG == 1e-3
     rows = np.concatenate(list(random_states(arm, 100, np.random.default_rng(0)).values()), axis=1)
     low, high, speed, reach = 0.0, 90.0, np.array(arm.limits.max_speed_deg_s), np.full(3, arm.reach_m)
-    lower = np.concatenate([[low] * 3, -speed, [low] * 3, -reach]).astype(np.float32)
-    upper = np.concatenate([[high] * 3, speed, [high] * 3, reach]).astype(np.float32)
+    lower = np.concatenate([[low] * 3, -speed, [low] * 3, -speed, -reach]).astype(np.float32)
+    upper = np.concatenate([[high] * 3, speed, [high] * 3, speed, reach]).astype(np.float32)
     random, corners = rows[:100], rows[100:]
     assert ((random >= lower) & (random <= upper)).all()
     np.testing.assert_allclose(corners, np.where(corners > (lower + upper) / 2, upper, lower), rtol=1e-6)
-    assert len(np.unique(corners, axis=0)) == 2**12
+    assert len(np.unique(corners[:, :12], axis=0)) == len(corners) == 2**12
+    assert len(np.unique(corners[:, 12:], axis=0)) == 2**3
 
 
 def test_the_contract_says_what_was_trained(tiny_run: Path, tiny_policy: Path) -> None:
@@ -175,6 +183,7 @@ def test_the_contract_says_what_was_trained(tiny_run: Path, tiny_policy: Path) -
         "joint_angle_deg": "degrees",
         "joint_speed_deg_s": "degrees/s",
         "previous_target_deg": "degrees",
+        "previous_target_speed_deg_s": "degrees/s",
         "goal_m": "metres",
     }
     assert contract.golden.tolerance_deg == 1e-3

@@ -30,7 +30,7 @@ def random_policy(arm: Arm, *, goal_size: int = 3, measured: bool = True, octave
     """One with a normalisation of its own, and answers far from where the arm is."""
     joints = arm.joint_count
     spec = Spec(
-        observation_size=3 * joints,
+        observation_size=4 * joints,
         goal_size=goal_size,
         goal_point_size=3,
         action_low=arm.limits.lower_deg,

@@ -23,7 +23,7 @@ from arm_control import evaluation, exporter, training
 from arm_control.checkpoint import list_checkpoints, load_latest
 from arm_control.cli import main
 from arm_control.config import TrainConfig
-from arm_control.contract import GOAL_VELOCITY, INPUTS, Contract
+from arm_control.contract import GOAL_VELOCITY, INPUTS, READINGS, Contract
 from arm_control.drivers.simulation import SimulationDriver
 from arm_control.evaluation import derived_seeds, environment_maker
 from arm_control.exporter import export
@@ -150,6 +150,7 @@ def test_the_contract_says_how_the_policy_was_trained(policies: dict[str, Path])
         "joint_angle_deg": (3, "degrees"),
         "joint_speed_deg_s": (3, "degrees/s"),
         "previous_target_deg": (3, "degrees"),
+        "previous_target_speed_deg_s": (3, "degrees/s"),
         "goal_m": (3, "metres"),
         "goal_velocity_m_s": (3, "m/s"),
     }
@@ -161,7 +162,7 @@ def test_the_contract_says_how_the_policy_was_trained(policies: dict[str, Path])
 
 def states(contract: Contract, count: int) -> dict[str, Any]:
     generator = np.random.default_rng(1)
-    spans = {"joint_angle_deg": (0, 90), "joint_speed_deg_s": (-340, 340), "previous_target_deg": (0, 90)}
+    spans = dict(zip(READINGS, [(0, 90), (-340, 340), (0, 90), (-340, 340)], strict=True))
     return {
         tensor.name: generator.uniform(*spans.get(tensor.name, (-0.7, 0.7)), (count, 3)).astype(np.float32)
         for tensor in contract.inputs
@@ -181,7 +182,7 @@ def test_an_increment_is_added_to_the_previous_target_in_the_graph(
     runner = PolicyRunner.load(policies["increments"])
     inputs = states(runner.contract, 500)
     _, policy = load_policy(runs["increments"])
-    readings = np.concatenate([inputs[name] for name in INPUTS[:3]], axis=1).astype(np.float64) * RADIANS
+    readings = np.concatenate([inputs[name] for name in READINGS], axis=1).astype(np.float64) * RADIANS
     tip = Arm().forward_kinematics(inputs["joint_angle_deg"].astype(np.float64))
     with torch.no_grad():
         action = policy(*(torch.from_numpy(part.astype(np.float32)) for part in (readings, tip, inputs["goal_m"])))
@@ -235,7 +236,7 @@ def test_run_and_exported_policy_decide_alike_all_along_an_episode(
     for _ in range(50):
         batch = {key: value[None] for key, value in observation.items()}
         action, target = ours(batch, [env])[0], theirs(batch, [env])[0]
-        previous = observation["observation"][6:] / RADIANS
+        previous = observation["observation"][6:9] / RADIANS
         wanted = action if config.control == "absolute" else np.clip(previous + action, 0, 90)
         np.testing.assert_allclose(target, wanted, rtol=0, atol=1e-3)
         observation = env.step(action)[0]
@@ -346,9 +347,11 @@ def tracked(
     distances = []
     write = driver.write
 
-    def recording_decide(self: PolicyRunner, angles: Any, speeds: Any, previous: Any, *goal: Any) -> list[float]:
+    def recording_decide(
+        self: PolicyRunner, angles: Any, speeds: Any, previous: Any, previous_speed: Any, *goal: Any
+    ) -> list[float]:
         told.append(goal)
-        return decide(self, angles, speeds, previous, *goal)
+        return decide(self, angles, speeds, previous, previous_speed, *goal)
 
     def recording_write(target_deg: list[float]) -> None:
         write(target_deg)

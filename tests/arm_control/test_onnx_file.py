@@ -605,7 +605,7 @@ def test_a_policy_with_bytes_changed_is_refused_in_one_line_or_answers_as_it_pro
             outcomes.add("refused")
             return
         count = runner.arm.joint_count
-        answer = runner.decide([30.0] * count, [0.0] * count, [30.0] * count, (0.2, 0.2, 0.3))
+        answer = runner.decide([30.0] * count, [0.0] * count, [30.0] * count, [0.0] * count, (0.2, 0.2, 0.3))
         assert len(answer) == count
         assert np.isfinite(answer).all()
         outcomes.add("loaded")

@@ -16,6 +16,7 @@ from arm_control.runner.prediction import Predictor
 from arm_control.runner.safety import Safety
 from arm_control.running import imperfections_of
 from envs.imperfections import IDEAL_LAG_S, PRESETS, Imperfections
+from envs.limits import limit_target
 from envs.tasks import MovingGoal, StillGoal, Track
 
 PERIOD_S = 0.01
@@ -90,17 +91,28 @@ class Hasty(ScriptedPolicy):
     def __init__(self) -> None:
         super().__init__([])
         self.known: list[list[float]] = []
+        self.answers: list[list[float]] = []
 
-    def decide(self, angles: list[float], speeds: list[float], previous: list[float], *_: object) -> list[float]:
-        self.known.append([*angles, *speeds, *previous])
-        return ARM.limits.clip(
+    def decide(
+        self,
+        angles: list[float],
+        speeds: list[float],
+        previous: list[float],
+        previous_speed: list[float],
+        *_: object,
+    ) -> list[float]:
+        self.known.append([*angles, *speeds, *previous, *previous_speed])
+        answer = ARM.limits.clip(
             [here + 2.0 * (there - here) for here, there in zip(angles, [60.0, 50.0, 20.0], strict=True)]
         )
+        self.answers.append(answer)
+        return answer
 
 
-def known(rate_hz: float, lag_s: float = IDEAL_LAG_S) -> tuple[np.ndarray, float]:
+def known(rate_hz: float, lag_s: float = IDEAL_LAG_S, policy: Hasty | None = None) -> tuple[np.ndarray, float]:
     """All that a policy of 30 Hz was told at some rate, and how near the arm came at the end, in degrees."""
-    policy, clock = Hasty(), FakeClock()
+    policy = policy or Hasty()
+    clock = FakeClock()
     arm = FakeArm(clock, lag_s=lag_s)
     loop = ControlLoop(arm, Safety(ARM, ARM.limits, 1 / rate_hz), clock)
     goal = StillGoal(ARM.tip_position([60.0, 50.0, 20.0]))
@@ -117,6 +129,29 @@ def test_at_any_multiple_of_its_rate_a_policy_is_told_what_it_would_be_at_its_ow
     own, _ = known(30.0)
     np.testing.assert_allclose(known(rate_hz)[0], own, rtol=0, atol=1e-6)
     assert abs(own[0, :3] - START).max() == 0.0
+    # The speed of the previous target is that at which its limiter got there: the change in the step before.
+    np.testing.assert_allclose(own[1:, 9:], 30.0 * np.diff(own[:, 6:9], axis=0), rtol=0, atol=1e-9)
+    assert abs(own[:, 9:]).max() > 20.0
+
+
+@pytest.mark.parametrize("rate_hz", [30.0, 50.0, 60.0, 100.0, 200.0, 1000.0])
+def test_at_any_rate_the_target_speed_is_that_of_the_policys_own_limiter(rate_hz: float) -> None:
+    """From one step to the next, that limiter goes from target and speed to speed, by the answer."""
+    policy = Hasty()
+    inputs, _ = known(rate_hz, policy=policy)
+    for step in range(len(inputs) - 1):
+        # The ticks of this step: the nearest whole ones to its beginning and end.
+        end = round((step + 1) / 30 * rate_hz)
+        ticks = end - round(step / 30 * rate_hz)
+        # The soft start: blended with the start by 3 x^2 - 2 x^3 for two seconds.
+        x = min(1.0, end / rate_hz / 2.0)
+        share = 3.0 * x**2 - 2.0 * x**3
+        desired = [here + share * (there - here) for here, there in zip(START, policy.answers[step], strict=True)]
+        target = inputs[step, 6:9].tolist()
+        speed = inputs[step, 9:].tolist()
+        _, end_speed = limit_target(desired, target, speed, ARM.limits, ticks / rate_hz)
+        np.testing.assert_allclose(inputs[step + 1, 9:], end_speed, rtol=0, atol=1e-6)
+    assert np.abs(inputs[:, 9:]).max() > 20.0
 
 
 @pytest.mark.parametrize("rate_hz", [50.0, 100.0, 200.0, 1000.0])
@@ -131,7 +166,14 @@ def test_an_arm_that_is_not_as_expected_is_not_misled_at_rest() -> None:
 class Pursuer(ScriptedPolicy):
     """Goes where its goal is, but for what its servos lag."""
 
-    def decide(self, angles: list[float], speeds: list[float], previous: list[float], *goal: tuple[float, ...]) -> Any:
+    def decide(
+        self,
+        angles: list[float],
+        speeds: list[float],
+        previous: list[float],
+        previous_speed: list[float],
+        *goal: tuple[float, ...],
+    ) -> Any:
         at, velocity = goal
         return ARM.inverse_kinematics(np.array(at) + (IDEAL_LAG_S + 0.5 / 30) * np.array(velocity)).tolist()
 

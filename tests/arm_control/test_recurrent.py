@@ -123,7 +123,7 @@ def test_the_runner_carries_the_memory_as_training_does(run: Path, policy_file: 
         batch = {key: value[None] for key, value in observation.items()}
         wanted = controller(batch, [env])[0]
         inputs = dict(
-            zip(names, [row[None] for row in np.split(readings, 3)] + [observation["desired_goal"][None]], strict=False)
+            zip(names, [row[None] for row in np.split(readings, 4)] + [observation["desired_goal"][None]], strict=False)
         )
         inputs[MEMORY] = np.zeros((1, 16), np.float32) if not memories else memories[-1]
         target, memory = runner.recall(inputs)

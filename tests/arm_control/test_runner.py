@@ -12,15 +12,21 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from helpers import drive
 from onnx import TensorProto, helper, numpy_helper
 
 from arm_control.contract import METADATA_KEY, GoldenSamples
+from arm_control.drivers.simulation import SimulationDriver
 from arm_control.runner import PolicyFileError, PolicyRunner
+from arm_control.sources import evaluate
 from envs.arm import DEFAULT_URDF, RADIANS, Arm
+from envs.tasks import StillGoal
 
 ARM = Arm(DEFAULT_URDF)
 LOW, HIGH = np.array(ARM.limits.lower_deg), np.array(ARM.limits.upper_deg)
 GOALS = [ARM.tip_position(pose) for pose in ([20.0, 40.0, 60.0], [70.0, 30.0, 20.0], [45.0, 80.0, 10.0])]
+
+GOLDEN_ERROR_MM = 46.957  # of policy-v3.onnx, a short training
 
 Edit = Callable[[onnx.ModelProto], None]
 
@@ -83,7 +89,7 @@ def fix_batch(model: onnx.ModelProto) -> None:
 
 
 def widen_input(model: onnx.ModelProto) -> None:
-    model.graph.input[3].type.tensor_type.shape.dim[1].dim_value = 4
+    model.graph.input[4].type.tensor_type.shape.dim[1].dim_value = 4
 
 
 def more_input(model: onnx.ModelProto) -> None:
@@ -126,6 +132,18 @@ def without_contract(model: onnx.ModelProto) -> None:
 
 def broken_contract(model: onnx.ModelProto) -> None:
     model.metadata_props[0].value = model.metadata_props[0].value[:-1]
+
+
+def without_input(name: str) -> Edit:
+    """An edit that takes an input out of the contract."""
+
+    def edit(model: onnx.ModelProto) -> None:
+        content = json.loads(model.metadata_props[0].value)
+        content["inputs"] = [tensor for tensor in content["inputs"] if tensor["name"] != name]
+        del content["golden"]["inputs"][name]
+        model.metadata_props[0].value = json.dumps(content)
+
+    return edit
 
 
 def another_arms_urdf(model: onnx.ModelProto) -> None:
@@ -209,15 +227,15 @@ def test_limits_that_were_not_rounded_to_whole_degrees_are_the_arms(
         (in_contract("control_rate_hz", 0), "control_rate_hz"),
         (in_contract("arm_urdf", "not an arm"), "arm"),
         (another_arms_urdf, "its arm has joints"),
-        (in_contract("inputs.3.size", 4), "golden samples of 'goal_m'"),
-        (in_contract("inputs.3.name", "goal"), "golden samples do not match its inputs"),
+        (in_contract("inputs.4.size", 4), "golden samples of 'goal_m'"),
+        (in_contract("inputs.4.name", "goal"), "golden samples do not match its inputs"),
         (in_contract("output.name", "torque"), "its outputs are .*target_deg.* its contract promises .*torque"),
         (rename("target_deg", "torque"), "its outputs are .*torque.* its contract promises .*target_deg"),
         (rename("goal_m", "goal"), "its inputs are .*'goal'.* its contract promises .*'goal_m'"),
         (widen_input, "onnxruntime cannot load it"),
         (
-            both(in_contract("inputs.3.size", 4), in_contract("golden.inputs.goal_m", [[0.0] * 4] * 16)),
-            r"its inputs are .*'goal_m': \('tensor\(float\)', 2, 3\).* its contract promises",
+            both(in_contract("inputs.4.size", 4), in_contract("golden.inputs.goal_m", [[0.0] * 4] * 16)),
+            r"inputs: .*goal_m \(4\); expected .*goal_m \(3\)",
         ),
         (more_input, "its inputs are .*secret"),
         (more_output, "its outputs are .*goal_m"),
@@ -227,8 +245,12 @@ def test_limits_that_were_not_rounded_to_whole_degrees_are_the_arms(
         (runs_only_with_many_rows, "golden samples do not run"),
         (unknown_operator, "an operator 'NoSuchOperator', which arm-control never writes"),
         (without_contract, "has no contract: it was not written by 'arm-control export'"),
-        (in_contract("schema_version", 4), "schema version 4, this program reads 2 and 3"),
+        (in_contract("schema_version", 5), "schema version 5, this program reads 2, 3 and 4"),
         (broken_contract, "the contract is no JSON"),
+        (in_contract("schema_version", 3), "contract version 3 with the input previous_target_speed_deg_s"),
+        (in_contract("schema_version", 2), "contract version 2 with the input previous_target_speed_deg_s"),
+        (without_input("previous_target_speed_deg_s"), "contract version 4 without the input previous_target_speed"),
+        (without_input("previous_target_deg"), r"inputs: .* \(3\); expected .*previous_target_deg \(3\)"),
     ],
 )
 def test_a_policy_that_was_tampered_with_is_refused_in_one_line(
@@ -246,7 +268,7 @@ def test_a_policy_that_was_tampered_with_is_refused_in_one_line(
 def rename_goal_everywhere(model: onnx.ModelProto) -> None:
     rename("goal_m", "goal")(model)
     content = json.loads(model.metadata_props[0].value)
-    content["inputs"][3]["name"] = "goal"
+    content["inputs"][4]["name"] = "goal"
     content["golden"]["inputs"]["goal"] = content["golden"]["inputs"].pop("goal_m")
     model.metadata_props[0].value = json.dumps(content)
 
@@ -271,11 +293,15 @@ def test_a_file_that_is_missing_empty_a_folder_or_not_onnx_is_refused(tmp_path: 
 
 
 def test_step_is_the_graphs_answer_limited_as_the_environment_limits_it(tiny_policy: Path) -> None:
+    """At every step, target and speed are those of the environment, and the graph gets both."""
     import gymnasium
 
     import envs  # noqa: F401
 
     runner = PolicyRunner.load(tiny_policy)
+    speed = [0.0] * 3
+    fastest = 0.0
+    largest_effect = 0.0
     with gymnasium.make("ArmReach-v0") as env:
         arm: Any = env.unwrapped
         observation, _ = env.reset(seed=5)
@@ -284,17 +310,27 @@ def test_step_is_the_graphs_answer_limited_as_the_environment_limits_it(tiny_pol
         truncated = False
         while not truncated:
             reading = (arm.simulation.angles_deg, arm.simulation.speeds_deg_s)
-            raw = runner.infer(
-                {
-                    "joint_angle_deg": [reading[0]],
-                    "joint_speed_deg_s": [reading[1]],
-                    "previous_target_deg": [runner.target_deg],
-                    "goal_m": [goal],
-                }
-            )[0]
+            inputs = {
+                "joint_angle_deg": [reading[0]],
+                "joint_speed_deg_s": [reading[1]],
+                "previous_target_deg": [runner.target_deg],
+                "previous_target_speed_deg_s": [speed],
+                "goal_m": [goal],
+            }
+            raw = runner.infer(inputs)[0]
+            at_rest = runner.infer(inputs | {"previous_target_speed_deg_s": [[0.0] * 3]})[0]
+            largest_effect = max(largest_effect, np.abs(raw - at_rest).max())
+            assert runner.target_deg is not None
+            before = list(runner.target_deg)
             target = runner.step(*reading, goal)
             observation, _, _, truncated, _ = env.step(raw)
-            np.testing.assert_allclose(target, observation["observation"][6:] / RADIANS, rtol=0, atol=1e-4)
+            # The speed of the target is the change that it has come by, divided by the period.
+            speed = [(now - then) / runner.period_s for now, then in zip(target, before, strict=True)]
+            fastest = max(fastest, *map(abs, speed))
+            np.testing.assert_allclose(target, observation["observation"][6:9] / RADIANS, rtol=0, atol=1e-4)
+            np.testing.assert_allclose(speed, observation["observation"][9:] / RADIANS, rtol=0, atol=3e-3)
+    assert fastest > 50.0
+    assert largest_effect > 0.1  # the policy does depend on that speed
 
 
 def assert_within_limits(targets: list[list[float]], period: float) -> None:
@@ -416,3 +452,47 @@ def test_readings_of_another_number_of_joints_are_refused(
 ) -> None:
     with pytest.raises(ValueError, match="of 3 joints"):
         PolicyRunner.load(tiny_policy).step(angles, speeds, (0.3, 0.15, 0.3))
+
+
+class TestOlderPolicies:
+    """Policies with contracts of versions 2 and 3, which do not take the speed of the previous target.
+
+    `policy-v3.onnx` was trained and exported by the last version of arm-control that wrote contract version 3.
+    """
+
+    GOLDEN = Path(__file__).resolve().parent.parent / "golden" / "policy-v3.onnx"
+
+    @pytest.mark.parametrize("version", [2, 3])
+    def test_it_decides_as_it_was_exported(self, tmp_path: Path, version: int) -> None:
+        """The golden samples come out through the bound inputs, whatever the speed of the previous target."""
+        edit = both(in_contract("schema_version", version), in_contract("imperfections", "ideal"))
+        runner = PolicyRunner.load(tampered(self.GOLDEN, tmp_path, edit))
+        assert "previous_target_speed_deg_s" not in {tensor.name for tensor in runner.contract.inputs}
+        golden = runner.contract.golden
+        columns = [golden.inputs[name] for name in ("joint_angle_deg", "joint_speed_deg_s", "previous_target_deg")]
+        for row, wanted in enumerate(golden.target_deg):
+            angles, speeds, target = (column[row] for column in columns)
+            for speed in ([0.0] * 3, [300.0, -300.0, 150.0]):
+                got = runner.decide(angles, speeds, target, speed, golden.inputs["goal_m"][row])
+                np.testing.assert_allclose(got, wanted, rtol=0, atol=golden.tolerance_deg)
+
+    def test_it_reaches_what_it_reached(self) -> None:
+        """The figures are those that its own version of arm-control printed: `evaluate policy-v3.onnx --goals 20`."""
+        figures = evaluate(self.GOLDEN, goals=20)
+        assert figures["mean_error_mm"] == pytest.approx(GOLDEN_ERROR_MM, rel=0.02)
+
+    def test_it_runs_in_the_control_loop(self) -> None:
+        """As far as a policy of so short a training gets."""
+        runner = PolicyRunner.load(self.GOLDEN)
+        driver = SimulationDriver(runner.arm, runner.period_s)
+        report = drive(runner, driver, [StillGoal(goal) for goal in GOALS], seconds_per_goal=2.0)
+        driver.close()
+        assert report.refusals == []
+        assert len(report.goals) == len(GOALS)
+        assert max(goal.error_mm for goal in report.goals) < 3.0 * GOLDEN_ERROR_MM
+
+    def test_without_the_input_a_contract_of_version_4_is_refused(self, tmp_path: Path) -> None:
+        """The file is consistent otherwise."""
+        path = tampered(self.GOLDEN, tmp_path, in_contract("schema_version", 4))
+        with pytest.raises(PolicyFileError, match="contract version 4 without the input previous_target_speed_deg_s"):
+            PolicyRunner.load(path)

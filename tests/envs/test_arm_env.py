@@ -99,7 +99,7 @@ def test_gymnasium_makes_it_by_its_id(name: str) -> None:
     assert isinstance(env.unwrapped, ArmEnv)
     assert env.action_space == gymnasium.spaces.Box(0, 90, (3,))
     assert {key: space.shape for key, space in env.observation_space.items()} == {  # type: ignore[attr-defined]
-        "observation": (9,),
+        "observation": (12,),
         "achieved_goal": (3,),
         "desired_goal": (3,),
     }
@@ -143,10 +143,12 @@ def test_episode_steps_sets_the_length() -> None:
     env.close()
 
 
-def test_the_observation_holds_the_readings_in_radians_and_the_previous_target(env: ArmEnv) -> None:
+def test_the_observation_holds_the_readings_and_the_state_of_the_limiter_in_radians(env: ArmEnv) -> None:
     observation, info = env.reset(options={"angles_deg": START_DEG, "goal_m": GOAL_M})
     start = np.radians(START_DEG)
-    assert observation["observation"] == pytest.approx(np.concatenate([start, np.zeros(3), start]), abs=1e-6)
+    assert observation["observation"] == pytest.approx(
+        np.concatenate([start, np.zeros(3), start, np.zeros(3)]), abs=1e-6
+    )
     assert observation["achieved_goal"] == pytest.approx(env.arm.tip_position(START_DEG), abs=1e-6)
     assert observation["desired_goal"] == pytest.approx(GOAL_M, abs=1e-7)
     assert info["distance_m"] == pytest.approx(math.dist(env.arm.tip_position(START_DEG), GOAL_M), abs=1e-6)
@@ -160,7 +162,7 @@ def test_the_observation_holds_the_readings_in_radians_and_the_previous_target(e
             simulation.command(target)
             simulation.step()
             observation = env.step(action)[0]
-            readings = [*simulation.angles_deg, *simulation.speeds_deg_s, *target]
+            readings = [*simulation.angles_deg, *simulation.speeds_deg_s, *target, *speed]
             assert observation["observation"] == pytest.approx(np.radians(readings), rel=1e-6, abs=1e-6)
             assert observation["achieved_goal"] == pytest.approx(
                 simulation.arm.tip_position(simulation.angles_deg), abs=1e-6

@@ -59,7 +59,7 @@ def test_random_steps_stay_inside_the_observation_space(name: str, imperfections
         gymnasium.make, name, disable_env_checker=True, imperfections=imperfections, episode_steps=CHUNK - 1
     )
     generator, limits = np.random.default_rng(0), Arm().limits
-    lowest, highest, done, violent = np.full(9, np.inf), np.full(9, -np.inf), 0, 0
+    lowest, highest, done, violent = np.full(12, np.inf), np.full(12, -np.inf), 0, 0
     with closing(ArmVectorEnv(make_env, ARMS, processes=2)) as env:
         spaces: Any = env.single_observation_space
         columns = {key: np.empty((CHUNK, ARMS, *box.shape), np.float32) for key, box in spaces.items()}
@@ -87,6 +87,7 @@ def test_random_steps_stay_inside_the_observation_space(name: str, imperfections
     assert (low[:3] < lower + 1).all()
     assert (high[:3] > upper - 1).all()
     assert (np.minimum(-low[3:6], high[3:6]) > 0.7 * speed).all()
+    assert (np.minimum(-low[9:], high[9:]) > 0.7 * speed).all()
     if imperfections == "ideal":
         assert (low[:3] >= lower - ANGLE_MARGIN_DEG).all()
         assert (high[:3] <= upper + ANGLE_MARGIN_DEG).all()

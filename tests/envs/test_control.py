@@ -93,7 +93,7 @@ def test_each_step_is_limiter_and_simulation_put_together_by_hand(kind: Callable
             simulation.command(target)
             simulation.step()
             got = readings(env.step(action)[0])
-            wanted = [*simulation.angles_deg, *simulation.speeds_deg_s, *target]
+            wanted = [*simulation.angles_deg, *simulation.speeds_deg_s, *target, *speed]
             assert got == pytest.approx(wanted, rel=1e-6, abs=1e-5)
     env.close()
 
@@ -104,11 +104,11 @@ def test_increments_of_an_imperfect_arm_are_from_what_it_measures() -> None:
         imperfections=Imperfections(angle_noise_deg=1.0, observation_delay_s=0.1),  # type: ignore[arg-type]
     )
     measured = readings(env.reset(seed=0, options={"angles_deg": (40.0, 45.0, 50.0)})[0])
-    target, speed = measured[6:].tolist(), [0.0] * 3
+    target, speed = measured[6:9].tolist(), [0.0] * 3
     for action in increments(20, size=0.5):
         target, speed = limit_target((measured[:3] + action).tolist(), target, speed, ARM.limits, PERIOD_S)
         measured = readings(env.step(action)[0])
-        assert measured[6:] == pytest.approx(target, abs=1e-3)
+        assert measured[6:9] == pytest.approx(target, abs=1e-3)
         assert np.abs(measured[:3] - env.simulation.angles_deg).max() > 0.01
     env.close()
 
@@ -123,7 +123,7 @@ def test_no_change_holds_the_pose(kind: Callable[..., ArmEnv], control: str) -> 
             held = readings(env.step(np.zeros(3, np.float32))[0])
         # Gravity pulls a thousandth of a degree, which a change of the measured angle gives way to at each step.
         assert held[:3] == pytest.approx(start, abs=0.1 if control == "from_measured" else 0.005)
-        assert held[6:] == pytest.approx(start, abs=0.1 if control == "from_measured" else 1e-4)
+        assert held[6:9] == pytest.approx(start, abs=0.1 if control == "from_measured" else 1e-4)
     env.close()
 
 
@@ -136,10 +136,10 @@ def test_changes_of_the_target_add_up() -> None:
         # The limiter's speed v, such that the joint could still stop on the spot: v T + v^2 / (2 a) = |asked|.
         a = math.degrees(40.0)
         v = np.sqrt((a * PERIOD_S) ** 2 + 2 * a * np.abs(asked)) - a * PERIOD_S
-        assert got[6:] == pytest.approx(START_DEG + count * PERIOD_S * v * np.sign(asked), abs=1e-4)
+        assert got[6:9] == pytest.approx(START_DEG + count * PERIOD_S * v * np.sign(asked), abs=1e-4)
     for _ in range(10):
         got = readings(env.step(np.zeros(3))[0])
-    assert got[:3] == pytest.approx(got[6:], abs=0.01)
+    assert got[:3] == pytest.approx(got[6:9], abs=0.01)
     env.close()
 
 
@@ -152,7 +152,7 @@ def test_full_increments_end_at_the_joint_limits_and_stay_there(control: str, si
     for _ in range(50):
         observation = env.step(space.high if sign > 0 else space.low)[0]
         assert observation in env.observation_space
-        assert ((readings(observation)[6:] >= -1e-4) & (readings(observation)[6:] <= 90.0001)).all()
+        assert ((readings(observation)[6:9] >= -1e-4) & (readings(observation)[6:9] <= 90.0001)).all()
     assert readings(observation)[:3] == pytest.approx([90 if sign > 0 else 0] * 3, abs=0.01)
     env.close()
 
@@ -163,9 +163,9 @@ def test_targets_keep_to_the_limits_of_position_speed_and_acceleration(seed: int
     env = ArmReach(control=control)
     generator = np.random.default_rng(seed)
     space: Any = env.action_space
-    target, speed = readings(env.reset(seed=seed)[0])[6:], np.zeros(3)
+    target, speed = readings(env.reset(seed=seed)[0])[6:9], np.zeros(3)
     for _ in range(40):
-        following = readings(env.step(np.where(generator.random(3) < 0.5, space.low, space.high))[0])[6:]
+        following = readings(env.step(np.where(generator.random(3) < 0.5, space.low, space.high))[0])[6:9]
         assert ((following >= -1e-4) & (following <= 90 + 1e-4)).all()
         next_speed = (following - target) / PERIOD_S
         assert (np.abs(next_speed) <= np.array(ARM.limits.max_speed_deg_s) + 0.01).all()

@@ -111,7 +111,7 @@ def test_its_spaces() -> None:
     assert env.action_space == gymnasium.spaces.Box(0, 90, (3,))
     spaces: Any = env.observation_space
     assert {key: space.shape for key, space in spaces.items()} == {
-        "observation": (9,),
+        "observation": (12,),
         "achieved_goal": (6,),
         "desired_goal": (6,),
     }
@@ -270,7 +270,7 @@ def test_reach_has_no_rms_error_and_three_numbers_a_goal() -> None:
     env = ArmReach()
     observation, info = env.reset(seed=0)
     assert {key: value.shape for key, value in observation.items()} == {
-        "observation": (9,),
+        "observation": (12,),
         "achieved_goal": (3,),
         "desired_goal": (3,),
     }
