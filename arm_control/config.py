@@ -76,7 +76,7 @@ class TrainConfig:
     env: str = ""
     """The environment's id."""
     reward: Literal["dense", "sparse"] = "dense"
-    """The reward that the environment gives. A sparse one wants DDPG to look farther: --discount 0.9 --n-step 3."""
+    """The reward that the environment gives. A sparse one wants DDPG to look farther: --n-step 3."""
     goal_tolerance_m: float = 0.01
     """How near the tip must be to a goal to have reached it, in metres."""
     arm: str | None = None
