@@ -248,8 +248,13 @@ def _check_shapes(session: onnxruntime.InferenceSession, contract: Contract) -> 
         ("inputs", session.get_inputs(), contract.inputs),
         ("outputs", session.get_outputs(), contract.outputs),
     ):
-        if (got := described(nodes)) != (wanted := promised(tensors)):
-            raise ValueError(f"its {kind} are {got}, its contract promises {wanted} (type, axes, size)")
+        got = described(nodes)
+        wanted = promised(tensors)
+        if got != wanted:
+            # Only those that differ: a line that names them all is too long to be read.
+            other = {name: shape for name, shape in got.items() if wanted.get(name) != shape}
+            missed = {name: shape for name, shape in wanted.items() if got.get(name) != shape}
+            raise ValueError(f"its {kind} are {other}, its contract promises {missed} (type, axes, size)")
         if any(isinstance(node.shape[0], int) for node in nodes):
             raise ValueError(f"its {kind} want a fixed batch of {[node.shape[0] for node in nodes]}")
 
