@@ -181,9 +181,9 @@ def test_a_controllers_action_is_the_modes_and_all_actions_are_within_the_bounds
     likely = drawn(actor, observed)
     with torch.no_grad():
         greedy = actor(*observed)
-        assert torch.equal(greedy, actor.action(likely.action(likely.mean), observed[0]))
+        assert torch.equal(greedy, actor.action(likely.action(likely.mean), *observed))
         for choice in (likely.mean, likely.mean + 3 * likely.std, likely.mean - 1e3 * likely.std):
-            action = actor.action(likely.action(choice), observed[0])
+            action = actor.action(likely.action(choice), *observed)
             assert (action >= torch.tensor(spec.action_low)).all()
             assert (action <= torch.tensor(spec.action_high)).all()
 
@@ -274,7 +274,7 @@ def test_the_controllers_action_is_the_most_probable_of_all_on_the_grid(name: st
     torch.testing.assert_close(action, values[best], rtol=0, atol=1e-5)
     assert policy.grid.holds(action).all()
     assert torch.equal(likely.action(likely.mode()), positions[best])
-    assert torch.equal(policy.action(positions, observed[0]), positions)
+    assert torch.equal(policy.action(positions, *(column[:1] for column in observed)), positions)
 
 
 @pytest.mark.parametrize("name", SPECS)

@@ -32,7 +32,7 @@ Matrix = NDArray[np.float64]
 
 
 def small(critic: str, **changes: Any) -> DPGSettings:
-    values = {"fourier_octaves": 0, "critic_units": 16, "random_steps": 64, **changes}
+    values = {"fourier_octaves": 0, "critic_units": 16, "random_steps": 64, "slowing_distance": 0.0, **changes}
     return DPGSettings(critic=critic, **values)  # type: ignore[arg-type]
 
 
