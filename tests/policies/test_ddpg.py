@@ -257,9 +257,7 @@ def test_one_update_is_that_of_the_paper(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Losses and gradients of critic and actor are those of the plain formulas, with and without slowing."""
-    settings = replace(
-        SMALL, relabel_near=relabelled, relabel_other=relabelled, slowing_distance=slowing_distance
-    )
+    settings = replace(SMALL, relabel_near=relabelled, relabel_other=relabelled, slowing_distance=slowing_distance)
     agent = in_double(filled(spec, settings, terminated=terminated, seed=seed), monkeypatch)
     raw = torch.from_numpy(
         np.hstack(
