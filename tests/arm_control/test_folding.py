@@ -107,7 +107,7 @@ class TestAtTheGoal:
     def states(arm: Arm, distance_m: float) -> list[torch.Tensor]:
         """Readings, and goals so far from the tip."""
         columns = random_states(arm, 500, np.random.default_rng(0))
-        angles, speeds, targets, goals = (torch.from_numpy(column) for column in columns.values())
+        angles, speeds, targets, _ = (torch.from_numpy(column) for column in columns.values())
         tip = arm.forward_kinematics(angles.double().numpy())
         along = np.random.default_rng(1).normal(size=tip.shape)
         along *= distance_m / np.linalg.norm(along, axis=1, keepdims=True)
