@@ -82,7 +82,13 @@ def test_what_is_remembered_is_worth_something_where_the_goal_is_seen_only_at_fi
     missed = {}
     for recurrent in (False, True):
         settings = A2CSettings(
-            recurrent=recurrent, hidden_units=16, fourier_octaves=0, random_steps=100, learning_rate=5e-3, discount=0.9
+            recurrent=recurrent,
+            hidden_units=16,
+            fourier_octaves=0,
+            random_steps=100,
+            learning_rate=5e-3,
+            discount=0.9,
+            slowing_distance=0.0,
         )
         agent, generator, arms = PolicyGradient(spec, settings, 0), np.random.default_rng(0), 32
 

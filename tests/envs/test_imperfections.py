@@ -478,6 +478,27 @@ def test_start_and_goal_are_those_of_an_ideal_arm_with_the_same_seed() -> None:
         late.close()
 
 
+class TestReadingError:
+    """By how much measured angles are typically wrong."""
+
+    @pytest.mark.parametrize(
+        ("imperfections", "wanted_deg"),
+        [
+            (PRESETS["ideal"], 0.0),
+            # Half of a step of 360 degrees / 4096, and the middle of noise from 0 to 0.05 degrees.
+            (PRESETS["xl430"], 0.0879 / 2 + 0.025),
+            (Imperfections(resolution_deg=(0.1, 0.3), angle_noise_deg=0.2, backlash_deg=1.0), 0.3),
+            (Imperfections(observation_delay_s=0.1, speed_noise_deg_s=5.0), 0.0),
+        ],
+        ids=["ideal", "xl430", "custom", "others"],
+    )
+    def test_it_is_half_a_step_and_the_noise_in_the_middle_of_their_ranges(
+        self, imperfections: Imperfections, wanted_deg: float
+    ) -> None:
+        """Nothing else counts."""
+        assert imperfections.reading_error_deg == pytest.approx(wanted_deg, abs=1e-5)
+
+
 def test_a_number_is_a_range_of_no_width() -> None:
     assert Imperfections(payload_kg=0.1) == Imperfections(payload_kg=(0.1, 0.1))  # type: ignore[arg-type]
     assert Imperfections(payload_kg=[0, 1]) == Imperfections(payload_kg=(0.0, 1.0))  # type: ignore[arg-type]

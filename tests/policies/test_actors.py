@@ -4,6 +4,7 @@ import copy
 import gc
 import itertools
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -164,6 +165,36 @@ def test_steps_are_from_the_measured_angle_in_units_of_the_largest_and_end_at_th
         torch.testing.assert_close(actor(*seen(PLAIN, 3)), torch.tensor(wanted), rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("policy", "step"),
+    [("gaussian", (0.5, -1.5)), ("squashed", (math.tanh(0.5), math.tanh(-1.5))), ("clipped", (0.5, -1.0))],
+)
+@pytest.mark.parametrize("size", [1.0, 0.5])
+def test_near_the_goal_steps_are_from_the_previous_target_and_in_proportion_to_the_distance(
+    policy: str, step: tuple[float, float], size: float
+) -> None:
+    """target = previous + g (angle + step - previous), with g = (distance - rest distance) / slowing distance."""
+    spec = replace(ARM, target_columns=(3, 4), rest_distance=0.002, size=size).with_steps(0.5, 0.04)
+    actor = gaussian(spec, policy=policy, deviation="fixed")
+    constant(actor.net[-1], 0.5, -1.5)
+    observation, tip, goal = measured((45.0, 40.0), (45.0, 40.0), (45.0, 40.0), (10.0, 59.0))
+    targets = [(50.0, 30.0), (50.0, 30.0), (50.0, 30.0), (0.0, 60.0)]
+    observation[:, 3:] = torch.tensor(targets) / DEGREES
+    shares = [0.0, 0.25, 1.0, 0.75]
+    distances = [share * 0.04 * size + 0.002 for share in shares]
+    goal = tip + torch.tensor([[0.6 * distance, -0.8 * distance] for distance in distances])
+    # Half of the largest steps of 36 and 15 degrees.
+    wanted = [
+        [
+            target[0] + share * (angle[0] + 18.0 * step[0] - target[0]),
+            target[1] + share * (angle[1] + 7.5 * step[1] - target[1]),
+        ]
+        for target, share, angle in zip(targets, shares, [(45.0, 40.0)] * 3 + [(10.0, 59.0)], strict=True)
+    ]
+    with torch.no_grad():
+        torch.testing.assert_close(actor(observation, tip, goal), torch.tensor(wanted), rtol=0, atol=2e-3)
+
+
 @given(
     st.sampled_from(sorted(SPECS)),
     st.sampled_from(sorted(KINDS)),
@@ -181,9 +212,9 @@ def test_a_controllers_action_is_the_modes_and_all_actions_are_within_the_bounds
     likely = drawn(actor, observed)
     with torch.no_grad():
         greedy = actor(*observed)
-        assert torch.equal(greedy, actor.action(likely.action(likely.mean), observed[0]))
+        assert torch.equal(greedy, actor.action(likely.action(likely.mean), *observed))
         for choice in (likely.mean, likely.mean + 3 * likely.std, likely.mean - 1e3 * likely.std):
-            action = actor.action(likely.action(choice), observed[0])
+            action = actor.action(likely.action(choice), *observed)
             assert (action >= torch.tensor(spec.action_low)).all()
             assert (action <= torch.tensor(spec.action_high)).all()
 
@@ -274,7 +305,7 @@ def test_the_controllers_action_is_the_most_probable_of_all_on_the_grid(name: st
     torch.testing.assert_close(action, values[best], rtol=0, atol=1e-5)
     assert policy.grid.holds(action).all()
     assert torch.equal(likely.action(likely.mode()), positions[best])
-    assert torch.equal(policy.action(positions, observed[0]), positions)
+    assert torch.equal(policy.action(positions, *observed), positions)
 
 
 @pytest.mark.parametrize("name", SPECS)

@@ -34,6 +34,10 @@ def lead(observation: Tensor, action: Tensor) -> Tensor:
 
 # An arm that moves a little in one step, whose kinematics are known, and whose goals have a velocity.
 MOVING = replace(ARM, max_step=(9.0, 5.0), kinematics=lead, goal_point_size=1)
+# The same arm, as large as the random goals are far away, so that its lengths matter; with the targets sent last.
+LARGE = replace(MOVING, size=20.0, rest_distance=0.3, target_columns=(4, 3))
+# Goals without a velocity, no kinematics, and targets that are not observed.
+UNSEEN = replace(ARM, size=20.0, rest_distance=0.3)
 SMALL = DDPGSettings(
     hidden_units=16,
     fourier_octaves=2,
@@ -46,7 +50,9 @@ SMALL = DDPGSettings(
     relabel_near=0.0,
     relabel_other=0.0,
     relabel_distance=0.1,
+    slowing_distance=0.0,
 )
+SLOWING_DISTANCE = 0.08
 
 
 def minus_distance(achieved_goal: FloatArray, desired_goal: FloatArray, info: Any) -> Any:
@@ -98,17 +104,38 @@ def fourier(x: Tensor, octaves: int) -> Tensor:
     return torch.hstack([x, *(torch.sin(k * x) for k in scales), *(torch.cos(k * x) for k in scales)])
 
 
+def length(x: Tensor) -> Tensor:
+    """The Euclidean length of each row, (batch, 1)."""
+    return (x**2).sum(1, keepdim=True).sqrt()
+
+
+def softened(x: Tensor, softness: float) -> Tensor:
+    """The direction of each row, shorter than one where the row is hardly longer than this."""
+    return x / (length(x) + softness)
+
+
 @dataclass
 class ByHand:
     """Actor and critic as formulas of plain tensors."""
 
     spec: Spec
-    octaves: int
+    settings: DDPGSettings
     mean: Tensor
     std: Tensor
 
+    @property
+    def octaves(self) -> int:
+        return self.settings.fourier_octaves
+
+    @property
+    def points(self) -> int:
+        """How many numbers of a goal say where it is."""
+        return 1 if self.spec.goal_point_size == 1 else 2
+
     def features(self, observation: Tensor, tip: Tensor, goal: Tensor) -> Tensor:
-        return fourier((torch.hstack([observation, tip, goal, goal - tip]) - self.mean) / self.std, self.octaves)
+        raw = torch.hstack([observation, tip, goal, goal - tip])
+        x = fourier((raw - self.mean) / self.std, self.octaves)
+        return torch.hstack([x, softened(goal[:, : self.points] - tip[:, : self.points], 0.0001 * self.spec.size)])
 
     def unit(self, action: Tensor) -> Tensor:
         low, high = torch.tensor(self.spec.action_low).double(), torch.tensor(self.spec.action_high).double()
@@ -118,6 +145,20 @@ class ByHand:
         if self.spec.measured_columns is None:
             return torch.zeros(len(observation), len(self.spec.action_low)).double()
         return self.unit(observation[:, list(self.spec.measured_columns)] * self.spec.measured_unit)
+
+    def previous(self, observation: Tensor) -> Tensor:
+        """The target sent last, where it is observed."""
+        if self.spec.target_columns is None:
+            return self.present(observation)
+        return self.unit(observation[:, list(self.spec.target_columns)] * self.spec.measured_unit)
+
+    def share(self, tip: Tensor, goal: Tensor) -> Tensor:
+        """g: from 0 within the rest distance of the goal to 1."""
+        if self.settings.slowing_distance == 0:
+            return torch.ones(len(goal), 1).double()
+        point, velocity = goal.split([self.points, 2 - self.points], 1)
+        away = length(point - tip[:, : self.points]) + 0.1 * length(velocity) - self.spec.rest_distance
+        return (away / (self.settings.slowing_distance * self.spec.size)).clip(0, 1)
 
     @property
     def step(self) -> Tensor:
@@ -134,8 +175,11 @@ class ByHand:
         hidden = relu(hidden @ w["2.weight"].T + w["2.bias"])
         return hidden @ w["4.weight"].T + w["4.bias"]
 
-    def mu(self, w: Weights, s: Tensor, present: Tensor) -> Tensor:
-        return (present + self.step * torch.tanh(self.output(w, s))).clamp(-1, 1)
+    def mu(self, w: Weights, s: Tensor, observation: Tensor, share: Tensor) -> Tensor:
+        """Before it is clipped: target = previous + g (present + step - previous)."""
+        previous = self.previous(observation)
+        stepped = self.present(observation) + self.step * torch.tanh(self.output(w, s))
+        return previous + share * (stepped - previous)
 
     def missed(self, observation: Tensor, goal: Tensor, action: Tensor) -> Tensor:
         """What the critic sees of where an action leads: nothing where there are no kinematics."""
@@ -143,11 +187,21 @@ class ByHand:
             return goal[:, :0]
         low, high = torch.tensor(self.spec.action_low).double(), torch.tensor(self.spec.action_high).double()
         point = lead(observation, (low + high) / 2 + action * (high - low) / 2)
-        return fourier((goal[:, :1] - point) / self.std[-2], self.octaves + 2)
+        away, size = goal[:, :1] - point, self.spec.size
+        detail = fourier(away / self.std[-2], self.octaves + 2)
+        directions = [softened(away, millimetres / 1000 * size) for millimetres in (1, 6, 30)]
+        nearness = [torch.exp(-length(away) / (millimetres / 1000 * size)) for millimetres in (3, 10, 50)]
+        return torch.hstack([detail, *directions, *nearness])
 
-    def q(self, w: Weights, s: Tensor, action: Tensor, present: Tensor, missed: Tensor) -> Tensor:
-        steps = fourier(torch.hstack([action, 1.5 * (action - present) / self.step]), self.octaves)
-        hidden = torch.hstack([s, missed, steps])
+    def q(self, w: Weights, s: Tensor, action: Tensor, observation: Tensor, goal: Tensor, share: Tensor) -> Tensor:
+        present, previous = self.present(observation), self.previous(observation)
+        actions = [action, 1.5 * (action - present) / self.step]
+        if self.settings.slowing_distance > 0:
+            # The step before it was slowed down: the inverse of `mu`.
+            step = (previous + (action - previous) / share.clip(min=0.01) - present) / self.step
+            actions.append(2 * torch.tanh(step))
+        missed = self.missed(observation, goal, action)
+        hidden = torch.hstack([s, missed, fourier(torch.hstack(actions), self.octaves)])
         for linear, norm in (("net.0", "net.1"), ("net.3", "net.4")):
             hidden = hidden @ w[f"{linear}.weight"].T + w[f"{linear}.bias"]
             hidden = relu(layer_norm(hidden, hidden.shape[1:], w[f"{norm}.weight"], w[f"{norm}.bias"]))
@@ -187,13 +241,23 @@ def assert_same(got: Weights, wanted: Weights) -> None:
         torch.testing.assert_close(got[name].double(), wanted[name].double(), rtol=0, atol=1e-6, msg=name)
 
 
-@pytest.mark.parametrize("spec", [ARM, PLAIN, MOVING], ids=["arm", "plain", "moving"])
+@pytest.mark.parametrize(
+    ("spec", "slowing_distance"),
+    [(ARM, 0.0), (PLAIN, 0.0), (MOVING, 0.0), (LARGE, 0.0), (LARGE, SLOWING_DISTANCE), (UNSEEN, SLOWING_DISTANCE)],
+    ids=["arm", "plain", "moving", "large", "large-slowing", "unseen-slowing"],
+)
 @pytest.mark.parametrize("terminated", [0.0, 0.3, 1.0])
 @pytest.mark.parametrize(("seed", "relabelled"), [(0, 0.0), (1, 0.3)])
 def test_one_update_is_that_of_the_paper(
-    spec: Spec, terminated: float, relabelled: float, seed: int, monkeypatch: pytest.MonkeyPatch
+    spec: Spec,
+    slowing_distance: float,
+    terminated: float,
+    relabelled: float,
+    seed: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    settings = replace(SMALL, relabel_near=relabelled, relabel_other=relabelled)
+    """Losses and gradients of critic and actor are those of the plain formulas, with and without slowing."""
+    settings = replace(SMALL, relabel_near=relabelled, relabel_other=relabelled, slowing_distance=slowing_distance)
     agent = in_double(filled(spec, settings, terminated=terminated, seed=seed), monkeypatch)
     raw = torch.from_numpy(
         np.hstack(
@@ -205,7 +269,7 @@ def test_one_update_is_that_of_the_paper(
             ]
         )
     ).double()
-    by_hand = ByHand(spec, SMALL.fourier_octaves, raw.mean(0), raw.std(0, correction=0))
+    by_hand = ByHand(spec, settings, raw.mean(0), raw.std(0, correction=0))
     before = copy.deepcopy(agent.state_dict())
     actor = {name.removeprefix("net."): value for name, value in before["policy"].items() if name.startswith("net.")}
     with frozen(agent, spec, settings) as batch:
@@ -216,16 +280,22 @@ def test_one_update_is_that_of_the_paper(
     goal = batch["desired_goal"]
     s = by_hand.features(batch["observation"], batch["achieved_goal"], goal)
     next_s = by_hand.features(batch["next_observation"], batch["next_achieved_goal"], goal)
-    present, next_present = by_hand.present(batch["observation"]), by_hand.present(batch["next_observation"])
+    seen, after_step = batch["observation"], batch["next_observation"]
+    share = by_hand.share(batch["achieved_goal"], goal)
+    next_share = by_hand.share(batch["next_achieved_goal"], goal)
+    if slowing_distance:
+        # Among them are steps at rest, slowed ones and whole ones.
+        assert share.min() == 0.0
+        assert ((share > 0.0) & (share < 1.0)).any()
+        assert share.max() == 1.0
 
     with torch.no_grad():
-        next_action = by_hand.mu(wide(before["target_actor"]), next_s, next_present)
-        next_missed = by_hand.missed(batch["next_observation"], goal, next_action)
-        next_q = by_hand.q(wide(before["target_critic"]), next_s, next_action, next_present, next_missed)
+        next_action = by_hand.mu(wide(before["target_actor"]), next_s, after_step, next_share).clamp(-1, 1)
+        next_q = by_hand.q(wide(before["target_critic"]), next_s, next_action, after_step, goal, next_share)
         y = torch.where(batch["terminated"] == 1, batch["reward"], batch["reward"] + 0.9 * next_q)
     critic = wide(before["critic"])
     taken = by_hand.unit(batch["action"])
-    q = by_hand.q(critic, s, taken, present, by_hand.missed(batch["observation"], goal, taken))
+    q = by_hand.q(critic, s, taken, seen, goal, share)
     loss = ((q - y) ** 2).mean()
     loss.backward()
     assert metrics["critic_loss"] == pytest.approx(loss.item(), abs=1e-6)
@@ -234,11 +304,10 @@ def test_one_update_is_that_of_the_paper(
 
     # The actor climbs the critic that has just learned; at a bound, only inwards.
     weights = wide(actor)
-    mu = present + by_hand.step * torch.tanh(by_hand.output(weights, s))
+    mu = by_hand.mu(weights, s, seen, share)
     action = mu + (mu.clamp(-1, 1) - mu).detach()
     action.register_hook(lambda down: torch.where(mu * down < 0, torch.where(mu.abs() >= 1, 0.0, down), down))
-    missed = by_hand.missed(batch["observation"], goal, action)
-    climbed = by_hand.q(wide(after["critic"]), s, action, present, missed).mean()
+    climbed = by_hand.q(wide(after["critic"]), s, action, seen, goal, share).mean()
     (0.003 * (by_hand.output(weights, s) ** 2).sum(-1).mean() - climbed).backward()
     wanted = {name: value.grad for name, value in weights.items()}
     assert max(value.abs().max() for value in wanted.values()) > 1e-3
@@ -432,6 +501,7 @@ def test_doing_what_the_goal_says_is_learned(seed: int) -> None:
         relabel_distance=0.3,
         smallest_noise=0.02,
         largest_noise=1.0,
+        slowing_distance=0.0,
     )
     agent = DDPG(spec, settings, minus_square, seed)
 
@@ -563,15 +633,10 @@ def test_the_critic_learns_from_as_many_rewards_as_asked_for(n_step: int, monkey
     discount = SMALL.discount
     assert float((batch["bootstrap"] == discount**n_step).double().mean()) > 0.8  # but for the newest
     with torch.no_grad():
-        policy = before._policy
-        s = policy.encoder(*(batch[name] for name in OBSERVED))
-        next_s = policy.encoder(*(batch[f"next_{name}"] for name in OBSERVED))
-        present, next_present = (policy.scaling.present(batch[name]) for name in ("observation", "next_observation"))
-        next_a = policy.unit_action(before._target_actor, next_s, next_present)
-        after = batch["next_observation"], batch["next_desired_goal"]
-        y = batch["reward"] + batch["bootstrap"] * before._q(
-            before._target_critic, next_s, next_a, next_present, *after
-        )
-        a = policy.scaling.to_unit(batch["action"])
-        q = before._q(before._critic, s, a, present, batch["observation"], batch["desired_goal"])
+        view = before._view(batch)
+        next_view = before._view(batch, "next_")
+        next_a = before._mu(before._target_actor(next_view.features), next_view).clamp(-1.0, 1.0)
+        y = batch["reward"] + batch["bootstrap"] * before._q(before._target_critic, next_view, next_a)
+        a = before._policy.scaling.to_unit(batch["action"])
+        q = before._q(before._critic, view, a)
     assert metrics["critic_loss"] == pytest.approx(float((q - y).square().mean()), rel=1e-4)

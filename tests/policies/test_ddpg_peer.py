@@ -30,8 +30,9 @@ SETTINGS = DDPGSettings(
     target_rate=0.03,
     relabel_near=0.0,
     relabel_other=0.0,
+    slowing_distance=0.0,
 )
-FEATURES, ROWS = 5 + 3 * 2, 200
+FEATURES, ROWS = 5 + 3 * 2 + 2, 200  # observation, tip, goal, displacement, and its direction
 
 
 class Scaled(nn.Module):

@@ -32,7 +32,7 @@ Matrix = NDArray[np.float64]
 
 
 def small(critic: str, **changes: Any) -> DPGSettings:
-    values = {"fourier_octaves": 0, "critic_units": 16, "random_steps": 64, **changes}
+    values = {"fourier_octaves": 0, "critic_units": 16, "random_steps": 64, "slowing_distance": 0.0, **changes}
     return DPGSettings(critic=critic, **values)  # type: ignore[arg-type]
 
 
@@ -784,6 +784,28 @@ def test_exploration_is_normal_noise_around_the_policys_step() -> None:
     assert np.abs(away.mean(0)).max() < 5 * 0.1 / math.sqrt(4000)
     np.testing.assert_allclose(away.std(0), 0.1, rtol=0.05)
     assert abs(np.corrcoef(away.T)[0, 1]) < 0.08
+
+
+@pytest.mark.parametrize("size", [1.0, 3.0])
+def test_near_the_goal_the_steps_that_are_learned_from_are_slowed_down_on_their_way_to_the_arm(size: float) -> None:
+    """action = previous + g (angle + step - previous), with g = (distance - rest distance) / slowing distance."""
+    spec = replace(ARM, target_columns=(3, 4), rest_distance=0.002, size=size)
+    agent = learning(spec, small("q", slowing_distance=0.04, largest_step=0.5))
+    seen = still(spec, 5, (30.0, 45.0))
+    seen["observation"][:, 3:] = np.array([35.0, 40.0]) / DEGREES
+    share = np.array([0.0, 0.0, 0.25, 0.75, 1.0])[:, None]
+    distance = np.array([0.0, 0.002, 0.01 * size + 0.002, 0.03 * size + 0.002, 5.0])[:, None]
+    seen["desired_goal"] = (seen["achieved_goal"] + distance * (0.6, -0.8)).astype(np.float32)
+    for explore in (True, False):
+        action = agent.act(seen, explore=explore)
+        with torch.no_grad():
+            step = agent._actor(agent._policy.encoder(*(torch.from_numpy(part) for part in seen.values())))
+        if explore:
+            assert agent._step is not None
+            step = agent._step
+        stepped = np.array([30.0, 45.0]) + 0.5 * step.numpy() * ARM.max_step
+        wanted = (35.0, 40.0) + share * (stepped - (35.0, 40.0))
+        np.testing.assert_allclose(action, wanted, rtol=0, atol=2e-3)
 
 
 def test_without_exploration_the_policys_action_is_repeated_exactly() -> None:

@@ -23,9 +23,18 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 from torch import Tensor, nn
 
 from arm_control.checkpoint import load_checkpoint, save_checkpoint
+from policies import policy_gradient
 from policies.agent import OBSERVED, Actions, FloatArray, Observation, Spec, Transition, tensors_of
 from policies.policy_gradient import PolicyGradient
-from policies.settings import A2CSettings, A3CSettings, ActorCriticSettings, PolicyGradientSettings, ReinforceSettings
+from policies.settings import (
+    A2CSettings,
+    A3CSettings,
+    ActorCriticSettings,
+    DDPGSettings,
+    DPGSettings,
+    PolicyGradientSettings,
+    ReinforceSettings,
+)
 
 DEGREES = 180.0 / math.pi
 ARM = Spec(
@@ -39,7 +48,13 @@ ARM = Spec(
     grid_shape=(7, 6),
 )
 PLAIN = Spec(5, 2, (-2.0, 0.0), (6.0, 1.0), grid_shape=(5, 3))
-SMALL: dict[str, Any] = {"hidden_units": 16, "fourier_octaves": 1, "random_steps": 30, "largest_step": 1.5}
+SMALL: dict[str, Any] = {
+    "hidden_units": 16,
+    "fourier_octaves": 1,
+    "random_steps": 30,
+    "largest_step": 1.5,
+    "slowing_distance": 0.0,
+}
 POLICIES = ("gaussian", "squashed", "clipped", "softmax")
 METHODS = ("reinforce-none", "reinforce-average", "reinforce-value", "actor-critic", "a2c", "a3c")
 
@@ -353,17 +368,110 @@ def test_an_update_is_adams_step_down_the_gradient_cut_to_its_largest(policy: st
     before = copy.deepcopy(cut.state_dict())
     metrics = [play(agent, ARM, range(4))[-1] for agent in (cut, whole)]
     assert metrics[0] == metrics[1]
-    norm = metrics[0]["gradient_norm"]
-    assert norm > 0.1
-    assert norm == pytest.approx(math.sqrt(sum(float(g.square().sum()) for g in gradients(whole).values())), rel=1e-5)
+    norms = {
+        which: math.sqrt(sum(float(g.square().sum()) for name, g in gradients(whole).items() if name.startswith(which)))
+        for which in ("policy", "value")
+    }
+    assert metrics[0]["gradient_norm"] == pytest.approx(norms["policy"], rel=1e-5)
+    assert min(norms.values()) > 0.02
     uncut, rate, after = gradients(whole), metrics[0]["learning_rate"], cut.state_dict()
     assert rate == pytest.approx(0.97 * 1e-3)
     for name, gradient in gradients(cut).items():
-        torch.testing.assert_close(gradient, uncut[name] * 0.01 / norm, rtol=1e-4, atol=1e-8, msg=name)
         which, _, parameter = name.partition(".")
+        torch.testing.assert_close(gradient, uncut[name] * 0.01 / norms[which], rtol=1e-4, atol=1e-8, msg=name)
         # m = (1 - b1) g and v = (1 - b2) g^2, both corrected for their bias: the first step is g / (|g| + eps).
         step = after[which][parameter] - before[which][parameter]
         torch.testing.assert_close(step, -rate * gradient / (gradient.abs() + 1e-8), rtol=0, atol=1e-6, msg=name)
+
+
+class TestClipping:
+    """The gradients of policy and value are clipped separately."""
+
+    @pytest.mark.parametrize("policy", ["squashed", "softmax"])
+    @pytest.mark.parametrize("method", ["actor-critic", "a2c", "a3c", "reinforce-value"])
+    def test_a_large_loss_of_the_value_leaves_the_policys_step_as_it_is(
+        self, method: str, policy: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Of agents that weigh the value's loss differently."""
+        steps = []
+        for weight in (0.5, 5e4):
+            monkeypatch.setattr(policy_gradient, "VALUE_WEIGHT", weight)
+            agent = fitted(ARM, settings_of(method, policy=policy, largest_gradient=0.1))
+            before = copy.deepcopy(agent.policy().state_dict())
+            last = 0 if method == "actor-critic" else 3  # the step with which it learns
+            for step in range(last + 1):
+                ends = np.full(6, step == last)
+                observe(agent, ARM, step, terminated=ends, ended=ends)
+                metrics = agent.update(0.0)
+            after = agent.policy().state_dict()
+            steps.append((metrics["gradient_norm"], {name: after[name] - before[name] for name in after}))
+            value = [parameter.grad for parameter in agent._value.parameters() if parameter.grad is not None]
+            assert float(torch.cat([part.flatten() for part in value]).norm()) <= 0.1 + 1e-6
+        assert steps[0][0] == steps[1][0]
+        assert_equal(steps[1][1], steps[0][1])
+        assert max(moved.abs().max() for moved in steps[0][1].values()) > 1e-4
+
+    def test_each_is_cut_to_the_largest_norm_and_shorter_ones_stay(self) -> None:
+        """Between the norms of the two, only the longer one is cut."""
+
+        def learned(largest: float) -> PolicyGradient:
+            """Rewards are so large that the value's gradient is the longer one."""
+            agent = fitted(PLAIN, settings_of("a2c", policy="gaussian", largest_gradient=largest))
+            for step in range(4):
+                observe(agent, PLAIN, step, reward=np.full(6, 10.0 + step, np.float32))
+                agent.update(0.0)
+            return agent
+
+        whole = learned(1e9)
+        norms = {}
+        for which in ("policy", "value"):
+            parts = [g.double().flatten() for name, g in gradients(whole).items() if name.startswith(which)]
+            norms[which] = float(torch.cat(parts).norm())
+        assert norms["value"] > 2.0 * norms["policy"] > 0.0
+        between = math.sqrt(norms["value"] * norms["policy"])
+        uncut = gradients(whole)
+        for name, gradient in gradients(learned(between)).items():
+            factor = min(1.0, between / norms[name.partition(".")[0]])
+            torch.testing.assert_close(gradient, factor * uncut[name], rtol=1e-4, atol=1e-8, msg=name)
+
+
+class TestSlowing:
+    """Steps near the goal, where targets are observed."""
+
+    SPEC = replace(ARM, target_columns=(3, 4), rest_distance=0.002)
+
+    @pytest.mark.parametrize("policy", ["gaussian", "squashed", "clipped"])
+    def test_an_exploring_action_is_slowed_down_and_what_is_learned_from_is_the_step(self, policy: str) -> None:
+        """action = previous + g (angle + step - previous), g = (distance - rest distance) / slowing distance."""
+        agent = fitted(self.SPEC, settings_of("a2c", policy=policy, slowing_distance=0.04))
+        seen = draw(self.SPEC, 5, seed=0)
+        seen["observation"][:, 1:] = np.array([30.0, 45.0, 35.0, 40.0]) / DEGREES
+        share = np.array([0.0, 0.0, 0.25, 0.75, 1.0])[:, None]
+        distance = np.array([0.0, 0.002, 0.012, 0.032, 5.0])[:, None]
+        seen["desired_goal"] = (seen["achieved_goal"] + distance * (0.6, -0.8)).astype(np.float32)
+        action = agent.act(seen, explore=True)
+        assert agent._choice is not None
+        choice = agent._choice.numpy()
+        step = {"gaussian": choice, "squashed": np.tanh(choice), "clipped": np.clip(choice, -1.0, 1.0)}[policy]
+        stepped = np.array([30.0, 45.0]) + 1.5 * step * ARM.max_step
+        wanted = np.clip((35.0, 40.0) + share * (stepped - (35.0, 40.0)), ARM.action_low, ARM.action_high)
+        np.testing.assert_allclose(action, wanted, rtol=0, atol=2e-3)
+
+    @pytest.mark.parametrize("bad", [-0.001, -math.inf, math.nan, math.inf, 10.001])
+    @pytest.mark.parametrize(
+        "settings", [DDPGSettings, DPGSettings, ReinforceSettings, ActorCriticSettings, A2CSettings]
+    )
+    def test_a_slowing_distance_that_makes_no_sense_is_refused_by_name(self, settings: Any, bad: float) -> None:
+        """In one line."""
+        with pytest.raises(ValueError, match="slowing-distance") as refused:
+            settings(slowing_distance=bad)
+        assert "\n" not in str(refused.value)
+
+    @pytest.mark.parametrize("good", [0.0, 1e-6, 10.0])
+    @pytest.mark.parametrize("settings", [DDPGSettings, DPGSettings, A3CSettings])
+    def test_a_slowing_distance_at_its_bounds_is_accepted(self, settings: Any, good: float) -> None:
+        """Zero is never to slow down."""
+        assert settings(slowing_distance=good).slowing_distance == good
 
 
 def test_the_learning_rate_falls_to_a_fiftieth_of_the_first() -> None:
