@@ -107,11 +107,11 @@ class TestAtTheGoal:
     def states(arm: Arm, distance_m: float) -> list[torch.Tensor]:
         """Readings, and goals so far from the tip."""
         columns = random_states(arm, 500, np.random.default_rng(0))
-        angles, speeds, targets, _ = (torch.from_numpy(column) for column in columns.values())
-        tip = arm.forward_kinematics(angles.double().numpy())
+        *readings, _ = (torch.from_numpy(column) for column in columns.values())
+        tip = arm.forward_kinematics(readings[0].double().numpy())
         along = np.random.default_rng(1).normal(size=tip.shape)
         along *= distance_m / np.linalg.norm(along, axis=1, keepdims=True)
-        return [angles, speeds, targets, torch.from_numpy((tip + along).astype(np.float32))]
+        return [*readings, torch.from_numpy((tip + along).astype(np.float32))]
 
     @pytest.mark.parametrize("name", ["default", "twisted"])
     def test_it_rests_within_the_rest_distance(self, name: str) -> None:
