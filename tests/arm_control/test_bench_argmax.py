@@ -58,8 +58,8 @@ def test_a_fourth_joint_multiplies_what_the_flat_agent_costs_and_nothing_else() 
 
 def test_memory_is_four_times_every_weight() -> None:
     flat, branching, deterministic = agent_costs((7, 5), 1)
-    # 15 + 2 trunk layers of 64 on 17 inputs in 2 octaves: (4 * 2 + 3 * 3) * 5 = 85 features.
-    trunk = 85 * 64 + 64 + 64 * 64 + 64
+    # 2 trunk layers of 64 on 17 inputs in 2 octaves, (4 * 2 + 3 * 3) * 5 = 85 features, and the goal's direction.
+    trunk = (85 + 3) * 64 + 64 + 64 * 64 + 64
     assert flat["memory_mb"] == pytest.approx(4 * 4e-6 * (trunk + 65 * 35))
     assert branching["memory_mb"] == pytest.approx(4 * 4e-6 * (trunk + 65 * 12 + 65 * 2 * 8))
     assert deterministic["memory_mb"] > 4 * 4e-6 * 2 * trunk * 0.9

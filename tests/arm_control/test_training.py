@@ -345,7 +345,7 @@ def test_init_starts_from_the_other_runs_policy(whole: Path, tmp_path: Path) -> 
     _, teacher = load_policy(whole)
     _, pupil = load_policy(run)
     generator = torch.Generator().manual_seed(0)
-    seen = [torch.rand(100, size, generator=generator) for size in (9, 3, 3)]
+    seen = [torch.rand(100, size, generator=generator) for size in (12, 3, 3)]
     assert torch.equal(pupil(*seen), teacher(*seen))
     _, plain = load_policy(train(replace(config, init=None), tmp_path / "plain", quiet=True))
     assert not torch.equal(plain(*seen), teacher(*seen))
@@ -485,7 +485,7 @@ def test_a_policy_brought_to_an_arm_of_other_limits_keeps_to_these(whole: Path, 
     run = train(replace(CONFIG, arm=str(urdf), steps=200, init=str(whole)), tmp_path / "run", quiet=True)
     _, policy = load_policy(run)
     with torch.no_grad():
-        targets = policy(torch.rand(500, 9) * 2, torch.rand(500, 3), torch.rand(500, 3))
+        targets = policy(torch.rand(500, 12) * 2, torch.rand(500, 3), torch.rand(500, 3))
     assert float(targets.max()) <= 45.0
 
 
