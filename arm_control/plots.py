@@ -21,9 +21,8 @@ from arm_control.statistics import bootstrap_interval, interquartile_mean, three
 BLUE, ORANGE = "#0072B2", "#D55E00"  # Okabe and Ito's palette, told apart by the colour-blind
 POINTS = 40  # of a learning curve
 LONGEST_LABEL = 120  # characters
-TICKS_MM = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000)  # for arms of any size
+TICKS_MM = tuple(digit * 10.0**power for power in range(-3, 4) for digit in (1, 2, 5))  # for arms of any size
 LEAST_RANGE_DEG = 0.01  # below which ranges are drawn on a linear scale
-MILLIMETRES = (0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500)
 COLOURS = (BLUE, ORANGE, "#009E73", "#CC79A7", "#E69F00")  # theirs too; with the markers, 20 lines that differ
 
 
@@ -61,7 +60,7 @@ def draw_lines(lines: dict[str, tuple[list[float], list[float]]], path: Path, *,
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.yaxis.set_minor_formatter(NullFormatter())
     lowest, highest = (f([value for _, ys in lines.values() for value in ys]) for f in (min, max))
-    axes.set_yticks([mm for mm in (1, 2, 5, 10, 20, 50, 100, 200, 500) if 0.5 * lowest <= mm <= 2 * highest])
+    axes.set_yticks([mm for mm in TICKS_MM if 0.5 * lowest <= mm <= 2 * highest])
     axes.set_title(title, loc="left", fontsize=11)
     axes.set_xlabel(x)
     axes.set_ylabel(y)
@@ -194,7 +193,7 @@ def draw_comparison(figures: dict[str, Any], agents: dict[str, dict[str, Any]], 
     left.set_xlim(lowest, highest)
     left.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     left.xaxis.set_minor_formatter(NullFormatter())
-    left.set_xticks([mm for mm in MILLIMETRES if lowest <= mm <= highest])
+    left.set_xticks([mm for mm in TICKS_MM if lowest <= mm <= highest])
     note = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points", "fontsize": 8}
     for row, (name, error) in enumerate(figures["references"].items()):
         if error > lowest:
@@ -253,7 +252,7 @@ def draw_progress(agents: dict[str, Progress], path: Path, *, references: dict[s
     shades = matplotlib.colormaps["Blues"](np.linspace(0.25, 0.95, len(LADDER_MM)))
     lowest, highest = (f(f(progress.error.ravel()) for progress in agents.values()) for f in (min, max))
     bottom = min([0.8 * float(lowest), *(0.4 * error for error in references.values() if error > 0.5)])
-    ticks = (1, 3, 10, 30, 100, 300) if highest > 20 * bottom else MILLIMETRES
+    ticks = (1, 3, 10, 30, 100, 300) if highest > 20 * bottom else TICKS_MM
     note = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "fontsize": 7, "ha": "right"}
     for place in range(len(agents), rows * columns):
         for half in (0, 1):
@@ -316,7 +315,7 @@ def draw_curves(curves: dict[str, Progress], path: Path) -> None:
     above.set_yscale("log")
     above.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     above.yaxis.set_minor_formatter(NullFormatter())
-    ticks: list[float] = [mm for mm in MILLIMETRES if lowest <= mm <= highest]
+    ticks: list[float] = [mm for mm in TICKS_MM if lowest <= mm <= highest]
     above.set_yticks(ticks if len(ticks) > 1 else [float(f"{mm:.2g}") for mm in np.geomspace(lowest, highest, 3)])
     above.set_ylabel("mean error (mm)")
     below.yaxis.set_major_formatter(PercentFormatter(1.0))

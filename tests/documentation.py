@@ -32,7 +32,7 @@ SHORTER = [
 ]
 # The same for the Python programs.
 SHORTER_PYTHON = [
-    (r"minutes=[\d.]+", "steps=400"),
+    (r"steps=[\d_]+", "steps=400"),
     (r"goals=\d{3,}", "goals=3"),
 ]
 

@@ -14,8 +14,8 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 from arm_control.plots import (
     BLUE,
     COLOURS,
-    MILLIMETRES,
     ORANGE,
+    TICKS_MM,
     Progress,
     draw_curves,
     make_printable,
@@ -163,8 +163,8 @@ def draw_error(axes: Axes, motions: Sequence[Motion], stretches: Sequence[Stretc
         }
         axes.annotate(f"reached: {1000.0 * tolerance_m:g} mm", (1.0, 1000.0 * tolerance_m), (-2, 3), **place)
     axes.set_yscale("log")
-    axes.set_ylim(0.3, 1.5 * largest)
-    axes.set_yticks([mm for mm in MILLIMETRES[1::2] if mm <= 1.5 * largest])
+    axes.set_ylim(0.01, 1.5 * largest)
+    axes.set_yticks([mm for mm in TICKS_MM[6::3] if mm <= 1.5 * largest])
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.yaxis.set_minor_formatter(NullFormatter())
     axes.set_ylabel("tip to goal\n(mm)")
