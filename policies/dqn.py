@@ -5,7 +5,7 @@ joint's. They differ in their heads (`policies.heads`).
 
 Differences from the paper:
 - Double Q-learning (van Hasselt et al. 2016, equation 4), unless switched off.
-- Transitions are relearned for other goals (`policies.hindsight`).
+- Transitions are relabelled for other goals (`policies.hindsight`).
 - Each arm explores with an epsilon of its own (Horgan et al. 2018, Ape-X).
 - Normalised inputs with Fourier features instead of pictures, Adam with a falling learning rate, a squared error.
 """

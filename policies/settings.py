@@ -106,9 +106,9 @@ class DDPGSettings:
     largest_noise: float = 0.5
     """The same of the wildest arm; the others lie between, in equal ratios."""
     relabel_near: float = 0.4
-    """Share of a batch relearned for a goal near where the tip went."""
+    """Share of a batch relabelled for a goal near the tip."""
     relabel_other: float = 0.4
-    """Share of a batch relearned for the goal of another transition."""
+    """Share of a batch relabelled for the goal of another transition."""
     relabel_distance: float = 0.06
     """Farthest distance from the tip of a goal near it, in metres; the nearest is a hundredth of it (for an arm with a
     reach of 0.7 m, and in proportion for others)."""
@@ -154,9 +154,9 @@ class QLearningSettings:
     largest_epsilon: float = 0.4
     """The same of the wildest arm; the others lie between, in equal ratios."""
     relabel_near: float = 0.4
-    """Share of a batch relearned for a goal near where the tip went."""
+    """Share of a batch relabelled for a goal near the tip."""
     relabel_other: float = 0.4
-    """Share of a batch relearned for the goal of another transition."""
+    """Share of a batch relabelled for the goal of another transition."""
     relabel_distance: float = 0.06
     """Farthest distance from the tip of a goal near it, in metres; the nearest is a hundredth of it (for an arm with a
     reach of 0.7 m, and in proportion for others)."""

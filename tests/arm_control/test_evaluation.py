@@ -42,7 +42,7 @@ from policies.agent import Spec
 from policies.networks import DeterministicPolicy
 
 ARM = Arm(DEFAULT_URDF)
-SPEC = Spec(9, 3, (0.0,) * 3, (90.0,) * 3, measured_columns=(0, 1, 2), measured_unit=1 / RADIANS)
+SPEC = Spec(12, 3, (0.0,) * 3, (90.0,) * 3, measured_columns=(0, 1, 2), measured_unit=1 / RADIANS)
 
 
 def make_env() -> gymnasium.Env[Any, Any]:

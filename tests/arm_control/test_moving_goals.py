@@ -219,7 +219,8 @@ def test_a_moving_goal_is_refused_by_a_policy_that_reaches_and_taken_by_one_that
     track.start(pose)
     assert resting == track.step(pose, still, GOAL_M, still)
     track.start(pose)
-    assert resting != track.step(pose, still, GOAL_M, (0.3, 0.3, -0.3))
+    readings = (pose, still, pose, still)
+    assert track.decide(*readings, GOAL_M) != track.decide(*readings, GOAL_M, (0.3, 0.3, -0.3))
 
 
 # ------------------------------------------------------------------------------------------------- evaluate, run, watch

@@ -73,7 +73,7 @@ def test_spaces_follow_from_the_arm(name: str, size: tuple[int, ...]) -> None:
     env = gymnasium.make(name, arm=str(KUKA), grid_step_deg=5.0)
     assert env.action_space.shape == size
     observation, _ = env.reset(seed=0)
-    assert observation["observation"].shape == (21,)
+    assert observation["observation"].shape == (28,)
     for _ in range(60):
         observation, reward, _, truncated, _ = env.step(env.action_space.sample())
         assert env.observation_space.contains(observation)

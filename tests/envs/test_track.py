@@ -376,7 +376,7 @@ def test_an_arm_that_nobody_here_made_tracks_too(path: str) -> None:
     env = gymnasium.make("ArmTrack-v0", arm=str(KUKA), path=path)
     observation, _ = env.reset(seed=0)
     assert {key: value.shape for key, value in observation.items()} == {
-        "observation": (21,),
+        "observation": (28,),
         "achieved_goal": (6,),
         "desired_goal": (6,),
     }

@@ -1,4 +1,4 @@
-"""Hindsight goals: how many transitions are relearned, for which goals, and what they are then worth."""
+"""Hindsight goals: how many transitions are relabelled, for which goals, and what they are then worth."""
 
 import math
 from dataclasses import replace
