@@ -27,7 +27,7 @@ from arm_control.console import say
 from arm_control.evaluation import LADDER_MM, REPORTS
 from arm_control.peers import PEERS, PeerConfig, PeerController, train_peer
 from arm_control.rest import Rest
-from arm_control.run_folder import RunFolder, check_no_link, read_json, write_text
+from arm_control.run_folder import FORMAT_VERSION, RunFolder, check_no_link, read_json, write_text
 from envs.imperfections import imperfections_from_json
 
 LARGEST_RESULT = 2**24  # bytes
@@ -86,8 +86,9 @@ class Trial:
         return max(self.config.processes, workers)
 
     def to_json(self) -> dict[str, Any]:
-        """As it is handed to its process."""
-        return {"config": plain_values(self.config), "goals": self.goals, "goals_seed": self.goals_seed}
+        """As it is handed to its process. Other formats of run folders, with other observations, make other trials."""
+        config = plain_values(self.config)
+        return {"config": config, "goals": self.goals, "goals_seed": self.goals_seed, "format_version": FORMAT_VERSION}
 
     def identity(self) -> dict[str, Any]:
         """The same wherever the arm's file lies. Raises OSError if that cannot be read."""
