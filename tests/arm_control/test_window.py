@@ -94,7 +94,8 @@ def screen() -> Iterator[str]:
     missing = [name for name in ("Xvfb", "xdotool") if shutil.which(name) is None]
     if missing and not os.environ.get("CI"):
         pytest.skip(f"wants {' and '.join(missing)}")
-    command = ["Xvfb", "-displayfd", "1", "-screen", "0", "1024x768x24", "-nolisten", "tcp"]
+    # Without -noreset it starts anew once its last client has gone, and refuses the next one meanwhile.
+    command = ["Xvfb", "-displayfd", "1", "-screen", "0", "1024x768x24", "-nolisten", "tcp", "-noreset"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
         assert server.stdout is not None
         try:

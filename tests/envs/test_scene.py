@@ -166,7 +166,7 @@ def display_available() -> bool:
 def virtual_display() -> Iterator[str]:
     if not display_available() and not os.environ.get("CI"):
         pytest.skip("no Xvfb here")
-    command = ["Xvfb", "-displayfd", "1", "-screen", "0", "1024x768x24", "-nolisten", "tcp"]
+    command = ["Xvfb", "-displayfd", "1", "-screen", "0", "1024x768x24", "-nolisten", "tcp", "-noreset"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
         assert server.stdout is not None
         yield f":{server.stdout.readline().strip()}"
