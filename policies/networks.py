@@ -14,10 +14,10 @@ SQUASH_PENALTY = 0.003  # of squared outputs: keeps them where tanh still has a 
 DISPLACEMENT_OCTAVES = 2  # more octaves for the few inputs that say how far from the goal an action leads
 # Lengths in metres, for a task of size 1.
 SOFTNESS = 1e-4  # nearer than this, the direction of the goal fades
-ARRIVAL_DIRECTIONS = (0.001, 0.006, 0.03)
-ARRIVAL_DISTANCES = (0.003, 0.01, 0.05)
+ARRIVAL_DIRECTIONS = (0.001, 0.006, 0.03)  # softness of the directions of the goal from where an action leads
+ARRIVAL_DISTANCES = (0.003, 0.01, 0.05)  # l of exp(-d / l), of the distance d from there to the goal
 SMALLEST_SQUARE = 1e-12
-SMALLEST_APPROACH = 0.01
+SMALLEST_APPROACH = 0.01  # below, the step that leads to an action would be without bounds
 LEAD_S = 0.1  # a moving goal is as far away as it is now, and as it moves in this time
 
 
@@ -144,7 +144,7 @@ class ActionScaling(nn.Module):
         return self.to_unit(observation[..., list(self.target_columns)] * self._unit)
 
     def approach(self, achieved_goal: Tensor, desired_goal: Tensor) -> Tensor:
-        """The share (batch, 1), from 0 at the goal to 1, of a step that is taken.
+        """The fraction (batch, 1) of a step that is taken, from 0 at the goal to 1.
 
         g = (distance to the goal + LEAD_S * speed of the goal - rest distance) / slowing distance, within 0 and 1
         """
