@@ -391,7 +391,7 @@ class Batch:
     first: int
     seeds: tuple[int, ...]
     evaluated: bool = False
-    """Whether the reference is itself what is evaluated: then its rest is measured."""
+    """True if the reference itself is evaluated, so that its rest is measured."""
 
 
 class ReferenceEpisodes:

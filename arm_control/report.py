@@ -114,7 +114,7 @@ def write_report(path: str | Path) -> Path:
 
 
 def _evaluated(evaluation: Evaluation, task: type[Reach | Track], tolerance_mm: float) -> list[str]:
-    """How accurate the policy is and how it rests, on held-out goals."""
+    """Accuracy and rest of the policy on held-out goals."""
     reach = evaluation.time_to_reach_s
     normalised = f"undefined: {evaluation.undefined.get('normalised_return', 'no reference')}"
     if evaluation.normalised_return is not None:
@@ -154,7 +154,7 @@ def _at_rest(rest: Rest | None, *, moving: bool) -> list[str]:
 
 
 def _trained(config: TrainConfig, last: dict[str, Any]) -> list[str]:
-    """How long it was trained, by its last validation, and the learning curve."""
+    """Length of the training, from its last validation, and the learning curve."""
     batch = f" of {size} transitions" if (size := getattr(config.settings, "batch_size", None)) else ""
     return [
         f"Trained for {last['elapsed_s']:.0f} s: {counted(last['step'], 'step')} by {counted(config.arms, 'arm')}, "
@@ -166,7 +166,7 @@ def _trained(config: TrainConfig, last: dict[str, Any]) -> list[str]:
 
 
 def _run(ran: Ran, mean_error_mm: float, timings_us: Timings) -> list[str]:
-    """How the exported policy ran on the simulated arm."""
+    """Figures of the exported policy's run on the simulated arm."""
     decide = timings_us.decide
     limit = timings_us.limit
     at_rest = "" if ran.rest is None else f"; at rest: {format_rest(ran.rest)}"

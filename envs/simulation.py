@@ -310,7 +310,7 @@ def _find_solver(arm: Arm) -> Solver:
 
 
 def _worst_sag_deg(arm: Arm, solver: Solver, poses_deg: NDArray[np.float64]) -> NDArray[np.float64]:
-    """How far each joint (joints,) is from any of these poses after it was held there for a while; NaN: it is lost.
+    """Largest deviation of each joint (joints,) from these poses held for a while; NaN where it diverges.
 
     Later poses are left out once one is not held.
     """

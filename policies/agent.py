@@ -60,7 +60,7 @@ class Spec:
 
     @property
     def point_size(self) -> int:
-        """How many numbers say where a goal is."""
+        """Number of coordinates of a goal's position."""
         return self.goal_point_size or self.goal_size
 
 

@@ -35,7 +35,7 @@ RANDOM_ACTIONS = 0.1  # share of actions drawn uniformly while exploring
 
 
 class View(NamedTuple):
-    """What actor and critic see of some states, (batch, size) each."""
+    """Inputs of actor and critic for a batch of states, (batch, size) each."""
 
     features: Tensor
     observation: Tensor
@@ -97,7 +97,7 @@ class DDPG:
         return scaling.from_unit(low).numpy(), scaling.from_unit(high).numpy()
 
     def _view(self, batch: dict[str, Tensor], prefix: str = "") -> View:
-        """What the networks see of the states before a batch's steps or, with the prefix "next_", after them."""
+        """Inputs for the states before a batch's steps or, with the prefix "next_", after them."""
         observation, achieved_goal, desired_goal = (batch[prefix + name] for name in OBSERVED)
         features = self._policy.encoder(observation, achieved_goal, desired_goal)
         approach = self._policy.scaling.approach(achieved_goal, desired_goal)

@@ -89,7 +89,7 @@ class Encoder(nn.Module):
         return torch.cat([x, direction(displacement, self.softness)], -1)
 
     def arrival(self, point: Tensor, desired_goal: Tensor) -> Tensor:
-        """How far from the goal a point is, with detail near the goal: (batch, arrival_size)."""
+        """Features of the displacement from a point to the goal, with detail near the goal: (batch, arrival_size)."""
         displacement = desired_goal[:, : self._point] - point
         std = self.normalizer.std[-desired_goal.shape[-1] :][: self._point]
         features = [fourier_features(displacement / std, self.octaves + DISPLACEMENT_OCTAVES)]

@@ -32,7 +32,7 @@ def made(**options: Any) -> tuple[Spec, Any]:
 
 
 class TestSlowing:
-    """What an agent must be told of an arm to slow down near the goal."""
+    """Lengths and columns in the specification from which an agent slows down near the goal."""
 
     @pytest.mark.parametrize(
         ("imperfections", "reading_error_deg"), [("ideal", 0.0), ("xl430", 360 / 4096 / 2 + 0.05 / 2)]

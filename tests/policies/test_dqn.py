@@ -422,10 +422,10 @@ def test_an_action_beyond_2_to_the_24_is_done_and_observed_as_the_best_one() -> 
 def test_the_best_action_is_that_of_the_formula_and_the_policy_gives_it_in_its_units(kind: str, spec: Spec) -> None:
     agent = filled(spec, kind, settings_of(kind))
     agent.update(0.0)
-    by_hand, seen = ByHand(spec, kind, transitions(spec, kind, 200)), observation(spec, 50)
+    by_hand, seen = ByHand(spec, kind, transitions(spec, kind, 200)), observation(spec, 50, seed=8)
     q = by_hand.q(wide(agent._policy.trunk), wide(agent._head), *(value.double() for value in tensors(seen)))
     best = q.argmax(dim=1)
-    assert len(set(best.tolist())) > 1
+    assert len(set(best.tolist())) > 2
     action = agent.act(seen, explore=False)
     assert action.dtype == np.int64
     assert action.shape == ((50, 2) if kind == "branching" else (50,))
