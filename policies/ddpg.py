@@ -40,7 +40,6 @@ class View(NamedTuple):
     features: Tensor
     observation: Tensor
     goal: Tensor
-    present: Tensor
     approach: Tensor
 
 
@@ -101,7 +100,7 @@ class DDPG:
         observation, achieved_goal, desired_goal = (batch[prefix + name] for name in OBSERVED)
         features = self._policy.encoder(observation, achieved_goal, desired_goal)
         approach = self._policy.scaling.approach(achieved_goal, desired_goal)
-        return View(features, observation, desired_goal, self._policy.scaling.present(observation), approach)
+        return View(features, observation, desired_goal, approach)
 
     def _mu(self, output: Tensor, view: View) -> Tensor:
         """mu(s) for the actor's output, in -1..1 and beyond."""
@@ -110,7 +109,7 @@ class DDPG:
     def _q(self, critic: Critic, view: View, a: Tensor) -> Tensor:
         """Q(s, a). Where kinematics are known, the critic also sees how far from the goal the action leads."""
         scaling = self._policy.scaling
-        step = (a - view.present) / scaling.max_step
+        step = (a - scaling.present(view.observation)) / scaling.max_step
         slowed_step = scaling.step_to(a, view.observation, view.approach) if self._spec.slowing_distance else None
         arrival = view.goal[:, :0]
         if self._spec.kinematics is not None:
