@@ -28,8 +28,10 @@ demo: $(READY)
 	@ls -1 $(DEMO)/report.md $(DEMO)/curve.png $(DEMO)/video.mp4 $(DEMO)/page.html $(DEMO)/policy.onnx
 
 test: $(READY) static
-	$(PYTEST) -m "not alone and not soak" $(CORES)
-	$(PYTEST) -m "alone and not soak"
+	@failed=0; \
+	$(PYTEST) -m "not alone and not soak" $(CORES) || failed=1; \
+	$(PYTEST) -m "alone and not soak" || failed=1; \
+	exit $$failed
 
 check: $(READY) static
 	$(PYTEST) -m "not slow and not soak" $(CORES)
@@ -37,8 +39,10 @@ check: $(READY) static
 # The tests whose size is a setting, at full size: what a release note quotes.
 soak: export ARM_CONTROL_SOAK = 1
 soak: $(READY)
-	$(PYTEST) -m "(sized or soak) and not alone" $(CORES) --timeout 3600
-	$(PYTEST) -m "(sized or soak) and alone" --timeout 3600
+	@failed=0; \
+	$(PYTEST) -m "(sized or soak) and not alone" $(CORES) --timeout 3600 || failed=1; \
+	$(PYTEST) -m "(sized or soak) and alone" --timeout 3600 || failed=1; \
+	exit $$failed
 
 static: $(READY)
 	$(BIN)/ruff check .

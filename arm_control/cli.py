@@ -120,6 +120,7 @@ def evaluate(command: Evaluate) -> None:
         arm=command.arm,
         env=command.env,
         imperfections=command.imperfections,
+        last=command.last,
     )
     report_figures(command.json, figures, format_evaluation(command.source, figures))
 
@@ -160,15 +161,14 @@ def contestants(command: Compare) -> "dict[str, TrainConfig | PeerConfig] | None
 
 def export(command: Export) -> None:
     """Write the ONNX file and say where."""
-    from arm_control.exporter import agreement, export
+    from arm_control.exporter import agreement, write_policy
+    from arm_control.training import load_policy
 
-    path = export(command.run, command.output)
+    loaded = load_policy(command.run, last=command.last)
+    path = write_policy(loaded, command.run, command.output)
     size = path.stat().st_size
-    print(
-        f"{printable(path)}: "
-        + (f"{size / 1e6:.0f} MB" if size > 1e7 else f"{size / 1000:.0f} kB")
-        + f", {agreement(command.run)}"
-    )
+    shown = f"{size / 1e6:.0f} MB" if size > 1e7 else f"{size / 1000:.0f} kB"
+    print(f"{printable(path)}: {shown}, {loaded.origin}; {agreement(loaded.config)}")
 
 
 def inspect(command: Inspect) -> None:

@@ -69,6 +69,8 @@ class Evaluate:
     imperfections: OptionalImperfectionsFlag = None
     """Dynamics randomisation of the arm: a preset, or a file written by 'identify --json' (that of the training, unless
     given)."""
+    last: bool = False
+    """Evaluate the last policy of a run, not the one with the lowest validation error."""
     json: str | None = None
     """Also write the figures into this file."""
 
@@ -128,13 +130,16 @@ class Compare:
 class Export:
     """Write a run's policy as one ONNX file, and keep it only if onnxruntime agrees with PyTorch.
 
-    On 10,000 states and all corners; on 1,000 of them for a policy that searches a grid of actions.
+    The policy is the one with the lowest validation error. The two are compared on 10,000 states and all
+    corners; on 1,000 of them for a policy that searches a grid of actions.
     """
 
     run: tyro.conf.Positional[str]
     """The run's folder."""
     output: Annotated[str | None, tyro.conf.arg(aliases=("-o",))] = None
     """The file (policy.onnx in the run's folder, unless given)."""
+    last: bool = False
+    """Export the last policy of the run, not the one with the lowest validation error."""
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from arm_control.config import DEFAULT_STEPS, TrainConfig
 from arm_control.console import ProgressLine
 from arm_control.printing import printable_lines
 from arm_control.rest import Rest, RestWindow, format_rest, rest_fault, rest_figures, rest_steps
+from arm_control.run_folder import PolicyOrigin
 from arm_control.shared_work import SharedWork, spare_cores
 from envs.arm import RADIANS, Arm
 from envs.imperfections import imperfections_from_json, open_imperfections
@@ -574,8 +575,10 @@ def format_evaluation(name: str, figures: dict[str, Any]) -> str:
     goals = "paths" if figures["env"] == "ArmTrack-v0" else "goals"
     imperfections = imperfections_from_json(figures["imperfections"]).name
     where = "" if imperfections == "ideal" else f", {imperfections} arm"
+    policy = figures.get("policy")
+    which = "" if policy is None else f", {PolicyOrigin(**policy)}"
     lines = [
-        f"{name}: {figures['goals']} held-out {goals}, seed {figures['seed']}{where}",
+        f"{name}{which}: {figures['goals']} held-out {goals}, seed {figures['seed']}{where}",
         f"  {figures['error']:<22}   mean {figures['mean_error_mm']:.2f} mm, "
         f"median {figures['median_error_mm']:.2f} mm, "
         f"95 % below {figures['p95_error_mm']:.2f} mm, worst {figures['max_error_mm']:.2f} mm",

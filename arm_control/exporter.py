@@ -34,7 +34,7 @@ from arm_control.evaluation import environment_maker
 from arm_control.folding import fold
 from arm_control.run_folder import RunFolder, check_no_link, written_whole
 from arm_control.runner.policy_runner import PolicyFileError, PolicyRunner
-from arm_control.training import load_policy
+from arm_control.training import LoadedPolicy, load_policy
 from envs.arm import Arm
 from envs.bullet import bullet_version
 from envs.imperfections import open_imperfections
@@ -107,7 +107,12 @@ class ExportedPolicy(nn.Module):
 
 
 def export(run: str | Path, output: str | Path | None = None) -> Path:
-    """Write the policy of a run's latest checkpoint to `output` (default: `policy.onnx` in the run folder).
+    """Write a run's best validated policy to `output` (default: `policy.onnx` in the run folder)."""
+    return write_policy(load_policy(run), run, output)
+
+
+def write_policy(loaded: LoadedPolicy, run: str | Path, output: str | Path | None = None) -> Path:
+    """Write a policy of a run to `output` (default: `policy.onnx` in the run folder).
 
     Raises ExportError, keeping nothing, unless onnxruntime agrees with PyTorch and with the environment's own
     observation to 0.001 degrees on 10,000 random states and on the corners of the state space. Of a policy that
@@ -115,7 +120,8 @@ def export(run: str | Path, output: str | Path | None = None) -> Path:
     be within 1e-5 of the largest, on 1,000 of those states.
     """
     folder = RunFolder(run)
-    config, policy = load_policy(folder.path)
+    config = loaded.config
+    policy = loaded.policy
     target = folder.policy if output is None else Path(output)
     if output is None:
         check_no_link(target)
@@ -336,9 +342,9 @@ def traced_outputs(module: ExportedPolicy, states: Inputs) -> list[FloatArray]:
     return [output.numpy() for output in (outputs if isinstance(outputs, tuple) else (outputs,))]
 
 
-def agreement(run: str | Path) -> str:
+def agreement(config: TrainConfig) -> str:
     """What `export` has made sure of, for people."""
-    if TrainConfig.from_json(RunFolder.open(run)[1]).settings.actions == "degrees":
+    if config.settings.actions == "degrees":
         return f"onnxruntime and PyTorch agree to {TOLERANCE_DEG:g} degrees"
     return f"onnxruntime's choice is worth PyTorch's best to {TOLERANCE_Q:g}"
 

@@ -9,18 +9,40 @@ import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from arm_control.config import ARM_FILE
 from envs.files import open_regular, read_text
 
-FORMAT_VERSION = 4
-# Older versions. Their observation lacks the speed of the previous target: networks and stored transitions do not fit.
-OLDER_VERSIONS = (1, 2, 3)
+FORMAT_VERSION = 5
+NO_TARGET_SPEED = "its observation lacks the previous target's speed"
+# Why older versions cannot be read.
+OLDER_VERSIONS = {
+    1: NO_TARGET_SPEED,
+    2: NO_TARGET_SPEED,
+    3: NO_TARGET_SPEED,
+    4: "its checkpoints lack the averaged and the best validated policy",
+}
 REPORTED = {"step", "updates", "elapsed_s"}  # what every line of metrics.jsonl has at least
 LARGEST_CONFIG = 2**20  # bytes
 LARGEST_METRICS = 2**26
+
+
+@dataclass(frozen=True)
+class PolicyOrigin:
+    """Which of a run's policies is used."""
+
+    kind: Literal["best", "last"]
+    step: int
+    validation_error_mm: float | None
+    """Mean error on the validation goals, if it is the best one."""
+
+    def __str__(self) -> str:
+        if self.validation_error_mm is None:
+            return f"last policy (step {self.step:,})"
+        return f"best validated policy (step {self.step:,}, {self.validation_error_mm:.2f} mm)"
 
 
 class RunFolder:
@@ -88,9 +110,7 @@ class RunFolder:
             version = config.get("version") if isinstance(config, dict) else None
             cause = "it was written by another arm-control"
             if version in OLDER_VERSIONS:
-                cause = (
-                    "its observation lacks the previous target's speed (train again; its exported policy still runs)"
-                )
+                cause = f"{OLDER_VERSIONS[version]} (train again; its exported policy still runs)"
             raise ValueError(f"{run.config} has format version {version}, this program reads {FORMAT_VERSION}: {cause}")
         return run, config
 

@@ -20,6 +20,7 @@ from arm_control.evaluation import (
     evaluate_controller,
     zero_controller,
 )
+from arm_control.run_folder import PolicyOrigin
 from envs.arm import DEFAULT_URDF, Arm
 from envs.imperfections import Imperfections, imperfections_from_json
 from envs.tasks import split_observation
@@ -34,6 +35,8 @@ class Source:
     name: str
     controller: Controller
     config: TrainConfig
+    origin: PolicyOrigin | None = None
+    """Which of a run's policies it is."""
 
 
 class RunnerController:
@@ -67,11 +70,15 @@ def open_source(
     arm: str | None = None,
     env: str | None = None,
     imperfections: str | Imperfections | None = None,
+    last: bool = False,
 ) -> Source:
     """Open a run folder, a policy file, or `zero`, `random` or `ik`. Raises ValueError for anything else.
 
-    `imperfections` stand in for those of the training.
+    `imperfections` stand in for those of the training. Of a run it is the policy with the lowest validation error, or
+    the `last` one.
     """
+    if last and not Path(source).is_dir():
+        raise ValueError(f"--last: {source} is no run folder")
     if source in PLAIN:
         plain = TrainConfig("ddpg", arm=arm, env=env or "ArmReach-v0", imperfections=imperfections or "ideal")
         controllers: dict[str, Controller] = {
@@ -86,10 +93,10 @@ def open_source(
     if path.is_dir():
         from arm_control.training import PolicyController, load_policy
 
-        config, policy = load_policy(path)
+        config, policy, origin = load_policy(path, last=last)
         if arm is not None:
             config = dataclasses.replace(config, arm=str(open_arm(Arm(config.arm or DEFAULT_URDF), arm).urdf))
-        return Source(source, PolicyController(policy), _with(config, imperfections))
+        return Source(source, PolicyController(policy), _with(config, imperfections), origin)
     if not path.exists():
         raise ValueError(f"no run folder and no policy {source}; wanted one of them, or {', '.join(PLAIN)}")
     from arm_control.runner import PolicyRunner
@@ -122,10 +129,16 @@ def evaluate(
     arm: str | None = None,
     env: str | None = None,
     imperfections: str | Imperfections | None = None,
+    last: bool = False,
 ) -> dict[str, Any]:
-    """The figures of `arm_control.evaluation.evaluate_controller` for a run folder, a policy file, or a plain name."""
-    opened = open_source(str(source), seed, arm=arm, env=env, imperfections=imperfections)
-    return evaluate_controller(opened.controller, opened.config, goals=goals, seed=seed)
+    """The figures of `arm_control.evaluation.evaluate_controller` for a run folder, a policy file, or a plain name.
+
+    And `policy`: which of a run's policies it is, None for others.
+    """
+    opened = open_source(str(source), seed, arm=arm, env=env, imperfections=imperfections, last=last)
+    policy = None if opened.origin is None else dataclasses.asdict(opened.origin)
+    figures = evaluate_controller(opened.controller, opened.config, goals=goals, seed=seed)
+    return {"policy": policy, **figures}
 
 
 def open_arm(promised: Arm, urdf: str | None) -> Arm:

@@ -1,11 +1,12 @@
 """Training: one loop for every agent, that can be stopped at any moment and gone on with."""
 
+import copy
 import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -22,7 +23,7 @@ from arm_control.evaluation import (
 )
 from arm_control.interaction import Interaction, check_arm, make_agent
 from arm_control.progress import Reporter
-from arm_control.run_folder import RunFolder
+from arm_control.run_folder import PolicyOrigin, RunFolder
 from arm_control.signals import stop_on_signals
 from arm_control.workers import Workers
 from envs.files import read_file
@@ -33,22 +34,35 @@ from policies.settings import A3CSettings
 CHECKPOINT_EVERY_S = 10.0
 
 
-def load_policy(path: str | Path) -> tuple[TrainConfig, torch.nn.Module]:
-    """A run's configuration and the policy of its latest checkpoint."""
+class LoadedPolicy(NamedTuple):
+    """A run's configuration, one of its policies, and which one that is."""
+
+    config: TrainConfig
+    policy: torch.nn.Module
+    origin: PolicyOrigin
+
+
+def load_policy(path: str | Path, *, last: bool = False) -> LoadedPolicy:
+    """Load the policy of a run that had the lowest validation error, or its last one."""
     run, values = RunFolder.open(path)
     config = TrainConfig.from_json(values, run.path)
-    _, state = load_latest(run.checkpoints)
+    step, state = load_latest(run.checkpoints)
+    best = None if last else state["best"]
     env: Any = environment_maker(config)().unwrapped
     try:
         check_arm(env.arm, state["arm_urdf"])
         agent = make_agent(config, env)
         _fit(lambda: agent.load_state_dict(state["agent"]), str(run.config))
+        policy = agent.policy()
+        if best is None:  # also of a run that was stopped before its first validation
+            return LoadedPolicy(config, policy, PolicyOrigin("last", step, None))
+        _fit(lambda: policy.load_state_dict(best["policy"]), str(run.config))
     finally:
         env.close()
-    return config, agent.policy()
+    return LoadedPolicy(config, policy, PolicyOrigin("best", best["step"], best["mean_error_mm"]))
 
 
-def _fit(load: Callable[[], None], what: str) -> None:
+def _fit(load: Callable[[], object], what: str) -> None:
     """Load a state. Raises ValueError if it is of other networks, where PyTorch has many lines to say."""
     try:
         load()
@@ -143,6 +157,8 @@ class Training:
         self.step = 0
         self.updates = 0
         self.elapsed_s = 0.0
+        # The policy with the lowest validation error so far: its step, that error, and its networks.
+        self._best: dict[str, Any] | None = None
 
     def __enter__(self) -> "Training":
         return self
@@ -159,12 +175,14 @@ class Training:
     def state_dict(self) -> dict[str, Any]:
         """All that the training to come depends on."""
         learner = self.learner.state_dict()
-        return {**learner, "step": self.step, "updates": self.updates, "elapsed_s": self.elapsed_s}
+        counters = {"step": self.step, "updates": self.updates, "elapsed_s": self.elapsed_s}
+        return {**learner, **counters, "best": self._best}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a state of `state_dict`."""
         self.learner.load_state_dict(state)
         self.step, self.updates, self.elapsed_s = state["step"], state["updates"], state["elapsed_s"]
+        self._best = state["best"]
 
     def run(self, run: RunFolder, *, quiet: bool) -> None:
         """Train to the end, or to Ctrl-C and raise KeyboardInterrupt; either way with a last checkpoint.
@@ -212,13 +230,18 @@ class Training:
         return (self.updates > 0 or self.progress >= 1.0) and self._validation.is_due(self.step, self.elapsed_s)
 
     def _report(self, reporter: Reporter, metrics: dict[str, float]) -> None:
+        policy = self.learner.policy()
+        figures = self._validation(PolicyController(policy))
+        if self._best is None or figures["mean_error_mm"] <= self._best["mean_error_mm"]:
+            networks = copy.deepcopy(policy.state_dict())
+            self._best = {"step": self.step, "mean_error_mm": figures["mean_error_mm"], "policy": networks}
         reporter.report(
             {
                 "step": self.step,
                 "updates": self.updates,
                 "elapsed_s": round(self.elapsed_s, 3),
                 "progress": self.progress,
-                **self._validation(PolicyController(self.learner.policy())),
+                **figures,
                 **metrics,
             }
         )

@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from policies import averaging
 from policies.returns import returns
 from policies.rollout import Credit, Steps
 from policies.settings import A3CSettings
@@ -32,7 +33,7 @@ def a3c(steps: Steps, value: Tensor, next_value: Tensor, settings: A3CSettings) 
 
 
 class SharedRMSProp:
-    """Parameters, and RMSProp's statistics of them, in memory that several workers may share.
+    """Parameters, RMSProp's statistics and the average of them, in memory that several workers may share.
 
     Equations (S1) and (S2):  g <- alpha g + (1 - alpha) dtheta^2,  theta <- theta - eta dtheta / sqrt(g + epsilon).
     """
@@ -44,8 +45,8 @@ class SharedRMSProp:
         own = memory is None
         memory = np.zeros(self.bytes_needed(parameters), np.uint8) if memory is None else memory
         self._version = torch.from_numpy(memory[:8].view(np.int64))
-        flat = torch.from_numpy(memory[8 : 8 + 8 * size].view(np.float32))
-        self._shared, self._square = flat[:size], flat[size:]
+        flat = torch.from_numpy(memory[8 : 8 + 12 * size].view(np.float32))
+        self._shared, self._square, self._average = flat.split(size)
         self._copied = 0
         self.staleness = 0
         if own:
@@ -54,20 +55,22 @@ class SharedRMSProp:
     @staticmethod
     def bytes_needed(parameters: list[torch.nn.Parameter]) -> int:
         """The size of the shared memory for such parameters."""
-        return 8 + 8 * sum(parameter.numel() for parameter in parameters)
+        return 8 + 12 * sum(parameter.numel() for parameter in parameters)
 
     @torch.no_grad()
     def publish(self) -> None:
-        """Make the local parameters the shared ones."""
+        """Make the local parameters the shared ones, and their average."""
         self._shared.copy_(torch.cat([parameter.flatten() for parameter in self._local]))
+        self._average.copy_(self._shared)
 
-    @torch.no_grad()
     def copy(self) -> None:
         """Make the shared parameters the local ones."""
         self._copied = int(self._version)
-        sizes = [parameter.numel() for parameter in self._local]
-        for parameter, part in zip(self._local, torch.split(self._shared, sizes), strict=True):
-            parameter.copy_(part.view_as(parameter))
+        _unflatten(self._shared, self._local)
+
+    def copy_average(self, parameters: list[torch.nn.Parameter]) -> None:
+        """Copy the average of the shared parameters into others, of which there may be only the first few."""
+        _unflatten(self._average, parameters)
 
     @torch.no_grad()
     def step(self, rate: float) -> None:
@@ -79,16 +82,35 @@ class SharedRMSProp:
         gradient = torch.cat([p.grad.flatten() if p.grad is not None else torch.zeros(p.numel()) for p in self._local])
         self._square.mul_(DECAY).addcmul_(gradient, gradient, value=1.0 - DECAY)
         self._shared.addcdiv_(gradient, (self._square + EPSILON).sqrt_(), value=-rate)
-        self.staleness = int(self._version) - self._copied  # updates of others since this one's copy
+        version = int(self._version)
+        self._average.lerp_(self._shared, averaging.weight(version + 1))
+        self.staleness = version - self._copied  # updates of others since this one's copy
         self._version.add_(1)
 
     def state_dict(self) -> dict[str, Any]:
-        """Shared parameters and statistics."""
-        return {"shared": self._shared, "square": self._square, "version": int(self._version), "copied": self._copied}
+        """Shared parameters, statistics and average."""
+        return {
+            "shared": self._shared,
+            "square": self._square,
+            "average": self._average,
+            "version": int(self._version),
+            "copied": self._copied,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a state of `state_dict`."""
         self._shared.copy_(state["shared"])
         self._square.copy_(state["square"])
+        self._average.copy_(state["average"])
         self._version.fill_(state["version"])
         self._copied = state["copied"]
+
+
+@torch.no_grad()
+def _unflatten(flat: Tensor, parameters: list[torch.nn.Parameter]) -> None:
+    """Copy the numbers of a flat tensor into parameters, one after the other."""
+    begin = 0
+    for parameter in parameters:
+        end = begin + parameter.numel()
+        parameter.copy_(flat[begin:end].view_as(parameter))
+        begin = end

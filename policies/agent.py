@@ -103,7 +103,8 @@ class Agent(Protocol):
     def policy(self) -> torch.nn.Module:
         """The deterministic controller: (observation, achieved_goal, desired_goal) -> actions (batch, joints).
 
-        In the environment's units, all scaling inside; of a grid, the units that its positions stand for.
+        In the environment's units, all scaling inside; of a grid, the units that its positions stand for. Agents that
+        follow a policy gradient average its parameters (`policies.averaging`); `act` uses those of the last update.
         """
 
     def load_networks(self, state: dict[str, Any]) -> None:

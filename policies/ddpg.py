@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
 from policies.agent import OBSERVED, ComputeReward, FloatArray, Observation, Spec, Transition, tensors_of
+from policies.averaging import PolicyAverage
 from policies.hindsight import sample_relabelled
 from policies.networks import (
     SQUASH_PENALTY,
@@ -56,6 +57,7 @@ class DDPG:
             features = self._policy.encoder.size
             arrival = self._policy.encoder.arrival_size if spec.kinematics else 0
             self._critic = Critic(spec, settings.hidden_units, settings.fourier_octaves, features, arrival)
+        self._average = PolicyAverage(self._policy)
         self._actor = self._policy.net
         self._target_actor = copy.deepcopy(self._actor).requires_grad_(False)
         self._target_critic = copy.deepcopy(self._critic).requires_grad_(False)
@@ -182,6 +184,7 @@ class DDPG:
             torch._foreach_lerp_(
                 list(target.parameters()), [p.detach() for p in online.parameters()], self._settings.target_rate
             )
+        self._average.update(self._policy)
         return {"critic_loss": float(critic_loss.detach()), "q": float(q.detach().mean())}
 
     @property
@@ -196,12 +199,13 @@ class DDPG:
         return self._replay.size >= self._settings.random_steps
 
     def policy(self) -> DeterministicPolicy:
-        """The present controller mu."""
-        return self._policy
+        """The controller mu, its parameters averaged over the latest updates."""
+        return self._average.policy
 
     def load_networks(self, state: dict[str, Any]) -> None:
         """Start from another run's networks; a critic that knew nothing would spoil the policy at once."""
         self._policy.load_state_dict(state["policy"])
+        self._average.policy.load_state_dict(state["average"]["policy"])
         self._critic.load_state_dict(state["critic"])
         self._target_actor.load_state_dict(state["target_actor"])
         self._target_critic.load_state_dict(state["target_critic"])
@@ -211,6 +215,7 @@ class DDPG:
         """Networks, targets, optimisers, replay and the generator's state."""
         return {
             "policy": self._policy.state_dict(),
+            "average": self._average.state_dict(),
             "critic": self._critic.state_dict(),
             "target_actor": self._target_actor.state_dict(),
             "target_critic": self._target_critic.state_dict(),
@@ -224,6 +229,7 @@ class DDPG:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a state of `state_dict`."""
         self.load_networks(state)
+        self._average.load_state_dict(state["average"])
         load_optimizer_state(self._actor_optimizer, state["actor_optimizer"])
         load_optimizer_state(self._critic_optimizer, state["critic_optimizer"])
         self._replay.load_state_dict(state["replay"])

@@ -25,6 +25,7 @@ from torch.func import functional_call, jvp
 from torch.nn.functional import mse_loss
 
 from policies.agent import FloatArray, Observation, Spec, Transition, tensors_of
+from policies.averaging import PolicyAverage
 from policies.networks import (
     SQUASH_PENALTY,
     DeterministicPolicy,
@@ -101,6 +102,7 @@ class DPG:
                 self._critic: nn.Module = CompatibleCritic(self._actor, features, settings.critic_units)
             else:
                 self._critic = NetworkCritic(features, len(spec.action_low), settings.critic_units)
+        self._average = PolicyAverage(self._policy)
         self._actor_optimizer = torch.optim.Adam(self._actor.parameters(), settings.learning_rate)
         self._critic_optimizer = torch.optim.Adam(self._critic.parameters(), settings.critic_learning_rate)
         self._rollout = Rollout()
@@ -172,15 +174,17 @@ class DPG:
         (penalty - (torch.tanh(output) * dq_da).sum(-1).mean()).backward()
         self._critic_optimizer.step()
         self._actor_optimizer.step()
+        self._average.update(self._policy)
         return {"td_error": float(delta.square().mean().sqrt()), "slope": float(dq_da.abs().mean())}
 
     def policy(self) -> DeterministicPolicy:
-        """The present controller mu."""
-        return self._policy
+        """The controller mu, its parameters averaged over the latest updates."""
+        return self._average.policy
 
     def load_networks(self, state: dict[str, Any]) -> None:
         """Start from another run's actor and critic."""
         self._policy.load_state_dict(state["policy"])
+        self._average.policy.load_state_dict(state["average"]["policy"])
         self._critic.load_state_dict(state["critic"])
         self._normalizer_fitted = state["normalizer_fitted"]
 
@@ -188,6 +192,7 @@ class DPG:
         """Networks, optimisers, the step not yet learned from, and the generator's state."""
         return {
             "policy": self._policy.state_dict(),
+            "average": self._average.state_dict(),
             "critic": self._critic.state_dict(),
             "actor_optimizer": optimizer_state(self._actor_optimizer),
             "critic_optimizer": optimizer_state(self._critic_optimizer),
@@ -199,6 +204,7 @@ class DPG:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a state of `state_dict`."""
         self.load_networks(state)
+        self._average.load_state_dict(state["average"])
         load_optimizer_state(self._actor_optimizer, state["actor_optimizer"])
         load_optimizer_state(self._critic_optimizer, state["critic_optimizer"])
         self._rollout.load_state_dict(state["rollout"])

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
 from policies.action_grid import ActionGrid
-from policies.agent import OBSERVED, Actions, ComputeReward, Observation, Spec, Transition, tensors_of
+from policies.agent import OBSERVED, Actions, ComputeReward, FloatArray, Observation, Spec, Transition, tensors_of
 from policies.heads import FlatHead, LazyAdam, Trunk, make_heads
 from policies.hindsight import sample_relabelled
 from policies.networks import Encoder, falling_rate, load_optimizer_state, optimizer_state
@@ -141,7 +141,14 @@ class DQN:
         }
 
     def _update_once(self, rate: float) -> dict[str, float]:
-        batch = sample_relabelled(self._replay, self._spec, self._settings, self._compute_reward, self._generator)
+        batch = sample_relabelled(
+            self._replay,
+            self._spec,
+            self._settings,
+            self._compute_reward,
+            self._generator,
+            leads_to=self._leads_to if self._spec.kinematics else None,
+        )
         policy, head = self._policy, self._head
         positions = batch["action"].long()
         with torch.no_grad():
@@ -173,6 +180,13 @@ class DQN:
             self._target_trunk.load_state_dict(policy.trunk.state_dict())
             self._target_head.follow(head)
         return {"loss": float(loss.detach()), "q": float(q.detach().mean())}
+
+    def _leads_to(self, batch: dict[str, FloatArray]) -> FloatArray:
+        """Where the tip is (batch, point size) once the joints are where the actions ask for."""
+        assert self._spec.kinematics is not None
+        action = self._grid.values(torch.from_numpy(batch["action"]).long())
+        tip: FloatArray = self._spec.kinematics(torch.from_numpy(batch["observation"]), action).numpy()
+        return tip
 
     @property
     def _warm(self) -> bool:

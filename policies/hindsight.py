@@ -3,6 +3,7 @@
 Andrychowicz et al. 2017, "Hindsight experience replay" (arXiv:1707.01495): an arm moves the same way whatever its goal.
 """
 
+from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from policies.agent import ComputeReward, Spec
+from policies.agent import ComputeReward, FloatArray, Spec
 from policies.replay_buffer import ReplayBuffer
 
 RELABEL_RATIO = 100.0  # of the largest to the smallest distance of a goal near the tip
@@ -40,6 +41,7 @@ def sample_relabelled(
     *,
     steps: int = 1,
     latest: bool = False,
+    leads_to: Callable[[dict[str, FloatArray]], FloatArray] | None = None,
 ) -> dict[str, Tensor]:
     """A batch in which some transitions are relabelled for other goals, their rewards computed anew.
 
@@ -63,11 +65,12 @@ def sample_relabelled(
     goal = np.where(swapped, other["desired_goal"], batch["desired_goal"])
     next_goal = np.where(swapped, other["next_desired_goal"], batch["next_desired_goal"])
 
-    # Around the tip before the step: around the tip after it, a goal would depend on what is hidden from the agent.
+    # Around the tip before the step, or where the action leads: around the tip after the step, a goal would depend on
+    # what is hidden from the agent.
+    centre = batch["achieved_goal"][:, :point] if leads_to is None else leads_to(batch)
     farthest = settings.relabel_distance * spec.size
-    shape = batch["achieved_goal"][:, :point].shape
-    away = displacements(shape, farthest / RELABEL_RATIO, farthest, generator)
-    shift = near * (batch["achieved_goal"][:, :point] + away - goal[:, :point])
+    away = displacements(centre.shape, farthest / RELABEL_RATIO, farthest, generator)
+    shift = near * (centre + away - goal[:, :point])
     goal[:, :point] += shift
     next_goal[:, :point] += shift
     achieved = batch["next_achieved_goal"]

@@ -18,6 +18,7 @@ from policies.a3c import SharedRMSProp, a3c
 from policies.actor_critic import actor_critic
 from policies.actors import Actor, GaussianPolicy, SoftmaxPolicy
 from policies.agent import Actions, Observation, Spec, Transition, tensors_of
+from policies.averaging import PolicyAverage
 from policies.distributions import Distribution, SquashedGaussian
 from policies.networks import SQUASH_PENALTY, falling_rate, load_optimizer_state, mlp, optimizer_state
 from policies.reinforce import reinforce
@@ -56,6 +57,7 @@ class PolicyGradient:
             torch.manual_seed(seed)
             self._policy: Actor = (SoftmaxPolicy if settings.policy == "softmax" else GaussianPolicy)(spec, settings)
             self._value = mlp(self._policy.features, settings.hidden_units, 1, layer_norm=True)
+        self._average = PolicyAverage(self._policy)
         networks = nn.ModuleList([self._policy, self._value])
         self._parameters = [parameter for parameter in networks.parameters() if parameter.requires_grad]
         self.shared = share(self._parameters) if isinstance(settings, A3CSettings) else None
@@ -116,6 +118,7 @@ class PolicyGradient:
         if self.shared is None:
             self._adam.param_groups[0]["lr"] = rate
             self._adam.step()
+            self._average.update(self._policy)
         else:
             self.shared.step(rate)
             metrics["staleness"] = self.shared.staleness
@@ -170,14 +173,19 @@ class PolicyGradient:
         }
 
     def policy(self) -> Actor:
-        """The present policy, which as a module gives the action of its mode."""
+        """The policy, its parameters averaged over the latest updates; as a module it gives the action of its mode."""
         if self.shared is not None:
             self.shared.copy()
-        return self._policy
+            # A3C's workers average the parameters that they share, of which the policy's are the first.
+            pairs = zip(self._policy.parameters(), self._average.policy.parameters(), strict=True)
+            self.shared.copy_average([average for own, average in pairs if own.requires_grad])
+            self._average.copy_buffers(self._policy)
+        return self._average.policy
 
     def load_networks(self, state: dict[str, Any]) -> None:
         """Start from another run's policy and value."""
         self._policy.load_state_dict(state["policy"])
+        self._average.policy.load_state_dict(state["average"]["policy"])
         self._value.load_state_dict(state["value"])
         self.normalizer_fitted = state["normalizer_fitted"]
         if self.shared is not None:
@@ -194,6 +202,7 @@ class PolicyGradient:
         """Networks, optimiser, the steps not yet learned from, and the generator's state."""
         return {
             "policy": self._policy.state_dict(),
+            "average": self._average.state_dict(),
             "value": self._value.state_dict(),
             "optimizer": optimizer_state(self._adam) if self.shared is None else self.shared.state_dict(),
             "rollout": self._rollout.state_dict(),
@@ -205,6 +214,7 @@ class PolicyGradient:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a state of `state_dict`."""
         self.load_networks(state)
+        self._average.load_state_dict(state["average"])
         if self.shared is None:
             load_optimizer_state(self._adam, state["optimizer"])
         else:

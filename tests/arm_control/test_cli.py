@@ -291,14 +291,18 @@ DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "binary config": (lambda run: (run / "config.json").write_bytes(b"\xff\xfe"), "config.json is damaged"),
     "list as config": (damage_config("[]"), "config.json has format version None"),
     "newer config": (
-        lambda run: edit_json(run / "config.json", lambda value: value | {"version": 5}),
-        "config.json has format version 5, this program reads 4",
+        lambda run: edit_json(run / "config.json", lambda value: value | {"version": 6}),
+        "config.json has format version 6, this program reads 5",
     ),
     "older config": (
         lambda run: edit_json(run / "config.json", lambda value: value | {"version": 3}),
-        "config.json has format version 3, this program reads 4: its observation lacks",
+        "config.json has format version 3, this program reads 5: its observation lacks",
     ),
-    "config without fields": (damage_config('{"version": 4}'), "config.json is damaged"),
+    "config of the version before": (
+        lambda run: edit_json(run / "config.json", lambda value: value | {"version": 4}),
+        "config.json has format version 4, this program reads 5: its checkpoints lack the averaged",
+    ),
+    "config without fields": (damage_config('{"version": 5}'), "config.json is damaged"),
     "config with an unknown agent": (
         lambda run: edit_json(run / "config.json", lambda value: value | {"agent": "alphago"}),
         "unknown agent 'alphago'",

@@ -130,7 +130,7 @@ def test_targets_stay_inside_the_limits_whatever_the_readings(tiny_policy: Path,
 
 def test_onnx_and_environment_agree_on_states_that_a_motion_passes(tiny_run: Path, tiny_policy: Path) -> None:
     runner = PolicyRunner.load(tiny_policy)
-    config, policy = load_policy(tiny_run)
+    config, policy, _ = load_policy(tiny_run)
     controller, generator = PolicyController(policy), np.random.default_rng(0)
     env = environment_maker(config)()
     try:
@@ -254,8 +254,8 @@ def test_a_target_outside_the_limits_is_refused(
             return self.policy(*columns) + 90.0
 
     def shifted(run: RunFolder) -> Any:
-        config, policy = load(run)
-        return config, Shifted(policy)
+        loaded = load(run)
+        return loaded._replace(policy=Shifted(loaded.policy))
 
     monkeypatch.setattr(module, "load_policy", shifted)
     with pytest.raises(ExportError, match="outside the joint limits"):

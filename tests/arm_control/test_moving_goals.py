@@ -181,7 +181,7 @@ def test_an_increment_is_added_to_the_previous_target_in_the_graph(
 ) -> None:
     runner = PolicyRunner.load(policies["increments"])
     inputs = states(runner.contract, 500)
-    _, policy = load_policy(runs["increments"])
+    _, policy, _ = load_policy(runs["increments"])
     readings = np.concatenate([inputs[name] for name in READINGS], axis=1).astype(np.float64) * RADIANS
     tip = Arm().forward_kinematics(inputs["joint_angle_deg"].astype(np.float64))
     with torch.no_grad():
@@ -230,7 +230,7 @@ def test_a_moving_goal_is_refused_by_a_policy_that_reaches_and_taken_by_one_that
 def test_run_and_exported_policy_decide_alike_all_along_an_episode(
     runs: dict[str, Path], policies: dict[str, Path], name: str
 ) -> None:
-    config, policy = load_policy(runs[name])
+    config, policy, _ = load_policy(runs[name])
     ours, theirs = PolicyController(policy), RunnerController(PolicyRunner.load(policies[name]))
     env: Any = environment_maker(config)().unwrapped
     observation, _ = env.reset(seed=1)

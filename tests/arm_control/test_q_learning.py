@@ -179,7 +179,7 @@ def test_the_file_decides_as_the_run_does(name: str, runs: dict[str, Path], poli
 def test_what_the_file_chooses_is_the_largest_q_on_the_grid(
     name: str, runs: dict[str, Path], policies: dict[str, Path]
 ) -> None:
-    _, policy = load_policy(runs[name])
+    _, policy, _ = load_policy(runs[name])
     assert isinstance(policy, GreedyPolicy)
     arm = Arm()
     states = {key: rows[:200] for key, rows in random_states(arm, 400, np.random.default_rng(3)).items()}
@@ -199,7 +199,7 @@ def test_golden_samples_are_those_that_nothing_tips(
     name: str, runs: dict[str, Path], policies: dict[str, Path]
 ) -> None:
     golden = PolicyRunner.load(policies[name]).contract.golden
-    _, policy = load_policy(runs[name])
+    _, policy, _ = load_policy(runs[name])
     assert isinstance(policy, GreedyPolicy)
     inputs = {key: np.array(rows, np.float32) for key, rows in golden.inputs.items()}
     margin = policy.margin(*environment_observation(Arm(), inputs))
@@ -231,7 +231,7 @@ def test_a_graph_that_chooses_worse_is_not_kept(
 
 
 def test_a_choice_off_the_grid_or_worse_than_the_best_is_told(runs: dict[str, Path]) -> None:
-    _, policy = load_policy(runs["branching"])
+    _, policy, _ = load_policy(runs["branching"])
     assert isinstance(policy, GreedyPolicy)
     states = {key: rows[:5] for key, rows in random_states(Arm(), 10, np.random.default_rng(5)).items()}
     seen = environment_observation(Arm(), states)
@@ -320,7 +320,7 @@ def test_a_run_of_other_weights_is_no_start(runs: dict[str, Path], tmp_path: Pat
 
 
 def test_a_run_starts_from_the_networks_of_another(runs: dict[str, Path]) -> None:
-    _, wanted = load_policy(runs["zero"])
+    _, wanted, _ = load_policy(runs["zero"])
     with Training(config_of("zero", seed=9)) as training_:
         training_.learner.agent.load_networks(load_latest(runs["zero"] / "checkpoints")[1]["agent"])
         got = training_.learner.agent.policy()

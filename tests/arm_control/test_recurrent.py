@@ -114,7 +114,7 @@ def test_what_is_remembered_is_worth_something_where_the_goal_is_seen_only_at_fi
 
 
 def test_the_runner_carries_the_memory_as_training_does(run: Path, policy_file: Path) -> None:
-    config, policy = load_policy(run)
+    config, policy, _ = load_policy(run)
     runner = PolicyRunner.load(policy_file)
     names = [tensor.name for tensor in runner.contract.inputs]
     assert (names[-1], runner.contract.outputs[-1].name) == (MEMORY, NEXT_MEMORY)
@@ -144,7 +144,7 @@ def test_the_runner_carries_the_memory_as_training_does(run: Path, policy_file: 
 
 
 def test_file_and_run_folder_reach_the_same_and_begin_each_episode_anew(run: Path, policy_file: Path) -> None:
-    config, policy = load_policy(run)
+    config, policy, _ = load_policy(run)
     make_env = environment_maker(config)
     from_run, from_file = PolicyController(policy), RunnerController(PolicyRunner.load(policy_file))
     together = roll_out(from_run, make_env, [1, 2, 3]).distances_m

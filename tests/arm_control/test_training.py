@@ -1,5 +1,7 @@
 """Training: the same seed, an interruption and kill -9 all end bit for bit alike; run folders are kept from harm."""
 
+import contextlib
+import copy
 import json
 import os
 import random
@@ -10,6 +12,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,11 +21,12 @@ import torch
 from helpers import Size, exact, reports
 
 from arm_control import evaluation, training
-from arm_control.checkpoint import list_checkpoints, load_latest
+from arm_control.checkpoint import list_checkpoints, load_latest, save_checkpoint
 from arm_control.config import TrainConfig
-from arm_control.run_folder import RunFolder
+from arm_control.evaluation import Validation
+from arm_control.run_folder import PolicyOrigin, RunFolder
 from arm_control.sources import evaluate
-from arm_control.training import Training, load_policy, resume, train
+from arm_control.training import PolicyController, Training, load_policy, resume, train
 from envs.arm import DEFAULT_URDF, RADIANS, Arm
 from envs.simulation import Simulation
 from envs.tasks import Reach
@@ -336,18 +340,74 @@ def test_runs_killed_at_random_moments_end_as_the_whole_one(whole: Path, tmp_pat
         assert len(list_checkpoints(run / "checkpoints")) <= 2
 
 
+# ----------------------------------------------------------------------------------------------------- the best policy
+
+
+class TestBestPolicy:
+    """The policy with the lowest validation error is kept beside the last one."""
+
+    def test_a_run_is_used_with_its_best_validated_policy(self, whole: Path) -> None:
+        """It is the one of the report with the smallest error, the latest of equals, and gives that error again."""
+        rows = reports(whole)
+        best = min(reversed(rows), key=lambda row: row["mean_error_mm"])
+        loaded = load_policy(whole)
+        assert loaded.origin == PolicyOrigin("best", best["step"], best["mean_error_mm"])
+        with contextlib.closing(Validation(loaded.config)) as validation:
+            figures = validation(PolicyController(loaded.policy))
+        assert figures["mean_error_mm"] == best["mean_error_mm"]
+
+    def test_the_last_policy_is_there_too(self, whole: Path) -> None:
+        """It gives the error of the last report."""
+        loaded = load_policy(whole, last=True)
+        assert loaded.origin == PolicyOrigin("last", 1600, None)
+        with contextlib.closing(Validation(loaded.config)) as validation:
+            figures = validation(PolicyController(loaded.policy))
+        assert figures["mean_error_mm"] == reports(whole)[-1]["mean_error_mm"]
+
+    def test_a_policy_that_gets_worse_does_not_replace_the_best(self, tmp_path: Path) -> None:
+        """Nor does it change the networks that were kept; a resumed training still has them."""
+        rows: list[dict[str, Any]] = []
+        reporter: Any = SimpleNamespace(report=rows.append)
+        with Training(CONFIG) as training:
+            while training.step < 800:
+                training.advance()
+            training._report(reporter, {})
+            kept = copy.deepcopy(training.state_dict()["best"])
+            policy = training.learner.policy()
+            with torch.no_grad():
+                for parameter in policy.parameters():
+                    parameter.add_(1.0)  # drives the actions to their bounds
+            training.step += 1
+            training._report(reporter, {})
+            save_checkpoint(tmp_path, training.step, training.state_dict())
+        assert rows[1]["mean_error_mm"] > rows[0]["mean_error_mm"]
+        with Training(CONFIG) as resumed:
+            resumed.load_state_dict(load_latest(tmp_path)[1])
+            best = resumed.state_dict()["best"]
+        assert (best["step"], best["mean_error_mm"]) == (800, rows[0]["mean_error_mm"])
+        assert best["policy"].keys() == kept["policy"].keys()
+        assert all(torch.equal(best["policy"][name], kept["policy"][name]) for name in kept["policy"])
+
+    def test_a_run_without_a_validation_has_only_its_last_policy(self, tmp_path: Path) -> None:
+        """Stopped before the first report, it can still be evaluated and exported."""
+        run = RunFolder.create(tmp_path / "run", CONFIG.to_json())
+        with Training(CONFIG) as training:
+            save_checkpoint(run.checkpoints, 0, training.state_dict())
+        assert load_policy(run.path).origin == PolicyOrigin("last", 0, None)
+
+
 # ---------------------------------------------------------------------------------------------------------- --init
 
 
 def test_init_starts_from_the_other_runs_policy(whole: Path, tmp_path: Path) -> None:
     config = replace(CONFIG, steps=100, seed=9, init=str(whole))  # all of them random: nothing is learned
     run = train(config, tmp_path / "run", quiet=True)
-    _, teacher = load_policy(whole)
-    _, pupil = load_policy(run)
+    _, teacher, _ = load_policy(whole, last=True)
+    _, pupil, _ = load_policy(run)
     generator = torch.Generator().manual_seed(0)
     seen = [torch.rand(100, size, generator=generator) for size in (12, 3, 3)]
     assert torch.equal(pupil(*seen), teacher(*seen))
-    _, plain = load_policy(train(replace(config, init=None), tmp_path / "plain", quiet=True))
+    _, plain, _ = load_policy(train(replace(config, init=None), tmp_path / "plain", quiet=True))
     assert not torch.equal(plain(*seen), teacher(*seen))
     (only,) = reports(run)  # at the end, also of an agent that has learned nothing
     assert (only["step"], only["updates"]) == (100, 0)
@@ -421,7 +481,7 @@ def drop(run: Path, name: str) -> None:
         (lambda run: shutil.rmtree(run), "no run folder"),
         (lambda run: drop(run, "config.json"), "it has no config.json"),
         (lambda run: drop(run, "checkpoints"), "no checkpoint in"),
-        (lambda run: change_config(run, version=5), "config.json has format version 5, this program reads 4"),
+        (lambda run: change_config(run, version=6), "config.json has format version 6, this program reads 5"),
         (lambda run: change_config(run, version=3), "format version 3, .* lacks the previous target's speed"),
         (lambda run: (run / "config.json").write_text("{"), "config.json is damaged"),
         (lambda run: (run / "config.json").write_bytes(b"\xff\xfe"), "config.json is damaged"),
@@ -483,7 +543,7 @@ def test_a_policy_brought_to_an_arm_of_other_limits_keeps_to_these(whole: Path, 
     urdf = tmp_path / "half.urdf"
     urdf.write_text(DEFAULT_URDF.read_text().replace('upper="1.5707963267948966"', 'upper="0.7853981633974483"'))
     run = train(replace(CONFIG, arm=str(urdf), steps=200, init=str(whole)), tmp_path / "run", quiet=True)
-    _, policy = load_policy(run)
+    _, policy, _ = load_policy(run)
     with torch.no_grad():
         targets = policy(torch.rand(500, 12) * 2, torch.rand(500, 3), torch.rand(500, 3))
     assert float(targets.max()) <= 45.0
@@ -626,6 +686,7 @@ class TestValidations:
 
     def test_the_arms_are_kept_from_one_to_the_next(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """To make them takes longer than to validate."""
+        evaluation.environment_maker(CONFIG)().close()  # fills what a process computes once for all arms
         made = []
         init = Simulation.__init__
 

@@ -178,7 +178,7 @@ def test_an_interrupted_and_resumed_run_in_turns_ends_as_the_whole_one(
     run = tmp_path / "run"
     with pytest.raises(KeyboardInterrupt):
         train(CONFIG, run, quiet=True)
-    (reached, state), (_, policy) = load_latest(run / "checkpoints"), load_policy(run)
+    (reached, state), (_, policy, _) = load_latest(run / "checkpoints"), load_policy(run)
     assert reached == step
     parameters = flat(policy)
     assert torch.equal(parameters, state["agent"]["optimizer"]["shared"][: len(parameters)])

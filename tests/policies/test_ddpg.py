@@ -210,7 +210,7 @@ class ByHand:
 
 def in_double(agent: DDPG, monkeypatch: pytest.MonkeyPatch) -> DDPG:
     """The same agent in double precision: what is left between it and the formulas is not rounding."""
-    for module in (agent._policy, agent._critic, agent._target_actor, agent._target_critic):
+    for module in (agent._policy, agent._average.policy, agent._critic, agent._target_actor, agent._target_critic):
         module.double()
 
     def sample(*arguments: Any, **options: Any) -> dict[str, Tensor]:
@@ -311,7 +311,7 @@ def test_one_update_is_that_of_the_paper(
     (0.003 * (by_hand.output(weights, s) ** 2).sum(-1).mean() - climbed).backward()
     wanted = {name: value.grad for name, value in weights.items()}
     assert max(value.abs().max() for value in wanted.values()) > 1e-3
-    assert_same(gradients(agent.policy().net), wanted)
+    assert_same(gradients(agent._policy.net), wanted)
 
 
 def test_each_network_takes_adams_first_step_down_its_own_gradient() -> None:
@@ -321,7 +321,7 @@ def test_each_network_takes_adams_first_step_down_its_own_gradient() -> None:
     rate = 0.75 * SMALL.learning_rate
     assert metrics["learning_rate"] == rate
     old = {name.removeprefix("net."): value for name, value in before["policy"].items() if name.startswith("net.")}
-    for module, earlier in ((agent.policy().net, old), (agent._critic, before["critic"])):
+    for module, earlier in ((agent._policy.net, old), (agent._critic, before["critic"])):
         for name, parameter in module.named_parameters():
             gradient = parameter.grad
             assert gradient is not None
@@ -385,7 +385,7 @@ def test_without_exploration_the_policys_action_is_repeated_exactly() -> None:
     np.testing.assert_array_equal(first, second)
     assert agent.state_dict()["generator"] == generator
     parts = [torch.from_numpy(seen[name]) for name in ("observation", "achieved_goal", "desired_goal")]
-    np.testing.assert_array_equal(first, agent.policy()(*parts).detach().numpy())
+    np.testing.assert_array_equal(first, agent._policy(*parts).detach().numpy())
     assert first.dtype == np.float32
 
 

@@ -123,7 +123,7 @@ def both(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[DDPG, stable_baselin
     transition, terminated = experience()
     agent = DDPG(SPEC, SETTINGS, minus_distance, 0)
     agent.observe(transition)
-    for module in (agent._policy, agent._critic, agent._target_actor, agent._target_critic):
+    for module in (agent._policy, agent._average.policy, agent._critic, agent._target_actor, agent._target_critic):
         module.double()
     generator = torch.Generator().manual_seed(0)
     for module in (agent._target_actor, agent._target_critic):

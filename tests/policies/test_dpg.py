@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from arm_control.checkpoint import load_checkpoint, save_checkpoint
 from policies import dpg
 from policies.agent import FloatArray, Observation, Spec, Transition
+from policies.averaging import PolicyAverage
 from policies.distributions import Gaussian
 from policies.dpg import DPG, CompatibleCritic
 from policies.rollout import Steps
@@ -170,6 +171,7 @@ def linear_agent(lqr: LQR, critic: str, *, squashed: bool = False, seed: int = 0
     agent = DPG(Spec(states, 0, (-1.0,) * controls, (1.0,) * controls), settings, seed)
     agent._policy.net = nn.Linear(states, controls, bias=False)  # type: ignore[assignment]
     nn.init.zeros_(agent._policy.net.weight)  # type: ignore[arg-type]
+    agent._average = PolicyAverage(agent._policy)
     agent._actor = nn.Sequential(agent._policy.net, nn.Tanh())
     if critic == "compatible":
         agent._critic = CompatibleCritic(agent._actor, states, 1)
@@ -200,6 +202,7 @@ def exact(lqr: LQR, k: Matrix, critic: str) -> DPG:
     """In double precision, with u = -K x below the tanh, and with the true Q."""
     agent = linear_agent(lqr, critic, squashed=True)
     agent._policy.double()
+    agent._average.policy.double()
     agent._critic.double()
     agent._policy.net.weight.data.copy_(torch.from_numpy(-k))  # type: ignore[union-attr,operator]
     if critic != "compatible":
@@ -606,6 +609,7 @@ def some_steps(spec: Spec, seed: int, arms: int = 12) -> Steps:
 def in_double(agent: DPG) -> DPG:
     """From here on, with Adam's moments forgotten."""
     agent._policy.double()
+    agent._average.policy.double()
     agent._critic.double()
     agent._actor_optimizer.state.clear()
     agent._critic_optimizer.state.clear()
@@ -815,7 +819,7 @@ def test_without_exploration_the_policys_action_is_repeated_exactly() -> None:
     np.testing.assert_array_equal(first, second)
     assert agent.state_dict()["generator"] == generator
     with torch.no_grad():
-        np.testing.assert_array_equal(first, agent.policy()(*(torch.from_numpy(part) for part in seen.values())))
+        np.testing.assert_array_equal(first, agent._policy(*(torch.from_numpy(part) for part in seen.values())))
 
 
 @given(st.sampled_from([ARM, PLAIN]), st.sampled_from(CRITICS), st.booleans(), st.integers(0, 100))

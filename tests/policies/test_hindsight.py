@@ -1,6 +1,7 @@
 """Hindsight goals: how many transitions are relabelled, for which goals, and what they are then worth."""
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -52,11 +53,13 @@ def sample(
     *,
     seed: int,
     compute_reward: ComputeReward = minus_distance,
+    leads_to: Callable[[dict[str, FloatArray]], FloatArray] | None = None,
 ) -> dict[str, Tensor]:
     """A batch from a replay buffer of just these transitions."""
     replay = ReplayBuffer(len(stored.reward), spec)
     replay.add(stored)
-    return sample_relabelled(replay, spec, settings, compute_reward, np.random.default_rng(seed))
+    generator = np.random.default_rng(seed)
+    return sample_relabelled(replay, spec, settings, compute_reward, generator, leads_to=leads_to)
 
 
 def assert_spread_around_the_tip(away: FloatArray) -> None:
@@ -76,7 +79,8 @@ def assert_spread_around_the_tip(away: FloatArray) -> None:
 class TestUnbiasedness:
     """Where part of the dynamics is hidden, relabelled rewards must still have the right mean."""
 
-    def test_an_action_that_fails_by_a_hidden_coin_has_its_true_mean_reward(self) -> None:
+    @pytest.mark.parametrize("centre", [0.0, 0.05], ids=["around the tip", "around where the action leads"])
+    def test_an_action_that_fails_by_a_hidden_coin_has_its_true_mean_reward(self, centre: float) -> None:
         """A step moves the tip from 0 to 0.05, or fails: whatever the goal, both are equally likely."""
         size, move = 100_000, 0.05
         spec = Spec(1, 1, (0.0,), (1.0,))
@@ -87,13 +91,17 @@ class TestUnbiasedness:
         nothing = np.zeros(size, bool)
         stored = Transition(seen, zeros, np.zeros(size, np.float32), after, nothing, nothing)
         sizes = {"batch_size": size, "random_steps": size, "replay_capacity": size}
-        batch = sample(stored, spec, replace(SMALL, relabel_near=1.0, **sizes), seed=6)
+        settings = replace(SMALL, relabel_near=1.0, **sizes)
+        centres = np.full((size, 1), centre, np.float32)
+        batch = sample(stored, spec, settings, seed=6, leads_to=(lambda _: centres) if centre else None)
 
         goal = batch["desired_goal"][:, 0].double().numpy()
         reward = batch["reward"].double().numpy()
         # By hand: failing leaves the tip |goal| away, succeeding |goal - move|.
         mean_reward = -0.5 * (np.abs(goal) + np.abs(goal - move))
         for low, high in ((-0.1, -0.01), (-0.01, 0.01), (0.01, 0.04), (0.04, 0.06), (0.06, 0.1)):
+            low += centre
+            high += centre
             inside = (low <= goal) & (goal < high)
             difference = (reward - mean_reward)[inside]
             assert inside.sum() > 1000
@@ -134,6 +142,29 @@ def test_only_the_shares_given_are_relabelled(near: float, other: float) -> None
         np.testing.assert_array_equal(batch[f"next_{name}"], stored.next_observation[name][rows])
     np.testing.assert_array_equal(batch["action"], stored.action[rows])
     np.testing.assert_array_equal(batch["terminated"], stored.terminated[rows])
+
+
+def test_goals_may_be_drawn_around_where_the_actions_lead() -> None:
+    """Of those near the tip only, and from the batch's own observations and actions."""
+    size = 20_000
+    sizes = {"batch_size": size, "random_steps": size, "replay_capacity": size}
+    stored = transitions(ARM, size)
+    settings = replace(SMALL, relabel_near=0.5, **sizes)
+
+    def leads_to(batch: dict[str, FloatArray]) -> FloatArray:
+        return batch["action"] + batch["observation"][:, :1]
+
+    batch = sample(stored, ARM, settings, seed=3, leads_to=leads_to)
+    goals = batch["desired_goal"].numpy()
+    pursued = stored.observation["desired_goal"][batch["observation"][:, 0].long().numpy()]
+    new = (goals != pursued).any(1)
+    assert new.mean() == pytest.approx(0.5, abs=0.02)
+    away = goals.astype(np.float64) - (batch["action"] + batch["observation"][:, :1]).double().numpy()
+    # The centres are as large as 20,000, where float32 has steps of 0.002.
+    small = new & (batch["observation"][:, 0].numpy() < 100)
+    distances = np.linalg.norm(away, axis=1)
+    assert distances[new].max() < 1.1 * SMALL.relabel_distance
+    assert distances[small].min() > 0.9 * SMALL.relabel_distance / 100
 
 
 def test_a_relabelled_transition_has_the_reward_of_its_new_goal() -> None:

@@ -315,9 +315,9 @@ def test_random_steps_fit_the_normaliser_once_and_nothing_is_learned_from_them(m
         np.testing.assert_allclose(value, statistics.get(name, before["policy"][name]), rtol=1e-5, atol=1e-6)
     assert after["normalizer_fitted"]
     assert len(agent._rollout) == 0
-    fit = copy.deepcopy(agent.policy().encoder.state_dict())
+    fit = copy.deepcopy(agent._policy.encoder.state_dict())
     play(agent, ARM, range(20))
-    assert_equal(agent.policy().encoder.state_dict(), fit)
+    assert_equal(agent._policy.encoder.state_dict(), fit)
     assert not torch.equal(agent.state_dict()["value"]["0.weight"], before["value"]["0.weight"])
 
 
@@ -397,13 +397,13 @@ class TestClipping:
         for weight in (0.5, 5e4):
             monkeypatch.setattr(policy_gradient, "VALUE_WEIGHT", weight)
             agent = fitted(ARM, settings_of(method, policy=policy, largest_gradient=0.1))
-            before = copy.deepcopy(agent.policy().state_dict())
+            before = copy.deepcopy(agent._policy.state_dict())
             last = 0 if method == "actor-critic" else 3  # the step with which it learns
             for step in range(last + 1):
                 ends = np.full(6, step == last)
                 observe(agent, ARM, step, terminated=ends, ended=ends)
                 metrics = agent.update(0.0)
-            after = agent.policy().state_dict()
+            after = agent._policy.state_dict()
             steps.append((metrics["gradient_norm"], {name: after[name] - before[name] for name in after}))
             value = [parameter.grad for parameter in agent._value.parameters() if parameter.grad is not None]
             assert float(torch.cat([part.flatten() for part in value]).norm()) <= 0.1 + 1e-6
@@ -525,11 +525,11 @@ def test_only_means_that_are_squashed_are_drawn_towards_the_middle(policy: str) 
     """Where nothing else is to be learned: no rewards, and no baseline."""
     agent = fitted(PLAIN, settings_of("reinforce-none", policy=policy, largest_gradient=1e9))
     seen = tensors_of(observe(agent, PLAIN, 1, reward=np.zeros(6, np.float32), ended=np.ones(6, bool)).observation)
-    before = copy.deepcopy(agent.policy())
+    before = copy.deepcopy(agent._policy)
     agent.update(0.0)
     mean = before.distribution(before.encoder(*seen), seen[0]).mean
     (0.003 * mean.square().sum(-1).mean()).backward()
-    for (name, parameter), wanted in zip(agent.policy().named_parameters(), before.parameters(), strict=True):
+    for (name, parameter), wanted in zip(agent._policy.named_parameters(), before.parameters(), strict=True):
         if policy == "squashed" and wanted.grad is not None:
             torch.testing.assert_close(parameter.grad, wanted.grad, rtol=1e-4, atol=1e-7, msg=name)
         else:
@@ -544,7 +544,7 @@ def test_a_deviation_stays_or_is_learned_for_all_states_or_for_each(deviation: s
     )
     play(agent, PLAIN, range(60))
     seen = tensors_of(draw(PLAIN, 50, seed=7))
-    std = agent.policy().distribution(agent.policy().encoder(*seen), seen[0]).std
+    std = agent._policy.distribution(agent.policy().encoder(*seen), seen[0]).std
     assert torch.allclose(std, torch.full((50, 2), 0.25), rtol=1e-6) == (deviation == "fixed")
     assert (std.std(0) < 1e-6).all() == (deviation != "state")
 
@@ -560,7 +560,7 @@ def test_without_exploration_the_policys_action_is_repeated_exactly(policy: str)
     first, second = agent.act(seen, explore=False), agent.act(seen, explore=False)
     np.testing.assert_array_equal(first, second)
     assert_equal(agent.state_dict(), before)
-    by_policy = agent.policy()(*tensors_of(seen)).detach().numpy()
+    by_policy = agent._policy(*tensors_of(seen)).detach().numpy()
     if policy == "softmax":
         assert first.dtype == np.int64
         low, high, top = (np.array(values) for values in (ARM.action_low, ARM.action_high, (6, 5)))
@@ -731,7 +731,7 @@ def value_of(agent: PolicyGradient, task: Task, number: int, goal: float = 0.5) 
     goals, nothing = np.full((1, 1), goal, np.float32), np.zeros((1, 1), np.float32)
     before = task.share(agent.act(task.see(np.array([0]), nothing, goals), explore=False))
     seen = task.see(np.array([number]), before, goals)
-    return agent._value(agent.policy().encoder(*tensors_of(seen))).item()
+    return agent._value(agent._policy.encoder(*tensors_of(seen))).item()
 
 
 @pytest.mark.parametrize("method", METHODS)
