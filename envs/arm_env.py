@@ -394,7 +394,7 @@ class ArmReach(ArmEnv):
 
     | `reward` | value | range |
     |---|---|---|
-    | `dense` (default) | -5 d + exp(-d / 10 mm) / 2 + exp(-d / 50 mm) / 2 | up to 1 |
+    | `dense` (default) | -d + exp(-d / 10 mm) | up to 1 |
     | `sparse` | 0 within `goal_tolerance_m`, else -1 | -1 or 0 |
 
     For an arm of another reach than 0.7 m, the lengths of `dense` are in proportion. `compute_reward` gives either for

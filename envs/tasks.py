@@ -21,6 +21,7 @@ Goal = tuple[float, ...]
 
 GOAL_TRIES = 1000  # random poses, before an arm is taken to reach nothing above the table
 DEFAULT_REACH_M = 0.7  # of the default arm, for which the lengths of the dense reward are given
+DENSE_LENGTH_M = 0.01  # of the dense reward's exponential
 # A task's numbers of steps are for this control period, and for joints that cross their ranges in no more than this.
 TASK_PERIOD_S = 1 / 30
 TASK_CROSSING_S = 25 * TASK_PERIOD_S
@@ -146,14 +147,15 @@ def _check(kind: str, tolerance_m: float) -> None:
 def _reward(kind: RewardKind, tolerance_m: float, reach_m: float, distance_m: Any) -> Any:
     """Reward (...,) for being this far from the goal.
 
-    `dense`: -5 d + exp(-d / 10 mm) / 2 + exp(-d / 50 mm) / 2 for a distance d in metres, from -3.5 at arm's length to 1
-    at the goal: the first term leads there from anywhere, the others make the last millimetres worth their while.
+    `dense`: -d + exp(-d / 10 mm) for a distance d in metres, from -0.7 at arm's length to 1 at the goal: the first term
+    leads there from anywhere, the second one makes the last millimetres worth their while. Far from the goal the reward
+    changes little, so that a detour pays where a joint is at its limit on the wrong side of the goal.
     For an arm of another reach than the default one's 0.7 m all lengths are in proportion.
     `sparse`: 0 within the tolerance, else -1.
     """
     if kind == "dense":
         d = distance_m * (DEFAULT_REACH_M / reach_m)
-        return -5.0 * d + 0.5 * np.exp(-d / 0.01) + 0.5 * np.exp(-d / 0.05)
+        return -d + np.exp(-d / DENSE_LENGTH_M)
     return np.where(distance_m <= tolerance_m, 0.0, -1.0)
 
 

@@ -46,7 +46,7 @@ class SharedRMSProp:
         memory = np.zeros(self.bytes_needed(parameters), np.uint8) if memory is None else memory
         self._version = torch.from_numpy(memory[:8].view(np.int64))
         flat = torch.from_numpy(memory[8 : 8 + 12 * size].view(np.float32))
-        self._shared, self._square, self._average = flat.split(size)
+        self._shared, self._square, self._average = torch.split(flat, size)
         self._copied = 0
         self.staleness = 0
         if own:

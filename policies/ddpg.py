@@ -32,6 +32,8 @@ from policies.networks import (
 from policies.replay_buffer import ReplayBuffer
 from policies.settings import DDPGSettings
 
+DISCOUNT = 0.97  # of a goal that stays: a detour around a joint's limit takes 20 steps, of which the last must count
+MOVING_DISCOUNT = 0.9  # of a goal that moves: how it will go on is not known
 RANDOM_ACTIONS = 0.1  # share of actions drawn uniformly while exploring
 
 
@@ -50,6 +52,8 @@ class DDPG:
     def __init__(self, spec: Spec, settings: DDPGSettings, compute_reward: ComputeReward, seed: int) -> None:
         spec = spec.with_steps(settings.largest_step, settings.slowing_distance)
         self._spec, self._settings, self._compute_reward = spec, settings, compute_reward
+        moving = spec.goal_size > spec.point_size
+        self._discount = (MOVING_DISCOUNT if moving else DISCOUNT) if settings.discount is None else settings.discount
         self._generator = np.random.default_rng(seed)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -147,6 +151,7 @@ class DDPG:
             settings,
             self._compute_reward,
             self._generator,
+            discount=self._discount,
             steps=settings.n_step,
             latest=not settings.replay,
         )

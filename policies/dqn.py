@@ -147,6 +147,7 @@ class DQN:
             self._settings,
             self._compute_reward,
             self._generator,
+            discount=self._settings.discount,
             leads_to=self._leads_to if self._spec.kinematics else None,
         )
         policy, head = self._policy, self._head

@@ -23,8 +23,6 @@ class RelabelSettings(Protocol):
     @property
     def batch_size(self) -> int: ...
     @property
-    def discount(self) -> float: ...
-    @property
     def relabel_near(self) -> float: ...
     @property
     def relabel_other(self) -> float: ...
@@ -39,6 +37,7 @@ def sample_relabelled(
     compute_reward: ComputeReward,
     generator: np.random.Generator,
     *,
+    discount: float,
     steps: int = 1,
     latest: bool = False,
     leads_to: Callable[[dict[str, FloatArray]], FloatArray] | None = None,
@@ -76,7 +75,7 @@ def sample_relabelled(
     achieved = batch["next_achieved_goal"]
     reward = compute_reward(achieved, next_goal, None).astype(np.float32)[:, None]
     relabelled = batch | {"desired_goal": goal, "next_desired_goal": next_goal, "reward": reward}
-    bootstrap = settings.discount * (1.0 - batch["terminated"].astype(np.float64))
+    bootstrap = discount * (1.0 - batch["terminated"].astype(np.float64))
     goes_on = np.ones_like(near)
     for step in range(1, steps):
         (places, own_goes_on), (other_places, other_goes_on) = map(replay.following, (places, other_places))
@@ -85,8 +84,8 @@ def sample_relabelled(
         batch["next_desired_goal"] = np.where(swapped, other["next_desired_goal"], batch["next_desired_goal"])
         batch["next_desired_goal"][:, :point] += shift
         reward = compute_reward(batch["next_achieved_goal"], batch["next_desired_goal"], None)[:, None]
-        relabelled["reward"] += goes_on * np.float32(settings.discount**step) * reward.astype(np.float32)
-        later = settings.discount ** (step + 1) * (1.0 - batch["terminated"].astype(np.float64))
+        relabelled["reward"] += goes_on * np.float32(discount**step) * reward.astype(np.float32)
+        later = discount ** (step + 1) * (1.0 - batch["terminated"].astype(np.float64))
         bootstrap = np.where(goes_on, later, bootstrap)
         for name in ("next_observation", "next_achieved_goal", "next_desired_goal", "terminated"):
             relabelled[name] = np.where(goes_on, batch[name], relabelled[name])

@@ -74,12 +74,13 @@ class DDPGSettings:
 
     hidden_units: int = 128
     """Units in each of the two hidden layers of actor and critic."""
-    fourier_octaves: int = 2
+    fourier_octaves: int = 4
     """Octaves of sines and cosines added to each input of the networks."""
     learning_rate: float = 1e-3
     """Adam's step size for actor and critic at the start; it falls to nearly zero over the training."""
-    discount: float = 0.9
-    """gamma of equation (5): how much a reward one step later counts."""
+    discount: float | None = None
+    """gamma of equation (5): how much a reward one step later counts (0.97, or 0.9 for a goal that moves, unless
+    given)."""
     n_step: int = 1
     """Rewards summed up before the critic's own value takes over, fewer at an episode's end."""
     target_networks: bool = True
@@ -116,7 +117,8 @@ class DDPGSettings:
     def __post_init__(self) -> None:
         positive = ("hidden_units", "learning_rate", "n_step", "batch_size", "replay_capacity", "updates_per_step")
         noises = ("largest_step", "smallest_noise", "largest_noise", "relabel_distance")
-        _check(self, positive + noises, fractions=("discount", "target_rate", "relabel_near", "relabel_other"))
+        discount = () if self.discount is None else ("discount",)
+        _check(self, positive + noises, fractions=(*discount, "target_rate", "relabel_near", "relabel_other"))
         _check_slowing(self.slowing_distance)
         _check_replay(self)
 

@@ -85,7 +85,7 @@ def test_tip_error_and_reward_are_computed_from_angles_and_goal() -> None:
     found = to_stretch(ARM, [tick(1.0, angle_deg=[10.0, 20.0, 30.0], goal_m=(x, y, z))])
     np.testing.assert_allclose(found.tip_m, [tip])
     np.testing.assert_allclose(found.error_mm, [50.0])
-    np.testing.assert_allclose(found.reward, [-5.0 * 0.05 + 0.5 * math.exp(-5.0) + 0.5 * math.exp(-1.0)])
+    np.testing.assert_allclose(found.reward, [-0.05 + math.exp(-5.0)])
 
 
 def test_no_ticks_are_columns_without_rows() -> None:

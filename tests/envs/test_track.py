@@ -236,7 +236,7 @@ def test_the_reward_is_that_of_the_distance_to_where_the_goal_is_after_the_step(
         goal, tip = (observation[key][:3].astype(float) for key in ("desired_goal", "achieved_goal"))
         d = math.dist(goal, tip)
         assert info["distance_m"] == pytest.approx(d, abs=1e-12)
-        assert reward == pytest.approx(-5 * d + math.exp(-d / 0.01) / 2 + math.exp(-d / 0.05) / 2, abs=1e-9)
+        assert reward == pytest.approx(-d + math.exp(-d / 0.01), abs=1e-9)
 
 
 def test_the_rms_error_and_success_by_hand(env: ArmEnv) -> None:

@@ -224,7 +224,9 @@ def in_double(agent: DDPG, monkeypatch: pytest.MonkeyPatch) -> DDPG:
 def frozen(agent: DDPG, spec: Spec, settings: DDPGSettings) -> Iterator[dict[str, Tensor]]:
     """The batch that the next update will draw."""
     before = copy.deepcopy(agent.state_dict()["generator"])
-    batch = sample_relabelled(agent._replay, spec, settings, minus_distance, agent._generator)
+    batch = sample_relabelled(
+        agent._replay, spec, settings, minus_distance, agent._generator, discount=settings.discount
+    )
     batch = {name: value.double() for name, value in batch.items()}
     agent._generator.bit_generator.state = before
     yield batch

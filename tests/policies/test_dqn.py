@@ -188,7 +188,9 @@ class ByHand:
 def frozen(agent: DQN, spec: Spec, settings: Any) -> dict[str, Tensor]:
     """The batch that the next update will draw, in double precision."""
     before = copy.deepcopy(agent.state_dict()["generator"])
-    batch = sample_relabelled(agent._replay, spec, settings, minus_distance, agent._generator)
+    batch = sample_relabelled(
+        agent._replay, spec, settings, minus_distance, agent._generator, discount=settings.discount
+    )
     agent._generator.bit_generator.state = before
     return {name: value.double() for name, value in batch.items()}
 

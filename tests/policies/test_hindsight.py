@@ -59,7 +59,7 @@ def sample(
     replay = ReplayBuffer(len(stored.reward), spec)
     replay.add(stored)
     generator = np.random.default_rng(seed)
-    return sample_relabelled(replay, spec, settings, compute_reward, generator, leads_to=leads_to)
+    return sample_relabelled(replay, spec, settings, compute_reward, generator, discount=0.9, leads_to=leads_to)
 
 
 def assert_spread_around_the_tip(away: FloatArray) -> None:
@@ -237,7 +237,7 @@ def test_relabelling_leaves_the_stored_transitions_alone() -> None:
     replay.add(stored)
     before = replay.state_dict()["rows"]
     settings = replace(SMALL, relabel_near=0.5, relabel_other=0.5)
-    batch = sample_relabelled(replay, spec, settings, minus_distance, np.random.default_rng(0))
+    batch = sample_relabelled(replay, spec, settings, minus_distance, np.random.default_rng(0), discount=0.9)
     for tensor in batch.values():
         tensor.zero_()
     np.testing.assert_array_equal(replay.state_dict()["rows"], before)
@@ -265,8 +265,10 @@ def test_several_steps_are_summed_up_to_the_end_of_the_episode_or_of_what_is_sto
         kept[-1].observation["observation"][:, 0] = len(kept) - 1
         kept[-1].observation["observation"][:, 1] = np.arange(arms)
         replay.add(kept[-1])
-    settings = replace(SMALL, relabel_near=0.0, relabel_other=0.0, batch_size=500, random_steps=500, discount=0.8)
-    batch = sample_relabelled(replay, ARM, settings, minus_distance, np.random.default_rng(1), steps=steps)
+    settings = replace(SMALL, relabel_near=0.0, relabel_other=0.0, batch_size=500, random_steps=500)
+    batch = sample_relabelled(
+        replay, ARM, settings, minus_distance, np.random.default_rng(1), discount=0.8, steps=steps
+    )
     lengths = set()
     for row in range(500):
         first, arm = (int(x) for x in batch["observation"][row, :2])
@@ -304,8 +306,8 @@ def test_a_goal_near_the_tip_stays_the_same_over_several_steps() -> None:
         return minus_distance(achieved, goal, info)
 
     settings = replace(SMALL, relabel_near=0.5, relabel_other=0.5, batch_size=64)
-    batch = sample_relabelled(replay, ARM, settings, noted, np.random.default_rng(1), steps=3)
-    full = (batch["bootstrap"] == settings.discount**3).numpy()
+    batch = sample_relabelled(replay, ARM, settings, noted, np.random.default_rng(1), discount=0.9, steps=3)
+    full = (batch["bootstrap"] == 0.9**3).numpy()
     assert full.sum() > 40
     for goal in goals[1:]:
         np.testing.assert_allclose(goal[full], goals[0][full], atol=1e-6)
