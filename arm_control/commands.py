@@ -70,7 +70,7 @@ class Evaluate:
     """Dynamics randomisation of the arm: a preset, or a file written by 'identify --json' (that of the training, unless
     given)."""
     last: bool = False
-    """Evaluate the last policy of a run, not the one with the lowest validation error."""
+    """Evaluate the last policy of a run, not the best validated one."""
     json: str | None = None
     """Also write the figures into this file."""
 
@@ -130,7 +130,7 @@ class Compare:
 class Export:
     """Write a run's policy as one ONNX file, and keep it only if onnxruntime agrees with PyTorch.
 
-    The policy is the one with the lowest validation error. The two are compared on 10,000 states and all
+    The policy is the best validated one. The two are compared on 10,000 states and all
     corners; on 1,000 of them for a policy that searches a grid of actions.
     """
 
@@ -139,7 +139,7 @@ class Export:
     output: Annotated[str | None, tyro.conf.arg(aliases=("-o",))] = None
     """The file (policy.onnx in the run's folder, unless given)."""
     last: bool = False
-    """Export the last policy of the run, not the one with the lowest validation error."""
+    """Export the last policy of the run, not the best validated one."""
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,7 @@ LADDER_MM = (50, 20, 10, 5, 2, 1)
 VALIDATION_GOALS = 50
 LEAST_VALIDATION_GOALS = 5
 REPORTS = 20  # validations and reports in a training, at most
+KEPT_WITHIN = 1.5  # times the lowest validation error, for a later policy to be kept
 VALIDATION_SHARE = 0.25  # of a training's steps or time: validations take at most a fifth of the whole
 ARMS_AT_ONCE = 25
 HELPER_STEPS = 20_000  # for each so many steps of the references, another process is worth its start
@@ -379,6 +380,14 @@ class Validation:
         """Close its arms."""
         if self._arms is not None:
             self._arms.close()
+
+
+def is_kept(error_mm: float, lowest_mm: float) -> bool:
+    """Whether a later policy is kept instead of an earlier one, by its validation error and the lowest one so far.
+
+    A few goals do not tell small differences, and longer training is better: it is, unless its error is clearly higher.
+    """
+    return error_mm <= KEPT_WITHIN * lowest_mm
 
 
 Reference = Literal["random", "ik"]

@@ -5,6 +5,7 @@ from a short list: those of the library, and those that its zoo found for PyBull
 """
 
 import contextlib
+import copy
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -107,6 +108,18 @@ class PeerController:
         space = arms[0].action_space
         targets: NDArray[np.float32] = space.low + 0.5 * (self.decide(observation) + 1) * (space.high - space.low)
         return np.clip(targets, space.low, space.high)
+
+    def snapshot(self) -> Any:
+        """Copy the policy's parameters and the statistics of the observations."""
+        statistics = None if self._normalizer is None else self._normalizer.obs_rms
+        return copy.deepcopy((self._model.policy.state_dict(), statistics))
+
+    def restore(self, snapshot: Any) -> None:
+        """Go back to what `snapshot` returned."""
+        parameters, statistics = snapshot
+        self._model.policy.load_state_dict(parameters)
+        if self._normalizer is not None:
+            self._normalizer.obs_rms = statistics
 
 
 def train_peer(

@@ -74,8 +74,8 @@ def open_source(
 ) -> Source:
     """Open a run folder, a policy file, or `zero`, `random` or `ik`. Raises ValueError for anything else.
 
-    `imperfections` stand in for those of the training. Of a run it is the policy with the lowest validation error, or
-    the `last` one.
+    `imperfections` stand in for those of the training. Of a run it is the best validated policy, or the `last`
+    one.
     """
     if last and not Path(source).is_dir():
         raise ValueError(f"--last: {source} is no run folder")

@@ -20,6 +20,7 @@ from arm_control.evaluation import (
     actions_for,
     derived_seeds,
     environment_maker,
+    is_kept,
 )
 from arm_control.interaction import Interaction, check_arm, make_agent
 from arm_control.progress import Reporter
@@ -43,7 +44,7 @@ class LoadedPolicy(NamedTuple):
 
 
 def load_policy(path: str | Path, *, last: bool = False) -> LoadedPolicy:
-    """Load the policy of a run that had the lowest validation error, or its last one."""
+    """Load the best validated policy of a run, or its last one."""
     run, values = RunFolder.open(path)
     config = TrainConfig.from_json(values, run.path)
     step, state = load_latest(run.checkpoints)
@@ -157,7 +158,7 @@ class Training:
         self.step = 0
         self.updates = 0
         self.elapsed_s = 0.0
-        # The policy with the lowest validation error so far: its step, that error, and its networks.
+        # The best validated policy: its step, its error, its networks, and the lowest error of all so far.
         self._best: dict[str, Any] | None = None
 
     def __enter__(self) -> "Training":
@@ -232,9 +233,11 @@ class Training:
     def _report(self, reporter: Reporter, metrics: dict[str, float]) -> None:
         policy = self.learner.policy()
         figures = self._validation(PolicyController(policy))
-        if self._best is None or figures["mean_error_mm"] <= self._best["mean_error_mm"]:
+        error_mm = figures["mean_error_mm"]
+        lowest_mm = error_mm if self._best is None else min(error_mm, self._best["lowest_mm"])
+        if is_kept(error_mm, lowest_mm):
             networks = copy.deepcopy(policy.state_dict())
-            self._best = {"step": self.step, "mean_error_mm": figures["mean_error_mm"], "policy": networks}
+            self._best = {"step": self.step, "mean_error_mm": error_mm, "lowest_mm": lowest_mm, "policy": networks}
         reporter.report(
             {
                 "step": self.step,

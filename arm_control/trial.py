@@ -24,7 +24,7 @@ import numpy as np
 
 from arm_control.config import TrainConfig, plain_values
 from arm_control.console import say
-from arm_control.evaluation import LADDER_MM, REPORTS
+from arm_control.evaluation import LADDER_MM, REPORTS, is_kept
 from arm_control.peers import PEERS, PeerConfig, PeerController, train_peer
 from arm_control.rest import Rest
 from arm_control.run_folder import FORMAT_VERSION, RunFolder, check_no_link, read_json, write_text
@@ -174,16 +174,21 @@ def _run_peer(trial: Trial, config: PeerConfig) -> dict[str, Any]:
 
     torch.set_num_threads(1)
     rows: list[dict[str, Any]] = []
+    best: Any = None
 
     def report(controller: PeerController, step: int, elapsed_s: float) -> None:
-        """Keep what our own agents write into metrics.jsonl, as often as they do."""
+        """Keep what our own agents write into metrics.jsonl, as often as they do, and the best validated policy."""
+        nonlocal best
         if not validation.is_due(step, elapsed_s):
             return
         rows.append({"step": step, "elapsed_s": elapsed_s, **validation(controller)})
+        if is_kept(rows[-1]["mean_error_mm"], min(row["mean_error_mm"] for row in rows)):
+            best = controller.snapshot()
         say(f"{elapsed_s:5.0f} s  {step:>9,} steps  error {rows[-1]['mean_error_mm']:6.2f} mm")
 
     with peak_memory() as memory_mb, contextlib.closing(Validation(config.task)) as validation:
         controller = train_peer(config, REPORTS, report)
+    controller.restore(best)
     figures = evaluate_controller(controller, config.task, goals=trial.goals, seed=trial.goals_seed)
     env = environment_maker(config.task)()
     observation, _ = env.reset(seed=0)

@@ -1,12 +1,13 @@
 """Stable-Baselines3's learners as a comparison trains them: their settings, their clock, their actions."""
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from arm_control import peers
+from arm_control import peers, trial
 from arm_control.evaluation import environment_maker
 from arm_control.peers import BEST, OFF_POLICY, PEERS, PeerConfig, PeerController, train_peer
 
@@ -107,3 +108,62 @@ def test_what_is_left_out_is_the_best_of_the_list() -> None:
     for name in PEERS:
         config = PeerConfig(name)
         assert (config.settings, config.discount) == BEST[name]
+
+
+class TestBestPolicy:
+    """As ours, a peer is judged by its best validated policy."""
+
+    @pytest.mark.slow
+    def test_a_restored_snapshot_decides_as_before(self) -> None:
+        """It holds the policy's parameters and the statistics of the observations, as copies."""
+        config = PeerConfig("sb3-a2c", settings="zoo", steps=400)
+        controller = trained(config)[0]
+        env = environment_maker(config.task)()
+        observation, _ = env.reset(seed=0)
+        env.close()
+        snapshot = controller.snapshot()
+        before = controller.decide(observation)
+        for parameter in controller._model.policy.parameters():
+            parameter.data.add_(0.1)
+        assert controller._normalizer is not None
+        for statistics in controller._normalizer.obs_rms.values():  # type: ignore[union-attr]
+            statistics.mean += 0.5
+        assert not np.array_equal(controller.decide(observation), before)
+        controller.restore(snapshot)
+        np.testing.assert_array_equal(controller.decide(observation), before)
+
+    def test_the_best_of_the_reports_is_evaluated(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        """Of a policy that gets better and then worse, not the last one."""
+        restored: list[float] = []
+
+        class Constant:
+            """Holds all joints at one angle."""
+
+            def __init__(self) -> None:
+                self.angle_deg = 0.0
+
+            def __call__(self, observation: Any, arms: list[Any]) -> Any:
+                return np.full((len(arms), 3), self.angle_deg, np.float32)
+
+            def decide(self, observation: Any) -> Any:
+                return np.zeros(3, np.float32)
+
+            def snapshot(self) -> float:
+                return self.angle_deg
+
+            def restore(self, snapshot: float) -> None:
+                restored.append(snapshot)
+                self.angle_deg = snapshot
+
+        def train(config: PeerConfig, reports: int, report: Any) -> Constant:
+            controller = Constant()
+            for number, controller.angle_deg in enumerate((0.0, 45.0, 90.0), 1):
+                report(controller, number * config.task.steps // 3, float(number))  # type: ignore[operator]
+            return controller
+
+        monkeypatch.setattr(trial, "train_peer", train)
+        config = PeerConfig("sb3-ddpg", steps=6000)
+        result = trial._run_peer(trial.Trial(config, tmp_path / "trial", 10, 0), config)
+        errors = [row["mean_error_mm"] for row in result["curve"]]
+        assert errors[1] < errors[2] / 1.5  # in the middle of its range the arm is nearer to the goals
+        assert restored == [45.0]
