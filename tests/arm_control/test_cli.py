@@ -122,6 +122,7 @@ def strict_json(path: Path) -> Any:
         (["train", "ddpg", "--learning-rate", "-1"], "learning-rate: wanted a positive number, got -1"),
         (["train", "ddpg", "--discount", "1.5"], "discount: wanted a number from 0 to 1, got 1.5"),
         (["train", "ddpg", "--discount", "nan"], "discount: wanted a number from 0 to 1, got nan"),
+        (["evaluate", "zero", "--last"], "--last: zero is no run folder"),
         (["train", "ddpg", "--target-rate", "-0.1"], "target-rate: wanted a number from 0 to 1"),
         (["train", "ddpg", "--batch-size", "0"], "batch-size: wanted a positive number, got 0"),
         (["train", "ddpg", "--random-steps", "1"], "random-steps: wanted from batch-size to replay-capacity"),
@@ -995,3 +996,35 @@ def test_a_debugging_variable_shows_the_traceback(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "Traceback (most recent call last)" in done.stderr
     assert "PolicyFileError: cannot read policy no-such.onnx" in done.stderr
+
+
+class TestWhichPolicy:
+    """`evaluate` and `export` name the policy of the run that they take."""
+
+    @pytest.mark.parametrize(
+        ("flags", "kind", "words"),
+        [([], "best", "best validated policy (step "), (["--last"], "last", "last policy (step ")],
+    )
+    def test_the_best_one_unless_the_last_is_wanted(
+        self,
+        flags: list[str],
+        kind: str,
+        words: str,
+        tiny_run: Path,
+        tmp_path: Path,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        """On standard output, and in the JSON file of `evaluate`."""
+        figures = tmp_path / "figures.json"
+        assert main(["evaluate", str(tiny_run), "--goals", "2", "--json", str(figures), *flags]) == 0
+        assert words in capsys.readouterr().out
+        policy = json.loads(figures.read_text())["policy"]
+        assert policy["kind"] == kind
+        assert (policy["validation_error_mm"] is None) == (kind == "last")
+        assert main(["export", str(tiny_run), "-o", str(tmp_path / "policy.onnx"), *flags]) == 0
+        assert words in capsys.readouterr().out
+
+    def test_a_policy_file_is_not_one_of_several(self, tiny_policy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        """It has no last one."""
+        assert main(["evaluate", str(tiny_policy), "--last"]) == 2
+        assert "is no run folder" in capsys.readouterr().err
