@@ -539,3 +539,47 @@ def test_long_gradients_are_cut() -> None:
 def test_bad_settings_are_refused(wrong: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         replace(SETTINGS, **wrong)
+
+
+class TestAverage:
+    """The average of the shared parameters, to which every worker's updates contribute."""
+
+    def test_two_workers_updates_by_hand(self) -> None:
+        """The first update replaces what was there, the second has 20 / 21 of the weight."""
+        memory = one_number(start=5.0)
+        (first, one), (second, other) = worker(memory), worker(memory)
+        values = []
+        for local, optimizer in ((first, one), (second, other)):
+            descend(optimizer, [local], [1.0])
+            values += shared_of(optimizer)
+        [copied] = parameters([0.0])
+        for optimizer in (one, other):
+            optimizer.copy_average([copied])
+            assert copied.item() == near((values[0] + 20.0 * values[1]) / 21.0)
+
+    def test_it_is_what_was_published_until_the_first_update(self) -> None:
+        """So that a policy that was loaded is what it was."""
+        [copied] = parameters([0.0])
+        worker(one_number(start=5.0))[1].copy_average([copied])
+        assert copied.item() == 5.0
+
+    def test_only_the_first_parameters_may_be_wanted(self) -> None:
+        """Those of the policy come first, those of the value after them."""
+        local = parameters([1.0, 2.0], [3.0])
+        optimizer = SharedRMSProp(local)
+        copied = parameters([0.0, 0.0])
+        optimizer.copy_average(copied)
+        assert copied[0].tolist() == [1.0, 2.0]
+
+    def test_a_restored_optimiser_continues_it(self) -> None:
+        """The number of updates, on which the weights depend, is that of the shared memory."""
+        local = parameters([1.0])
+        whole = SharedRMSProp(local)
+        descend(whole, local, [1.0])
+        descend(whole, local, [1.0])
+        resumed = SharedRMSProp(parameters([0.0]))
+        resumed.load_state_dict(whole.state_dict())
+        for optimizer in (whole, resumed):
+            optimizer._local[0].grad = torch.tensor([2.0])
+            optimizer.step(RATE)
+        assert resumed.state_dict()["average"].tolist() == whole.state_dict()["average"].tolist()

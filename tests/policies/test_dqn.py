@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn.functional import relu
 
+from policies import dqn
 from policies.agent import FloatArray, Observation, Spec, Transition
 from policies.dqn import DQN
 from policies.heads import FlatHead
@@ -897,3 +898,32 @@ def test_settings_at_their_bounds_are_accepted() -> None:
     for kind in (DQNSettings, BranchingDQNSettings):
         kind(discount=0, smallest_epsilon=1, largest_epsilon=1, relabel_near=1, relabel_other=0, fourier_octaves=0)
         kind(batch_size=5, random_steps=5, replay_capacity=5, target_period=1, action_repeat=1)
+
+
+class TestRelabelling:
+    """Goals near the tip are drawn where actions lead, or hardly any action would lead to one."""
+
+    @pytest.mark.parametrize("kind", ["zero", "branching"])
+    def test_goals_lie_where_the_actions_lead(self, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Here to the target angles themselves, plus what the observation says."""
+
+        def kinematics(observation: Tensor, action: Tensor) -> Tensor:
+            return action + observation[:, 1:3]
+
+        spec = replace(ARM, kinematics=kinematics)
+        agent = filled(spec, kind, settings_of(kind, relabel_near=1.0))
+        drawn: list[dict[str, Tensor]] = []
+
+        def sampled(*arguments: Any, **options: Any) -> dict[str, Tensor]:
+            drawn.append(sample_relabelled(*arguments, **options))
+            return drawn[-1]
+
+        monkeypatch.setattr(dqn, "sample_relabelled", sampled)
+        agent.update(0.0)
+        [batch] = drawn
+        # Grid positions in degrees: 7 from 0 to 90, 6 from 10 to 60.
+        degrees = torch.tensor([0.0, 10.0]) + batch["action"] * torch.tensor([15.0, 10.0])
+        distances = torch.linalg.vector_norm(batch["desired_goal"] - kinematics(batch["observation"], degrees), dim=1)
+        assert float(distances.min()) > 0.0005
+        assert float(distances.max()) < 0.1001
+        assert batch["action"].unique(dim=0).shape[0] > 10
