@@ -47,9 +47,9 @@ def sample_relabelled(
     A goal moves, if it does, whatever the arm does; so another transition's goal, before and after the step, is as
     good as the own one, and so is the own one elsewhere.
 
-    Goals near the tip lie around where it was before the step or, with `leads_to`, around the points (batch, point size)
-    that it makes of a batch's observations and actions. Agents whose actions lead far need the latter: few goals near the
-    tip are where one of their actions leads.
+    Goals near the tip lie around where it was before the step or, with `leads_to`, around the points (batch, point
+    size) that it makes of a batch's observations and actions. Agents whose actions lead far need the latter: few goals
+    near the tip are where one of their actions leads.
 
     A transition is as many `steps` as were stored of its episode, up to this number: `reward` is then the sum of
     discount^k r_k, and what comes after it that of the last one. `bootstrap` is what to multiply the value after it by:
