@@ -33,7 +33,7 @@ from policies.replay_buffer import ReplayBuffer
 from policies.settings import DDPGSettings
 
 DISCOUNT = 0.97  # of a goal that stays: a detour around a joint's limit takes 20 steps, of which the last must count
-MOVING_DISCOUNT = 0.6  # of a goal that moves: how it will go on is not known
+MOVING_DISCOUNT = 0.5  # of a goal that moves: how it will go on is not known
 RANDOM_ACTIONS = 0.1  # share of actions drawn uniformly while exploring
 
 

@@ -79,7 +79,7 @@ class DDPGSettings:
     learning_rate: float = 1e-3
     """Adam's step size for actor and critic at the start; it falls to nearly zero over the training."""
     discount: float | None = None
-    """gamma of equation (5): how much a reward one step later counts (0.97, or 0.6 for a goal that moves, unless
+    """gamma of equation (5): how much a reward one step later counts (0.97, or 0.5 for a goal that moves, unless
     given)."""
     n_step: int = 1
     """Rewards summed up before the critic's own value takes over, fewer at an episode's end."""
