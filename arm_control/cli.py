@@ -150,7 +150,7 @@ def contestants(command: Compare) -> "dict[str, TrainConfig | PeerConfig] | None
         words = shlex.split(agent)
         name = shlex.join(words)
         if name in configs:
-            raise ValueError(f"'{name}' is there twice")
+            raise ValueError(f"duplicate agent '{name}'")
         config = parse_contestant(words, command.imperfections)
         if config is None:
             return None

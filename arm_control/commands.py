@@ -81,9 +81,9 @@ class Evaluate:
 
 @dataclass(frozen=True)
 class Compare:
-    """Train agents over several seeds, each for the same time, and say how good they are and how sure that is.
+    """Train agents over several seeds, each for the same time, and report performance with confidence intervals.
 
-    Started again with the same --out, it does nothing twice that has come to its end, and goes on with the rest.
+    With the same --out as before, finished trainings are skipped and the others resume.
     """
 
     agents: tyro.conf.Positional[tuple[str, ...]]
@@ -405,7 +405,7 @@ class Calibrate:
 
 @dataclass(frozen=True)
 class Emulate:
-    """Emulate servos at a serial port that is none: real packets, movement and faults, to try an arm without one.
+    """Emulate servos at a virtual serial port (pty): real packets, movement and faults, to try an arm without one.
 
     A fault is KIND[=PROBABILITY][@SECONDS][:ID], and may be given several times. Of all answers: lost, corrupt, late,
     duplicated, noise, as in lost=0.01. Once, seconds after the torque was first on: overload, voltage, overheating,

@@ -28,7 +28,7 @@ The last column's servos are at the end of their torque and speed, which the mod
 as with `run --max-speed 150 --max-acceleration 800`, and so does a higher rate. There, and with play, intervals are too
 narrow.
 
-The age of the readings cannot be told from the delay of the actions: both shift readings against targets by as much.
+Sensor delay and actuation delay cannot be distinguished: both shift readings against targets equally.
 What is called delay is their sum.
 """
 

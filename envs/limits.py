@@ -72,7 +72,10 @@ class JointLimits:
         return [min(max(angle, low), high) for angle, low, high in bounds]
 
     def tightened(self, other: "JointLimits") -> "JointLimits":
-        """The tighter of both, field by field. Raises ValueError for as many joints not, or ranges that do not meet."""
+        """The tighter of both, field by field.
+
+        Raises ValueError if the numbers of joints differ or ranges do not overlap.
+        """
         if len(other.by_joint) != len(self.by_joint):
             raise ValueError(f"joint limits: wanted {len(self.by_joint)} joints, got {len(other.by_joint)}")
         return JointLimits(

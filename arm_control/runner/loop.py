@@ -512,7 +512,7 @@ class ControlLoop:
             self.safety.refuse("lost", str(error))
             self.report.refusals.append(Refusal("lost", str(error)))
             self.tell("refusal", f"lost: {error}")
-            self.say(f"GIVEN UP after {LOST_S:g} s without the arm. {error}")
+            self.say(f"lost communication for {LOST_S:g} s: giving up. {error}")
             raise error
 
 

@@ -443,7 +443,7 @@ class Safety:
             return
         settings, names = self.settings, self.arm.joint_names
         if state.alerts:
-            self.refuse("health", f"the servos complain of {', '.join(state.alerts)}")
+            self.refuse("health", f"servo alarm: {', '.join(state.alerts)}")
         if state.temperatures_c is not None:
             hottest_c = settings.temperature_c
             for joint, celsius in enumerate(state.temperatures_c):

@@ -381,7 +381,7 @@ def test_two_agents_of_one_folder_are_refused(monkeypatch: pytest.MonkeyPatch, t
         (["ddqg"], "unknown agent 'ddqg' (did you mean ddpg?)"),
         (["sb3-pop"], "unknown agent 'sb3-pop' (did you mean sb3-ppo?)"),
         ([""], "unknown agent ''"),
-        (["ddpg", "ddpg "], "'ddpg' is there twice"),
+        (["ddpg", "ddpg "], "duplicate agent 'ddpg'"),
         (["ddpg --seed 3"], "'ddpg --seed 3': --seed is for all agents, not for one"),
         (["sb3-a2c --minutes 3"], "--minutes is for all agents"),
         (["ddpg --hiden-units 3"], "did you mean --hidden-units?"),

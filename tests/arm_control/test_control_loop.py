@@ -571,7 +571,7 @@ def test_a_bus_that_is_silent_for_long_stops_the_arm_and_then_ends_the_run_with_
             rig.run()
         assert rig.clock.now_s() - silent_s == pytest.approx(LOST_S, abs=0.2)
         assert rig.checks == ["stale", "lost"]
-        assert "GIVEN UP after 2 s" in rig.said[-1]
+        assert "lost communication for 2 s: giving up" in rig.said[-1]
     else:
         rig.run()
         assert rig.checks == ["stale"]

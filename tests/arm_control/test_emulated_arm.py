@@ -231,11 +231,11 @@ def test_kill_9_in_motion_the_servos_stop_by_themselves_and_the_recording_is_the
 
 FAULTS: list[tuple[str, dict[str, Any], str, bool | None]] = [
     # what happens; to which servo; what the runner says; whether it can still park
-    ("overload", {"id": 2}, "health: the servos complain of shoulder: overload", False),
-    ("overheating", {"id": 1}, "health: the servos complain of base_yaw: overheating", False),
-    ("voltage", {"id": 3}, "health: the servos complain of elbow: input voltage|voltage: elbow is at 5 V", True),
-    ("encoder", {"id": 1}, "health: the servos complain of base_yaw: motor encoder", True),
-    ("shock", {"id": 3}, "health: the servos complain of elbow: electrical shock", False),
+    ("overload", {"id": 2}, "health: servo alarm: shoulder: overload", False),
+    ("overheating", {"id": 1}, "health: servo alarm: base_yaw: overheating", False),
+    ("voltage", {"id": 3}, "health: servo alarm: elbow: input voltage|voltage: elbow is at 5 V", True),
+    ("encoder", {"id": 1}, "health: servo alarm: base_yaw: motor encoder", True),
+    ("shock", {"id": 3}, "health: servo alarm: elbow: electrical shock", False),
     ("wrap", {"id": 1}, "jump: base_yaw jumped from .* a loose cable, or an encoder that wrapped around", False),
     ("stuck", {"id": 2}, "frozen: shoulder|tracking: the tip|load: shoulder", False),
     ("reboot", {"id": 2}, "stale: the last good reading is", None),  # that it is woken in time
