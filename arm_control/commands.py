@@ -83,7 +83,8 @@ class Evaluate:
 class Compare:
     """Train agents over several seeds, each for the same time, and report performance with confidence intervals.
 
-    With the same --out as before, finished trainings are skipped and the others resume.
+    With the same --out as before, finished trainings are skipped and the others resume; those of
+    Stable-Baselines3, which keep no checkpoints, begin anew.
     """
 
     agents: tyro.conf.Positional[tuple[str, ...]]
@@ -130,8 +131,8 @@ class Compare:
 class Export:
     """Write a run's policy as one ONNX file, and keep it only if onnxruntime agrees with PyTorch.
 
-    The policy is the best validated one. The two are compared on 10,000 states and all
-    corners; on 1,000 of them for a policy that searches a grid of actions.
+    The policy is the best validated one. The two are compared on 10,000 states and all corners, or on 1,000 of them for
+    a policy that searches a grid of actions.
     """
 
     run: tyro.conf.Positional[str]

@@ -383,9 +383,10 @@ class Validation:
 
 
 def is_kept(error_mm: float, lowest_mm: float) -> bool:
-    """Whether a later policy is kept instead of an earlier one, by its validation error and the lowest one so far.
+    """Return True if a policy replaces the one kept before it, given its validation error and the lowest so far.
 
-    A few goals do not tell small differences, and longer training is better: it is, unless its error is clearly higher.
+    Validation has too few goals to resolve small differences, and longer training helps. So the latest policy is kept
+    unless its error is clearly higher than the lowest.
     """
     return error_mm <= KEPT_WITHIN * lowest_mm
 
