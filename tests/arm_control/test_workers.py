@@ -91,6 +91,14 @@ def shared_of(learner: Workers) -> Any:
     return shared.state_dict()["shared"].clone()
 
 
+def average_of(learner: Workers) -> torch.Tensor:
+    """The average of the shared parameters."""
+    shared = learner._agent.shared
+    assert shared is not None
+    average: torch.Tensor = shared.state_dict()["average"].clone()
+    return average
+
+
 def flat(policy: torch.nn.Module) -> Any:
     """Its parameters, which are the first of the shared ones."""
     return torch.cat([parameter.detach().flatten() for parameter in policy.parameters()])
@@ -178,10 +186,10 @@ def test_an_interrupted_and_resumed_run_in_turns_ends_as_the_whole_one(
     run = tmp_path / "run"
     with pytest.raises(KeyboardInterrupt):
         train(CONFIG, run, quiet=True)
-    (reached, state), (_, policy, _) = load_latest(run / "checkpoints"), load_policy(run)
+    (reached, state), (_, policy, _) = load_latest(run / "checkpoints"), load_policy(run, last=True)
     assert reached == step
     parameters = flat(policy)
-    assert torch.equal(parameters, state["agent"]["optimizer"]["shared"][: len(parameters)])
+    assert torch.equal(parameters, state["agent"]["optimizer"]["average"][: len(parameters)])
     resume(run, quiet=True)
     assert reports(run) == reports(whole)
     got, wanted = load_latest(run / "checkpoints"), load_latest(whole / "checkpoints")
@@ -302,8 +310,10 @@ def test_workers_do_not_wait_for_each_other_and_say_how_stale_their_copies_were(
             done.append(advance(learner))
         policy = learner.policy()
         shared = shared_of(learner)
+        # The policy is the average of the shared parameters, which the workers have moved since they were published.
         parameters = flat(policy)
-        assert torch.equal(parameters, shared[: len(parameters)])
+        assert torch.equal(parameters, average_of(learner)[: len(parameters)])
+        assert not torch.equal(parameters, shared[: len(parameters)])
         time.sleep(0.1)
         assert torch.equal(shared_of(learner), shared)  # a validation's networks stay as they are
         assert not torch.equal(shared, start)
