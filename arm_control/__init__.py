@@ -8,22 +8,22 @@ Names are loaded when first used, so that the runner needs neither PyTorch nor P
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from arm_control.own_packages import check_own_packages
+from arm_control.process.own_packages import check_own_packages
 
 if TYPE_CHECKING:
-    from arm_control.config import TrainConfig
-    from arm_control.exporter import export
+    from arm_control.evaluation.sources import evaluate
+    from arm_control.exporter.exporter import export
     from arm_control.runner import PolicyRunner
-    from arm_control.sources import evaluate
-    from arm_control.training import resume, train
+    from arm_control.runs.config import TrainConfig
+    from arm_control.training.loop import resume, train
 
 _HOMES = {
     "PolicyRunner": "arm_control.runner",
-    "TrainConfig": "arm_control.config",
-    "evaluate": "arm_control.sources",
-    "export": "arm_control.exporter",
-    "resume": "arm_control.training",
-    "train": "arm_control.training",
+    "TrainConfig": "arm_control.runs.config",
+    "evaluate": "arm_control.evaluation.sources",
+    "export": "arm_control.exporter.exporter",
+    "resume": "arm_control.training.loop",
+    "train": "arm_control.training.loop",
 }
 
 __all__ = ["PolicyRunner", "TrainConfig", "evaluate", "export", "resume", "train"]

@@ -10,7 +10,7 @@
 
 import gymnasium
 
-DISTRIBUTION = "arm-control"  # tells this package from others of the same name: arm_control/own_packages.py
+DISTRIBUTION = "arm-control"  # tells this package from others of the same name: arm_control/process/own_packages.py
 
 gymnasium.register("ArmReach-v0", entry_point="envs.arm_env:ArmReach")
 gymnasium.register("ArmReachDiscrete-v0", entry_point="envs.arm_env:ArmReach", kwargs={"actions": "index"})

@@ -12,6 +12,8 @@ SPEEDS_DEG_S = (0.1, 1e5)
 ACCELERATIONS_DEG_S2 = (0.1, 1e7)
 
 MOST_EPISODE_STEPS = 10_000
+TOLERANCES_M = (1e-6, 10.0)  # how near a goal is reached
+GOAL_SPEEDS_M_S = (1e-6, 100.0)
 
 ROUNDING_M = 1e-6  # so far beyond a side is not outside: a URDF's 1.5708 rad is 90.0002 degrees
 

@@ -31,8 +31,8 @@ class Spec:
 
     `target_columns` are the columns of `observation`, in the same unit, that hold the targets sent last. With them and
     a `slowing_distance` (in the unit of the goal's point), steps get smaller as the goal gets nearer, and none is made
-    within the `rest_distance`; see `policies.networks.ActionScaling`. Lengths in an agent's settings are for a task of
-    `size` 1, and in proportion for others.
+    within the `rest_distance`; see `policies.common.networks.ActionScaling`. Lengths in an agent's settings are for a
+    task of `size` 1, and in proportion for others.
 
     A goal begins with `goal_point_size` numbers (None: all are) that say where it is, on which the reward depends; the
     rest say how it moves.
@@ -86,7 +86,7 @@ class Transition:
 
 
 class Agent(Protocol):
-    """A learner. One loop (`arm_control.training`) drives them all: act, step the arms, observe, update."""
+    """A learner. One loop (`arm_control.training.loop`) drives them all: act, step the arms, observe, update."""
 
     def act(self, observation: Observation, *, explore: bool) -> Actions:
         """Actions as the environment takes them: (arms, joints), in its units or grid positions, or indices (arms,)."""
@@ -104,7 +104,8 @@ class Agent(Protocol):
         """The deterministic controller: (observation, achieved_goal, desired_goal) -> actions (batch, joints).
 
         In the environment's units, all scaling inside; of a grid, the units that its positions stand for. Agents that
-        follow a policy gradient average its parameters (`policies.averaging`); `act` uses those of the last update.
+        follow a policy gradient average its parameters (`policies.common.averaging`); `act` uses those of the last
+        update.
         """
 
     def load_networks(self, state: dict[str, Any]) -> None:

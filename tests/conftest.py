@@ -73,23 +73,24 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 @pytest.fixture(scope="session")
 def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run folder of a real but very short training; not to be written to: copy it first."""
-    from arm_control import evaluation, training
-    from arm_control.config import TrainConfig
-    from arm_control.training import train
-    from policies.settings import DDPGSettings
+    from arm_control.evaluation import validation
+    from arm_control.runs.config import TrainConfig
+    from arm_control.training import loop
+    from arm_control.training.loop import train
+    from policies.common.settings import DDPGSettings
 
     settings = DDPGSettings(hidden_units=16, fourier_octaves=1, batch_size=32, random_steps=200)
     config = TrainConfig("ddpg", settings, arms=4, steps=2000)
     with pytest.MonkeyPatch.context() as patch:  # validations would be most of it
-        patch.setattr(training, "REPORTS", 4)
-        patch.setattr(evaluation, "VALIDATION_GOALS", 5)
+        patch.setattr(loop, "REPORTS", 4)
+        patch.setattr(validation, "VALIDATION_GOALS", 5)
         return train(config, tmp_path_factory.mktemp("runs") / "tiny", quiet=True)
 
 
 @pytest.fixture(scope="session")
 def tiny_policy(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Its exported policy; not to be written to."""
-    from arm_control.exporter import export
+    from arm_control.exporter.exporter import export
 
     return export(tiny_run, tmp_path_factory.mktemp("policies") / "policy.onnx")
 
@@ -97,7 +98,7 @@ def tiny_policy(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 @pytest.fixture
 def interrupt(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     """Presses Ctrl-C during the step after which a training has done so many."""
-    from arm_control.training import Training
+    from arm_control.training.loop import Training
 
     advance = Training.advance
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from arm_control.drivers import DriverError, JointState
+from arm_control.drivers.base import DriverError, JointState
 from envs.arm import Arm
 from envs.limits import JointLimits
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from arm_control.drivers import Driver
+from arm_control.drivers.base import Driver
 from arm_control.drivers.simulation import SimulationDriver
 from arm_control.runner import PolicyRunner
 from arm_control.runner.goals import GoalWork

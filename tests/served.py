@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from arm_control.replay.stage import serving
-from arm_control.replay.web import Page
+from arm_control.viewers.stage import serving
+from arm_control.viewers.web import Page
 
 DEADLINE_S = 90
 

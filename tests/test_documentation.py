@@ -27,8 +27,13 @@ from documentation import (
     shortened_python,
 )
 
-from arm_control import cli, comparison, evaluation, exporter, training, trial
-from arm_control.trial import Trial
+from arm_control import cli
+from arm_control.commands.compare import Compare, contestants
+from arm_control.comparison import comparison, trial
+from arm_control.comparison.trial import Trial
+from arm_control.evaluation import validation
+from arm_control.exporter import exporter
+from arm_control.training import loop
 
 COMMANDS = {page: commands(page) for page in PAGES}
 PRINTED = list(dict.fromkeys(command for page in PAGES for command in (*COMMANDS[page], *mentioned_commands(page))))
@@ -41,14 +46,9 @@ def environment() -> dict[str, str]:
 
 def check(command: str) -> None:
     """Parse a command and check its settings, without running it. Raises ValueError for one that is invalid."""
-    with pytest.MonkeyPatch.context() as patch:
-        for table in (cli.COMMANDS, cli.BENCHES):
-            for name, (kind, _) in table.items():
-                patch.setitem(table, name, (kind, lambda settings: None))
-        patch.setitem(cli.COMMANDS, "compare", (cli.Compare, cli.contestants))
-        work = cli.parse(shlex.split(command))
-        if work is not None:
-            work()
+    parsed = cli.parse(shlex.split(command))
+    if parsed is not None and isinstance(parsed.flags, Compare):
+        contestants(parsed.flags)
 
 
 @pytest.fixture
@@ -151,8 +151,8 @@ def one_process(monkeypatch: pytest.MonkeyPatch) -> None:
         assert result is not None
         return result
 
-    monkeypatch.setattr(training, "REPORTS", 2)
-    monkeypatch.setattr(evaluation, "VALIDATION_GOALS", 2)
+    monkeypatch.setattr(loop, "REPORTS", 2)
+    monkeypatch.setattr(validation, "VALIDATION_GOALS", 2)
     monkeypatch.setattr(exporter, "RANDOM_STATES", 100)
     monkeypatch.setattr(exporter, "SEARCHED_STATES", 20)
     monkeypatch.setattr(trial, "REPORTS", 2)

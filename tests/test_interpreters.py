@@ -6,8 +6,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from locations import ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
 NEWER = ("3.12", "3.13", "3.14")
 TOOLS = ("hypothesis", "pybullet-arm64", "pytest", "pytest-timeout", "scipy")
 # They need PyTorch or Stable-Baselines3, whose builds for other interpreters are not at hand.

@@ -8,10 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from locations import ROOT
 
-from arm_control.own_packages import PACKAGES, python_command
+from arm_control.process.own_packages import PACKAGES, python_command
 
-ROOT = Path(__file__).resolve().parents[1]
 FOREIGN = "print('foreign code runs')\n"
 COMMAND = [sys.executable, "-m", "arm_control.cli", "--version"]
 

@@ -10,8 +10,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from locations import ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("arm_control", "envs", "policies", "assets")
 
 pytestmark = pytest.mark.slow

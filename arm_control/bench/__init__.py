@@ -1,1 +1,1 @@
-"""This program measured: beside its peers, in one run, as ratios."""
+"""Benches: one file each, with its flags and its `run`. Found by listing this folder; may import every room below."""

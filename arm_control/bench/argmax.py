@@ -10,6 +10,7 @@ import math
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -20,19 +21,63 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
-from arm_control.config import TrainConfig
-from arm_control.exporter import ExportedPolicy, environment_path, golden_samples, make_contract, random_states, trace
-from arm_control.plots import draw_costs
+from arm_control.evaluation.torch_controller import one_thread
+from arm_control.exporter.exporter import (
+    ExportedPolicy,
+    environment_path,
+    golden_samples,
+    make_contract,
+    random_states,
+    trace,
+)
 from arm_control.runner import PolicyRunner
-from arm_control.training import one_thread
+from arm_control.runs.checks import (
+    MOST_ROUNDS,
+    check_count,
+    check_grid_step,
+    check_png,
+)
+from arm_control.runs.config import TrainConfig
+from arm_control.runs.figures import check_writable, report_figures
+from arm_control.viewers.curves import draw_costs
 from envs.action_grid import DegreeGrid
 from envs.arm import RADIANS, Arm
-from policies.action_grid import ActionGrid
 from policies.agent import Agent, Observation, Spec, Transition
-from policies.ddpg import DDPG
-from policies.dqn import DQN, GreedyPolicy
-from policies.heads import FlatHead, LazyAdam
-from policies.settings import BranchingDQNSettings, DDPGSettings, DQNSettings
+from policies.common.action_grid import ActionGrid
+from policies.common.heads import FlatHead, LazyAdam
+from policies.common.settings import BranchingDQNSettings, DDPGSettings, DQNSettings
+from policies.ddpg.agent import DDPG
+from policies.dqn.agent import DQN, GreedyPolicy
+
+
+@dataclass(frozen=True)
+class BenchArgmax:
+    """What a decision and an update cost over 91, 91 x 91 and 91 x 91 x 91 actions, and with no grid at all."""
+
+    grid_step_deg: float = 1.0
+    """The grid's step in degrees."""
+    rounds: int = 9
+    """How often each piece of work is timed, in turns; the figures are medians."""
+    save: str | None = None
+    """Also draw the figure into this file, ending in .png."""
+    json: str | None = None
+    """Also write the figures into this file."""
+
+    def __post_init__(self) -> None:
+        check_count("rounds", self.rounds, MOST_ROUNDS)
+        check_grid_step(self.grid_step_deg)
+        check_png(self.save)
+
+
+def run(command: BenchArgmax) -> None:
+    """Print and draw the cost of decisions and updates."""
+    check_writable(command.save)
+    check_writable(command.json)
+    figures = bench_argmax(command.grid_step_deg, command.rounds)
+    if command.save is not None:
+        draw(figures, Path(command.save))
+    report_figures(command.json, figures, format_argmax(figures))
+
 
 HIDDEN, BATCH = 64, 64
 MEASURED_JOINTS, COMPUTED_JOINTS = (1, 2, 3), 4

@@ -1,12 +1,58 @@
 """What a delay between a command and the servo's acting on it costs: the reach error of controllers against it."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from arm_control.evaluation import EVALUATION, derived_seeds, environment_maker, roll_out
-from arm_control.printing import printable_lines
-from arm_control.sources import open_source
+import tyro
+
+from arm_control.evaluation.episodes import roll_out
+from arm_control.evaluation.sources import open_source
+from arm_control.process.printing import printable_lines
+from arm_control.runs.checks import (
+    MOST_GOALS,
+    check_count,
+    check_png,
+    check_seed,
+)
+from arm_control.runs.environment import environment_maker
+from arm_control.runs.figures import check_writable, report_figures
+from arm_control.runs.seeding import EVALUATION, derived_seeds
 from envs.imperfections import Imperfections
+
+
+@dataclass(frozen=True)
+class BenchDelay:
+    """How far controllers miss when servos act late, by up to 200 ms."""
+
+    sources: tyro.conf.Positional[tuple[str, ...]]
+    """Run folders, policy files, or zero, random, ik."""
+    goals: int = 300
+    """How many goals."""
+    seed: int = 0
+    """Which goals."""
+    save: str | None = None
+    """Also draw the figure into this file, ending in .png."""
+    json: str | None = None
+    """Also write the figures into this file."""
+
+    def __post_init__(self) -> None:
+        check_count("goals", self.goals, MOST_GOALS)
+        check_seed("seed", self.seed)
+        if not self.sources:
+            raise ValueError("wanted run folders, policy files, or zero, random, ik; got none")
+        check_png(self.save)
+
+
+def run(command: BenchDelay) -> None:
+    """Print and draw errors against delays."""
+    check_writable(command.save)
+    check_writable(command.json)
+    figures = bench_delay(command.sources, command.goals, command.seed)
+    if command.save is not None:
+        draw_delay(figures, Path(command.save))
+    report_figures(command.json, figures, format_delay(figures))
+
 
 DELAYS_MS = (0, 25, 50, 75, 100, 125, 150, 175, 200)
 
@@ -44,7 +90,7 @@ def format_delay(figures: dict[str, Any]) -> str:
 
 def draw_delay(figures: dict[str, Any], path: Path) -> None:
     """The same as a PNG."""
-    from arm_control.plots import draw_lines
+    from arm_control.viewers.curves import draw_lines
 
     lines = {
         source: ([float(delay) for delay in errors], list(errors.values()))

@@ -4,15 +4,44 @@ import functools
 import json
 import subprocess
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import gymnasium
 import numpy as np
 
-from arm_control.config import environment_ids
-from arm_control.own_packages import python_command
+from arm_control.process.own_packages import python_command
+from arm_control.runs.config import environment_ids
+from arm_control.runs.figures import check_writable, report_figures
+from arm_control.runs.imperfections_flag import as_imperfections
 from envs.imperfections import PRESETS, Imperfections, open_imperfections
-from envs.vector import ArmVectorEnv
+from envs.vector.env import ArmVectorEnv
+
+
+@dataclass(frozen=True)
+class BenchDeterminism:
+    """Whether every environment does the same again, bit for bit, however it is asked."""
+
+    imperfections: tuple[str, ...] = ("ideal", "rough")
+    """The arms to check: presets, or files that 'identify --json' has written."""
+    json: str | None = None
+    """Also write the figures into this file."""
+
+    def __post_init__(self) -> None:
+        if not self.imperfections:
+            raise ValueError("--imperfections: got none; expected ideal, xl430, rough, late, or files")
+        for what in self.imperfections:
+            as_imperfections(what)
+
+
+def run(command: BenchDeterminism) -> None:
+    """Print what is bit-exact. Raises RuntimeError if something is not."""
+    check_writable(command.json)
+    figures = bench_determinism(command.imperfections)
+    report_figures(command.json, figures, format_determinism(figures))
+    if not figures["all_exact"]:
+        raise RuntimeError("not everything is bit-exact")
+
 
 SEED, LATER_SEED = 11, 5
 ARMS = 5

@@ -1,60 +1,41 @@
-"""The degree grid's accuracy floor: how near the best of all whole-degree poses comes to a goal.
+"""`arm-control bench grid`: the degree grid's accuracy floor."""
 
-No controller that is confined to the grid can do better; one with continuous angles can.
-"""
-
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-from scipy.spatial import KDTree
-
-from arm_control.evaluation import EVALUATION
-from arm_control.printing import counted
-from envs.action_grid import DegreeGrid
-from envs.arm import Arm
-
-LARGEST_GRID = 20_000_000  # poses, all of which are in memory
+from arm_control.evaluation.grid_floor import grid_floor
+from arm_control.process.printing import counted
+from arm_control.runs.checks import (
+    MOST_GOALS,
+    check_count,
+    check_seed,
+)
+from arm_control.runs.figures import check_writable, report_figures
 
 
-def bench_grid(goals: int, seed: int, step_deg: float) -> dict[str, Any]:
-    """Errors in mm of rounding the exact pose to the grid, and of the best grid pose, over random reachable goals."""
-    arm = Arm()
-    grid = DegreeGrid(arm.limits.lower_deg, arm.limits.upper_deg, step_deg)
-    if grid.size > LARGEST_GRID:
-        raise ValueError(f"--step-deg: expected a grid of at most {LARGEST_GRID:,} poses, got {grid.size:,}")
-    generator = np.random.default_rng(np.random.SeedSequence((EVALUATION, seed)))
-    poses = generator.uniform(arm.limits.lower_deg, arm.limits.upper_deg, (goals, arm.joint_count))
-    rounded, best = grid_errors_m(arm, grid, poses)
-    return {
-        "actions": grid.size,
-        "step_deg": step_deg,
-        "goals": goals,
-        "seed": seed,
-        **{f"rounding_{name}_mm": value for name, value in _summary(rounded).items()},
-        **{f"best_{name}_mm": value for name, value in _summary(best).items()},
-        "ratios": {"best_over_rounding": float(best.mean() / rounded.mean())},
-    }
+@dataclass(frozen=True)
+class BenchGrid:
+    """How near the best whole-degree pose comes to a goal: what no controller on the degree grid can beat."""
+
+    goals: int = 10_000
+    """How many goals."""
+    seed: int = 0
+    """Which goals."""
+    step_deg: float = 1.0
+    """The grid's step in degrees."""
+    json: str | None = None
+    """Also write the figures into this file."""
+
+    def __post_init__(self) -> None:
+        check_count("goals", self.goals, MOST_GOALS)
+        check_seed("seed", self.seed)
 
 
-def grid_errors_m(
-    arm: Arm, grid: DegreeGrid, poses_deg: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Distances (goals,) in metres from the tips of these poses to those of the nearest and the best grid pose."""
-    goals = arm.forward_kinematics(poses_deg)
-    rounded = arm.forward_kinematics(grid.degrees(grid.nearest(poses_deg)))
-    every_tip = arm.forward_kinematics(grid.degrees(grid.positions(np.arange(grid.size))))
-    best, _ = KDTree(every_tip).query(goals)
-    return np.linalg.norm(rounded - goals, axis=-1), best
-
-
-def _summary(errors_m: NDArray[np.float64]) -> dict[str, float]:
-    millimetres = 1000 * errors_m
-    return {
-        "mean": float(millimetres.mean()),
-        "p95": float(np.percentile(millimetres, 95)),
-        "worst": float(millimetres.max()),
-    }
+def run(command: BenchGrid) -> None:
+    """Print the grid's accuracy floor."""
+    check_writable(command.json)
+    figures = grid_floor(command.goals, command.seed, command.step_deg)
+    report_figures(command.json, figures, format_grid(figures))
 
 
 def format_grid(figures: dict[str, Any]) -> str:

@@ -9,16 +9,70 @@ from typing import Any
 
 import numpy as np
 
-from arm_control.checkpoint import load_latest
-from arm_control.comparison import run_trials
-from arm_control.config import TrainConfig
-from arm_control.interaction import Interaction
-from arm_control.plots import draw_ladder
-from arm_control.printing import counted
-from arm_control.run_folder import RunFolder
-from arm_control.training import Training, one_thread
-from arm_control.trial import Trial
-from policies.settings import AgentSettings, BranchingDQNSettings, DDPGSettings, DQNSettings, QLearningSettings
+from arm_control.comparison.comparison import run_trials
+from arm_control.comparison.trial import Trial
+from arm_control.evaluation.torch_controller import one_thread
+from arm_control.process.printing import counted
+from arm_control.runs.checkpoint import load_latest
+from arm_control.runs.checks import (
+    MOST_GOALS,
+    MOST_SEEDS,
+    check_count,
+    check_grid_step,
+    check_length,
+    check_png,
+)
+from arm_control.runs.config import TrainConfig
+from arm_control.runs.figures import check_writable, report_figures
+from arm_control.runs.run_folder import RunFolder
+from arm_control.training.collector import Interaction
+from arm_control.training.loop import Training
+from arm_control.viewers.curves import draw_ladder
+from policies.common.settings import (
+    AgentSettings,
+    BranchingDQNSettings,
+    DDPGSettings,
+    DQNSettings,
+    QLearningSettings,
+)
+
+
+@dataclass(frozen=True)
+class BenchLadder:
+    """Train from a value for every action to a policy, rung by rung, each for the same time: what each remedy gains."""
+
+    minutes: float = 3.0
+    """Length of each training in minutes, on one core; two run at once."""
+    seeds: int = 3
+    """Trainings of each rung."""
+    goals: int = 1000
+    """How many held-out goals."""
+    grid_step_deg: float = 1.0
+    """The grid's step in degrees."""
+    out: str = "runs/ladder"
+    """Folder of the runs; those that are there already are not done again."""
+    save: str | None = None
+    """Also draw the figure into this file, ending in .png."""
+    json: str | None = None
+    """Also write the figures into this file."""
+
+    def __post_init__(self) -> None:
+        check_count("seeds", self.seeds, MOST_SEEDS)
+        check_count("goals", self.goals, MOST_GOALS)
+        check_png(self.save)
+        check_length(None, self.minutes)
+        check_grid_step(self.grid_step_deg)
+
+
+def run(command: BenchLadder) -> None:
+    """Print and draw the error of each variant."""
+    check_writable(command.save)
+    check_writable(command.json)
+    figures = bench_ladder(Length(command.minutes, command.grid_step_deg), command.seeds, command.goals, command.out)
+    if command.save is not None:
+        draw(figures, Path(command.save))
+    report_figures(command.json, figures, format_ladder(figures))
+
 
 HIDDEN_UNITS = 64
 RUNGS: dict[str, tuple[str, AgentSettings]] = {

@@ -13,6 +13,7 @@ import struct
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,24 +24,61 @@ import onnx
 import torch
 from numpy.typing import NDArray
 
-from arm_control.config import TrainConfig
-from arm_control.contract import INPUTS
-from arm_control.drivers import JointState
-from arm_control.evaluation import environment_maker
-from arm_control.exporter import ExportedPolicy, environment_path, golden_samples, make_contract, random_states, trace
-from arm_control.interaction import make_agent
-from arm_control.printing import counted
+from arm_control.drivers.base import JointState
+from arm_control.evaluation.torch_controller import one_thread
+from arm_control.exporter.exporter import (
+    ExportedPolicy,
+    environment_path,
+    golden_samples,
+    make_contract,
+    random_states,
+    trace,
+)
+from arm_control.policy_file.contract import INPUTS
+from arm_control.process.printing import counted
+from arm_control.recording.format import Recorder
 from arm_control.runner import PolicyRunner
 from arm_control.runner.goals import GoalWork
 from arm_control.runner.loop import LATE_SHARE, ControlLoop, FastTime, RealTime
 from arm_control.runner.safety import Safety, SafetySettings
-from arm_control.running import ask_for_priority
-from arm_control.training import one_thread
-from arm_control.trajectory import Recorder
+from arm_control.runner.session import ask_for_priority
+from arm_control.runs.agent import make_agent
+from arm_control.runs.checks import (
+    MOST_ROUNDS,
+    check_count,
+)
+from arm_control.runs.config import TrainConfig
+from arm_control.runs.environment import environment_maker
+from arm_control.runs.figures import check_writable, report_figures
 from envs.arm import Arm
 from envs.limits import Box
 from envs.tasks import StillGoal
-from policies.settings import DDPGSettings
+from policies.common.settings import DDPGSettings
+
+
+@dataclass(frozen=True)
+class BenchRunner:
+    """What an inference and a tick of the control loop cost, and how steadily ticks come, beside other libraries."""
+
+    seconds: float = 60.0
+    """How long the control loop runs at 500 Hz, and an empty one beside it."""
+    rounds: int = 20
+    """How often inferences and ticks are timed, in turns, 500 of each kind; the figures are medians over the rounds."""
+    json: str | None = None
+    """Also write the figures into this file."""
+
+    def __post_init__(self) -> None:
+        if not 0.1 <= self.seconds <= 3600:
+            raise ValueError(f"--seconds: wanted 0.1 to 3600, got {self.seconds}")
+        check_count("rounds", self.rounds, MOST_ROUNDS)
+
+
+def run(command: BenchRunner) -> None:
+    """Print the cost of running a policy."""
+    check_writable(command.json)
+    figures = bench_runner(command.seconds, command.rounds)
+    report_figures(command.json, figures, format_runner(figures))
+
 
 PERIOD_S = 0.002  # of both loops
 TURN_S = 2.0  # that each of them has before it is the other's turn

@@ -8,6 +8,7 @@ import os
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import gymnasium
@@ -15,9 +16,39 @@ import numpy as np
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode
 
 import envs  # noqa: F401  (registers the ids)
-from arm_control.printing import counted
+from arm_control.process.printing import counted
+from arm_control.runs.checks import (
+    MOST_ROUNDS,
+    check_count,
+)
+from arm_control.runs.figures import check_writable, report_figures
 from envs.bullet import bullet_version, pybullet
-from envs.vector import ArmVectorEnv
+from envs.vector.env import ArmVectorEnv
+
+
+@dataclass(frozen=True)
+class BenchSimulation:
+    """How fast the arm is simulated, alone and many at once, beside its physics engine and other libraries."""
+
+    seconds: float = 1.0
+    """Length of each measurement."""
+    rounds: int = 5
+    """How often each is repeated, in turns; the figures are medians."""
+    json: str | None = None
+    """Also write the figures into this file."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.seconds <= 60:
+            raise ValueError(f"--seconds: wanted more than 0 and up to 60, got {self.seconds}")
+        check_count("rounds", self.rounds, MOST_ROUNDS)
+
+
+def run(command: BenchSimulation) -> None:
+    """Print the speed of the simulation."""
+    check_writable(command.json)
+    figures = bench_simulation(command.seconds, command.rounds)
+    report_figures(command.json, figures, format_simulation(figures))
+
 
 MakeEnv = Callable[[], gymnasium.Env[Any, Any]]
 Measure = Callable[[float], float]  # seconds -> environment steps a second

@@ -15,17 +15,41 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psutil
 
 from arm_control.bench.runner import PERIOD_S, TURN_S, Bench, TurnTime, percentiles_us, quiet_process
-from arm_control.own_packages import python_command
-from arm_control.printing import counted
+from arm_control.evaluation.torch_controller import one_thread
+from arm_control.process.own_packages import python_command
+from arm_control.process.printing import counted
 from arm_control.runner.safety import Safety
-from arm_control.training import one_thread
-from policies.settings import DDPGSettings
+from arm_control.runs.figures import check_writable, report_figures
+from policies.common.settings import DDPGSettings
+
+
+@dataclass(frozen=True)
+class BenchViewer:
+    """Whether watching an arm slows its control loop: how steadily it ticks with and without viewers, in turns."""
+
+    seconds: float = 60.0
+    """How long the control loop runs at 500 Hz, half of it watched."""
+    json: str | None = None
+    """Also write the figures into this file."""
+
+    def __post_init__(self) -> None:
+        if not 0.1 <= self.seconds <= 3600:
+            raise ValueError(f"--seconds: wanted 0.1 to 3600, got {self.seconds}")
+
+
+def run(command: BenchViewer) -> None:
+    """Print what watching costs a control loop."""
+    check_writable(command.json)
+    figures = bench_viewer(command.seconds)
+    report_figures(command.json, figures, format_viewer(figures))
+
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 PAGE_S = 15.0  # until a page is drawn by software

@@ -18,7 +18,7 @@ import math
 import time
 from collections.abc import Callable
 
-from arm_control.drivers import Driver, DriverError, JointState
+from arm_control.drivers.base import Driver, DriverError, JointState
 
 MOVE_DEG = 3.0
 NEAR_DEG = 1.0

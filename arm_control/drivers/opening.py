@@ -7,7 +7,7 @@ arm (`envs.arm.Arm`) and a dict of options as strings, and returns a `Driver`.
 from collections.abc import Callable, Mapping
 from importlib.metadata import EntryPoint, entry_points
 
-from arm_control.drivers import Driver, DriverError
+from arm_control.drivers.base import Driver, DriverError
 from envs.arm import Arm
 
 GROUP = "arm_control.drivers"

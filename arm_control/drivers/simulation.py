@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from arm_control.drivers import JointState
+from arm_control.drivers.base import JointState
 from envs.arm import Arm
 from envs.imperfections import Imperfections, ImperfectSimulation, open_imperfections
 from envs.simulation import PHYSICS_STEP_S, Simulation

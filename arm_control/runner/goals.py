@@ -3,10 +3,10 @@
 import math
 from collections.abc import Callable, Iterable
 
-from arm_control.rest import Rest, RestWindow, rest_fault, rest_figures
 from arm_control.runner.loop import EASE_S, ControlLoop, GoalResult, Script, smooth
 from arm_control.runner.policy_runner import PolicyRunner
 from arm_control.runner.prediction import Predictor
+from arm_control.runner.rest import Rest, RestWindow, rest_fault, rest_figures
 from envs.imperfections import PRESETS, Imperfections
 from envs.tasks import Course, MovingGoal, StillGoal, error_mm
 

@@ -10,9 +10,9 @@ import numpy as np
 import onnxruntime
 from numpy.typing import ArrayLike, NDArray
 
-from arm_control.contract import GOAL, GOAL_VELOCITY, MEMORY, METADATA_KEY, READINGS, Contract
-from arm_control.printing import counted, printable
-from arm_control.runner.onnx_file import read_model
+from arm_control.policy_file.contract import GOAL, GOAL_VELOCITY, MEMORY, METADATA_KEY, READINGS, Contract
+from arm_control.policy_file.onnx_file import read_model
+from arm_control.process.printing import counted, printable
 from envs.arm import Arm
 from envs.limits import JointLimits, limit_target
 from envs.tasks import check_goal

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
+from arm_control.recording.format import PERIODS_S, Recording, joint_names, read_recording
 from arm_control.runner.loop import ControlLoop, Script
 from arm_control.runner.safety import Safety
-from arm_control.trajectory import PERIODS_S, TOLERANCES_M, Recording, joint_names, read_recording
 from envs.arm import Arm
+from envs.limits import TOLERANCES_M
 
 PHASES = ("soft start", "run", "wait")  # those that are moved through again; a stop and the way to rest are not
 JOIN_DEG_S = 45.0  # speed on the way from before a gap to after it

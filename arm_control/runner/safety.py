@@ -10,8 +10,8 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from arm_control.drivers import JointState
-from arm_control.printing import counted
+from arm_control.drivers.base import JointState
+from arm_control.process.printing import counted
 from arm_control.runner.tracking import MAX_DELAY_S, MAX_LAG_S, WINDOW_S, ExpectedMotion, StillJoints
 from envs.arm import RADIANS, Arm
 from envs.limits import (

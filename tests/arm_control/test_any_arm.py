@@ -10,19 +10,21 @@ from typing import Any
 import numpy as np
 import pybullet_data
 import pytest
+from locations import DESK
 
-from arm_control import evaluation, exporter, training
 from arm_control.cli import main
-from arm_control.config import TrainConfig
-from arm_control.exporter import export
-from arm_control.replay.verification import verify
+from arm_control.evaluation import validation
+from arm_control.exporter import exporter
+from arm_control.exporter.exporter import export
+from arm_control.recording.format import read_recording
 from arm_control.runner import PolicyRunner
-from arm_control.training import train
-from arm_control.trajectory import read_recording
+from arm_control.runs.config import TrainConfig
+from arm_control.training import loop
+from arm_control.training.loop import train
+from arm_control.viewers.verification import verify
 from envs.arm import Arm
-from policies.settings import DDPGSettings
+from policies.common.settings import DDPGSettings
 
-DESK = Path(__file__).resolve().parents[1] / "urdfs" / "three_joints_90.urdf"
 KUKA = os.path.join(pybullet_data.getDataPath(), "kuka_iiwa", "model.urdf")  # noqa: PTH118
 
 
@@ -30,8 +32,8 @@ KUKA = os.path.join(pybullet_data.getDataPath(), "kuka_iiwa", "model.urdf")  # n
 def test_the_same_commands_train_evaluate_export_run_and_film_another_arm(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(training, "REPORTS", 2)
-    monkeypatch.setattr(evaluation, "VALIDATION_GOALS", 2)
+    monkeypatch.setattr(loop, "REPORTS", 2)
+    monkeypatch.setattr(validation, "VALIDATION_GOALS", 2)
     monkeypatch.setattr(exporter, "RANDOM_STATES", 1000)
     run, policy, figures = tmp_path / "kuka", tmp_path / "kuka" / "policy.onnx", tmp_path / "kuka.json"
     words = ["train", "ddpg", "--arm", KUKA, "--steps", "2400", "--hidden-units", "16", "--fourier-octaves", "1"]

@@ -18,15 +18,19 @@ from typing import Any
 import pytest
 from helpers import Size
 
-from arm_control import evaluation, exporter, training
-from arm_control.checkpoint import list_checkpoints, load_latest
-from arm_control.cli import COMMANDS, main
-from arm_control.config import TrainConfig
-from arm_control.progress import Reporter
-from arm_control.run_folder import RunFolder
+import arm_control.commands
+from arm_control.cli import main
+from arm_control.evaluation import validation
+from arm_control.exporter import exporter
+from arm_control.process.discovery import module_names
 from arm_control.runner import PolicyRunner
+from arm_control.runs.checkpoint import list_checkpoints, load_latest
+from arm_control.runs.config import TrainConfig
+from arm_control.runs.run_folder import RunFolder
+from arm_control.training import loop
+from arm_control.training.progress import Reporter
 from envs.arm import DEFAULT_URDF, Arm
-from policies.settings import AGENTS
+from policies.common.settings import AGENTS
 
 ARM = Arm(DEFAULT_URDF)
 GOALS = [ARM.tip_position(pose) for pose in ([20.0, 40.0, 60.0], [70.0, 30.0, 20.0], [45.0, 80.0, 10.0])]
@@ -79,7 +83,7 @@ def strict_json(path: Path) -> Any:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["trian", "ddpg"], "unknown command 'trian' (did you mean train?); available: train, resume, evaluate"),
+        (["trian", "ddpg"], "unknown command 'trian' (did you mean train?); available: bench, calibrate"),
         (["--nonsense"], "unknown command '--nonsense'"),
         (["train"], "agent first; available: a2c, a3c, actor-critic, branching-dqn, ddpg, dpg, dqn, reinforce"),
         (["train", "--arms", "4"], "agent first; available: a2c, a3c, actor-critic"),
@@ -633,7 +637,7 @@ def test_none_is_no_value_of_a_flag_and_no_choice(refused: Refused, words: list[
 
 def test_the_time_that_is_left_is_said_once_it_can_be_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now_s = [100.0]
-    monkeypatch.setattr("arm_control.progress.time.monotonic", lambda: now_s[0])
+    monkeypatch.setattr("arm_control.training.progress.time.monotonic", lambda: now_s[0])
     run = RunFolder(tmp_path)
     reporter = Reporter(run, TrainConfig("ddpg", steps=1000), 0, 0.0, quiet=True)
     try:
@@ -658,8 +662,8 @@ def test_every_agent_goes_through_the_same_commands(
     name: str, every_command: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: Size
 ) -> None:
     """Each agent is trained, resumed and exported, which checks onnxruntime against PyTorch; two do all the rest."""
-    monkeypatch.setattr(training, "REPORTS", 2)
-    monkeypatch.setattr(evaluation, "VALIDATION_GOALS", 2)
+    monkeypatch.setattr(loop, "REPORTS", 2)
+    monkeypatch.setattr(validation, "VALIDATION_GOALS", 2)
     monkeypatch.setattr(exporter, "RANDOM_STATES", size(1000, full=exporter.RANDOM_STATES, of="parity states"))
     run = str(tmp_path / "run")
     grid = ["--grid-step-deg", "30"] if TrainConfig(name).on_grid else []
@@ -853,13 +857,13 @@ def test_watching_a_policy_wants_no_pytorch(tiny_policy: Path, tmp_path: Path) -
 
 def test_help_needs_none_of_the_extras(tmp_path: Path) -> None:
     commands = [[], ["--help"], ["-h"], ["--version"], ["train", "ddpg", "--help"]]
-    commands += [[name, "--help"] for name in COMMANDS]
+    commands += [[name, "--help"] for name in module_names(arm_control.commands)]
     missing = ["torch", "pybullet", "onnx", "onnxscript", "matplotlib", "tensorboard", "safetensors", "PIL"]
     results = without([*missing, "imageio_ffmpeg", "viser", "yourdfpy"], commands, tmp_path)
     assert [(code, error) for code, _, error in results] == [(0, "")] * len(commands)
     overview = results[0][1]
     assert results[1][1] == results[2][1] == overview
-    assert all(f"\n  {name} " in overview for name in COMMANDS)
+    assert all(f"\n  {name} " in overview for name in module_names(arm_control.commands))
     assert re.fullmatch(r"arm-control \d+\.\d+\.\d+\n", results[3][1])
     helps = dict(zip([" ".join(words[:-1]) for words in commands], [out for _, out, _ in results], strict=True))
     flags = {

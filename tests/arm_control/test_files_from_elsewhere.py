@@ -22,22 +22,26 @@ import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from arm_control import recording_reader, run_folder
-from arm_control.checkpoint import list_checkpoints
-from arm_control.cli import BENCHES, COMMANDS, main
-from arm_control.commands import Train
-from arm_control.config import TrainConfig
-from arm_control.drivers.calibration import TICKS_PER_DEGREE, Calibration, JointCalibration
-from arm_control.peers import PeerConfig
-from arm_control.recording_index import IndexedRecording
-from arm_control.recording_writer import RecordingFile
-from arm_control.replay.motion import open_motion
-from arm_control.replay.plot import motion_figure
-from arm_control.run_folder import RunFolder, read_json, write_text, written_whole
+import arm_control.bench
+import arm_control.commands
+from arm_control.cli import main
+from arm_control.comparison.baselines import PeerConfig
+from arm_control.drivers.dynamixel.calibration import TICKS_PER_DEGREE, Calibration, JointCalibration
+from arm_control.process.discovery import load_command, module_names
+from arm_control.recording import reader as recording_reader
+from arm_control.recording.format import EVENT, TICK, Event, Tick, read_recording, recover
+from arm_control.recording.index import IndexedRecording
+from arm_control.recording.writer import RecordingFile
 from arm_control.runner.safety import Safety
-from arm_control.trajectory import EVENT, TICK, Event, Tick, read_recording, recover
+from arm_control.runs import files, run_folder
+from arm_control.runs.checkpoint import list_checkpoints
+from arm_control.runs.config import TrainConfig
+from arm_control.runs.files import read_json, write_text, written_whole
+from arm_control.runs.run_folder import RunFolder
+from arm_control.viewers.motion import open_motion
+from arm_control.viewers.plot import motion_figure
 from envs.arm import DEFAULT_URDF, Arm
-from policies.settings import AGENTS
+from policies.common.settings import AGENTS
 
 ARM = Arm(DEFAULT_URDF)
 GOAL = ",".join(map(repr, ARM.tip_position([20.0, 40.0, 60.0])))
@@ -318,7 +322,7 @@ class TestLinks:
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         """Even if the name was guessed, for every writer."""
-        monkeypatch.setattr(run_folder.secrets, "token_hex", lambda _: "guessed")
+        monkeypatch.setattr(files.secrets, "token_hex", lambda _: "guessed")
         target = tmp_path / {"plot": "out.png", "page": "out.html", "recover": "out.mcap"}.get(writer, "out.json")
         planted = tmp_path / f".out.guessed.partial{target.suffix}"
         planted.symlink_to(victim if link == "to the victim" else tmp_path / "victim" / "new.txt")
@@ -399,7 +403,7 @@ class TestLinks:
 
     def test_an_emulator_removes_no_link_but_to_a_port_that_is_gone(self, tmp_path: Path) -> None:
         """Such as one to a disk that is not mounted just now."""
-        from arm_control.drivers.emulator import Emulator
+        from arm_control.drivers.emulator.emulator import Emulator
 
         link = tmp_path / "arm"
         link.symlink_to("/mnt/backup/arm")
@@ -705,7 +709,12 @@ SAMPLES: dict[str, dict[str, Any]] = {
     "PeerConfig": {"agent": "sb3-ppo"},
 }
 KINDS = [
-    *(kind for kind, _ in (COMMANDS | BENCHES).values() if kind is not Train),
+    *(
+        load_command(package, name).flags
+        for package in (arm_control.commands, arm_control.bench)
+        for name in module_names(package)
+        if name not in ("train", "bench")
+    ),
     *AGENTS.values(),
     TrainConfig,
     PeerConfig,

@@ -18,23 +18,28 @@ from helpers import drive, exact, reports
 import envs.imperfections
 import envs.paths
 import envs.tasks
-from arm_control import config as config_module
-from arm_control import evaluation, exporter, training
-from arm_control.checkpoint import list_checkpoints, load_latest
 from arm_control.cli import main
-from arm_control.config import TrainConfig
-from arm_control.contract import GOAL_VELOCITY, INPUTS, READINGS, Contract
 from arm_control.drivers.simulation import SimulationDriver
-from arm_control.evaluation import derived_seeds, environment_maker
-from arm_control.exporter import export
-from arm_control.replay.video import frames_in
+from arm_control.evaluation import validation
+from arm_control.evaluation.sources import RunnerController, evaluate
+from arm_control.evaluation.torch_controller import PolicyController
+from arm_control.exporter import exporter
+from arm_control.exporter.exporter import export
+from arm_control.policy_file.contract import GOAL_VELOCITY, INPUTS, READINGS, Contract
 from arm_control.runner import PolicyRunner
 from arm_control.runner.loop import GoalResult
-from arm_control.sources import RunnerController, evaluate
-from arm_control.training import PolicyController, Training, load_policy, resume, train
+from arm_control.runs import config as config_module
+from arm_control.runs.agent import load_policy
+from arm_control.runs.checkpoint import list_checkpoints, load_latest
+from arm_control.runs.config import TrainConfig
+from arm_control.runs.environment import environment_maker
+from arm_control.runs.seeding import derived_seeds
+from arm_control.training import loop
+from arm_control.training.loop import Training, resume, train
+from arm_control.viewers.video import frames_in
 from envs.arm import RADIANS, Arm
 from envs.tasks import MovingGoal, Track
-from policies.settings import DDPGSettings
+from policies.common.settings import DDPGSettings
 
 SETTINGS = DDPGSettings(hidden_units=16, fourier_octaves=1, batch_size=32, random_steps=200, replay_capacity=500)
 TRACK = TrainConfig("ddpg", SETTINGS, env="ArmTrack-v0", path="circle", speed_m_s=0.15, arms=4, seed=3, steps=800)
@@ -49,8 +54,8 @@ Refused = Callable[..., str]
 def short_validations() -> Any:
     """Validations are most of so short a training."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "REPORTS", 4)
-        patch.setattr(evaluation, "VALIDATION_GOALS", 2)
+        patch.setattr(loop, "REPORTS", 4)
+        patch.setattr(validation, "VALIDATION_GOALS", 2)
         yield
 
 

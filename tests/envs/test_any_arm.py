@@ -12,6 +12,7 @@ import pybullet_data
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from locations import DESK
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
@@ -21,7 +22,6 @@ from envs.limits import JointLimits
 from envs.tasks import Reach, Task, Track
 
 KUKA = Path(pybullet_data.getDataPath()) / "kuka_iiwa" / "model.urdf"
-DESK = Path(__file__).resolve().parents[1] / "urdfs" / "three_joints_90.urdf"
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env as check_env_gymnasium
 from gymnasium.wrappers import RescaleAction
+from locations import ROOT
 from numpy.typing import NDArray
 from stable_baselines3.common.env_checker import check_env as check_env_stable_baselines3
 
@@ -25,7 +26,6 @@ from envs.limits import limit_target
 from envs.simulation import Simulation
 from envs.tasks import StillGoal
 
-ROOT = Path(__file__).resolve().parents[2]
 START_DEG, GOAL_M, OTHER_GOAL_M = (10.0, 20.0, 30.0), (0.1, 0.2, 0.5), (0.3, 0.1, 0.45)
 
 Step = tuple[dict[str, NDArray[np.float32]], float, bool, bool, dict[str, Any]]

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 import envs  # noqa: F401  (registers the ids)
 from envs.arm import RADIANS, Arm
 from envs.arm_env import ANGLE_MARGIN_DEG, SPEED_MARGIN
-from envs.vector import ArmVectorEnv
+from envs.vector.env import ArmVectorEnv
 
 pytestmark = pytest.mark.slow
 

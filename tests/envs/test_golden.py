@@ -2,13 +2,11 @@
 
 import importlib.util
 import json
-from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
-
-GOLDEN = Path(__file__).resolve().parent.parent / "golden"
+from locations import GOLDEN
 
 
 def load_recorder() -> ModuleType:
@@ -34,6 +32,6 @@ def test_the_environment_does_what_it_did(name: str) -> None:
 
 
 def test_every_environment_has_a_golden_trajectory() -> None:
-    from arm_control.config import environment_ids
+    from arm_control.runs.config import environment_ids
 
     assert sorted(RECORDER.IDS) == environment_ids()

@@ -6,17 +6,16 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import gymnasium
 import numpy as np
 import pytest
 from gymnasium.utils.passive_env_checker import env_render_passive_checker
+from locations import ROOT
 from numpy.typing import NDArray
 
 from envs.arm_env import ArmReach
 
-ROOT = Path(__file__).resolve().parents[2]
 Picture = NDArray[np.uint8]
 
 START_DEG, GOAL_M = (45.0, 30.0, 30.0), (0.25, 0.25, 0.4)

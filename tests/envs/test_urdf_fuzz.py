@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import urdf_fuzzer
 from helpers import Size
+from locations import TESTS
 
-FUZZER = Path(__file__).resolve().parents[1] / "urdf_fuzzer.py"
+FUZZER = TESTS / "urdf_fuzzer.py"
 BATCH = 250
 
 

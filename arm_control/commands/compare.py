@@ -1,0 +1,143 @@
+"""`arm-control compare AGENT...`: train agents over several seeds and compare them."""
+
+import dataclasses
+import importlib.util
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import tyro
+
+from arm_control.process.errors import PROGRAM
+from arm_control.process.flags import parse_flags
+from arm_control.runs.checks import (
+    MOST_GOALS,
+    MOST_SEEDS,
+    check_choice,
+    check_count,
+    check_length,
+    check_seed,
+)
+from arm_control.runs.config import TrainConfig
+from arm_control.runs.figures import check_writable, report_figures
+from arm_control.runs.imperfections_flag import OptionalImperfectionsFlag
+from policies.common.settings import AGENTS
+
+if TYPE_CHECKING:
+    from arm_control.comparison.baselines import PeerConfig
+    from envs.imperfections import Imperfections
+
+
+@dataclass(frozen=True)
+class Compare:
+    """Train agents over several seeds, each for the same time, and report performance with confidence intervals.
+
+    With the same --out as before, finished trainings are skipped and the others resume; those of
+    Stable-Baselines3, which keep no checkpoints, begin anew.
+    """
+
+    agents: tyro.conf.Positional[tuple[str, ...]]
+    """Agents, or learners of Stable-Baselines3: sb3-a2c, sb3-ddpg, sb3-ppo, sb3-td3. One with flags of its own goes in
+    quotes: "a2c --processes 2". The first is what the others are measured against."""
+    seeds: int = 3
+    """Trainings of each agent."""
+    first_seed: int = 0
+    """The first one's seed; the others count on from it."""
+    minutes: float | None = None
+    """Length of each training in minutes (3, unless --steps is given), not counting validations."""
+    steps: int | None = None
+    """Length of each training in steps, instead of --minutes."""
+    goals: int = 1000
+    """How many held-out goals."""
+    goals_seed: int = 0
+    """Which goals. No seed's are ever used in training."""
+    intervals: bool = True
+    """Whether to give 95 % intervals, which want at least 2 seeds."""
+    imperfections: OptionalImperfectionsFlag = None
+    """Dynamics randomisation of the arm, for all agents: a preset, or a file written by 'identify --json'."""
+    out: str = "runs/comparison"
+    """Folder of the runs, the table and the figures."""
+    json: str | None = None
+    """Also write the figures into this file (comparison.json in --out has them anyway)."""
+
+    def __post_init__(self) -> None:
+        if not self.agents:
+            raise ValueError(f"wanted agents to compare; available: {', '.join(AGENTS)}, and sb3-a2c and others")
+        if self.minutes is not None and self.steps is not None:
+            raise ValueError("wanted one of --steps and --minutes, got both")
+        if self.minutes is None and self.steps is None:
+            object.__setattr__(self, "minutes", 3.0)
+        check_count("seeds", self.seeds, MOST_SEEDS)
+        check_count("goals", self.goals, MOST_GOALS)
+        check_seed("first-seed", self.first_seed)
+        check_seed("goals-seed", self.goals_seed)
+        check_length(self.steps, self.minutes)
+        if self.intervals and self.seeds == 1:
+            raise ValueError("--seeds: an interval wants at least 2, got 1: more seeds, or --no-intervals")
+
+
+def run(command: Compare) -> None:
+    """Print, write and draw how good agents are. Raises RuntimeError if no training succeeded."""
+    from arm_control.comparison.comparison import Plan, check_results, compare, write_comparison
+
+    configs = contestants(command)
+    if configs is None:
+        return
+    check_writable(command.json)
+    plan = Plan(
+        seeds=command.seeds,
+        first_seed=command.first_seed,
+        minutes=command.minutes,
+        steps=command.steps,
+        goals=command.goals,
+        goals_seed=command.goals_seed,
+        out=Path(command.out),
+    )
+    figures = compare(configs, plan, intervals=command.intervals)
+    report_figures(command.json, figures, write_comparison(figures, Path(command.out)))
+    check_results(figures["agents"])
+
+
+def contestants(command: Compare) -> "dict[str, TrainConfig | PeerConfig] | None":
+    """The settings of a comparison's agents by their names; None if one's help was requested.
+
+    Raises ValueError for agents that are invalid, repeated, or of different tasks.
+    """
+    from arm_control.comparison.comparison import check_same_task
+
+    configs: dict[str, TrainConfig | PeerConfig] = {}
+    for agent in command.agents:
+        words = shlex.split(agent)
+        name = shlex.join(words)
+        if name in configs:
+            raise ValueError(f"duplicate agent '{name}'")
+        config = parse_contestant(words, command.imperfections)
+        if config is None:
+            return None
+        configs[name] = config
+    check_same_task(configs)
+    return configs
+
+
+def parse_contestant(
+    words: list[str], imperfections: "str | Imperfections | None"
+) -> "TrainConfig | PeerConfig | None":
+    """An agent of a comparison, or another library's, with flags of its own; None if they asked for help."""
+    from arm_control.comparison.baselines import PEERS, PeerConfig
+
+    name, *flags = words or [""]
+    check_choice("agent", name, [*AGENTS, *PEERS])
+    if name in PEERS and importlib.util.find_spec("stable_baselines3") is None:
+        raise ModuleNotFoundError(name="stable_baselines3")
+    default = PeerConfig(name) if name in PEERS else TrainConfig(name)
+    program, see = f"{PROGRAM} train {name}", None
+    if name in PEERS:
+        program, see = f"{PROGRAM} compare {name}", f"{PROGRAM} compare '{name} --help'"
+    config: TrainConfig | PeerConfig | None = parse_flags(type(default), program, flags, default, see)
+    if config is None:
+        return None
+    for field in ("seed", "steps", "minutes"):
+        if getattr(config, field) != getattr(default, field):
+            raise ValueError(f"'{shlex.join(words)}': --{field} is for all agents, not for one")
+    return config if imperfections is None else dataclasses.replace(config, imperfections=imperfections)

@@ -1,0 +1,51 @@
+"""`arm-control run POLICY|RECORDING`: drive an arm."""
+
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import tyro
+
+from arm_control.process.console import Console
+from arm_control.process.errors import PROGRAM, ArmStoppedError
+from arm_control.runner.session_config import SessionConfig
+from arm_control.runs.figures import check_writable, write_json
+
+
+@dataclass(frozen=True)
+class Run:
+    """Drive an arm through goals or along paths with an exported policy, or as it was recorded. Ctrl-C parks the arm.
+
+    Exits with 3 if safety stopped it. While it holds the arm: r resets and goes on, p parks.
+    """
+
+    session: Annotated[SessionConfig, tyro.conf.arg(name="")]
+    json: str | None = None
+    """Also write the figures into this file."""
+
+
+def run(command: Run) -> None:
+    """Drive the arm. A run that was interrupted or stopped keeps its exit code where its figures cannot be written."""
+    from arm_control.runner.session import run_session
+
+    check_writable(command.json)
+    with Console() as console:
+        figures = run_session(command.session, console)
+        end = end_of_run(figures)
+        try:
+            write_json(command.json, figures)
+        except OSError as error:
+            if end is None:
+                raise
+            console.err(f"{PROGRAM}: error: {error}")
+    if end is not None:
+        raise end
+    if console.output_error is not None:
+        raise console.output_error
+
+
+def end_of_run(figures: dict[str, Any]) -> BaseException | None:
+    """The exception of a run that did not complete: ArmStoppedError or KeyboardInterrupt; None if it did."""
+    if figures["refusals"]:
+        said = (f"{refusal['check']}: {refusal['text']}" for refusal in figures["refusals"])
+        return ArmStoppedError("; ".join(dict.fromkeys(said)))
+    return KeyboardInterrupt() if figures["interrupted"] else None

@@ -1,0 +1,32 @@
+"""`arm-control train AGENT`: train an agent into a run folder."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import tyro
+
+from arm_control.process.discovery import Command, Variants
+from arm_control.runs.config import TrainConfig
+from policies.common.settings import AGENTS
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train an agent into a run folder. Ctrl-C ends it cleanly, with a checkpoint; 'resume' goes on from there."""
+
+    config: Annotated[TrainConfig, tyro.conf.arg(name="")]
+    out: str | None = None
+    """The run's folder (runs/AGENT-seedSEED, unless given)."""
+
+
+def variants() -> Variants:
+    """The agents, each with its default settings."""
+    return Variants("agent", list(AGENTS), lambda agent: Command(Train, run, Train(TrainConfig(agent))))
+
+
+def run(command: Train) -> None:
+    """Train from the start."""
+    from arm_control.training.loop import train
+
+    config = command.config
+    train(config, command.out or f"runs/{config.agent}-seed{config.seed}")

@@ -1,0 +1,1 @@
+"""Comparison of agents, and of other libraries' learners, over seeds with the same budget."""

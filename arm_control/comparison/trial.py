@@ -1,0 +1,283 @@
+"""Trial: one run of a comparison, in a process of its own: trained, judged on held-out goals, and timed.
+
+The comparison starts it as `python -m arm_control.comparison.trial`. A trial that was killed is resumed, or started
+again if its learner is another library's, which keeps no checkpoints.
+"""
+
+import contextlib
+import ctypes
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from arm_control.comparison.baselines import PEERS, PeerConfig, PeerController, train_peer
+from arm_control.evaluation.metrics import LADDER_MM
+from arm_control.evaluation.validation import REPORTS, is_kept
+from arm_control.process.console import say
+from arm_control.runner.rest import Rest
+from arm_control.runs.config import TrainConfig, plain_values
+from arm_control.runs.files import check_no_link, read_json, write_text
+from arm_control.runs.run_folder import FORMAT_VERSION, RunFolder
+from envs.imperfections import imperfections_from_json
+
+LARGEST_RESULT = 2**24  # bytes
+MEMORY_EVERY_S = 2.0
+DECISIONS = 300
+
+
+# A point of a learning curve, of which there is more in the file.
+DRAWN = ("step", "elapsed_s", "mean_error_mm", *(f"success_{mm}_mm" for mm in LADDER_MM))
+Point = msgspec.defstruct("Point", [(name, float) for name in DRAWN])
+
+
+class Result(msgspec.Struct):
+    """What a comparison takes from the figures of a trial."""
+
+    mean_error_mm: float
+    normalised_return: float | None
+    memory_mb: float
+    decision_us: float
+    success: dict[str, float]
+    last: Any
+    curve: list[Any]
+    rest: Rest | None = None  # which goals that move and older results have not
+
+    def __post_init__(self) -> None:
+        for row in (self.last, *self.curve):
+            msgspec.convert(row, Point)
+        if not self.curve or not {*map(str, LADDER_MM)} <= self.success.keys():
+            raise ValueError(f"expected a curve, and the success within {', '.join(map(str, LADDER_MM))} mm")
+
+
+class Kept(msgspec.Struct):
+    """The file of a result."""
+
+    trial: dict[str, Any]
+    result: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What is trained into which folder, and how many held-out goals of which seed it is judged on."""
+
+    config: TrainConfig | PeerConfig
+    folder: Path
+    goals: int
+    goals_seed: int
+
+    @property
+    def result_file(self) -> Path:
+        return self.folder / "trial.json"
+
+    @property
+    def cores(self) -> int:
+        """The processes that it keeps busy."""
+        workers = getattr(self.config.settings, "workers", 1)
+        return max(self.config.processes, workers)
+
+    def to_json(self) -> dict[str, Any]:
+        """As it is handed to its process. Other formats of run folders, with other observations, make other trials."""
+        config = plain_values(self.config)
+        return {"config": config, "goals": self.goals, "goals_seed": self.goals_seed, "format_version": FORMAT_VERSION}
+
+    def identity(self) -> dict[str, Any]:
+        """The same wherever the arm's file lies. Raises OSError if that cannot be read."""
+        if isinstance(self.config, PeerConfig):
+            return self.to_json()
+        return self.to_json() | {"config": self.config.identity()}
+
+    @classmethod
+    def from_json(cls, folder: Path, values: dict[str, Any]) -> "Trial":
+        """Read one back."""
+        config = values["config"]
+        read: TrainConfig | PeerConfig
+        if config["agent"] in PEERS:
+            read = PeerConfig(**config | {"imperfections": imperfections_from_json(config["imperfections"])})
+        else:
+            read = TrainConfig.from_json(config)
+        return cls(read, folder, values["goals"], values["goals_seed"])
+
+    def result(self) -> dict[str, Any] | None:
+        """Its figures, if it has come to its end. Raises ValueError for a folder of another trial."""
+        if self.result_file.exists():
+            try:
+                kept = msgspec.convert(read_json(self.result_file, LARGEST_RESULT), Kept)
+            except (OSError, ValueError, msgspec.ValidationError) as error:
+                raise ValueError(f"{self.result_file} is damaged ({error})") from None
+            self._check(kept.trial)
+            try:
+                msgspec.convert(kept.result, Result)
+            except msgspec.ValidationError as error:
+                raise ValueError(f"{self.result_file} is damaged ({error})") from None
+            return kept.result
+        if isinstance(self.config, TrainConfig) and self.folder.exists():
+            run, values = RunFolder.open(self.folder)
+            config = TrainConfig.from_json(values, run.path)
+            self._check(self.identity() | {"config": config.identity()})
+        return None
+
+    def _check(self, there: dict[str, Any]) -> None:
+        if there != (wanted := self.identity()):
+            settings = there.get("config")
+            flat, other = {**wanted, **wanted["config"]}, {**there, **(settings if isinstance(settings, dict) else {})}
+            differ = (name for name in [*flat, *other] if flat.get(name) != other.get(name) and name != "config")
+            name = next(differ, "config")
+            raise ValueError(
+                f"{self.folder} is of another comparison, with {name} {other.get(name)} instead of {flat.get(name)}: "
+                "name another folder (--out)"
+            )
+
+    def run(self) -> None:
+        """Train, or go on, judge and time; the result is written at the end."""
+        result = _run_peer(self, self.config) if isinstance(self.config, PeerConfig) else _run_own(self, self.config)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        check_no_link(self.result_file)
+        write_text(self.result_file, json.dumps({"trial": self.identity(), "result": result}) + "\n")
+
+
+def _run_own(trial: Trial, config: TrainConfig) -> dict[str, Any]:
+    from arm_control.evaluation.sources import evaluate
+    from arm_control.exporter.exporter import export
+    from arm_control.runner import PolicyRunner
+    from arm_control.runs.checkpoint import list_checkpoints
+    from arm_control.training.loop import resume, train
+
+    run = RunFolder(trial.folder)
+    with peak_memory() as memory_mb:
+        if list_checkpoints(run.checkpoints):
+            resume(run.path)
+        else:
+            train(config, run.path)
+    rows = run.read_metrics()
+    figures = evaluate(run.path, goals=trial.goals, seed=trial.goals_seed)
+    runner = PolicyRunner.load(export(run.path))
+    middle = 0.5 * (np.array(runner.limits.lower_deg) + np.array(runner.limits.upper_deg))
+    readings, goal = (middle.tolist(), [0.0] * len(middle)), runner.arm.forward_kinematics(middle).tolist()
+    decision_us = median_us(lambda: runner.step(*readings, goal))
+    return _figures(rows, figures, memory_mb(), decision_us)
+
+
+def _run_peer(trial: Trial, config: PeerConfig) -> dict[str, Any]:
+    import torch
+
+    from arm_control.evaluation.metrics import evaluate_controller
+    from arm_control.evaluation.validation import Validation
+    from arm_control.runs.environment import environment_maker
+
+    torch.set_num_threads(1)
+    rows: list[dict[str, Any]] = []
+    best: Any = None
+
+    def report(controller: PeerController, step: int, elapsed_s: float) -> None:
+        """Keep what our own agents write into metrics.jsonl, as often as they do, and the best validated policy."""
+        nonlocal best
+        if not validation.is_due(step, elapsed_s):
+            return
+        rows.append({"step": step, "elapsed_s": elapsed_s, **validation(controller)})
+        if is_kept(rows[-1]["mean_error_mm"], min(row["mean_error_mm"] for row in rows)):
+            best = controller.snapshot()
+        say(f"{elapsed_s:5.0f} s  {step:>9,} steps  error {rows[-1]['mean_error_mm']:6.2f} mm")
+
+    with peak_memory() as memory_mb, contextlib.closing(Validation(config.task)) as validation:
+        controller = train_peer(config, REPORTS, report)
+    controller.restore(best)
+    figures = evaluate_controller(controller, config.task, goals=trial.goals, seed=trial.goals_seed)
+    env = environment_maker(config.task)()
+    observation, _ = env.reset(seed=0)
+    decision_us = median_us(lambda: controller.decide(observation))
+    env.close()
+    return _figures(rows, figures, memory_mb(), decision_us)
+
+
+def _figures(
+    rows: list[dict[str, Any]], figures: dict[str, Any], memory_mb: float, decision_us: float
+) -> dict[str, Any]:
+    names = ("step", "elapsed_s", "mean_error_mm")
+    return {
+        **figures,
+        "last": rows[-1],
+        "memory_mb": memory_mb,
+        "decision_us": decision_us,
+        "curve": [{name: row[name] for name in row if name in names or name.startswith("success_")} for row in rows],
+    }
+
+
+def median_us(work: Callable[[], Any]) -> float:
+    """The median duration of a piece of work in us."""
+    times = []
+    for _ in range(DECISIONS):
+        begin = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - begin)
+    return 1e6 * median(times)
+
+
+@contextmanager
+def peak_memory() -> Iterator[Callable[[], float]]:
+    """The largest memory of this process and those that it has started, in MB; what they share counts once (PSS)."""
+    import psutil
+
+    peak, ended = 0.0, threading.Event()
+
+    def look() -> None:
+        """Look at it now."""
+        nonlocal peak
+        total = 0
+        for process in (own := psutil.Process(), *own.children(recursive=True)):
+            try:
+                total += process.memory_full_info().pss
+            except psutil.Error:  # it has ended meanwhile
+                continue
+        peak = max(peak, total / 1e6)
+
+    def watch() -> None:
+        """Look at it now and then."""
+        while not ended.wait(MEMORY_EVERY_S):
+            look()
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield lambda: peak
+        look()
+    finally:
+        ended.set()
+        thread.join()
+
+
+def end_with(parent: int) -> None:
+    """Have this process asked to stop when the one that started it is gone (Linux: PR_SET_PDEATHSIG)."""
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+    if os.getppid() != parent:
+        sys.exit(1)
+
+
+def main() -> int:
+    """Run the trial that the words say: the parent's process id, the folder, and the trial as JSON."""
+    from arm_control.process.errors import complain
+
+    parent, folder, values = sys.argv[1:]
+    end_with(int(parent))
+    try:
+        Trial.from_json(Path(folder), json.loads(values)).run()
+        return 0
+    except KeyboardInterrupt:
+        return 130
+    except (ValueError, OSError, RuntimeError, MemoryError) as error:
+        return complain(" ".join(str(error).split()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""The driver of DYNAMIXEL servos: bus, control table, calibration."""

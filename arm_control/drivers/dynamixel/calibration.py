@@ -1,0 +1,237 @@
+"""Calibration: how the ticks of each servo stand to the degrees of its joint, as a file with its own hash.
+
+`arm-control calibrate` writes it, the Dynamixel driver obeys it. Edited by hand it wants a new hash:
+`arm-control calibrate --restamp FILE`.
+"""
+
+import hashlib
+import math
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from arm_control.drivers.dynamixel.control_table import MODEL_NUMBER, TICKS_PER_TURN
+from arm_control.process.printing import printable
+from arm_control.runs.files import write_text
+from envs.arm import Arm
+from envs.files import read_text
+from envs.limits import JointLimits
+from envs.urdf import LIMIT_ROUNDING_RAD
+
+SCHEMA_VERSION = 1
+LARGEST_FILE = 1_000_000
+LARGEST_ID = 252
+LAST_TICK = TICKS_PER_TURN - 1
+# Of a servo whose horn is the joint: gears, belts and linkages between them are not supported.
+TICKS_PER_DEGREE = TICKS_PER_TURN / 360.0
+# How far a scale may be from the servo's own, as a share: as much as two poses set by hand, and far from the next gear.
+SCALE_TOLERANCE = 0.03
+LEAST_RANGE_DEG = 1.0
+ROUNDING_DEG = 1e-6 + math.degrees(LIMIT_ROUNDING_RAD)  # of limits that were written in radians
+LONGEST_NAME = 256  # characters
+LONGEST_QUOTE = 200
+
+
+class JointCalibration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One joint and its servo: degrees = direction (tick - zero_tick) / ticks_per_degree.
+
+    `lower_deg` and `upper_deg` are how far this built arm may go, which may be less than its description says.
+    """
+
+    name: str
+    servo_id: int
+    model_number: int
+    zero_tick: float
+    direction: int
+    ticks_per_degree: float
+    lower_deg: float
+    upper_deg: float
+    max_speed_deg_s: float
+    max_acceleration_deg_s2: float
+
+    def degrees(self, tick: float) -> float:
+        """The joint's angle when the servo reads `tick`."""
+        return self.direction * (tick - self.zero_tick) / self.ticks_per_degree
+
+    def ticks(self, angle_deg: float) -> int:
+        """The whole tick nearest to an angle. Raises ValueError or OverflowError for one that is not finite."""
+        return round(self.zero_tick + self.direction * angle_deg * self.ticks_per_degree)
+
+    @property
+    def tick_range(self) -> tuple[int, int]:
+        """The least and the largest tick of the joint's range."""
+        low, high = sorted((self.ticks(self.lower_deg), self.ticks(self.upper_deg)))
+        return low, high
+
+    def check(self) -> None:
+        """Raise ValueError, in one line, for values that no joint has."""
+        where = f"joint {self.name!r}"
+        if not 0 <= self.servo_id <= LARGEST_ID:
+            raise ValueError(f"{where}: wanted a servo id from 0 to {LARGEST_ID}, got {self.servo_id}")
+        if not self.name.isprintable() or len(self.name) > LONGEST_NAME:
+            raise ValueError(f"{where}: expected a printable name of at most {LONGEST_NAME} characters")
+        if self.model_number != MODEL_NUMBER:
+            raise ValueError(f"{where}: unknown model number {self.model_number}; expected {MODEL_NUMBER} (XL430-W250)")
+        if self.direction not in (1, -1):
+            raise ValueError(f"{where}: wanted direction 1 or -1, got {self.direction}")
+        scale = self.ticks_per_degree
+        if not abs(scale / TICKS_PER_DEGREE - 1.0) <= SCALE_TOLERANCE:  # NaN compares as false
+            raise ValueError(
+                f"{where}: ticks_per_degree {scale:g}; expected the servo's {TICKS_PER_DEGREE:.4g} within "
+                f"{100 * SCALE_TOLERANCE:g} % (the joint is the servo's horn, without gears): calibrate again"
+            )
+        if not abs(self.zero_tick) <= 1e6:
+            raise ValueError(f"{where}: expected a finite zero_tick up to a million, got {self.zero_tick}")
+        try:
+            JointLimits((self.lower_deg,), (self.upper_deg,), (self.max_speed_deg_s,), (self.max_acceleration_deg_s2,))
+        except ValueError as error:
+            raise ValueError(f"{where}: {error}") from None
+        if self.upper_deg - self.lower_deg < LEAST_RANGE_DEG:
+            raise ValueError(
+                f"{where}: expected a range of at least {LEAST_RANGE_DEG:g} degree, got {self.lower_deg:g} to "
+                f"{self.upper_deg:g}"
+            )
+        low, high = self.tick_range
+        if low < 0 or high > LAST_TICK:
+            raise ValueError(
+                f"{where}: {self.lower_deg:g} to {self.upper_deg:g} degrees are ticks {low} to {high}, which cross the "
+                f"servo's edge (0 to {LAST_TICK}): take the horn off, turn it by about {_better_turn(low, high)} "
+                "degrees, mount it, and calibrate again"
+            )
+
+
+def clip_to_servo(lower_deg: float, upper_deg: float, zero_tick: float, direction: int) -> tuple[float, float]:
+    """The part of a joint's range that a servo, mounted like this, can measure: ticks 0 to 4095."""
+    # degrees = direction (tick - zero_tick) / ticks_per_degree
+    first_deg, last_deg = sorted(direction * (tick - zero_tick) / TICKS_PER_DEGREE for tick in (0, LAST_TICK))
+    return max(lower_deg, first_deg), min(upper_deg, last_deg)
+
+
+class Calibration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One built arm: its name, and its joints in their order."""
+
+    arm: str
+    joints: tuple[JointCalibration, ...]
+    schema_version: int = SCHEMA_VERSION
+
+    @property
+    def joint_names(self) -> tuple[str, ...]:
+        """The joints' names in their order."""
+        return tuple(joint.name for joint in self.joints)
+
+    @property
+    def limits(self) -> JointLimits:
+        """What this built arm may do."""
+        return JointLimits(
+            tuple(joint.lower_deg for joint in self.joints),
+            tuple(joint.upper_deg for joint in self.joints),
+            tuple(joint.max_speed_deg_s for joint in self.joints),
+            tuple(joint.max_acceleration_deg_s2 for joint in self.joints),
+        )
+
+    @property
+    def sha256(self) -> str:
+        """The hash of all that it says, whatever the file looks like."""
+        return hashlib.sha256(msgspec.json.encode(self, order="sorted")).hexdigest()
+
+    def check(self) -> None:
+        """Raise ValueError, in one line, for what no arm has."""
+        if not self.arm.isprintable() or len(self.arm) > LONGEST_NAME:
+            raise ValueError(
+                f"expected a printable arm name of at most {LONGEST_NAME} characters, got {self.arm[:80]!r}"
+            )
+        for what, found in (
+            ("name", self.joint_names),
+            ("servo id", tuple(joint.servo_id for joint in self.joints)),
+        ):
+            if not found or len(set(found)) != len(found):
+                raise ValueError(f"wanted joints, each with its own {what}, got {list(found)}")
+        for joint in self.joints:
+            joint.check()
+
+    def check_arm(self, arm: Arm) -> None:
+        """Raise ValueError unless it is one of this arm, and nowhere wider than the arm's description."""
+        if (self.arm, self.joint_names) != (arm.name, arm.joint_names):
+            raise ValueError(
+                f"the calibration is of {self.arm!r} with joints {list(self.joint_names)}, "
+                f"wanted {arm.name!r} with {list(arm.joint_names)}"
+            )
+        ours, its = self.limits, arm.limits
+        for name, mine, most in zip(self.joint_names, ours.by_joint, its.by_joint, strict=True):
+            (low, high, *fast), (least, largest, *fastest) = mine, most
+            if low < least - ROUNDING_DEG or high > largest + ROUNDING_DEG:
+                raise ValueError(
+                    f"joint {name!r}: the calibration allows {low:g} to {high:g} degrees, more than the arm's "
+                    f"{least:g} to {largest:g}"
+                )
+            if any(a > b * (1.0 + 1e-9) for a, b in zip(fast, fastest, strict=True)):
+                raise ValueError(
+                    f"joint {name!r}: the calibration allows {fast[0]:g} degrees/s and {fast[1]:g} degrees/s^2, more "
+                    f"than the arm's {fastest[0]:g} and {fastest[1]:g}"
+                )
+
+    def to_json(self) -> str:
+        """The file's text: the calibration at full precision, and its hash."""
+        content = msgspec.to_builtins(self) | {"sha256": self.sha256}
+        return msgspec.json.format(msgspec.json.encode(content), indent=2).decode() + "\n"
+
+    def save(self, path: str | Path) -> None:
+        """Write the whole file or nothing. Raises ValueError for a calibration that makes no sense, OSError."""
+        self.check()
+        write_text(Path(path), self.to_json())
+
+
+class _File(msgspec.Struct, forbid_unknown_fields=True):
+    """What is in the file."""
+
+    schema_version: int
+    arm: str
+    joints: tuple[JointCalibration, ...]
+    sha256: str = ""
+
+
+def parse_calibration(data: bytes, *, hashed: bool = True) -> Calibration:
+    """Read a calibration; its hash may be wrong or missing unless `hashed`. Raises ValueError, in one line."""
+    if len(data) > LARGEST_FILE:
+        raise ValueError(f"wanted up to {LARGEST_FILE:,} bytes, got {len(data):,}")
+    try:
+        version = msgspec.json.decode(data, type=dict[str, Any]).get("schema_version")
+        if version != SCHEMA_VERSION:
+            raise ValueError(
+                f"it has schema version {printable(version, LONGEST_QUOTE)}, this program reads {SCHEMA_VERSION}: "
+                "calibrate again, or update arm-control"
+            )
+        file = msgspec.json.decode(data, type=_File)
+        calibration = Calibration(file.arm, file.joints)
+        sha256 = calibration.sha256
+    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
+        raise ValueError(f"it is no calibration: {printable(error, LONGEST_QUOTE)}") from None
+    try:
+        calibration.check()
+    except ValueError as error:
+        raise ValueError(printable(error)) from None
+    if hashed and file.sha256 != sha256:
+        raise ValueError(
+            f"its hash is {sha256[:12]}, the file says {printable(file.sha256[:12]) or 'none'}: it was changed after "
+            "it was made; if by you, and on purpose: arm-control calibrate --restamp FILE"
+        )
+    return calibration
+
+
+def load_calibration(path: str | Path, *, hashed: bool = True) -> Calibration:
+    """Read a calibration file. Raises ValueError, in one line, for one that is missing, damaged or changed."""
+    try:
+        return parse_calibration(read_text(path, LARGEST_FILE).encode(), hashed=hashed)
+    except FileNotFoundError:
+        raise ValueError(f"calibration {path}: there is none; 'arm-control calibrate' makes one") from None
+    except OSError as error:
+        raise ValueError(f"cannot read calibration {path}: {error.strerror}") from None
+    except ValueError as error:
+        text = str(error).replace("--restamp FILE", f"--restamp {path}")
+        raise ValueError(f"calibration {path}: {text}") from None
+
+
+def _better_turn(low: int, high: int) -> int:
+    """By how many degrees the range's middle is off the servo's."""
+    return round(abs((low + high) / 2.0 - TICKS_PER_TURN / 2.0) / TICKS_PER_DEGREE)

@@ -1,0 +1,126 @@
+"""References of an evaluation: uniformly random targets (normalised return 0) and inverse kinematics (1)."""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+import envs  # noqa: F401  (registers the environments)
+from arm_control.runner.rest import RestWindow
+from arm_control.runs.config import TrainConfig
+
+if TYPE_CHECKING:
+    from envs.arm_env import ArmEnv
+from arm_control.evaluation.controllers import FloatArray, IKController, RandomController
+from arm_control.evaluation.episodes import Arms, Rollouts, _add_to, _joined, _rollouts
+from arm_control.runs.environment import environment_maker
+
+HELPER_STEPS = 20_000  # for each so many steps of the references, another process is worth its start
+MOST_HELPERS = 4
+LEAST_REACHED = 0.5  # of the goals, by inverse kinematics: else the goals are no measure
+NEAR = 1 / 70  # of an arm's reach, 10 mm for the default one: as near to a goal as inverse kinematics should get
+LEAST_GAIN = 0.1  # of the random return, by which that of inverse kinematics must be better
+
+
+Reference = Literal["random", "ik"]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some episodes of a reference, from the one with this number on."""
+
+    reference: Reference
+    first: int
+    seeds: tuple[int, ...]
+    evaluated: bool = False
+    """True if the reference itself is evaluated, so that its rest is measured."""
+
+
+class ReferenceEpisodes:
+    """Simulates what an evaluation is measured against: uniformly random targets, and inverse kinematics.
+
+    On the starts and goals of the evaluation, with continuous targets whatever the actions of the controller are.
+    """
+
+    def __init__(self, config: TrainConfig, seed: int) -> None:
+        env = "ArmTrack-v0" if config.env == "ArmTrack-v0" else "ArmReach-v0"
+        self._config = dataclasses.replace(config, env=env, control="absolute", grid_step_deg=1.0)
+        self._seed = seed
+        self._arms: Arms | None = None
+
+    def fits(self, config: TrainConfig) -> bool:
+        """True if a configuration's environment is just that of the references."""
+        own = self._config
+        return config.env == own.env and config.environment_options() == own.environment_options()
+
+    def share(self, arms: Arms) -> None:
+        """Simulate in these environments, which fit, instead of others."""
+        self._arms = arms
+
+    def __call__(self, batch: Batch) -> Rollouts:
+        """The episodes of a batch. They depend on no others."""
+        moving = self._config.env == "ArmTrack-v0"
+        if self._arms is None:
+            # Targets that are known beforehand need no arms side by side, which take memory and time to make.
+            self._arms = Arms(environment_maker(self._config), len(batch.seeds) if moving else 1)
+        if moving and batch.reference == "ik":
+            return self._arms.roll_out(IKController(), batch.seeds)
+        env = self._arms.first
+        targets = self._random_targets(env, batch) if batch.reference == "random" else _ik_targets(env, batch.seeds)
+        parts = []
+        for number, seed in enumerate(batch.seeds):
+            parts.append(_open_loop(env, seed, targets[:, number], measure_rest=batch.evaluated))
+        return _joined(parts)
+
+    def _random_targets(self, env: "ArmEnv", batch: Batch) -> FloatArray:
+        """Targets (steps, episodes, joints), as one controller draws them for all batches, one after the other."""
+        controller = RandomController(self._seed)
+        controller.skip(batch.first * env.episode_steps * env.arm.joint_count)
+        return controller.draw(env.action_space, env.episode_steps, len(batch.seeds))
+
+    def close(self) -> None:
+        """Close its arms."""
+        if self._arms is not None:
+            self._arms.close()
+
+
+def _open_loop(env: "ArmEnv", seed: int, targets: FloatArray, *, measure_rest: bool) -> Rollouts:
+    """One episode with known targets (steps, joints)."""
+    period_s = env.simulation.control_period_s
+    distances = [env.reset(seed=seed)[1]["distance_m"]]
+    if not measure_rest:
+        distances += [env.step(target)[4]["distance_m"] for target in targets]
+        return Rollouts(np.array([distances]), env.task, period_s)
+    window = RestWindow(period_s, env.episode_steps)
+    _add_to(window, [env])
+    for target in targets:
+        distances.append(env.step(target)[4]["distance_m"])
+        _add_to(window, [env])
+    return _rollouts(env, np.array([distances]), window)
+
+
+def _ik_targets(env: "ArmEnv", seeds: Sequence[int]) -> FloatArray:
+    """Targets (steps, episodes, joints): the poses of inverse kinematics for goals that stand still."""
+    observations = [env.reset(seed=seed)[0] for seed in seeds]
+    batch = {key: np.stack([observation[key] for observation in observations]) for key in observations[0]}
+    poses: FloatArray = IKController()(batch, [env])
+    return np.broadcast_to(poses, (env.episode_steps, *poses.shape))
+
+
+def reference_fault(
+    planned_error_mm: NDArray[np.float64], near_mm: float, random_return: float, planned_return: float
+) -> str | None:
+    """The reason why returns cannot be measured against those of inverse kinematics; None if they can."""
+    reached = float((planned_error_mm <= near_mm).mean())
+    if reached < LEAST_REACHED:
+        return (
+            f"inverse kinematics itself reaches {reached:.1%} of the goals within {near_mm:.3g} mm "
+            "(episodes too short for the arm, or an arm too imperfect)"
+        )
+    if planned_return - random_return < LEAST_GAIN * abs(random_return):
+        returns = f"{planned_return:.3g} and {random_return:.3g}"
+        return f"inverse kinematics is hardly better than random targets: returns of {returns}"
+    return None

@@ -1,0 +1,143 @@
+"""What can be evaluated, run and watched: a run folder, an exported policy, or a plain controller by name."""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from arm_control.evaluation.controllers import (
+    Controller,
+    FloatArray,
+    IKController,
+    Observation,
+    RandomController,
+    actions_for,
+    zero_controller,
+)
+from arm_control.evaluation.metrics import evaluate_controller
+from arm_control.policy_file.contract import GOAL, GOAL_VELOCITY, MEMORY, READINGS
+from arm_control.runs.arm import open_arm
+from arm_control.runs.config import TrainConfig
+from arm_control.runs.run_folder import PolicyOrigin
+from envs.arm import DEFAULT_URDF, Arm
+from envs.imperfections import Imperfections, imperfections_from_json
+from envs.tasks import split_observation
+
+PLAIN = ("zero", "random", "ik")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A controller and the configuration of the environment that it is for."""
+
+    name: str
+    controller: Controller
+    config: TrainConfig
+    origin: PolicyOrigin | None = None
+    """Which of a run's policies it is."""
+
+
+class RunnerController:
+    """An exported policy as a controller for `arm_control.evaluation`."""
+
+    def __init__(self, runner: Any) -> None:
+        self._runner = runner
+        self._memory: FloatArray | None = None
+
+    def forget(self) -> None:
+        """Begin anew."""
+        self._memory = None
+
+    def __call__(self, observation: Observation, arms: list[Any]) -> NDArray[Any]:
+        """The policy's actions."""
+        readings = split_observation(observation["observation"].astype(np.float64))
+        goal_m, velocity_m_s = np.split(observation["desired_goal"], [3], axis=1)
+        columns = dict(zip((*READINGS, GOAL, GOAL_VELOCITY), (*readings, goal_m, velocity_m_s), strict=True))
+        taken = [tensor.name for tensor in self._runner.contract.inputs]
+        inputs = {name: columns[name] for name in taken if name != MEMORY}
+        if (memory := self._runner.contract.next_memory) is not None:
+            inputs[MEMORY] = np.zeros((len(arms), memory.size)) if self._memory is None else self._memory
+        targets, self._memory = self._runner.recall(inputs)
+        return actions_for(targets, arms)
+
+
+def open_source(
+    source: str,
+    seed: int,
+    *,
+    arm: str | None = None,
+    env: str | None = None,
+    imperfections: str | Imperfections | None = None,
+    last: bool = False,
+) -> Source:
+    """Open a run folder, a policy file, or `zero`, `random` or `ik`. Raises ValueError for anything else.
+
+    `imperfections` stand in for those of the training. Of a run it is the best validated policy, or the `last`
+    one.
+    """
+    if last and not Path(source).is_dir():
+        raise ValueError(f"--last: {source} is no run folder")
+    if source in PLAIN:
+        plain = TrainConfig("ddpg", arm=arm, env=env or "ArmReach-v0", imperfections=imperfections or "ideal")
+        controllers: dict[str, Controller] = {
+            "zero": zero_controller,
+            "random": RandomController(seed + 1),  # not the very actions that define a normalised return of 0
+            "ik": IKController(),
+        }
+        return Source(source, controllers[source], plain)
+    if env is not None:
+        raise ValueError(f"--env {env}: {source} knows its own environment; --env is for {', '.join(PLAIN)}")
+    path = Path(source)
+    if path.is_dir():
+        from arm_control.evaluation.torch_controller import PolicyController
+        from arm_control.runs.agent import load_policy
+
+        config, policy, origin = load_policy(path, last=last)
+        if arm is not None:
+            config = dataclasses.replace(config, arm=str(open_arm(Arm(config.arm or DEFAULT_URDF), arm).urdf))
+        return Source(source, PolicyController(policy), _with(config, imperfections), origin)
+    if not path.exists():
+        raise ValueError(f"no run folder and no policy {source}; wanted one of them, or {', '.join(PLAIN)}")
+    from arm_control.runner import PolicyRunner
+
+    runner = PolicyRunner.load(path)
+    contract = runner.contract
+    config = TrainConfig(
+        agent=contract.agent,
+        env=contract.environment,
+        goal_tolerance_m=contract.goal_tolerance_m,
+        path=contract.path,
+        speed_m_s=contract.speed_m_s,
+        imperfections=imperfections_from_json(contract.imperfections),
+        episode_steps=contract.episode_steps,
+        control_rate_hz=contract.control_rate_hz,
+        arm=str(open_arm(runner.arm, arm).urdf),
+    )
+    return Source(source, RunnerController(runner), _with(config, imperfections))
+
+
+def _with(config: TrainConfig, imperfections: str | Imperfections | None) -> TrainConfig:
+    return config if imperfections is None else dataclasses.replace(config, imperfections=imperfections)
+
+
+def evaluate(
+    source: str | Path,
+    *,
+    goals: int = 1000,
+    seed: int = 0,
+    arm: str | None = None,
+    env: str | None = None,
+    imperfections: str | Imperfections | None = None,
+    last: bool = False,
+) -> dict[str, Any]:
+    """The figures of `evaluate_controller` for a run folder, a policy file, or a plain name.
+
+    And `policy`: which of a run's policies it is, None for others.
+    """
+    opened = open_source(str(source), seed, arm=arm, env=env, imperfections=imperfections, last=last)
+    policy = None if opened.origin is None else dataclasses.asdict(opened.origin)
+    figures = evaluate_controller(opened.controller, opened.config, goals=goals, seed=seed)
+    return {"policy": policy, **figures}

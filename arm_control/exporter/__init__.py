@@ -1,0 +1,1 @@
+"""Export of a run's policy to one ONNX file, checked against PyTorch. Graph fusion is an optional pass."""

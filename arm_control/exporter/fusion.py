@@ -1,0 +1,151 @@
+"""Folding: the same deterministic policy in a fifth of the operations, as it is exported.
+
+A network as small as these costs less time in an exported graph than the dozens of small operations before and after
+it: units, kinematics, normalisation, scaling. All of that is sums and products, but for sines of the joints' angles,
+and can be multiplied out once and for all, in double precision:
+
+    u = (readings, goal, sin(A q + a))        the tip is a sum of sines of sums of joint angles q
+    v = sin(B u + b)                          the Fourier features of normalised inputs, each of them a sum over u
+    x = C u + c                               the displacement from the tip to the goal
+    step = m tanh(net(u, v, x / |x|))         what was a sum over u in the first layer stays one
+    target = clip(p + g(|x|) (q + step - p))  from the previous target p
+
+The exporter verifies the result like any other: against PyTorch's own policy and against the environment.
+"""
+
+import copy
+import itertools
+import math
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from envs.arm import RADIANS, Arm
+from policies.common.networks import DeterministicPolicy
+
+NEGLIGIBLE_M = 1e-12
+MOST_JOINTS = 5  # of whose angles 243 sums have to be looked at
+POSES = 2000
+
+Matrix = NDArray[np.float64]
+
+
+class FoldedPolicy(nn.Module):
+    """Angles, speeds, previous targets and their speeds (batch, joints), goals (batch, 3) -> targets (batch, joints).
+
+    In the units and in the order of the exported graph's inputs.
+    """
+
+    step_deg: Tensor
+
+    def __init__(self, arm: Arm, policy: DeterministicPolicy) -> None:
+        super().__init__()
+        policy = copy.deepcopy(policy).double()
+        encoder, scaling, first = policy.encoder, policy.scaling, policy.net[0]
+        assert isinstance(first, nn.Linear)
+        joints = arm.joint_count
+        sums, place = tip_as_sines(arm)
+        # What the encoder sees where u is 0, and where one part of it is 1: all that it ever sees is a sum of those.
+        u = torch.cat([torch.zeros(1, 4 * joints + 3 + len(sums)), torch.eye(4 * joints + 3 + len(sums))]).double()
+        readings, goal, sines = u.tensor_split([4 * joints, 4 * joints + 3], 1)
+        tip = sines @ torch.from_numpy(place[:, 1:].T) + torch.from_numpy(place[:, 0])
+        x = encoder.normalizer(encoder.raw(readings * RADIANS, tip, goal))
+        constant, factors = x[0], (x[1:] - x[0]).T
+        # The features are x and the sines and cosines of some multiples of it; a cosine is a sine a quarter turn later.
+        scales = [2.0 ** (octave - 1) for octave in range(encoder.octaves)]
+        turns = [turn for turn in (0.0, math.pi / 2) for _ in scales]
+        multiples = list(zip(scales * 2, turns, strict=True))
+        x_weight, other_weight = first.weight[:, : len(constant)], first.weight[:, len(constant) :]
+        self.tip_sines = linear(torch.from_numpy(sums[:, :-1]) * RADIANS, torch.from_numpy(sums[:, -1]))
+        # The displacement and its length, in units of the slowing distance.
+        unit_m = scaling.slowing_distance or 1.0
+        at_zero = goal[0] - tip[0]
+        self.displacement = linear(((goal[1:] - tip[1:]) - at_zero).T / unit_m, at_zero / unit_m)
+        self.softness = encoder.softness / unit_m
+        self.rest_distance = scaling.rest_distance / unit_m
+        self.slows = scaling.slowing_distance > 0.0
+        self.from_previous = scaling.target_columns is not None
+        self.features = linear(
+            torch.cat([scale * factors for scale, _ in multiples]),
+            torch.cat([scale * constant + turn for scale, turn in multiples]),
+        )
+        self.first = linear(torch.cat([x_weight @ factors, other_weight], 1), first.bias + x_weight @ constant)
+        self.rest = policy.net[1:].float()
+        self.register_buffer("step_deg", torch.diag(0.5 * scaling.max_step * (scaling.high - scaling.low)).float())
+        self._lower, self._upper = scaling.low.float(), scaling.high.float()
+
+    def forward(
+        self,
+        joint_angle_deg: Tensor,
+        joint_speed_deg_s: Tensor,
+        previous_target_deg: Tensor,
+        previous_target_speed_deg_s: Tensor,
+        goal_m: Tensor,
+    ) -> Tensor:
+        """The targets in degrees, (batch, joints)."""
+        sines = torch.sin(self.tip_sines(joint_angle_deg))
+        readings = (joint_angle_deg, joint_speed_deg_s, previous_target_deg, previous_target_speed_deg_s)
+        u = torch.cat([*readings, goal_m, sines], -1)
+        displacement = self.displacement(u)
+        distance = torch.linalg.vector_norm(displacement, dim=-1, keepdim=True)
+        direction = displacement * torch.reciprocal(distance + self.softness)
+        features = torch.cat([u, torch.sin(self.features(u)), direction], -1)
+        step = torch.tanh(self.rest(self.first(features)))
+        if self.slows:
+            excess = distance - self.rest_distance if self.rest_distance else distance
+            approach = torch.clamp(excess, 0.0, 1.0)
+            if self.from_previous:
+                change = torch.addmm(joint_angle_deg - previous_target_deg, step, self.step_deg)
+                target = previous_target_deg + approach * change
+            else:
+                target = torch.addmm(joint_angle_deg, approach * step, self.step_deg)
+        else:
+            # An addition and a product of matrices at once: angle + step * largest step.
+            target = torch.addmm(joint_angle_deg, step, self.step_deg)
+        lower, upper = self._lower.tolist(), self._upper.tolist()
+        if len({*lower}) == len({*upper}) == 1:  # for all joints the same: one operation instead of two
+            return torch.clamp(target, lower[0], upper[0])
+        return torch.clamp(target, self._lower, self._upper)
+
+
+def fold(arm: Arm, policy: nn.Module) -> FoldedPolicy | None:
+    """The folded policy; None for one of another kind, or whose actions are no angles, or for goals that move."""
+    if type(policy) is not DeterministicPolicy or not policy.encoder.octaves or arm.joint_count > MOST_JOINTS:
+        return None
+    limits, joints = arm.limits, arm.joint_count
+    if len(policy.encoder.normalizer.mean) != 4 * joints + 9:
+        return None
+    angles = torch.tensor([limits.lower_deg, limits.upper_deg])
+    readings = torch.cat([angles, torch.zeros(2, 3 * joints)], 1)
+    if not torch.allclose(policy.scaling.from_unit(policy.scaling.present(readings * RADIANS)), angles, atol=1e-3):
+        return None
+    return FoldedPolicy(arm, policy)
+
+
+def tip_as_sines(arm: Arm) -> tuple[Matrix, Matrix]:
+    """The tip's place as sums of sines of sums of joint angles.
+
+    Returns sums (terms, joints + 1), each of them factors of the angles and a constant in radians, and (3, 1 + terms),
+    what each coordinate has of a constant and of each term. Exact: in each joint's angle alone the tip is
+    a + b cos + c sin, and a product of two of those is a sum of the sine and cosine of sum and difference.
+    """
+    choices = [np.array(choice, dtype=float) for choice in itertools.product((0, 1, -1), repeat=arm.joint_count)]
+    half = [choice for choice in choices if choice.any() and choice[np.flatnonzero(choice)[0]] > 0]
+    sums = np.array([[*choice, turn] for choice in half for turn in (0.0, math.pi / 2)])
+    poses = np.random.default_rng(0).uniform(-180.0, 180.0, (POSES, arm.joint_count))
+    sines = np.sin(poses * RADIANS @ sums[:, :-1].T + sums[:, -1])
+    columns = np.concatenate([np.ones((POSES, 1)), sines], axis=1)
+    place = np.linalg.lstsq(columns, arm.forward_kinematics(poses), rcond=None)[0].T
+    used = np.flatnonzero((np.abs(place[:, 1:]) > NEGLIGIBLE_M).any(axis=0))
+    return sums[used], place[:, [0, *(used + 1)]]
+
+
+def linear(weight: Tensor, bias: Tensor) -> nn.Linear:
+    """A layer of these, in single precision."""
+    layer = nn.Linear(weight.shape[1], weight.shape[0])
+    with torch.no_grad():
+        layer.weight.copy_(weight)
+        layer.bias.copy_(bias)
+    return layer

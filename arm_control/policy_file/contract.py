@@ -1,0 +1,260 @@
+"""The contract: what an exported policy promises, as lossless JSON in the metadata of its ONNX file.
+
+Written by `arm_control.exporter.exporter`, read and enforced by `arm_control.runner`. No PyTorch here.
+
+A contract may come of anybody, so reading one is bounded: in the length of its text, in how many of a thing it names,
+and in what a refusal says. All its numbers are finite.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import msgspec
+
+from arm_control.process.printing import printable
+from envs.imperfections import imperfections_from_json
+from envs.limits import GOAL_SPEEDS_M_S, MOST_EPISODE_STEPS, TOLERANCES_M, JointLimits
+from envs.urdf import LARGEST_URDF
+
+METADATA_KEY = "arm_control.contract"
+SCHEMA_VERSION = 4
+# Older versions that are still read. 2: imperfections were always a preset by its name. 3: without the speed of the
+# previous target among the inputs.
+OLDER_VERSIONS = (2, 3)
+PREVIOUS_TARGET_SPEED = "previous_target_speed_deg_s"
+TARGET_SPEED_SINCE = 4  # the version from which every policy has that input
+READINGS = ("joint_angle_deg", "joint_speed_deg_s", "previous_target_deg", PREVIOUS_TARGET_SPEED)  # a number a joint
+GOAL = "goal_m"
+INPUTS = (*READINGS, GOAL)
+GOAL_VELOCITY = "goal_velocity_m_s"  # one more input, of a policy that follows a moving goal
+MEMORY, NEXT_MEMORY = "memory", "next_memory"  # the last input and output, of a policy that remembers
+LARGEST_TOLERANCE_DEG = 0.01
+LONGEST_TEXT = 2**20  # characters of JSON; the largest of arm-control's have 17,000
+LONGEST_NAME = 256  # of whatever else is a text
+MOST_JOINTS = 32
+MOST_INPUTS = 16
+MOST_VERSIONS = 64
+MOST_GOLDEN_SAMPLES = 16
+LARGEST_SIZE = 2**16  # of an input or output
+RATES_HZ = (1.0, 10_000.0)  # below, a run would not end
+
+
+@dataclass(frozen=True)
+class JointContract:
+    """One joint: its name and what it may do."""
+
+    name: str
+    lower_deg: float
+    upper_deg: float
+    max_speed_deg_s: float
+    max_acceleration_deg_s2: float
+
+
+@dataclass(frozen=True)
+class TensorContract:
+    """An input or output of the graph, float32 (batch, size)."""
+
+    name: str
+    size: int
+    unit: str
+    meaning: str
+
+
+@dataclass(frozen=True)
+class GoldenSamples:
+    """Inputs by name, each (samples, size), and the targets that the policy gave, within `tolerance_deg`.
+
+    And the memories, of a policy that has one, within the same number.
+    """
+
+    inputs: dict[str, list[list[float]]]
+    target_deg: list[list[float]]
+    tolerance_deg: float
+    next_memory: list[list[float]] | None = None
+
+
+@dataclass(frozen=True)
+class Contract:
+    """Everything a runner must know of a policy beside its graph."""
+
+    schema_version: int
+    arm: str
+    joints: list[JointContract]  # in the order of every array
+    arm_urdf: str  # the arm's own description, from which the runner takes its kinematics
+    control_rate_hz: float
+    environment: str
+    goal_tolerance_m: float
+    path: Literal["circle", "eight", "spline", "any"] | None  # of a moving goal
+    speed_m_s: float | None  # of a moving goal
+    # Of the arm that it was trained on: a preset's name, or ranges by field.
+    imperfections: str | dict[str, list[float]]
+    inputs: list[TensorContract]
+    output: TensorContract
+    agent: str
+    config_sha256: str
+    versions: dict[str, str]
+    golden: GoldenSamples
+    next_memory: TensorContract | None = None  # of a policy that remembers: the second output, its memory from now on
+    episode_steps: int | None = None  # of the episodes that it was trained on
+
+    @property
+    def follows(self) -> bool:
+        """Whether the policy follows a moving goal, whose velocity it is then told."""
+        return any(tensor.name == GOAL_VELOCITY for tensor in self.inputs)
+
+    @property
+    def outputs(self) -> list[TensorContract]:
+        """What the graph gives: the target, and the memory of a policy that has one."""
+        return [self.output] if self.next_memory is None else [self.output, self.next_memory]
+
+    def check_tensors(self) -> None:
+        """Raise ValueError unless inputs and outputs are those of the contract's version and of its arm."""
+        version = self.schema_version
+        joints = len(self.joints)
+        sizes = {tensor.name: tensor.size for tensor in self.inputs}
+        takes_speed = PREVIOUS_TARGET_SPEED in sizes
+        if takes_speed != (version >= TARGET_SPEED_SINCE):
+            raise ValueError(
+                f"contract version {version} {'with' if takes_speed else 'without'} the input {PREVIOUS_TARGET_SPEED}; "
+                f"expected it from version {TARGET_SPEED_SINCE} on and not before (export the policy again)"
+            )
+        # Numbers by name: one for each joint, or for each axis.
+        expected = {name: joints for name in READINGS if takes_speed or name != PREVIOUS_TARGET_SPEED} | {GOAL: 3}
+        if self.follows:
+            expected[GOAL_VELOCITY] = 3
+        if MEMORY in sizes:
+            expected[MEMORY] = sizes[MEMORY]
+        if sizes != expected:
+            raise ValueError(f"inputs: {_sizes(sizes)}; expected {_sizes(expected)}")
+        if self.output.size != joints:
+            raise ValueError(f"output: {self.output.name} ({self.output.size}); expected {joints}, one for each joint")
+
+    @property
+    def joint_names(self) -> tuple[str, ...]:
+        return tuple(joint.name for joint in self.joints)
+
+    @property
+    def limits(self) -> JointLimits:
+        """The joints' limits. Raises ValueError if they make no sense."""
+        return JointLimits(
+            tuple(joint.lower_deg for joint in self.joints),
+            tuple(joint.upper_deg for joint in self.joints),
+            tuple(joint.max_speed_deg_s for joint in self.joints),
+            tuple(joint.max_acceleration_deg_s2 for joint in self.joints),
+        )
+
+    def to_json(self) -> str:
+        """The contract at full precision: reading it back gives an equal one."""
+        return msgspec.json.encode(self).decode()
+
+    @staticmethod
+    def from_json(text: str) -> "Contract":
+        """Read a contract.
+
+        Raises ValueError, in one line that names the field, for one that is malformed, newer, or beyond the bounds.
+        """
+        try:
+            if len(text) > LONGEST_TEXT:
+                raise ValueError(f"the contract has {len(text)} characters, wanted at most {LONGEST_TEXT}")
+            return _read(text)
+        except ValueError as error:
+            raise ValueError(printable(error)) from None
+
+    def _check(self) -> None:
+        self._check_bounds()
+        self.limits  # noqa: B018  (raises for limits that make no sense)
+        try:
+            imperfections_from_json(self.imperfections)
+        except ValueError as error:
+            raise ValueError(f"the contract is malformed: {error}") from None
+        for name, value, (least, most) in (
+            ("control_rate_hz", self.control_rate_hz, RATES_HZ),
+            ("goal_tolerance_m", self.goal_tolerance_m, TOLERANCES_M),
+            ("speed_m_s", self.speed_m_s, GOAL_SPEEDS_M_S),
+            ("episode_steps", self.episode_steps, (1, MOST_EPISODE_STEPS)),
+        ):
+            if value is not None and not least <= value <= most:
+                raise ValueError(f"the contract is malformed: {name} is {value}; expected {least:g} to {most:g}")
+        if not 0 < self.golden.tolerance_deg <= LARGEST_TOLERANCE_DEG:
+            raise ValueError(
+                f"the contract is malformed: golden tolerance {self.golden.tolerance_deg:g} degrees, "
+                f"wanted up to {LARGEST_TOLERANCE_DEG:g}"
+            )
+        self._check_samples()
+
+    def _check_bounds(self) -> None:
+        tensors = [*self.inputs, *self.outputs]
+        for what, count, least, most in (
+            ("joints", len(self.joints), 0, MOST_JOINTS),  # none at all is for the limits to refuse
+            ("inputs", len(self.inputs), 0, MOST_INPUTS),
+            ("versions", len(self.versions), 0, MOST_VERSIONS),
+            ("golden samples", len(self.golden.target_deg), 0, MOST_GOLDEN_SAMPLES),
+            ("arm_urdf's characters", len(self.arm_urdf), 0, LARGEST_URDF),
+            *((f"size of '{tensor.name}'", tensor.size, 1, LARGEST_SIZE) for tensor in tensors),
+        ):
+            if not least <= count <= most:
+                raise ValueError(f"the contract is malformed: wanted {least} to {most} as {what}, got {count}")
+        for name in self._texts():
+            if len(name) > LONGEST_NAME:
+                wanted = f"texts of at most {LONGEST_NAME} characters"
+                raise ValueError(f"the contract is malformed: wanted {wanted}, got {len(name)}: '{name[:40]}...'")
+        if len({tensor.name for tensor in tensors}) != len(tensors):
+            raise ValueError("the contract is malformed: two of its inputs and outputs have one name")
+
+    def _texts(self) -> Iterator[str]:
+        """All but the URDF."""
+        yield from (self.arm, self.environment, self.agent, self.config_sha256, *self.versions, *self.versions.values())
+        yield from (joint.name for joint in self.joints)
+        for tensor in (*self.inputs, *self.outputs):
+            yield from (tensor.name, tensor.unit, tensor.meaning)
+
+    def _check_samples(self) -> None:
+        samples = len(self.golden.target_deg)
+        sizes = {tensor.name: tensor.size for tensor in self.inputs}
+        if not samples or set(sizes) != set(self.golden.inputs):
+            raise ValueError("the contract is malformed: its golden samples do not match its inputs")
+        sizes |= {tensor.name: tensor.size for tensor in self.outputs}
+        if sizes.get(MEMORY) != sizes.get(NEXT_MEMORY):
+            raise ValueError("the contract is malformed: its memories before and after a step are not of one size")
+        given = [self.golden.target_deg, *([] if self.golden.next_memory is None else [self.golden.next_memory])]
+        if len(given) != len(self.outputs):
+            raise ValueError("the contract is malformed: its golden samples do not match its outputs")
+        names = [tensor.name for tensor in self.outputs]
+        for name, rows in (*self.golden.inputs.items(), *zip(names, given, strict=True)):
+            size = sizes[name]
+            if len(rows) != samples or any(len(row) != size for row in rows):
+                raise ValueError(f"the contract is malformed: golden samples of '{name}' are not ({samples}, {size})")
+            if not all(math.isfinite(value) for row in rows for value in row):
+                raise ValueError(f"the contract is malformed: golden samples of '{name}' are not all finite")
+
+
+def _sizes(sizes: dict[str, int]) -> str:
+    return ", ".join(f"{name} ({size})" for name, size in sizes.items())
+
+
+class _Version(msgspec.Struct):
+    """What is read first: contracts of other versions may have other fields."""
+
+    schema_version: msgspec.Raw = msgspec.Raw(b"None")  # as it stands, however large
+
+
+def _read(text: str) -> Contract:
+    try:
+        version = bytes(msgspec.json.decode(text, type=_Version).schema_version)
+    except (msgspec.MsgspecError, RecursionError, UnicodeEncodeError) as error:
+        raise ValueError(f"the contract is no JSON object ({error})") from None
+    known = (*OLDER_VERSIONS, SCHEMA_VERSION)
+    if version.strip() not in [str(number).encode() for number in known]:
+        readable = f"{', '.join(map(str, OLDER_VERSIONS))} and {SCHEMA_VERSION}"
+        raise ValueError(
+            f"the contract has schema version {version[:20].decode(errors='replace')}, this program reads "
+            f"{readable}: export the policy again, or update arm-control"
+        )
+    try:
+        contract = msgspec.json.decode(text, type=Contract)
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise ValueError(f"the contract is malformed: {error}") from None
+    contract._check()
+    return contract

@@ -1,0 +1,102 @@
+"""A look into an ONNX file before onnxruntime loads it: is it one, is it whole, and what could running it cost?
+
+The base install has no `onnx`, and onnxruntime reads side files named by a model without asking, loads operators and
+allocates what a graph asks for; so this walks the few protobuf fields that matter. A file passes only if
+
+- it is a regular file of at most `LARGEST_FILE` bytes, and without its tensors' values of at most `LARGEST_REST` bytes
+  in `MOST_FIELDS` protobuf fields: onnxruntime then needs no more than a small multiple of the file;
+- it keeps no tensor in another file, wherever the tensor stands: in a subgraph, a function or training information;
+- its graph passes `onnx_graph`: only operators that arm-control writes, and no tensor, known or worked out, larger
+  than the bounds given there.
+
+Of protobuf messages (onnx.proto3) the numbers are: ModelProto.graph = 7, opset_import = 8, metadata_props = 14,
+training_info = 20 and functions = 25, TrainingInfoProto.initialization = 1 and algorithm = 2, FunctionProto.node = 7,
+GraphProto.node = 1, initializer = 5 and sparse_initializer = 15, NodeProto.attribute = 5, AttributeProto.t = 5, g = 6,
+tensors = 10, graphs = 11 and sparse_tensor = 22 and 23, SparseTensorProto.values = 1 and indices = 2,
+TensorProto.raw_data = 9, external_data = 13 and data_location = 14.
+"""
+
+from pathlib import Path
+
+from arm_control.policy_file.onnx_graph import check_graph
+from arm_control.policy_file.protobuf import Message, fields
+from envs.files import read_file
+
+LARGEST_FILE = 2**30  # bytes; a DQN over all 753,571 actions with 64 hidden units has 196 MB
+LARGEST_REST = 2**21  # bytes of a file without its tensors' values; the largest of arm-control's have 70 kB
+MOST_FIELDS = 100_000
+DEEPEST_GRAPH = 32
+
+# Which message each field of a message holds.
+_FIELDS: dict[str, dict[int, str]] = {
+    "model": {7: "graph", 20: "training", 25: "function"},
+    "training": {1: "graph", 2: "graph"},
+    "function": {7: "node"},
+    "graph": {1: "node", 5: "tensor", 15: "sparse"},
+    "node": {5: "attribute"},
+    "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph", 22: "sparse", 23: "sparse"},
+    "sparse": {1: "tensor", 2: "tensor"},
+}
+_NEVER_WRITTEN = {20: "training information", 25: "functions of its own"}
+
+
+def read_model(path: str | Path) -> bytes:
+    """Read an ONNX file that is fit for onnxruntime.
+
+    Raises OSError if it cannot be read, is no regular file or is too large, and ValueError, in one line, if it is
+    refused by `check_self_contained`.
+    """
+    content = read_file(path, LARGEST_FILE)
+    check_self_contained(content)
+    return content
+
+
+def check_self_contained(content: bytes) -> None:
+    """Raise ValueError, in one line that names the fault, if this is not an ONNX model that is fit for onnxruntime.
+
+    That is one with tensors in other files, with operators that arm-control never writes, or with tensors, its own or
+    those that come up as it runs, that are beyond the bounds.
+    """
+    if len(content) > LARGEST_FILE:
+        raise ValueError(f"it has {len(content)} bytes, wanted at most {LARGEST_FILE}")
+    walk = _Walk()
+    walk.message(memoryview(content), "model", 0)
+    if len(content) - walk.values > LARGEST_REST:
+        raise ValueError(
+            f"it has {len(content) - walk.values} bytes beside its tensors' values, wanted at most {LARGEST_REST}"
+        )
+    model = Message(memoryview(content))
+    for number, what in _NEVER_WRITTEN.items():
+        if model.all(number):
+            raise ValueError(f"it has {what}, which arm-control never writes")
+    graph = model.message(7)
+    if graph is None:
+        raise ValueError("it is not an ONNX model: it has no graph")
+    check_graph(graph, model.messages(8))
+
+
+class _Walk:
+    """Through all messages in which a tensor may stand, counting as it goes so that it ends soon."""
+
+    def __init__(self) -> None:
+        self.fields_left = MOST_FIELDS
+        self.values = 0  # bytes of tensors' values
+
+    def message(self, message: memoryview, kind: str, depth: int) -> None:
+        """Go through a message of this kind. Raises ValueError for what may not be in it."""
+        if depth > DEEPEST_GRAPH:
+            raise ValueError("its graphs are nested too deep")
+        for number, value, is_bytes in fields(message):
+            self.fields_left -= 1
+            if self.fields_left < 0:
+                raise ValueError(f"it has more than {MOST_FIELDS} protobuf fields")
+            if kind == "tensor":
+                if number == 13 or (number == 14 and value != 0):
+                    raise ValueError("it keeps tensors in another file (external data); export it as one file")
+                if number == 9 and is_bytes:
+                    assert isinstance(value, memoryview)
+                    self.values += len(value)
+            inner = _FIELDS.get(kind, {}).get(number)
+            if inner and is_bytes:
+                assert isinstance(value, memoryview)
+                self.message(value, inner, depth + 1)

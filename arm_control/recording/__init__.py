@@ -1,0 +1,1 @@
+"""Recordings in MCAP: writing, reading, indexing, recovering, and identifying delay and lag from them."""

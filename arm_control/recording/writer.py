@@ -1,0 +1,275 @@
+"""Writes recordings: the file itself, and the process that a `Recorder` sends its ticks to.
+
+That process ends when the pipe does, whatever became of the control loop.
+"""
+
+import contextlib
+import fcntl
+import math
+import os
+import select
+import signal
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple, NoReturn
+
+import msgspec
+from mcap.writer import Writer
+
+from arm_control.process.printing import counted
+from arm_control.recording.format import (
+    EVENT,
+    HEADER,
+    KINDS,
+    METADATA,
+    POST_MORTEM,
+    TICK,
+    Event,
+    Soundness,
+    Tick,
+    joint_names,
+)
+
+FLUSH_S = 0.2  # at most this much is lost if this process is killed
+REST_S = 0.05  # between two looks into the pipe: to wake this process costs a control loop more than to write a tick
+CHUNK_BYTES = 1 << 16
+KEPT_BYTES = 16 << 20  # of the last seconds, however many ticks they have
+AFTERMATH_S = 2.0  # of a refusal, in a post-mortem
+DECODERS: dict[int, msgspec.msgpack.Decoder[Any]] = {
+    TICK: msgspec.msgpack.Decoder(Tick),
+    EVENT: msgspec.msgpack.Decoder(Event),
+}
+
+
+class RecordingFile:
+    """A recording that is being written to a stream."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+        self._writer = Writer(stream, chunk_size=CHUNK_BYTES, enable_data_crcs=True)
+        self._writer.start(library="arm-control")
+        for topic, (name, kind) in zip(("/tick", "/event"), KINDS.items(), strict=True):
+            schema = self._writer.register_schema(name, "jsonschema", msgspec.json.encode(schema_of(kind)))
+            self._writer.register_channel(topic, "json", schema)
+
+    def add_metadata(self, metadata: Mapping[str, str]) -> None:
+        """Say what is recorded."""
+        self._writer.add_metadata(METADATA, dict(metadata))
+        self._stream.flush()
+
+    def add(self, channel: int, log_time_ns: int, data: bytes) -> None:
+        """Add a tick or an event as JSON."""
+        self._writer.add_message(channel, log_time_ns, data, log_time_ns)
+
+    def flush(self) -> None:
+        """Give everything so far to the operating system."""
+        self._writer.flush()  # type: ignore[no-untyped-call]
+
+    def finish(self) -> None:
+        """Write the index and the end."""
+        self._writer.finish()  # type: ignore[no-untyped-call]
+        self._stream.flush()
+
+
+def schema_of(kind: type[msgspec.Struct]) -> dict[str, Any]:
+    """The JSON schema of a tick or event, without the unions that viewers of MCAP files do not know.
+
+    A field that may be None is not required instead.
+    """
+    _, components = msgspec.json.schema_components([kind])
+    schema: dict[str, Any] = components[kind.__name__]
+    for name, field in schema["properties"].items():
+        if "anyOf" in field:
+            schema["properties"][name] = next(choice for choice in field["anyOf"] if choice != {"type": "null"})
+    return schema
+
+
+class Message(NamedTuple):
+    """A tick or an event as it is written."""
+
+    channel: int
+    time_s: float
+    data: bytes
+    refusal: bool
+
+
+class FullRecording:
+    """A file of everything. Its verbs raise OSError if the disk does not take it."""
+
+    def __init__(self, path: Path, stream: BinaryIO, metadata: Mapping[str, str]) -> None:
+        self.path = path
+        with contextlib.suppress(OSError):  # tells viewers that it grows; not every file system can
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        self._stream, self._file = stream, RecordingFile(stream)
+        self._zero_ns = int(metadata["wall_at_zero_ns"])
+        self._file.add_metadata(metadata)
+
+    def add(self, message: Message) -> None:
+        """Write it, at the latest with the next flush."""
+        self._file.add(message.channel, max(0, self._zero_ns + round(1e9 * message.time_s)), message.data)
+
+    def flush(self) -> None:
+        """Write what is not written yet."""
+        self._file.flush()
+
+    def finish(self) -> None:
+        """End the file."""
+        self._file.finish()
+        self._stream.close()
+
+
+class PostMortem:
+    """A file that is written only if a refusal comes: from some seconds before to 2 s after it."""
+
+    def __init__(self, path: Path, metadata: Mapping[str, str], keep_last_seconds: float) -> None:
+        self.path = path
+        self._metadata, self._keep_s = {**metadata, POST_MORTEM: "true"}, keep_last_seconds
+        self._kept: deque[Message] = deque()
+        self._bytes = 0
+        self._until_s: float | None = None
+        self._file: FullRecording | None = None
+
+    def add(self, message: Message) -> None:
+        """Keep it, or write it after a refusal."""
+        if self._until_s is not None:
+            if message.time_s > self._until_s:
+                self.finish()
+            elif self._file is not None:
+                self._file.add(message)
+            return
+        self._kept.append(message)
+        self._bytes += len(message.data)
+        while message.time_s - self._kept[0].time_s > self._keep_s or self._bytes > KEPT_BYTES:
+            self._bytes -= len(self._kept.popleft().data)
+        if message.refusal:
+            self._until_s = message.time_s + AFTERMATH_S
+            self._file = FullRecording(self.path, self.path.open("xb"), self._metadata)
+            while self._kept:
+                self._file.add(self._kept.popleft())
+
+    def flush(self) -> None:
+        """Write what is not written yet."""
+        if self._file is not None:
+            self._file.flush()
+
+    def finish(self) -> None:
+        """End the file, if there is one."""
+        if self._file is not None:
+            file, self._file = self._file, None
+            file.finish()
+
+
+class Messages:
+    """What comes through the pipe, checked and handed to every output that still works."""
+
+    def __init__(self, metadata: Mapping[str, str]) -> None:
+        names = joint_names(metadata)
+        self._sound = Soundness(None if names is None else len(names))
+        self._time_s = 0.0
+        self.outputs: list[FullRecording | PostMortem] = []
+        self.problems: list[str] = []
+
+    def take(self, kind: int, dropped: int, payload: bytes) -> None:
+        """Take a message, and before it what it says was dropped."""
+        what, fault = None, None
+        if kind in DECODERS:
+            try:
+                what = DECODERS[kind].decode(payload)
+                fault = self._sound.fault(what)
+            except msgspec.MsgspecError as error:
+                fault = str(error)
+        if what is not None and fault is None:
+            self._time_s = what.time_s
+        if dropped:
+            subject = counted(dropped, "tick or event before this was", "ticks and events before this were", form="")
+            self._add(EVENT, Event(self._time_s, "drops", f"{subject} dropped"))
+        if fault is not None:
+            self._add(EVENT, Event(self._time_s, "drops", f"one makes no sense and was dropped: {fault}"))
+        elif what is not None:
+            self._add(kind, what)
+
+    def _add(self, channel: int, what: Tick | Event) -> None:
+        refusal = isinstance(what, Event) and what.kind == "refusal"
+        message = Message(channel, what.time_s, msgspec.json.encode(what), refusal)
+        self.each(lambda output: output.add(message))
+
+    def each(self, do: Callable[[FullRecording | PostMortem], None]) -> None:
+        """Do it with every output, and go on without those that fail."""
+        for output in list(self.outputs):
+            with self.excluding(output.path):
+                do(output)
+
+    @contextlib.contextmanager
+    def excluding(self, path: Path) -> Iterator[None]:
+        """Note an error of a file's, and do not write to it any more."""
+        try:
+            yield
+        except OSError as error:
+            self.problems.append(f"cannot write {path}, which ends early: {error.strerror or error}")
+            self.outputs = [output for output in self.outputs if output.path != path]
+
+
+def take_all(pipe: BinaryIO, messages: Messages) -> None:
+    """Take messages until the pipe ends, or no output works any more; flush in between."""
+    buffer, due_s = b"", math.inf
+    while messages.outputs:
+        if (wait_s := due_s - time.monotonic()) <= 0.0:
+            messages.each(lambda output: output.flush())
+            due_s = math.inf
+            continue
+        if not select.select([pipe], [], [], None if wait_s == math.inf else wait_s)[0]:
+            continue
+        if not (more := pipe.read(CHUNK_BYTES)):
+            break
+        due_s = min(due_s, time.monotonic() + FLUSH_S)
+        buffer, start = buffer + more, 0
+        while len(buffer) - start >= HEADER.size:
+            size, kind, dropped = HEADER.unpack_from(buffer, start)
+            if len(buffer) - start < size:
+                break
+            messages.take(kind, dropped, buffer[start + HEADER.size : start + size])
+            start += size
+        buffer = buffer[start:]
+        if len(more) < CHUNK_BYTES:
+            time.sleep(REST_S)
+    messages.each(lambda output: output.finish())
+
+
+def read_exactly(pipe: BinaryIO, size: int) -> bytes:
+    """As many bytes. Raises EOFError if the pipe ends before."""
+    data = b""
+    while len(data) < size:
+        if not (more := pipe.read(size - len(data))):
+            raise EOFError("the pipe ended before it said what to record")
+        data += more
+    return data
+
+
+def main() -> NoReturn:
+    """Write what comes through standard input; the exit code is 1 if not everything could be."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    with contextlib.suppress(OSError):  # not with the priority of a control loop
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+        os.nice(5)
+    with open(0, "rb", buffering=0) as pipe:
+        order = msgspec.json.decode(read_exactly(pipe, int.from_bytes(read_exactly(pipe, 4), "little")))
+        metadata, messages = order["metadata"], Messages(order["metadata"])
+        if "path" in order:
+            path = Path(order["path"])
+            with messages.excluding(path):
+                messages.outputs.append(FullRecording(path, os.fdopen(order["file"], "wb"), metadata))
+        if order["post_mortem"] is not None:
+            messages.outputs.append(PostMortem(Path(order["post_mortem"]), metadata, order["keep_last_seconds"]))
+        take_all(pipe, messages)
+    with contextlib.suppress(OSError):  # where nobody listens any more
+        print("; ".join(messages.problems), file=sys.stderr, flush=True)
+    # A stream that the disk did not take would fail again, loudly, as the interpreter ends.
+    os._exit(1 if messages.problems else 0)
+
+
+if __name__ == "__main__":
+    main()

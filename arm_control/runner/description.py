@@ -1,0 +1,45 @@
+"""What an exported policy promises, for people."""
+
+import dataclasses
+from pathlib import Path
+
+from arm_control.process.printing import counted, printable_lines
+from arm_control.runner import PolicyRunner
+from envs.imperfections import OFF, imperfections_from_json
+
+
+def describe(path: str | Path) -> str:
+    """The contract as text. Raises PolicyFileError for a file that does not keep it."""
+    contract = PolicyRunner.load(path).contract
+    golden = contract.golden
+    imperfections = imperfections_from_json(contract.imperfections)
+    steps = contract.episode_steps
+    lines = [
+        f"{path}: {Path(path).stat().st_size / 1000:.0f} kB, contract version {contract.schema_version}",
+        f"  agent          {contract.agent}, trained on {contract.environment} ({imperfections.name} arm), "
+        f"configuration {contract.config_sha256[:12]}",
+        f"  arm            {contract.arm}, {counted(len(contract.joints), 'joint')}",
+    ]
+    for joint in contract.joints:
+        lines.append(
+            f"    {joint.name:<12} {joint.lower_deg:g} to {joint.upper_deg:g} degrees, up to "
+            f"{joint.max_speed_deg_s:.1f} degrees/s and {joint.max_acceleration_deg_s2:.0f} degrees/s^2"
+        )
+    if imperfections.name == "custom":
+        ranges = [(field.name, *getattr(imperfections, field.name)) for field in dataclasses.fields(imperfections)]
+        shown = ", ".join(f"{name} {low:g} to {high:g}" for name, low, high in ranges if (low, high) != OFF)
+        lines.append(f"  imperfections  {shown}")
+    lines += [
+        f"  control rate   {contract.control_rate_hz:g} Hz",
+        *([] if steps is None else [f"  episode        {steps} steps, {steps / contract.control_rate_hz:.2f} s"]),
+        f"  goal reached   within {1000 * contract.goal_tolerance_m:g} mm",
+    ]
+    for kind, tensors in (("input", contract.inputs), ("output", contract.outputs)):
+        for tensor in tensors:
+            lines.append(f"  {kind:<14} {tensor.name} (batch, {tensor.size}), {tensor.unit}: {tensor.meaning}")
+    lines += [
+        f"  golden         {counted(len(golden.target_deg), 'sample')} re-run, "
+        f"all within {golden.tolerance_deg:g} degrees",
+        f"  made with      {', '.join(f'{name} {version}' for name, version in contract.versions.items())}",
+    ]
+    return printable_lines(lines)

@@ -1,0 +1,139 @@
+"""Settings of `arm-control run`: the arm to drive, its goals, limits and safety."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import tyro
+
+from arm_control.drivers.opening import available_drivers
+from arm_control.runs.checks import (
+    check_choice,
+    check_count,
+    check_seed,
+    parse_numbers,
+)
+from arm_control.runs.imperfections_flag import OptionalImperfectionsFlag
+from envs.limits import ACCELERATIONS_DEG_S2, SPEEDS_DEG_S, Box
+
+MOST_RUN_GOALS = 100_000  # of one run on an arm; at 2 s each, more than two days
+HIGHEST_TABLE_M = 100.0
+
+
+@dataclass(frozen=True)
+class SessionConfig:
+    """What to drive, with what, and how."""
+
+    source: tyro.conf.Positional[str]
+    """The ONNX file, or a recording of 'run', ending in .mcap. Space pauses a recording, s stops it."""
+    driver: str = "sim"
+    """The arm to drive: sim, dynamixel, or the name of an installed driver."""
+    port: str | None = None
+    """The arm's serial port, such as /dev/ttyUSB0."""
+    calibration: str | None = None
+    """The arm's calibration file, as 'arm-control calibrate' writes it."""
+    option: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """NAME=VALUE for a driver that wants more; may be given several times."""
+    goal: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """A goal as x,y,z in metres; may be given several times."""
+    goals_file: str | None = None
+    """File with a goal x,y,z on each line; - for standard input."""
+    random: int | None = None
+    """Draw this many goals above the table instead; for a policy that follows a moving goal, this many paths."""
+    seed: int = 0
+    """Seed of --random."""
+    seconds_per_goal: float = 2.0
+    """Time for each goal. The first one has 2 s more, in which the arm starts softly."""
+    speed: float = 1.0
+    """How much of its speed a recording keeps, up to 1."""
+    rate: float | None = None
+    """Targets a second, up to 1000 or what the arm's bus allows; the policy is asked at its own rate, which is the
+    least, and its targets are interpolated."""
+    max_speed: float | None = None
+    """Largest speed of a joint in degrees/s, where the arm's own is larger."""
+    max_acceleration: float | None = None
+    """Largest acceleration of a joint in degrees/s^2, where the arm's own is larger."""
+    workspace: str | None = None
+    """x,y,z,X,Y,Z in metres: the box that no link's end may leave."""
+    table: float | None = None
+    """Height of the table in metres, which no link's end may go below (0, unless given; the simulated arm has none)."""
+    park: str | None = None
+    """Angles in degrees, one a joint: where the arm is put before its torque goes off (every joint at 0, or if that is
+    outside the limits or the workspace, the nearest pose found inside, unless given)."""
+    shadow: bool = False
+    """Read, decide and check, but send nothing to the arm."""
+    record: str | None = None
+    """Record every tick into this file, ending in .mcap."""
+    pace: Literal["realtime", "fast"] = "realtime"
+    """Keep the policy's rate, or let the simulated arm go as fast as it can."""
+    imperfections: OptionalImperfectionsFlag = None
+    """Dynamics of the simulated arm (ideal, unless given), or those expected of a real one (measured ones that the
+    policy was trained with, otherwise xl430, a guess): a preset, or a file written by 'identify --json'. Delay and lag
+    matter where --rate is higher than the policy's."""
+    arm: str | None = None
+    """URDF file of the simulated arm, for a policy that was trained on another than the default one."""
+
+    def __post_init__(self) -> None:
+        goals = sum((bool(self.goal), self.goals_file is not None, self.random is not None))
+        if self.of_recording and goals:
+            raise ValueError(
+                f"{self.source} is a recording, which has its own goals: wanted no --goal, --goals-file, --random"
+            )
+        if not self.of_recording and goals != 1:
+            got = "several" if goals else "none"
+            raise ValueError(f"wanted goals by just one of --goal, --goals-file and --random, got {got}")
+        if not 0.05 <= self.speed <= 1.0 or (self.speed != 1.0 and not self.of_recording):
+            raise ValueError(f"--speed: wanted 0.05 to 1, and a recording, got {self.speed} and {self.source}")
+        if self.random is not None:
+            check_count("random", self.random, MOST_RUN_GOALS)
+        check_seed("seed", self.seed)
+        if not 0 < self.seconds_per_goal <= 3600:
+            raise ValueError(f"--seconds-per-goal: wanted more than 0 and up to 3600, got {self.seconds_per_goal}")
+        if self.rate is not None and not 10 <= self.rate <= 1000:
+            raise ValueError(f"--rate: wanted 10 to 1000 Hz, got {self.rate}")
+        for name, (least, most) in (("max_speed", SPEEDS_DEG_S), ("max_acceleration", ACCELERATIONS_DEG_S2)):
+            value = getattr(self, name)
+            if value is not None and not least <= value <= most:
+                flag = name.replace("_", "-")
+                raise ValueError(f"--{flag}: wanted a positive number, from {least:g} to {most:g}, got {value}")
+        if self.table is not None and not abs(self.table) <= HIGHEST_TABLE_M:
+            raise ValueError(f"--table: wanted a height in metres, up to {HIGHEST_TABLE_M:g}, got {self.table}")
+        self.box, self.park_deg  # noqa: B018  (raise for what is no numbers)
+        if self.record is not None and not self.record.endswith(".mcap"):
+            raise ValueError(f"--record: wanted a file ending in .mcap, got {self.record}")
+        check_choice("driver", self.driver, available_drivers())
+        for text in self.option:
+            if not all(text.partition("=")[::2]):
+                raise ValueError(f"--option: wanted NAME=VALUE, got '{text}'")
+        if self.driver != "sim":
+            for name, default in (("pace", "realtime"), ("arm", None)):
+                if getattr(self, name) != default:
+                    raise ValueError(f"--{name}: is for the simulated arm, not for --driver {self.driver}")
+            if self.of_recording and self.imperfections is not None:
+                raise ValueError("--imperfections: a recording on a real arm expects nothing of it")
+        elif self.driver_options:
+            raise ValueError(f"--{next(iter(self.driver_options))}: is not for the simulated arm; wanted --driver too")
+
+    @property
+    def of_recording(self) -> bool:
+        """Whether the source is a recording rather than a policy."""
+        return self.source.endswith(".mcap")
+
+    @property
+    def box(self) -> Box | None:
+        """The workspace as numbers."""
+        if self.workspace is None:
+            return None
+        x, y, z, far_x, far_y, far_z = parse_numbers("workspace", self.workspace, "x,y,z,X,Y,Z in metres", 6)
+        return x, y, z, far_x, far_y, far_z
+
+    @property
+    def park_deg(self) -> tuple[float, ...] | None:
+        """The parking pose as numbers."""
+        return None if self.park is None else parse_numbers("park", self.park, "an angle in degrees for each joint")
+
+    @property
+    def driver_options(self) -> dict[str, str]:
+        """What the driver is told, by name."""
+        given = {"port": self.port, "calibration": self.calibration}
+        options = {name: value for name, value in given.items() if value is not None}
+        return options | dict(text.split("=", 1) for text in self.option)

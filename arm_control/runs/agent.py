@@ -1,0 +1,119 @@
+"""Agent and policy of a run, rebuilt from its configuration and checkpoint."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from arm_control.runs.checkpoint import load_latest
+from arm_control.runs.config import ENVIRONMENTS, TrainConfig
+from arm_control.runs.environment import environment_maker
+from arm_control.runs.run_folder import PolicyOrigin, RunFolder
+from envs.arm import RADIANS, Arm
+from envs.tasks import DEFAULT_REACH_M, split_observation, target_of
+from policies.agent import Agent, Spec
+from policies.common.policy_gradient import PolicyGradient
+from policies.common.settings import DPGSettings, PolicyGradientSettings
+from policies.ddpg.agent import DDPG
+from policies.dpg.agent import DPG
+from policies.dqn.agent import DQN
+
+
+def make_agent(config: TrainConfig, env: Any, seed: int | None = None, **options: Any) -> Agent:
+    """The agent that `config` names, for one environment's sizes, bounds and reward.
+
+    Its seed is the configuration's unless given; `options` are for `PolicyGradient`.
+    """
+    if env.actions != config.settings.actions:
+        wanted = ENVIRONMENTS[config.settings.actions]
+        policy = (
+            f" with --policy {settings.policy}"
+            if isinstance(settings := config.settings, PolicyGradientSettings)
+            else ""
+        )
+        raise ValueError(f"agent {config.agent}{policy} wants --env {wanted}, got {config.env}, of {env.action_space}")
+    if env.episode_steps % (repeat := config.settings.action_repeat):
+        raise ValueError(f"--action-repeat: wanted a divisor of an episode's {env.episode_steps} steps, got {repeat}")
+    spaces, limits = env.observation_space.spaces, env.arm.limits
+    step_deg = tuple(speed * env.simulation.control_period_s for speed in limits.max_speed_deg_s)
+    joints = env.arm.joint_count
+    # On an arm that acts late, targets that go on from the previous one would overshoot by what is still to come.
+    acts_at_once = env.imperfections.mean_delay_s < env.simulation.control_period_s
+    absolute, box = config.control == "absolute", env.action_space
+    low, high = (box.low, box.high) if env.grid is None else (limits.lower_deg, limits.upper_deg)
+    spec = Spec(
+        observation_size=spaces["observation"].shape[0],
+        goal_size=spaces["desired_goal"].shape[0],
+        goal_point_size=3,
+        action_low=tuple(map(float, low)),
+        action_high=tuple(map(float, high)),
+        # The angles come first in `observation`; an action that is a change is not measured by anything.
+        measured_columns=tuple(range(joints)) if absolute else None,
+        measured_unit=1.0 / RADIANS,
+        target_columns=tuple(range(2 * joints, 3 * joints)) if absolute and acts_at_once else None,
+        rest_distance=env.arm.reach_m * RADIANS * env.imperfections.reading_error_deg,
+        size=env.arm.reach_m / DEFAULT_REACH_M,
+        max_step=step_deg if absolute else None,  # a change has its largest in its space
+        kinematics=lambda observation, action: _lead(env, observation, action),
+        grid_shape=env.grid.shape if env.grid is not None else None,
+    )
+    seed = config.seed if seed is None else seed
+    if isinstance(config.settings, PolicyGradientSettings):
+        return PolicyGradient(spec, config.settings, seed, **options)
+    if isinstance(config.settings, DPGSettings):
+        return DPG(spec, config.settings, seed)
+    agent: Callable[..., Agent] = {"ddpg": DDPG, "dqn": DQN, "branching-dqn": DQN}[config.agent]
+    return agent(spec, config.settings, env.compute_reward, seed)
+
+
+def _lead(env: Any, observation: torch.Tensor, action: torch.Tensor) -> torch.Tensor:
+    """Where the tip is (batch, 3) once the joints are where actions (batch, joints) ask for."""
+    measured, _, previous_target, _ = split_observation(observation)
+    tip: torch.Tensor = env.arm.forward_kinematics(target_of(action, env.control, measured, previous_target), torch)
+    return tip
+
+
+def check_arm(arm: Arm, urdf_text: str) -> None:
+    """Raise ValueError if the run's arm has changed since its training."""
+    if not arm.moves_like(Arm(arm.urdf, text=urdf_text)):
+        raise ValueError(
+            f"the arm in {arm.urdf} is not the one that the run was trained on: its joints or lengths differ"
+        )
+
+
+class LoadedPolicy(NamedTuple):
+    """A run's configuration, one of its policies, and which one that is."""
+
+    config: TrainConfig
+    policy: torch.nn.Module
+    origin: PolicyOrigin
+
+
+def load_policy(path: str | Path, *, last: bool = False) -> LoadedPolicy:
+    """Load the best validated policy of a run, or its last one."""
+    run, values = RunFolder.open(path)
+    config = TrainConfig.from_json(values, run.path)
+    step, state = load_latest(run.checkpoints)
+    best = None if last else state["best"]
+    env: Any = environment_maker(config)().unwrapped
+    try:
+        check_arm(env.arm, state["arm_urdf"])
+        agent = make_agent(config, env)
+        _fit(lambda: agent.load_state_dict(state["agent"]), str(run.config))
+        policy = agent.policy()
+        if best is None:  # also of a run that was stopped before its first validation
+            return LoadedPolicy(config, policy, PolicyOrigin("last", step, None))
+        _fit(lambda: policy.load_state_dict(best["policy"]), str(run.config))
+    finally:
+        env.close()
+    return LoadedPolicy(config, policy, PolicyOrigin("best", best["step"], best["mean_error_mm"]))
+
+
+def _fit(load: Callable[[], object], what: str) -> None:
+    """Load a state. Raises ValueError if it is of other networks, where PyTorch has many lines to say."""
+    try:
+        load()
+    except (KeyError, RuntimeError) as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise ValueError(f"{what} does not fit the checkpoint, of other settings or another arm: {reason}") from None

@@ -1,0 +1,66 @@
+"""Checks of flags, each with the accepted values in its error."""
+
+import difflib
+import math
+from collections.abc import Iterable
+
+MOST_STEPS = 10**12
+MOST_MINUTES = 366 * 24 * 60
+MOST_GOALS = 1_000_000  # held-out ones; a goal of these takes about a hundredth of a second
+MOST_ROUNDS = 10_000
+MOST_SEEDS = 1000
+MOST_PROCESSES = 512
+GRID_STEPS_DEG = (0.01, 360.0)
+
+
+def check_choice(kind: str, name: str, available: Iterable[str]) -> None:
+    """Raise ValueError, with what there is and what was likely meant, unless `name` is available."""
+    names = list(available)
+    if name not in names:
+        close = difflib.get_close_matches(name, names, 1)
+        hint = f" (did you mean {close[0]}?)" if close else ""
+        raise ValueError(f"unknown {kind} '{name}'{hint}; available: {', '.join(names)}")
+
+
+def check_png(path: str | None) -> None:
+    """Raise ValueError unless a file's name, if there is one, is that of a picture."""
+    if path is not None and not path.lower().endswith(".png"):
+        raise ValueError(f"--save: wanted a file that ends in .png, got {path}")
+
+
+def check_count(name: str, value: int, most: int) -> None:
+    """Raise ValueError unless a count is from 1 to this."""
+    if not 1 <= value <= most:
+        raise ValueError(f"--{name}: wanted a number from 1 to {most}, got {value}")
+
+
+def check_seed(name: str, value: int) -> None:
+    """Raise ValueError unless a seed has at most 63 bits."""
+    if not 0 <= value < 2**63:
+        raise ValueError(f"--{name}: wanted a number from 0, of at most 63 bits, got {value}")
+
+
+def check_length(steps: int | None, minutes: float | None) -> None:
+    """Raise ValueError for a length of a training that is not positive or not finite, or that nobody lives to see."""
+    if steps is not None and not 1 <= steps <= MOST_STEPS:
+        raise ValueError(f"--steps: wanted a positive number, up to {MOST_STEPS}, got {steps}")
+    if minutes is not None and not 0 < minutes <= MOST_MINUTES:
+        raise ValueError(f"--minutes: wanted a positive number, up to {MOST_MINUTES}, got {minutes}")
+
+
+def check_grid_step(step_deg: float) -> None:
+    """Raise ValueError for a step of the degree grid that divides no arm's range."""
+    least_deg, most_deg = GRID_STEPS_DEG
+    if not least_deg <= step_deg <= most_deg:
+        raise ValueError(f"--grid-step-deg: expected from {least_deg:g} to {most_deg:g} degrees, got {step_deg}")
+
+
+def parse_numbers(name: str, text: str, wanted: str, count: int | None = None) -> tuple[float, ...]:
+    """Finite numbers with commas between them. Raises ValueError, with what was `wanted`, for anything else."""
+    try:
+        numbers = tuple(float(word) for word in text.split(","))
+    except ValueError:
+        numbers = ()
+    if not numbers or not all(map(math.isfinite, numbers)) or (count is not None and len(numbers) != count):
+        raise ValueError(f"--{name}: wanted {wanted}, got '{text}'")
+    return numbers

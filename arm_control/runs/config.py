@@ -1,0 +1,257 @@
+"""What is trained, on what, and for how long: the flags of a training, and its `config.json`.
+
+Only what `--help` needs is imported here.
+"""
+
+import hashlib
+import json
+import math
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_type_hints
+
+import msgspec
+import numpy as np
+import tyro
+
+from arm_control.runs.checks import check_choice, check_grid_step, check_length, check_seed
+from arm_control.runs.imperfections_flag import ImperfectionsFlag, as_imperfections
+from envs.files import read_file
+from envs.imperfections import imperfections_from_json
+from envs.limits import GOAL_SPEEDS_M_S, MOST_EPISODE_STEPS, TOLERANCES_M
+from envs.urdf import LARGEST_URDF
+from policies.common.settings import AGENTS, A3CSettings, ActionKind, AgentSettings, ReinforceSettings
+
+ARM_FILE = "arm.urdf"  # of a run on another arm than the default one, in its folder
+DEFAULT_STEPS = 200_000
+CONTROL_RATES_HZ = (1.0, 10_000.0)
+PHYSICS_RATE_HZ = 240.0  # at least, as in envs.simulation
+
+# Where the arm is to reach a goal by actions of each kind.
+ENVIRONMENTS: dict[ActionKind, str] = {
+    "degrees": "ArmReach-v0",
+    "index": "ArmReachDiscrete-v0",
+    "positions": "ArmReachMultiDiscrete-v0",
+}
+
+# As in envs.tasks and envs.paths, which this file, being help, does not load.
+Control = Literal["absolute", "from_measured", "from_target"]
+PathChoice = Literal["circle", "eight", "spline", "any"]
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """What to train, on what, and for how long."""
+
+    agent: tyro.conf.Suppress[str]
+    settings: Annotated[AgentSettings, tyro.conf.arg(name="agent"), tyro.conf.AvoidSubcommands] = None  # type: ignore[assignment]
+    env: str = ""
+    """The environment's id."""
+    reward: Literal["dense", "sparse"] = "dense"
+    """The reward that the environment gives. A sparse one wants DDPG to look farther: --n-step 3."""
+    goal_tolerance_m: float = 0.01
+    """How near the tip must be to a goal to have reached it, in metres."""
+    arm: str | None = None
+    """URDF file of another arm."""
+    grid_step_deg: float = 1.0
+    """For agents on the degree grid, how far apart its angles are, in degrees."""
+    control: Control = "absolute"
+    """What an action is: a target, or a change of the measured angle or of the last target."""
+    imperfections: ImperfectionsFlag = "ideal"
+    """Dynamics randomisation of servos and sensors: ideal, xl430 (a guess at such servos), rough, late, or a file
+    written by 'identify --json'."""
+    path: PathChoice | None = None
+    """For ArmTrack-v0, the path of the goal (any of the three, unless given)."""
+    speed_m_s: float | None = None
+    """For ArmTrack-v0, the goal's mean speed in m/s (0.2, unless given)."""
+    episode_steps: int | None = None
+    """Length of an episode in control steps (unless given, twice the time in which the slowest joint crosses its range,
+    and at least 1.67 s; four times as long for ArmTrack-v0)."""
+    control_rate_hz: Annotated[float | None, tyro.conf.arg(name="control-rate")] = None
+    """Control steps a second, in Hz (30, unless given)."""
+    arms: int = None  # type: ignore[assignment]
+    """Arms simulated side by side."""
+    processes: int = 1
+    """Processes among which the arms are divided. More are faster for many arms, and change nothing else."""
+    seed: int = 0
+    """Seed of everything random."""
+    steps: int | None = None
+    """Length of the training in steps, those of all arms together (200000, unless --minutes is given)."""
+    minutes: float | None = None
+    """Length of the training in minutes, instead of --steps."""
+    init: str | None = None
+    """Run folder from whose networks to start."""
+
+    def __post_init__(self) -> None:
+        check_choice("agent", self.agent, AGENTS)
+        if self.settings is None:  # the agent's own
+            object.__setattr__(self, "settings", AGENTS[self.agent]())
+        if not self.env:
+            object.__setattr__(self, "env", ENVIRONMENTS[self.settings.actions])
+        if self.arms is None:
+            object.__setattr__(self, "arms", self.settings.arms)
+        object.__setattr__(self, "imperfections", as_imperfections(self.imperfections))
+        check_choice("environment", self.env, environment_ids())
+        if self.steps is not None and self.minutes is not None:
+            raise ValueError("wanted one of --steps and --minutes, got both")
+        if not 1 <= self.arms <= 512:
+            raise ValueError(f"--arms: wanted from 1 to 512, got {self.arms}")
+        if not 1 <= self.processes <= self.arms:
+            raise ValueError(f"--processes: wanted from 1 to {self.arms}, one for each arm, got {self.processes}")
+        if isinstance(self.settings, A3CSettings):
+            if self.processes > 1:
+                raise ValueError(f"--processes: the arms of a3c are in its --workers, got {self.processes} processes")
+            if self.arms % self.settings.workers:
+                raise ValueError(f"--arms: wanted a multiple of {self.settings.workers} workers, got {self.arms}")
+        if isinstance(self.settings, ReinforceSettings) and self.settings.baseline == "average" and self.arms == 1:
+            raise ValueError("--baseline average: wanted at least 2 arms, whose returns to average, got 1")
+        check_seed("seed", self.seed)
+        check_length(self.steps, self.minutes)
+        for name, value in (("path", self.path), ("speed-m-s", self.speed_m_s)):
+            if value is not None and self.env != "ArmTrack-v0":
+                raise ValueError(f"--{name}: the goal moves in ArmTrack-v0 only, not in {self.env}")
+        if self.grid_step_deg != 1.0 and not self.on_grid:
+            raise ValueError(f"--grid-step-deg: actions in {self.env} are on no grid")
+        check_grid_step(self.grid_step_deg)
+        least_m, most_m = TOLERANCES_M
+        if not least_m <= self.goal_tolerance_m <= most_m:
+            raise ValueError(
+                f"--goal-tolerance-m: wanted a positive length in metres, from {least_m:g} to {most_m:g}, got "
+                f"{self.goal_tolerance_m}"
+            )
+        least_m_s, most_m_s = GOAL_SPEEDS_M_S
+        if self.speed_m_s is not None and not least_m_s <= self.speed_m_s <= most_m_s:
+            raise ValueError(f"--speed-m-s: expected from {least_m_s:g} to {most_m_s:g} m/s, got {self.speed_m_s}")
+
+        if self.episode_steps is not None and not 1 <= self.episode_steps <= MOST_EPISODE_STEPS:
+            raise ValueError(f"--episode-steps: expected from 1 to {MOST_EPISODE_STEPS}, got {self.episode_steps}")
+        least_hz, most_hz = CONTROL_RATES_HZ
+        if self.control_rate_hz is not None and not least_hz <= self.control_rate_hz <= most_hz:
+            raise ValueError(
+                f"--control-rate: expected from {least_hz:g} to {most_hz:g} Hz, got {self.control_rate_hz}"
+            )
+
+    @property
+    def on_grid(self) -> bool:
+        """Whether the environment's actions are those of the degree grid."""
+        return self.env in (ENVIRONMENTS["index"], ENVIRONMENTS["positions"])
+
+    def progress(self, step: int, elapsed_s: float) -> float:
+        """From 0 at the start of a training to 1 at its end."""
+        if self.minutes is not None:
+            return min(1.0, elapsed_s / (60.0 * self.minutes))
+        return min(1.0, step / (self.steps or DEFAULT_STEPS))
+
+    def to_json(self) -> dict[str, Any]:
+        """As it is kept in the run folder: strings, numbers, lists and dicts."""
+        return plain_values(self)
+
+    @staticmethod
+    def from_json(config: dict[str, Any], folder: Path | None = None) -> "TrainConfig":
+        """Read one back; the arm that a run keeps in its `folder` is found there.
+
+        Raises ValueError, naming the field, for one that does not fit.
+        """
+        values = {"episode_steps": None, "control_rate_hz": None}  # which older runs lack
+        values |= {key: value for key, value in config.items() if key != "version"}
+        try:
+            read = _read(values)
+        except ValueError as error:
+            raise ValueError(f"config.json is damaged: {error}") from None
+        if folder is not None and read.arm == ARM_FILE:
+            return replace(read, arm=str(folder / ARM_FILE))
+        return read
+
+    def as_read_back(self) -> "TrainConfig":
+        """The same configuration as it will be read from its run folder.
+
+        Raises ValueError, naming the field, for a value that could not be read back, such as a word that is no choice.
+        """
+        try:
+            return _read(self.to_json())
+        except TypeError as error:  # of a value that JSON has no form for
+            raise ValueError(f"the configuration cannot be stored: {error}") from None
+
+    def identity(self) -> dict[str, Any]:
+        """Like `to_json`, but with the hash of the arm's file for its path: the same wherever the file lies.
+
+        Raises OSError for an arm's file that cannot be read.
+        """
+        values = self.to_json()
+        if self.arm is not None:
+            values["arm"] = "sha256:" + hashlib.sha256(read_file(self.arm, LARGEST_URDF)).hexdigest()
+        return values
+
+    def sha256(self) -> str:
+        """The hash by which an exported policy names the configuration it was trained with."""
+        text = json.dumps(self.identity(), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def environment_options(self) -> dict[str, Any]:
+        """The keyword arguments of `gymnasium.make`."""
+        names: tuple[str, ...] = ("reward", "goal_tolerance_m", "arm", "control", "imperfections", "path", "speed_m_s")
+        if self.on_grid:
+            names += ("grid_step_deg",)
+        options = {name: getattr(self, name) for name in (*names, "episode_steps")}
+        if self.control_rate_hz is not None:
+            # As many physics steps in a control period as keep the physics at its rate or above it.
+            substeps = math.ceil(PHYSICS_RATE_HZ / self.control_rate_hz - 1e-9)
+            options["control_period_s"] = 1.0 / self.control_rate_hz
+            options["physics_step_s"] = 1.0 / (substeps * self.control_rate_hz)
+        return {name: value for name, value in options.items() if value is not None}
+
+
+def plain_values(config: Any) -> dict[str, Any]:
+    """A configuration's dataclass as JSON has it, also with NumPy's numbers and paths.
+
+    Raises TypeError for values that JSON has no form for.
+    """
+    values: dict[str, Any] = json.loads(msgspec.json.encode(config, enc_hook=_plain))
+    return values
+
+
+def _plain(value: Any) -> Any:
+    """A path or one of NumPy's numbers as JSON has it. Raises TypeError for anything else."""
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"got a {type(value).__name__}; expected strings, numbers and paths")
+
+
+def _read(values: dict[str, Any]) -> TrainConfig:
+    """The configuration with these values of JSON. Raises ValueError, naming the field, for those that do not fit."""
+    agent = str(values.get("agent"))
+    check_choice("agent", agent, AGENTS)
+    # Each by its own type: msgspec knows no union of dataclasses.
+    kinds = get_type_hints(TrainConfig) | {"settings": AGENTS[agent]}
+    given: dict[str, Any] = {}
+    for name, value in values.items():
+        if name == "imperfections":
+            given[name] = imperfections_from_json(value)
+        else:
+            given[name] = _converted(name, value, kinds.get(name))
+    read = TrainConfig(**given)
+    if read.to_json() != values:
+        raise ValueError(f"wanted the fields {list(read.to_json())}, got {list(values)}, or others in settings")
+    return read
+
+
+def _converted(name: str, value: Any, kind: Any) -> Any:
+    """A value of JSON as a field's type. Raises ValueError, naming the field, for one that does not fit."""
+    if kind is None:
+        raise ValueError(f"there is no field {name}")
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        raise ValueError(f"{name}: {error}") from None
+
+
+def environment_ids() -> list[str]:
+    """The ids that `envs` registers."""
+    import gymnasium
+
+    import envs  # noqa: F401  (registers them)
+
+    return sorted(name for name, spec in gymnasium.registry.items() if str(spec.entry_point).startswith("envs."))

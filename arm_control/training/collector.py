@@ -1,0 +1,115 @@
+"""Collector: arms side by side, the agent that acts on them, and the steps that they make together."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+
+from arm_control.evaluation.controllers import Observation
+from arm_control.process.printing import counted
+from arm_control.runs.agent import check_arm, make_agent
+from arm_control.runs.config import TrainConfig
+from arm_control.runs.environment import environment_maker
+from envs.vector.env import ArmVectorEnv
+from policies.agent import Transition
+
+
+class Advance(NamedTuple):
+    """What has been done: steps of all arms together, updates, and the agent's metrics of the last one."""
+
+    steps: int
+    updates: int
+    metrics: dict[str, float]
+
+
+class Interaction:
+    """Arms side by side, in this process or in several of their own, and one agent for all of them."""
+
+    def __init__(self, config: TrainConfig, seeds: Sequence[int], **options: Any) -> None:
+        """An arm for each of the `seeds`; `options` are for `make_agent`."""
+        self._config = config
+        make_env = environment_maker(config)
+        self._one_arm: Any = make_env().unwrapped  # for what is the same of all
+        try:
+            self.agent = make_agent(config, self._one_arm, **options)
+            self.arms: SyncVectorEnv | ArmVectorEnv
+            if config.processes > 1:
+                self.arms = ArmVectorEnv(make_env, len(seeds), config.processes)
+            else:
+                self.arms = SyncVectorEnv([make_env] * len(seeds), autoreset_mode=AutoresetMode.SAME_STEP)
+        except BaseException:
+            self._one_arm.close()
+            raise
+        self.observation: Observation = self.arms.reset(seed=[*seeds])[0]
+
+    def advance(self, progress: Callable[[int], float]) -> Advance:
+        """One action of every arm, which may last several steps, and the agent's updates for it.
+
+        `progress` says how far the training will be after so many steps more.
+        """
+        repeat = self._config.settings.action_repeat
+        action = self.agent.act(self.observation, explore=True)
+        for _ in range(repeat):
+            following, reward, terminated, truncated, info = self.arms.step(action)
+        ended = terminated | truncated
+        next_observation = following
+        if ended.any():
+            # An arm that was reset within the step: the transition ends in what it saw before.
+            next_observation = {key: value.copy() for key, value in following.items()}
+            for index in np.flatnonzero(ended):
+                for key, value in next_observation.items():
+                    value[index] = info["final_obs"][index][key]
+        self.agent.observe(
+            Transition(self.observation, action, reward.astype(np.float32), next_observation, terminated, ended)
+        )
+        self.observation = following
+        steps = self.arms.num_envs * repeat
+        metrics = self.agent.update(progress(steps))
+        return Advance(steps, int(metrics.pop("updates", 0)), metrics)
+
+    def policy(self) -> torch.nn.Module:
+        """The agent's present controller."""
+        return self.agent.policy()
+
+    def load_networks(self, state: dict[str, Any]) -> None:
+        """Start from the networks of another run's `state_dict`."""
+        self.agent.load_networks(state["agent"])
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that the steps to come depend on."""
+        return {
+            "agent": self.agent.state_dict(),
+            "arm_urdf": self._one_arm.arm.urdf_text,
+            "arms": self._states(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a state of `state_dict`. Raises ValueError for another arm, or another number of them."""
+        check_arm(self._one_arm.arm, state["arm_urdf"])
+        self.agent.load_state_dict(state["agent"])
+        if len(state["arms"]) != self.arms.num_envs:
+            raise ValueError(
+                f"the checkpoint is of {counted(len(state['arms']), 'arm')}, config.json says {self.arms.num_envs}"
+            )
+        if isinstance(self.arms, ArmVectorEnv):
+            self.observation = self.arms.restore_state(state["arms"])
+        else:
+            rows = [arm.restore_state(s) for arm, s in zip(self._bare_arms, state["arms"], strict=True)]
+            self.observation = {key: np.stack([row[key] for row in rows]) for key in rows[0]}
+
+    def close(self) -> None:
+        """Close the arms."""
+        self.arms.close()
+        self._one_arm.close()
+
+    @property
+    def _bare_arms(self) -> list[Any]:
+        assert isinstance(self.arms, SyncVectorEnv)
+        return [arm.unwrapped for arm in self.arms.envs]
+
+    def _states(self) -> list[Any]:
+        if isinstance(self.arms, ArmVectorEnv):
+            return self.arms.save_state()
+        return [arm.save_state() for arm in self._bare_arms]

@@ -1,0 +1,266 @@
+"""Workers: A3C's processes, each with arms of its own, that learn at the same time in shared memory.
+
+Each call makes a worker go on to its next update; it is called again at once, so that none waits for another, or only
+after the others have had their turns.
+"""
+
+import contextlib
+import mmap
+import os
+import select
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+
+from arm_control.process.printing import counted
+from arm_control.runs.config import TrainConfig
+from arm_control.runs.seeding import LEARNING, TRAINING, derived_seeds
+from arm_control.training.collector import Advance, Interaction
+from envs.vector.process import START_S, Failure, WorkerDeath, WorkerProcess, end_all, message, serve_calls
+from policies.a3c.agent import SharedRMSProp
+from policies.common.policy_gradient import PolicyGradient
+from policies.common.settings import A3CSettings
+
+ANSWER_S = 600.0  # in which a worker has to come to its next update
+DEATHS_IN_A_ROW = 5  # of workers in one place without an update, after which training gives up
+
+
+class Workers:
+    """What `Interaction` is for other agents: several of them, in processes, on shared parameters.
+
+    The first steps, from which the inputs' scale is taken, are made in this process; then the workers are started. One
+    that dies is replaced by another, with new arms.
+    """
+
+    def __init__(self, config: TrainConfig, settings: A3CSettings) -> None:
+        self._config, self._settings = config, settings
+        self._memory = -1
+        self._first = _interaction(config, settings, 0, self._share)
+        assert isinstance(self._first.agent, PolicyGradient)
+        self._agent = self._first.agent
+        self._workers: dict[int, WorkerProcess] = {}
+        self._busy: set[int] = set()
+        self._started = 0  # workers so far, those that were replaced included
+        self._number = [-1] * settings.workers  # which of those each one is
+        self._turn = 0
+        self._late: list[Advance] = []
+        self._deaths = [0] * settings.workers  # at each place since the last update there
+        self.replaced = 0
+        self._finalizer = weakref.finalize(self, end_all, self._workers.values(), os.getpid())
+
+    def _share(self, parameters: list[torch.nn.Parameter]) -> SharedRMSProp:
+        """Parameters in memory without a name, so that nothing stays behind."""
+        self._memory = os.memfd_create("a3c")
+        os.ftruncate(self._memory, SharedRMSProp.bytes_needed(parameters))
+        shared = SharedRMSProp(parameters, _view(self._memory))
+        shared.publish()
+        return shared
+
+    def advance(self, progress: Callable[[int], float]) -> Advance:
+        """Wait for the next worker that comes to its update, or give the next one its turn."""
+        if not self._agent.normalizer_fitted:
+            return self._first.advance(progress)
+        if not self._workers:
+            self._start(dict.fromkeys(range(self._settings.workers)))
+        if self._late:
+            return self._late.pop()
+        if self._settings.asynchronous:
+            for place in set(self._workers) - self._busy:
+                self._begin(place, progress(0))
+            place = self._wait()
+        else:
+            place, self._turn = self._turn, (self._turn + 1) % self._settings.workers
+            self._begin(place, progress(0))
+        return self._finish(place)
+
+    def policy(self) -> torch.nn.Module:
+        """The present controller, while all workers wait."""
+        self._pause()
+        return self._agent.policy()
+
+    def load_networks(self, state: dict[str, Any]) -> None:
+        """Start from the networks of another run's `state_dict`."""
+        self._agent.load_networks(state["agent"])
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that the steps to come depend on, while all workers wait."""
+        self._pause()
+        state = self._first.state_dict()
+        places = range(len(self._workers))
+        return state | {
+            "workers": [self._saved(place) for place in places],
+            "numbers": self._number,
+            "started": self._started,
+            "turn": self._turn,
+            "replaced": self.replaced,
+            "late": [[done.steps, done.updates] for done in self._late],
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a state of `state_dict`."""
+        if len(state["numbers"]) != self._settings.workers:
+            raise ValueError(
+                f"the checkpoint is of {counted(len(state['numbers']), 'worker')}, not of {self._settings.workers}"
+            )
+        self._first.load_state_dict({key: state[key] for key in ("agent", "arm_urdf", "arms")})
+        self._late = [Advance(steps, updates, {}) for steps, updates in state["late"]]
+        self._number, self._started, self._turn = state["numbers"], state["started"], state["turn"]
+        self.replaced = state["replaced"]
+        self._start(dict(enumerate(state["workers"])))
+        # Each worker has put its own copy there.
+        self._agent.load_state_dict(state["agent"])
+
+    def close(self) -> None:
+        """End the workers."""
+        self._finalizer()
+        self._first.close()
+        if self._memory >= 0:
+            os.close(self._memory)
+            self._memory = -1
+
+    def _start(self, states: dict[int, dict[str, Any] | None]) -> None:
+        """Workers at these places, that go on from saved states, or begin with new arms and the present parameters."""
+        for place, saved in states.items():
+            if saved is None:
+                self._number[place] = self._started
+                self._started += 1
+            self._workers[place] = WorkerProcess(f"worker {place}", serve, self._memory)
+            arguments = (
+                self._config.to_json(),
+                self._number[place],
+                saved,
+                self._agent.state_dict() if saved is None else None,
+            )
+            with contextlib.suppress(WorkerDeath):  # it will be seen when the answer does not come
+                self._workers[place].send(message("make", *arguments))
+        for place in states:
+            try:
+                _checked(self._workers[place].receive(START_S))
+            except WorkerDeath as death:
+                self._replace(place, death, states[place])
+
+    def _begin(self, place: int, progress: float) -> None:
+        with contextlib.suppress(WorkerDeath):  # `_finish` will see it
+            self._workers[place].send(message("go_on", progress))
+        self._busy.add(place)
+
+    def _wait(self) -> int:
+        """The place of a worker that has answered or died."""
+        poll = select.poll()
+        places = {self._workers[place].fileno(): place for place in self._busy}
+        for descriptor in places:
+            poll.register(descriptor, select.POLLIN)
+        ready = poll.poll(1000 * ANSWER_S)
+        if not ready:
+            raise RuntimeError(f"no worker has come to an update for {ANSWER_S:g} s")
+        return places[ready[0][0]]
+
+    def _finish(self, place: int) -> Advance:
+        """What a worker has done; nothing if it has died, and another has taken its place."""
+        self._busy.discard(place)
+        try:
+            done: Advance = _checked(self._workers[place].receive(ANSWER_S))
+            self._deaths[place] = 0
+        except WorkerDeath as death:
+            self._replace(place, death)
+            done = Advance(0, 0, {})
+        return done._replace(metrics=done.metrics | {"workers_replaced": self.replaced})
+
+    def _replace(self, place: int, death: WorkerDeath, saved: dict[str, Any] | None = None) -> None:
+        """Put another worker in a dead one's place. Raises RuntimeError if too many have died there."""
+        self._deaths[place] += 1
+        if self._deaths[place] >= DEATHS_IN_A_ROW:
+            raise RuntimeError(f"{death}, the last of {DEATHS_IN_A_ROW} in a row without an update")
+        self.replaced += 1
+        dead = self._workers.pop(place)
+        dead.hang_up()
+        dead.bury()
+        self._start({place: saved})
+
+    def _pause(self) -> None:
+        """Let all workers come to their updates; what they have done counts at the next `advance`."""
+        for place in sorted(self._busy):
+            self._late.append(self._finish(place))
+
+    def _saved(self, place: int) -> Any:
+        """The state of a worker that waits, or of the one that takes its place if it has died meanwhile."""
+        while True:
+            try:
+                self._workers[place].send(message("save"))
+                return _checked(self._workers[place].receive(ANSWER_S))
+            except WorkerDeath as death:
+                self._replace(place, death)
+
+
+def _checked(reply: Any) -> Any:
+    """The reply. Raises the error that it may be."""
+    if isinstance(reply, Failure):
+        raise reply.noted()
+    return reply
+
+
+def _view(memory: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    return np.frombuffer(mmap.mmap(memory, 0), np.uint8)
+
+
+def _interaction(
+    config: TrainConfig, settings: A3CSettings, number: int, share: Callable[[Any], SharedRMSProp]
+) -> Interaction:
+    """The arms and the agent of the `number`-th worker."""
+    arms = config.arms // settings.workers
+    seeds = derived_seeds(config.seed, TRAINING, arms * (number + 1))[-arms:]
+    seed = derived_seeds(config.seed, LEARNING, number + 1)[-1]
+    return Interaction(config, seeds, seed=seed, share=share)
+
+
+class Worker:
+    """The other side: an interaction in a process of its own."""
+
+    def __init__(self, memory: int) -> None:
+        self.number = -1
+        self._memory = memory
+        self._interaction: Interaction | None = None
+
+    def make(self, config: dict[str, Any], number: int, saved: Any, other: Any) -> None:
+        """Make the arms and the agent, of a saved state, or a newcomer beside `other`, an agent's state."""
+        torch.set_num_threads(1)
+        self.number = number
+        read = TrainConfig.from_json(config)
+        assert isinstance(read.settings, A3CSettings)
+        self._interaction = _interaction(
+            read, read.settings, number, lambda parameters: SharedRMSProp(parameters, _view(self._memory))
+        )
+        if saved is not None:
+            self._interaction.load_state_dict(saved)
+        else:
+            assert isinstance(self._interaction.agent, PolicyGradient)
+            self._interaction.agent.join(other)
+
+    def go_on(self, progress: float) -> Advance:
+        """Make steps until the agent has learned from them."""
+        assert self._interaction is not None
+        steps = 0
+        while True:
+            done = self._interaction.advance(lambda _: progress)
+            steps += done.steps
+            if done.updates:
+                return Advance(steps, done.updates, done.metrics)
+
+    def save(self) -> dict[str, Any]:
+        """All that the steps to come depend on."""
+        assert self._interaction is not None
+        return self._interaction.state_dict()
+
+    def close(self) -> None:
+        """Close the arms."""
+        if self._interaction is not None:
+            self._interaction.close()
+
+
+def serve(connection: int, memory: int) -> None:
+    """Be a worker until the caller is gone."""
+    worker = Worker(memory)
+    serve_calls(connection, worker, lambda: f"worker {worker.number}")

@@ -1,0 +1,1 @@
+"""Many arms at once, in worker processes over shared memory."""

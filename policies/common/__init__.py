@@ -1,0 +1,1 @@
+"""What several agents share: networks, distributions, replay, rollouts, returns. Imports no agent."""

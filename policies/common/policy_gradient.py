@@ -1,0 +1,230 @@
+"""The agent of all methods that follow the gradient of a stochastic policy: REINFORCE, actor-critic, A2C, A3C.
+
+They differ in when they learn and in the advantage estimator (`policies.reinforce`, `actor_critic`, `a2c`, `a3c`). All
+learn by the score function (Sutton and Barto 2018, equations 13.6 and 13.11):
+
+    theta  <-  theta + alpha * mean of  advantage_t * d log pi(a_t | s_t) / d theta
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from policies.a2c.agent import a2c
+from policies.a3c.agent import SharedRMSProp, a3c
+from policies.actor_critic.agent import actor_critic
+from policies.agent import Actions, Observation, Spec, Transition, tensors_of
+from policies.common.actors import Actor, GaussianPolicy, SoftmaxPolicy
+from policies.common.averaging import PolicyAverage
+from policies.common.distributions import Distribution, SquashedGaussian
+from policies.common.networks import SQUASH_PENALTY, falling_rate, load_optimizer_state, mlp, optimizer_state
+from policies.common.rollout import Credit, Rollout, Steps, fit_from
+from policies.common.settings import (
+    A2CSettings,
+    A3CSettings,
+    ActorCriticSettings,
+    PolicyGradientSettings,
+    ReinforceSettings,
+)
+from policies.reinforce.agent import reinforce
+
+VALUE_WEIGHT = 0.5  # of the value's loss beside the policy's
+SMALLEST_SCALE = 1e-3
+
+# What a method makes of steps, the values (steps, arms) of their states and of the states after them, and its settings.
+GiveCredit = Callable[[Steps, Tensor, Tensor, Any], Credit]
+METHODS: dict[type[PolicyGradientSettings], GiveCredit] = {
+    ReinforceSettings: reinforce,
+    ActorCriticSettings: actor_critic,
+    A2CSettings: a2c,
+    A3CSettings: a3c,
+}
+
+
+class PolicyGradient:
+    """The agent: a stochastic policy, a value of states, and the steps since it last learned."""
+
+    def __init__(
+        self,
+        spec: Spec,
+        settings: PolicyGradientSettings,
+        seed: int,
+        share: Callable[[list[nn.Parameter]], SharedRMSProp] = SharedRMSProp,
+    ) -> None:
+        """`share` makes A3C's shared parameters, which otherwise are this agent's alone."""
+        self._settings = settings
+        spec = spec.with_steps(settings.largest_step, settings.slowing_distance)
+        self._give_credit = METHODS[type(settings)]
+        self._generator = np.random.default_rng(seed)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self._policy: Actor = (SoftmaxPolicy if settings.policy == "softmax" else GaussianPolicy)(spec, settings)
+            self._value = mlp(self._policy.features, settings.hidden_units, 1, layer_norm=True)
+        self._average = PolicyAverage(self._policy)
+        networks = nn.ModuleList([self._policy, self._value])
+        self._parameters = [parameter for parameter in networks.parameters() if parameter.requires_grad]
+        self.shared = share(self._parameters) if isinstance(settings, A3CSettings) else None
+        if self.shared is None:  # an Adam brings PyTorch's compiler: a second and 160 MB in each of A3C's workers
+            self._adam = torch.optim.Adam(self._parameters, settings.learning_rate, fused=True)
+        self._rollout = Rollout()
+        self._choice: Tensor | None = None  # of the last exploring action
+        self._memory: Tensor | None = None  # of a recurrent policy, now, and when the rollout began
+        self._first_memory: Tensor | None = None
+        self.normalizer_fitted = False
+
+    @torch.no_grad()
+    def act(self, observation: Observation, *, explore: bool) -> Actions:
+        """An action drawn from the policy, or, without exploring, its deterministic one."""
+        if explore and self.shared is not None and len(self._rollout) == 0:
+            self.shared.copy()
+        seen = tensors_of(observation)
+        features = self._policy.encoder(*seen)
+        if self._policy.memory is not None:
+            memory = self._memory
+            if memory is None or len(memory) != len(features):
+                memory = torch.zeros(len(features), self._policy.memory.size)
+            if explore and len(self._rollout) == 0:
+                self._first_memory = memory
+            features, memory = self._policy.memory(features, memory)
+            if explore:
+                self._memory = memory
+        distribution = self._policy.distribution if self.normalizer_fitted else self._policy.uniform
+        drawn = distribution(features, seen[0])
+        choice = drawn.sample(self._generator) if explore else drawn.mode()
+        if explore:
+            self._choice = choice
+        action: Actions = self._policy.action(drawn.action(choice), *seen).numpy()
+        return action
+
+    def observe(self, transition: Transition) -> None:
+        """Append a step of all arms, made by the last exploring action, to the rollout."""
+        assert self._choice is not None
+        self._rollout.add(transition, self._choice.numpy())
+        if self._memory is not None:
+            self._memory = self._memory * torch.from_numpy(~transition.ended)[:, None]
+
+    def update(self, progress: float) -> dict[str, float]:
+        """One gradient step from the steps since the last one, once there are enough; they are forgotten then."""
+        if not self.normalizer_fitted:
+            self.normalizer_fitted = fit_from(self._rollout, self._policy.encoder, self._settings.random_steps)
+            return {}
+        if not self._ready:
+            return {}
+        rate = falling_rate(self._settings.learning_rate, progress)
+        loss, metrics = self._loss(self._rollout.take())
+        for parameter in self._parameters:
+            parameter.grad = None
+        loss.backward()  # type: ignore[no-untyped-call]
+        # Separately: a large loss of the value must not shrink the policy's step.
+        norm = nn.utils.clip_grad_norm_(self._policy.parameters(), self._settings.largest_gradient)
+        nn.utils.clip_grad_norm_(self._value.parameters(), self._settings.largest_gradient)
+        if self.shared is None:
+            self._adam.param_groups[0]["lr"] = rate
+            self._adam.step()
+            self._average.update(self._policy)
+        else:
+            self.shared.step(rate)
+            metrics["staleness"] = self.shared.staleness
+        return metrics | {"gradient_norm": float(norm), "learning_rate": rate, "updates": 1}
+
+    @property
+    def _ready(self) -> bool:
+        settings = self._settings
+        if isinstance(settings, ReinforceSettings) or (isinstance(settings, A3CSettings) and settings.whole_episodes):
+            return self._rollout.every_arm_has_ended
+        return len(self._rollout) >= (
+            settings.steps_per_update if isinstance(settings, A2CSettings | A3CSettings) else 1
+        )
+
+    def _loss(self, steps: Steps) -> tuple[Tensor, dict[str, float]]:
+        """What to descend: the policy's, the value's, and the entropy that is wanted."""
+        settings = self._settings
+        with torch.no_grad():
+            features = self._policy.encoder(*steps.observation)
+            next_features = self._policy.encoder(*steps.next_observation)
+        if self._policy.memory is not None:
+            assert self._first_memory is not None
+            features, next_features = self._policy.memory.unroll(
+                features, next_features, self._first_memory, steps.ended
+            )
+        with torch.no_grad():
+            next_value = self._value(next_features).squeeze(-1)
+        value = self._value(features).squeeze(-1)
+        credit = self._give_credit(steps, value.detach(), next_value, settings)
+
+        def mean(x: Tensor) -> Tensor:
+            return (x * credit.learned_from).sum() / credit.learned_from.sum()
+
+        advantage = credit.advantage
+        if settings.scale_advantage:
+            advantage = advantage / (mean(advantage.square()).sqrt() + SMALLEST_SCALE)
+        flat = (features.flatten(0, 1), steps.observation[0].flatten(0, 1))
+        distribution: Distribution = self._policy.distribution(*flat)
+        log_prob = distribution.log_prob(steps.choice.flatten(0, 1)).view_as(value)
+        with torch.set_grad_enabled(settings.entropy_bonus > 0):  # else it is only logged
+            entropy = distribution.entropy().view_as(value)
+        policy_loss = -mean(log_prob * credit.weight * advantage)
+        value_loss = mean((value - credit.target).square())
+        loss = policy_loss + VALUE_WEIGHT * value_loss - settings.entropy_bonus * mean(entropy)
+        if isinstance(distribution, SquashedGaussian):
+            loss = loss + SQUASH_PENALTY * distribution.mean.square().sum(-1).mean()
+        return loss, {
+            "policy_loss": float(policy_loss.detach()),
+            "value_loss": float(value_loss.detach()),
+            "entropy": float(mean(entropy).detach()),
+            "value": float(mean(value).detach()),
+        }
+
+    def policy(self) -> Actor:
+        """The policy, its parameters averaged over the latest updates; as a module it gives the action of its mode."""
+        if self.shared is not None:
+            self.shared.copy()
+            # A3C's workers average the parameters that they share, of which the policy's are the first.
+            pairs = zip(self._policy.parameters(), self._average.policy.parameters(), strict=True)
+            self.shared.copy_average([average for own, average in pairs if own.requires_grad])
+            self._average.copy_buffers(self._policy)
+        return self._average.policy
+
+    def load_networks(self, state: dict[str, Any]) -> None:
+        """Start from another run's policy and value."""
+        self._policy.load_state_dict(state["policy"])
+        self._average.policy.load_state_dict(state["average"]["policy"])
+        self._value.load_state_dict(state["value"])
+        self.normalizer_fitted = state["normalizer_fitted"]
+        if self.shared is not None:
+            self.shared.publish()
+
+    def join(self, state: dict[str, Any]) -> None:
+        """Become one more worker on A3C's shared parameters, with the inputs' scale of an agent's `state_dict`."""
+        assert self.shared is not None
+        self._policy.load_state_dict(state["policy"])
+        self.normalizer_fitted = state["normalizer_fitted"]
+        self.shared.copy()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Networks, optimiser, the steps not yet learned from, and the generator's state."""
+        return {
+            "policy": self._policy.state_dict(),
+            "average": self._average.state_dict(),
+            "value": self._value.state_dict(),
+            "optimizer": optimizer_state(self._adam) if self.shared is None else self.shared.state_dict(),
+            "rollout": self._rollout.state_dict(),
+            "generator": self._generator.bit_generator.state,
+            "normalizer_fitted": self.normalizer_fitted,
+            "memory": [self._memory, self._first_memory],
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a state of `state_dict`."""
+        self.load_networks(state)
+        self._average.load_state_dict(state["average"])
+        if self.shared is None:
+            load_optimizer_state(self._adam, state["optimizer"])
+        else:
+            self.shared.load_state_dict(state["optimizer"])
+        self._rollout.load_state_dict(state["rollout"])
+        self._generator.bit_generator.state = state["generator"]
+        self._memory, self._first_memory = state["memory"]

@@ -1,0 +1,1 @@
+"""DPG: deterministic policy gradient with compatible critics."""

@@ -1,0 +1,211 @@
+"""DPG: the deterministic policy gradient (Silver et al. 2014, "Deterministic policy gradient algorithms").
+
+Three critics for the same actor mu, learned online from the step that each arm has just made:
+
+- `compatible`: COPDAC-Q, equations (19) to (22): a critic linear in the features grad mu(s) (a - mu(s)), with a state
+  value beside them, so that Q(s, mu(s)) = V(s);
+- `q`: off-policy, equations (16) to (18): any differentiable Q, here a network;
+- `sarsa`: equations (11) to (13): the same, but learned from the action that was taken next.
+
+Differences from the paper:
+- Several arms make a step, and the agent learns from it, together; Adam instead of plain steps.
+- The actor's action is a step from the present value, squashed by tanh; inputs are normalised, with Fourier features.
+- A small penalty keeps the actor's outputs where tanh still has a slope.
+- Noisy steps are cut at the largest step: where mu is near it, noise is one-sided, which pulls `compatible` inwards.
+- `sarsa` explores as the others do: on an arm that does always the same, actions without noise never show dQ/da. Its
+  critic is therefore that of the noisy policy.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, jvp
+from torch.nn.functional import mse_loss
+
+from policies.agent import FloatArray, Observation, Spec, Transition, tensors_of
+from policies.common.averaging import PolicyAverage
+from policies.common.networks import (
+    SQUASH_PENALTY,
+    DeterministicPolicy,
+    falling_rate,
+    load_optimizer_state,
+    mlp,
+    optimizer_state,
+)
+from policies.common.rollout import Rollout, Steps, fit_from
+from policies.common.settings import DPGSettings
+
+
+class CompatibleCritic(nn.Module):
+    """Q(s, a) = (a - mu(s)) . (grad mu(s))^T w + V(s), section 4.3 (compatible by Theorem 3)."""
+
+    def __init__(self, actor: nn.Module, features: int, hidden: int) -> None:
+        super().__init__()
+        self.w = nn.ParameterList([torch.zeros_like(parameter) for parameter in actor.parameters()])
+        self.value = mlp(features, hidden, 1, layer_norm=True)
+
+    def slope(self, actor: nn.Module, s: Tensor) -> tuple[Tensor, Tensor]:
+        """mu(s) and dQ(s, a)/da = (grad mu(s))^T w, (batch, actions) each: how mu would change if moved along w."""
+        theta = {name: parameter.detach() for name, parameter in actor.named_parameters()}
+        direction = dict(zip(theta, (part.detach() for part in self.w), strict=True))
+        mu, slope = jvp(lambda parameters: functional_call(actor, parameters, (s,)), (theta,), (direction,))[:2]
+        return mu, slope
+
+    def forward(self, actor: nn.Module, s: Tensor, a: Tensor) -> Tensor:
+        """Q(s, a), (batch,), with gradients of V only."""
+        mu, slope = self.slope(actor, s)
+        q: Tensor = ((a - mu) * slope).sum(-1) + self.value(s).squeeze(-1)
+        return q
+
+    def learn(self, actor: nn.Module, s: Tensor, a: Tensor, y: Tensor) -> Tensor:
+        """delta = y - Q(s, a), (batch,); leaves -delta phi and -delta dV, means over the batch, as gradients."""
+        q = self(actor, s, a)
+        delta: Tensor = (y - q).detach()
+        (0.5 * mse_loss(q, y)).backward()  # type: ignore[no-untyped-call]
+        # phi(s, a) = grad mu(s) (a - mu(s)), so that delta phi is the gradient by theta of delta (a - mu) . mu(s).
+        mu = actor(s)
+        weighted = (delta[:, None] * (a - mu).detach() * mu).sum(-1).mean()
+        gradients = torch.autograd.grad(-weighted, list(actor.parameters()))
+        for part, by_w in zip(self.w, gradients, strict=True):
+            part.grad = by_w
+        return delta
+
+
+class NetworkCritic(nn.Module):
+    """Q(s, a) as a network."""
+
+    def __init__(self, features: int, actions: int, hidden: int) -> None:
+        super().__init__()
+        self.net = mlp(features + actions, hidden, 1, layer_norm=True)
+
+    def forward(self, s: Tensor, a: Tensor) -> Tensor:
+        """Q(s, a), (batch,)."""
+        q: Tensor = self.net(torch.cat([s, a], -1)).squeeze(-1)
+        return q
+
+
+class DPG:
+    """The agent: an actor mu, one of the critics, and the step that it learns from next."""
+
+    def __init__(self, spec: Spec, settings: DPGSettings, seed: int) -> None:
+        self._settings = settings
+        spec = spec.with_steps(settings.largest_step, settings.slowing_distance)
+        self._generator = np.random.default_rng(seed)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self._policy = DeterministicPolicy(spec, settings.hidden_units, settings.fourier_octaves)
+            self._actor = nn.Sequential(self._policy.net, nn.Tanh())
+            features = self._policy.encoder.size
+            if settings.critic == "compatible":
+                self._critic: nn.Module = CompatibleCritic(self._actor, features, settings.critic_units)
+            else:
+                self._critic = NetworkCritic(features, len(spec.action_low), settings.critic_units)
+        self._average = PolicyAverage(self._policy)
+        self._actor_optimizer = torch.optim.Adam(self._actor.parameters(), settings.learning_rate)
+        self._critic_optimizer = torch.optim.Adam(self._critic.parameters(), settings.critic_learning_rate)
+        self._rollout = Rollout()
+        self._step: Tensor | None = None
+        self._normalizer_fitted = False
+
+    @torch.no_grad()
+    def act(self, observation: Observation, *, explore: bool) -> FloatArray:
+        """mu(s), with normal noise if asked for; wide noise alone until learning starts."""
+        seen = tensors_of(observation)
+        if not explore:
+            action: FloatArray = self._policy(*seen).numpy()
+            return action
+        step = self._actor(self._policy.encoder(*seen))
+        noise = torch.from_numpy(self._generator.standard_normal(tuple(step.shape), np.float32))
+        step = step + self._settings.noise * noise if self._normalizer_fitted else noise
+        self._step = torch.clamp(step, -1.0, 1.0)
+        action = self._policy.scaling.stepped(self._step, *seen).numpy()
+        return action
+
+    def observe(self, transition: Transition) -> None:
+        """Remember the step of all arms until it is learned from."""
+        assert self._step is not None
+        self._rollout.add(transition, self._step.numpy())
+
+    def update(self, progress: float) -> dict[str, float]:
+        """One step of actor and critic from the last step of all arms (of `sarsa`, the one before)."""
+        if not self._normalizer_fitted:
+            self._normalizer_fitted = fit_from(self._rollout, self._policy.encoder, self._settings.random_steps)
+            return {}
+        waiting = 1 if self._settings.critic == "sarsa" else 0  # for the action that is taken next
+        if len(self._rollout) <= waiting:
+            return {}
+        rate = falling_rate(1.0, progress)
+        self._actor_optimizer.param_groups[0]["lr"] = rate * self._settings.learning_rate
+        self._critic_optimizer.param_groups[0]["lr"] = rate * self._settings.critic_learning_rate
+        return self._learn(self._rollout.take(kept=waiting)) | {
+            "learning_rate": rate * self._settings.learning_rate,
+            "updates": 1,
+        }
+
+    def _learn(self, steps: Steps) -> dict[str, float]:
+        s = self._policy.encoder(*(part[0] for part in steps.observation))
+        next_s = self._policy.encoder(*(part[0] for part in steps.next_observation))
+        a, reward = steps.choice[0], steps.reward[0]
+        discount = self._settings.discount * (1.0 - steps.terminated[0])
+        self._actor_optimizer.zero_grad()
+        self._critic_optimizer.zero_grad()
+        if isinstance(self._critic, CompatibleCritic):
+            # Equation (19):  delta = r + gamma Q(s', mu(s')) - Q(s, a)
+            # Equations (21), (22):  w <- w + alpha_w delta phi(s, a),  v <- v + alpha_v delta dV/dv
+            y = (reward + discount * self._critic.value(next_s).squeeze(-1)).detach()
+            delta = self._critic.learn(self._actor, s, a, y)
+            _, dq_da = self._critic.slope(self._actor, s)
+        else:
+            next_a = self._actor(next_s)
+            if self._settings.critic == "sarsa":  # nothing was done after an episode's last step
+                next_a = torch.where(steps.ended[0, :, None] > 0, next_a, steps.choice[1])
+            # Equations (11), (12) and (16), (17):  delta = r + gamma Q(s', a') - Q(s, a),  w <- w + alpha delta dQ/dw
+            y = (reward + discount * self._critic(next_s, next_a)).detach()
+            q = self._critic(s, a)
+            delta = (y - q).detach()
+            (0.5 * mse_loss(q, y)).backward()  # type: ignore[no-untyped-call]
+            mu = self._actor(s).detach().requires_grad_()
+            (dq_da,) = torch.autograd.grad(self._critic(s, mu).sum(), mu)
+        # Equations (13), (18) and (20):  theta <- theta + alpha grad mu(s) dQ(s, a)/da at a = mu(s)
+        output = self._policy.net(s)
+        penalty = SQUASH_PENALTY * output.square().sum(-1).mean()
+        (penalty - (torch.tanh(output) * dq_da).sum(-1).mean()).backward()
+        self._critic_optimizer.step()
+        self._actor_optimizer.step()
+        self._average.update(self._policy)
+        return {"td_error": float(delta.square().mean().sqrt()), "slope": float(dq_da.abs().mean())}
+
+    def policy(self) -> DeterministicPolicy:
+        """The controller mu, its parameters averaged over the latest updates."""
+        return self._average.policy
+
+    def load_networks(self, state: dict[str, Any]) -> None:
+        """Start from another run's actor and critic."""
+        self._policy.load_state_dict(state["policy"])
+        self._average.policy.load_state_dict(state["average"]["policy"])
+        self._critic.load_state_dict(state["critic"])
+        self._normalizer_fitted = state["normalizer_fitted"]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Networks, optimisers, the step not yet learned from, and the generator's state."""
+        return {
+            "policy": self._policy.state_dict(),
+            "average": self._average.state_dict(),
+            "critic": self._critic.state_dict(),
+            "actor_optimizer": optimizer_state(self._actor_optimizer),
+            "critic_optimizer": optimizer_state(self._critic_optimizer),
+            "rollout": self._rollout.state_dict(),
+            "generator": self._generator.bit_generator.state,
+            "normalizer_fitted": self._normalizer_fitted,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a state of `state_dict`."""
+        self.load_networks(state)
+        self._average.load_state_dict(state["average"])
+        load_optimizer_state(self._actor_optimizer, state["actor_optimizer"])
+        load_optimizer_state(self._critic_optimizer, state["critic_optimizer"])
+        self._rollout.load_state_dict(state["rollout"])
+        self._generator.bit_generator.state = state["generator"]

@@ -1,0 +1,245 @@
+"""DQN: deep Q-learning (Mnih et al. 2015, doi:10.1038/nature14236, Algorithm 1) over a grid of actions.
+
+The agent behind both `dqn`, whose maxima run over every action, and `branching-dqn`, whose maximum is a sum of each
+joint's. They differ in their heads (`policies.common.heads`).
+
+Differences from the paper:
+- Double Q-learning (van Hasselt et al. 2016, equation 4), unless switched off.
+- Transitions are relabelled for other goals (`policies.common.hindsight`).
+- Each arm explores with an epsilon of its own (Horgan et al. 2018, Ape-X).
+- Normalised inputs with Fourier features instead of pictures, Adam with a falling learning rate, a squared error.
+"""
+
+import copy
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn.functional import mse_loss
+
+from policies.agent import OBSERVED, Actions, ComputeReward, FloatArray, Observation, Spec, Transition, tensors_of
+from policies.common.action_grid import ActionGrid
+from policies.common.heads import FlatHead, LazyAdam, Trunk, make_heads
+from policies.common.hindsight import sample_relabelled
+from policies.common.networks import Encoder, falling_rate, load_optimizer_state, optimizer_state
+from policies.common.replay_buffer import ReplayBuffer
+from policies.common.settings import BranchingDQNSettings, DQNSettings
+
+
+class GreedyPolicy(nn.Module):
+    """argmax Q: (observation, achieved_goal, desired_goal) -> the best action (batch, actions), in its own units."""
+
+    def __init__(self, encoder: Encoder, trunk: Trunk, head: Any, grid: ActionGrid) -> None:
+        super().__init__()
+        self.encoder, self.trunk, self.head, self.grid = encoder, trunk, head, grid
+
+    def features(self, observation: Tensor, achieved_goal: Tensor, desired_goal: Tensor) -> Tensor:
+        """What the head sees, (batch, hidden)."""
+        features: Tensor = self.trunk(self.encoder(observation, achieved_goal, desired_goal), observation)
+        return features
+
+    def forward(self, observation: Tensor, achieved_goal: Tensor, desired_goal: Tensor) -> Tensor:
+        _, positions = self.head.greedy(self.features(observation, achieved_goal, desired_goal))
+        return self.grid.values(positions)
+
+    def shortfall(self, action: Tensor, *observed: Tensor) -> tuple[Tensor, Tensor]:
+        """How much less than the largest Q (batch,) actions in their units (batch, actions) have, and that Q itself.
+
+        NaN for an action that is not on the grid.
+        """
+        x, positions = self.features(*observed), self.grid.positions_of(action)
+        largest = self.head.maximum(x)
+        return torch.where(self.grid.holds(action), largest - self.head.q(x, positions), torch.nan), largest
+
+    def margin(self, *observed: Tensor) -> Tensor:
+        """By how much (batch,) the largest Q surpasses the next."""
+        margin: Tensor = self.head.margin(self.features(*observed))
+        return margin
+
+
+class DQN:
+    """The agent: a trunk and a head that learn, an older copy of each, and a replay buffer."""
+
+    def __init__(
+        self, spec: Spec, settings: DQNSettings | BranchingDQNSettings, compute_reward: ComputeReward, seed: int
+    ) -> None:
+        self._spec, self._settings, self._compute_reward = spec, settings, compute_reward
+        self._grid = ActionGrid(spec)
+        self._generator = np.random.default_rng(seed)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            encoder = Encoder(spec, settings.fourier_octaves)
+            branching = isinstance(settings, BranchingDQNSettings)
+            trunk = Trunk(spec, encoder.size, settings.hidden_units, tells_positions=branching)
+            self._head, self._target_head = make_heads(settings, self._grid, trunk.max_step, seed)
+        self._policy = GreedyPolicy(encoder, trunk, self._head, self._grid)
+        self._target_trunk = copy.deepcopy(trunk).requires_grad_(False)
+        parameters = [*trunk.parameters(), *self._head.parameters()]
+        self._optimizer = torch.optim.Adam(parameters, settings.learning_rate, fused=True)
+        self._columns_optimizer = LazyAdam(self._head) if isinstance(self._head, FlatHead) else None
+        self._replay = ReplayBuffer(settings.replay_capacity, spec)
+        self._normalizer_fitted = False
+        self._updates = 0
+        self._tried = torch.zeros(self._grid.size, dtype=torch.bool)
+        self._updated = torch.zeros(self._grid.size, dtype=torch.bool)
+        self._coverage = 0  # how many of them are: counting anew would cost as much as a tenth of an update
+        self._greedy_picks = self._untried_picks = 0
+
+    @torch.no_grad()
+    def act(self, observation: Observation, *, explore: bool) -> Actions:
+        """The best actions, and each arm's share of random ones if asked for; all random until learning starts."""
+        arms = len(observation["observation"])
+        if explore and not self._warm:
+            positions = self._random(arms)
+        else:
+            _, positions = self._head.greedy(self._policy.features(*tensors_of(observation)))
+            if explore:
+                self._greedy_picks += arms
+                self._untried_picks += int((~self._tried[self._grid.index(positions)]).sum())
+                lot = torch.from_numpy(self._generator.random((arms, 1)) < self._epsilon(arms))
+                positions = torch.where(lot, self._random(arms), positions)
+        actions = self._grid.index(positions) if self._settings.actions == "index" else positions
+        return actions.numpy()
+
+    def _random(self, arms: int) -> Tensor:
+        shape = self._grid.shape
+        return torch.from_numpy(self._generator.integers(shape, size=(arms, len(shape))))
+
+    def _epsilon(self, arms: int) -> NDArray[np.float64]:
+        """Each arm's share of random actions, (arms, 1)."""
+        smallest, largest = self._settings.smallest_epsilon, self._settings.largest_epsilon
+        epsilon = np.geomspace(smallest, largest, arms) if arms > 1 else np.array([np.sqrt(smallest * largest)])
+        return epsilon[:, None]
+
+    def observe(self, transition: Transition) -> None:
+        """Put a step of all arms into the replay buffer, their actions as positions."""
+        action = torch.from_numpy(transition.action)
+        positions = self._grid.positions(action) if self._settings.actions == "index" else action
+        self._replay.add(replace(transition, action=positions.numpy()))
+        self._tried[self._grid.index(positions)] = True
+
+    def update(self, progress: float) -> dict[str, float]:
+        """As many updates as the settings say; none until there is enough replay."""
+        if not self._warm:
+            return {}
+        if not self._normalizer_fitted:
+            self._policy.encoder.fit(*(self._replay.column(name) for name in OBSERVED))
+            self._normalizer_fitted = True
+        rate = falling_rate(self._settings.learning_rate, progress)
+        self._optimizer.param_groups[0]["lr"] = rate
+        metrics = {}
+        for _ in range(self._settings.updates_per_step):
+            metrics = self._update_once(rate)
+        return metrics | {
+            "learning_rate": rate,
+            "coverage": self._coverage / self._grid.size,
+            "untried_picks": self._untried_picks / max(1, self._greedy_picks),
+            "updates": self._settings.updates_per_step,
+        }
+
+    def _update_once(self, rate: float) -> dict[str, float]:
+        batch = sample_relabelled(
+            self._replay,
+            self._spec,
+            self._settings,
+            self._compute_reward,
+            self._generator,
+            discount=self._settings.discount,
+            leads_to=self._leads_to if self._spec.kinematics else None,
+        )
+        policy, head = self._policy, self._head
+        positions = batch["action"].long()
+        with torch.no_grad():
+            s = policy.encoder(*(batch[name] for name in OBSERVED))
+            next_s = policy.encoder(*(batch[f"next_{name}"] for name in OBSERVED))
+            # Algorithm 1:  y = r + gamma max Q'(s', a)    or, of double Q-learning,  r + gamma Q'(s', argmax Q(s', a))
+            next_x = self._target_trunk(next_s, batch["next_observation"])
+            if self._settings.double_q:
+                _, best = head.greedy(policy.trunk(next_s, batch["next_observation"]))
+                next_q = self._target_head.q(next_x, best)
+            else:
+                next_q = self._target_head.maximum(next_x)
+            y = batch["reward"] + batch["bootstrap"].to(next_q.dtype) * next_q
+
+        # L = mean (Q(s, a) - y)^2
+        q = head.q(policy.trunk(s, batch["observation"]), positions)
+        loss = mse_loss(q, y)
+        self._optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        self._optimizer.step()
+        if self._columns_optimizer is not None:
+            self._columns_optimizer.step(rate)
+
+        actions = self._grid.index(positions).unique()  # type: ignore[no-untyped-call]
+        self._coverage += int((~self._updated[actions]).sum())
+        self._updated[actions] = True
+        self._updates += 1
+        if self._updates % self._settings.target_period == 0:
+            self._target_trunk.load_state_dict(policy.trunk.state_dict())
+            self._target_head.follow(head)
+        return {"loss": float(loss.detach()), "q": float(q.detach().mean())}
+
+    def _leads_to(self, batch: dict[str, FloatArray]) -> FloatArray:
+        """Where the tip is (batch, point size) once the joints are where the actions ask for."""
+        assert self._spec.kinematics is not None
+        action = self._grid.values(torch.from_numpy(batch["action"]).long())
+        tip: FloatArray = self._spec.kinematics(torch.from_numpy(batch["observation"]), action).numpy()
+        return tip
+
+    @property
+    def _warm(self) -> bool:
+        return self._replay.size >= self._settings.random_steps
+
+    def policy(self) -> GreedyPolicy:
+        """The present greedy controller."""
+        return self._policy
+
+    def load_networks(self, state: dict[str, Any]) -> None:
+        """Start from another run's networks. Raises RuntimeError if they are of another grid."""
+        if state["grid"] != list(self._grid.shape):
+            raise RuntimeError(f"wanted a grid of {list(self._grid.shape)} positions, got {state['grid']}")
+        self._policy.encoder.load_state_dict(state["encoder"])
+        self._policy.trunk.load_state_dict(state["trunk"])
+        self._head.load_state_dict(state["head"])
+        self._target_trunk.load_state_dict(state["target_trunk"])
+        self._target_head.load_state_dict(state["target_head"])
+        self._normalizer_fitted = state["normalizer_fitted"]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Networks, targets, optimisers, replay, counters and the generator's state."""
+        columns = self._columns_optimizer
+        return {
+            "grid": list(self._grid.shape),
+            "encoder": self._policy.encoder.state_dict(),
+            "trunk": self._policy.trunk.state_dict(),
+            "head": self._head.state_dict(),
+            "target_trunk": self._target_trunk.state_dict(),
+            "target_head": self._target_head.state_dict(),
+            "optimizer": optimizer_state(self._optimizer),
+            "columns_optimizer": None if columns is None else columns.state_dict(),
+            "replay": self._replay.state_dict(),
+            "generator": self._generator.bit_generator.state,
+            "normalizer_fitted": self._normalizer_fitted,
+            "updates": self._updates,
+            "tried": self._tried.nonzero()[:, 0],
+            "updated": self._updated.nonzero()[:, 0],
+            "picks": [self._greedy_picks, self._untried_picks],
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a state of `state_dict`."""
+        self.load_networks(state)
+        load_optimizer_state(self._optimizer, state["optimizer"])
+        if self._columns_optimizer is not None:
+            self._columns_optimizer.load_state_dict(state["columns_optimizer"])
+        self._replay.load_state_dict(state["replay"])
+        self._generator.bit_generator.state = state["generator"]
+        self._updates = state["updates"]
+        for flags, name in ((self._tried, "tried"), (self._updated, "updated")):
+            flags.zero_()
+            flags[state[name]] = True
+        self._coverage = len(state["updated"])
+        self._greedy_picks, self._untried_picks = state["picks"]

@@ -1,0 +1,352 @@
+"""`arm-control replay`: which viewer shows what, and one clear line for what cannot be shown."""
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pybullet_data
+import pytest
+from mcap.reader import make_reader
+from mcap.writer import Writer
+
+from arm_control.cli import main
+from arm_control.commands import replay as watching
+from arm_control.commands.replay import Replay
+from arm_control.recording.format import EVENT, Event, read_recording
+from arm_control.recording.writer import RecordingFile
+from arm_control.viewers.live import LiveArm
+from arm_control.viewers.motion import Motion
+
+KUKA = str(Path(pybullet_data.getDataPath()) / "kuka_iiwa" / "model.urdf")
+LONG_S = 60
+
+
+@pytest.fixture(scope="module")
+def recording(tiny_policy: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("recorded") / "run.mcap"
+    words = ["run", str(tiny_policy), "--random", "2", "--pace", "fast", "--seconds-per-goal", "1"]
+    assert main([*words, "--record", str(path)]) == 0
+    return path
+
+
+@pytest.fixture
+def refused(capfd: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Runs a replay that must end in one line on standard error and exit code 2; returns the line."""
+
+    def run(*words: object) -> str:
+        capfd.readouterr()
+        code = main(["replay", *map(str, words)])
+        out, error = capfd.readouterr()
+        assert (code, out) == (2, "")
+        assert error.startswith("arm-control: error: ")
+        assert error.count("\n") == 1
+        return error
+
+    return run
+
+
+# ------------------------------------------------------------------------------------------------------ what is shown
+
+
+@pytest.fixture
+def shown(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Any]]:
+    """What viewers that need a person were asked to show."""
+    seen: list[tuple[str, Any]] = []
+    monkeypatch.setattr(watching, "find_viewer", lambda viewer, command: lambda shown: seen.append((viewer, shown)))
+    return seen
+
+
+@pytest.mark.parametrize("display", [True, False])
+def test_the_window_is_the_default_where_there_is_a_display_and_the_browser_elsewhere(
+    shown: list[tuple[str, Any]], monkeypatch: pytest.MonkeyPatch, display: bool
+) -> None:
+    monkeypatch.setattr("envs.scene.has_display", lambda: display)
+    assert main(["replay", "ik"]) == 0
+    assert main(["replay", "ik", "zero"]) == 0
+    assert main(["replay", "ik", "--viewer", "web"]) == 0
+    assert [viewer for viewer, _ in shown] == ["window" if display else "web", "web", "web"]
+
+
+def test_a_controller_is_live_and_with_goals_or_beside_another_it_is_played(shown: list[tuple[str, Any]]) -> None:
+    for words in (["ik"], ["ik", "--goals", "2"], ["ik", "zero"]):
+        assert main(["replay", *words, "--viewer", "web"]) == 0
+    (_, live), (_, played), (_, compared) = shown
+    assert isinstance(live, LiveArm)
+    assert [episode.name for episode in played[0].episodes] == ["goal 1 of 2", "goal 2 of 2"]
+    assert [motion.name for motion in compared] == ["ik", "zero"]
+    assert len(compared[0].episodes) == watching.GOALS
+
+
+def test_two_controllers_are_given_the_same_goals(shown: list[tuple[str, Any]]) -> None:
+    assert main(["replay", "ik", "zero", "--viewer", "web", "--goals", "3", "--seed", "5"]) == 0
+    assert main(["replay", "ik", "--viewer", "web", "--goals", "3", "--seed", "6"]) == 0
+    first, second, other = (motion.stretch(0.0, 100.0).goal_m for _, motions in shown for motion in motions)
+    assert (first == second).all()
+    assert len({tuple(goal) for goal in first}) == 3
+    assert not (first == other).any()
+
+
+def test_a_recording_is_played_whatever_viewer_it_is(shown: list[tuple[str, Any]], recording: Path) -> None:
+    for viewer in ("web", "window"):
+        assert main(["replay", str(recording), "--viewer", viewer]) == 0
+    assert main(["replay", str(recording), "ik", "--viewer", "web"]) == 0
+    assert [viewer for viewer, _ in shown] == ["web", "window", "web"]
+    for _, motions in shown:
+        assert isinstance(motions[0], Motion)
+        assert motions[0].name == "run.mcap"
+
+
+def test_a_controller_beside_a_recording_is_given_its_goals_when_it_had_them(
+    shown: list[tuple[str, Any]], recording: Path
+) -> None:
+    for words in ([recording, "ik"], ["ik", recording]):
+        assert main(["replay", *map(str, words), "--viewer", "web"]) == 0
+    (_, (recorded, simulated)), (_, (first, second)) = shown
+    assert (first.name, second.name) == ("ik", "run.mcap")
+    assert simulated.length_s == pytest.approx(recorded.length_s, abs=recorded.period_s)
+    for episode in recorded.episodes:
+        before_next = recorded.moment(episode.end_s - 2 * recorded.period_s)
+        beside = simulated.moment(episode.end_s - 2 * recorded.period_s)
+        assert (beside.goal_m == before_next.goal_m).all()
+        assert beside.error_mm[0] < 1.0 < before_next.error_mm[0]  # one of them has learned nothing
+    np.testing.assert_allclose(simulated.moment(0.0).angle_deg, recorded.moment(0.0).angle_deg, atol=1e-6)
+
+
+@pytest.mark.parametrize("viewer", [None, "web", "video", "plot"])
+def test_the_ending_of_the_file_says_the_viewer(viewer: Any) -> None:
+    endings = {".mp4": "video", ".MP4": "video", ".png": "plot", ".html": "web"}
+    for ending, meant in endings.items():
+        if viewer in (None, meant):
+            assert Replay(("ik",), viewer, f"x{ending}").viewer == meant
+        else:
+            with pytest.raises(ValueError, match="--save: wanted a file ending in"):
+                Replay(("ik",), viewer, f"x{ending}")
+
+
+# ---------------------------------------------------------------------------------------------------- what is refused
+
+
+def other_program(path: Path) -> None:
+    with path.open("wb") as stream:
+        writer = Writer(stream)
+        writer.start()
+        schema = writer.register_schema("their.Thing", "jsonschema", b"{}")
+        channel = writer.register_channel("/thing", "json", schema)
+        writer.add_message(channel, 1, b"{}", 1)
+        writer.finish()
+
+
+def only_an_event(path: Path, recording: Path) -> None:
+    with path.open("wb") as stream:
+        file = RecordingFile(stream)
+        file.add(EVENT, 10**9, msgspec.json.encode(Event(1.0, "end", "nothing happened")))
+        file.add_metadata(read_recording(recording).metadata)
+        file.finish()
+
+
+@pytest.mark.parametrize("viewer", [["--viewer", "web"], ["--save", "out.png"], ["--verify"]], ids=" ".join)
+def test_what_is_no_recording_is_refused(
+    refused: Callable[..., str], recording: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, viewer: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("empty.mcap").touch()
+    Path("text.mcap").write_text("a,b\n1,2\n")
+    Path("folder.mcap").mkdir()
+    other_program(Path("other.mcap"))
+    only_an_event(Path("nothing.mcap"), recording)
+    Path("cut.mcap").write_bytes(recording.read_bytes()[:3000])
+    for name, said in (
+        ("missing.mcap", "no recording missing.mcap"),
+        ("empty.mcap", "is no MCAP file: it is empty"),
+        ("text.mcap", "is no MCAP file"),
+        ("folder.mcap", "folder.mcap"),
+        ("other.mcap", "is no recording of arm-control"),
+        ("nothing.mcap", "holds no tick, so there is nothing to see"),
+        ("cut.mcap", "cut.mcap"),
+    ):
+        line = refused(name, *viewer)
+        assert name in line
+        assert said in line
+    assert not Path("out.png").exists()
+
+
+def test_another_arms_recording_and_two_different_arms_are_refused(
+    refused: Callable[..., str], recording: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out.png"
+    line = refused(recording, "--arm", KUKA, "--save", out)
+    assert "is of the arm arm3, not of that in" in line
+    assert KUKA in line
+    line = refused(recording, "ik", "--arm", KUKA, "--save", out)
+    assert "arm3" in line
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("flags", [("--goals", "3"), ("--env", "ArmTrack-v0"), ("--imperfections", "xl430")])
+def test_what_a_recording_has_of_its_own_is_not_for_it(
+    refused: Callable[..., str], recording: Path, tmp_path: Path, flags: tuple[str, str]
+) -> None:
+    assert f"{flags[0]}: {recording} has its own" in refused(recording, *flags, "--save", tmp_path / "out.png")
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [("--goals", "3"), ("--seed", "7"), ("--env", "ArmTrack-v0"), ("--arm", KUKA), ("--imperfections", "xl430")],
+)
+def test_learning_curves_have_their_own_settings(
+    refused: Callable[..., str], tiny_run: Path, tmp_path: Path, flags: tuple[str, str]
+) -> None:
+    line = refused(tiny_run, *flags, "--save", tmp_path / "out.png")
+    assert f"{flags[0]}: the learning curves of runs have their own" in line
+
+
+def test_an_address_means_the_browser(shown: list[tuple[str, Any]], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("envs.scene.has_display", lambda: True)
+    assert main(["replay", "ik", "--port", "9000"]) == 0
+    assert main(["replay", "ik", "--host", "127.0.0.1"]) == 0
+    assert [viewer for viewer, _ in shown] == ["web", "web"]
+
+
+def test_an_address_that_is_none_is_told(refused: Callable[..., str], recording: Path) -> None:
+    for host in ("\u00e9\u00e9..x", "nowhere.invalid", "192.0.2.1"):
+        assert f"cannot be listened at on {host}" in refused(recording, "--viewer", "web", "--host", host)
+
+
+def test_a_display_that_is_not_there_is_told_with_what_works_without(
+    refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("DISPLAY", raising=False)
+    line = refused("ik", "--viewer", "window")
+    assert "wants a display, and there is none" in line
+    assert "--viewer web" in line
+
+
+def test_a_port_in_use_is_told(refused: Callable[..., str], recording: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        line = refused(recording, "--viewer", "web", "--port", port)
+    assert f"port {port} is in use" in line
+    assert "--port" in line.replace(f"port {port}", "")
+
+
+@pytest.mark.parametrize("encoder", ["no-such-ffmpeg", "/bin/true", "/bin/false"])
+def test_a_missing_codec_is_told(recording: Path, tmp_path: Path, encoder: str) -> None:
+    words = [sys.executable, "-m", "arm_control.cli", "replay", recording, "--save", tmp_path / "x.mp4"]
+    environment = os.environ | {"IMAGEIO_FFMPEG_EXE": encoder}
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 2
+    assert done.stderr.startswith("arm-control: error: ")
+    assert done.stderr.count("\n") == 1
+    assert "no ffmpeg was found" in done.stderr or f"{encoder} has no codec for it" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+# --------------------------------------------------------------------------------------------------- damaged, but seen
+
+
+def test_a_damaged_recording_is_shown_up_to_the_damage_and_that_is_said(
+    tiny_policy: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    whole, cut = tmp_path / "whole.mcap", tmp_path / "cut.mcap"
+    words = ["run", str(tiny_policy), "--random", "1", "--pace", "fast", "--seconds-per-goal", str(LONG_S)]
+    assert main([*words, "--record", str(whole)]) == 0
+    cut.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    capfd.readouterr()
+    assert main(["replay", str(cut), "--save", str(tmp_path / "cut.png")]) == 0
+    out, error = capfd.readouterr()
+    assert re.fullmatch(r"cut\.mcap is damaged: \d+ bytes \(.+\)\n", error)
+    shown = re.fullmatch(rf"{tmp_path}/cut\.png: cut\.mcap, ([\d.]+) s\n", out)
+    assert shown is not None
+    assert 0.1 * LONG_S < float(shown[1]) < 0.9 * LONG_S
+
+
+@pytest.fixture(scope="module")
+def damaged(tiny_policy: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A recording with a damaged chunk in the middle, of which its index knows nothing."""
+    path = tmp_path_factory.mktemp("damaged") / "run.mcap"
+    words = ["run", str(tiny_policy), "--random", "2", "--pace", "fast", "--seconds-per-goal", "10"]
+    assert main([*words, "--record", str(path)]) == 0
+    with path.open("rb") as stream:
+        summary = make_reader(stream).get_summary()
+    assert summary is not None
+    data, at = path.read_bytes(), summary.chunk_indexes[1].chunk_start_offset + 1000
+    path.write_bytes(data[:at] + bytes([data[at] ^ 0xFF]) + data[at + 1 :])
+    return path
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["out.png", "out.mp4", "out.html"])
+def test_damage_that_is_found_on_the_way_is_told_too(
+    damaged: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], name: str
+) -> None:
+    capfd.readouterr()
+    assert main(["replay", str(damaged), "--save", str(tmp_path / name)]) == 0
+    assert re.fullmatch(r"run\.mcap is damaged: \d+ bytes \(a damaged chunk\)\n", capfd.readouterr().err)
+
+
+def test_and_after_ctrl_c(damaged: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    def looks_and_stops(motions: list[Motion], **_: Any) -> None:
+        motions[0].stretch(0.0, motions[0].length_s)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("arm_control.viewers.web.serve", looks_and_stops)
+    capfd.readouterr()
+    assert main(["replay", str(damaged), "--viewer", "web"]) == 130
+    assert "run.mcap is damaged: " in capfd.readouterr().err
+
+
+# ------------------------------------------------------------------------------------------------- as a person does it
+
+
+@pytest.mark.slow
+def test_the_page_is_served_until_ctrl_c(recording: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    words = [sys.executable, "-m", "arm_control.cli", "replay", str(recording), "--viewer", "web", "--port", str(port)]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        assert f"http://127.0.0.1:{port}" in line, line
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}", timeout=30) as answer:
+            assert b"<html" in answer.read().lower()
+        process.send_signal(signal.SIGINT)
+        out, error = process.communicate(timeout=60)
+    finally:
+        process.kill()
+        process.communicate()
+    assert process.returncode == 130
+    assert "Traceback" not in error
+    assert out == ""
+
+
+@pytest.mark.parametrize("name", ["out.png", "out.html"])
+def test_files_are_written_whole_or_not_at_all(
+    recording: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], name: str
+) -> None:
+    path = tmp_path / name
+    capfd.readouterr()
+    assert main(["replay", str(recording), "--save", str(path)]) == 0
+    out, error = capfd.readouterr()
+    assert out.startswith(f"{path}: run.mcap, ")
+    assert error == ""
+    assert [file.name for file in tmp_path.iterdir()] == [name]
+    before = path.read_bytes()
+    cut = tmp_path / "cut.mcap"
+    shutil.copy(recording, cut)
+    os.truncate(cut, 100)
+    assert main(["replay", str(cut), "--save", str(path)]) == 2
+    assert path.read_bytes() == before

@@ -1,0 +1,183 @@
+"""Messages: they come in order, and no stream that fails or does not take them raises or blocks."""
+
+import io
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from arm_control.process import console
+from arm_control.process.console import Console, ProgressLine, say
+
+PIPE_BYTES = 1 << 16
+
+
+@contextmanager
+def pipe_as(name: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    """Make a pipe of a standard stream; yields the descriptor to read from."""
+    reading, writing = os.pipe()
+    with open(writing, "w") as stream, monkeypatch.context() as patch:
+        patch.setattr(sys, name, stream)
+        yield reading
+
+
+class TestConsole:
+    """`Console`, which the control loop writes to."""
+
+    def test_lines_come_in_the_order_of_the_calls(self, capfd: pytest.CaptureFixture[str]) -> None:
+        """Also after what was printed before."""
+        print("first", end="")
+        with Console() as out:
+            for number in range(100):
+                out.out(f" {number}")
+                out.err(f"e{number}")
+        printed = capfd.readouterr()
+        assert printed.out == "first" + "".join(f" {number}\n" for number in range(100))
+        assert printed.err == "".join(f"e{number}\n" for number in range(100))
+
+    def test_a_stream_that_is_no_file_works(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """As in a notebook."""
+        stream = io.StringIO()
+        monkeypatch.setattr(sys, "stdout", stream)
+        with Console() as out:
+            out.out("ä")
+        assert stream.getvalue() == "ä\n"
+
+    @pytest.mark.parametrize("name", ["stdout", "stderr"])
+    def test_a_reader_that_has_gone_is_no_error(self, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The stream leads to the null device from then on, and the failure is kept."""
+        with pipe_as(name, monkeypatch) as reading:
+            os.close(reading)
+            with Console() as out:
+                for _ in range(3):
+                    getattr(out, name.removeprefix("std"))("lost")
+            assert os.fstat(getattr(sys, name).fileno()).st_rdev == Path(os.devnull).stat().st_rdev
+            assert (type(out.output_error) is BrokenPipeError) == (name == "stdout")
+
+    def test_a_reader_that_does_not_read_holds_nobody_up(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """More than the pipe takes is accepted at once; it arrives, whole, when the reader comes back."""
+        line = "x" * 1023
+        count = 3 * PIPE_BYTES // 1024
+        with pipe_as("stdout", monkeypatch) as reading:
+            received = bytearray()
+
+            def read() -> None:
+                while len(received) < 1024 * count:
+                    received.extend(os.read(reading, 1 << 20))
+
+            reader = threading.Thread(target=read)
+            with Console() as out:
+                for _ in range(count):
+                    out.out(line)  # would wait forever, as nobody reads yet
+                reader.start()
+            reader.join()
+            os.close(reading)
+        assert received == (line + "\n").encode() * count
+
+    def test_a_stream_made_non_blocking_by_another_program_is_waited_for(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """No text is cut or dropped."""
+        count = 3 * PIPE_BYTES // 1024
+        with pipe_as("stdout", monkeypatch) as reading:
+            os.set_blocking(sys.stdout.fileno(), False)
+            received = bytearray()
+
+            def read() -> None:
+                while data := os.read(reading, 1 << 20):
+                    received.extend(data)
+
+            reader = threading.Thread(target=read)
+            with Console() as out:
+                for _ in range(count):
+                    out.out("y" * 1023)
+                reader.start()
+            sys.stdout.close()
+            reader.join()
+            os.close(reading)
+        assert len(received) == 1024 * count
+
+
+class TestSay:
+    """`say`, for everything else."""
+
+    def test_a_stream_that_was_closed_is_no_error(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Nor is one that was never there."""
+        stream = io.StringIO()
+        stream.close()
+        for none in (stream, None):
+            monkeypatch.setattr(sys, "stderr", none)
+            say("lost")
+
+    def test_a_program_whose_reader_has_gone_ends_with_its_own_exit_code(self) -> None:
+        """Python's own flush at exit would make it 120."""
+        root = Path(console.__file__).parents[2]
+        code = (
+            f"import sys; sys.path.insert(0, {str(root)!r}); from arm_control.process.console import say, write;"
+            "say('lost'); write(sys.stdout, 'lost'); sys.exit(7)"
+        )
+        reading, writing = os.pipe()
+        os.close(reading)
+        with open(writing, "wb") as gone:
+            done = subprocess.run([sys.executable, "-c", code], stdout=gone, stderr=gone)
+        assert done.returncode == 7
+
+
+class Terminal(io.StringIO):
+    """A stream that is a terminal."""
+
+    def isatty(self) -> bool:
+        """It is."""
+        return True
+
+
+class TestProgressLine:
+    """`ProgressLine`, for long work that prints nothing else."""
+
+    @pytest.fixture
+    def clock(self, monkeypatch: pytest.MonkeyPatch) -> list[float]:
+        """The time in seconds, to be set."""
+        now = [100.0]
+        monkeypatch.setattr(console.time, "monotonic", lambda: now[0])
+        return now
+
+    def test_a_terminal_shows_share_and_time_left(self, clock: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
+        """In one line, and none is left behind."""
+        stream = Terminal()
+        monkeypatch.setattr(sys, "stderr", stream)
+        line = ProgressLine("evaluating")
+        for clock[0], share in ((100.2, 0.05), (110.0, 0.25), (110.1, 0.3), (120.0, 0.5)):
+            line.show(share)
+        line.clear()
+        first, second, end = stream.getvalue().split("\r")[:3]
+        assert first == "\x1b[2Kevaluating   25%    30 s left"  # 10 s for a quarter
+        assert second == "\x1b[2Kevaluating   50%    20 s left"
+        assert end == "\x1b[2K"
+
+    def test_short_work_shows_nothing(self, clock: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
+        """It is over before anybody could read it."""
+        stream = Terminal()
+        monkeypatch.setattr(sys, "stderr", stream)
+        line = ProgressLine("evaluating")
+        clock[0] += 0.9
+        line.show(0.9)
+        line.clear()
+        assert stream.getvalue() == ""
+
+    @pytest.mark.parametrize("closed", [False, True])
+    def test_what_is_no_terminal_gets_nothing(
+        self, closed: bool, clock: list[float], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Nor is a stream missed that is closed or was never there."""
+        for stream in (io.StringIO(), None):
+            if closed and stream is not None:
+                stream.close()
+            monkeypatch.setattr(sys, "stderr", stream)
+            line = ProgressLine("evaluating")
+            clock[0] += 100.0
+            line.show(0.5)
+            line.clear()
+            assert stream is None or closed or stream.getvalue() == ""

@@ -1,0 +1,128 @@
+"""Text from elsewhere on a terminal: visible escapes, one line, bounded length."""
+
+import contextlib
+import io
+import re
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from arm_control.bench.ladder import format_ladder
+from arm_control.cli import main
+from arm_control.process.printing import (
+    LONGEST_TEXT,
+    PrintableStream,
+    counted,
+    printable,
+    printable_lines,
+    printable_output,
+    unwrapped,
+)
+
+# C0 and C1 control characters, delete, line and paragraph separators, and what changes the direction of text.
+OBEYED = [*map(chr, [*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029, 0x200E, 0x200F, 0x061C])]
+OBEYED += [*map(chr, [*range(0x202A, 0x202F), *range(0x2066, 0x206A)])]
+
+
+class TestPrintable:
+    """`printable` makes one line of a text."""
+
+    @pytest.mark.parametrize("char", OBEYED, ids=ascii)
+    def test_what_a_terminal_obeys_is_a_visible_escape(self, char: str) -> None:
+        """The escape names the character by its number, as Python writes it."""
+        shown = printable(f"a{char}b")
+        assert shown.isprintable()
+        assert shown == f"a{ascii(char)[1:-1]}b"
+
+    @given(st.text())
+    def test_any_text_is_one_printable_line_of_bounded_length(self, text: str) -> None:
+        """Half of a surrogate pair too, as in file names that are not UTF-8."""
+        shown = printable(text, 40)
+        assert shown.isprintable()
+        assert len(shown) <= 40
+        shown.encode()
+
+    @given(st.text(st.characters(categories=["L", "N", "P"]), max_size=100))
+    def test_ordinary_text_stays_as_it_is(self, text: str) -> None:
+        """Letters, digits and punctuation of any language."""
+        assert printable(text) == text
+
+    def test_a_long_text_keeps_both_ends(self) -> None:
+        """What is quoted stands at the one end or the other."""
+        assert printable("a" * 10**6 + "b" * 10**6) == "a" * 250 + "..." + "b" * 247
+        assert printable("x" * LONGEST_TEXT) == "x" * LONGEST_TEXT
+
+    def test_lines_stay_apart_and_hold_no_line_feeds(self) -> None:
+        """A line feed within a line would forge another."""
+        assert printable_lines(["a\nb", "c"]) == "a\\nb\nc"
+
+
+class TestPrintableOutput:
+    """Within `printable_output`, whatever is printed is printable, except line feeds."""
+
+    @given(st.lists(st.text(max_size=50), max_size=5))
+    def test_only_line_feeds_and_printable_text_get_through(self, texts: list[str]) -> None:
+        """Through `print`, `write` and `writelines`."""
+        stream = io.StringIO(newline="")
+        with contextlib.redirect_stdout(stream), printable_output():
+            for text in texts:
+                print(text, text)
+                sys.stdout.write(text)
+            sys.stdout.writelines(texts)
+        assert stream.getvalue().replace("\n", "").isprintable()
+
+    def test_standard_output_and_error_are_as_before_afterwards(self) -> None:
+        """Also after an error."""
+        before = sys.stdout, sys.stderr
+        with contextlib.suppress(ValueError), printable_output():
+            assert isinstance(sys.stderr, PrintableStream)
+            raise ValueError
+        assert (sys.stdout, sys.stderr) == before
+
+    def test_control_sequences_of_the_program_itself_get_through(self) -> None:
+        """A live line is overwritten, whatever stands in it."""
+        stream = io.StringIO(newline="")
+        with contextlib.redirect_stderr(stream), printable_output():
+            unwrapped(sys.stderr).write("\x1b[2K")
+            print("\x1b[2Kx\r", end="", file=sys.stderr)
+            unwrapped(sys.stderr).write("\r")
+        assert stream.getvalue() == "\x1b[2K\\x1b[2Kx\\r\r"
+
+    def test_the_stream_is_otherwise_the_one_below(self) -> None:
+        """Whoever asks for its descriptor or whether it is a terminal gets an answer."""
+        stream = PrintableStream(sys.__stderr__)  # type: ignore[arg-type]
+        assert stream.fileno() == 2
+        assert stream.isatty() == sys.__stderr__.isatty()  # type: ignore[union-attr]
+
+
+class TestCounted:
+    """`counted` puts a noun beside its number."""
+
+    @pytest.mark.parametrize(
+        ("number", "form", "said"),
+        [
+            (0, ",", "0 goals"),
+            (1, ",", "1 goal"),
+            (2, ",", "2 goals"),
+            (1000, ",", "1,000 goals"),
+            (1.0, "g", "1 goal"),
+            (0.5, "g", "0.5 goals"),
+            (1.5, "g", "1.5 goals"),
+        ],
+    )
+    def test_one_is_singular(self, number: float, form: str, said: str) -> None:
+        """However it is formatted."""
+        assert counted(number, "goal", form=form) == said
+
+    def test_irregular_plurals(self) -> None:
+        """Given as such."""
+        assert [counted(number, "reply", "replies") for number in (1, 2)] == ["1 reply", "2 replies"]
+
+    def test_tables_of_one(self, capfd: pytest.CaptureFixture[str]) -> None:
+        """Nothing that is printed for one of something has its plural."""
+        assert main(["bench", "grid", "--goals", "1"]) == 0
+        tables = capfd.readouterr().out + format_ladder({"minutes": 1.0, "seeds": 1, "goals": 1, "rungs": []})
+        assert "1 degree apart; 1 random goal\n" in tables
+        assert not re.search(r"\b1 (degree|goal|seed|minute)s\b", tables)

@@ -1,0 +1,65 @@
+"""Agents as they are made for an environment: lengths and columns that they need to slow down near the goal."""
+
+import math
+from contextlib import closing
+from typing import Any
+
+import numpy as np
+import pytest
+from locations import DESK
+
+from arm_control.runs.agent import make_agent
+from arm_control.runs.config import TrainConfig
+from arm_control.runs.environment import environment_maker
+from envs.arm import RADIANS
+from policies.agent import Spec
+from policies.common.settings import DDPGSettings
+
+REACH_M = {"default": 0.7, "desk": 0.08 + 0.04 + 0.15 + 0.12}
+SETTINGS = DDPGSettings(hidden_units=8, fourier_octaves=0, slowing_distance=0.03)
+
+
+def made(**options: Any) -> tuple[Spec, Any]:
+    """The spec of an agent that was made for an environment; its observation after a few steps, and its target."""
+    config = TrainConfig("ddpg", SETTINGS, **options)
+    with closing(environment_maker(config)().unwrapped) as env:
+        agent: Any = make_agent(config, env)
+        env.reset(seed=0)
+        for _ in range(3):
+            observation, *_ = env.step(env.action_space.high)
+        return agent._spec, (observation["observation"], list(env.target_deg))
+
+
+class TestSlowing:
+    """Lengths and columns in the specification from which an agent slows down near the goal."""
+
+    @pytest.mark.parametrize(
+        ("imperfections", "reading_error_deg"), [("ideal", 0.0), ("xl430", 360 / 4096 / 2 + 0.05 / 2)]
+    )
+    @pytest.mark.parametrize("arm", REACH_M)
+    def test_lengths_are_in_proportion_to_the_arms_reach(
+        self, arm: str, imperfections: str, reading_error_deg: float
+    ) -> None:
+        """It rests within the distance that the tip is displaced by an error of the readings at full reach."""
+        options = {} if arm == "default" else {"arm": str(DESK)}
+        spec, _ = made(imperfections=imperfections, **options)
+        assert spec.rest_distance == pytest.approx(REACH_M[arm] * math.radians(reading_error_deg))
+        assert spec.size == pytest.approx(REACH_M[arm] / 0.7)
+        assert spec.slowing_distance == pytest.approx(0.03 * REACH_M[arm] / 0.7)
+
+    def test_the_target_sent_last_is_read_from_where_it_is_observed(self) -> None:
+        """As it was limited on its way to the upper bounds, and before the arm has got there."""
+        spec, (observation, target) = made()
+        assert spec.target_columns is not None
+        assert spec.measured_columns is not None
+        observed_deg = observation[list(spec.target_columns)] * spec.measured_unit
+        np.testing.assert_allclose(observed_deg, target, rtol=0, atol=1e-4)
+        measured_deg = observation[list(spec.measured_columns)] / RADIANS
+        assert np.abs(measured_deg - target).max() > 0.5
+
+    @pytest.mark.parametrize("control", ["from_measured", "from_target"])
+    def test_an_action_that_is_a_change_has_no_target(self, control: str) -> None:
+        """Nothing observed is in its unit."""
+        spec, _ = made(control=control)
+        assert spec.target_columns is None
+        assert spec.measured_columns is None

@@ -1,0 +1,114 @@
+"""ActionGrid: indices, positions and values against plain enumeration."""
+
+import itertools
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from policies.agent import Spec
+from policies.common.action_grid import ActionGrid
+
+SHAPES = [(2,), (7,), (3, 5), (5, 3), (2, 2, 2), (3, 5, 4), (4, 2, 6, 3)]
+
+
+def grid_of(
+    shape: tuple[int, ...], low: tuple[float, ...] | None = None, high: tuple[float, ...] | None = None
+) -> ActionGrid:
+    """One with these bounds; of none, every position is its own value."""
+    joints = len(shape)
+    return ActionGrid(
+        Spec(1, 1, low or (0.0,) * joints, high or tuple(count - 1.0 for count in shape), grid_shape=shape)
+    )
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_indices_count_the_positions_in_the_order_of_nested_loops(shape: tuple[int, ...]) -> None:
+    grid = grid_of(shape)
+    wanted = torch.tensor(list(itertools.product(*map(range, shape))))
+    assert grid.size == len(wanted)
+    assert torch.equal(grid.positions(torch.arange(grid.size)), wanted)
+    assert torch.equal(grid.index(wanted), torch.arange(grid.size))
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_values_are_evenly_spaced_from_the_lower_bound_to_the_upper(shape: tuple[int, ...]) -> None:
+    low = tuple(-10.0 + 7.0 * joint for joint in range(len(shape)))
+    high = tuple(bound + 3.0 * (joint + 1) for joint, bound in enumerate(low))
+    grid = grid_of(shape, low, high)
+    each = [
+        [first + (last - first) * place / (count - 1) for place in range(count)]
+        for first, last, count in zip(low, high, shape, strict=True)
+    ]
+    wanted = torch.tensor(list(itertools.product(*each)))
+    got = grid.values(grid.positions(torch.arange(grid.size)))
+    assert got.dtype == torch.float32
+    torch.testing.assert_close(got, wanted, rtol=0, atol=4e-6)
+    assert torch.equal(got[0], torch.tensor(low))
+
+
+def test_a_grid_of_whole_degrees_has_exactly_these() -> None:
+    grid = grid_of((91, 181, 51), (0.0, -90.0, 10.0), (90.0, 90.0, 60.0))
+    index = torch.arange(0, grid.size, 7)
+    values = grid.values(grid.positions(index))
+    assert torch.equal(values, values.round())
+    assert torch.equal(values[:, 0].long(), index // (181 * 51))
+    assert torch.equal(values[:, 1].long(), index // 51 % 181 - 90)
+    assert torch.equal(values[:, 2].long(), index % 51 + 10)
+
+
+def test_the_whole_grid_of_three_joints_counts_as_it_should() -> None:
+    grid = grid_of((91, 91, 91))
+    assert grid.size == 753_571
+    assert grid.positions(torch.tensor([0, 90, 91, 8280, 8281, 753_570])).tolist() == [
+        [0, 0, 0],
+        [0, 0, 90],
+        [0, 1, 0],
+        [0, 90, 90],
+        [1, 0, 0],
+        [90, 90, 90],
+    ]
+    index = torch.arange(grid.size)
+    assert torch.equal(grid.index(grid.positions(index)), index)
+
+
+def test_a_grid_that_no_float_can_count_is_counted_all_the_same() -> None:
+    grid = grid_of((91,) * 6)
+    index = torch.tensor([2**24 + 1, 2**32 + 1, 91**6 - 1])
+    assert grid.size == 91**6
+    assert torch.equal(grid.index(grid.positions(index)), index)
+    assert grid.positions(index[2:]).tolist() == [[90] * 6]
+
+
+@given(
+    st.lists(st.integers(2, 9), min_size=1, max_size=4).map(tuple),
+    st.integers(0, 2**31),
+)
+def test_the_positions_of_a_value_are_those_it_was_made_of(shape: tuple[int, ...], seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    low = tuple((20.0 * torch.rand(len(shape), generator=generator) - 10.0).tolist())
+    high = tuple(bound + 1.0 + bound % 5.0 for bound in low)
+    grid = grid_of(shape, low, high)
+    positions = grid.positions(torch.randint(grid.size, (20,), generator=generator))
+    values = grid.values(positions)
+    assert torch.equal(grid.positions_of(values), positions)
+    near = grid.step * (torch.rand(values.shape, generator=generator) - 0.5) * 0.98
+    assert torch.equal(grid.positions_of(values + near), positions)
+
+
+def test_values_beyond_the_bounds_are_nearest_to_the_grids_edge() -> None:
+    grid = grid_of((3, 5), (0.0, -1.0), (2.0, 1.0))
+    far = torch.tensor([[-0.6, 1.3], [-1e9, 1e9], [2.6, -1.3], [1e9, -1e9], [1.4, 0.2], [1.6, 0.3]])
+    assert grid.positions_of(far).tolist() == [[0, 4], [0, 4], [2, 0], [2, 0], [1, 2], [2, 3]]
+
+
+def test_a_grid_adds_nothing_to_a_state() -> None:
+    assert grid_of((3, 5)).state_dict() == {}
+
+
+def test_bounds_and_counts_are_taken_joint_by_joint() -> None:
+    grid = grid_of((3, 2), (0.0, 5.0), (1.0, 9.0))
+    assert grid.values(torch.tensor([[0, 0], [1, 1], [2, 0]])).tolist() == [[0.0, 5.0], [0.5, 9.0], [1.0, 5.0]]
+    assert math.prod(grid.shape) == grid.size == 6

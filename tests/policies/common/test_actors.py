@@ -1,0 +1,459 @@
+"""Stochastic policies: their deviations, the steps they ask for, and the softmax against a look through its grid."""
+
+import copy
+import gc
+import itertools
+import math
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from policies.agent import Spec
+from policies.common.action_grid import ActionGrid
+from policies.common.actors import GaussianPolicy, SoftmaxPolicy, bounded
+from policies.common.distributions import ClippedGaussian, Gaussian, SquashedGaussian
+from policies.common.heads import RAMPS
+from policies.common.networks import start_small
+from policies.common.settings import PolicyGradientSettings
+
+DEGREES = 180.0 / math.pi
+ARM = Spec(
+    5,
+    2,
+    (0.0, 10.0),
+    (90.0, 60.0),
+    measured_columns=(1, 2),
+    measured_unit=DEGREES,
+    max_step=(36.0, 15.0),
+    grid_shape=(7, 6),
+)
+PLAIN = Spec(5, 2, (-2.0, 0.0), (6.0, 1.0), grid_shape=(5, 3))
+SPECS = {"arm": ARM, "plain": PLAIN}
+KINDS = {"gaussian": Gaussian, "squashed": SquashedGaussian, "clipped": ClippedGaussian}
+DEVIATIONS = ["fixed", "learned", "state"]
+NAN, INFINITY = math.nan, math.inf
+
+
+def gaussian(spec: Spec, seed: int = 0, **changed: Any) -> GaussianPolicy:
+    settings = PolicyGradientSettings(**({"hidden_units": 16} | changed))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return GaussianPolicy(spec, settings)
+
+
+def softmax(spec: Spec, seed: int = 0, *, size: float = 30.0) -> SoftmaxPolicy:
+    """A new one with its last layers so many times as large, so that actions differ."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        policy = SoftmaxPolicy(spec, PolicyGradientSettings(policy="softmax", hidden_units=16))
+    with torch.no_grad():
+        policy.head.table.weight.mul_(size)
+        policy.head.gains.weight.mul_(size)
+    return policy
+
+
+def seen(spec: Spec, rows: int, seed: int = 0, size: float = 1.0) -> tuple[Tensor, Tensor, Tensor]:
+    """Random observation, achieved and desired goal."""
+    generator = torch.Generator().manual_seed(seed)
+    sizes = (spec.observation_size, spec.goal_size, spec.goal_size)
+    first, second, third = (size * torch.randn(rows, width, generator=generator) for width in sizes)
+    return first, second, third
+
+
+def measured(*angles: tuple[float, float]) -> tuple[Tensor, Tensor, Tensor]:
+    """What is observed of `ARM` at these angles (degrees)."""
+    first, second, third = seen(ARM, len(angles))
+    first[:, 1:3] = torch.tensor(angles) / DEGREES
+    return first, second, third
+
+
+def drawn(policy: Any, observed: tuple[Tensor, ...]) -> Any:
+    with torch.no_grad():
+        return policy.distribution(policy.encoder(*observed), observed[0])
+
+
+def constant(layer: Any, *bias: float) -> None:
+    """Let a layer give this whatever it sees."""
+    with torch.no_grad():
+        layer.weight.zero_()
+        layer.bias.copy_(torch.tensor(bias))
+
+
+# ------------------------------------------------------------------------------------------------------------ Gaussians
+
+
+@pytest.mark.parametrize("policy", KINDS)
+@pytest.mark.parametrize("deviation", DEVIATIONS)
+@pytest.mark.parametrize("asked", [0.01, 0.3, 2.0])
+def test_the_deviation_is_at_first_the_one_that_was_asked_for_and_steps_are_small(
+    policy: str, deviation: str, asked: float
+) -> None:
+    first = drawn(gaussian(ARM, policy=policy, deviation=deviation, initial_deviation=asked), seen(ARM, 50))
+    assert type(first) is KINDS[policy]
+    assert first.mean.shape == first.std.shape == (50, 2)
+    assert 0 < first.mean.abs().max() < 0.15
+    close = 0.2 if deviation == "state" else 1e-6  # the network's own share is small, not nothing
+    torch.testing.assert_close(first.std, torch.full((50, 2), asked), rtol=close, atol=0)
+
+
+@pytest.mark.parametrize("deviation", DEVIATIONS)
+def test_only_a_learned_deviation_learns_and_only_that_of_the_state_depends_on_it(deviation: str) -> None:
+    policy = gaussian(ARM, deviation=deviation)
+    names = {name for name, parameter in policy.named_parameters() if parameter.requires_grad}
+    assert names == {name for name, _ in policy.net.named_parameters(prefix="net")} | (
+        set() if deviation == "fixed" else {"log_deviation"}
+    )
+    observed = seen(ARM, 20)
+    std = drawn(policy, observed).std
+    assert (std == std[0]).all().item() == (deviation != "state")
+    log_prob: Any = policy.distribution(policy.encoder(*observed), observed[0]).log_prob(torch.ones(20, 2))
+    log_prob.sum().backward()
+    last, gradient = policy.net[-1], policy.log_deviation.grad
+    assert isinstance(last, nn.Linear)
+    assert last.weight.grad is not None
+    assert len(last.weight.grad) == (4 if deviation == "state" else 2)
+    assert (last.weight.grad.abs().sum(1) > 0).all()
+    assert (gradient is None) == (deviation == "fixed")
+    assert gradient is None or (gradient != 0).all()
+
+
+@pytest.mark.parametrize("deviation", DEVIATIONS)
+def test_deviations_are_kept_from_vanishing_and_from_growing_without_bound(deviation: str) -> None:
+    policy = gaussian(ARM, deviation=deviation)
+    observed = seen(ARM, 5)
+    for far, wanted in ((-20.0, 0.01), (20.0, 2.0)):
+        policy.log_deviation.data.fill_(far)
+        torch.testing.assert_close(drawn(policy, observed).std, torch.full((5, 2), wanted))
+    if deviation == "state":
+        policy.log_deviation.data.zero_()
+        constant(policy.net[-1], 0.0, 0.0, -50.0, 50.0)
+        torch.testing.assert_close(drawn(policy, observed).std, torch.tensor([[0.01, 2.0]] * 5))
+        constant(policy.net[-1], 0.3, -0.7, math.log(0.5), math.log(1.5))
+        torch.testing.assert_close(drawn(policy, observed).std, torch.tensor([[0.5, 1.5]] * 5))
+        torch.testing.assert_close(drawn(policy, observed).mean, torch.tensor([[0.3, -0.7]] * 5))
+
+
+@pytest.mark.parametrize(
+    ("policy", "step"),
+    [("gaussian", (0.5, -1.5)), ("squashed", (math.tanh(0.5), math.tanh(-1.5))), ("clipped", (0.5, -1.0))],
+)
+@pytest.mark.parametrize("deviation", DEVIATIONS)
+def test_steps_are_from_the_measured_angle_in_units_of_the_largest_and_end_at_the_bounds(
+    policy: str, step: tuple[float, float], deviation: str
+) -> None:
+    actor = gaussian(ARM, policy=policy, deviation=deviation)
+    constant(actor.net[-1], 0.5, -1.5, *((0.1, 0.2) if deviation == "state" else ()))
+    angles = [(45.0, 40.0), (10.0, 59.0), (80.0, 12.0), (95.0, 5.0)]
+    wanted = [
+        [min(max(first + 36.0 * step[0], 0.0), 90.0), min(max(second + 15.0 * step[1], 10.0), 60.0)]
+        for first, second in angles
+    ]
+    assert wanted[0] == [45.0 + 36.0 * step[0], 40.0 + 15.0 * step[1]]
+    assert wanted[2] == [90.0, 10.0]
+    with torch.no_grad():
+        torch.testing.assert_close(actor(*measured(*angles)), torch.tensor(wanted), rtol=0, atol=1e-4)
+    # Where nothing is measured, from the middle and by half the range.
+    actor = gaussian(PLAIN, policy=policy, deviation=deviation)
+    constant(actor.net[-1], 0.5, -1.5, *((0.1, 0.2) if deviation == "state" else ()))
+    wanted = [[2.0 + 4.0 * step[0], max(0.5 + 0.5 * step[1], 0.0)]] * 3
+    with torch.no_grad():
+        torch.testing.assert_close(actor(*seen(PLAIN, 3)), torch.tensor(wanted), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("policy", "step"),
+    [("gaussian", (0.5, -1.5)), ("squashed", (math.tanh(0.5), math.tanh(-1.5))), ("clipped", (0.5, -1.0))],
+)
+@pytest.mark.parametrize("size", [1.0, 0.5])
+def test_near_the_goal_steps_are_from_the_previous_target_and_in_proportion_to_the_distance(
+    policy: str, step: tuple[float, float], size: float
+) -> None:
+    """target = previous + g (angle + step - previous), with g = (distance - rest distance) / slowing distance."""
+    spec = replace(ARM, target_columns=(3, 4), rest_distance=0.002, size=size).with_steps(0.5, 0.04)
+    actor = gaussian(spec, policy=policy, deviation="fixed")
+    constant(actor.net[-1], 0.5, -1.5)
+    observation, tip, goal = measured((45.0, 40.0), (45.0, 40.0), (45.0, 40.0), (10.0, 59.0))
+    targets = [(50.0, 30.0), (50.0, 30.0), (50.0, 30.0), (0.0, 60.0)]
+    observation[:, 3:] = torch.tensor(targets) / DEGREES
+    shares = [0.0, 0.25, 1.0, 0.75]
+    distances = [share * 0.04 * size + 0.002 for share in shares]
+    goal = tip + torch.tensor([[0.6 * distance, -0.8 * distance] for distance in distances])
+    # Half of the largest steps of 36 and 15 degrees.
+    wanted = [
+        [
+            target[0] + share * (angle[0] + 18.0 * step[0] - target[0]),
+            target[1] + share * (angle[1] + 7.5 * step[1] - target[1]),
+        ]
+        for target, share, angle in zip(targets, shares, [(45.0, 40.0)] * 3 + [(10.0, 59.0)], strict=True)
+    ]
+    with torch.no_grad():
+        torch.testing.assert_close(actor(observation, tip, goal), torch.tensor(wanted), rtol=0, atol=2e-3)
+
+
+@given(
+    st.sampled_from(sorted(SPECS)),
+    st.sampled_from(sorted(KINDS)),
+    st.sampled_from(DEVIATIONS),
+    st.sampled_from([0.1, 1.0, 100.0, 1e6]),
+    st.integers(0, 1000),
+)
+def test_a_controllers_action_is_the_modes_and_all_actions_are_within_the_bounds(
+    name: str, policy: str, deviation: str, size: float, seed: int
+) -> None:
+    spec = SPECS[name]
+    actor = gaussian(spec, seed, policy=policy, deviation=deviation, initial_deviation=2.0)
+    actor.net[-1].weight.data.mul_(size)  # type: ignore[operator]
+    observed = seen(spec, 20, seed, size)
+    likely = drawn(actor, observed)
+    with torch.no_grad():
+        greedy = actor(*observed)
+        assert torch.equal(greedy, actor.action(likely.action(likely.mean), *observed))
+        for choice in (likely.mean, likely.mean + 3 * likely.std, likely.mean - 1e3 * likely.std):
+            action = actor.action(likely.action(choice), *observed)
+            assert (action >= torch.tensor(spec.action_low)).all()
+            assert (action <= torch.tensor(spec.action_high)).all()
+
+
+@pytest.mark.parametrize("policy", KINDS)
+def test_to_begin_with_steps_are_wide_whatever_is_observed(policy: str) -> None:
+    actor = gaussian(ARM, policy=policy, deviation="fixed", initial_deviation=0.1)
+    constant(actor.net[-1], 5.0, 5.0)
+    observed = seen(ARM, 4)
+    wide = actor.uniform(actor.encoder(*observed), observed[0])
+    assert type(wide) is KINDS[policy]
+    assert torch.equal(wide.mean, torch.zeros(4, 2))
+    assert torch.equal(wide.std, torch.ones(4, 2))
+
+
+@pytest.mark.parametrize("deviation", DEVIATIONS)
+def test_steps_of_several_arms_have_the_distributions_that_each_has_alone(deviation: str) -> None:
+    policy = gaussian(ARM, deviation=deviation)
+    observed = seen(ARM, 6)
+    whole, parts = drawn(policy, observed), drawn(policy, tuple(column.view(3, 2, -1) for column in observed))
+    assert parts.mean.shape == parts.std.shape == (3, 2, 2)
+    for together, apart in ((whole.mean, parts.mean), (whole.std, parts.std)):
+        torch.testing.assert_close(apart.reshape(6, 2), together)
+
+
+@pytest.mark.parametrize("deviation", DEVIATIONS)
+def test_a_policys_state_holds_its_deviation(deviation: str) -> None:
+    first, second = gaussian(ARM, 1, deviation=deviation), gaussian(ARM, 2, deviation=deviation, initial_deviation=1.0)
+    first.encoder.fit(*(column.numpy() for column in seen(ARM, 30, seed=5)))
+    second.load_state_dict(copy.deepcopy(first.state_dict()))
+    observed = seen(ARM, 7)
+    assert torch.equal(drawn(second, observed).std, drawn(first, observed).std)
+    assert torch.equal(second(*observed), first(*observed))
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_a_small_start_is_a_tenth_of_the_last_layers_weights_and_no_bias(whole: bool) -> None:
+    first, last = nn.Linear(3, 4), nn.Linear(4, 2)
+    before = copy.deepcopy((first, last))
+    start_small(nn.Sequential(first, last) if whole else last)
+    torch.testing.assert_close(last.weight, 0.1 * before[1].weight)
+    assert (last.bias == 0).all()
+    assert torch.equal(first.weight, before[0].weight)
+    assert torch.equal(first.bias, before[0].bias)
+
+
+# -------------------------------------------------------------------------------------------------------------- softmax
+
+
+def every_action(spec: Spec) -> tuple[Tensor, Tensor]:
+    """Positions and values, (all actions, actions) each, worked out one by one."""
+    assert spec.grid_shape is not None
+    positions = list(itertools.product(*map(range, spec.grid_shape)))
+    values = [
+        [
+            low + (high - low) * place / (count - 1)
+            for low, high, place, count in zip(spec.action_low, spec.action_high, action, spec.grid_shape, strict=True)
+        ]
+        for action in positions
+    ]
+    return torch.tensor(positions), torch.tensor(values)
+
+
+def sums_of_logits(spec: Spec, policy: SoftmaxPolicy, observed: tuple[Tensor, ...]) -> Tensor:
+    """(batch, all actions), in that order."""
+    logits = drawn(policy, observed).logits
+    positions = every_action(spec)[0]
+    rows = [
+        [sum(part[row, at].item() for part, at in zip(logits, action, strict=True)) for action in positions.tolist()]
+        for row in range(len(observed[0]))
+    ]
+    return torch.tensor(rows)
+
+
+@pytest.mark.parametrize("name", SPECS)
+@pytest.mark.parametrize("seed", range(3))
+def test_the_controllers_action_is_the_most_probable_of_all_on_the_grid(name: str, seed: int) -> None:
+    spec, policy = SPECS[name], softmax(SPECS[name], seed)
+    observed = seen(spec, 20, seed)
+    likely = drawn(policy, observed)
+    positions, values = every_action(spec)
+    log_prob = torch.stack([likely.log_prob(action.expand(20, -1)) for action in positions], 1)
+    torch.testing.assert_close(log_prob.exp().sum(1), torch.ones(20))
+    best = log_prob.argmax(1)
+    assert len(set(best.tolist())) > 2
+    with torch.no_grad():
+        action = policy(*observed)
+    torch.testing.assert_close(action, values[best], rtol=0, atol=1e-5)
+    assert policy.grid.holds(action).all()
+    assert torch.equal(likely.action(likely.mode()), positions[best])
+    assert torch.equal(policy.action(positions, *observed), positions)
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_shortfall_and_margin_are_those_of_a_look_through_all_actions(name: str) -> None:
+    spec, policy, rows = SPECS[name], softmax(SPECS[name], 3), 8
+    observed = seen(spec, rows, 1)
+    sums, (_, values) = sums_of_logits(spec, policy, observed), every_action(spec)
+    with torch.no_grad():
+        for index, action in enumerate(values):
+            shortfall, largest = policy.shortfall(action.expand(rows, -1), *observed)
+            torch.testing.assert_close(largest, sums.amax(1), rtol=0, atol=1e-5)
+            torch.testing.assert_close(shortfall, sums.amax(1) - sums[:, index], rtol=0, atol=1e-5)
+            assert (shortfall >= 0).all()
+        own, _ = policy.shortfall(policy(*observed), *observed)
+        assert (own == 0).all()
+        top, second = sums.sort(1, descending=True).values[:, :2].T
+        torch.testing.assert_close(policy.margin(*observed), top - second, rtol=0, atol=1e-5)
+        assert (policy.margin(*observed) > 0).all()
+
+
+def test_the_margin_of_two_that_are_alike_is_nothing() -> None:
+    policy = softmax(PLAIN)
+    constant(policy.head.gains, *(0.0,) * 2 * 2 * len(RAMPS))
+    constant(policy.head.table, 0.0, 3.0, 1.0, 2.0, 0.0, -1.0, 0.5, -2.0)
+    with torch.no_grad():
+        assert policy.margin(*seen(PLAIN, 2)).tolist() == [0.5, 0.5]  # a logit is half of an output
+        policy.head.table.bias[6] = -1.0
+        policy.head.table.bias[7] = -1.0
+        assert policy.margin(*seen(PLAIN, 2)).tolist() == [0.0, 0.0]
+
+
+OFF = [
+    (45.0, 15.0),
+    (37.5, 20.0),
+    (37.5, 15.0),
+    (45.0, 20.02),
+    (105.0, 20.0),
+    (-15.0, 20.0),
+    (45.0, 70.0),
+    (NAN, 20.0),
+    (45.0, NAN),
+    (INFINITY, 20.0),
+    (45.0, -INFINITY),
+]
+
+
+@pytest.mark.parametrize("action", OFF, ids=str)
+def test_an_action_that_is_off_the_grid_has_no_shortfall(action: tuple[float, float]) -> None:
+    """One of two that are off is enough; others of the batch are not touched."""
+    policy, observed = softmax(ARM), seen(ARM, 3)
+    batch = torch.tensor([(45.0, 20.0), action, (90.0, 60.0)])
+    assert policy.grid.holds(batch).tolist() == [True, False, True]
+    with torch.no_grad():
+        shortfall, largest = policy.shortfall(batch, *observed)
+    assert shortfall.isnan().tolist() == [False, True, False]
+    assert largest.isfinite().all()
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_a_grid_holds_its_own_values_to_a_thousandth_of_its_smallest_step(name: str) -> None:
+    grid, (_, values) = ActionGrid(SPECS[name]), every_action(SPECS[name])
+    smallest = {"arm": 10.0, "plain": 0.5}[name]
+    assert grid.holds(values).all()
+    for joint in (0, 1):
+        for side in (-1.0, 1.0):
+            away = torch.zeros(2)
+            away[joint] = side * smallest
+            assert grid.holds(values + 0.0009 * away).all()
+            assert not grid.holds(values + 0.0011 * away).any()
+            assert not grid.holds(values + 0.5 * away).any()
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_a_position_is_worth_something_for_how_far_it_is_from_the_measured_angle(name: str) -> None:
+    spec, policy = SPECS[name], softmax(SPECS[name])
+    constant(policy.head.table, *(0.0,) * sum(spec.grid_shape or ()))
+    constant(policy.head.gains, *([0.0] * len(RAMPS) + [-1.0] * len(RAMPS)) * 2)
+    angles = [(45.0, 40.0), (8.0, 57.0), (85.0, 13.0), (31.0, 24.0), (99.0, 3.0)]
+    observed = measured(
+        *angles
+    )  # of the other spec nothing is measured: it is in the middle, and passes half its range
+    centres = torch.tensor(angles if name == "arm" else [(2.0, 0.5)] * 5)
+    largest = (36.0, 15.0) if name == "arm" else (4.0, 0.5)
+    logits = drawn(policy, observed).logits
+    for joint, (part, count) in enumerate(zip(logits, spec.grid_shape or (), strict=True)):
+        values = torch.linspace(spec.action_low[joint], spec.action_high[joint], count)
+        away = (values - centres[:, joint, None]).abs() / largest[joint]
+        wanted = -torch.stack([torch.clamp(away / ramp, max=1.0) for ramp in RAMPS]).sum(0) / 2
+        torch.testing.assert_close(part, wanted, rtol=0, atol=1e-5)
+    with torch.no_grad():
+        action = policy(*observed)
+    nearest = [(45.0, 40.0), (15.0, 60.0), (90.0, 10.0), (30.0, 20.0), (90.0, 10.0)]
+    assert action.tolist() == [list(pair) for pair in (nearest if name == "arm" else [(2.0, 0.5)] * 5)]
+
+
+def test_to_begin_with_all_positions_are_alike_and_a_new_network_nearly_says_so() -> None:
+    policy, observed = softmax(ARM, size=1.0), seen(ARM, 4)
+    even = policy.uniform(policy.encoder(*observed), observed[0])
+    for part, count in zip(even.logits, (7, 6), strict=True):
+        assert torch.equal(torch.softmax(part, 1), torch.full((4, count), 1 / count))
+    for part in drawn(policy, observed).logits:
+        assert 0 < part.abs().max() < 0.3
+
+
+def test_the_whole_degree_grid_takes_3_times_91_logits_and_all_of_them_learn() -> None:
+    spec = Spec(5, 2, (0.0,) * 3, (90.0,) * 3, measured_columns=(0, 1, 2), measured_unit=DEGREES, grid_shape=(91,) * 3)
+    policy, observed = softmax(spec), seen(spec, 16)
+    assert all(parameter.requires_grad for parameter in policy.parameters())
+    likely = policy.distribution(policy.encoder(*observed), observed[0])
+    assert [part.shape for part in likely.logits] == [(16, 91)] * 3
+    action = policy(*observed)
+    assert torch.equal(action, action.round())
+    assert torch.equal(action, likely.mode().float())
+    log_prob: Any = likely.log_prob(likely.mode())
+    log_prob.sum().backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in policy.parameters())
+
+
+def test_a_softmaxs_state_holds_all_it_needs() -> None:
+    first, second = softmax(ARM, 1), softmax(ARM, 2)
+    first.encoder.fit(*(column.numpy() for column in seen(ARM, 30, seed=5)))
+    observed = seen(ARM, 20)
+    assert not torch.equal(second(*observed), first(*observed))
+    second.load_state_dict(copy.deepcopy(first.state_dict()))
+    assert torch.equal(second(*observed), first(*observed))
+    assert torch.equal(second.margin(*observed), first.margin(*observed))
+
+
+def test_a_bound_lets_through_what_leads_away_from_it_alone() -> None:
+    x = torch.tensor([-5.0, -5.0, 0.0, 0.0, 5.0, 5.0], requires_grad=True)
+    descent = torch.tensor([1.0, -1.0, 1.0, -1.0, 1.0, -1.0])  # x moves against these
+    out = bounded(x, -2.0, 2.0)
+    torch.testing.assert_close(out.detach(), torch.tensor([-2.0, -2.0, 0.0, 0.0, 2.0, 2.0]))
+    (out * descent).sum().backward()
+    assert x.grad is not None
+    assert x.grad.tolist() == [0.0, -1.0, 1.0, -1.0, 1.0, 0.0]
+
+
+def test_a_bound_does_not_hold_what_it_was_a_part_of() -> None:
+    """A hook that knows its own tensor would never be freed, and with it the graph of every update."""
+
+    def tensors() -> int:
+        gc.collect()
+        return sum(type(thing) is torch.Tensor for thing in gc.get_objects())
+
+    x = torch.zeros(3, requires_grad=True)
+    bounded(x, -2.0, 2.0).sum().backward()
+    before = tensors()
+    for _ in range(20):
+        bounded(x, -2.0, 2.0).sum().backward()
+    assert tensors() <= before + 2
