@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from arm_control.exporter.fusion import fold
+from arm_control.exporter.fusion import fuse
 from arm_control.policy_file.contract import (
     GOAL,
     GOAL_VELOCITY,
@@ -76,9 +76,9 @@ class ExportedPolicy(nn.Module):
         self.register_buffer("lower", torch.tensor(arm.limits.lower_deg))
         self.register_buffer("upper", torch.tensor(arm.limits.upper_deg))
 
-    def folded(self) -> nn.Module:
+    def fused(self) -> nn.Module:
         """What is traced: the same with fewer operations, where that is possible."""
-        return (fold(self._arm, self.policy) if self._control == "absolute" else None) or self
+        return (fuse(self._arm, self.policy) if self._control == "absolute" else None) or self
 
     def forward(
         self,
@@ -280,10 +280,10 @@ def memory_tensor(name: str, golden: GoldenSamples, meaning: str) -> TensorContr
 
 
 def trace(module: ExportedPolicy, contract: Contract) -> Any:
-    """The ONNX model with the contract in its metadata and nothing of this machine in it; folded, if it can be."""
+    """The ONNX model with the contract in its metadata and nothing of this machine in it; fused, if it can be."""
     # A batch of 1 would be baked in.
     example = {tensor.name: torch.zeros(2, tensor.size) for tensor in contract.inputs}
-    graph = module.folded()
+    graph = module.fused()
     # The exporter tells of operators of packages that are not there, and of its own deprecations.
     registry = logging.getLogger("torch.onnx._internal.exporter._registration")
     level = registry.level

@@ -1,8 +1,8 @@
-"""Folding: the same deterministic policy in a fifth of the operations, as it is exported.
+"""Graph fusion: an optional pass of the export that gives a deterministic policy with a quarter of the operations.
 
-A network as small as these costs less time in an exported graph than the dozens of small operations before and after
-it: units, kinematics, normalisation, scaling. All of that is sums and products, but for sines of the joints' angles,
-and can be multiplied out once and for all, in double precision:
+The gain: the default arm's policy takes 16 us per inference with it and 37 us without (23 and 87 graph nodes), because
+the small operations around the network cost more than the network: units, kinematics, normalisation, scaling. All of
+those are sums and products, except for the sines of joint angles, and are multiplied out here in double precision:
 
     u = (readings, goal, sin(A q + a))        the tip is a sum of sines of sums of joint angles q
     v = sin(B u + b)                          the Fourier features of normalised inputs, each of them a sum over u
@@ -32,7 +32,7 @@ POSES = 2000
 Matrix = NDArray[np.float64]
 
 
-class FoldedPolicy(nn.Module):
+class FusedPolicy(nn.Module):
     """Angles, speeds, previous targets and their speeds (batch, joints), goals (batch, 3) -> targets (batch, joints).
 
     In the units and in the order of the exported graph's inputs.
@@ -110,8 +110,8 @@ class FoldedPolicy(nn.Module):
         return torch.clamp(target, self._lower, self._upper)
 
 
-def fold(arm: Arm, policy: nn.Module) -> FoldedPolicy | None:
-    """The folded policy; None for one of another kind, or whose actions are no angles, or for goals that move."""
+def fuse(arm: Arm, policy: nn.Module) -> FusedPolicy | None:
+    """The fused policy; None for one of another kind, or whose actions are no angles, or for goals that move."""
     if type(policy) is not DeterministicPolicy or not policy.encoder.octaves or arm.joint_count > MOST_JOINTS:
         return None
     limits, joints = arm.limits, arm.joint_count
@@ -121,7 +121,7 @@ def fold(arm: Arm, policy: nn.Module) -> FoldedPolicy | None:
     readings = torch.cat([angles, torch.zeros(2, 3 * joints)], 1)
     if not torch.allclose(policy.scaling.from_unit(policy.scaling.present(readings * RADIANS)), angles, atol=1e-3):
         return None
-    return FoldedPolicy(arm, policy)
+    return FusedPolicy(arm, policy)
 
 
 def tip_as_sines(arm: Arm) -> tuple[Matrix, Matrix]:

@@ -1,4 +1,4 @@
-"""Folding: what is multiplied out is the same policy, and what cannot be is left alone."""
+"""Fusion: what is multiplied out is the same policy, and what cannot be is left alone."""
 
 import math
 from pathlib import Path
@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from arm_control.exporter.exporter import ExportedPolicy, random_states
-from arm_control.exporter.fusion import FoldedPolicy, fold, linear, tip_as_sines
+from arm_control.exporter.fusion import FusedPolicy, fuse, linear, tip_as_sines
 from envs.arm import RADIANS, Arm
 from policies.agent import Spec
 from policies.common.networks import DeterministicPolicy
@@ -87,17 +87,17 @@ def test_the_default_arm_has_ten_sines_of_the_26_that_three_joints_can_have() ->
 )
 @pytest.mark.parametrize("size", [1.0, 40.0])
 def test_it_is_the_same_policy(name: str, slowing_distance: float, rest_distance: float, size: float) -> None:
-    """Folded equals unfolded; with a slowing distance, goals are from nowhere near to all over it."""
+    """Fused equals unfused; with a slowing distance, goals are from nowhere near to all over it."""
     arm = arm_named(name)
     policy = random_policy(arm, slowing_distance=slowing_distance, rest_distance=rest_distance, size=size)
-    folded = fold(arm, policy)
-    assert isinstance(folded, FoldedPolicy)
+    fused = fuse(arm, policy)
+    assert isinstance(fused, FusedPolicy)
     states = [torch.from_numpy(column) for column in random_states(arm, 2000, np.random.default_rng(0)).values()]
     with torch.no_grad():
-        wanted, got = ExportedPolicy(arm, policy, "absolute")(*states), folded(*states)
+        wanted, got = ExportedPolicy(arm, policy, "absolute")(*states), fused(*states)
     assert (wanted - states[0]).abs().max() > 5.0
     assert (wanted - got).abs().max() < 3e-4
-    assert all(parameter.dtype == torch.float32 for parameter in folded.parameters())
+    assert all(parameter.dtype == torch.float32 for parameter in fused.parameters())
 
 
 class TestAtTheGoal:
@@ -117,12 +117,12 @@ class TestAtTheGoal:
     def test_it_rests_within_the_rest_distance(self, name: str) -> None:
         """Exactly at the target that was sent last."""
         arm = arm_named(name)
-        folded = fold(arm, random_policy(arm, slowing_distance=0.02, rest_distance=0.001))
-        assert folded is not None
+        fused = fuse(arm, random_policy(arm, slowing_distance=0.02, rest_distance=0.001))
+        assert fused is not None
         for distance_m in (0.0, 0.0009):
             states = self.states(arm, distance_m)
             with torch.no_grad():
-                assert torch.equal(folded(*states), states[2])
+                assert torch.equal(fused(*states), states[2])
 
     @pytest.mark.parametrize("name", ["default", "twisted"])
     @pytest.mark.parametrize("rest_distance", [0.0, 0.001])
@@ -131,11 +131,11 @@ class TestAtTheGoal:
         """A distance that is rounded to a tenth of a micrometre is one of 20 mm to 5 parts in a million."""
         arm = arm_named(name)
         policy = random_policy(arm, slowing_distance=0.02, rest_distance=rest_distance)
-        folded = fold(arm, policy)
-        assert folded is not None
+        fused = fuse(arm, policy)
+        assert fused is not None
         states = self.states(arm, distance_m)
         with torch.no_grad():
-            wanted, got = ExportedPolicy(arm, policy, "absolute")(*states), folded(*states)
+            wanted, got = ExportedPolicy(arm, policy, "absolute")(*states), fused(*states)
         assert (wanted - got).abs().max() < 3e-3
 
 
@@ -143,7 +143,7 @@ def test_the_policy_itself_stays_as_it_was() -> None:
     arm = Arm()
     policy = random_policy(arm)
     before = {name: value.clone() for name, value in policy.state_dict().items()}
-    fold(arm, policy)
+    fuse(arm, policy)
     for name, value in policy.state_dict().items():
         assert value.dtype == torch.float32
         torch.testing.assert_close(value, before[name], rtol=0, atol=0)
@@ -160,12 +160,12 @@ def test_what_it_does_not_know_is_exported_as_it_is(kind: str) -> None:
     )
     if kind == "another class":
         policy = linear(torch.zeros(3, 3), torch.zeros(3))
-    assert fold(arm, policy) is None
+    assert fuse(arm, policy) is None
     module = ExportedPolicy(arm, policy, "absolute")
-    assert module.folded() is module
+    assert module.fused() is module
 
 
-def test_an_exported_policy_is_folded(tiny_policy: Path) -> None:
+def test_an_exported_policy_is_fused(tiny_policy: Path) -> None:
     onnx = pytest.importorskip("onnx")
     nodes = onnx.load(tiny_policy).graph.node
     assert len(nodes) <= 23
