@@ -22,14 +22,9 @@ from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
 from arm_control.evaluation.torch_controller import one_thread
-from arm_control.exporter.exporter import (
-    ExportedPolicy,
-    environment_path,
-    golden_samples,
-    make_contract,
-    random_states,
-    trace,
-)
+from arm_control.exporter.exporter import EnvironmentFacts, golden_samples, make_contract
+from arm_control.exporter.graph import ExportedPolicy, trace
+from arm_control.exporter.states import environment_path, random_states
 from arm_control.runner import PolicyRunner
 from arm_control.runs.checks import (
     MOST_ROUNDS,
@@ -232,7 +227,7 @@ def stream_times(grid: ActionGrid, step_deg: float, rounds: int) -> dict[str, fl
     states = random_states(arm, 16, np.random.default_rng(0))
     states = {name: values[:16] for name, values in states.items()}
     golden = golden_samples(states, *environment_path(arm, policy, config.control, states))
-    contract = make_contract(config, arm, 30.0, golden)
+    contract = make_contract(config, EnvironmentFacts(arm, 30.0), golden)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "policy.onnx"
         onnx.save_model(trace(ExportedPolicy(arm, policy, config.control), contract), file)

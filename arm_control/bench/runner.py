@@ -26,14 +26,9 @@ from numpy.typing import NDArray
 
 from arm_control.drivers.base import JointState
 from arm_control.evaluation.torch_controller import one_thread
-from arm_control.exporter.exporter import (
-    ExportedPolicy,
-    environment_path,
-    golden_samples,
-    make_contract,
-    random_states,
-    trace,
-)
+from arm_control.exporter.exporter import EnvironmentFacts, golden_samples, make_contract
+from arm_control.exporter.graph import ExportedPolicy, trace
+from arm_control.exporter.states import environment_path, random_states
 from arm_control.policy_file.contract import INPUTS
 from arm_control.process.printing import counted
 from arm_control.recording.format import Recorder
@@ -316,7 +311,7 @@ def export_untrained(arm: Arm, settings: DDPGSettings, path: Path) -> ExportedPo
     states = random_states(arm, 64, np.random.default_rng(0))
     golden = golden_samples(states, *environment_path(arm, policy, config.control, states))
     module = ExportedPolicy(arm, policy, config.control)
-    onnx.save_model(trace(module, make_contract(config, arm, rate_hz, golden)), path)
+    onnx.save_model(trace(module, make_contract(config, EnvironmentFacts(arm, rate_hz), golden)), path)
     return module
 
 

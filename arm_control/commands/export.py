@@ -24,7 +24,8 @@ class Export:
 
 def run(command: Export) -> None:
     """Write the ONNX file and print its path and size."""
-    from arm_control.exporter.exporter import agreement, write_policy
+    from arm_control.exporter.agreement import agreement
+    from arm_control.exporter.exporter import write_policy
     from arm_control.process.printing import printable
     from arm_control.runs.agent import load_policy
 

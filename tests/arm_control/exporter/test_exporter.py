@@ -18,7 +18,9 @@ import arm_control.exporter.exporter as module
 from arm_control.evaluation import validation
 from arm_control.evaluation.sources import evaluate, open_source
 from arm_control.evaluation.torch_controller import PolicyController
-from arm_control.exporter.exporter import ExportError, export, random_states
+from arm_control.exporter.agreement import ExportError
+from arm_control.exporter.exporter import export
+from arm_control.exporter.states import random_states
 from arm_control.runner import PolicyRunner
 from arm_control.runner.description import describe
 from arm_control.runs.agent import load_policy

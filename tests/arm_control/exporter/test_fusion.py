@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from arm_control.exporter.exporter import ExportedPolicy, random_states
 from arm_control.exporter.fusion import FusedPolicy, fuse, linear, tip_as_sines
+from arm_control.exporter.graph import ExportedPolicy
+from arm_control.exporter.states import random_states
 from envs.arm import RADIANS, Arm
 from policies.agent import Spec
 from policies.common.networks import DeterministicPolicy

@@ -18,7 +18,9 @@ from arm_control.evaluation import validation
 from arm_control.evaluation.controllers import actions_for
 from arm_control.evaluation.sources import evaluate
 from arm_control.exporter import exporter
-from arm_control.exporter.exporter import ExportError, environment_observation, export, random_states
+from arm_control.exporter.agreement import ExportError
+from arm_control.exporter.exporter import export
+from arm_control.exporter.states import environment_observation, random_states
 from arm_control.runner import PolicyRunner
 from arm_control.runs.agent import load_policy
 from arm_control.runs.checkpoint import load_latest, save_checkpoint

@@ -1,0 +1,88 @@
+"""Agreement of an exported policy with PyTorch and with the environment's observation."""
+
+import math
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from arm_control.exporter.graph import ExportedPolicy
+from arm_control.exporter.states import FloatArray, Inputs, chosen, environment_observation
+from arm_control.runner.policy_runner import PolicyRunner
+from arm_control.runs.config import TrainConfig
+from envs.arm import Arm
+from policies.common.actors import SoftmaxPolicy
+from policies.dqn.agent import GreedyPolicy
+
+SEARCHING = (GreedyPolicy, SoftmaxPolicy)  # policies that choose the best of several actions
+
+TOLERANCE_DEG = 1e-3
+LIMIT_TOLERANCE_DEG = 1e-4
+TOLERANCE_MEMORY = 1e-4
+TOLERANCE_Q = 1e-5  # of the largest Q, or of 1 where that is smaller
+AT_ONCE = 64  # rows: 200 MB of Q-values over the whole degree grid
+
+
+class ExportError(ValueError):
+    """The exported graph does not do what the policy does."""
+
+
+@torch.no_grad()
+def verify(runner: PolicyRunner, module: ExportedPolicy, arm: Arm, states: Inputs, targets: FloatArray) -> None:
+    """Raise ExportError unless the file's outputs are those of PyTorch and of the environment's own path.
+
+    `targets` (states, joints) are the latter, in degrees.
+    """
+    parts = [runner.recall(chosen(states, rows)) for rows in slices(len(targets))]
+    exported = np.concatenate([part[0] for part in parts])
+    # A greedy policy over the whole grid is compared by Q-values only: tracing it once more would take minutes.
+    traced = None if isinstance(module.policy, GreedyPolicy) else traced_outputs(module, states)
+    if traced is not None and len(traced) > 1:
+        memory = np.concatenate([part[1] for part in parts if part[1] is not None])
+        difference = np.abs(memory - traced[1]).max(axis=1)
+        check_rows(difference, TOLERANCE_MEMORY, "onnxruntime and PyTorch remember what differs by {:.3g}", states)
+    if isinstance(module.policy, SEARCHING):
+        seen = environment_observation(arm, states)
+        shortfall, largest = module.policy.shortfall(torch.from_numpy(exported), *seen)
+        check_rows((shortfall / largest.abs().clamp(min=1.0)).numpy(), TOLERANCE_Q, CHOSEN_WORSE, states)
+    else:
+        assert traced is not None
+        for name, other in (("PyTorch", traced[0]), ("the environment's observation and PyTorch", targets)):
+            difference = np.abs(exported - other).max(axis=1)
+            check_rows(difference, TOLERANCE_DEG, f"onnxruntime and {name} differ by {{:.3g}} degrees", states)
+    below = exported < np.array(arm.limits.lower_deg) - LIMIT_TOLERANCE_DEG
+    above = exported > np.array(arm.limits.upper_deg) + LIMIT_TOLERANCE_DEG
+    if below.any() or above.any():
+        raise ExportError("export failed, nothing kept: a target lies outside the joint limits")
+
+
+def traced_outputs(module: ExportedPolicy, states: Inputs) -> list[FloatArray]:
+    """The outputs of the PyTorch module: targets and, of a recurrent policy, the memory."""
+    outputs = module(**{name: torch.from_numpy(values) for name, values in states.items()})
+    if not isinstance(outputs, tuple):
+        return [outputs.numpy()]
+    return [output.numpy() for output in outputs]
+
+
+def agreement(config: TrainConfig) -> str:
+    """What `export` has verified, as text."""
+    if config.settings.actions == "degrees":
+        return f"onnxruntime and PyTorch agree to {TOLERANCE_DEG:g} degrees"
+    return f"onnxruntime's choice is worth PyTorch's best to {TOLERANCE_Q:g}"
+
+
+CHOSEN_WORSE = "the action that onnxruntime chooses is worse than the best one, by {:.3g} of that one's value"
+
+
+def check_rows(difference: FloatArray, allowed: float, what: str, states: Inputs) -> None:
+    """Raise ExportError, with the worst of the states, if one's difference is larger than allowed, or NaN."""
+    worst = float(difference.max()) if np.isfinite(difference).all() else float("nan")
+    if not worst <= allowed:
+        place = int(np.argmax(np.where(np.isfinite(difference), difference, np.inf)))
+        row = {key: values[place].tolist() for key, values in states.items()}
+        raise ExportError(f"export failed, nothing kept: {what.format(worst)} (allowed {allowed:g}) at {row}")
+
+
+def slices(rows: int) -> list[NDArray[np.int64]]:
+    """Row numbers, AT_ONCE of them at a time."""
+    return np.array_split(np.arange(rows), math.ceil(rows / AT_ONCE))
