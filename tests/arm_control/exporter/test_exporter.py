@@ -18,6 +18,7 @@ import arm_control.exporter.exporter as module
 from arm_control.evaluation import validation
 from arm_control.evaluation.sources import evaluate, open_source
 from arm_control.evaluation.torch_controller import PolicyController
+from arm_control.exporter import agreement
 from arm_control.exporter.agreement import ExportError
 from arm_control.exporter.exporter import export
 from arm_control.exporter.states import random_states
@@ -164,7 +165,7 @@ def test_onnx_and_environment_agree_on_states_that_a_motion_passes(tiny_run: Pat
 def test_the_states_verified_are_10000_random_ones_and_every_corner_of_the_readings() -> None:
     arm = Arm(DEFAULT_URDF)
     assert module.RANDOM_STATES == 10_000
-    assert module.TOLERANCE_DEG == 1e-3
+    assert agreement.TOLERANCE_DEG == 1e-3
     rows = np.concatenate(list(random_states(arm, 100, np.random.default_rng(0)).values()), axis=1)
     low, high, speed, reach = 0.0, 90.0, np.array(arm.limits.max_speed_deg_s), np.full(3, arm.reach_m)
     lower = np.concatenate([[low] * 3, -speed, [low] * 3, -speed, -reach]).astype(np.float32)
@@ -217,7 +218,7 @@ def test_a_graph_that_differs_from_the_policy_is_not_kept(
 def test_a_policy_that_does_not_come_out_to_the_tolerance_is_not_kept(
     tiny_run: Path, older: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "TOLERANCE_DEG", 0.0)
+    monkeypatch.setattr(agreement, "TOLERANCE_DEG", 0.0)
     with pytest.raises(ExportError, match="nothing kept"):
         export(tiny_run, older)
     assert_untouched(older)
