@@ -156,16 +156,13 @@ class Training:
         if is_kept(error_mm, lowest_mm):
             networks = copy.deepcopy(policy.state_dict())
             self._best = {"step": self.step, "mean_error_mm": error_mm, "lowest_mm": lowest_mm, "policy": networks}
-        reporter.report(
-            {
-                "step": self.step,
-                "updates": self.updates,
-                "elapsed_s": round(self.elapsed_s, 3),
-                "progress": self.progress,
-                **figures,
-                **metrics,
-            }
-        )
+        counters = {
+            "step": self.step,
+            "updates": self.updates,
+            "elapsed_s": round(self.elapsed_s, 3),
+            "progress": self.progress,
+        }
+        reporter.report(counters, figures, metrics)
 
     def _save(self, run: RunFolder, reporter: Reporter) -> None:
         reporter.flush()

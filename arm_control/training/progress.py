@@ -39,13 +39,18 @@ class Reporter:
             self._last_tick = now
             self._say(self._line(step, updates, elapsed_s, progress), end="\r")
 
-    def report(self, row: dict[str, Any]) -> None:
-        """Write one validation."""
+    def report(self, counters: dict[str, Any], evaluation: dict[str, float], train: dict[str, float]) -> None:
+        """Write one validation: as a line of metrics.jsonl, and to TensorBoard as time/, eval/ and train/ scalars.
+
+        `counters` are at least step, updates, elapsed_s and progress; `train` is what the agent's last update returned.
+        """
+        row = {**counters, **evaluation, **train}
         with self._run.metrics.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
-        for name, value in row.items():
-            if name != "step":
-                self._tensorboard.add_scalar(name, value, row["step"])  # type: ignore[no-untyped-call]
+        for group, scalars in (("time", counters), ("eval", evaluation), ("train", train)):
+            for name, value in scalars.items():
+                if name != "step":
+                    self._tensorboard.add_scalar(f"{group}/{name}", value, row["step"])  # type: ignore[no-untyped-call]
         self._latest = f"error {row['mean_error_mm']:6.2f} mm, success {row['success']:4.0%}"
         self._say(self._line(row["step"], row["updates"], row["elapsed_s"], row["progress"]))
 

@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import Size, exact, reports
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from arm_control.evaluation import controllers, episodes, validation
 from arm_control.evaluation.sources import evaluate
@@ -91,6 +92,17 @@ def test_a_run_reports_at_every_share_of_its_way(whole: Path) -> None:
     assert all(np.isfinite(list(row.values())).all() for row in rows)
     assert (whole / "curve.png").read_bytes().startswith(b"\x89PNG")
     assert leftovers(whole) == []
+
+
+def test_tensorboard_has_the_metrics_by_group(whole: Path) -> None:
+    """The scalars of metrics.jsonl, as time/, eval/ and train/."""
+    events = EventAccumulator(str(whole / "tensorboard")).Reload()
+    tags = set(events.Tags()["scalars"])
+    assert {"time/updates", "time/elapsed_s", "time/progress", "eval/mean_error_mm", "train/critic_loss"} <= tags
+    names = {tag.split("/")[1] for tag in tags}
+    assert names - {"elapsed_s"} == reports(whole)[-1].keys() - {"step"}
+    logged = [(event.step, event.value) for event in events.Scalars("eval/mean_error_mm")]
+    assert logged == [(row["step"], np.float32(row["mean_error_mm"])) for row in reports(whole)]
 
 
 def test_the_same_seed_trains_the_same_to_the_last_bit(whole: Path, tmp_path: Path) -> None:
