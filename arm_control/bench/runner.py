@@ -31,7 +31,7 @@ from arm_control.exporter.graph import ExportedPolicy, trace
 from arm_control.exporter.states import environment_path, random_states
 from arm_control.policy_file.contract import INPUTS
 from arm_control.process.printing import counted
-from arm_control.recording.format import Recorder
+from arm_control.recording.recorder import Recorder
 from arm_control.runner import PolicyRunner
 from arm_control.runner.goals import GoalWork
 from arm_control.runner.loop import LATE_SHARE, ControlLoop, FastTime, RealTime

@@ -20,7 +20,7 @@ def run(command: Recover) -> None:
     from pathlib import Path
 
     from arm_control.process.printing import counted, printable
-    from arm_control.recording.format import recover
+    from arm_control.recording.recovery import recover
 
     log = Path(command.log)
     out = command.out or str(log.parent / f"{log.stem}-recovered.mcap")

@@ -43,7 +43,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from arm_control.process.printing import printable_lines
-from arm_control.recording.format import Recording, Tick, joint_names, read_recording
+from arm_control.recording.reading import Recording, read_recording
+from arm_control.recording.schema import Tick, joint_names
 from envs.imperfections import BOUNDS, FORMAT, FORMAT_VERSION, IDEAL_LAG_S, PRESETS, Imperfections
 
 Array = NDArray[np.float64]

@@ -22,8 +22,8 @@ from typing import NamedTuple
 from mcap.opcode import Opcode
 from mcap.records import ChunkIndex, Footer, MetadataIndex
 
-from arm_control.recording.format import Event, Soundness, Tick, joint_names
-from arm_control.recording.reader import DAMAGE, MAGIC, MAX_RECORD, READ, Row, Scan, stream_of
+from arm_control.recording.scan import DAMAGE, MAGIC, MAX_RECORD, READ, Row, Scan, stream_of
+from arm_control.recording.schema import Event, Soundness, Tick, joint_names
 from envs.files import open_regular
 
 HEAD = struct.Struct("<BQ")  # of every record: what it is, and how long

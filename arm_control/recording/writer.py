@@ -20,18 +20,8 @@ import msgspec
 from mcap.writer import Writer
 
 from arm_control.process.printing import counted
-from arm_control.recording.format import (
-    EVENT,
-    HEADER,
-    KINDS,
-    METADATA,
-    POST_MORTEM,
-    TICK,
-    Event,
-    Soundness,
-    Tick,
-    joint_names,
-)
+from arm_control.recording.pipe import HEADER
+from arm_control.recording.schema import EVENT, KINDS, METADATA, POST_MORTEM, TICK, Event, Soundness, Tick, joint_names
 
 FLUSH_S = 0.2  # at most this much is lost if this process is killed
 REST_S = 0.05  # between two looks into the pipe: to wake this process costs a control loop more than to write a tick

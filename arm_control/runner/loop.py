@@ -14,13 +14,13 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any, Protocol
 
 from arm_control.drivers.base import Driver, DriverError, JointState, TorqueLeftOnError
-from arm_control.recording.format import Event, Tick
+from arm_control.recording.schema import Event, Tick
 from arm_control.runner.rest import Rest, joint_rest
 from arm_control.runner.safety import Refusal, Safety
 from arm_control.runner.timings import Timings
 
 if TYPE_CHECKING:
-    from arm_control.recording.format import Recorder
+    from arm_control.recording.recorder import Recorder
 
 LATE_SHARE = 0.2  # of a period
 EASE_S = 2.0  # least time of a soft start, and of the way to the parking pose

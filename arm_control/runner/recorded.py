@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from arm_control.recording.format import PERIODS_S, Recording, joint_names, read_recording
+from arm_control.recording.reading import Recording, read_recording
+from arm_control.recording.schema import PERIODS_S, joint_names
 from arm_control.runner.loop import ControlLoop, Script
 from arm_control.runner.safety import Safety
 from envs.arm import Arm

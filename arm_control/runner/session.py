@@ -30,7 +30,7 @@ from arm_control.policy_file.onnx_file import LARGEST_FILE
 from arm_control.process.console import Console
 from arm_control.process.printing import counted
 from arm_control.process.signals import stop_on_signals
-from arm_control.recording.format import Recorder
+from arm_control.recording.recorder import Recorder
 from arm_control.runner import PolicyRunner
 from arm_control.runner.goals import GoalWork
 from arm_control.runner.loop import Clock, ControlLoop, FastTime, GoalResult, LoopReport, RealTime, Script

@@ -13,7 +13,7 @@ import numpy as np
 from arm_control.evaluation.controllers import Observation, begin_episodes
 from arm_control.evaluation.sources import Source
 from arm_control.process.printing import printable
-from arm_control.recording.format import Tick
+from arm_control.recording.schema import Tick
 from arm_control.runs.environment import environment_maker
 from arm_control.runs.seeding import EVALUATION, derived_seeds
 from arm_control.viewers.motion import Episode, FloatArray, Motion, Stretch, TicksInMemory, check_length, to_stretch

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from arm_control.process.printing import printable
-from arm_control.recording.format import LARGEST_DEG, POST_MORTEM, Event, Tick
 from arm_control.recording.index import IndexedRecording
+from arm_control.recording.schema import LARGEST_DEG, POST_MORTEM, Event, Tick
 from arm_control.runner.recorded import arm_of, tolerance_of
 from envs.arm import DEFAULT_URDF, Arm
 from envs.tasks import Reach

@@ -7,8 +7,8 @@ import msgspec
 import numpy as np
 
 from arm_control.drivers.simulation import SimulationDriver
-from arm_control.recording.format import POST_MORTEM, Tick
 from arm_control.recording.index import IndexedRecording
+from arm_control.recording.schema import POST_MORTEM, Tick
 from arm_control.runner.recorded import arm_of
 from arm_control.viewers.motion import drawn_arm
 from envs.arm import Arm

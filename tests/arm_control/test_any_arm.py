@@ -16,7 +16,7 @@ from arm_control.cli import main
 from arm_control.evaluation import validation
 from arm_control.exporter import exporter
 from arm_control.exporter.exporter import export
-from arm_control.recording.format import read_recording
+from arm_control.recording.reading import read_recording
 from arm_control.runner import PolicyRunner
 from arm_control.runs.config import TrainConfig
 from arm_control.training import loop

@@ -28,9 +28,11 @@ from arm_control.cli import main
 from arm_control.comparison.baselines import PeerConfig
 from arm_control.drivers.dynamixel.calibration import TICKS_PER_DEGREE, Calibration, JointCalibration
 from arm_control.process.discovery import load_command, module_names
-from arm_control.recording import reader as recording_reader
-from arm_control.recording.format import EVENT, TICK, Event, Tick, read_recording, recover
+from arm_control.recording import scan as recording_scan
 from arm_control.recording.index import IndexedRecording
+from arm_control.recording.reading import read_recording
+from arm_control.recording.recovery import recover
+from arm_control.recording.schema import EVENT, TICK, Event, Tick
 from arm_control.recording.writer import RecordingFile
 from arm_control.runner.safety import Safety
 from arm_control.runs import files, run_folder
@@ -799,14 +801,14 @@ class Unpacked:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.sizes: list[int] = []
-        unpack = recording_reader._chunk_data
+        unpack = recording_scan._chunk_data
 
         def count(body: bytes, most: int) -> bytes:
             data = unpack(body, most)
             self.sizes.append(len(data))
             return data
 
-        monkeypatch.setattr(recording_reader, "_chunk_data", count)
+        monkeypatch.setattr(recording_scan, "_chunk_data", count)
 
 
 def recovered(path: Path) -> None:

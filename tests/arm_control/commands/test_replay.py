@@ -22,7 +22,8 @@ from mcap.writer import Writer
 from arm_control.cli import main
 from arm_control.commands import replay as watching
 from arm_control.commands.replay import Replay
-from arm_control.recording.format import EVENT, Event, read_recording
+from arm_control.recording.reading import read_recording
+from arm_control.recording.schema import EVENT, Event
 from arm_control.recording.writer import RecordingFile
 from arm_control.viewers.live import LiveArm
 from arm_control.viewers.motion import Motion

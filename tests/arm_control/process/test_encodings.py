@@ -12,7 +12,8 @@ from locations import ROOT
 
 from arm_control.cli import main
 from arm_control.drivers.dynamixel.calibration import load_calibration
-from arm_control.recording.format import Recorder, Tick
+from arm_control.recording.recorder import Recorder
+from arm_control.recording.schema import Tick
 from arm_control.runs.files import read_json
 from envs.arm import DEFAULT_URDF, Arm
 

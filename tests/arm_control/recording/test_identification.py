@@ -17,7 +17,6 @@ from arm_control.drivers.simulation import SimulationDriver
 from arm_control.evaluation import validation
 from arm_control.exporter import exporter
 from arm_control.exporter.exporter import export
-from arm_control.recording.format import Event, Recorder, Recording, Tick
 from arm_control.recording.identification import (
     JointFit,
     compare_presets,
@@ -25,6 +24,9 @@ from arm_control.recording.identification import (
     identify_recording,
     pool,
 )
+from arm_control.recording.reading import Recording
+from arm_control.recording.recorder import Recorder
+from arm_control.recording.schema import Event, Tick
 from arm_control.runner import PolicyRunner
 from arm_control.runner.loop import ControlLoop, FastTime, Script
 from arm_control.runner.safety import Safety

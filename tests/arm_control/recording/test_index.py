@@ -20,8 +20,11 @@ from mcap.reader import make_reader
 from mcap.writer import CompressionType, IndexType, Writer
 
 from arm_control.recording import index as recording_index
-from arm_control.recording.format import EVENT, TICK, Event, Recorder, Tick, read_recording, recover
 from arm_control.recording.index import HEAD, KEPT_BYTES, IndexedRecording
+from arm_control.recording.reading import read_recording
+from arm_control.recording.recorder import Recorder
+from arm_control.recording.recovery import recover
+from arm_control.recording.schema import EVENT, TICK, Event, Tick
 from arm_control.recording.writer import RecordingFile
 
 NAMES = {"joint_names": '["base", "shoulder", "elbow"]'}

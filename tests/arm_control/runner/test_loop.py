@@ -22,7 +22,9 @@ from hypothesis import strategies as st
 from arm_control.cli import main
 from arm_control.drivers.base import DriverError, JointState, TorqueLeftOnError
 from arm_control.drivers.simulation import SimulationDriver
-from arm_control.recording.format import Event, Recorder, Tick, read_recording
+from arm_control.recording.reading import read_recording
+from arm_control.recording.recorder import Recorder
+from arm_control.recording.schema import Event, Tick
 from arm_control.runner import PolicyRunner
 from arm_control.runner.goals import GoalWork
 from arm_control.runner.loop import (

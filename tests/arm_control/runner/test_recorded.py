@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 
 from arm_control.cli import main
 from arm_control.drivers.base import JointState
-from arm_control.recording.format import Recorder, Recording, Tick, read_recording
+from arm_control.recording.reading import Recording, read_recording
+from arm_control.recording.recorder import Recorder
+from arm_control.recording.schema import Tick
 from arm_control.runner.loop import ControlLoop, FastTime, LoopReport
 from arm_control.runner.recorded import RecordingWork, open_recording
 from arm_control.runner.safety import Safety

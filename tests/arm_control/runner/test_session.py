@@ -15,7 +15,9 @@ from typing import Any
 import pytest
 from locations import ROOT
 
-from arm_control.recording.format import Event, Recorder, Tick, read_recording
+from arm_control.recording.reading import read_recording
+from arm_control.recording.recorder import Recorder
+from arm_control.recording.schema import Event, Tick
 from arm_control.runner.session import WAITING_GOALS, as_they_come, close_recorder
 from envs.tasks import StillGoal
 

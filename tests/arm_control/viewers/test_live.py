@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from arm_control.evaluation.controllers import IKController
 from arm_control.evaluation.episodes import roll_out as evaluated
 from arm_control.evaluation.sources import Source, open_source
-from arm_control.recording.format import Tick
+from arm_control.recording.schema import Tick
 from arm_control.runs.environment import environment_maker
 from arm_control.runs.seeding import EVALUATION, derived_seeds
 from arm_control.viewers.live import LiveArm, roll_out, roll_out_beside

@@ -11,7 +11,8 @@ import msgspec
 import numpy as np
 import pytest
 
-from arm_control.recording.format import EVENT, POST_MORTEM, TICK, Event, Recorder, Tick
+from arm_control.recording.recorder import Recorder
+from arm_control.recording.schema import EVENT, POST_MORTEM, TICK, Event, Tick
 from arm_control.recording.writer import RecordingFile
 from arm_control.viewers.motion import Episode, Motion, TicksInMemory, open_motion, to_stretch
 from envs.arm import DEFAULT_URDF, Arm

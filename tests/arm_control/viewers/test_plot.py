@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from arm_control.evaluation.metrics import LADDER_MM
-from arm_control.recording.format import Event, Tick
+from arm_control.recording.schema import Event, Tick
 from arm_control.viewers.motion import Episode, Motion, TicksInMemory
 from arm_control.viewers.plot import broken, curves_of, motion_figure, runs_of, save_curves, save_plot, shortened
 from envs.arm import Arm

@@ -11,7 +11,8 @@ import pytest
 from mcap.reader import make_reader
 
 from arm_control.cli import main
-from arm_control.recording.format import POST_MORTEM, TICK, Recording, Tick, read_recording
+from arm_control.recording.reading import Recording, read_recording
+from arm_control.recording.schema import POST_MORTEM, TICK, Tick
 from arm_control.recording.writer import RecordingFile
 from arm_control.viewers.verification import verify
 

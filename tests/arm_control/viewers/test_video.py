@@ -14,7 +14,7 @@ from PIL import Image
 
 from arm_control.cli import main
 from arm_control.evaluation.sources import open_source
-from arm_control.recording.format import Event, Tick
+from arm_control.recording.schema import Event, Tick
 from arm_control.viewers.live import roll_out
 from arm_control.viewers.motion import Motion, TicksInMemory
 from arm_control.viewers.video import CAPTION_HEIGHT, write_video

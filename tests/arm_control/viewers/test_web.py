@@ -15,7 +15,7 @@ from playwright.sync_api import Page as BrowserPage
 from served import Served, eventually
 
 from arm_control.evaluation.sources import open_source
-from arm_control.recording.format import Event
+from arm_control.recording.schema import Event
 from arm_control.viewers.live import LiveArm, roll_out
 from arm_control.viewers.motion import Motion, Stretch, TicksInMemory
 from arm_control.viewers.stage import serving

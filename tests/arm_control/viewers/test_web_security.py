@@ -32,7 +32,7 @@ from websockets.sync.client import ClientConnection, connect
 
 from arm_control.evaluation.sources import open_source
 from arm_control.process.printing import printable
-from arm_control.recording.format import Event
+from arm_control.recording.schema import Event
 from arm_control.viewers import guard
 from arm_control.viewers.guard import Access, accepted, start_guarded
 from arm_control.viewers.live import LiveArm, roll_out

@@ -20,7 +20,9 @@ import pytest
 
 from arm_control.drivers.dynamixel.calibration import TICKS_PER_DEGREE, Calibration, JointCalibration
 from arm_control.drivers.emulator.emulator import Emulator
-from arm_control.recording.format import Recorder, Tick, read_recording
+from arm_control.recording.reading import read_recording
+from arm_control.recording.recorder import Recorder
+from arm_control.recording.schema import Tick
 from envs.arm import Arm
 
 ARM = Arm()

@@ -22,7 +22,7 @@ from mcap.opcode import Opcode
 from mcap.records import Channel, Chunk, Footer, Metadata, Schema
 
 from arm_control.process.printing import counted
-from arm_control.recording.format import EVENT, KINDS, METADATA, MOST_JOINTS, PER_JOINT, TICK, Event, Soundness, Tick
+from arm_control.recording.schema import EVENT, KINDS, METADATA, MOST_JOINTS, PER_JOINT, TICK, Event, Soundness, Tick
 from envs.files import open_regular
 
 MAGIC = b"\x89MCAP0\r\n"
