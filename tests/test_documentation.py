@@ -29,7 +29,7 @@ from documentation import (
 
 from arm_control import cli
 from arm_control.commands.compare import Compare, contestants
-from arm_control.comparison import comparison, trial
+from arm_control.comparison import scheduling, trial
 from arm_control.comparison.trial import Trial
 from arm_control.evaluation import validation
 from arm_control.exporter import exporter
@@ -156,7 +156,7 @@ def one_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(exporter, "RANDOM_STATES", 100)
     monkeypatch.setattr(exporter, "SEARCHED_STATES", 20)
     monkeypatch.setattr(trial, "REPORTS", 2)
-    monkeypatch.setattr(comparison, "run_process", run_here)
+    monkeypatch.setattr(scheduling, "run_process", run_here)
 
 
 def run_on_servos(words: list[str], folder: Path) -> tuple[int, str]:

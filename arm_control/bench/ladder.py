@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from arm_control.comparison.comparison import run_trials
+from arm_control.comparison.scheduling import run_trials
 from arm_control.comparison.trial import Trial
 from arm_control.evaluation.torch_controller import one_thread
 from arm_control.process.printing import counted

@@ -278,7 +278,7 @@ class Bench:
     def calls(self) -> dict[str, Callable[[], Any]]:
         """One inference by each way: three target angles as plain floats, or an array of Stable-Baselines3's."""
         inputs, runner = self.inputs, self.runner
-        peers = peer_policies(sum(len(column) for column in inputs), self.arm.joint_count)
+        peers = baseline_policies(sum(len(column) for column in inputs), self.arm.joint_count)
         seen = np.concatenate([np.asarray(column, np.float32) for column in inputs])
 
         def torch_eager() -> list[float]:
@@ -315,7 +315,7 @@ def export_untrained(arm: Arm, settings: DDPGSettings, path: Path) -> ExportedPo
     return module
 
 
-def peer_policies(observations: int, actions: int) -> dict[str, Any]:
+def baseline_policies(observations: int, actions: int) -> dict[str, Any]:
     """Stable-Baselines3's learners with as many observations and actions, and two layers of 64 units."""
     from stable_baselines3 import DDPG, PPO
 

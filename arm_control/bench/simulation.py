@@ -66,7 +66,7 @@ TITLES = {
     "async_vector_env": "Gymnasium AsyncVectorEnv, 1 arm a process",
     "subproc_vec_env": "Stable-Baselines3 SubprocVecEnv, 1 arm a process",
 }
-PEERS = ("async_vector_env", "subproc_vec_env")
+BASELINES = ("async_vector_env", "subproc_vec_env")
 
 
 def bench_simulation(seconds: float, rounds: int) -> dict[str, Any]:
@@ -118,13 +118,13 @@ def bench_simulation(seconds: float, rounds: int) -> dict[str, Any]:
             "raw": median["raw", 1],
             "single": median["single", 1],
             "panda_gym": median["panda_gym", 1],
-            **{name: {str(count): median[name, count] for count in PROCESSES} for name in ("vector", *PEERS)},
+            **{name: {str(count): median[name, count] for count in PROCESSES} for name in ("vector", *BASELINES)},
         },
         "ratios": {
             "single_over_panda_gym": median["single", 1] / median["panda_gym", 1],
             "single_over_raw_bound": median["single", 1] / median["raw", 1],
             "vector2_over_vector1": median["vector", 2] / median["vector", 1],
-            "vector2_over_best_peer": median["vector", 2] / max(median[peer, 2] for peer in PEERS),
+            "vector2_over_best_peer": median["vector", 2] / max(median[peer, 2] for peer in BASELINES),
         },
     }
 
@@ -186,7 +186,7 @@ def format_simulation(figures: dict[str, Any]) -> str:
         *(f"  {TITLES[name]:<52}{rates[name]:>9,.0f}" for name in ("raw", "single", "panda_gym")),
         f"  {'processes':<52}" + "".join(f"{count:>9}" for count in PROCESSES),
     ]
-    for name in ("vector", *PEERS):
+    for name in ("vector", *BASELINES):
         lines.append(f"  {TITLES[name]:<52}" + "".join(f"{rates[name][str(count)]:>9,.0f}" for count in PROCESSES))
     return "\n".join([*lines, *(f"  {name} {ratio:.2f}" for name, ratio in figures["ratios"].items())])
 

@@ -25,7 +25,7 @@ from arm_control.runs.imperfections_flag import OptionalImperfectionsFlag
 from policies.common.settings import AGENTS
 
 if TYPE_CHECKING:
-    from arm_control.comparison.baselines import PeerConfig
+    from arm_control.comparison.baselines import BaselineConfig
     from envs.imperfections import Imperfections
 
 
@@ -79,7 +79,8 @@ class Compare:
 
 def run(command: Compare) -> None:
     """Print, write and draw how good agents are. Raises RuntimeError if no training succeeded."""
-    from arm_control.comparison.comparison import Plan, check_results, compare, write_comparison
+    from arm_control.comparison.comparison import Plan, check_results, compare
+    from arm_control.comparison.table import write_comparison
 
     configs = contestants(command)
     if configs is None:
@@ -99,14 +100,14 @@ def run(command: Compare) -> None:
     check_results(figures["agents"])
 
 
-def contestants(command: Compare) -> "dict[str, TrainConfig | PeerConfig] | None":
+def contestants(command: Compare) -> "dict[str, TrainConfig | BaselineConfig] | None":
     """The settings of a comparison's agents by their names; None if one's help was requested.
 
     Raises ValueError for agents that are invalid, repeated, or of different tasks.
     """
     from arm_control.comparison.comparison import check_same_task
 
-    configs: dict[str, TrainConfig | PeerConfig] = {}
+    configs: dict[str, TrainConfig | BaselineConfig] = {}
     for agent in command.agents:
         words = shlex.split(agent)
         name = shlex.join(words)
@@ -122,19 +123,19 @@ def contestants(command: Compare) -> "dict[str, TrainConfig | PeerConfig] | None
 
 def parse_contestant(
     words: list[str], imperfections: "str | Imperfections | None"
-) -> "TrainConfig | PeerConfig | None":
+) -> "TrainConfig | BaselineConfig | None":
     """An agent of a comparison, or another library's, with flags of its own; None if they asked for help."""
-    from arm_control.comparison.baselines import PEERS, PeerConfig
+    from arm_control.comparison.baselines import BASELINES, BaselineConfig
 
     name, *flags = words or [""]
-    check_choice("agent", name, [*AGENTS, *PEERS])
-    if name in PEERS and importlib.util.find_spec("stable_baselines3") is None:
+    check_choice("agent", name, [*AGENTS, *BASELINES])
+    if name in BASELINES and importlib.util.find_spec("stable_baselines3") is None:
         raise ModuleNotFoundError(name="stable_baselines3")
-    default = PeerConfig(name) if name in PEERS else TrainConfig(name)
+    default = BaselineConfig(name) if name in BASELINES else TrainConfig(name)
     program, see = f"{PROGRAM} train {name}", None
-    if name in PEERS:
+    if name in BASELINES:
         program, see = f"{PROGRAM} compare {name}", f"{PROGRAM} compare '{name} --help'"
-    config: TrainConfig | PeerConfig | None = parse_flags(type(default), program, flags, default, see)
+    config: TrainConfig | BaselineConfig | None = parse_flags(type(default), program, flags, default, see)
     if config is None:
         return None
     for field in ("seed", "steps", "minutes"):

@@ -1,4 +1,4 @@
-"""Peers: Stable-Baselines3's learners on our environment, within our budgets, judged by our figures.
+"""Baselines: Stable-Baselines3's learners on our environment, within our budgets, judged by our figures.
 
 They see the environment through `RescaleAction`, which learners of normal steps want, and are trained with settings
 from a short list: those of the library, and those that its zoo found for PyBullet's reacher.
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
     from stable_baselines3.common.base_class import BaseAlgorithm
     from stable_baselines3.common.vec_env import VecEnv
 
-PEERS = ("sb3-a2c", "sb3-ddpg", "sb3-ppo", "sb3-td3")
+BASELINES = ("sb3-a2c", "sb3-ddpg", "sb3-ppo", "sb3-td3")
 OFF_POLICY = ("sb3-ddpg", "sb3-td3")
 
 
 @dataclass(frozen=True)
-class PeerConfig:
+class BaselineConfig:
     """A learner of Stable-Baselines3."""
 
     agent: tyro.conf.Suppress[str]
@@ -55,7 +55,7 @@ class PeerConfig:
     """Length of the training in minutes, instead of --steps."""
 
     def __post_init__(self) -> None:
-        check_choice("peer", self.agent, PEERS)
+        check_choice("baseline", self.agent, BASELINES)
         object.__setattr__(self, "imperfections", as_imperfections(self.imperfections))
         best_settings, best_discount = BEST[self.agent]
         if self.settings is None:
@@ -84,8 +84,8 @@ BEST: dict[str, tuple[Literal["defaults", "zoo"], float]] = {
 }
 
 
-class PeerController:
-    """A peer's policy as a controller for `arm_control.evaluation`."""
+class BaselineController:
+    """A baseline's policy as a controller."""
 
     def __init__(self, model: "BaseAlgorithm") -> None:
         self._model = model
@@ -118,9 +118,9 @@ class PeerController:
             self._normalizer.obs_rms = statistics
 
 
-def train_peer(
-    config: PeerConfig, reports: int, report: Callable[[PeerController, int, float], None]
-) -> PeerController:
+def train_baseline(
+    config: BaselineConfig, reports: int, report: Callable[[BaselineController, int, float], None]
+) -> BaselineController:
     """Train to the end of the budget; `report(controller, step, elapsed_s)` is called so many times, off the clock."""
     from stable_baselines3.common.callbacks import BaseCallback
 
@@ -142,20 +142,20 @@ def train_peer(
             if progress * reports >= self.reported + 1:
                 self.reported = int(progress * reports)
                 now = time.perf_counter()
-                report(PeerController(self.model), self.num_timesteps, now - self.begin)
+                report(BaselineController(self.model), self.num_timesteps, now - self.begin)
                 self.begin += time.perf_counter() - now
             return progress < 1.0
 
     clock = Clock()
     with contextlib.closing(_environments(config)) as environments:
         model = _model(config, environments, lambda first: lambda _: first * (1.0 - clock.progress()))
-        controller = PeerController(model)
+        controller = BaselineController(model)
         clock.begin = time.perf_counter()
         model.learn(2**62, clock, log_interval=None)  # type: ignore[arg-type]
         return controller
 
 
-def _environments(config: PeerConfig) -> "VecEnv":
+def _environments(config: BaselineConfig) -> "VecEnv":
     """The environments of a training, scaled as its settings want."""
     from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecNormalize
 
@@ -176,7 +176,7 @@ def _environments(config: PeerConfig) -> "VecEnv":
 
 
 def _model(
-    config: PeerConfig, environments: "VecEnv", falling: Callable[[float], Callable[[float], float]]
+    config: BaselineConfig, environments: "VecEnv", falling: Callable[[float], Callable[[float], float]]
 ) -> "BaseAlgorithm":
     """A learner with its settings; `falling` makes a rate that falls from its first value to zero.
 

@@ -22,7 +22,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from arm_control.comparison.baselines import PEERS, PeerConfig, PeerController, train_peer
+from arm_control.comparison.baselines import BASELINES, BaselineConfig, BaselineController, train_baseline
 from arm_control.evaluation.metrics import LADDER_MM
 from arm_control.evaluation.validation import REPORTS, is_kept
 from arm_control.process.console import say
@@ -72,7 +72,7 @@ class Kept(msgspec.Struct):
 class Trial:
     """What is trained into which folder, and how many held-out goals of which seed it is judged on."""
 
-    config: TrainConfig | PeerConfig
+    config: TrainConfig | BaselineConfig
     folder: Path
     goals: int
     goals_seed: int
@@ -94,7 +94,7 @@ class Trial:
 
     def identity(self) -> dict[str, Any]:
         """The same wherever the arm's file lies. Raises OSError if that cannot be read."""
-        if isinstance(self.config, PeerConfig):
+        if isinstance(self.config, BaselineConfig):
             return self.to_json()
         return self.to_json() | {"config": self.config.identity()}
 
@@ -102,9 +102,9 @@ class Trial:
     def from_json(cls, folder: Path, values: dict[str, Any]) -> "Trial":
         """Read one back."""
         config = values["config"]
-        read: TrainConfig | PeerConfig
-        if config["agent"] in PEERS:
-            read = PeerConfig(**config | {"imperfections": imperfections_from_json(config["imperfections"])})
+        read: TrainConfig | BaselineConfig
+        if config["agent"] in BASELINES:
+            read = BaselineConfig(**config | {"imperfections": imperfections_from_json(config["imperfections"])})
         else:
             read = TrainConfig.from_json(config)
         return cls(read, folder, values["goals"], values["goals_seed"])
@@ -141,7 +141,9 @@ class Trial:
 
     def run(self) -> None:
         """Train, or go on, judge and time; the result is written at the end."""
-        result = _run_peer(self, self.config) if isinstance(self.config, PeerConfig) else _run_own(self, self.config)
+        result = (
+            _run_baseline(self, self.config) if isinstance(self.config, BaselineConfig) else _run_own(self, self.config)
+        )
         self.folder.mkdir(parents=True, exist_ok=True)
         check_no_link(self.result_file)
         write_text(self.result_file, json.dumps({"trial": self.identity(), "result": result}) + "\n")
@@ -169,7 +171,7 @@ def _run_own(trial: Trial, config: TrainConfig) -> dict[str, Any]:
     return _figures(rows, figures, memory_mb(), decision_us)
 
 
-def _run_peer(trial: Trial, config: PeerConfig) -> dict[str, Any]:
+def _run_baseline(trial: Trial, config: BaselineConfig) -> dict[str, Any]:
     import torch
 
     from arm_control.evaluation.metrics import evaluate_controller
@@ -180,7 +182,7 @@ def _run_peer(trial: Trial, config: PeerConfig) -> dict[str, Any]:
     rows: list[dict[str, Any]] = []
     best: Any = None
 
-    def report(controller: PeerController, step: int, elapsed_s: float) -> None:
+    def report(controller: BaselineController, step: int, elapsed_s: float) -> None:
         """Keep what our own agents write into metrics.jsonl, as often as they do, and the best validated policy."""
         nonlocal best
         if not validation.is_due(step, elapsed_s):
@@ -191,7 +193,7 @@ def _run_peer(trial: Trial, config: PeerConfig) -> dict[str, Any]:
         say(f"{elapsed_s:5.0f} s  {step:>9,} steps  error {rows[-1]['mean_error_mm']:6.2f} mm")
 
     with peak_memory() as memory_mb, contextlib.closing(Validation(config.task)) as validation:
-        controller = train_peer(config, REPORTS, report)
+        controller = train_baseline(config, REPORTS, report)
     controller.restore(best)
     figures = evaluate_controller(controller, config.task, goals=trial.goals, seed=trial.goals_seed)
     env = environment_maker(config.task)()

@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 import arm_control.bench
 import arm_control.commands
 from arm_control.cli import main
-from arm_control.comparison.baselines import PeerConfig
+from arm_control.comparison.baselines import BaselineConfig
 from arm_control.drivers.dynamixel.calibration import TICKS_PER_DEGREE, Calibration, JointCalibration
 from arm_control.process.discovery import load_command, module_names
 from arm_control.recording import scan as recording_scan
@@ -708,7 +708,7 @@ SAMPLES: dict[str, dict[str, Any]] = {
     "BenchDelay": {"sources": ("ik",)},
     **{settings.__name__: {} for settings in AGENTS.values()},
     "TrainConfig": {"agent": "ddpg"},
-    "PeerConfig": {"agent": "sb3-ppo"},
+    "BaselineConfig": {"agent": "sb3-ppo"},
 }
 KINDS = [
     *(
@@ -719,7 +719,7 @@ KINDS = [
     ),
     *AGENTS.values(),
     TrainConfig,
-    PeerConfig,
+    BaselineConfig,
 ]
 WHOLE = [(kind, name) for kind in KINDS for name in whole_numbers(kind)]
 

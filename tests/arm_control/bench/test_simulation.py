@@ -8,7 +8,7 @@ from typing import Any
 import gymnasium
 import pytest
 
-from arm_control.bench.simulation import PEERS, measure_raw, measure_single
+from arm_control.bench.simulation import BASELINES, measure_raw, measure_single
 from arm_control.cli import main
 from envs.arm_env import ArmReach
 from envs.bullet import pybullet
@@ -27,14 +27,14 @@ def test_the_command_writes_every_rate_and_the_ratios_of_them(
     rates = figures["steps_per_s"]
     for name in ("raw", "single", "panda_gym"):
         assert rates[name] > 0
-    for name in ("vector", *PEERS):
+    for name in ("vector", *BASELINES):
         assert rates[name].keys() == {"1", "2"}
         assert min(rates[name].values()) > 0
     assert figures["ratios"] == {
         "single_over_panda_gym": rates["single"] / rates["panda_gym"],
         "single_over_raw_bound": rates["single"] / rates["raw"],
         "vector2_over_vector1": rates["vector"]["2"] / rates["vector"]["1"],
-        "vector2_over_best_peer": rates["vector"]["2"] / max(rates[peer]["2"] for peer in PEERS),
+        "vector2_over_best_peer": rates["vector"]["2"] / max(rates[peer]["2"] for peer in BASELINES),
     }
     assert figures["cores"] >= 1
     assert figures["versions"]["gymnasium"] == gymnasium.__version__

@@ -7,23 +7,29 @@ from typing import Any
 import numpy as np
 import pytest
 
-from arm_control.comparison import baselines as peers
-from arm_control.comparison import trial
-from arm_control.comparison.baselines import BEST, OFF_POLICY, PEERS, PeerConfig, PeerController, train_peer
+from arm_control.comparison import baselines, trial
+from arm_control.comparison.baselines import (
+    BASELINES,
+    BEST,
+    OFF_POLICY,
+    BaselineConfig,
+    BaselineController,
+    train_baseline,
+)
 from arm_control.runs.environment import environment_maker
 
 Reports = list[tuple[int, float, float]]
 
 
-def trained(config: PeerConfig, reports: int = 3) -> tuple[PeerController, Reports]:
+def trained(config: BaselineConfig, reports: int = 3) -> tuple[BaselineController, Reports]:
     """Its policy, and at each report the step, the seconds and the learning rate."""
     said: Reports = []
 
-    def report(controller: PeerController, step: int, elapsed_s: float) -> None:
+    def report(controller: BaselineController, step: int, elapsed_s: float) -> None:
         optimizer = getattr(controller._model, "actor", controller._model.policy).optimizer
         said.append((step, elapsed_s, optimizer.param_groups[0]["lr"]))
 
-    return train_peer(config, reports, report), said
+    return train_baseline(config, reports, report), said
 
 
 QUICK = {("sb3-td3", "defaults"), ("sb3-a2c", "zoo")}  # off policy, and on policy with normalisation
@@ -34,12 +40,12 @@ QUICK = {("sb3-td3", "defaults"), ("sb3-a2c", "zoo")}  # off policy, and on poli
     ("name", "settings"),
     [
         pytest.param(name, settings, marks=() if (name, settings) in QUICK else pytest.mark.soak)
-        for name in PEERS
+        for name in BASELINES
         for settings in ("defaults", "zoo")
     ],
 )
 def test_a_peer_learns_to_the_end_of_its_steps_and_decides(name: str, settings: Any) -> None:
-    config = PeerConfig(name, settings=settings, discount=0.7, steps=600)
+    config = BaselineConfig(name, settings=settings, discount=0.7, steps=600)
     controller, said = trained(config)
     model = controller._model
     assert model.gamma == 0.7
@@ -71,16 +77,16 @@ def test_the_clock_stands_while_it_reports_and_rates_fall_with_it(monkeypatch: p
         now += 0.01
         return now
 
-    monkeypatch.setattr(peers, "time", SimpleNamespace(perf_counter=perf_counter))
+    monkeypatch.setattr(baselines, "time", SimpleNamespace(perf_counter=perf_counter))
     rates: list[tuple[float, float]] = []
 
-    def report(controller: PeerController, step: int, elapsed_s: float) -> None:
+    def report(controller: BaselineController, step: int, elapsed_s: float) -> None:
         """Takes far longer than the whole training."""
         nonlocal now
         now += 1000.0
         rates.append((elapsed_s, controller._model.policy.optimizer.param_groups[0]["lr"]))
 
-    train_peer(PeerConfig("sb3-a2c", settings="zoo", minutes=0.1), 3, report)
+    train_baseline(BaselineConfig("sb3-a2c", settings="zoo", minutes=0.1), 3, report)
     assert [elapsed_s for elapsed_s, _ in rates] == pytest.approx([2, 4, 6], abs=0.1)
     # 8e-4 (1 - progress), set anew at every update.
     assert [rate for _, rate in rates] == pytest.approx([8e-4 * share for share in (2 / 3, 1 / 3, 0)], abs=4e-5)
@@ -89,15 +95,16 @@ def test_the_clock_stands_while_it_reports_and_rates_fall_with_it(monkeypatch: p
 @pytest.mark.slow
 def test_environments_in_processes_are_the_same_training() -> None:
     one, several = (
-        trained(PeerConfig("sb3-a2c", settings="defaults", steps=400, processes=processes))[0] for processes in (1, 2)
+        trained(BaselineConfig("sb3-a2c", settings="defaults", steps=400, processes=processes))[0]
+        for processes in (1, 2)
     )
     for mine, other in zip(one._model.policy.parameters(), several._model.policy.parameters(), strict=True):
         np.testing.assert_array_equal(mine.detach().numpy(), other.detach().numpy())
 
 
 def test_actions_from_minus_one_to_one_span_the_joints() -> None:
-    env = environment_maker(PeerConfig("sb3-ddpg").task)()
-    controller = PeerController(
+    env = environment_maker(BaselineConfig("sb3-ddpg").task)()
+    controller = BaselineController(
         SimpleNamespace(  # type: ignore[arg-type]
             get_vec_normalize_env=lambda: None, predict=lambda seen, deterministic: (np.float32([-1, 0, 1]), None)
         )
@@ -106,18 +113,18 @@ def test_actions_from_minus_one_to_one_span_the_joints() -> None:
 
 
 def test_what_is_left_out_is_the_best_of_the_list() -> None:
-    for name in PEERS:
-        config = PeerConfig(name)
+    for name in BASELINES:
+        config = BaselineConfig(name)
         assert (config.settings, config.discount) == BEST[name]
 
 
 class TestBestPolicy:
-    """As ours, a peer is judged by its best validated policy."""
+    """Like our own agents, a baseline is evaluated by its best validated policy."""
 
     @pytest.mark.slow
     def test_a_restored_snapshot_decides_as_before(self) -> None:
         """It holds the policy's parameters and the statistics of the observations, as copies."""
-        config = PeerConfig("sb3-a2c", settings="zoo", steps=400)
+        config = BaselineConfig("sb3-a2c", settings="zoo", steps=400)
         controller = trained(config)[0]
         env = environment_maker(config.task)()
         observation, _ = env.reset(seed=0)
@@ -156,15 +163,15 @@ class TestBestPolicy:
                 restored.append(snapshot)
                 self.angle_deg = snapshot
 
-        def train(config: PeerConfig, reports: int, report: Any) -> Constant:
+        def train(config: BaselineConfig, reports: int, report: Any) -> Constant:
             controller = Constant()
             for number, controller.angle_deg in enumerate((0.0, 45.0, 90.0), 1):
                 report(controller, number * config.task.steps // 3, float(number))  # type: ignore[operator]
             return controller
 
-        monkeypatch.setattr(trial, "train_peer", train)
-        config = PeerConfig("sb3-ddpg", steps=6000)
-        result = trial._run_peer(trial.Trial(config, tmp_path / "trial", 10, 0), config)
+        monkeypatch.setattr(trial, "train_baseline", train)
+        config = BaselineConfig("sb3-ddpg", steps=6000)
+        result = trial._run_baseline(trial.Trial(config, tmp_path / "trial", 10, 0), config)
         errors = [row["mean_error_mm"] for row in result["curve"]]
         assert errors[1] < errors[2] / 1.5  # in the middle of its range the arm is nearer to the goals
         assert restored == [45.0]

@@ -22,16 +22,12 @@ import pytest
 from helpers import Size, children, running, stuck
 
 from arm_control.cli import main
-from arm_control.comparison import comparison
-from arm_control.comparison.baselines import PeerConfig
-from arm_control.comparison.comparison import (
-    agent_figures,
-    beside,
-    check_same_task,
-    format_comparison,
-    run_trials,
-    write_comparison,
-)
+from arm_control.comparison import comparison, scheduling
+from arm_control.comparison.baselines import BaselineConfig
+from arm_control.comparison.comparison import check_same_task
+from arm_control.comparison.figures import agent_figures, beside
+from arm_control.comparison.scheduling import run_trials
+from arm_control.comparison.table import format_comparison, write_comparison
 from arm_control.comparison.trial import Trial, median_us, peak_memory
 from arm_control.evaluation.grid_floor import grid_floor
 from arm_control.evaluation.metrics import LADDER_MM
@@ -217,7 +213,7 @@ def test_what_would_fail_in_each_training_is_told_before_the_first(
     """Nothing is started, and nothing is left behind."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").write_text("kept")
-    monkeypatch.setattr(comparison, "run_process", lambda *_: pytest.fail("a training was started"))
+    monkeypatch.setattr(scheduling, "run_process", lambda *_: pytest.fail("a training was started"))
     assert main(words) == 2
     error = capsys.readouterr().err
     assert said in error
@@ -303,11 +299,11 @@ class Machine:
         self.at_once = 0
         self.lock = threading.Lock()
         self.bound: dict[int, set[int]] = {}
-        monkeypatch.setattr(comparison.os, "sched_getaffinity", lambda _: set(range(cores)))
+        monkeypatch.setattr(scheduling.os, "sched_getaffinity", lambda _: set(range(cores)))
         monkeypatch.setattr(
-            comparison.os, "sched_setaffinity", lambda _, own: self.bound.update({threading.get_ident(): set(own)})
+            scheduling.os, "sched_setaffinity", lambda _, own: self.bound.update({threading.get_ident(): set(own)})
         )
-        monkeypatch.setattr(comparison, "run_process", self.run)
+        monkeypatch.setattr(scheduling, "run_process", self.run)
         self.work: Callable[[Trial], dict[str, Any]] = lambda trial: result(1.0)
 
     def run(self, trial: Trial, *_: Any) -> dict[str, Any]:
@@ -446,7 +442,7 @@ def test_a_peer_that_is_not_installed_is_named_with_what_brings_it(
 
 
 def test_actions_and_rewards_of_other_kinds_are_the_same_task() -> None:
-    same = {"a": TrainConfig("ddpg", reward="sparse"), "b": TrainConfig("dqn"), "c": PeerConfig("sb3-td3")}
+    same = {"a": TrainConfig("ddpg", reward="sparse"), "b": TrainConfig("dqn"), "c": BaselineConfig("sb3-td3")}
     check_same_task(same)
 
 
@@ -518,13 +514,13 @@ def test_a_trial_is_the_same_through_json(tmp_path: Path) -> None:
     for config in (
         TrainConfig("a2c", minutes=1.0, imperfections="late"),
         TrainConfig("a2c", imperfections=measured),
-        PeerConfig("sb3-ppo", steps=10, processes=2),
-        PeerConfig("sb3-ppo", imperfections=measured),
+        BaselineConfig("sb3-ppo", steps=10, processes=2),
+        BaselineConfig("sb3-ppo", imperfections=measured),
     ):
         one = Trial(config, tmp_path, 10, 3)
         assert Trial.from_json(tmp_path, json.loads(json.dumps(one.to_json()))) == one
     assert trial(tmp_path, "a3c").cores == 2
-    assert Trial(PeerConfig("sb3-ppo", processes=2), tmp_path, 1, 0).cores == 2
+    assert Trial(BaselineConfig("sb3-ppo", processes=2), tmp_path, 1, 0).cores == 2
 
 
 def test_a_finished_trial_is_known_again_wherever_its_arm_lies(tmp_path: Path) -> None:
@@ -543,9 +539,9 @@ def test_a_finished_trial_is_known_again_wherever_its_arm_lies(tmp_path: Path) -
         after.result()
 
 
-@pytest.mark.parametrize("config", [TrainConfig("ddpg", steps=8), PeerConfig("sb3-ppo", steps=8)])
+@pytest.mark.parametrize("config", [TrainConfig("ddpg", steps=8), BaselineConfig("sb3-ppo", steps=8)])
 def test_a_trial_of_another_format_of_run_folders_is_another_comparison(
-    config: TrainConfig | PeerConfig, tmp_path: Path
+    config: TrainConfig | BaselineConfig, tmp_path: Path
 ) -> None:
     """Its environment observed something else: its figures do not belong into the same table."""
     one = Trial(config, tmp_path, 10, 3)
@@ -581,7 +577,7 @@ def test_decisions_are_timed_by_their_median() -> None:
 @pytest.mark.slow
 def test_a_trial_that_crashes_is_a_row_with_its_own_last_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     code = "import sys; sys.exit('arm-control: error: it broke')"
-    monkeypatch.setattr(comparison, "TRIAL_COMMAND", (sys.executable, "-c", code))
+    monkeypatch.setattr(scheduling, "TRIAL_COMMAND", (sys.executable, "-c", code))
     assert run_trials({"broken": trial(tmp_path / "ours")}) == {"broken": {"failed": "it broke"}}
     assert not (tmp_path / "ours").exists()
 
@@ -640,9 +636,9 @@ os.replace(aside, folder)
 STUBBED_COMMAND = """
 import sys
 from arm_control import cli
-from arm_control.comparison import comparison
+from arm_control.comparison import comparison, scheduling
 
-comparison.TRIAL_COMMAND = (sys.executable, "-c", sys.argv[1])
+scheduling.TRIAL_COMMAND = (sys.executable, "-c", sys.argv[1])
 sys.exit(cli.main(sys.argv[2:]))
 """
 
