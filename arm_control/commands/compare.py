@@ -31,35 +31,35 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Compare:
-    """Train agents over several seeds, each for the same time, and report performance with confidence intervals.
+    """Train agents with several seeds and the same budget, and report performance with confidence intervals.
 
-    With the same --out as before, finished trainings are skipped and the others resume; those of
-    Stable-Baselines3, which keep no checkpoints, begin anew.
+    With the --out of an earlier comparison, finished trainings are skipped and the others resume; those of
+    Stable-Baselines3, which keep no checkpoints, start again.
     """
 
     agents: tyro.conf.Positional[tuple[str, ...]]
-    """Agents, or learners of Stable-Baselines3: sb3-a2c, sb3-ddpg, sb3-ppo, sb3-td3. One with flags of its own goes in
-    quotes: "a2c --processes 2". The first is what the others are measured against."""
+    """Agents, or learners of Stable-Baselines3: sb3-a2c, sb3-ddpg, sb3-ppo, sb3-td3. Quote an agent with flags of its
+    own: "a2c --processes 2". Errors are also given relative to the first agent."""
     seeds: int = 3
-    """Trainings of each agent."""
+    """Number of trainings of each agent."""
     first_seed: int = 0
-    """The first one's seed; the others count on from it."""
+    """Seed of the first training; the others count up from it."""
     minutes: float | None = None
-    """Length of each training in minutes (3, unless --steps is given), not counting validations."""
+    """Length of each training in minutes, without validations (default: 3, unless --steps is given)."""
     steps: int | None = None
     """Length of each training in steps, instead of --minutes."""
     goals: int = 1000
-    """How many held-out goals."""
+    """Number of held-out goals."""
     goals_seed: int = 0
-    """Which goals. No seed's are ever used in training."""
+    """Seed of the goals; none of them is used in training."""
     intervals: bool = True
-    """Whether to give 95 % intervals, which want at least 2 seeds."""
+    """Report 95 % intervals, which require at least 2 seeds."""
     imperfections: OptionalImperfectionsFlag = None
     """Dynamics randomisation of the arm, for all agents: a preset, or a file written by 'identify --json'."""
     out: str = "runs/comparison"
     """Folder of the runs, the table and the figures."""
     json: str | None = None
-    """Also write the figures into this file (comparison.json in --out has them anyway)."""
+    """JSON file to write the figures to, besides comparison.json in --out."""
 
     def __post_init__(self) -> None:
         if not self.agents:
@@ -74,7 +74,7 @@ class Compare:
         check_seed("goals-seed", self.goals_seed)
         check_length(self.steps, self.minutes)
         if self.intervals and self.seeds == 1:
-            raise ValueError("--seeds: an interval wants at least 2, got 1: more seeds, or --no-intervals")
+            raise ValueError("--seeds: an interval requires at least 2, got 1 (add seeds, or use --no-intervals)")
 
 
 def run(command: Compare) -> None:

@@ -15,26 +15,26 @@ from arm_control.runs.imperfections_flag import OptionalImperfectionsFlag
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Measure a controller on held-out goals."""
+    """Evaluate a controller on held-out goals: error, success, time to reach and rest."""
 
     source: tyro.conf.Positional[str]
-    """A run folder, a policy file, or one of zero, random, ik."""
+    """Run folder, policy file, or one of the controllers zero, random and ik."""
     goals: int = 1000
-    """How many goals."""
+    """Number of goals."""
     seed: int = 0
-    """Which goals. No seed's are ever used in training."""
+    """Seed of the goals; none of them is used in training."""
     arm: str | None = None
-    """URDF file of the arm: for a policy of another than the default one, or for zero, random, ik; a run has its own
-    and takes one that matches."""
+    """URDF file of the arm, for zero, random and ik, or for a policy of another arm than the default one; for a run, it
+    must match the arm of the training."""
     env: str | None = None
-    """The environment's id, for zero, random and ik (ArmReach-v0, unless given); a run or policy has its own."""
+    """Environment id, for zero, random and ik (default: ArmReach-v0); runs and policies have their own."""
     imperfections: OptionalImperfectionsFlag = None
-    """Dynamics randomisation of the arm: a preset, or a file written by 'identify --json' (that of the training, unless
-    given)."""
+    """Dynamics randomisation of the arm: a preset, or a file written by 'identify --json' (default: that of the
+    training)."""
     last: bool = False
     """Evaluate the last policy of a run, not the best validated one."""
     json: str | None = None
-    """Also write the figures into this file."""
+    """JSON file to write the figures to."""
 
     def __post_init__(self) -> None:
         check_count("goals", self.goals, MOST_GOALS)

@@ -8,16 +8,16 @@ import tyro
 
 @dataclass(frozen=True)
 class Export:
-    """Write a run's policy as one ONNX file, and keep it only if onnxruntime agrees with PyTorch.
+    """Export a run's best validated policy as one ONNX file, verified against PyTorch.
 
-    The policy is the best validated one. The two are compared on 10,000 states and all corners, or on 1,000 of them for
-    a policy that searches a grid of actions.
+    onnxruntime and PyTorch are compared on 10,000 random states and all corners of the state space, or on 1,000 of them
+    for a policy that searches a grid of actions; if they differ, no file is kept.
     """
 
     run: tyro.conf.Positional[str]
-    """The run's folder."""
+    """Run folder."""
     output: Annotated[str | None, tyro.conf.arg(aliases=("-o",))] = None
-    """The file (policy.onnx in the run's folder, unless given)."""
+    """File to write (default: policy.onnx in the run folder)."""
     last: bool = False
     """Export the last policy of the run, not the best validated one."""
 

@@ -12,9 +12,9 @@ class Identify:
     """Measure delay, servo lag and noise of an arm from a recording of 'run', for --imperfections of train and run."""
 
     log: tyro.conf.Positional[str]
-    """The recording, of a run over several goals."""
+    """Recording of a run over several goals."""
     json: str | None = None
-    """Also write the figures into this file."""
+    """JSON file to write the figures to."""
 
 
 def run(command: Identify) -> None:

@@ -7,10 +7,10 @@ import tyro
 
 @dataclass(frozen=True)
 class Inspect:
-    """Print what an exported policy promises, after re-running its golden samples."""
+    """Print the contract of an exported policy, after re-running its golden samples."""
 
     policy: tyro.conf.Positional[str]
-    """The ONNX file."""
+    """ONNX file."""
 
 
 def run(command: Inspect) -> None:

@@ -7,12 +7,12 @@ import tyro
 
 @dataclass(frozen=True)
 class Recover:
-    """Make a whole recording of one that a crash cut short. The damaged file is left as it is."""
+    """Recover the readable part of a damaged recording into a new file."""
 
     log: tyro.conf.Positional[str]
-    """The recording."""
+    """Damaged recording, which is not changed."""
     out: str | None = None
-    """The new file (LOG-recovered.mcap beside it, unless given)."""
+    """File to write (default: LOG-recovered.mcap beside it)."""
 
 
 def run(command: Recover) -> None:

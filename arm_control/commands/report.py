@@ -7,10 +7,10 @@ import tyro
 
 @dataclass(frozen=True)
 class Report:
-    """Write a one-page report.md into a run's folder, from its evaluation.json, run.json and policy.onnx."""
+    """Write a one-page report.md into a run folder, from its evaluation.json, run.json and policy.onnx."""
 
     run: tyro.conf.Positional[str]
-    """The run's folder."""
+    """Run folder."""
 
 
 def run(command: Report) -> None:

@@ -7,10 +7,10 @@ import tyro
 
 @dataclass(frozen=True)
 class Resume:
-    """Go on with an interrupted run. One of --steps then ends bit for bit as if it had not been interrupted."""
+    """Resume an interrupted training. With --steps, the result equals that of an uninterrupted training bit for bit."""
 
     run: tyro.conf.Positional[str]
-    """The run's folder."""
+    """Run folder."""
 
 
 def run(command: Resume) -> None:

@@ -13,14 +13,14 @@ from arm_control.runs.figures import check_writable, write_json
 
 @dataclass(frozen=True)
 class Run:
-    """Drive an arm through goals or along paths with an exported policy, or as it was recorded. Ctrl-C parks the arm.
+    """Drive an arm with an exported policy, or replay a recording on it. Ctrl-C parks the arm.
 
-    Exits with 3 if safety stopped it. While it holds the arm: r resets and goes on, p parks.
+    The exit code is 3 after a fault stop. While the arm is held: r resets and continues, p parks.
     """
 
     session: Annotated[SessionConfig, tyro.conf.arg(name="")]
     json: str | None = None
-    """Also write the figures into this file."""
+    """JSON file to write the figures to."""
 
 
 def run(command: Run) -> None:

@@ -12,11 +12,11 @@ from policies.common.settings import AGENTS
 
 @dataclass(frozen=True)
 class Train:
-    """Train an agent into a run folder. Ctrl-C ends it cleanly, with a checkpoint; 'resume' goes on from there."""
+    """Train an agent into a run folder. Ctrl-C stops it with a checkpoint, from which 'resume' continues."""
 
     config: Annotated[TrainConfig, tyro.conf.arg(name="")]
     out: str | None = None
-    """The run's folder (runs/AGENT-seedSEED, unless given)."""
+    """Run folder (default: runs/AGENT-seedSEED)."""
 
 
 def variants() -> Variants:

@@ -382,7 +382,7 @@ def test_two_agents_of_one_folder_are_refused(monkeypatch: pytest.MonkeyPatch, t
         (["sb3-a2c --minutes 3"], "--minutes is for all agents"),
         (["ddpg --hiden-units 3"], "did you mean --hidden-units?"),
         (["sb3-a2c --settings best"], "settings"),
-        (["ddpg", "--seeds", "1"], "an interval wants at least 2, got 1"),
+        (["ddpg", "--seeds", "1"], "an interval requires at least 2, got 1"),
         (["ddpg", "--seeds", "0", "--no-intervals"], "--seeds: wanted a number from 1 to 1000, got 0"),
         (["ddpg", "--steps", "5", "--minutes", "1"], "wanted one of --steps and --minutes"),
         (["ddpg", "--steps", "0"], "--steps: wanted a positive number, up to 1000000000000, got 0"),
