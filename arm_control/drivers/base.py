@@ -1,26 +1,29 @@
-"""Drivers: the arm on the other end of a control loop."""
+"""The interface between a control loop and an arm: `Driver`, what it reads, and how a driver is declared."""
 
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from envs.arm import Arm
+from envs.imperfections import Imperfections
 from envs.limits import JointLimits
 
 
 class DriverError(RuntimeError):
-    """An arm that cannot be reached, or does not do what it is told; in one line, with the likely cause."""
+    """The arm cannot be reached, or does not follow commands; one line with the likely cause."""
 
 
 class TorqueLeftOnError(DriverError):
-    """An arm that could not be enabled, some of whose servos have, or may have, their torque on."""
+    """Enabling the arm failed, and the torque of some servos is, or may be, on."""
 
 
 @dataclass(frozen=True, slots=True)
 class JointState:
     """A reading: monotonic time in s, angles in degrees, speeds in degrees/s, in the order of `joint_names`.
 
-    The rest is told by arms that can: temperatures in degrees Celsius, loads as a share of the largest (1: all that the
-    servo has, signed), voltages in V, and what servos themselves complain of, such as "shoulder: overload".
+    Optional, for arms that measure them: temperatures in degrees Celsius, loads as a signed fraction of the servo's
+    largest, voltages in V, and servo alarms, such as "shoulder: overload".
     """
 
     stamp_s: float
@@ -39,13 +42,13 @@ def round_down(rate_hz: float) -> float:
 
 
 class Driver(Protocol):
-    """What a control loop needs of an arm. All of it may raise DriverError."""
+    """The interface of an arm to a control loop. Every method may raise DriverError."""
 
     joint_names: tuple[str, ...]
     limits: JointLimits
-    """What this arm allows, in the same degrees as its readings and targets."""
+    """Joint limits of this arm, in the same degrees as its readings and targets."""
     calibration_sha256: str | None
-    """Which calibration says what its degrees are; None for an arm that needs none."""
+    """Hash of the calibration that its degrees depend on; None for an arm without calibration."""
     fastest_rate_hz: float
     """The highest rate, in Hz, at which it can be read and written to.
 
@@ -67,4 +70,34 @@ class Driver(Protocol):
         """Switch the torque off: an arm that is not at rest in a safe pose falls."""
 
     def close(self) -> None:
-        """Let go of the arm without touching its torque; closing twice is fine."""
+        """Release the connection without changing the torque; closing twice is fine."""
+
+
+@dataclass(frozen=True, slots=True)
+class OpeningContext:
+    """The session that a driver is opened for, beside the options of the command line."""
+
+    period_s: float
+    """The control period: time between two targets."""
+    start_deg: tuple[float, ...] | None
+    """Pose in which a simulated arm starts; None for the arm's default pose."""
+    imperfections: Imperfections
+    """Dynamics of a simulated arm, or those expected of a real one."""
+    now_s: Callable[[], float]
+    """The clock of the control loop, by which readings are stamped."""
+
+
+@dataclass(frozen=True, slots=True)
+class DriverType:
+    """A driver as its entry point declares it: how it is opened, and the properties that a command needs beforehand.
+
+    An entry point may also name a bare function of the arm and the options, for a real arm that needs no context.
+    """
+
+    open: Callable[[Arm, Mapping[str, str], OpeningContext], Driver]
+    """Connects to the arm. Raises ValueError for unknown options, DriverError if the arm cannot be reached."""
+    simulated: bool = False
+    """Whether the arm is a simulation in which one control period passes with each `write`.
+
+    Then `--pace fast`, `--arm` and every preset of `--imperfections` apply, there is no table unless one is given,
+    real-time priority is not requested, and recordings can be re-simulated."""

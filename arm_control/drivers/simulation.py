@@ -1,21 +1,20 @@
-"""The simulated arm as a driver: one control period passes with each `write`."""
+"""The simulated arm as a driver, `--driver sim`: one control period passes with each `write`."""
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from arm_control.drivers.base import JointState
+from arm_control.drivers.base import DriverType, JointState, OpeningContext
 from envs.arm import Arm
 from envs.imperfections import Imperfections, ImperfectSimulation, open_imperfections
-from envs.simulation import PHYSICS_STEP_S, Simulation
 
 
 class SimulationDriver:
-    """A `Simulation`, perhaps with imperfections, behind the driver's verbs.
+    """A `Simulation`, optionally with imperfections, as a `Driver`.
 
-    It starts in `start_deg`, or in the arm's default pose. `now_s` is the clock that its readings are stamped by.
+    It starts in `start_deg`, or in the arm's default pose. Readings are stamped by the clock `now_s`.
     """
 
     def __init__(
@@ -27,7 +26,11 @@ class SimulationDriver:
         *,
         start_deg: Sequence[float] | None = None,
     ) -> None:
-        self.joint_names, self.limits = arm.joint_names, arm.limits
+        # Loads PyBullet, so not before a simulated arm is opened.
+        from envs.simulation import PHYSICS_STEP_S, Simulation
+
+        self.joint_names = arm.joint_names
+        self.limits = arm.limits
         self.calibration_sha256: str | None = None
         self.fastest_rate_hz = 1000.0
         self.now_s = now_s
@@ -37,27 +40,38 @@ class SimulationDriver:
         self._simulation = Simulation(arm, physics_step_s=step_s, control_period_s=control_period_s)
         self._simulation.reset(arm.default_pose_deg() if start_deg is None else start_deg)
         self._body: Simulation | ImperfectSimulation = self._simulation
-        if (wanted := open_imperfections(imperfections)).any:
+        opened = open_imperfections(imperfections)
+        if opened.any:
             generator = np.random.default_rng(0)
-            self._body = ImperfectSimulation(self._simulation, wanted)
+            self._body = ImperfectSimulation(self._simulation, opened)
             self._body.randomise(generator)
             self._body.start(generator)
 
     def enable(self) -> None:
-        """A simulated servo holds its pose from the start."""
+        """Do nothing: a simulated servo holds its pose from the start."""
 
     def read(self) -> JointState:
-        """The simulated angles and speeds."""
+        """Return the simulated angles and speeds."""
         return JointState(self.now_s(), list(self._body.angles_deg), list(self._body.speeds_deg_s))
 
     def write(self, target_deg: list[float]) -> None:
-        """Send the targets and let one control period pass."""
+        """Send the targets, then simulate one control period."""
         self._body.command(target_deg)
         self._body.step()
 
     def disable(self) -> None:
-        """A simulated servo holds its pose to the end."""
+        """Do nothing: a simulated servo holds its pose to the end."""
 
     def close(self) -> None:
         """Close the simulation."""
         self._simulation.close()
+
+
+def open_simulation(arm: Arm, options: Mapping[str, str], context: OpeningContext) -> SimulationDriver:
+    """Open a simulated arm. Raises ValueError for options, of which it has none."""
+    if options:
+        raise ValueError(f"driver sim: unexpected --{next(iter(options))}; it has no options (--driver missing?)")
+    return SimulationDriver(arm, context.period_s, context.imperfections, context.now_s, start_deg=context.start_deg)
+
+
+DRIVER = DriverType(open_simulation, simulated=True)

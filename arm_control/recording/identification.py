@@ -44,7 +44,7 @@ from numpy.typing import NDArray
 
 from arm_control.process.printing import printable_lines
 from arm_control.recording.reading import Recording, read_recording
-from arm_control.recording.schema import Tick, joint_names
+from arm_control.recording.schema import Tick, joint_names, of_simulated_arm
 from envs.imperfections import BOUNDS, FORMAT, FORMAT_VERSION, IDEAL_LAG_S, PRESETS, Imperfections
 
 Array = NDArray[np.float64]
@@ -141,6 +141,7 @@ def identify_recording(recording: Recording) -> dict[str, Any]:
         "version": FORMAT_VERSION,
         "imperfections": values,
         "driver": recording.metadata.get("driver", ""),
+        "simulated": of_simulated_arm(recording.metadata),
         "recorded_imperfections": "custom" if recorded.startswith("{") else recorded,
         "whole": recording.whole,
         "lost": recording.lost,
@@ -173,7 +174,7 @@ def read_motion(recording: Recording) -> Motion:
             "record a run over several goals"
         )
     # On a simulated arm a period begins with the reading and the target at once, whatever computing took.
-    simulated = metadata.get("driver") == "sim"
+    simulated = of_simulated_arm(metadata)
     begun_s = np.array([tick.time_s for tick in sent])
     if np.any(np.diff(begun_s) <= 0.0):
         raise ValueError("its ticks are not in the order of time")
@@ -517,7 +518,7 @@ def format_identification(figures: dict[str, Any], saved: str | None = None) -> 
     ]
     if not figures["whole"]:
         lines.append(f"it was cut short or is damaged; unreadable: {figures['lost'] or 'nothing that is there'}")
-    if figures["driver"] == "sim":
+    if figures["simulated"]:
         lines.append(f"of a simulated arm, {figures['recorded_imperfections'] or 'ideal'}")
     lines.append(f"{'':<12}{'delay':>24}{'servo lag':>24}{'explained':>11}{'noise':>9}{'resolution':>12}")
     for fit in figures["joints"]:

@@ -66,6 +66,14 @@ KINDS: dict[str, type[Tick] | type[Event]] = {"arm_control.Tick": Tick, "arm_con
 PER_JOINT = ("angle_deg", "speed_deg_s", "temperature_c", "load", "voltage_v", "raw_deg", "target_deg")
 
 
+def of_simulated_arm(metadata: Mapping[str, str]) -> bool:
+    """Whether the recorded arm was a simulation, according to the metadata of a recording."""
+    if "simulated" in metadata:
+        return metadata["simulated"] == "true"
+    # Recordings made before drivers declared it: the only simulation was the driver "sim".
+    return metadata.get("driver") == "sim"
+
+
 def joint_names(metadata: Mapping[str, str]) -> list[str] | None:
     """The names, if they are said. Raises ValueError if they are said badly."""
     if "joint_names" not in metadata:

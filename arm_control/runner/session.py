@@ -24,8 +24,8 @@ from typing import Any, TextIO
 
 import numpy as np
 
-from arm_control.drivers.base import Driver, DriverError, round_down
-from arm_control.drivers.opening import open_driver
+from arm_control.drivers.base import Driver, DriverError, DriverType, OpeningContext, round_down
+from arm_control.drivers.opening import load_driver
 from arm_control.policy_file.onnx_file import LARGEST_FILE
 from arm_control.process.console import Console
 from arm_control.process.printing import counted
@@ -72,22 +72,24 @@ class Plan:
 
 def run_session(config: SessionConfig, console: Console) -> dict[str, Any]:
     """Drive the arm, print what it did, and return the figures."""
+    driver_type = load_driver(config.driver)
+    config.check_driver(driver_type)
     clock: Clock = FastTime() if config.pace == "fast" else RealTime()
-    plan = plan_recording(config) if config.of_recording else plan_policy(config)
+    plan = plan_recording(config, driver_type) if config.of_recording else plan_policy(config, driver_type)
     with stop_on_signals() as stop, contextlib.ExitStack() as stack:
         # Once before there is an arm, so that a goal out of reach is told before anything is connected to.
-        planned = make_safety(config, plan, plan.limits)
+        planned = make_safety(config, plan, driver_type, plan.limits)
         plan.work(planned, console)
         start_deg = planned.default_pose_deg()
-        driver = connect(config, plan, clock, start_deg)
+        driver = connect(config, plan, driver_type, clock, start_deg)
         stack.callback(driver.close)
         check_driver(driver, plan)
-        safety = make_safety(config, plan, plan.limits.tightened(driver.limits))
+        safety = make_safety(config, plan, driver_type, plan.limits.tightened(driver.limits))
         work = plan.work(safety, console)
         key = None
         if clock.waits and config.goals_file != "-":
             key = stack.enter_context(keyboard())
-        recorder = make_recorder(config, plan, driver, start_deg)
+        recorder = make_recorder(config, plan, driver_type, driver, start_deg)
         stack.callback(close_recorder, recorder, console)
         loop = ControlLoop(
             driver,
@@ -101,7 +103,7 @@ def run_session(config: SessionConfig, console: Console) -> dict[str, Any]:
             say=console.err,
         )
         console.out(plan.said + ("; shadow: nothing is sent" if config.shadow else ""))
-        if config.driver != "sim":
+        if not driver_type.simulated:
             console.out(ask_for_priority())
         if not config.of_recording:
             console.out("        goal x, y, z (m)        error   reached after")
@@ -129,7 +131,7 @@ def run_session(config: SessionConfig, console: Console) -> dict[str, Any]:
     return report.figures()
 
 
-def plan_policy(config: SessionConfig) -> Plan:
+def plan_policy(config: SessionConfig, driver_type: DriverType) -> Plan:
     """A policy and its goals. Raises ValueError for a policy that is refused."""
     runner = PolicyRunner.load(config.source)
     contract = runner.contract
@@ -137,7 +139,7 @@ def plan_policy(config: SessionConfig) -> Plan:
     if period_s > runner.period_s * (1.0 + 1e-9):
         raise ValueError(f"--rate: wanted at least the policy's {1 / runner.period_s:g} Hz, got {config.rate:g}")
 
-    imperfections = imperfections_of(config, imperfections_from_json(contract.imperfections))
+    imperfections = imperfections_of(config, driver_type, imperfections_from_json(contract.imperfections))
 
     def work(safety: Safety, console: Console) -> GoalWork:
         """All goals are checked before the arm moves; those on standard input as they come."""
@@ -163,19 +165,21 @@ def plan_policy(config: SessionConfig) -> Plan:
     return Plan(runner.arm, runner.limits, period_s, 1.0 / runner.period_s, said, metadata, work, imperfections)
 
 
-def imperfections_of(config: SessionConfig, trained: Imperfections = PRESETS["ideal"]) -> Imperfections:
-    """What a simulated arm is like, or how a real one is expected to be.
+def imperfections_of(
+    config: SessionConfig, driver_type: DriverType, trained: Imperfections = PRESETS["ideal"]
+) -> Imperfections:
+    """The dynamics of a simulated arm, or those expected of a real one.
 
     A policy that was trained on measured imperfections is for the arm that they were measured on.
     """
     if config.imperfections is not None:
         return open_imperfections(config.imperfections)
-    if config.driver == "sim":
+    if driver_type.simulated:
         return PRESETS["ideal"]
     return PRESETS["xl430"] if trained.name in PRESETS else trained
 
 
-def plan_recording(config: SessionConfig) -> Plan:
+def plan_recording(config: SessionConfig, driver_type: DriverType) -> Plan:
     """A recording. Raises ValueError for one that cannot be read or that no arm was moved in."""
     recording, arm = open_recording(config.source)
     period_s = float(recording.metadata["period_s"]) if config.rate is None else 1.0 / config.rate
@@ -208,20 +212,22 @@ def plan_recording(config: SessionConfig) -> Plan:
         said,
         metadata | {"recording": config.source},
         work,
-        imperfections_of(config),
+        imperfections_of(config, driver_type),
         calibration,
     )
 
 
-def make_safety(config: SessionConfig, plan: Plan, limits: JointLimits) -> Safety:
-    """The limits of policy and arm, tightened by what the command says."""
+def make_safety(config: SessionConfig, plan: Plan, driver_type: DriverType, limits: JointLimits) -> Safety:
+    """The limits of policy and arm, tightened by the flags of the command."""
     wanted = JointLimits(
         limits.lower_deg,
         limits.upper_deg,
         tuple(min(speed, config.max_speed or math.inf) for speed in limits.max_speed_deg_s),
         tuple(min(most, config.max_acceleration or math.inf) for most in limits.max_acceleration_deg_s2),
     )
-    table_m = 0.0 if config.table is None and config.driver != "sim" else config.table
+    table_m = config.table
+    if table_m is None and not driver_type.simulated:
+        table_m = 0.0
     described = plan.imperfections
     settings = SafetySettings(
         table_m=table_m,
@@ -234,10 +240,12 @@ def make_safety(config: SessionConfig, plan: Plan, limits: JointLimits) -> Safet
     return Safety(plan.arm, wanted, plan.period_s, settings)
 
 
-def make_recorder(config: SessionConfig, plan: Plan, driver: Driver, start_deg: list[float]) -> Recorder:
+def make_recorder(
+    config: SessionConfig, plan: Plan, driver_type: DriverType, driver: Driver, start_deg: list[float]
+) -> Recorder:
     """Records every tick into the file that the command names; the last seconds before a refusal in any case.
 
-    `start_deg` is where a simulated arm starts, which its simulation again wants to know.
+    `start_deg` is where a simulated arm starts, which is needed to simulate the recording again.
     """
     here = Path() if os.access(".", os.W_OK) else Path(tempfile.gettempdir())
     post_mortem = here / datetime.now().strftime(f"post-mortem-%Y%m%d-%H%M%S-{os.getpid()}.mcap")
@@ -249,11 +257,12 @@ def make_recorder(config: SessionConfig, plan: Plan, driver: Driver, start_deg: 
         "joint_names": json.dumps(plan.arm.joint_names),
         "period_s": repr(plan.period_s),
         "driver": config.driver,
+        "simulated": json.dumps(driver_type.simulated),
         "imperfections": plan.imperfections.to_text(),
         "calibration_sha256": driver.calibration_sha256 or "",
         "shadow": json.dumps(config.shadow),
     }
-    if config.driver == "sim":
+    if driver_type.simulated:
         metadata["start_deg"] = json.dumps(start_deg)
     return Recorder(config.record, metadata | plan.metadata, post_mortem=post_mortem)
 
@@ -270,15 +279,12 @@ def close_recorder(recorder: Recorder, console: Console) -> None:
             console.err(f"{said}: {path}")
 
 
-def connect(config: SessionConfig, plan: Plan, clock: Clock, start_deg: list[float]) -> Driver:
-    """The arm that the command names; a simulated one starts in that pose."""
-    if config.driver != "sim":
-        return open_driver(config.driver, plan.arm, config.driver_options)
-    # The only part that loads PyBullet.
-    from arm_control.drivers.simulation import SimulationDriver
-
-    arm = open_arm(plan.arm, config.arm)
-    return SimulationDriver(arm, plan.period_s, plan.imperfections, clock.now_s, start_deg=start_deg)
+def connect(config: SessionConfig, plan: Plan, driver_type: DriverType, clock: Clock, start_deg: list[float]) -> Driver:
+    """Open the driver; a simulated arm starts in the pose `start_deg`."""
+    # A simulation needs masses and meshes, which are in the arm's own file.
+    arm = open_arm(plan.arm, config.arm) if driver_type.simulated else plan.arm
+    context = OpeningContext(plan.period_s, tuple(start_deg), plan.imperfections, clock.now_s)
+    return driver_type.open(arm, config.driver_options, context)
 
 
 def check_driver(driver: Driver, plan: Plan) -> None:

@@ -5,6 +5,7 @@ from typing import Literal
 
 import tyro
 
+from arm_control.drivers.base import DriverType
 from arm_control.drivers.opening import available_drivers
 from arm_control.runs.checks import (
     check_choice,
@@ -26,7 +27,7 @@ class SessionConfig:
     source: tyro.conf.Positional[str]
     """The ONNX file, or a recording of 'run', ending in .mcap. Space pauses a recording, s stops it."""
     driver: str = "sim"
-    """The arm to drive: sim, dynamixel, or the name of an installed driver."""
+    """The arm to drive: sim, dynamixel, or another installed driver."""
     port: str | None = None
     """The arm's serial port, such as /dev/ttyUSB0."""
     calibration: str | None = None
@@ -104,14 +105,17 @@ class SessionConfig:
         for text in self.option:
             if not all(text.partition("=")[::2]):
                 raise ValueError(f"--option: wanted NAME=VALUE, got '{text}'")
-        if self.driver != "sim":
-            for name, default in (("pace", "realtime"), ("arm", None)):
-                if getattr(self, name) != default:
-                    raise ValueError(f"--{name}: is for the simulated arm, not for --driver {self.driver}")
-            if self.of_recording and self.imperfections is not None:
-                raise ValueError("--imperfections: a recording on a real arm expects nothing of it")
-        elif self.driver_options:
-            raise ValueError(f"--{next(iter(self.driver_options))}: is not for the simulated arm; wanted --driver too")
+
+    def check_driver(self, driver_type: DriverType) -> None:
+        """Raise ValueError for flags that are only for a simulated arm if the driver is of a real one."""
+        if driver_type.simulated:
+            return
+        if self.pace != "realtime":
+            raise ValueError(f"--pace: is for the simulated arm, not for --driver {self.driver}")
+        if self.arm is not None:
+            raise ValueError(f"--arm: is for the simulated arm, not for --driver {self.driver}")
+        if self.of_recording and self.imperfections is not None:
+            raise ValueError("--imperfections: a recording on a real arm expects nothing of it")
 
     @property
     def of_recording(self) -> bool:
@@ -133,7 +137,7 @@ class SessionConfig:
 
     @property
     def driver_options(self) -> dict[str, str]:
-        """What the driver is told, by name."""
+        """The options of the driver, by name."""
         given = {"port": self.port, "calibration": self.calibration}
         options = {name: value for name, value in given.items() if value is not None}
         return options | dict(text.split("=", 1) for text in self.option)

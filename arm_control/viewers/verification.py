@@ -1,14 +1,16 @@
 """Whether a recording of the simulated arm can be made again, bit for bit."""
 
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
 import numpy as np
 
-from arm_control.drivers.simulation import SimulationDriver
+from arm_control.drivers.base import Driver, DriverType, OpeningContext
+from arm_control.drivers.opening import available_drivers, load_driver
 from arm_control.recording.index import IndexedRecording
-from arm_control.recording.schema import POST_MORTEM, Tick
+from arm_control.recording.schema import POST_MORTEM, Tick, of_simulated_arm
 from arm_control.runner.recorded import arm_of
 from arm_control.viewers.motion import drawn_arm
 from envs.arm import Arm
@@ -33,8 +35,7 @@ def verify(path: str | Path, urdf: str | None = None) -> tuple[int, str]:
 def _verify(recording: IndexedRecording, urdf: str | None) -> tuple[int, str]:
     path, metadata = recording.path, recording.metadata
     arm, period_s = arm_of(path, metadata)
-    if (driver := metadata.get("driver", "unknown")) != "sim":
-        raise ValueError(f"{path} was recorded on the driver {driver}: only a simulated arm can be run again")
+    driver_type = _simulated_driver(path, metadata)
     if POST_MORTEM in metadata:
         raise ValueError(f"{path} is a post-mortem, which begins in mid-motion: wanted a recording of all of it")
     start_deg = _start_deg(path, arm, metadata)
@@ -42,7 +43,8 @@ def _verify(recording: IndexedRecording, urdf: str | None) -> tuple[int, str]:
         imperfections = imperfections_from_text(metadata.get("imperfections", "ideal"))
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
-    again = SimulationDriver(drawn_arm(path, arm, urdf), period_s, imperfections, start_deg=start_deg)
+    context = OpeningContext(period_s, start_deg, imperfections, time.monotonic)
+    again = driver_type.open(drawn_arm(path, arm, urdf), {}, context)
     try:
         ticks = 0
         for ticks, tick in enumerate(recording, 1):
@@ -59,7 +61,20 @@ def _verify(recording: IndexedRecording, urdf: str | None) -> tuple[int, str]:
         again.close()
 
 
-def _start_deg(path: Path, arm: Arm, metadata: Mapping[str, str]) -> list[float] | None:
+def _simulated_driver(path: Path, metadata: Mapping[str, str]) -> DriverType:
+    """The driver that was recorded. Raises ValueError unless it is installed and of a simulated arm."""
+    name = metadata.get("driver", "unknown")
+    if of_simulated_arm(metadata):
+        if name not in available_drivers():
+            raise ValueError(f"{path} was recorded on the driver {name}, which is not installed")
+        driver_type = load_driver(name)
+        # The driver's own declaration counts: nothing in a file may open a real arm.
+        if driver_type.simulated:
+            return driver_type
+    raise ValueError(f"{path} was recorded on the driver {name}: only a simulated arm can be run again")
+
+
+def _start_deg(path: Path, arm: Arm, metadata: Mapping[str, str]) -> tuple[float, ...] | None:
     """Where the recorded arm started; None if it does not say so. Raises ValueError for what is no pose of the arm."""
     if "start_deg" not in metadata:
         return None
@@ -71,10 +86,10 @@ def _start_deg(path: Path, arm: Arm, metadata: Mapping[str, str]) -> list[float]
         raise ValueError(
             f"{path}: start_deg: wanted a pose within the arm's limits, got {metadata['start_deg'][:80]!r}"
         )
-    return start_deg
+    return tuple(start_deg)
 
 
-def _difference(tick: Tick, again: SimulationDriver, names: tuple[str, ...]) -> str:
+def _difference(tick: Tick, again: Driver, names: tuple[str, ...]) -> str:
     """In which joint the reading differs most, and by how much; empty if it does not."""
     state = again.read()
     for what, unit, recorded, now in (

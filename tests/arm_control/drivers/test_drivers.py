@@ -1,9 +1,6 @@
 """Drivers by name, those of other packages too, and the conformance suite: ours pass, and each fault is found."""
 
 import math
-import subprocess
-import sys
-import textwrap
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,7 +12,7 @@ from locations import DESK
 from arm_control.cli import main
 from arm_control.drivers.base import DriverError, JointState
 from arm_control.drivers.conformance import CHECKS
-from arm_control.drivers.opening import available_drivers
+from arm_control.drivers.opening import available_drivers, load_driver
 from arm_control.drivers.simulation import SimulationDriver
 from envs.arm import Arm
 
@@ -154,75 +151,19 @@ def test_an_arm_that_does_one_thing_wrong_is_found(
         CHECKS[check](wrong(**methods))
 
 
-OTHER_PACKAGE = """
-    import time
-    from arm_control.drivers.base import JointState
+class TestNames:
+    """Drivers by name: entry points of this package and of others."""
 
-    class Other:
-        calibration_sha256, fastest_rate_hz = None, 500.0
+    def test_our_own_are_entry_points(self) -> None:
+        """The simulated arm is an entry point like any other."""
+        assert {"sim", "dynamixel"} <= set(available_drivers())
 
-        def __init__(self, arm, options):
-            if set(options) - {"colour", "port"}:
-                raise ValueError(f"driver other: wanted colour and port, got {sorted(options)}")
-            self.joint_names, self.limits, self.angles = arm.joint_names, arm.limits, list(arm.limits.lower_deg)
-            print("opened", dict(options))
+    def test_only_the_simulation_declares_itself_simulated(self) -> None:
+        """A bare function as an entry point is a real arm."""
+        assert load_driver("sim").simulated
+        assert not load_driver("dynamixel").simulated
 
-        def enable(self): print("enabled")
-        def read(self): return JointState(time.monotonic(), list(self.angles), [0.0] * len(self.angles))
-        def write(self, target_deg): self.angles = list(target_deg)
-        def disable(self): print("disabled")
-        def close(self): print("closed")
-"""
-
-
-@pytest.fixture
-def other_package(tmp_path: Path) -> Path:
-    """A folder for PYTHONPATH with an installed package that adds the drivers `other` and `broken`."""
-    (tmp_path / "other_arm.py").write_text(textwrap.dedent(OTHER_PACKAGE))
-    info = tmp_path / "other_arm-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: other-arm\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text(
-        "[arm_control.drivers]\nother = other_arm:Other\nbroken = other_arm:Missing\n"
-    )
-    return tmp_path
-
-
-@pytest.mark.slow
-def test_a_driver_of_another_package_drives_its_arm(other_package: Path, tiny_policy: Path) -> None:
-    def run(*words: str) -> "subprocess.CompletedProcess[str]":
-        import os
-
-        command = [sys.executable, "-m", "arm_control.cli", "run", str(tiny_policy), "--goal", "0.2372,0.3338,0.2699"]
-        environment = os.environ | {"PYTHONPATH": f"{Path.cwd()}:{other_package}"}
-        return subprocess.run(
-            [*command, *words], capture_output=True, text=True, env=environment, cwd=other_package, timeout=120
-        )
-
-    done = run("--driver", "other", "--option", "colour=blue", "--port", "x", "--seconds-per-goal", "0.1")
-    assert done.returncode == 0, done.stderr
-    said = [line for line in done.stdout.splitlines() if line.split()[0] in ("opened", "enabled", "disabled", "closed")]
-    assert said == ["opened {'port': 'x', 'colour': 'blue'}", "enabled", "disabled", "closed"]
-    for words, message in (
-        (("--driver", "other", "--option", "size=3"), "driver other: wanted colour and port, got ['size']"),
-        (("--driver", "broken"), "driver broken (other_arm:Missing) cannot be loaded"),
-        (
-            ("--driver", "others"),
-            "unknown driver 'others' (did you mean other?); available: sim, broken, dynamixel, other",
-        ),
-        (("--driver", "other", "--option", "size"), "--option: wanted NAME=VALUE, got 'size'"),
-        (("--driver", "other", "--pace", "fast"), "--pace: is for the simulated arm, not for --driver other"),
-    ):
-        done = run(*words)
-        assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
-        assert message in done.stderr
-
-
-def test_ours_are_there_by_name() -> None:
-    assert available_drivers()[:1] == ["sim"]
-    assert "dynamixel" in available_drivers()
-
-
-def test_options_are_not_for_the_simulated_arm(tiny_policy: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    assert main(["run", str(tiny_policy), "--goal", "0.1,0.2,0.3", "--port", "x"]) == 2
-    assert "--port: is not for the simulated arm" in capfd.readouterr().err
+    def test_the_simulated_arm_has_no_options(self, tiny_policy: Path, capfd: pytest.CaptureFixture[str]) -> None:
+        """A port without a driver is reported with the likely cause."""
+        assert main(["run", str(tiny_policy), "--goal", "0.2372,0.3338,0.2699", "--port", "x"]) == 2
+        assert "driver sim: unexpected --port" in capfd.readouterr().err

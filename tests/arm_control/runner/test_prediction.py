@@ -9,6 +9,7 @@ from fake_arm import ARM, START, FakeArm, FakeClock, ScriptedPolicy
 from hypothesis import given
 from hypothesis import strategies as st
 
+from arm_control.drivers.opening import load_driver
 from arm_control.runner.goals import GoalWork
 from arm_control.runner.loop import ControlLoop
 from arm_control.runner.prediction import Predictor
@@ -71,7 +72,8 @@ def test_the_middle_of_what_an_arm_was_trained_with_is_what_is_expected() -> Non
 
 def test_a_real_arm_is_expected_to_be_like_an_xl430_unless_told_otherwise() -> None:
     def expected(trained: Imperfections = PRESETS["rough"], **words: str) -> Imperfections:
-        return imperfections_of(SessionConfig("policy.onnx", random=1, **words), trained)  # type: ignore[arg-type]
+        config = SessionConfig("policy.onnx", random=1, **words)  # type: ignore[arg-type]
+        return imperfections_of(config, load_driver(config.driver), trained)
 
     measured = Imperfections(action_delay_s=(0.03, 0.04))
     assert (expected(), expected(imperfections="rough")) == (PRESETS["ideal"], PRESETS["rough"])
@@ -82,7 +84,7 @@ def test_a_real_arm_is_expected_to_be_like_an_xl430_unless_told_otherwise() -> N
     assert expected(measured, **real, imperfections="late") == PRESETS["late"]
     assert expected(measured) == PRESETS["ideal"]
     with pytest.raises(ValueError, match="--imperfections: a recording on a real arm expects nothing of it"):
-        SessionConfig("run.mcap", imperfections="ideal", **real)  # type: ignore[arg-type]
+        SessionConfig("run.mcap", imperfections="ideal", **real).check_driver(load_driver("dynamixel"))  # type: ignore[arg-type]
 
 
 class Hasty(ScriptedPolicy):

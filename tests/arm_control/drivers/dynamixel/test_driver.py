@@ -30,6 +30,7 @@ from arm_control.drivers.dynamixel.driver import (
     rate_hint,
 )
 from arm_control.drivers.emulator.emulator import Emulator
+from arm_control.drivers.opening import load_driver
 from arm_control.runner.session import check_rate, plan_policy
 from arm_control.runner.session_config import SessionConfig
 from envs.arm import Arm
@@ -265,7 +266,7 @@ def test_enabling_that_fails_switches_off_again_what_it_switched_on(servos: Emul
 
 DRIVE = """
 import sys, time
-from test_dynamixel import calibration
+from test_driver import calibration
 from arm_control.drivers.dynamixel.driver import DynamixelDriver
 driver = DynamixelDriver(sys.argv[1], calibration(), watchdog_s=0.5, patience_s=0.2)
 driver.enable()
@@ -678,7 +679,7 @@ class TestRates:
             words = [str(tiny_policy), "--driver", "dynamixel", *options, "--option", f"baud={baud}", "--random", "1"]
             words += [] if rate is None else ["--rate", repr(rate)]
             command = parse_flags(SessionConfig, "run", words, None)
-            plan = plan_policy(command)
+            plan = plan_policy(command, load_driver("dynamixel"))
             driver: Any = SimpleNamespace(fastest_rate_hz=fastest_rate_hz(baud, 3), rate_hint=rate_hint(baud, 3))
             check_rate(driver, plan)
 
