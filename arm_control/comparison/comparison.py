@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from arm_control.comparison.baselines import BaselineConfig
-from arm_control.comparison.figures import agent_figures, beside
-from arm_control.comparison.scheduling import run_trials
+from arm_control.comparison.figures import figures_by_agent
+from arm_control.comparison.scheduling import Result, run_trials
 from arm_control.comparison.trial import Trial
 from arm_control.evaluation.controllers import IKController
 from arm_control.evaluation.grid_floor import grid_floor
@@ -43,15 +43,21 @@ def compare(configs: dict[str, Config], plan: Plan, *, intervals: bool) -> dict[
 
     Raises ValueError, before anything is trained, for a folder of another comparison.
     """
-    trials = {
-        (name, seed): trial_of(plan, name, config, seed)
-        for seed in range(plan.first_seed, plan.first_seed + plan.seeds)
-        for name, config in configs.items()
-    }
-    results = run_trials({f"{name}, seed {seed}": trial for (name, seed), trial in trials.items()})
-    agents = {name: agent_figures(name, trials, results) for name in configs}
-    for figures in agents.values():
-        figures |= beside(figures, next(iter(agents.values())), intervals=intervals)
+    trials: dict[str, Trial] = {}
+    for seed in range(plan.first_seed, plan.first_seed + plan.seeds):
+        for name, config in configs.items():
+            trials[_title(name, seed)] = trial_of(plan, name, config, seed)
+    results = run_trials(trials)
+
+    runs: dict[str, list[Result]] = {}
+    cores: dict[str, int] = {}
+    for name in configs:
+        cores[name] = trials[_title(name, plan.first_seed)].cores
+        runs[name] = []
+        for seed in range(plan.first_seed, plan.first_seed + plan.seeds):
+            # The seed of the training replaces that of the goals, which a result names.
+            runs[name].append({**results[_title(name, seed)], "seed": seed})
+
     first = next(iter(configs.values()))
     return {
         "task": {"env": first.env, "imperfections": open_imperfections(first.imperfections).to_json()},
@@ -60,9 +66,13 @@ def compare(configs: dict[str, Config], plan: Plan, *, intervals: bool) -> dict[
         "goals": plan.goals,
         "goals_seed": plan.goals_seed,
         "seeds": plan.seeds,
-        "agents": agents,
-        "references": references(plan, next(iter(configs.values()))),
+        "agents": figures_by_agent(runs, cores, intervals=intervals),
+        "references": references(plan, first),
     }
+
+
+def _title(name: str, seed: int) -> str:
+    return f"{name}, seed {seed}"
 
 
 def references(plan: Plan, config: Config) -> dict[str, float]:

@@ -25,7 +25,7 @@ from arm_control.cli import main
 from arm_control.comparison import comparison, scheduling
 from arm_control.comparison.baselines import BaselineConfig
 from arm_control.comparison.comparison import check_same_task
-from arm_control.comparison.figures import agent_figures, beside
+from arm_control.comparison.figures import agent_figures, figures_by_agent
 from arm_control.comparison.scheduling import run_trials
 from arm_control.comparison.table import format_comparison, write_comparison
 from arm_control.comparison.trial import Trial, median_us, peak_memory
@@ -69,17 +69,15 @@ def trial(folder: Path, agent: str = "ddpg", processes: int = 1, seed: int = 0) 
     return Trial(TrainConfig(agent, processes=processes, seed=seed), folder, goals=10, goals_seed=0)
 
 
-def figures_of(errors: dict[str, list[float | str]], tmp_path: Path) -> dict[str, Any]:
+def figures_of(errors: dict[str, list[float | str]]) -> dict[str, Any]:
     """A comparison's figures, from each agent's errors; words for one that has failed."""
-    trials = {(name, seed): trial(tmp_path / f"{name}-{seed}") for name in errors for seed in range(len(errors[name]))}
-    results = {
-        f"{name}, seed {seed}": {"failed": error} if isinstance(error, str) else result(error, seed=17)
-        for name in errors
-        for seed, error in enumerate(errors[name])
-    }
-    agents = {name: agent_figures(name, trials, results) for name in errors}
-    for agent in agents.values():
-        agent |= beside(agent, next(iter(agents.values())), intervals=True)
+    runs: dict[str, list[dict[str, Any]]] = {}
+    for name, own in errors.items():
+        runs[name] = []
+        for seed, error in enumerate(own):
+            run = {"failed": error} if isinstance(error, str) else result(error)
+            runs[name].append(run | {"seed": seed})
+    agents = figures_by_agent(runs, dict.fromkeys(runs, 1), intervals=True)
     return {
         "task": {"env": "ArmReach-v0", "imperfections": "ideal"},
         "minutes": None,
@@ -95,7 +93,7 @@ def figures_of(errors: dict[str, list[float | str]], tmp_path: Path) -> dict[str
 
 
 def test_an_agents_figures_by_hand(tmp_path: Path) -> None:
-    agents = figures_of({"one": [1.0, 2.0, 9.0], "other": [4.0, 8.0, 36.0]}, tmp_path)["agents"]
+    agents = figures_of({"one": [1.0, 2.0, 9.0], "other": [4.0, 8.0, 36.0]})["agents"]
     one, other = agents["one"], agents["other"]
     assert one["mean_error_mm"] == pytest.approx((0.25 + 2 + 2.25) / 1.5)
     assert one["normalised_return"] == pytest.approx(1 - (0.25 + 2 + 2.25) / 150)
@@ -119,7 +117,7 @@ def test_an_agents_figures_by_hand(tmp_path: Path) -> None:
 
 
 def test_a_run_that_failed_is_told_and_left_out_of_the_means(tmp_path: Path) -> None:
-    figures = figures_of({"one": [1.0, "it broke", 3.0], "other": ["gone", "gone", "gone"]}, tmp_path)
+    figures = figures_of({"one": [1.0, "it broke", 3.0], "other": ["gone", "gone", "gone"]})
     one, other = figures["agents"].values()
     assert one["mean_error_mm"] == pytest.approx(2.0)
     assert one["seeds_solved"] == 2
@@ -138,9 +136,8 @@ def test_rest_of_a_seed_that_lacks_it_is_undefined_for_the_agent(lacks: str, tmp
     older = result(2.0, rest=None)
     if lacks == "is missing":
         del older["rest"]
-    trials = {("one", seed): trial(tmp_path / f"one-{seed}") for seed in (0, 1)}
-    figures = figures_of({"other": [1.0, 3.0], "one": [1.0, 2.0]}, tmp_path)
-    figures["agents"]["one"] |= agent_figures("one", trials, {"one, seed 0": result(1.0), "one, seed 1": older})
+    figures = figures_of({"other": [1.0, 3.0], "one": [1.0, 2.0]})
+    figures["agents"]["one"] |= agent_figures([result(1.0), older], 1)
     assert figures["agents"]["one"]["rest"] is None
     assert figures["agents"]["one"]["mean_error_mm"] == pytest.approx(1.5)
     other, one = (line for line in format_comparison(figures).splitlines() if line.startswith("| o"))
@@ -170,7 +167,7 @@ def test_a_comparison_in_which_no_training_succeeded_is_an_error_after_its_table
 ) -> None:
     """One of which anything is left is none: its failures are in the table."""
     outcomes = {
-        f"{agent}, seed {seed}": {"failed": error} if isinstance(error, str) else result(error)
+        f"{agent}, seed {seed}": {"failed": error} if isinstance(error, str) else result(error, seed=17)
         for agent, row in zip(("ddpg", "dqn"), errors, strict=True)
         for seed, error in enumerate(row)
     }
@@ -183,7 +180,10 @@ def test_a_comparison_in_which_no_training_succeeded_is_an_error_after_its_table
     assert said in error
     assert error.count("\n") == (code == 2)
     assert (tmp_path / "table.md").exists()
-    assert json.loads((tmp_path / "figures.json").read_text())["seeds"] == 2
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    assert figures["seeds"] == 2
+    # The seeds of the trainings; a result has that of its goals.
+    assert [run["seed"] for run in figures["agents"]["dqn"]["runs"]] == [0, 1]
 
 
 @pytest.mark.parametrize(
@@ -223,20 +223,20 @@ def test_what_would_fail_in_each_training_is_told_before_the_first(
 
 def test_a_name_or_a_reason_stays_in_its_cell(tmp_path: Path) -> None:
     """A reason is a line of another process, and a name may have bars."""
-    table = format_comparison(figures_of({"one | two": ["a | b\x1b[2J"], "other": [1.0, "c | d"]}, tmp_path))
+    table = format_comparison(figures_of({"one | two": ["a | b\x1b[2J"], "other": [1.0, "c | d"]}))
     rows = [line for line in table.splitlines() if line.startswith("|")]
     assert len({len(re.findall(r"(?<!\\)\|", row)) for row in rows}) == 1
     assert table.replace("\n", "").isprintable()
 
 
 def test_a_comparison_of_which_nothing_is_left_is_still_a_table(tmp_path: Path) -> None:
-    figures = figures_of({"one": ["it broke"]}, tmp_path)
+    figures = figures_of({"one": ["it broke"]})
     assert "1 of 1 failed: it broke" in write_comparison(figures, tmp_path)
     assert not (tmp_path / "errors.png").exists()
 
 
 def test_the_table_gives_figures_with_their_intervals_and_references(tmp_path: Path) -> None:
-    lines = format_comparison(figures_of({"one": [1.0, 2.0], "other": [40.0, 80.0]}, tmp_path)).splitlines()
+    lines = format_comparison(figures_of({"one": [1.0, 2.0], "other": [40.0, 80.0]})).splitlines()
     assert lines[0].startswith("1,000 steps, 3 seeds, 10 held-out goals")
     assert lines[4].startswith(
         "| one | 1 | 1.50 (1.00 to 2.00) |  | 100.0% | 0.0% | 0.0% | 0.150 | 1.500, 4.000 | 1.5% "
@@ -252,7 +252,7 @@ def test_the_grids_floor_is_that_of_its_bench() -> None:
 
 
 def test_curves_are_put_together_over_what_they_have_in_common(tmp_path: Path) -> None:
-    agent = figures_of({"one": [0.0, 20.0]}, tmp_path)["agents"]["one"]
+    agent = figures_of({"one": [0.0, 20.0]})["agents"]["one"]
     agent["runs"][1]["curve"] = agent["runs"][1]["curve"][:6]  # it comes to 500 steps
     progress = progress_of(agent, "step")
     assert (progress.x[0], progress.x[-1]) == pytest.approx((100, 500))
@@ -473,11 +473,12 @@ def test_a_damaged_result_is_told(text: str, tmp_path: Path) -> None:
 
 def test_an_undefined_return_of_one_seed_is_undefined_for_the_agent() -> None:
     """All seeds share the goals, whose reference failed."""
-    configs: dict[str, Any] = {"one": TrainConfig("ddpg")}
-    trials = {("one", seed): Trial(configs["one"], Path(str(seed)), 1, 0) for seed in (0, 1, 2)}
-    results = {f"one, seed {seed}": result(1.0, normalised_return=None if seed else 0.5) for seed in (0, 1, 2)}
-    figures = agent_figures("one", trials, results)
-    figures |= beside(figures, figures, intervals=True)
+    runs = [
+        result(1.0, normalised_return=0.5),
+        result(1.0, normalised_return=None),
+        result(1.0, normalised_return=None),
+    ]
+    figures = figures_by_agent({"one": runs}, {"one": 1}, intervals=True)["one"]
     assert figures["normalised_return"] is None
     assert "normalised_return_interval" not in figures
     assert figures["mean_error_mm"] == pytest.approx(1.0)
