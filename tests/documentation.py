@@ -25,7 +25,7 @@ SHORTER = [
     ("bench argmax", r"$", " --grid-step-deg 30 --rounds 1"),
     ("bench delay", r"--goals \d{3,}", "--goals 2"),
     ("bench grid", r"$", " --goals 100"),
-    ("bench ladder", r"$", " --minutes 0.01 --seeds 1 --goals 2 --grid-step-deg 30"),
+    ("bench ablation", r"$", " --minutes 0.01 --seeds 1 --goals 2 --grid-step-deg 30"),
     ("bench runner", r"$", " --seconds 1 --rounds 1"),
     ("bench simulation", r"$", " --seconds 0.02 --rounds 1"),
     ("bench viewer", r"$", " --seconds 4"),

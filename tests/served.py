@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from arm_control.viewers.stage import serving
-from arm_control.viewers.web import Page
+from arm_control.viewers.common.stage import serving
+from arm_control.viewers.web.pages import Page
 
 DEADLINE_S = 90
 

@@ -118,7 +118,7 @@ class TestShortForms:
             if name.startswith("bench"):
                 assert short != command or "delay" in name, short
             assert not re.search(r"--(steps|goals|random) \d{4,}|--goals (?!100\b)\d{3,}|--seeds [2-9]", short), short
-            assert "--minutes" not in short or name == "bench ladder", short
+            assert "--minutes" not in short or name == "bench ablation", short
 
 
 @contextlib.contextmanager

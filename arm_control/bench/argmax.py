@@ -18,6 +18,8 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
@@ -34,7 +36,7 @@ from arm_control.runs.checks import (
 )
 from arm_control.runs.config import TrainConfig
 from arm_control.runs.figures import check_writable, report_figures
-from arm_control.viewers.curves import draw_costs
+from arm_control.viewers.common.figures import COLOURS, finish
 from envs.action_grid import DegreeGrid
 from envs.arm import RADIANS, Arm
 from policies.agent import Agent, Observation, Spec, Transition
@@ -77,6 +79,7 @@ def run(command: BenchArgmax) -> None:
 HIDDEN, BATCH = 64, 64
 MEASURED_JOINTS, COMPUTED_JOINTS = (1, 2, 3), 4
 PLAIN_ROUNDS = 3  # of the plain update, which takes seconds
+PANELS = {"decision_ms": "One decision (ms)", "update_ms": "One update (ms)", "memory_mb": "Memory to learn (MB)"}
 CLEAR_PEAK, STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
 
 
@@ -374,5 +377,27 @@ def format_argmax(figures: dict[str, Any]) -> str:
 
 
 def draw(figures: dict[str, Any], path: Path) -> None:
-    """Decision, update and memory against joints."""
-    draw_costs(figures["agents"], path)
+    """Plot decision, update and memory against the number of joints; computed values are hollow."""
+    rows = figures["agents"]
+    figure = Figure(figsize=(11, 3.8), layout="constrained")
+    panels = figure.subplots(1, len(PANELS))
+    for axes, (column, title) in zip(panels, PANELS.items(), strict=True):
+        names = dict.fromkeys(row["agent"] for row in rows)
+        for name, colour, marker in zip(names, COLOURS, "os^", strict=False):
+            of_agent = [row for row in rows if row["agent"] == name]
+            draw_agent(axes, of_agent, column, color=colour, marker=marker)
+        axes.set_yscale("log")
+        axes.set_title(title, loc="left", fontsize=11)
+        axes.set_xticks(sorted({row["joints"] for row in rows}))
+        axes.set_xlabel("joints (hollow: computed)")
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper right", ncols=3, frameon=False)
+    finish(figure, panels, path)
+
+
+def draw_agent(axes: Axes, rows: list[dict[str, Any]], column: str, *, color: str, marker: str) -> None:
+    """One agent's line: solid and filled where it was measured, dotted and hollow where it was computed."""
+    measured = [(row["joints"], row[column]) for row in rows if not row["computed"]]
+    computed = [(row["joints"], row[column]) for row in rows if row["computed"]]
+    axes.plot(*zip(*measured, strict=True), color=color, marker=marker, label=rows[0]["agent"])
+    axes.plot(*zip(measured[-1], *computed, strict=True), color=color, linestyle=":")
+    axes.plot(*zip(*computed, strict=True), color=color, marker=marker, fillstyle="none", linestyle="")

@@ -1,6 +1,7 @@
 """What a delay between a command and the servo's acting on it costs: the reach error of controllers against it."""
 
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,7 @@ def run(command: BenchDelay) -> None:
     report_figures(command.json, figures, format_delay(figures))
 
 
+MARKERS = "os^D"
 DELAYS_MS = (0, 25, 50, 75, 100, 125, 150, 175, 200)
 
 
@@ -89,17 +91,25 @@ def format_delay(figures: dict[str, Any]) -> str:
 
 
 def draw_delay(figures: dict[str, Any], path: Path) -> None:
-    """The same as a PNG."""
-    from arm_control.viewers.curves import draw_lines
+    """Plot the mean errors against the delay, a line for each source."""
+    from matplotlib.figure import Figure
 
-    lines = {
-        source: ([float(delay) for delay in errors], list(errors.values()))
-        for source, errors in figures["mean_error_mm"].items()
-    }
-    draw_lines(
-        lines,
-        path,
-        title=f"Error against action delay, {figures['goals']} held-out goals",
-        x="delay between command and servo (ms)",
-        y="mean error (mm)",
-    )
+    from arm_control.viewers.common.figures import COLOURS, finish, label_plainly, ticks_between
+
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.subplots()
+    all_errors_mm: list[float] = []
+    styles = zip(cycle(COLOURS), cycle(MARKERS), strict=False)
+    for (source, by_delay), (colour, marker) in zip(figures["mean_error_mm"].items(), styles, strict=False):
+        delays_ms = [float(delay) for delay in by_delay]
+        errors_mm = list(by_delay.values())
+        axes.plot(delays_ms, errors_mm, color=colour, marker=marker, markersize=4, label=source)
+        all_errors_mm += errors_mm
+    axes.set_yscale("log")
+    label_plainly(axes.yaxis)
+    axes.set_yticks(ticks_between(0.5 * min(all_errors_mm), 2 * max(all_errors_mm)))
+    axes.set_title(f"Error against action delay, {figures['goals']} held-out goals", loc="left", fontsize=11)
+    axes.set_xlabel("delay between command and servo (ms)")
+    axes.set_ylabel("mean error (mm)")
+    axes.legend(frameon=False)
+    finish(figure, (axes,), path)

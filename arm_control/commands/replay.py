@@ -1,11 +1,10 @@
-"""`arm-control replay`: what is to be watched, and the viewer for it."""
+"""`arm-control replay`: watch controllers and recordings with one of the viewers."""
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields, make_dataclass
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import tyro
 
@@ -17,117 +16,205 @@ from arm_control.runs.checks import (
     check_seed,
 )
 from arm_control.runs.imperfections_flag import OptionalImperfectionsFlag
-from arm_control.viewers.motion import Motion, open_motion
+from arm_control.viewers.common.motion import Motion, open_motion
+from arm_control.viewers.common.viewer import Show, Viewer, load_viewers, viewer_names
 
 if TYPE_CHECKING:
     from arm_control.evaluation.sources import Source
-    from arm_control.viewers.live import LiveArm
+
+    ViewerName = str
+else:
+    ViewerName = tyro.extras.literal_type_from_choices(viewer_names())
+
+GOALS = 6  # of a controller in a file or a comparison
+
+
+def viewer_help() -> str:
+    """The help of --viewer: what each viewer shows."""
+    summaries = "; ".join(f"{name}: {viewer.summary}" for name, viewer in load_viewers().items())
+    return f"How to watch; the ending of --save also selects it. {summaries}."
+
+
+def save_help() -> str:
+    """The help of --save: the endings of all viewers."""
+    endings = []
+    for name, viewer in load_viewers().items():
+        endings += [f"{ending} ({name})" for ending in viewer.endings]
+    return f"File to write: {', '.join(endings)}."
+
+
+def own_flags_type() -> type[Any]:
+    """A dataclass with the own flags of each viewer that has some, in a field of the viewer's name."""
+    own = []
+    for name, viewer in load_viewers().items():
+        if viewer.flags is not None:
+            own.append((name, viewer.flags, field(default_factory=viewer.flags)))
+    return make_dataclass("OwnFlags", own, frozen=True)
+
+
+OwnFlags = own_flags_type()
 
 
 @dataclass(frozen=True)
 class Replay:
-    """Watch a controller or a recording: in the simulator's window, in a browser, as a video or as plots.
+    """Watch a controller or a recording: in a window, in a browser, as a video or as plots.
 
-    A single controller moves its simulated arm live, without end; with --goals or --save, through so many goals.
+    A single controller moves its simulated arm live, without end; with --goals or --save, for a number of goals.
     """
 
     sources: tyro.conf.Positional[tuple[str, ...]]
-    """Run folders, policy files, recordings (ending in .mcap), or zero, random, ik. The browser and the plots compare
-    two; the plots of run folders alone are their learning curves, however many."""
-    viewer: Literal["window", "web", "video", "plot"] | None = None
-    """The way to look at it (as the ending of --save says; otherwise the window, but web for two sources, with --port
-    or --host, and where there is no display)."""
-    save: str | None = None
-    """The file to write: .mp4 for video, .png for plots, .html for a web page that needs no server."""
+    """Run folders, policy files, recordings (ending in .mcap), or zero, random, ik. web, page and plot compare two."""
+    viewer: Annotated[ViewerName | None, tyro.conf.arg(help=viewer_help())] = None
+    save: Annotated[str | None, tyro.conf.arg(help=save_help())] = None
     goals: int | None = None
-    """How many goals a controller goes through (6 in files and comparisons; otherwise it moves without end)."""
+    """Number of goals of a controller (6 in files and comparisons, otherwise unlimited, unless given)."""
     seed: int = 0
-    """Which goals. No seed's are ever used in training."""
+    """Seed of the goals. No seed gives a goal used in training."""
     verify: bool = False
-    """Instead of showing it, re-run a recording of the simulated arm, and say whether every reading is bit-exact."""
-    port: int | None = None
-    """Port of the web viewer (8080, unless given)."""
-    host: str | None = None
-    """Address that the web viewer listens at (127.0.0.1, which only this machine reaches, unless given), without any
-    password."""
+    """Instead of showing a recording of the simulated arm, re-simulate it and check that every reading is bit-exact."""
+    own_flags: Annotated[Any, tyro.conf.arg(constructor=OwnFlags, name="")] = field(default_factory=OwnFlags)
+    """The flags of single viewers."""
     arm: str | None = None
     """URDF file of the arm: for a policy or recording of another than the default one; a run has its own and takes one
     that matches, such as one with meshes to draw."""
     env: str | None = None
-    """The environment's id, for zero, random and ik (ArmReach-v0, unless given); a run or policy has its own."""
+    """The environment's id, for zero, random and ik (ArmReach-v0 unless given); a run or policy has its own."""
     imperfections: OptionalImperfectionsFlag = None
     """Dynamics randomisation of a controller's arm: a preset, or a file written by 'identify --json' (that of the
-    training, unless given)."""
+    training unless given)."""
 
     def __post_init__(self) -> None:
         if not self.sources:
-            raise ValueError("wanted something to watch: run folders, policies, recordings, or zero, random, ik")
+            raise ValueError("expected a source: run folders, policies, recordings, or zero, random, ik")
         if self.goals is not None:
             check_count("goals", self.goals, MOST_GOALS)
         check_seed("seed", self.seed)
-        if self.port is not None and not 1 <= self.port <= 65535:
-            raise ValueError(f"--port: wanted 1 to 65535, got {self.port}")
         if self.verify:
             self._check_verify()
-            return
-        if self.save is not None:
-            wanted = {".mp4": "video", ".png": "plot", ".html": "web"}
-            suffix = PurePath(self.save).suffix.lower()
-            if suffix not in wanted or self.viewer not in (None, wanted[suffix]):
-                endings = [ending for ending, viewer in wanted.items() if self.viewer in (None, viewer)]
-                ask = f"a file ending in {', '.join(endings)}" if endings else "no file with --viewer window"
-                raise ValueError(f"--save: wanted {ask}, got {self.save}")
-            object.__setattr__(self, "viewer", wanted[suffix])
-        elif self.viewer in ("video", "plot"):
-            raise ValueError(f"--viewer {self.viewer} writes a file: name it with --save")
-        if (self.viewer in ("window", "video", "plot") or self.save is not None) and (self.port or self.host):
-            raise ValueError("--port and --host are for --viewer web without --save")
 
     def _check_verify(self) -> None:
-        if len(self.sources) != 1 or not self.sources[0].lower().endswith(".mcap"):
-            raise ValueError(f"--verify: wanted one recording, ending in .mcap, got {' '.join(self.sources)}")
-        names = ("viewer", "save", "goals", "seed", "port", "host", "env", "imperfections")
-        if unused := [f"--{name}" for name in names if getattr(self, name)]:
-            raise ValueError(f"--verify shows nothing: wanted no {', '.join(unused)}")
+        if len(self.sources) != 1 or not is_recording(self.sources[0]):
+            raise ValueError(f"--verify: expected one recording, ending in .mcap, got {' '.join(self.sources)}")
+        names = ["viewer", "save", "goals", "seed", "env", "imperfections"]
+        unused = [name for name in names if getattr(self, name)]
+        for own in self.given_flags().values():
+            unused += own
+        if unused:
+            flags = ", ".join(f"--{name}" for name in unused)
+            raise ValueError(f"--verify shows nothing: expected no {flags}")
+
+    def given_flags(self) -> dict[str, list[str]]:
+        """The own flags that were given, by viewer."""
+        given = {}
+        for viewer in fields(self.own_flags):
+            own = getattr(self.own_flags, viewer.name)
+            names = [flag.name for flag in fields(own) if getattr(own, flag.name) is not None]
+            if names:
+                given[viewer.name] = names
+        return given
 
 
-GOALS = 6  # of a controller in a file
-PORT = 8080
+class ChosenViewer(NamedTuple):
+    """A viewer and its name."""
+
+    name: str
+    viewer: Viewer
 
 
 def run(command: Replay) -> None:
-    """Show, write or check what the command names. Raises ValueError for what cannot be shown so."""
+    """Show, save or verify the sources. Raises ValueError for sources that the viewer cannot show."""
     if command.verify:
-        return check_again(command)
-    viewer = command.viewer or default_viewer(command)
-    if viewer == "plot" and all(Path(source).is_dir() for source in command.sources):
-        return write_curves(command)
-    if len(command.sources) > (most := 2 if viewer in ("web", "plot") else 1):
-        raise ValueError(f"--viewer {viewer}: wanted {most} at most, got {len(command.sources)} to be shown together")
-    if command.save is not None:
-        write = find_writer(viewer)  # before anything is opened: the packages for it may be missing
-        with open_motions(command) as motions:
-            print(printable(f"{command.save}: {write(motions, command.save)}"))
+        verify_recording(command)
         return
-    show = find_viewer(viewer, command)
+    chosen = choose_viewer(command)
+    if command.save is None:
+        show_sources(command, chosen)
+    else:
+        save_sources(command, chosen, command.save)
+
+
+def choose_viewer(command: Replay) -> ChosenViewer:
+    """The viewer that the flags select. Raises ValueError for flags that do not go together."""
+    viewers = load_viewers()
+    if command.save is not None:
+        name = saving_viewer(command.save, command.viewer, viewers)
+    elif command.viewer is not None:
+        name = command.viewer
+    else:
+        name = default_viewer(command, viewers)
+    for owner, flags in command.given_flags().items():
+        if owner != name:
+            raise ValueError(f"--{flags[0]}: expected --viewer {owner} without --save, got --viewer {name}")
+    return ChosenViewer(name, viewers[name])
+
+
+def saving_viewer(path: str, wanted: str | None, viewers: dict[str, Viewer]) -> str:
+    """The name of the viewer that saves files with this ending."""
+    by_ending = {}
+    for name, viewer in viewers.items():
+        if wanted in (None, name, viewer.saves_for):
+            by_ending.update(dict.fromkeys(viewer.endings, name))
+    ending = PurePath(path).suffix.lower()
+    if ending not in by_ending:
+        expected = f"a file ending in {', '.join(by_ending)}" if by_ending else f"no file with --viewer {wanted}"
+        raise ValueError(f"--save: expected {expected}, got {path}")
+    return by_ending[ending]
+
+
+def default_viewer(command: Replay, viewers: dict[str, Viewer]) -> str:
+    """The viewer whose own flags are given, otherwise the one with the highest priority."""
+    given = command.given_flags()
+    if given:
+        return next(iter(given))
+    source_count = len(command.sources)
+    return max(viewers, key=lambda name: viewers[name].default_priority(source_count))
+
+
+def show_sources(command: Replay, chosen: ChosenViewer) -> None:
+    """Show the sources until the user closes the viewer: a single controller live, others from start to end."""
+    viewer = chosen.viewer
+    if viewer.load_show is None:
+        raise ValueError(f"--viewer {chosen.name} writes a file: name it with --save")
+    check_source_count(command, chosen)
+    # Import the viewer's packages before anything is opened.
+    show = viewer.load_show(getattr(command.own_flags, chosen.name, None))
     if len(command.sources) == 1 and not is_recording(command.sources[0]) and command.goals is None:
-        return show_live(command, show)
+        show_live(command, show)
+        return
     with open_motions(command) as motions:
         show(motions)
 
 
-def default_viewer(command: Replay) -> str:
-    """The window, unless there is no display, there are two to be compared, or it is to be served."""
-    if command.port is not None or command.host is not None:
-        return "web"
-    from envs.scene import has_display
+def save_sources(command: Replay, chosen: ChosenViewer, path: str) -> None:
+    """Write a file, and print what it shows."""
+    viewer = chosen.viewer
+    if viewer.load_save_runs is not None and all(Path(source).is_dir() for source in command.sources):
+        for name in ("goals", "seed", "arm", "env", "imperfections"):
+            if getattr(command, name):
+                raise ValueError(f"--{name}: the learning curves of runs have their own")
+        save_runs = viewer.load_save_runs()
+        print(printable(f"{path}: {save_runs(command.sources, path)}"))
+        return
+    check_source_count(command, chosen)
+    assert viewer.load_save is not None
+    # Import the viewer's packages before anything is opened.
+    save = viewer.load_save()
+    with open_motions(command) as motions:
+        print(printable(f"{path}: {save(motions, path)}"))
 
-    return "window" if len(command.sources) == 1 and has_display() else "web"
+
+def check_source_count(command: Replay, chosen: ChosenViewer) -> None:
+    """Raise ValueError for more sources than the viewer shows together."""
+    most = chosen.viewer.max_sources
+    if len(command.sources) > most:
+        raise ValueError(
+            f"--viewer {chosen.name}: expected at most {counted(most, 'source')}, got {len(command.sources)}"
+        )
 
 
-def check_again(command: Replay) -> None:
-    """Re-run a recording."""
-    from arm_control.viewers.verification import verify
+def verify_recording(command: Replay) -> None:
+    """Re-simulate a recording and compare its readings."""
+    from arm_control.viewers.common.verification import verify
 
     [source] = command.sources
     ticks, missing = verify(source, command.arm)
@@ -135,61 +222,9 @@ def check_again(command: Replay) -> None:
     print(printable(f"{source}: {counted(ticks, 'tick', form='')}, each read bit for bit as recorded{missing}"))
 
 
-def write_curves(command: Replay) -> None:
-    """The learning curves of runs."""
-    from arm_control.viewers.plot import save_curves
-
-    assert command.save is not None
-    for name in ("goals", "seed", "arm", "env", "imperfections"):
-        if getattr(command, name):
-            raise ValueError(f"--{name}: the learning curves of runs have their own")
-    save_curves(command.sources, command.save)
-    print(printable(f"{command.save}: learning curves of {', '.join(command.sources)}"))
-
-
-def find_writer(viewer: str) -> Callable[[Sequence[Motion], str], str]:
-    """Writes motions into a file, and says what is in it."""
-    if viewer == "video":
-        from arm_control.viewers.video import write_video
-
-        return lambda motions, path: f"{write_video(motions[0], path)} frames of {described(motions)}"
-    save: Callable[[Sequence[Motion], str], None]
-    if viewer == "plot":
-        from arm_control.viewers.plot import save_plot
-
-        save = save_plot
-    else:
-        from arm_control.viewers.page import save_page
-
-        save = save_page
-
-    def write(motions: Sequence[Motion], path: str) -> str:
-        """Write all of them into one file."""
-        save(motions, path)
-        return described(motions)
-
-    return write
-
-
-def find_viewer(viewer: str, command: Replay) -> "Callable[[LiveArm | Sequence[Motion]], None]":
-    """Shows a live arm, or motions, until the person has seen enough."""
-    if viewer == "web":
-        from arm_control.viewers.web import serve
-
-        return partial(serve, host=command.host or "127.0.0.1", port=command.port or PORT)
-    from arm_control.viewers.window import show_window
-
-    return lambda shown: show_window(shown[0] if isinstance(shown, Sequence) else shown)
-
-
-def described(motions: Sequence[Motion]) -> str:
-    """Which motions, and how long they are."""
-    return " and ".join(f"{motion.name}, {motion.length_s:.1f} s" for motion in motions)
-
-
-def show_live(command: Replay, show: "Callable[[LiveArm | Sequence[Motion]], None]") -> None:
+def show_live(command: Replay, show: Show) -> None:
     """Let a controller move its arm while it is watched."""
-    from arm_control.viewers.live import LiveArm
+    from arm_control.viewers.common.live import LiveArm
 
     live = LiveArm(open_controller(command, command.sources[0]), command.seed)
     try:
@@ -199,12 +234,12 @@ def show_live(command: Replay, show: "Callable[[LiveArm | Sequence[Motion]], Non
 
 
 def is_recording(source: str) -> bool:
-    """Whether it is one, by its name."""
+    """Whether a source is a recording, by its name."""
     return source.lower().endswith(".mcap")
 
 
 def open_controller(command: Replay, source: str) -> "Source":
-    """A controller, on the arm and in the environment that the command names."""
+    """Open a controller, on the arm and in the environment of the flags."""
     from arm_control.evaluation.sources import open_source
 
     return open_source(source, command.seed, arm=command.arm, env=command.env, imperfections=command.imperfections)
@@ -214,35 +249,38 @@ def open_controller(command: Replay, source: str) -> "Source":
 def open_motions(command: Replay) -> Iterator[list[Motion]]:
     """The motions of recordings, and of controllers: with the goals of the recording beside them, if there is one."""
     with contextlib.ExitStack() as opened:
-        recorded = {}
+        recorded: dict[str, Motion] = {}
         for source in filter(is_recording, command.sources):
-            recorded[source] = motion = open_motion(source, command.arm)
+            motion = open_motion(source, command.arm)
+            recorded[source] = motion
             opened.callback(motion.close)
-            tell_damage(motion)
-        motions = motions_of(command, recorded)
-        told = {source: motion.lost for source, motion in recorded.items()}
+            report_damage(motion)
+        reported = {source: motion.lost for source, motion in recorded.items()}
+        motions = simulate_motions(command, recorded)
         try:
             yield motions
         finally:
+            # Report damage that was found while the motion was read.
             for source, motion in recorded.items():
-                if motion.lost != told[source]:  # found on the way
-                    tell_damage(motion)
+                if motion.lost != reported[source]:
+                    report_damage(motion)
 
 
-def motions_of(command: Replay, recorded: dict[str, Motion]) -> list[Motion]:
-    """All motions, in the order of the command. Raises ValueError for two different arms."""
-    from arm_control.viewers.live import roll_out, roll_out_beside
+def simulate_motions(command: Replay, recorded: dict[str, Motion]) -> list[Motion]:
+    """The recorded motions and those of the controllers, in the order of the sources.
 
-    if recorded:
-        for name in ("env", "goals") if len(recorded) < len(command.sources) else ("env", "goals", "imperfections"):
-            if getattr(command, name) is not None:
-                raise ValueError(f"--{name}: {', '.join(recorded)} has its own")
+    Raises ValueError for two different arms, or for flags that a recording determines.
+    """
+    from arm_control.viewers.common.live import roll_out, roll_out_beside
+
+    check_recorded_flags(command, recorded)
     motions = []
     for source in command.sources:
         if source in recorded:
             motions.append(recorded[source])
         elif recorded:
-            motions.append(roll_out_beside(open_controller(command, source), next(iter(recorded.values()))))
+            beside = next(iter(recorded.values()))
+            motions.append(roll_out_beside(open_controller(command, source), beside))
         else:
             motions.append(roll_out(open_controller(command, source), command.goals or GOALS, command.seed))
     first, *others = motions
@@ -255,7 +293,19 @@ def motions_of(command: Replay, recorded: dict[str, Motion]) -> list[Motion]:
     return motions
 
 
-def tell_damage(motion: Motion) -> None:
-    """Say what of a recording could not be read so far."""
+def check_recorded_flags(command: Replay, recorded: dict[str, Motion]) -> None:
+    """Raise ValueError for flags that a recording determines."""
+    if not recorded:
+        return
+    names = ["env", "goals"]
+    if len(recorded) == len(command.sources):
+        names.append("imperfections")
+    for name in names:
+        if getattr(command, name) is not None:
+            raise ValueError(f"--{name}: {', '.join(recorded)} has its own")
+
+
+def report_damage(motion: Motion) -> None:
+    """Print what part of a recording could not be read so far."""
     if motion.lost:
         say(f"{motion.name} is damaged: {motion.lost}")

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from arm_control.evaluation.learning_curves import progress_of
 from arm_control.evaluation.statistics import three_digits
 from arm_control.process.printing import counted, printable, printable_lines
 from arm_control.runs.files import check_no_link, write_text
@@ -15,7 +16,7 @@ COLUMNS = 15  # of the table
 
 def write_comparison(figures: dict[str, Any], out: Path) -> str:
     """Write `comparison.json`, `table.md` and the figures; returns the table."""
-    from arm_control.viewers.curves import draw_comparison, draw_progress, progress_of
+    from arm_control.comparison.plots import draw_comparison, draw_progress
 
     table = format_comparison(figures)
     out.mkdir(parents=True, exist_ok=True)

@@ -10,7 +10,7 @@ from torch.utils.tensorboard.writer import SummaryWriter
 from arm_control.process.console import say
 from arm_control.runs.config import TrainConfig
 from arm_control.runs.run_folder import RunFolder
-from arm_control.viewers.curves import draw_learning_curve
+from arm_control.training.learning_curve import draw_learning_curve
 from envs.tasks import Reach, Track
 
 TICK_S = 0.5

@@ -1,1 +1,5 @@
-"""Viewers: window, web, page, video and plot, and what they share. May import evaluation and the runner."""
+"""Viewers, which show or save how an arm moves: one file or folder each, found by listing this folder.
+
+Each declares a `Viewer` named VIEWER; the package `common` holds that class and what viewers share. Viewers may import
+the rooms from `evaluation` down. A declaration imports no extra package: these wait until its viewer is used.
+"""

@@ -21,7 +21,7 @@ from arm_control.runner import PolicyRunner
 from arm_control.runs.config import TrainConfig
 from arm_control.training import loop
 from arm_control.training.loop import train
-from arm_control.viewers.verification import verify
+from arm_control.viewers.common.verification import verify
 from envs.arm import Arm
 from policies.common.settings import DDPGSettings
 

@@ -40,8 +40,8 @@ from arm_control.runs.checkpoint import list_checkpoints
 from arm_control.runs.config import TrainConfig
 from arm_control.runs.files import read_json, write_text, written_whole
 from arm_control.runs.run_folder import RunFolder
-from arm_control.viewers.motion import open_motion
-from arm_control.viewers.plot import motion_figure
+from arm_control.viewers.common.motion import open_motion
+from arm_control.viewers.plot.figure import motion_figure
 from envs.arm import DEFAULT_URDF, Arm
 from policies.common.settings import AGENTS
 

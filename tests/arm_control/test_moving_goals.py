@@ -36,7 +36,7 @@ from arm_control.runs.environment import environment_maker
 from arm_control.runs.seeding import derived_seeds
 from arm_control.training import loop
 from arm_control.training.loop import Training, resume, train
-from arm_control.viewers.video import frames_in
+from arm_control.viewers.video.film import frames_in
 from envs.arm import RADIANS, Arm
 from envs.tasks import MovingGoal, Track
 from policies.common.settings import DDPGSettings

@@ -21,12 +21,12 @@ from mcap.writer import Writer
 
 from arm_control.cli import main
 from arm_control.commands import replay as watching
-from arm_control.commands.replay import Replay
+from arm_control.commands.replay import Replay, choose_viewer
 from arm_control.recording.reading import read_recording
 from arm_control.recording.schema import EVENT, Event
 from arm_control.recording.writer import RecordingFile
-from arm_control.viewers.live import LiveArm
-from arm_control.viewers.motion import Motion
+from arm_control.viewers.common.live import LiveArm
+from arm_control.viewers.common.motion import Motion
 
 KUKA = str(Path(pybullet_data.getDataPath()) / "kuka_iiwa" / "model.urdf")
 LONG_S = 60
@@ -61,9 +61,17 @@ def refused(capfd: pytest.CaptureFixture[str]) -> Callable[..., str]:
 
 @pytest.fixture
 def shown(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Any]]:
-    """What viewers that need a person were asked to show."""
+    """The viewers that were opened, and what they showed: instead of showing it, they return at once."""
     seen: list[tuple[str, Any]] = []
-    monkeypatch.setattr(watching, "find_viewer", lambda viewer, command: lambda shown: seen.append((viewer, shown)))
+
+    def serve(shown: LiveArm | list[Motion], **address: Any) -> None:
+        seen.append(("web", shown))
+
+    def show_window(shown: LiveArm | Motion) -> None:
+        seen.append(("window", [shown] if isinstance(shown, Motion) else shown))
+
+    monkeypatch.setattr("arm_control.viewers.web.pages.serve", serve)
+    monkeypatch.setattr("arm_control.viewers.window.window.show_window", show_window)
     return seen
 
 
@@ -123,15 +131,16 @@ def test_a_controller_beside_a_recording_is_given_its_goals_when_it_had_them(
     np.testing.assert_allclose(simulated.moment(0.0).angle_deg, recorded.moment(0.0).angle_deg, atol=1e-6)
 
 
-@pytest.mark.parametrize("viewer", [None, "web", "video", "plot"])
+@pytest.mark.parametrize("viewer", [None, "web", "page", "video", "plot"])
 def test_the_ending_of_the_file_says_the_viewer(viewer: Any) -> None:
-    endings = {".mp4": "video", ".MP4": "video", ".png": "plot", ".html": "web"}
+    endings = {".mp4": "video", ".MP4": "video", ".png": "plot", ".html": "page"}
     for ending, meant in endings.items():
-        if viewer in (None, meant):
-            assert Replay(("ik",), viewer, f"x{ending}").viewer == meant
+        command = Replay(("ik",), viewer, f"x{ending}")
+        if viewer in (None, meant) or (viewer == "web" and meant == "page"):
+            assert choose_viewer(command).name == meant
         else:
-            with pytest.raises(ValueError, match="--save: wanted a file ending in"):
-                Replay(("ik",), viewer, f"x{ending}")
+            with pytest.raises(ValueError, match="--save: expected a file ending in"):
+                choose_viewer(command)
 
 
 # ---------------------------------------------------------------------------------------------------- what is refused
@@ -302,7 +311,7 @@ def test_and_after_ctrl_c(damaged: Path, monkeypatch: pytest.MonkeyPatch, capfd:
         motions[0].stretch(0.0, motions[0].length_s)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("arm_control.viewers.web.serve", looks_and_stops)
+    monkeypatch.setattr("arm_control.viewers.web.pages.serve", looks_and_stops)
     capfd.readouterr()
     assert main(["replay", str(damaged), "--viewer", "web"]) == 130
     assert "run.mcap is damaged: " in capfd.readouterr().err

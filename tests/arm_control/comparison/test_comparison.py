@@ -30,9 +30,9 @@ from arm_control.comparison.scheduling import run_trials
 from arm_control.comparison.table import format_comparison, write_comparison
 from arm_control.comparison.trial import Trial, median_us, peak_memory
 from arm_control.evaluation.grid_floor import grid_floor
+from arm_control.evaluation.learning_curves import progress_of
 from arm_control.evaluation.metrics import LADDER_MM
 from arm_control.runs.config import TrainConfig
-from arm_control.viewers.curves import progress_of
 from envs.arm import DEFAULT_URDF
 from envs.imperfections import Imperfections
 
@@ -189,17 +189,17 @@ def test_a_comparison_in_which_no_training_succeeded_is_an_error_after_its_table
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["bench", "ladder", "--grid-step-deg", "7"], "wanted a grid step that divides the joint ranges"),
-        (["bench", "ladder", "--grid-step-deg", "0"], "--grid-step-deg: expected from 0.01"),
-        (["bench", "ladder", "--grid-step-deg", "nan"], "--grid-step-deg: expected from 0.01"),
-        (["bench", "ladder", "--seeds", "1001"], "--seeds: wanted a number from 1 to 1000"),
+        (["bench", "ablation", "--grid-step-deg", "7"], "wanted a grid step that divides the joint ranges"),
+        (["bench", "ablation", "--grid-step-deg", "0"], "--grid-step-deg: expected from 0.01"),
+        (["bench", "ablation", "--grid-step-deg", "nan"], "--grid-step-deg: expected from 0.01"),
+        (["bench", "ablation", "--seeds", "1001"], "--seeds: wanted a number from 1 to 1000"),
         (["compare", "dqn --grid-step-deg 7", "ddpg"], "'dqn --grid-step-deg 7, seed 0': wanted a grid step"),
         (["compare", "ddpg", "dqn --grid-step-deg 45 --arm none.urdf"], "different tasks"),
         (["compare", "ddpg --arm none.urdf"], "cannot read arm"),
         (["compare", "ddpg --env ArmTrack-v0 --speed-m-s 50"], "wanted a speed at which arm3 can follow a path"),
         (["compare", "ddpg --init none"], "no run folder none"),
         (["compare", "ddpg", "--out", "file/runs"], "file"),
-        (["bench", "ladder", "--out", "file/runs"], "file"),
+        (["bench", "ablation", "--out", "file/runs"], "file"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

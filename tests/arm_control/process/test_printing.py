@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from arm_control.bench.ladder import format_ladder
+from arm_control.bench.ablation import format_ablation
 from arm_control.cli import main
 from arm_control.process.printing import (
     LONGEST_TEXT,
@@ -123,6 +123,6 @@ class TestCounted:
     def test_tables_of_one(self, capfd: pytest.CaptureFixture[str]) -> None:
         """Nothing that is printed for one of something has its plural."""
         assert main(["bench", "grid", "--goals", "1"]) == 0
-        tables = capfd.readouterr().out + format_ladder({"minutes": 1.0, "seeds": 1, "goals": 1, "rungs": []})
+        tables = capfd.readouterr().out + format_ablation({"minutes": 1.0, "seeds": 1, "goals": 1, "variants": []})
         assert "1 degree apart; 1 random goal\n" in tables
         assert not re.search(r"\b1 (degree|goal|seed|minute)s\b", tables)

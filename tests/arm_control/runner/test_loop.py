@@ -41,9 +41,9 @@ from arm_control.runner.loop import (
 )
 from arm_control.runner.safety import Safety, SafetySettings, WorkspaceError
 from arm_control.runner.timings import PERCENTILES, Timings
-from arm_control.viewers.motion import Motion, TicksInMemory, events_and_episodes, open_motion
-from arm_control.viewers.page import table_of
-from arm_control.viewers.plot import motion_figure
+from arm_control.viewers.common.motion import Motion, TicksInMemory, events_and_episodes, open_motion
+from arm_control.viewers.page.html import table_of
+from arm_control.viewers.plot.figure import motion_figure
 from envs.tasks import Course, MovingGoal, StillGoal, Track
 
 LOW = np.array(ARM.limits.lower_deg)

@@ -1,0 +1,53 @@
+"""How an agent learned over several seeds: the error with its interval, and success, along time or steps."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from arm_control.evaluation.metrics import LADDER_MM
+from arm_control.evaluation.statistics import bootstrap_interval, interquartile_mean
+
+POINTS = 40  # of a learning curve
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How agents learn: at `x` (n,), the error and its interval's ends (3, n) in mm, and success (n,) by mm."""
+
+    x: NDArray[np.float64]
+    error: NDArray[np.float64]
+    success: dict[int, NDArray[np.float64]]
+
+
+def progress_of(agent: dict[str, Any], field: str) -> Progress:
+    """How an agent learned, against `step` or `elapsed_s`, over the range that all its runs cover."""
+    curves = [run["curve"] for run in agent["runs"] if "failed" not in run]
+    last = min(curve[-1][field] for curve in curves)
+    if field == "step":
+        # Evenly spaced on a logarithmic axis, from the first validation after step 0.
+        first = max(next(row[field] for row in curve if row[field] > 0) for curve in curves)
+        x = np.geomspace(first, last, POINTS)
+    else:
+        first = max(curve[0][field] for curve in curves)
+        x = np.linspace(first, last, POINTS)
+
+    def interpolated(name: str) -> NDArray[np.float64]:
+        """A figure of each run at each x, (POINTS, runs)."""
+        columns = []
+        for curve in curves:
+            positions = [row[field] for row in curve]
+            values = [row[name] for row in curve]
+            columns.append(np.interp(x, positions, values))
+        return np.array(columns).T
+
+    errors = interpolated("mean_error_mm")
+    intervals = []
+    for runs in errors:
+        intervals.append(bootstrap_interval(interquartile_mean, runs) if len(curves) > 1 else (runs[0], runs[0]))
+    return Progress(
+        x,
+        np.column_stack([interquartile_mean(errors), intervals]).T,
+        {mm: interquartile_mean(interpolated(f"success_{mm}_mm")) for mm in LADDER_MM},
+    )

@@ -1,0 +1,304 @@
+"""A controller that moves its simulated arm while it is watched, its goal or the arm itself in a person's hands."""
+
+import bisect
+import math
+from collections import deque
+from collections.abc import Sequence
+from pathlib import Path
+from typing import cast
+
+import msgspec
+import numpy as np
+
+from arm_control.evaluation.controllers import Observation, begin_episodes
+from arm_control.evaluation.sources import Source
+from arm_control.process.printing import printable
+from arm_control.recording.schema import Tick
+from arm_control.runs.environment import environment_maker
+from arm_control.runs.seeding import EVALUATION, derived_seeds
+from arm_control.viewers.common.motion import (
+    Episode,
+    FloatArray,
+    Motion,
+    Stretch,
+    TicksInMemory,
+    check_length,
+    to_stretch,
+)
+from arm_control.viewers.common.playback import Playback
+from envs.arm_env import ArmEnv
+from envs.tasks import Course, StillGoal, error_mm
+
+HISTORY_S = 60.0
+Point = tuple[float, float, float]
+REACHED_M = 1e-5  # within which inverse kinematics has to reach a goal
+MOST_STEPS = 20  # in a frame; what is more is left out
+
+
+class LiveArm:
+    """A simulated arm and its controller, goal after goal; each begins where the arm is, and as it moves.
+
+    `manual_deg` are the angles that a person asks for instead of the controller; None lets the controller do it.
+    """
+
+    def __init__(self, source: Source, seed: int, start_deg: FloatArray | None = None) -> None:
+        """The goals are those of evaluations with this seed, which no training sees; so is the pose, unless given."""
+        self.name, self._controller = printable("/".join(Path(source.name).parts[-2:])), source.controller
+        self._env = env = cast(ArmEnv, environment_maker(source.config)().unwrapped)
+        self.arm, self.period_s = env.arm, env.simulation.control_period_s
+        self.moving, self.tolerance_m = env.task.moving, source.config.goal_tolerance_m
+        self.episode_steps = env.episode_steps
+        self.settle_steps = getattr(env.task, "settle_steps", 0)
+        self.manual_deg: list[float] | None = None
+        self.goal_number, self.held = 0, False
+        self._seed, self._steps = seed, 0
+        self._history: deque[Tick] = deque(maxlen=round(HISTORY_S / self.period_s))
+        pose = {} if start_deg is None else {"angles_deg": self.arm.limits.clip(start_deg.tolist())}
+        self._env.reset(seed=derived_seeds(seed, EVALUATION, 1)[0], options=pose)
+        self.next_goal()
+
+    @property
+    def time_s(self) -> float:
+        """How long the arm has moved."""
+        return self._steps * self.period_s
+
+    @property
+    def episode_name(self) -> str:
+        """Which goal it is."""
+        return "goal by hand" if self.held else f"{'path' if self.moving else 'goal'} {self.goal_number}"
+
+    def distance_m(self, goal_m: Sequence[float] | None = None) -> float:
+        """How far the tip is from a goal, or from that of now, by the measured angles."""
+        return math.dist(self.arm.tip_position(self._env.measured_deg), (goal_m or self._env.goal_m)[:3])
+
+    def next_goal(self) -> None:
+        """Draw another goal, or path."""
+        self.goal_number += 1
+        limits = self.arm.limits
+        generator = np.random.default_rng(derived_seeds(self._seed, EVALUATION, self.goal_number)[-1])
+        generator.uniform(limits.lower_deg, limits.upper_deg)  # where that episode would begin
+        self._begin(self._env.task.draw_course(self.arm, generator, self.episode_steps, self.period_s), held=False)
+
+    def move_goal(self, goal_m: tuple[float, float, float]) -> tuple[float, float, float]:
+        """Put the goal there, or as near as the arm can reach, until `next_goal`; returns where it is.
+
+        Raises ValueError for an arm that follows paths.
+        """
+        if self.moving:
+            raise ValueError("a goal that follows a path cannot be moved by hand")
+        goal = self.arm.nearest_reachable(goal_m)
+        self._begin(StillGoal(goal), held=True)
+        return goal
+
+    def give_goal(self, goal_m: Point, *, anew: bool) -> None:
+        """Give the controller this goal until another is given; `anew`: as the beginning of an episode.
+
+        Instead of one out of reach, it gets the nearest that is not, as when a goal is put by hand.
+        """
+        if anew:
+            self.held = False
+        nearest_m = self.arm.nearest_reachable(goal_m)
+        in_reach = math.dist(nearest_m, goal_m) <= REACHED_M
+        self._begin(StillGoal(goal_m if in_reach else nearest_m), held=True)
+
+    def _begin(self, course: Course, *, held: bool) -> None:
+        if not (held and self.held):  # a goal that is dragged is one
+            begin_episodes(self._controller)
+        self.held, self._left = held, self.episode_steps
+        self._observation: Observation = self._env.change_course(course)
+
+    def step(self) -> Tick:
+        """Let one control period pass; after an episode's last comes the next goal, but a goal put by hand stays."""
+        if self._left == 0 and not self.held:
+            self.next_goal()
+        before = self.now()
+        if self.manual_deg is not None:
+            following = self._env.steer(self.arm.limits.clip(self.manual_deg))
+        else:
+            batch = {key: value[None] for key, value in self._observation.items()}
+            following = self._env.step(self._controller(batch, [self._env])[0])
+        self._observation = following[0]
+        tick = msgspec.structs.replace(before, target_deg=self._env.target_deg)
+        self._history.append(tick)
+        self._steps += 1
+        self._left = max(0, self._left - 1)
+        return tick
+
+    def advance(self, until_s: float, most_steps: int) -> bool:
+        """Move on to a time, by so many steps at most; whether it got there."""
+        for _ in range(most_steps):
+            if self.time_s + self.period_s > until_s + 1e-9:
+                return True
+            self.step()
+        return self.time_s + self.period_s > until_s + 1e-9
+
+    def follow(self, playback: Playback) -> None:
+        """Move on to where a playback is; what a slow machine cannot do is left out."""
+        if not self.advance(playback.position_s, MOST_STEPS):
+            playback.seek(self.time_s)
+
+    def step_paused(self, playback: Playback) -> None:
+        """Pause, and move on by one control period."""
+        playback.pause()
+        self.step()
+        playback.seek(self.time_s)
+
+    def recent(self, seconds: float) -> Stretch:
+        """The last seconds; the last row is now, with the target that was sent last."""
+        count = min(len(self._history), round(seconds / self.period_s))
+        ticks = [self._history[place] for place in range(len(self._history) - count, len(self._history))]
+        return to_stretch(self.arm, [*ticks, self.now()])
+
+    def now(self) -> Tick:
+        """What the arm measures now, and the target that was sent last."""
+        env = self._env
+        return Tick(
+            time_s=self.time_s,
+            phase="run",
+            goal_m=env.goal_m,
+            stamp_s=self.time_s,
+            angle_deg=env.measured_deg,
+            speed_deg_s=env.measured_deg_s,
+            target_deg=env.target_deg,
+            band="pass",
+            period_error_us=0.0,
+            read_us=0.0,
+            decide_us=0.0,
+            safety_us=0.0,
+            write_us=0.0,
+        )
+
+    def close(self) -> None:
+        """Close the simulation."""
+        self._env.close()
+
+
+def roll_out(source: Source, goals: int, seed: int) -> Motion:
+    """A controller's motion through so many goals."""
+    live = LiveArm(source, seed)
+    try:
+        ticks: list[Tick] = []
+        episodes: list[Episode] = []
+        error: float | None = None  # of the goal before
+        for number in range(goals):
+            if number:
+                live.next_goal()
+            start_s = live.time_s
+            distances_m = [live.distance_m()]
+            for _ in range(live.episode_steps):
+                ticks.append(msgspec.structs.replace(live.step(), goal_error_mm=error))
+                distances_m.append(live.distance_m())
+                error = None
+            episodes.append(Episode(f"{live.episode_name} of {goals}", start_s, live.time_s))
+            error = error_mm(distances_m, moving=live.moving, settle_steps=live.settle_steps)
+        ticks.append(msgspec.structs.replace(live.now(), goal_error_mm=error))
+    finally:
+        live.close()
+    return Motion(
+        live.name, live.arm, live.period_s, TicksInMemory(ticks), episodes=episodes, tolerance_m=live.tolerance_m
+    )
+
+
+def roll_out_beside(source: Source, motion: Motion) -> Motion:
+    """What a controller does in simulation with a recording's goals, each at its time, from where that begins.
+
+    Each tick has the goal of the recording's last tick before it, or its own. While that has none, the arm stays where
+    it is. Raises ValueError for a controller of another arm or of paths, or a recording without goals.
+    """
+    check_length(motion)
+    if not any(has_goals(motion, episode) for episode in motion.episodes):
+        raise ValueError(f"{motion.name} has no goals that {source.name} could be given: name another source beside it")
+    began = motion.stretch(0.0, 1.0).angle_deg
+    poses = began[~np.isnan(began).any(axis=1)]
+    live = LiveArm(source, 0, poses[0] if len(poses) else None)
+    try:
+        if live.moving or not live.arm.moves_like(motion.arm):
+            raise ValueError(f"{source.name} is not for goals that stay, or not for the arm {motion.arm.name}")
+        beside = Beside(live, motion)
+        ticks: list[Tick] = []
+        while live.time_s < motion.length_s:
+            ticks.append(beside.step())
+        ticks.append(beside.now())
+    finally:
+        live.close()
+    return Motion(
+        live.name,
+        live.arm,
+        live.period_s,
+        TicksInMemory(ticks),
+        episodes=motion.episodes,
+        tolerance_m=live.tolerance_m,
+    )
+
+
+def has_goals(motion: Motion, episode: Episode) -> bool:
+    """Whether an episode of a recording has goals."""
+    goals_m = motion.stretch(motion.tick_s(episode.start_s), episode.end_s, most=100).goal_m
+    return not bool(np.isnan(goals_m).all())
+
+
+class Beside:
+    """Gives a live arm the goals of a recording, tick by tick.
+
+    Episodes begin and end in the ticks in which the recording's events say so, whatever the times of the ticks are.
+    """
+
+    def __init__(self, live: LiveArm, motion: Motion) -> None:
+        self._live = live
+        self._motion = motion
+        self._starts_s = [motion.tick_s(episode.start_s) for episode in motion.episodes]
+        self._ends_s = [motion.tick_s(episode.end_s) for episode in motion.episodes]
+        self._begun = 0  # episodes
+        self._goal_m: Point | None = None
+        # Of the present episode.
+        self._goals_m: set[Point] = set()
+        self._distances_m: list[float] = []
+
+    def step(self) -> Tick:
+        """Take the goal of now, and let a control period pass."""
+        goal_m, error = self._take_goal()
+        return msgspec.structs.replace(self._live.step(), goal_m=goal_m, goal_error_mm=error)
+
+    def now(self) -> Tick:
+        """Take the goal of now; nothing moves."""
+        goal_m, error = self._take_goal()
+        return msgspec.structs.replace(self._live.now(), goal_m=goal_m, goal_error_mm=error)
+
+    def _take_goal(self) -> tuple[Point | None, float | None]:
+        """Give the arm the recording's goal of now; returns it, and the error of a goal whose time is over.
+
+        While the recording has no goal, the arm stays where it is.
+        """
+        now = self._motion.moment(self._live.time_s)
+        tick_s = float(now.time_s[0])
+        error = self._error_mm(tick_s)
+        x, y, z = now.goal_m[0].tolist()
+        if math.isnan(x):
+            self._live.manual_deg = self._live.now().target_deg
+            return None, error
+        self._live.manual_deg = None
+        begun = bisect.bisect_right(self._starts_s, tick_s)
+        if begun > self._begun or (x, y, z) != self._goal_m:
+            self._live.give_goal((x, y, z), anew=begun > self._begun)
+        self._begun = begun
+        self._goal_m = (x, y, z)
+        if begun and tick_s < self._ends_s[begun - 1]:
+            self._note_distance(settling=now.phase[0] == "soft start")
+        return self._goal_m, error
+
+    def _note_distance(self, *, settling: bool) -> None:
+        """Keep the distance to the goal; before its own time begins, only the first."""
+        assert self._goal_m is not None
+        if not (settling and self._distances_m):
+            self._distances_m.append(self._live.distance_m(self._goal_m))
+        self._goals_m.add(self._goal_m)
+
+    def _error_mm(self, tick_s: float) -> float | None:
+        """The error of the present episode's goal, if its time is over with the recording's tick of this time."""
+        if self._goal_m is None or not self._distances_m or tick_s < self._ends_s[self._begun - 1]:
+            return None
+        distances_m = [*self._distances_m, self._live.distance_m(self._goal_m)]
+        error = error_mm(distances_m, moving=len(self._goals_m) > 1)
+        self._distances_m.clear()
+        self._goals_m.clear()
+        return error

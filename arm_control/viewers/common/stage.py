@@ -1,0 +1,95 @@
+"""A scene in the browser: arms from their URDF files, their goals, and where their tips have been."""
+
+import contextlib
+import io
+import logging
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import viser
+import yourdfpy
+from viser.extras import ViserUrdf
+
+from arm_control.viewers.common.guard import start_guarded
+from arm_control.viewers.common.motion import FloatArray, Stretch
+from envs.arm import RADIANS, Arm
+from envs.model import Drawing, drawn_urdf
+
+BLUE, ORANGE, GREEN, TABLE = (0, 114, 178), (213, 94, 0), (26, 158, 76), (219, 204, 178)
+TRACE_S = 3.0  # of the tip's way
+TRACE_POINTS = 60
+SECOND = (0.84, 0.37, 0.0, 0.45)  # the other arm is seen through
+
+
+@contextlib.contextmanager
+def serving(host: str, port: int) -> Iterator[viser.ViserServer]:
+    """A server of pages, which says nothing by itself. It silently takes another port if this one is in use."""
+    logging.getLogger("websockets").setLevel(logging.CRITICAL)  # clients that break off are no error
+    with contextlib.redirect_stdout(io.StringIO()):
+        server = start_guarded(host, port)
+    try:
+        server.gui.configure_theme(show_logo=False, show_share_button=False)
+        yield server
+    finally:
+        with contextlib.redirect_stdout(io.StringIO()):
+            server.stop()
+
+
+class Stage:
+    """One arm, or two laid over each other, as they are told to be."""
+
+    def __init__(self, server: viser.ViserServer, arms: Sequence[Arm]) -> None:
+        scene, reach_m = server.scene, arms[0].reach_m
+        scene.set_up_direction("+z")
+        scene.world_axes.visible = False
+        server.initial_camera.position = (1.95 * reach_m, -1.15 * reach_m, 1.15 * reach_m)
+        server.initial_camera.look_at = (0.32 * reach_m, 0.3 * reach_m, 0.4 * reach_m)
+        server.initial_camera.fov = np.radians(45.0)
+        size = (0.96 * reach_m, 0.96 * reach_m, 0.02)
+        scene.add_box("/table", dimensions=size, color=TABLE, position=(0.28 * reach_m, 0.28 * reach_m, -0.011))
+        self._urdfs, self._goals, self._traces = [], [], []
+        for place, arm in enumerate(arms):
+            colour = SECOND if place else None
+            urdf = ViserUrdf(server, _shapes(arm), root_node_name=f"/arm{place}", mesh_color_override=colour)
+            goal = scene.add_icosphere(
+                f"/goal{place}", radius=0.02 * reach_m, color=ORANGE if place else GREEN, opacity=0.6 if place else 0.9
+            )
+            trace = scene.add_line_segments(
+                f"/trace{place}",
+                points=np.zeros((1, 2, 3), np.float32),
+                colors=ORANGE if place else BLUE,
+                thickness=0.006 * reach_m,
+            )
+            self._urdfs.append(urdf)
+            self._goals.append(goal)
+            self._traces.append(trace)
+
+    def show(self, place: int, now: Stretch, way_m: FloatArray) -> None:
+        """Put an arm and its goal as they are in the row `now`, after its tip has been at `way_m` (n, 3)."""
+        angles = now.angle_deg[0]
+        if not np.isnan(angles).any():
+            # Its joints are the arm's, in their order.
+            self._urdfs[place].update_cfg(angles * RADIANS)
+        goal = self._goals[place]
+        there, first = not np.isnan(now.goal_m).any(), self._goals[0]
+        if there:
+            goal.position = now.goal_m[0]
+        # Where both have the same, one is enough.
+        same = place > 0 and first.visible and np.allclose(goal.position, first.position, atol=1e-4)
+        goal.visible = bool(there and not same)
+        if len(way_m) > 1:
+            self._traces[place].points = np.stack([way_m[:-1], way_m[1:]], axis=1).astype(np.float32)
+        self._traces[place].visible = len(way_m) > 1
+
+
+def _shapes(arm: Arm) -> yourdfpy.URDF:
+    """The arm's shapes; without its meshes if one of them is damaged."""
+    try:
+        return _load(drawn_urdf(arm.chain, arm.mesh_folder))
+    except Exception:  # whatever the readers of so many formats raise
+        return _load(drawn_urdf(arm.chain, arm.mesh_folder, usable=()))
+
+
+def _load(drawing: Drawing) -> yourdfpy.URDF:
+    files = drawing.files
+    return yourdfpy.URDF.load(io.StringIO(drawing.urdf), filename_handler=lambda fname: str(files[fname]))

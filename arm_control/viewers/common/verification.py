@@ -1,0 +1,105 @@
+"""Whether a recording of the simulated arm can be made again, bit for bit."""
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from arm_control.drivers.base import Driver, DriverType, OpeningContext
+from arm_control.drivers.opening import available_drivers, load_driver
+from arm_control.recording.index import IndexedRecording
+from arm_control.recording.schema import POST_MORTEM, Tick, of_simulated_arm
+from arm_control.runner.recorded import arm_of
+from arm_control.viewers.common.motion import drawn_arm
+from envs.arm import Arm
+from envs.imperfections import imperfections_from_text
+
+
+def verify(path: str | Path, urdf: str | None = None) -> tuple[int, str]:
+    """Send the recorded targets to the simulated arm once more.
+
+    Returns the number of ticks, each read as recorded, and what else is known to be missing from the recording.
+
+    Raises RuntimeError with the first tick that was read otherwise, and by how much; ValueError for a recording that
+    cannot be made again.
+    """
+    recording = IndexedRecording(path)
+    try:
+        return _verify(recording, urdf)
+    finally:
+        recording.close()
+
+
+def _verify(recording: IndexedRecording, urdf: str | None) -> tuple[int, str]:
+    path, metadata = recording.path, recording.metadata
+    arm, period_s = arm_of(path, metadata)
+    driver_type = _simulated_driver(path, metadata)
+    if POST_MORTEM in metadata:
+        raise ValueError(f"{path} is a post-mortem, which begins in mid-motion: wanted a recording of all of it")
+    start_deg = _start_deg(path, arm, metadata)
+    try:
+        imperfections = imperfections_from_text(metadata.get("imperfections", "ideal"))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    context = OpeningContext(period_s, start_deg, imperfections, time.monotonic)
+    again = driver_type.open(drawn_arm(path, arm, urdf), {}, context)
+    try:
+        ticks = 0
+        for ticks, tick in enumerate(recording, 1):
+            if difference := _difference(tick, again, arm.joint_names):
+                because = f"; the recording is incomplete ({recording.missing})" if recording.missing else ""
+                raise RuntimeError(
+                    f"{path}: tick {ticks}, at {tick.time_s - recording.start_s:.3f} s, is the first that differs "
+                    f"from its re-simulation: {difference}{because}"
+                )
+            if tick.target_deg is not None:
+                again.write(tick.target_deg)
+        return ticks, recording.missing
+    finally:
+        again.close()
+
+
+def _simulated_driver(path: Path, metadata: Mapping[str, str]) -> DriverType:
+    """The driver that was recorded. Raises ValueError unless it is installed and of a simulated arm."""
+    name = metadata.get("driver", "unknown")
+    if of_simulated_arm(metadata):
+        if name not in available_drivers():
+            raise ValueError(f"{path} was recorded on the driver {name}, which is not installed")
+        driver_type = load_driver(name)
+        # The driver's own declaration counts: nothing in a file may open a real arm.
+        if driver_type.simulated:
+            return driver_type
+    raise ValueError(f"{path} was recorded on the driver {name}: only a simulated arm can be run again")
+
+
+def _start_deg(path: Path, arm: Arm, metadata: Mapping[str, str]) -> tuple[float, ...] | None:
+    """Where the recorded arm started; None if it does not say so. Raises ValueError for what is no pose of the arm."""
+    if "start_deg" not in metadata:
+        return None
+    try:
+        start_deg = msgspec.json.decode(metadata["start_deg"], type=list[float])
+    except msgspec.MsgspecError:
+        start_deg = []
+    if len(start_deg) != arm.joint_count or start_deg != arm.limits.clip(start_deg):
+        raise ValueError(
+            f"{path}: start_deg: wanted a pose within the arm's limits, got {metadata['start_deg'][:80]!r}"
+        )
+    return tuple(start_deg)
+
+
+def _difference(tick: Tick, again: Driver, names: tuple[str, ...]) -> str:
+    """In which joint the reading differs most, and by how much; empty if it does not."""
+    state = again.read()
+    for what, unit, recorded, now in (
+        ("", "degrees", tick.angle_deg, state.angles_deg),
+        ("'s speed", "degrees/s", tick.speed_deg_s, state.speeds_deg_s),
+    ):
+        if recorded is None:
+            return "it has no reading"
+        if recorded != now:
+            joint = int(np.argmax(np.abs(np.subtract(recorded, now))))
+            apart = abs(recorded[joint] - now[joint])
+            return f"{names[joint]}{what} {recorded[joint]!r}, now {now[joint]!r}, {apart:.3g} {unit} apart"
+    return ""

@@ -1,0 +1,429 @@
+"""The web viewer: a page for any browser in which the arm is watched, and its goal is dragged."""
+
+import contextlib
+import errno
+import math
+import queue
+import socket
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import viser
+from markupsafe import Markup
+from viser import uplot
+
+from arm_control.viewers.common.live import LiveArm
+from arm_control.viewers.common.motion import FloatArray, Motion, Stretch
+from arm_control.viewers.common.playback import FASTEST, SLOWEST, Playback, paced, playback_of
+from arm_control.viewers.common.stage import BLUE, ORANGE, TRACE_POINTS, TRACE_S, Stage, serving
+from envs.arm import Arm
+
+PLOTS_S = 1 / 8  # between two drawings of plots and numbers
+PLOTTED_S = 10.0
+AHEAD_S = 2.5  # of them, after now, where there is something
+TOLD_S = 3.0  # for so long it is said what happened
+MOST_POINTS = 600  # of a line in a plot
+PLOT_HEIGHT = 110
+NOW = uplot.Series(label="now", stroke="black", auto=False, points=uplot.Series_Points(show=True, size=7, fill="black"))
+TOLD_ANYWAY = ("phase", "goal", "refusal")  # kinds of events
+MAX_WISHES = 100  # that wait for the next update: more than people make, and soon worked off
+
+
+def serve(
+    shown: LiveArm | Sequence[Motion], *, host: str = "127.0.0.1", port: int = 8080, say: Callable[[str], None] = print
+) -> None:
+    """Serve a page until Ctrl-C. Raises OSError for an address that cannot be listened at."""
+    check_port(host, port)
+    with serving(host, port) as server:
+        if server.get_port() != port:  # somebody was faster
+            raise OSError(f"port {port} is in use: --port names another")
+        page = LivePage(server, shown) if isinstance(shown, LiveArm) else PlayedPage(server, shown)
+        name = f"[{host}]" if ":" in host else host
+        say(f"http://{name}:{port}   open it in a browser; Ctrl-C ends it")
+        paced(page.update)
+
+
+def check_port(host: str, port: int) -> None:
+    """Raise OSError for an address that cannot be listened at: viser would silently take another port."""
+    try:
+        # A name can have addresses of both families, and the server listens at all of them.
+        for family, _, _, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+            with socket.create_server(address, family=family):
+                pass
+    except (OSError, UnicodeError) as error:  # a host that no name can be
+        why = getattr(error, "strerror", None) or "no such host"
+        taken = getattr(error, "errno", None) == errno.EADDRINUSE
+        reason = "is in use" if taken else f"cannot be listened at on {host} ({why})"
+        raise OSError(f"port {port} {reason}: --port names another") from None
+
+
+class Page:
+    """What both kinds of pages have: the scene, pace, numbers and plots. One thread calls `update`.
+
+    Browsers' wishes come in other threads, and wait in a queue until then.
+    """
+
+    steps: tuple[str, ...] = ("back", "on")
+
+    def __init__(self, server: viser.ViserServer, sources: Sequence[LiveArm | Motion], playback: Playback) -> None:
+        self.server, self.playback, self._names = server, playback, [source.name for source in sources]
+        self.stage = Stage(server, [source.arm for source in sources])
+        self._wishes: queue.Queue[Callable[[], None]] = queue.Queue(MAX_WISHES)
+        self._drawn_s = self._plotted_s = -math.inf
+        self._position_s = math.nan
+        self.numbers = server.gui.add_html("")
+        self._play = server.gui.add_button("Pause", icon=viser.Icon.PLAYER_PAUSE)
+        self._step = server.gui.add_button_group("Step", self.steps)
+        self._speed = server.gui.add_slider("Speed", min=SLOWEST, max=FASTEST, step=0.1, initial_value=1.0)
+        self.on(self._play, lambda _: self.playback.toggle())
+        self.on(self._step, lambda step: self.step(-1 if step == "back" else 1))
+        self.on(self._speed, lambda speed: setattr(self.playback, "speed", speed))
+
+    def on(self, handle: Any, do: Callable[[Any], None]) -> None:
+        """Call `do` with the value that a person gave a control, in the thread of `update`."""
+
+        def used(event: Any) -> None:
+            """Wait for the next update; what the program itself has changed is no wish."""
+            if event.client_id is None:
+                return
+            value = offered(handle, event.target.value)
+            self.wish(self.show_controls if value is None else lambda: do(value))
+
+        clicked = isinstance(handle, viser.GuiButtonHandle | viser.GuiButtonGroupHandle)
+        (handle.on_click if clicked else handle.on_update)(used)
+
+    def wish(self, do: Callable[[], None]) -> None:
+        """Have something done by the next `update`, unless too much waits for it already."""
+        with contextlib.suppress(queue.Full):
+            self._wishes.put_nowait(do)
+
+    def show_controls(self) -> None:
+        """Show the values that hold, after a browser has sent one that its control does not offer."""
+        put(self._speed, self.playback.speed)
+
+    def add_plots(self, arm: Arm) -> None:
+        """Plots of each joint, the tip's error and the reward; a dot on the first one's lines marks now."""
+        colours = [f"rgb{BLUE}", f"rgb{ORANGE}"]
+        told = [colours[1]] if len(self._names) == 1 else colours
+        of = [""] if len(self._names) == 1 else [f" {name}" for name in self._names]
+        angles = [
+            uplot.Series(label=f"measured{whose}", stroke=colour, width=2)
+            for colour, whose in zip(colours, of, strict=False)
+        ] + [
+            uplot.Series(label=f"commanded{whose}", stroke=colour, width=1, dash=(6, 4))
+            for colour, whose in zip(told, of, strict=False)
+        ]
+        lines = [
+            uplot.Series(label=f"value{whose}", stroke=colour, width=2)
+            for colour, whose in zip(colours, of, strict=False)
+        ]
+        self.error = self._add_plot("tip to goal (mm)", lines)
+        self.angles = [
+            self._add_plot(f"{name} (degrees)", angles, (low - 0.05 * (high - low), high + 0.05 * (high - low)))
+            for name, (low, high, _, _) in zip(arm.joint_names, arm.limits.by_joint, strict=True)
+        ]
+        self.reward = self._add_plot("reward", lines)
+
+    def _add_plot(
+        self, title: str, series: Sequence[uplot.Series], span: tuple[float, float] | None = None
+    ) -> viser.GuiUplotHandle:
+        return self.server.gui.add_uplot(
+            data=tuple(np.zeros(2) for _ in range(2 + len(series))),
+            series=(uplot.Series(label="s"), *series, NOW),
+            title=title,
+            scales={"x": uplot.Scale(time=False)} | ({} if span is None else {"y": uplot.Scale(range=span)}),
+            legend=uplot.Legend(show=False),
+            height=PLOT_HEIGHT,
+        )
+
+    def update(self) -> bool:
+        """Do what was wished, move on, and draw what is new; True, for only Ctrl-C ends it."""
+        wished = self._wishes.qsize()
+        for _ in range(wished):  # those that come meanwhile wait, so that no flood of them holds this up
+            self._wishes.get()()
+        if not self.server.get_clients():
+            self.rest()
+            return True
+        position_s = self.advance()
+        if wished or position_s != self._position_s:
+            self._position_s = position_s
+            self.draw(position_s)
+            self._drawn_s = time.monotonic()
+        if self._drawn_s > self._plotted_s and time.monotonic() >= self._plotted_s + PLOTS_S:
+            self._plotted_s = time.monotonic()
+            self._play.label = "Pause" if self.playback.playing else "Play"
+            self._play.icon = viser.Icon.PLAYER_PAUSE if self.playback.playing else viser.Icon.PLAYER_PLAY
+            self.write(position_s)
+        return True
+
+    def plot(self, stretches: Sequence[Stretch], position_s: float) -> None:
+        """Draw the columns of one or two stretches, all against the times of the first, and mark where it is."""
+        times = stretches[0].time_s
+        if len(times) < 2:
+            return
+        others = np.arange(len(times)) != max(0, np.searchsorted(times, position_s + 1e-9, side="right") - 1)
+
+        def along(columns: list[FloatArray]) -> list[FloatArray]:
+            """A column of each stretch, at the first one's times."""
+            more = zip(stretches[1:], columns[1:], strict=True)
+            return [columns[0], *(np.interp(times, stretch.time_s, column) for stretch, column in more)]
+
+        def put_lines(plot: viser.GuiUplotHandle, lines: list[FloatArray], dashed: list[FloatArray]) -> None:
+            """Without rows in which something is missing: an axis of a plot cannot begin with a NaN."""
+            known = ~np.isnan(lines).any(axis=0)
+            known |= not known.any()
+            columns = (times, *lines, *dashed, np.where(others, np.nan, lines[0]))
+            plot.data = tuple(column[known] for column in columns)
+
+        for joint, plot in enumerate(self.angles):
+            measured = along([it.angle_deg[:, joint] for it in stretches])
+            put_lines(plot, measured, along([it.target_deg[:, joint] for it in stretches]))
+        put_lines(self.error, along([it.error_mm for it in stretches]), [])
+        put_lines(self.reward, along([it.reward for it in stretches]), [])
+
+    def step(self, periods: int) -> None:
+        """Pause, and go on or back by control periods."""
+        self.playback.step(periods)
+
+    def rest(self) -> None:
+        """Nobody looks."""
+
+    def advance(self) -> float:
+        """Where it is now, in s."""
+        raise NotImplementedError
+
+    def draw(self, position_s: float) -> None:
+        """Show the scene of a time."""
+        raise NotImplementedError
+
+    def write(self, position_s: float) -> None:
+        """Show the numbers and plots of a time."""
+        raise NotImplementedError
+
+
+class PlayedPage(Page):
+    """Plays one motion, or two laid over each other."""
+
+    def __init__(self, server: viser.ViserServer, motions: Sequence[Motion]) -> None:
+        """It begins where the first motion is to be opened, and a motion that grows is followed."""
+        self.motions = list(motions)
+        super().__init__(server, motions, playback_of(motions))
+        first, length_s = motions[0], self.playback.length_s
+        self.timeline = server.gui.add_slider(
+            "Time (s)", min=0.0, max=max(rounded(length_s), 0.01), step=0.01, initial_value=0.0
+        )
+        self.episodes = server.gui.add_dropdown("Episode", self._episode_names())
+        self.on(self.timeline, self.playback.seek)
+        self.on(self.episodes, self._choose)
+        self.add_plots(first.arm)
+        self._left_s = self.playback.position_s
+
+    def _episode_names(self) -> list[str]:
+        return [f"{episode.name}, {episode.start_s:.1f} s" for episode in self.motions[0].episodes]
+
+    def _choose(self, name: str) -> None:
+        names = self._episode_names()
+        if name in names:
+            self.playback.seek(self.motions[0].episodes[names.index(name)].start_s)
+
+    def rest(self) -> None:
+        """It waits until somebody looks, but what grows goes on meanwhile."""
+        if not self.motions[0].growing:
+            self.playback.seek(self._left_s)
+
+    def advance(self) -> float:
+        """Where it is now; before that, what was recorded since."""
+        new = [motion.refresh() for motion in self.motions]
+        if any(new):
+            self.playback.length_s = max(motion.length_s for motion in self.motions)
+            self.timeline.max = rounded(self.playback.length_s)
+            if (names := self._episode_names()) != list(self.episodes.options):
+                self.episodes.options = names
+        self._left_s = self.playback.position_s
+        return self._left_s
+
+    def draw(self, position_s: float) -> None:
+        """Show the scene of a time."""
+        for place, motion in enumerate(self.motions):
+            way = motion.stretch(position_s - TRACE_S, position_s, most=200)
+            self.stage.show(place, motion.moment(position_s), way.trace_m(TRACE_POINTS))
+
+    def write(self, position_s: float) -> None:
+        """Show the numbers and plots of a time."""
+        put(self.timeline, rounded(position_s))
+        first = self.motions[0]
+        if (episode := first.episode_at(position_s)) is not None:
+            name = f"{episode.name}, {episode.start_s:.1f} s"
+            if name in self.episodes.options:
+                put(self.episodes, name)
+        name = first.moment(position_s).phase[0] if episode is None else episode.name
+        now = Markup("<b>{}</b> at {:.2f} s of {:.1f} s").format(name, position_s, self.playback.length_s)
+        lines = [now]
+        for motion, colour in zip(self.motions, (BLUE, ORANGE), strict=False):
+            lines.append(numbers(motion.moment(position_s), motion.name, colour))
+            if (refusal := motion.refusal_at(position_s)) is not None:
+                lines.append(Markup("<b>STOPPED.</b> {}").format(refusal))
+            if motion.lost:
+                lines.append(Markup("<b>Damaged:</b> {}").format(motion.lost))
+            lines += [
+                Markup("{} at {:.2f} s: {}").format(event.kind, event.time_s, event.text)
+                for event in motion.events
+                if position_s - TOLD_S < event.time_s <= position_s and event.kind not in TOLD_ANYWAY
+            ]
+        self.numbers.content = as_text(lines)
+        end_s = min(max(PLOTTED_S, position_s + AHEAD_S), self.playback.length_s)
+        shown = [motion.stretch(end_s - PLOTTED_S, end_s, most=MOST_POINTS) for motion in self.motions]
+        held = [it if len(it) else motion.moment(end_s) for it, motion in zip(shown, self.motions, strict=True)]
+        self.plot(held, position_s)
+
+
+class LivePage(Page):
+    """An arm that moves while it is watched: its goal, or the arm itself, in the person's hands."""
+
+    steps = ("on",)  # time does not go back
+
+    def __init__(self, server: viser.ViserServer, live: LiveArm) -> None:
+        self.live = live
+        super().__init__(server, [live], Playback(live.period_s))
+        self._next = server.gui.add_button("Next goal", icon=viser.Icon.TARGET)
+        self.on(self._next, lambda _: self._change(live.next_goal))
+        self.handle: viser.TransformControlsHandle | None = None
+        if not live.moving:
+            self.handle = server.scene.add_transform_controls(
+                "/handle", scale=0.12, disable_rotations=True, depth_test=False
+            )
+            self._dragged: tuple[float, float, float] | None = None
+            self.handle.on_update(self._drag)
+            self._hold_goal()
+        limits = live.arm.limits
+        with server.gui.add_folder("By hand", expand_by_default=False):
+            self.manual = server.gui.add_checkbox("Move the joints", initial_value=False)
+            self.joints = [
+                server.gui.add_slider(name, min=low, max=high, step=0.5, initial_value=low, disabled=True)
+                for name, low, high in zip(live.arm.joint_names, limits.lower_deg, limits.upper_deg, strict=True)
+            ]
+        self.on(self.manual, self._take)
+        for joint, slider in enumerate(self.joints):
+            self.on(slider, partial(self._turn, joint))
+        self.add_plots(live.arm)
+
+    def _change(self, do: Callable[[], None]) -> None:
+        do()
+        self._hold_goal()
+
+    def _hold_goal(self) -> None:
+        """Put the handle where the goal is."""
+        if self.handle is not None:
+            self.handle.position = tuple(self.live.recent(0.0).goal_m[-1].tolist())
+
+    def _drag(self, event: Any) -> None:
+        """Only the last place of a drag counts, once an update."""
+        self._dragged = tuple(float(value) for value in event.target.position)  # type: ignore[assignment]
+        ended = event.phase == "end"
+        self.wish(lambda: self._move_goal(ended))
+
+    def _move_goal(self, ended: bool) -> None:
+        dragged, self._dragged = self._dragged, None  # another may come meanwhile
+        if dragged is not None:
+            self.live.move_goal(dragged)
+        if ended:  # to where the arm can reach
+            self._hold_goal()
+
+    def _take(self, by_hand: bool) -> None:
+        """Give the arm to the person, or back to its controller."""
+        for slider in self.joints:
+            slider.disabled = not by_hand
+        self.live.manual_deg = self._slider_angles() if by_hand else None
+        self.show_controls()
+
+    def _turn(self, joint: int, angle_deg: float) -> None:
+        """Move a joint of an arm that was taken."""
+        if self.live.manual_deg is not None:
+            self.live.manual_deg[joint] = angle_deg
+
+    def _slider_angles(self) -> list[float]:
+        """Where the sliders of the joints are to be: at the angles that the person asks for, or that the arm has."""
+        if self.live.manual_deg is not None:
+            return self.live.manual_deg
+        measured_deg = self.live.recent(0.0).angle_deg[-1].tolist()
+        return [round(2.0 * angle) / 2.0 for angle in self.live.arm.limits.clip(measured_deg)]
+
+    def show_controls(self) -> None:
+        """Show the values that hold."""
+        super().show_controls()
+        put(self.manual, self.live.manual_deg is not None)
+        for slider, angle_deg in zip(self.joints, self._slider_angles(), strict=True):
+            put(slider, angle_deg)
+
+    def step(self, periods: int) -> None:
+        """Pause, and let the arm move on by a control period."""
+        self.live.step_paused(self.playback)
+
+    def rest(self) -> None:
+        """The arm stands still while nobody looks."""
+        self.playback.seek(self.live.time_s)
+
+    def advance(self) -> float:
+        """Move the arm on to where it is to be now; what a slow machine cannot do is left out."""
+        before = self.live.episode_name
+        self.live.follow(self.playback)
+        if self.live.episode_name != before:
+            self._hold_goal()
+        return self.live.time_s
+
+    def draw(self, position_s: float) -> None:
+        """Show the arm as it is now."""
+        way = self.live.recent(TRACE_S)
+        self.stage.show(0, way.row(-1), way.trace_m(TRACE_POINTS))
+
+    def write(self, position_s: float) -> None:
+        """Show the numbers and plots of now."""
+        recent = self.live.recent(PLOTTED_S)
+        if self.live.manual_deg is None:
+            for slider, angle_deg in zip(self.joints, self._slider_angles(), strict=True):
+                put(slider, angle_deg)
+        words = Markup("<b>{}</b> at {:.2f} s").format(self.live.episode_name, position_s)
+        self.numbers.content = as_text([words, numbers(recent.row(-1), self.live.name, BLUE)])
+        self.plot([recent], position_s)
+
+
+def rounded(time_s: float) -> float:
+    """A time as a slider shows it, not after the end."""
+    return math.floor(100.0 * time_s + 1e-6) / 100.0
+
+
+def offered(handle: Any, value: Any) -> Any:
+    """The value if its control offers it, that of a slider within its range; None if not: browsers can send any."""
+    if isinstance(handle, viser.GuiSliderHandle):
+        return None if math.isnan(value) else min(max(handle.min, value), handle.max)
+    if isinstance(handle, viser.GuiDropdownHandle | viser.GuiButtonGroupHandle):
+        return value if value in handle.options else None
+    return value
+
+
+def put(handle: Any, value: Any) -> None:
+    """Give a control another value."""
+    if handle.value != value:
+        handle.value = value
+
+
+def numbers(now: Stretch, name: str, colour: tuple[int, int, int]) -> Markup:
+    """A row in words, as HTML, after a square of the colour in which its lines are drawn."""
+    error_mm = now.error_mm[0]
+    words = []
+    if not math.isnan(error_mm):
+        words += [Markup("error <b>{:.1f} mm</b>").format(error_mm), f"reward {now.reward[0]:.3f}"]
+    words.append(now.phase[0])
+    if now.band[0] != "pass":
+        words.append(now.band[0])
+    square = Markup('<span style="color: rgb{}">\u25a0</span>').format(colour)
+    return Markup("{} {}: {}").format(square, name, Markup(", ").join(words))
+
+
+def as_text(lines: Sequence[Markup]) -> str:
+    """Lines of HTML as the panel shows them. `Markup` escapes each text that it is given."""
+    style = "padding: 0 0.75em 0.6em; font-size: 0.875em; line-height: 1.45"
+    return str(Markup('<div style="{}">{}</div>').format(style, Markup("<br>").join(lines)))

@@ -1,0 +1,230 @@
+"""The simulator's own window: an arm in motion, with keys and sliders."""
+
+import contextlib
+import os
+import time
+from collections.abc import Iterator
+
+import numpy as np
+
+from arm_control.viewers.common.live import LiveArm
+from arm_control.viewers.common.motion import Motion, Stretch
+from arm_control.viewers.common.playback import FASTEST, SLOWEST, Playback, paced, playback_of
+from envs.bullet import pybullet
+from envs.scene import Scene
+
+WORDS_S, TRACE_UPDATE_S = 0.2, 0.15  # a change of text or trace waits for the window's next picture, so they are rare
+TRACE_S, TRACE_POINTS = 3.0, 60
+FASTER = 1.25  # for one press of a key
+INK, BLUE, RED = (0.1, 0.1, 0.12), (0.0, 0.45, 0.7), (0.75, 0.15, 0.0)
+KEYS = "space: pause   arrows: step   + -: speed   n: next   {by_hand}q or Esc: close"
+ESCAPE = 27
+
+
+def show_window(shown: Motion | LiveArm) -> None:
+    """Show a motion, or a controller that moves its arm live, until q or Esc is pressed.
+
+    PyBullet knows nothing of a window's closing button: with that, the X library ends the process with exit code 1.
+    Raises RuntimeError if there is no display.
+    """
+    with quiet():  # it says what it knows of the graphics card
+        window = Window(shown)
+    keys = KEYS.format(by_hand="m or a joint's slider: by hand   " if isinstance(shown, LiveArm) else "")
+    print(f"sliders, from the top: {', '.join(window.sliders)}\n{keys}", flush=True)
+    with quiet():
+        try:
+            paced(window.update)
+        except pybullet.error:
+            if window.is_open():
+                raise  # not because somebody closed it in the middle of a picture
+        finally:
+            window.close()
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Nothing gets to standard output, not even what is not Python's."""
+    kept = os.dup(1)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+        os.close(nowhere)
+
+
+class Window:
+    """The window, what a person does in it, and what is shown."""
+
+    def __init__(self, shown: Motion | LiveArm) -> None:
+        """The motion begins where it is to be opened; one that grows is followed."""
+        self.live = shown if isinstance(shown, LiveArm) else None
+        self.motion = shown if isinstance(shown, Motion) else None
+        self._arm, period_s = shown.arm, shown.period_s
+        self.playback = Playback(period_s) if self.motion is None else playback_of([self.motion])
+        self._scene = Scene(shown.arm, window=True)
+        self._client = {"physicsClientId": self._scene.client}
+        for panel in ("RGB_BUFFER_PREVIEW", "DEPTH_BUFFER_PREVIEW", "SEGMENTATION_MARK_PREVIEW", "KEYBOARD_SHORTCUTS"):
+            pybullet.configureDebugVisualizer(getattr(pybullet, f"COV_ENABLE_{panel}"), 0, **self._client)
+        pybullet.configureDebugVisualizer(pybullet.COV_ENABLE_GUI, 1, **self._client)
+        self.sliders: dict[str, int] = {}
+        self._add("speed", SLOWEST, FASTEST, 1.0)
+        if self.motion is not None:
+            self._add("time (s)", 0.0, max(self.motion.length_s, period_s), 0.0)
+        else:
+            for name, (low, high, _, _) in zip(shown.arm.joint_names, shown.arm.limits.by_joint, strict=True):
+                self._add(name, low, high, low)
+        self._add("next goal", 1.0, 0.0, 0.0)  # a button
+        self._read = {name: self._value(name) for name in self.sliders}
+        self._words = self._trace = -1
+        self._held: set[int] = set()  # keys
+        self._written_s = self._traced_s = -np.inf
+        self._place = (0.0, -0.25 * shown.arm.reach_m, 1.15 * shown.arm.reach_m)
+
+    def _add(self, name: str, low: float, high: float, at: float) -> None:
+        self.sliders[name] = pybullet.addUserDebugParameter(name, low, high, at, **self._client)
+
+    def _value(self, name: str) -> float:
+        value: float = pybullet.readUserDebugParameter(self.sliders[name], **self._client)
+        return value
+
+    def is_open(self) -> bool:
+        """Whether nobody has closed it."""
+        return bool(pybullet.isConnected(**self._client))
+
+    def close(self) -> None:
+        """Close it; closing twice is fine."""
+        self._scene.close()
+
+    def update(self) -> bool:
+        """Do what was asked for, move on, and draw; whether the window is to stay."""
+        if not self.is_open() or not self._obey_keys():
+            return False
+        self._obey_sliders()
+        now, way = self._advance()
+        goal_m = None if np.isnan(now.goal_m).any() else now.goal_m[0]
+        if not np.isnan(now.angle_deg).any():
+            self._scene.show(now.angle_deg[0].tolist(), goal_m)
+        self._draw_trace(way)
+        self._write(now)
+        return True
+
+    def _obey_keys(self) -> bool:
+        """Whether the window is to stay."""
+        for code in self._pressed():
+            if code in (ord("q"), ESCAPE):
+                return False
+            if code == ord(" "):
+                self.playback.toggle()
+            elif code in (pybullet.B3G_RIGHT_ARROW, pybullet.B3G_LEFT_ARROW):
+                self._step(1 if code == pybullet.B3G_RIGHT_ARROW else -1)
+            elif code in (ord("+"), ord("="), pybullet.B3G_UP_ARROW):
+                self.playback.speed *= FASTER
+            elif code in (ord("-"), pybullet.B3G_DOWN_ARROW):
+                self.playback.speed /= FASTER
+            elif code == ord("n"):
+                self._next()
+            elif code == ord("m") and self.live is not None:
+                self.live.manual_deg = self._angles_deg() if self.live.manual_deg is None else None
+        return True
+
+    def _pressed(self) -> list[int]:
+        """Keys pressed since the last picture. Of one that was let go too, PyBullet says only that."""
+        pressed = []
+        for code, state in pybullet.getKeyboardEvents(**self._client).items():
+            tapped = state & pybullet.KEY_WAS_RELEASED and code not in self._held
+            if tapped or state & pybullet.KEY_WAS_TRIGGERED:
+                pressed.append(code)
+            if state & pybullet.KEY_WAS_RELEASED:
+                self._held.discard(code)
+            else:
+                self._held.add(code)
+        return pressed
+
+    def _obey_sliders(self) -> None:
+        """Do what those ask for that were moved."""
+        read = {name: self._value(name) for name in self.sliders}
+        moved = {name for name, value in read.items() if value != self._read[name]}
+        self._read = read
+        if "speed" in moved:
+            self.playback.speed = read["speed"]
+        if "time (s)" in moved:
+            self.playback.seek(read["time (s)"])
+        if "next goal" in moved:
+            self._next()
+        names = self._arm.joint_names
+        if self.live is not None and moved & set(names):  # the others stay where they are
+            held = self.live.manual_deg or self._angles_deg()
+            joints = zip(names, held, strict=True)
+            self.live.manual_deg = [read[name] if name in moved else angle for name, angle in joints]
+
+    def _angles_deg(self) -> list[float]:
+        """A live arm's pose."""
+        assert self.live is not None
+        angles: list[float] = self.live.recent(0.0).angle_deg[-1].tolist()
+        return angles
+
+    def _step(self, periods: int) -> None:
+        """Pause, and move by a control period; a live arm's time does not go back."""
+        if self.live is None:
+            self.playback.step(periods)
+        elif periods > 0:
+            self.live.step_paused(self.playback)
+
+    def _next(self) -> None:
+        """The next goal: of a recording, the next episode, and after the last the first."""
+        if self.live is not None:
+            self.live.next_goal()
+        elif self.motion is not None:
+            later = [episode.start_s for episode in self.motion.episodes if episode.start_s > self.playback.position_s]
+            self.playback.seek(later[0] if later else self.motion.episodes[0].start_s)
+
+    def _advance(self) -> tuple[Stretch, Stretch]:
+        """What is to be seen now, and the last seconds."""
+        if self.live is not None:
+            self.live.follow(self.playback)
+            way = self.live.recent(TRACE_S)
+            return way.row(-1), way
+        assert self.motion is not None
+        if self.motion.refresh():
+            self.playback.length_s = self.motion.length_s
+        now_s = self.playback.position_s
+        return self.motion.moment(now_s), self.motion.stretch(now_s - TRACE_S, now_s, most=2 * TRACE_POINTS)
+
+    def _draw_trace(self, way: Stretch) -> None:
+        """Where the tip has been."""
+        if time.monotonic() < self._traced_s + TRACE_UPDATE_S:
+            return
+        self._traced_s = time.monotonic()
+        points = way.trace_m(TRACE_POINTS).tolist()
+        if points:
+            self._trace = pybullet.addUserDebugPoints(
+                points, [BLUE] * len(points), 4, replaceItemUniqueId=self._trace, **self._client
+            )
+
+    def _write(self, now: Stretch) -> None:
+        """The numbers above the arm."""
+        if time.monotonic() < self._written_s + WORDS_S:
+            return
+        self._written_s = time.monotonic()
+        text, colour = self._text(now)
+        self._words = pybullet.addUserDebugText(
+            text, self._place, colour, 1.3, replaceItemUniqueId=self._words, **self._client
+        )
+
+    def _text(self, now: Stretch) -> tuple[str, tuple[float, float, float]]:
+        """Which goal, how near, what it is worth, and the time; why the arm is stopped, if it is."""
+        time_s = float(now.time_s[0])
+        pace = f"{self.playback.speed:.2g}x" if self.playback.playing else "paused"
+        if self.live is not None:
+            name = "by hand" if self.live.manual_deg is not None else self.live.episode_name
+        else:
+            assert self.motion is not None
+            if (refusal := self.motion.refusal_at(time_s)) is not None:
+                return f"{time_s:.2f} s   STOPPED: {refusal}", RED
+            episode = self.motion.episode_at(time_s)
+            name = now.phase[0] if episode is None else episode.name
+        error = "" if np.isnan(now.error_mm[0]) else f"   {now.error_mm[0]:.1f} mm   reward {now.reward[0]:.3f}"
+        return f"{name}{error}   {time_s:.2f} s   {pace}", INK

@@ -1,0 +1,302 @@
+"""A controller that moves its simulated arm while it is watched."""
+
+import dataclasses
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import gymnasium
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from arm_control.evaluation.controllers import IKController
+from arm_control.evaluation.episodes import roll_out as evaluated
+from arm_control.evaluation.sources import Source, open_source
+from arm_control.recording.schema import Tick
+from arm_control.runs.environment import environment_maker
+from arm_control.runs.seeding import EVALUATION, derived_seeds
+from arm_control.viewers.common.live import LiveArm, roll_out, roll_out_beside
+from arm_control.viewers.common.motion import Episode, Motion, TicksInMemory
+from envs.arm import RADIANS, Arm
+
+
+@pytest.fixture(scope="module")
+def ik() -> Source:
+    return open_source("ik", 3)
+
+
+@pytest.fixture
+def live(ik: Source) -> Iterator[LiveArm]:
+    arm = LiveArm(ik, 3)
+    yield arm
+    arm.close()
+
+
+def evaluation_goals(source: Source, seed: int, count: int) -> list[list[float]]:
+    """Where an evaluation with this seed sends the arm."""
+    env: gymnasium.Env[dict[str, np.ndarray], np.ndarray] = environment_maker(source.config)()  # type: ignore[type-arg]
+    goals = [env.reset(seed=one)[0]["desired_goal"].tolist() for one in derived_seeds(seed, EVALUATION, count)]
+    env.close()
+    return goals
+
+
+def episode(live: LiveArm) -> float:
+    """Let an episode pass; its last error in mm."""
+    for _ in range(live.episode_steps):
+        live.step()
+    return float(live.recent(0.0).error_mm[-1])
+
+
+def test_the_goals_are_those_of_an_evaluation(ik: Source, live: LiveArm) -> None:
+    goals = [live.now().goal_m]
+    for _ in range(3):
+        live.next_goal()
+        goals.append(live.now().goal_m)
+    np.testing.assert_allclose(np.array(goals), np.array(evaluation_goals(ik, 3, 4)), atol=1e-6)
+    assert live.goal_number == 4
+    assert live.episode_name == "goal 4"
+
+
+def test_inverse_kinematics_reaches_goal_after_goal(live: LiveArm) -> None:
+    errors = [episode(live) for _ in range(3)]
+    assert max(errors) < 5.0
+    assert live.goal_number == 3
+    live.step()
+    assert live.goal_number == 4
+
+
+def test_the_next_goal_begins_where_the_arm_is(live: LiveArm) -> None:
+    episode(live)
+    before = live.now()
+    live.next_goal()
+    after = live.now()
+    assert after.goal_m != before.goal_m
+    assert (after.angle_deg, after.speed_deg_s, after.target_deg) == (
+        before.angle_deg,
+        before.speed_deg_s,
+        before.target_deg,
+    )
+
+
+def test_a_goal_put_by_hand_stays_until_the_next(live: LiveArm) -> None:
+    reachable = live.arm.tip_position([30.0, 60.0, 20.0])
+    assert live.move_goal(reachable) == pytest.approx(reachable, abs=1e-5)
+    assert (live.held, live.episode_name) == (True, "goal by hand")
+    assert episode(live) < 5.0
+    assert episode(live) < 5.0  # an episode is over, and it is still there
+    assert live.now().goal_m == pytest.approx(reachable, abs=1e-5)
+    live.next_goal()
+    assert not live.held
+
+
+def test_a_goal_out_of_reach_is_put_as_near_as_can_be(live: LiveArm) -> None:
+    far = (2.0, 1.0, 1.0)
+    put = live.move_goal(far)
+    generator = np.random.default_rng(0)
+    poses = generator.uniform(live.arm.limits.lower_deg, live.arm.limits.upper_deg, (5000, 3))
+    tips = live.arm.forward_kinematics(poses)
+    assert np.linalg.norm(np.subtract(put, far)) <= np.linalg.norm(tips - far, axis=-1).min() + 1e-6
+    assert episode(live) < 10.0
+
+
+def test_a_goal_on_a_path_cannot_be_moved(ik: Source) -> None:
+    live = LiveArm(open_source("ik", 3, env="ArmTrack-v0"), 3)
+    with pytest.raises(ValueError, match="cannot be moved by hand"):
+        live.move_goal((0.1, 0.1, 0.1))
+    assert live.episode_name == "path 1"
+    assert len(live.now().goal_m or ()) == 6
+    live.close()
+
+
+def test_angles_by_hand_move_the_arm_there_and_then_the_controller_has_it(live: LiveArm) -> None:
+    live.manual_deg = [20.0, 70.0, 200.0]  # the last beyond its limit
+    for _ in range(3 * live.episode_steps):
+        live.step()
+    np.testing.assert_allclose(live.now().angle_deg or [], [20.0, 70.0, 90.0], atol=1.0)
+    live.manual_deg = None
+    live.next_goal()
+    assert episode(live) < 5.0
+
+
+def test_advancing_stops_at_the_time_or_after_so_many_steps(live: LiveArm) -> None:
+    assert live.advance(1.0, 1000)
+    assert live.time_s == pytest.approx(1.0)
+    assert not live.advance(2.0, 7)
+    assert live.time_s == pytest.approx(1.0 + 7 * live.period_s)
+    assert live.advance(0.5, 7)  # it is there already
+    assert live.time_s == pytest.approx(1.0 + 7 * live.period_s)
+
+
+def test_the_last_seconds_end_now(live: LiveArm) -> None:
+    live.advance(2.0, 1000)
+    recent = live.recent(1.0)
+    assert len(recent) == 31
+    np.testing.assert_allclose(recent.time_s, np.arange(30, 61) / 30.0, atol=1e-9)
+    assert recent.angle_deg[-1].tolist() == live.now().angle_deg
+    assert len(live.recent(1e9)) == 61
+
+
+def test_the_same_seed_gives_the_same_motion_and_another_does_not(ik: Source) -> None:
+    one, same, other = (roll_out(ik, 2, seed).stretch(0.0, 99.0) for seed in (5, 5, 6))
+    np.testing.assert_array_equal(one.angle_deg, same.angle_deg)
+    np.testing.assert_array_equal(one.target_deg, same.target_deg)
+    assert not np.array_equal(one.angle_deg, other.angle_deg)
+
+
+def test_a_controller_rolled_out_has_every_tick_of_its_episodes(ik: Source) -> None:
+    motion = roll_out(ik, 3, 3)
+    ticks = motion.stretch(0.0, motion.length_s)
+    assert len(ticks) == 3 * 50 + 1
+    assert [part.name for part in motion.episodes] == ["goal 1 of 3", "goal 2 of 3", "goal 3 of 3"]
+    assert [part.start_s for part in motion.episodes] == pytest.approx([0.0, 5 / 3, 10 / 3])
+    assert motion.episodes[-1].end_s == pytest.approx(motion.length_s) == pytest.approx(5.0)
+    assert np.isfinite(ticks.target_deg).all()
+    np.testing.assert_allclose(ticks.goal_m[[0, 50, 100]], evaluation_goals(ik, 3, 3), atol=1e-6)
+    assert (ticks.error_mm[[49, 99, 150]] < 5.0).all()
+
+
+def test_its_first_goal_is_the_first_episode_of_an_evaluation(ik: Source) -> None:
+    known = evaluated(ik.controller, environment_maker(ik.config), derived_seeds(3, EVALUATION, 1))
+    errors_mm = roll_out(ik, 1, 3).stretch(0.0, 99.0).error_mm
+    np.testing.assert_allclose(errors_mm, 1000.0 * known.distances_m[0], atol=1e-3)
+    assert errors_mm[0] > 5.0
+
+
+def test_angles_are_those_of_the_observation(ik: Source) -> None:
+    """Both sides of a picture agree: what is drawn is what the controller sees."""
+    live = LiveArm(ik, 3)
+    live.advance(0.5, 100)
+    seen = live._observation["observation"][:3] / RADIANS
+    np.testing.assert_allclose(live.now().angle_deg or [], seen, atol=1e-3)
+    live.close()
+
+
+class Forgetful:
+    """A controller with a memory, which counts how often it was told to forget."""
+
+    def __init__(self) -> None:
+        self.forgotten = 0
+
+    def forget(self) -> None:
+        self.forgotten += 1
+
+    def __call__(self, observation: Any, arms: list[Any]) -> Any:
+        return IKController()(observation, arms)
+
+
+def test_beside_a_motion_the_controller_begins_each_goal_anew_and_reaches_it(ik: Source) -> None:
+    motion = roll_out(open_source("zero", 0), 3, 0)
+    controller = Forgetful()
+    beside = roll_out_beside(dataclasses.replace(ik, controller=controller), motion)
+    assert controller.forgotten == 1 + 3  # and once as it begins
+    assert beside.episodes == motion.episodes
+    assert beside.length_s == pytest.approx(motion.length_s, abs=motion.period_s)
+    np.testing.assert_allclose(beside.moment(0.0).angle_deg, motion.moment(0.0).angle_deg, atol=1e-5)
+    for episode in motion.episodes:
+        last = beside.moment(episode.end_s - 2 * motion.period_s)
+        np.testing.assert_allclose(last.goal_m, motion.moment(episode.start_s + 0.5).goal_m, atol=1e-6)
+        assert last.error_mm[0] < 2.0
+
+
+def test_it_begins_at_the_first_reading_and_refuses_a_motion_without_goals(ik: Source) -> None:
+    motion = roll_out(open_source("zero", 0), 1, 0)
+    ticks = motion._ticks.ticks(0.0, 9.0)
+    later = [msgspec.structs.replace(ticks[0], angle_deg=None), *ticks[1:]]
+    beside = roll_out_beside(ik, Motion("late", motion.arm, motion.period_s, TicksInMemory(later)))
+    np.testing.assert_allclose(beside.moment(0.0).angle_deg[0], ticks[1].angle_deg, atol=1e-5)
+    goalless = [msgspec.structs.replace(tick, goal_m=None) for tick in ticks]
+    with pytest.raises(ValueError, match="no goals has no goals that ik could be given"):
+        roll_out_beside(ik, Motion("no goals", motion.arm, motion.period_s, TicksInMemory(goalless)))
+
+
+Point = tuple[float, float, float]
+GOALS: list[Point] = [Arm().tip_position(pose) for pose in ([20.0, 40.0, 60.0], [70.0, 30.0, 20.0], [45.0, 80.0, 10.0])]
+
+
+def tick_at(time_s: float, goal_m: Point | None, angle_deg: list[float] | None = None) -> Tick:
+    """A tick of a recording."""
+    times = dict.fromkeys(("period_error_us", "read_us", "decide_us", "safety_us", "write_us"), 0.0)
+    return Tick(
+        time_s=time_s, phase="run", goal_m=goal_m, angle_deg=angle_deg or [10.0, 20.0, 30.0], band="pass", **times
+    )
+
+
+def recorded(ticks: list[Tick], episodes: list[Episode] | None = None) -> Motion:
+    """A recording of the default arm at 30 Hz."""
+    return Motion("recorded", Arm(), 1 / 30, TicksInMemory(ticks), episodes=episodes or [])
+
+
+class TestGoalsBesideARecording:
+    """Whatever the times of a recording's ticks are, the controller beside it has its goals, and no others."""
+
+    @settings(max_examples=12)
+    @given(
+        st.lists(
+            st.tuples(st.floats(1e-4, 0.1), st.sampled_from([0, 1, 2, 0, 1, 2, None]), st.floats(0.0, 1.0)),
+            min_size=1,
+            max_size=10,
+        ),
+        st.floats(0.0, 1e4),
+    )
+    def test_every_tick_has_exactly_the_goal_of_that_time(
+        self, rows: list[tuple[float, int | None, float]], begin_s: float
+    ) -> None:
+        """Of late, missing and shifted ticks; events come somewhere in the tick in which they happen."""
+        ticks = [tick_at(begin_s, GOALS[0])]
+        events_s = [0.0]  # of goals
+        for gap_s, number, share in rows:
+            goal_m = None if number is None else GOALS[number]
+            if goal_m is not None and goal_m != ticks[-1].goal_m:
+                events_s.append(ticks[-1].time_s - begin_s + gap_s * (1.0 + 0.1 * share))
+            ticks.append(tick_at(ticks[-1].time_s + gap_s, goal_m))
+        length_s = ticks[-1].time_s - begin_s
+        ends_s = [*events_s[1:], max(length_s, events_s[-1])]
+        episodes = [Episode("goal", start, end) for start, end in zip(events_s, ends_s, strict=True) if end > start]
+        beside = roll_out_beside(open_source("zero", 0), recorded(ticks, episodes))._ticks
+        found = beside.ticks(0.0, math.inf)
+        assert len(found) == len([k for k in range(10_000) if k / 30 < length_s]) + 1
+        for row in found:
+            before = [tick for tick in ticks if tick.time_s - begin_s <= row.time_s + 1e-9]
+            assert row.goal_m == before[-1].goal_m
+
+    def test_an_episode_begins_once_though_its_event_comes_after_its_tick(self, ik: Source) -> None:
+        """A real-time loop says that a goal begins some time after the tick began in which it does."""
+        jitter_s = np.random.default_rng(0).uniform(0.0, 0.02, 91)
+        ticks = [tick_at(k / 30 + late, GOALS[k // 30 % 3]) for k, late in enumerate(jitter_s.tolist())]
+        zero_s = ticks[0].time_s
+        bounds_s = [ticks[k].time_s - zero_s + 4e-4 for k in (0, 30, 60, 90)]
+        episodes = [Episode(f"goal {k + 1}", bounds_s[k], bounds_s[k + 1]) for k in range(3)]
+        controller = Forgetful()
+        beside = roll_out_beside(dataclasses.replace(ik, controller=controller), recorded(ticks, episodes))
+        assert controller.forgotten == 1 + 3
+        assert [beside.error_at_end_mm(episode) < 2.0 for episode in episodes] == [True] * 3
+
+    def test_the_error_at_the_end_is_that_of_the_tick_in_which_the_next_goal_begins(self, ik: Source) -> None:
+        """Of an arm that is on its way when the time of each goal is over, by hand from its ticks."""
+        ticks = [tick_at(k / 10, GOALS[k // 2 % 3]) for k in range(7)]
+        episodes = [Episode(f"goal {k + 1}", k / 5 + 0.003, k / 5 + 0.203) for k in range(3)]
+        beside = roll_out_beside(ik, recorded(ticks, episodes))
+        rows = beside.stretch(0.0, 1.0)
+        for number, (episode, goal_m) in enumerate(zip(episodes, GOALS, strict=True)):
+            after = int(np.searchsorted(rows.time_s, (number + 1) / 5 - 1e-6))
+            wanted_mm = 1000.0 * math.dist(rows.tip_m[after], goal_m)
+            assert beside.error_at_end_mm(episode) == pytest.approx(wanted_mm, rel=1e-6)
+            assert abs(1000.0 * math.dist(rows.tip_m[after - 1], goal_m) - wanted_mm) > 5.0
+
+    def test_an_arm_without_a_goal_stays_where_it_is(self, ik: Source) -> None:
+        goals = [None] * 30 + [GOALS[0]] * 30 + [None] * 30
+        ticks = [tick_at(k / 30, goal_m) for k, goal_m in enumerate(goals)]
+        found = roll_out_beside(ik, recorded(ticks)).stretch(0.0, 3.0)
+        np.testing.assert_allclose(found.angle_deg[:30], [[10.0, 20.0, 30.0]] * 30, atol=0.01)
+        np.testing.assert_allclose(found.angle_deg[65:], found.angle_deg[65][None].repeat(25, axis=0), atol=0.01)
+        assert np.isnan(found.error_mm).tolist() == [goal is None for goal in goals]
+
+    def test_a_goal_out_of_reach_is_shown_as_it_was_and_come_near_to(self, ik: Source) -> None:
+        beyond = (0.0, 0.3, 0.9)
+        found = roll_out_beside(ik, recorded([tick_at(k / 30, beyond) for k in range(60)])).stretch(0.0, 2.0)
+        assert (found.goal_m == beyond).all()
+        nearest_mm = 1000.0 * math.dist(Arm().nearest_reachable(beyond), beyond)
+        assert found.error_mm[-1] == pytest.approx(nearest_mm, abs=1.0)
