@@ -11,7 +11,7 @@ CORES := -n logical --maxprocesses 4 --dist worksteal
 PYTEST := $(BIN)/python -m pytest
 READY := .venv/ready
 
-.PHONY: demo test check soak static clean
+.PHONY: demo test check soak static docs clean
 
 demo: $(READY)
 	@if [ -e $(DEMO) ]; then mv $(DEMO) $(DEMO)-$$(date +%Y%m%d-%H%M%S); fi
@@ -27,7 +27,7 @@ demo: $(READY)
 	@echo "Done. Look at:"
 	@ls -1 $(DEMO)/report.md $(DEMO)/curve.png $(DEMO)/video.mp4 $(DEMO)/page.html $(DEMO)/policy.onnx
 
-test: $(READY) static
+test: $(READY) static docs
 	@failed=0; \
 	$(PYTEST) -m "not alone and not soak" $(CORES) || failed=1; \
 	$(PYTEST) -m "alone and not soak" || failed=1; \
@@ -50,6 +50,12 @@ static: $(READY)
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
+# The site of README, docs/ and docstrings. A broken link or anchor is an error; -E reads every page again, so that a
+# second build reports it as well.
+docs: $(READY)
+	$(BIN)/python -m sphinx -E -W --keep-going -q -b html docs site
+	@echo "Done: site/index.html"
+
 $(READY): pyproject.toml constraints.txt
 	@command -v "$(PYTHON)" >/dev/null || { echo "found no '$(PYTHON)': install Python 3.11, 3.12 or 3.13, or name one with PYTHON=..."; exit 2; }
 	[ -x $(BIN)/python ] || $(PYTHON) -m venv .venv
@@ -57,4 +63,4 @@ $(READY): pyproject.toml constraints.txt
 	@touch $(READY)
 
 clean:
-	rm -rf .venv dist
+	rm -rf .venv dist site
