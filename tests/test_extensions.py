@@ -1,6 +1,8 @@
 """Adding one of each kind: written as one file or folder, and used through the command line, without other changes."""
 
 import os
+import re
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -60,6 +62,142 @@ SIMULATED_ARM = """
 
     DRIVER = DriverType(Instant, simulated=True)
 """
+
+
+# A viewer: one file, with a flag of its own, that shows motions as text and saves them as tables.
+VIEWER = """
+    from dataclasses import dataclass
+    from pathlib import Path
+    from arm_control.viewers.common.viewer import Viewer
+
+    @dataclass(frozen=True)
+    class TextFlags:
+        digits: int | None = None
+        '''Digits of each coordinate.'''
+
+    def rows(shown, digits):
+        return [[f"{x:.{digits}f}" for x in tip] for tip in shown[0].stretch(0.0, 0.1).tip_m.tolist()]
+
+    def load_show(flags):
+        return lambda shown: print(rows(shown, flags.digits or 3)[0])
+
+    def load_save():
+        def save(shown, path):
+            Path(path).write_text("\\n".join(",".join(row) for row in rows(shown, 6)))
+            return f"{len(rows(shown, 6))} tips of {shown[0].name}"
+        return save
+
+    VIEWER = Viewer(
+        summary="tip positions as text", flags=TextFlags,
+        load_show=load_show, load_save=load_save, endings=(".csv",),
+    )
+"""
+
+# A bench, and a command: each its flags and `run`.
+BENCH = """
+    from dataclasses import dataclass
+
+    @dataclass(frozen=True)
+    class BenchLimits:
+        '''Compute the range of each joint.'''
+        joints: int = 3
+        '''Number of joints.'''
+
+    def run(command: BenchLimits) -> None:
+        print("ranges of", command.joints, "joints")
+"""
+COMMAND = BENCH.replace("BenchLimits", "Limits").replace("ranges", "limits")
+
+
+class Tree:
+    """A copy of the program, and files added to it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        for name in ("arm_control", "envs", "policies", "assets"):
+            shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+
+    def add(self, path: str, text: str) -> None:
+        """Write a new file."""
+        assert not (self.folder / path).exists()
+        (self.folder / path).write_text(textwrap.dedent(text))
+
+    def run(self, *words: str | Path) -> "subprocess.CompletedProcess[str]":
+        """Run `arm-control` of the copy, in its folder."""
+        return subprocess.run(
+            [sys.executable, "-m", "arm_control.cli", *map(str, words)],
+            capture_output=True,
+            text=True,
+            env=os.environ | {"PYTHONPATH": str(self.folder)},
+            cwd=self.folder,
+            timeout=120,
+        )
+
+    def output(self, *words: str | Path) -> str:
+        """The standard output of a command that must succeed."""
+        done = self.run(*words)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Tree:
+    """A copy of the program."""
+    return Tree(tmp_path / "tree")
+
+
+@pytest.mark.slow
+class TestNewViewer:
+    """A file in `arm_control/viewers/` is a viewer."""
+
+    @pytest.fixture
+    def tree(self, tree: Tree) -> Tree:
+        """The program with the viewer `text`."""
+        tree.add("arm_control/viewers/text.py", VIEWER)
+        return tree
+
+    def test_shows_with_flags_of_its_own(self, tree: Tree) -> None:
+        """`--viewer` selects it by its file's name; so does a flag that only it has."""
+        for words in (["--viewer", "text"], ["--digits", "2"]):
+            shown = tree.output("replay", "ik", "--goals", "1", *words)
+            digits = 2 if "--digits" in words else 3
+            assert re.fullmatch(rf"\['-?\d\.\d{{{digits}}}'(, '-?\d\.\d{{{digits}}}'){{2}}\]\n", shown), shown
+
+    def test_saves_files_of_its_ending(self, tree: Tree) -> None:
+        """The ending of --save selects it."""
+        assert tree.output("replay", "ik", "--goals", "1", "--save", "tips.csv") == "tips.csv: 4 tips of ik\n"
+        assert len((tree.folder / "tips.csv").read_text().splitlines()) == 4
+
+    def test_is_in_the_help_and_the_errors(self, tree: Tree) -> None:
+        """Its name, summary, ending and flags are listed, and its limits kept."""
+        text = re.sub(r"[│\s]+", " ", tree.output("replay", "--help"))
+        for part in ("{page,plot,text,video,web,window}", "text: tip positions as text", ".csv (text)", "--digits INT"):
+            assert part in text
+        refused = tree.run("replay", "ik", "zero", "--viewer", "text")
+        assert refused.returncode == 2
+        assert "--viewer text: expected at most 1 source, got 2" in refused.stderr
+
+
+class TestNewBench:
+    """A file in `arm_control/bench/` is a bench."""
+
+    def test_runs_by_the_name_of_its_file(self, tree: Tree) -> None:
+        """Its flags and help are its dataclass."""
+        tree.add("arm_control/bench/joint_limits.py", BENCH)
+        assert tree.output("bench", "joint-limits", "--joints", "2") == "ranges of 2 joints\n"
+        assert "joint-limits" in tree.output("bench", "--help")
+        assert "Number of joints." in tree.output("bench", "joint-limits", "--help")
+
+
+class TestNewCommand:
+    """A file in `arm_control/commands/` is a command."""
+
+    def test_runs_by_the_name_of_its_file(self, tree: Tree) -> None:
+        """Its flags and help are its dataclass."""
+        tree.add("arm_control/commands/limits.py", COMMAND)
+        assert tree.output("limits") == "limits of 3 joints\n"
+        assert re.search(r"\n  limits +Compute the range of each joint\.\n", tree.output("--help"))
+        assert "Number of joints." in tree.output("limits", "--help")
 
 
 class TestNewDriver:
