@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from arm_control.drivers.dynamixel.bus import Bus, serial_ports
+from arm_control.drivers.dynamixel.bus import Bus
 from arm_control.drivers.dynamixel.calibration import (
     LAST_TICK,
     SCALE_TOLERANCE,
@@ -26,6 +26,7 @@ from arm_control.drivers.dynamixel.control_table import (
     TICKS_PER_TURN,
 )
 from arm_control.drivers.dynamixel.driver import HEALTH, SETTINGS, WANTED, hardware_errors
+from arm_control.drivers.dynamixel.port import serial_ports
 from arm_control.process.console import say
 from arm_control.process.printing import printable, printable_lines, unwrapped
 from envs.arm import DEFAULT_URDF, Arm

@@ -1,16 +1,14 @@
-"""One bus of Dynamixel servos behind a serial port: registers by name, through the vendor's SDK, protocol 2.0.
+"""A bus of DYNAMIXEL servos on one serial port: registers by name, through the vendor's SDK, protocol 2.0.
 
-What the SDK leaves open is closed here: two programs on one port, an adaptor that holds answers back, answers that are
-taken for those to a later question, a port that is gone, and waiting that keeps a core busy.
+Beyond the SDK it handles late answers (not taken for those to a later instruction), retries, and a port that is gone.
+How the port itself is opened, locked and read is in `port`.
 """
 
-import fcntl
 import os
-import stat
 import termios
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,38 +16,41 @@ import dynamixel_sdk as sdk
 
 from arm_control.drivers.base import DriverError
 from arm_control.drivers.dynamixel.control_table import BAUD_RATES, REGISTERS
+from arm_control.drivers.dynamixel.port import USB_SERIAL, SerialPort, check_latency, lock_port
 
 DEFAULT_BAUD = 1_000_000
-PATIENCE_S = 0.005  # for an answer, beside the time that its bytes take
-ATTEMPTS = 5  # to ask or tell a servo something outside the loop: of a line that loses a fifth, one in 3,000 fails
-LATE_S = 0.06  # after which no answer to an earlier question comes any more
-USB_SERIAL = Path("/sys/bus/usb-serial/devices")
+PATIENCE_S = 0.005  # timeout of an answer, beside the time that its bytes take
+ATTEMPTS = 5  # for an instruction outside the control loop: if a fifth of the packets is lost, one in 3,000 fails
+LATE_S = 0.06  # no answer comes later than this
+SCAN_S = 3.0  # timeout of a search for servos
 
-ALERT = 0x80  # in an answer's error byte: the hardware error status is not zero
+ALERT = 0x80  # bit in an answer's error byte: the hardware error status is not zero
+# Error numbers of an answer: e-Manual, Protocol 2.0, "Error".
 ERRORS = {
-    1: "could not do it",
+    1: "could not execute the instruction",
     2: "does not know the instruction",
-    3: "got a damaged packet",
-    4: "does not take the value",
-    5: "got too few bytes",
+    3: "received a damaged packet",
+    4: "does not accept the value",
+    5: "received too few bytes",
     6: "has limits that exclude the value",
     7: "does not allow that now",
 }
-_HEADER_BYTES, _ANSWER_BYTES = 9, 11  # of an answer: before its data, and all but its data
+_HEADER_BYTES = 9  # of an answer before its data
+_ANSWER_BYTES = 11  # of an answer without its data
 
 
 class NoAnswerError(DriverError):
-    """A servo did not answer, or not intelligibly."""
+    """A servo did not answer, or its answer was damaged."""
 
 
 class RefusedError(DriverError):
-    """A servo answered that it does not do what it was told."""
+    """A servo answered with an error."""
 
 
 class Bus:
-    """An open port, which no other program that asks has at the same time.
+    """An open port with servos, locked against other programs that lock theirs.
 
-    Once the port is gone every call raises DriverError at once. Not to be used by several threads.
+    Once the port is gone every call raises DriverError immediately. Not thread-safe.
     """
 
     def __init__(
@@ -60,28 +61,22 @@ class Bus:
         patience_s: float = PATIENCE_S,
         usb_serial: Path = USB_SERIAL,
     ) -> None:
-        """Open the port. Raises DriverError, with what mends it, for one that cannot be used."""
+        """Open the port. Raises DriverError, with the likely cause, for one that cannot be used."""
         if baud not in BAUD_RATES:
-            raise DriverError(f"baud rate: wanted one of {', '.join(map(str, BAUD_RATES))}, got {baud}")
-        self.path, self.baud = path, baud
-        self._patience_ms, self._usb_serial = 1000.0 * patience_s, usb_serial
+            raise DriverError(f"baud rate {baud}; expected one of {', '.join(map(str, BAUD_RATES))}")
+        self.path = path
+        self.baud = baud
+        self._patience_s = patience_s
+        self._usb_serial = usb_serial
         self._packets: Any = sdk.PacketHandler(2.0)
         self._lost: str | None = None
         self._open()
 
     def _open(self) -> None:
-        self._give_up_s = 0.0
-        self._lock = _lock_port(self.path)
-        self._port: Any = sdk.PortHandler(self.path)
-        # The wall clock may be set while waiting for an answer, and the SDK's own patience is that for a slow adaptor.
-        self._port.getCurrentTime = lambda: 1000.0 * time.monotonic()
-        self._port.setPacketTimeout = self._wait_for
-        self._port.readPort = self._read_port
+        self._lock = lock_port(self.path)
+        self._port = SerialPort(self.path, self._patience_s)
         try:
             self._port.setBaudRate(self.baud)
-            self._port.ser.timeout = 0.001  # sleeps while there is nothing to read; the SDK would go round and round
-            with suppress(OSError, ValueError, NotImplementedError):  # not every port knows of it
-                self._port.ser.set_low_latency_mode(True)
             check_latency(self.path, self._usb_serial)
         except (OSError, ValueError, termios.error) as error:
             self.close()
@@ -93,19 +88,17 @@ class Bus:
 
     @property
     def is_gone(self) -> bool:
-        """Whether nothing gets through any more: the adaptor was unplugged, or the port closed."""
+        """Whether the port no longer works: the adaptor was unplugged, or the port was closed."""
         return self._lost is not None
 
     def reopen(self) -> None:
-        """Open the port again, once the adaptor is plugged in again. Raises DriverError as when it was opened first."""
+        """Open the port again, after the adaptor was plugged in again. Raises DriverError as the constructor does."""
         self.close()
         self._open()
 
     def close(self) -> None:
-        """Let go of the port; closing twice is fine."""
-        if self._port.ser is not None:
-            with suppress(OSError, termios.error):
-                self._port.closePort()
+        """Close the port; closing twice is fine."""
+        self._port.closePort()
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
@@ -119,7 +112,7 @@ class Bus:
                 answers, result = self._packets.broadcastPing(self._port)
             found |= {id: answer[0] for id, answer in answers.items()}
             if result == sdk.COMM_SUCCESS:
-                break  # nothing but sound answers
+                break  # no damaged answer, so nothing is missing
         return dict(sorted(found.items()))
 
     def ping(self, id: int) -> int | None:
@@ -134,7 +127,7 @@ class Bus:
         return None
 
     def read(self, id: int, names: Iterable[str], attempts: int = ATTEMPTS) -> dict[str, int]:
-        """Registers of a servo, in one question. Raises NoAnswerError if all attempts fail, RefusedError."""
+        """Read registers of a servo in one instruction. Raises NoAnswerError if all attempts fail, RefusedError."""
         registers = {name: REGISTERS[name] for name in names}
         start = min(register.address for register in registers.values())
         size = max(register.address + register.size for register in registers.values()) - start
@@ -149,22 +142,25 @@ class Bus:
         raise NoAnswerError(f"servo {id} on {self.path} does not answer: is it powered, and its cable in place?")
 
     def read_all(self, ids: Sequence[int], address: int, size: int) -> dict[int, tuple[bytes, int]]:
-        """The data and error byte of each servo that answers, to one sync read; no data from one that refuses.
+        """Sync read: the data and error byte of each servo that answers; no data from one that reports an error.
 
-        Answers of another size are those to an earlier question, and dropped.
+        Answers of another size are late ones to an earlier instruction, and dropped.
         """
         answers: dict[int, tuple[bytes, int]] = {}
         with self._wire():
             if self._packets.syncReadTx(self._port, address, size, list(ids), len(ids), False) != sdk.COMM_SUCCESS:
                 return answers
-            self._wait_for((_ANSWER_BYTES + size) * len(ids))
+            self._port.setPacketTimeout((_ANSWER_BYTES + size) * len(ids))
             while len(answers) < len(ids):
                 packet, result = self._packets.rxPacket(self._port, False)
                 if result != sdk.COMM_SUCCESS:
-                    if self._port.packet_timeout == 0 or time.monotonic() > self._give_up_s:
+                    if self._port.is_overdue:
                         break
-                    continue  # damaged; those behind it may be sound
-                id, error, parameters = packet[4], packet[8], packet[5] + (packet[6] << 8) - 4
+                    continue  # damaged; the next one may be sound
+                # FF FF FD 00, id, length (2 bytes, with instruction, error and CRC: 4), instruction, error, data, CRC
+                id = packet[4]
+                error = packet[8]
+                parameters = packet[5] + (packet[6] << 8) - 4
                 if id in ids and parameters == size:
                     answers[id] = bytes(packet[_HEADER_BYTES : _HEADER_BYTES + size]), error
                 elif id in ids and parameters == 0 and error & ~ALERT:
@@ -172,7 +168,7 @@ class Bus:
         return answers
 
     def write(self, id: int, name: str, value: int, attempts: int = ATTEMPTS) -> None:
-        """Write a register, which the servo confirms. Raises NoAnswerError if all attempts fail, RefusedError."""
+        """Write a register; the servo acknowledges. Raises NoAnswerError if all attempts fail, RefusedError."""
         register = REGISTERS[name]
         data = list(value.to_bytes(register.size, "little", signed=register.signed))
         for attempt in range(attempts):
@@ -187,9 +183,10 @@ class Bus:
         raise NoAnswerError(f"servo {id} on {self.path} does not answer: is it powered, and its cable in place?")
 
     def confirm(self, id: int, name: str, value: int) -> None:
-        """Write a register and read it back. Raises DriverError if it is not what was written."""
+        """Write a register and read it back. Raises DriverError if another value is read."""
         self.write(id, name, value)
-        if (got := self.read(id, [name])[name]) != value:
+        got = self.read(id, [name])[name]
+        if got != value:
             raise DriverError(f"servo {id}: {name.replace('_', ' ')} was set to {value} and reads {got}")
 
     def enable_answers(self, ids: Sequence[int]) -> None:
@@ -217,7 +214,7 @@ class Bus:
         )
 
     def write_all(self, name: str, by_id: Mapping[int, int]) -> None:
-        """Write a register of several servos in one packet, which no servo confirms. Raises DriverError."""
+        """Sync write: a register of several servos in one packet, without acknowledgement. Raises DriverError."""
         register = REGISTERS[name]
         parameters: list[int] = []
         for id, value in by_id.items():
@@ -227,15 +224,15 @@ class Bus:
                 self._port, register.address, register.size, parameters, len(parameters)
             )
         if result != sdk.COMM_SUCCESS:
-            raise DriverError(f"port {self.path} does not take what is sent: {self._packets.getTxRxResult(result)}")
+            raise DriverError(f"cannot send to port {self.path}: {self._packets.getTxRxResult(result)}")
 
     @contextmanager
     def _wire(self) -> Iterator[None]:
-        """Around whatever the SDK does, which leaves the port marked as in use if it is interrupted."""
+        """Use the port: raise DriverError for one that is gone, and unmark it after an interruption of the SDK."""
         if self._lost is not None:
             raise DriverError(self._lost)
         self._port.is_using = False
-        self._give_up_s = time.monotonic() + 3.0  # a search; everything else sets its own
+        self._port.set_deadline(SCAN_S)  # other instructions set their own
         try:
             yield
         except (OSError, termios.error) as error:
@@ -243,19 +240,9 @@ class Bus:
             self._lost = f"port {self.path} is gone: was the adaptor unplugged? ({reason})"
             raise DriverError(self._lost) from None
         except IndexError:  # the SDK on a packet that is shorter than any answer
-            raise NoAnswerError(f"port {self.path}: an answer that is none") from None
+            raise NoAnswerError(f"port {self.path}: damaged answer") from None
         finally:
             self._port.is_using = False
-
-    def _wait_for(self, size: int) -> None:
-        """Let the SDK wait for so many bytes."""
-        wait_ms = size * self._port.tx_time_per_byte + self._patience_ms
-        self._port.setPacketTimeoutMillis(wait_ms)
-        self._give_up_s = time.monotonic() + 0.002 * wait_ms
-
-    def _read_port(self, size: int) -> bytes:
-        """Some bytes, or none: after a while even if a line full of noise has more."""
-        return self._port.ser.read(size) if time.monotonic() < self._give_up_s else b""
 
 
 def values(data: bytes, start: int, registers: Mapping[str, Any]) -> dict[str, int]:
@@ -266,51 +253,6 @@ def values(data: bytes, start: int, registers: Mapping[str, Any]) -> dict[str, i
         )
         for name, register in registers.items()
     }
-
-
-def check_latency(path: str, usb_serial: Path = USB_SERIAL) -> None:
-    """Raise DriverError, with the command that mends it, for an FTDI adaptor that holds answers back."""
-    file = usb_serial / Path(path).resolve().name / "latency_timer"
-    try:
-        latency_ms = int(file.read_text(encoding="ascii"))
-    except (OSError, ValueError):
-        return  # no such adaptor
-    if latency_ms > 1:
-        raise DriverError(
-            f"the adaptor at {path} holds answers back for {latency_ms} ms, wanted 1: echo 1 | sudo tee {file}"
-        )
-
-
-def serial_ports() -> list[str]:
-    """The ports that may have an arm."""
-    return sorted(str(port) for kind in ("ttyUSB*", "ttyACM*") for port in Path("/dev").glob(kind))
-
-
-def _lock_port(path: str) -> int:
-    """A descriptor that holds the port's lock. Raises DriverError for no port, or one that another program has."""
-    there = f"ports here: {', '.join(serial_ports()) or 'none'}"
-    try:
-        # No terminal's hanging up, and no waiting for a carrier or for a pipe's other end.
-        descriptor = os.open(path, os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK)
-    except PermissionError:
-        raise DriverError(
-            f"no permission to use port {path}: sudo usermod -aG dialout $USER, then log out and in"
-        ) from None
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        cause = "is the adaptor plugged in, or the emulator running?"
-        raise DriverError(f"cannot open port {path}: {reason}; {there}; {cause}") from None
-    try:
-        if not (stat.S_ISCHR(os.fstat(descriptor).st_mode) and os.isatty(descriptor)):
-            raise DriverError(f"{path} is no serial port; {there}")
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(descriptor)
-        raise DriverError(f"port {path} is used by another program: end that first") from None
-    except DriverError:
-        os.close(descriptor)
-        raise
-    return descriptor
 
 
 def _reason(error: int) -> str:

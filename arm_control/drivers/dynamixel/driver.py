@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from arm_control.drivers.base import DriverError, JointState, TorqueLeftOnError, round_down
-from arm_control.drivers.dynamixel.bus import ALERT, DEFAULT_BAUD, PATIENCE_S, USB_SERIAL, Bus, NoAnswerError, values
+from arm_control.drivers.dynamixel.bus import ALERT, DEFAULT_BAUD, PATIENCE_S, Bus, NoAnswerError, values
 from arm_control.drivers.dynamixel.calibration import LAST_TICK, Calibration, JointCalibration, load_calibration
 from arm_control.drivers.dynamixel.control_table import (
     BAUD_RATES,
@@ -20,6 +20,7 @@ from arm_control.drivers.dynamixel.control_table import (
     WATCHDOG_TRIPPED,
     WATCHDOG_UNIT_S,
 )
+from arm_control.drivers.dynamixel.port import USB_SERIAL
 from envs.arm import Arm
 
 OLDEST_FIRMWARE = 38  # that has a bus watchdog (e-Manual, register 98)

@@ -18,7 +18,7 @@ from locations import ROOT
 
 from arm_control.cli import main, parse_flags
 from arm_control.drivers.base import DriverError
-from arm_control.drivers.dynamixel.bus import Bus, NoAnswerError, RefusedError, check_latency
+from arm_control.drivers.dynamixel.bus import Bus, NoAnswerError, RefusedError
 from arm_control.drivers.dynamixel.calibration import TICKS_PER_DEGREE, Calibration, JointCalibration
 from arm_control.drivers.dynamixel.control_table import BAUD_RATES, REGISTERS
 from arm_control.drivers.dynamixel.driver import (
@@ -29,6 +29,7 @@ from arm_control.drivers.dynamixel.driver import (
     open_dynamixel,
     rate_hint,
 )
+from arm_control.drivers.dynamixel.port import check_latency
 from arm_control.drivers.emulator.emulator import Emulator
 from arm_control.drivers.opening import load_driver
 from arm_control.runner.session import check_rate, plan_policy
@@ -287,7 +288,7 @@ def test_the_arm_stops_and_holds_when_its_program_is_killed() -> None:
             [sys.executable, "-c", DRIVE, emulator.path],
             stdout=subprocess.PIPE,
             cwd=Path(__file__).parent,
-            env=os.environ | {"PYTHONPATH": f"{ROOT}"},
+            env=os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"},
         )
         with program:
             assert program.stdout is not None
@@ -569,7 +570,7 @@ def test_ports_that_are_none(tmp_path: Path) -> None:
 
 def test_wrong_rates_and_watchdogs_are_refused(servos: Emulator) -> None:
     for options in ({"baud": 1234}, {"watchdog_s": 0.0}, {"watchdog_s": 3.0}, {"watchdog_s": math.nan}):
-        with pytest.raises(DriverError, match="wanted") as error, connected(servos.path, **options):
+        with pytest.raises(DriverError, match=r"baud rate|watchdog") as error, connected(servos.path, **options):
             pass
         one_line(error)
 
@@ -580,7 +581,7 @@ def test_an_adaptor_that_holds_answers_back_is_refused_with_what_mends_it(servos
     timer.write_text("16\n")
     with pytest.raises(DriverError) as error, connected(servos.path, usb_serial=tmp_path):
         pass
-    assert f"for 16 ms, wanted 1: echo 1 | sudo tee {timer}" in one_line(error)
+    assert f"by 16 ms; expected 1: echo 1 | sudo tee {timer}" in one_line(error)
     timer.write_text("1\n")
     with connected(servos.path, usb_serial=tmp_path):
         pass
@@ -596,7 +597,7 @@ def test_registers_that_are_refused_say_why(servos: Emulator) -> None:
         ) as error:
             bus.write(1, "goal_position", 5000)
         one_line(error)
-        with pytest.raises(RefusedError, match="does not take the value"):
+        with pytest.raises(RefusedError, match="does not accept the value"):
             bus.write(1, "bus_watchdog", -5)
         assert bus.read(1, ["goal_position", "torque_enable"])["torque_enable"] == 0
 
