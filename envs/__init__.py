@@ -1,5 +1,7 @@
 """The simulated arm as Gymnasium environments. Importing this registers the ids; PyBullet is loaded by making one.
 
+Each file of `envs/tasks/` declares the ids of its task:
+
 | id | action | task |
 |---|---|---|
 | `ArmReach-v0` | `Box(0, 90, (3,))`: a target angle a joint, in degrees | reach a goal with the tip |
@@ -10,9 +12,13 @@
 
 import gymnasium
 
+from envs.tasks import ENVIRONMENTS
+
 DISTRIBUTION = "arm-control"  # tells this package from others of the same name: arm_control/process/own_packages.py
 
-gymnasium.register("ArmReach-v0", entry_point="envs.arm_env:ArmReach")
-gymnasium.register("ArmReachDiscrete-v0", entry_point="envs.arm_env:ArmReach", kwargs={"actions": "index"})
-gymnasium.register("ArmReachMultiDiscrete-v0", entry_point="envs.arm_env:ArmReach", kwargs={"actions": "positions"})
-gymnasium.register("ArmTrack-v0", entry_point="envs.arm_env:ArmTrack")
+for _environment in ENVIRONMENTS.values():
+    gymnasium.register(
+        _environment.id,
+        entry_point="envs.arm_env:ArmEnv",
+        kwargs={"task": _environment.task_name, "actions": _environment.actions},
+    )

@@ -1,9 +1,9 @@
-"""The arm as Gymnasium environments: `ArmReach`, `ArmTrack`, and `ArmEnv`, the glue of a simulation and a task."""
+"""ArmEnv: a simulated arm that does a task, as a Gymnasium environment. The tasks are in `envs/tasks/`."""
 
 import math
 import time
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import gymnasium
 import numpy as np
@@ -12,28 +12,15 @@ from numpy.typing import NDArray
 
 from envs.action_grid import DegreeGrid
 from envs.arm import DEFAULT_URDF, RADIANS, Arm
+from envs.control import ActionKind, Control, target_of
 from envs.imperfections import Imperfections, ImperfectSimulation, open_imperfections
 from envs.limits import limit_target
-from envs.paths import PathKind
+from envs.observation import observe_one
 from envs.simulation import Simulation, SimulationState
-from envs.tasks import (
-    TASK_PERIOD_S,
-    Control,
-    Course,
-    Reach,
-    RewardKind,
-    StillGoal,
-    Task,
-    Track,
-    check_goal,
-    distance,
-    observe_one,
-    steps_for,
-    target_of,
-)
+from envs.tasks import task_named
+from envs.tasks.base import Course, RewardKind, StillGoal, check_goal, distance, options_of, steps_for
 
 Observation = dict[str, NDArray[np.float32]]
-ActionKind = Literal["degrees", "index", "positions"]
 
 # Measured angles and speeds pass their limits a little: by less than this (tests/envs/test_bounds.py).
 ANGLE_MARGIN_DEG = 0.25
@@ -42,9 +29,62 @@ ROUNDING_DEG = 1e-3  # by which an action may lie outside its space: float32
 
 
 class ArmEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
-    """A simulated arm that does a task: what `ArmReach` and `ArmTrack` have in common. Their docstrings say the rest.
+    """A simulated arm that does a task of `envs/tasks/`, whose docstring describes goals, end of an episode and info.
 
-    Raises ValueError for settings that make no sense, naming what was wanted.
+    ## Action space
+    With `actions="degrees"` (`ArmReach-v0`, `ArmTrack-v0`), one number a joint in degrees, `Box(float32)`. The target
+    is approached within the joints' speed and acceleration limits (`envs.limits.limit_target`), then held by servos.
+
+    | `control` | space for the default arm | the target angle is |
+    |---|---|---|
+    | `absolute` (default) | `Box(0, 90, (3,))` | the action |
+    | `from_measured` | `Box(-11.4, 11.4, (3,))`: what a joint can move in a step | the measured angle plus the action |
+    | `from_target` | the same | the last target, as limited, plus the action |
+
+    A target is approached so that the joint could stop on it; with changes, which keep it near, a joint therefore gets
+    to about half its full speed.
+
+    With `actions="index"` (`ArmReachDiscrete-v0`), `Discrete(753571)`, and with `actions="positions"`
+    (`ArmReachMultiDiscrete-v0`), `MultiDiscrete([91, 91, 91])`: absolute targets, `grid_step_deg` apart
+    (`envs.action_grid.DegreeGrid`).
+
+    ## Observation space
+    A `Dict` of `Box(float32)`, for goal-based learning (hindsight relabelling works: nothing in `observation` depends
+    on the goal). For n joints:
+
+    | key | index | meaning | unit | range |
+    |---|---|---|---|---|
+    | `observation` | 0 to n-1 | measured joint angles | rad | the joint's, and 0.25 degrees |
+    | | n to 2n-1 | measured joint speeds | rad/s | the joint's, and 1 % |
+    | | 2n to 3n-1 | previous target, as limited and sent to the servos | rad | the joint's |
+    | | 3n to 4n-1 | speed of the previous target, from which the limiter goes on | rad/s | the joint's |
+    | `achieved_goal` | 0 to 2 | tip position x, y, z, by the measured angles | m | the arm's reach |
+    | `desired_goal` | 0 to 2 | goal position x, y, z | m | the arm's reach |
+
+    A task whose goals move adds velocities to both goals. The last target and its speed are the whole state of the
+    limiter, so that on the ideal arm `observation` is the whole state of the motion (the Markov property): with equal
+    actions, equal observations are followed by equal ones.
+
+    ## Reward
+    With d the distance between `achieved_goal` and `desired_goal` after the step, in metres:
+
+    | `reward` | value | range |
+    |---|---|---|
+    | `dense` (default) | -d + exp(-d / 10 mm) | up to 1 |
+    | `sparse` | 0 within `goal_tolerance_m`, else -1 | -1 or 0 |
+
+    For an arm of another reach than 0.7 m, the lengths of `dense` are in proportion. `compute_reward` gives either for
+    arrays of goals.
+
+    ## Arguments
+    `task` (the name of its file, which the ids set), `arm` (a URDF file of a serial arm of one to seven revolute
+    joints), `reward`, `goal_tolerance_m` (0.01 m), `actions`, `grid_step_deg`, `control`, `imperfections` (`ideal`,
+    `xl430`, `rough`, `late` or an `envs.imperfections.Imperfections`), `episode_steps`, `physics_step_s` (1/240),
+    `control_period_s` (1/30, a whole multiple of it), `render_mode` (`human` opens a window, `rgb_array` needs no
+    display), and the options of the task. Raises ValueError for values that are not accepted.
+
+    ## Versions
+    v0: first version.
     """
 
     metadata: dict[str, Any] = {  # noqa: RUF012  (as Gymnasium declares it)
@@ -54,9 +94,11 @@ class ArmEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
 
     def __init__(
         self,
-        task: Task,
-        arm: Arm,
+        task: str,
+        arm: str | Path = DEFAULT_URDF,
         *,
+        reward: RewardKind = "dense",
+        goal_tolerance_m: float = 0.01,
         actions: ActionKind = "degrees",
         grid_step_deg: float = 1.0,
         control: Control = "absolute",
@@ -65,7 +107,11 @@ class ArmEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
         physics_step_s: float = 1 / 240,
         control_period_s: float = 1 / 30,
         render_mode: str | None = None,
+        **task_options: Any,
     ) -> None:
+        task_type = task_named(task)
+        if unknown := set(task_options) - set(options_of(task_type)):
+            raise TypeError(f"unexpected arguments {sorted(unknown)}: the task '{task}' has no such options")
         if render_mode not in (None, *self.metadata["render_modes"]):
             raise ValueError(f"wanted a render mode of {self.metadata['render_modes']}, got '{render_mode}'")
         if actions not in get_args(ActionKind):
@@ -76,31 +122,43 @@ class ArmEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
             raise ValueError(f"wanted control 'absolute' with actions on the degree grid, got '{control}'")
         if not (0 < control_period_s < math.inf):
             raise ValueError(f"wanted a positive control period, got {control_period_s} s")
+        self.arm = Arm(arm)
+        self.task = task_type.for_arm(
+            self.arm, control_period_s, reward=reward, goal_tolerance_m=goal_tolerance_m, **task_options
+        )
         if episode_steps is None:
-            episode_steps = steps_for(task.episode_steps, arm.limits, control_period_s)
-        self.episode_steps = episode_steps
-        if self.episode_steps < 1:
+            episode_steps = steps_for(self.task.episode_steps, self.arm.limits, control_period_s)
+        if episode_steps < 1:
             raise ValueError(f"wanted at least one step an episode, got {episode_steps}")
-        self.task, self.arm = task, arm
-        self._moving = task.moving
-        self.actions, self.control = actions, control
+        self.episode_steps = episode_steps
+        self._moving = self.task.moving
+        self.actions = actions
+        self.control = control
         self.imperfections = open_imperfections(imperfections)
-        limits = self.arm.limits
-        self.grid = DegreeGrid(limits.lower_deg, limits.upper_deg, grid_step_deg) if actions != "degrees" else None
-        task.check_arm(self.arm)
+        self.task.check_arm(self.arm)
         self.simulation = Simulation(self.arm, physics_step_s=physics_step_s, control_period_s=control_period_s)
         # What a controller measures and commands: the simulation itself, or imperfect servos and sensors around it.
         self._imperfect = ImperfectSimulation(self.simulation, self.imperfections) if self.imperfections.any else None
         self._body = self._imperfect or self.simulation
+        self._period_s = control_period_s
 
         self.render_mode = render_mode
         self.metadata = {**self.metadata, "render_fps": round(1 / control_period_s)}
         self._scene: Any = None
         self._next_frame_s = 0.0
-        self._period_s = control_period_s
-        low, high = limits.lower_deg, limits.upper_deg
-        if control != "absolute":
-            high = tuple(speed * control_period_s for speed in limits.max_speed_deg_s)
+
+        self._make_action_space(grid_step_deg)
+        self.observation_space: spaces.Dict = self._make_observation_space()  # type: ignore[assignment]
+        self._begin(StillGoal((0.0,) * (6 if self.task.moving else 3)))
+
+    def _make_action_space(self, grid_step_deg: float) -> None:
+        """Set `action_space`, `grid`, and the bounds within which actions are accepted."""
+        limits = self.arm.limits
+        low = limits.lower_deg
+        high = limits.upper_deg
+        self.grid = DegreeGrid(low, high, grid_step_deg) if self.actions != "degrees" else None
+        if self.control != "absolute":
+            high = tuple(speed * self._period_s for speed in limits.max_speed_deg_s)
             low = tuple(-step for step in high)
         self._action_shape = (self.arm.joint_count,)
         self._action_bounds = [(a - ROUNDING_DEG, b + ROUNDING_DEG) for a, b in zip(low, high, strict=True)]
@@ -110,13 +168,13 @@ class ArmEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
             self.action_space = spaces.Discrete(self.grid.size)  # type: ignore[assignment]
         else:
             self.action_space = spaces.MultiDiscrete(list(self.grid.shape))  # type: ignore[assignment]
-        self.observation_space: spaces.Dict = self._make_observation_space()  # type: ignore[assignment]
-        self._begin(StillGoal((0.0,) * (6 if task.moving else 3)))
 
     def _make_observation_space(self) -> spaces.Dict:
-        limits, imperfections = self.arm.limits, self.imperfections
+        limits = self.arm.limits
+        imperfections = self.imperfections
         margin = ANGLE_MARGIN_DEG + imperfections.angle_margin_deg
-        lower, upper = np.array(limits.lower_deg), np.array(limits.upper_deg)
+        lower = np.array(limits.lower_deg)
+        upper = np.array(limits.upper_deg)
         speed = SPEED_MARGIN * np.array(limits.max_speed_deg_s) + imperfections.speed_margin_deg_s
         target_speed = np.array(limits.max_speed_deg_s)  # the limiter never passes it
         high = (np.concatenate([upper + margin, speed, upper, target_speed]) * RADIANS).astype(np.float32)
@@ -146,7 +204,8 @@ class ArmEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
             self.simulation.check_angles(options["angles_deg"])
         super().reset(seed=seed)
         # All is drawn whatever the options say, so that the generator advances alike.
-        limits, generator = self.arm.limits, self.np_random
+        limits = self.arm.limits
+        generator = self.np_random
         start = generator.uniform(limits.lower_deg, limits.upper_deg).tolist()
         course = self.task.draw_course(self.arm, generator, self.episode_steps, self._period_s)
         if self._imperfect is not None:
@@ -161,19 +220,21 @@ class ArmEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
         return result
 
     def _begin(self, course: Course) -> None:
-        """An episode's counters, its limiter at rest where the arm is."""
-        self._course = course
-        self._steps, self._square_sum = 0, 0.0
-        self._aim()
+        """Start an episode's counters, its limiter at rest where the arm is."""
+        self._begin_course(course)
         self._target_deg = self.arm.limits.clip(self._body.angles_deg)
         self._target_speed_deg_s = [0.0] * self.arm.joint_count
 
     def change_course(self, course: Course) -> Observation:
         """Begin another episode, with these goals, from where the arm is and as it moves."""
-        self._course = course
-        self._steps, self._square_sum = 0, 0.0
-        self._aim()
+        self._begin_course(course)
         return self._observe()[0]
+
+    def _begin_course(self, course: Course) -> None:
+        self._course = course
+        self._steps = 0
+        self._error_total = 0.0
+        self._aim()
 
     @property
     def goal_m(self) -> tuple[float, ...]:
@@ -261,8 +322,11 @@ class ArmEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
         # From the observation's own float32 values, so that compute_reward gives the very same numbers.
         x, y, z = achieved_seen.tolist()[:3]
         goal_x, goal_y, goal_z = self._goal_point
-        x, y, z = x - goal_x, y - goal_y, z - goal_z
-        self._measured_distance_m = distance_m = math.sqrt(x * x + y * y + z * z)
+        dx = x - goal_x
+        dy = y - goal_y
+        dz = z - goal_z
+        distance_m = math.sqrt(dx * dx + dy * dy + dz * dz)
+        self._measured_distance_m = distance_m
         if self._imperfect is not None:
             distance_m = math.dist(self._imperfect.true_tip(), self._goal[:3])
         observation = {
@@ -270,14 +334,12 @@ class ArmEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
             "achieved_goal": achieved_seen,
             "desired_goal": self._goal_seen.copy(),
         }
-        tolerance_m = self.task.goal_tolerance_m
-        if not isinstance(self.task, Track):
-            return observation, {"distance_m": distance_m, "is_success": distance_m <= tolerance_m}
-        rms_m = distance_m
-        if (settled := self._steps - self.task.settle_steps) >= 0:
-            self._square_sum += distance_m * distance_m
-            rms_m = math.sqrt(self._square_sum / (settled + 1))
-        return observation, {"distance_m": distance_m, "rms_error_m": rms_m, "is_success": rms_m <= tolerance_m}
+        error_m, self._error_total = self.task.error_so_far(self._steps, distance_m, self._error_total)
+        info = {"distance_m": distance_m}
+        if self.task.error_key is not None:
+            info[self.task.error_key] = error_m
+        info["is_success"] = error_m <= self.task.goal_tolerance_m
+        return observation, info
 
     def compute_reward(self, achieved_goal: Any, desired_goal: Any, info: Any) -> Any:
         """Reward (...,) of ending a step at `achieved_goal` (..., 3) when the goal is `desired_goal` (..., 3)."""
@@ -303,7 +365,7 @@ class ArmEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
             "target_speed_deg_s": self._target_speed_deg_s,
             "course": self._course.to_json(),
             "steps": self._steps,
-            "square_sum_m2": self._square_sum,
+            "square_sum_m2": self._error_total,  # as released checkpoints name it
             "generator": self.np_random.bit_generator.state,
         }
 
@@ -312,21 +374,25 @@ class ArmEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
 
         Raises ValueError for a state of an environment with another task or imperfections.
         """
-        of_track = isinstance(state["course"], dict)
-        if of_track != self.task.moving or (state["imperfect"] is None) != (self._imperfect is None):
-            raise ValueError("wanted a state of an environment like this one, got one of another task or imperfections")
+        try:
+            course = self.task.course_from_json(state["course"], self.episode_steps, self._period_s)
+        except ValueError as error:
+            raise ValueError(f"the state is of an environment with another task: {error}") from None
+        if (state["imperfect"] is None) != (self._imperfect is None):
+            raise ValueError("the state is of an environment with other imperfections")
         self.np_random.bit_generator.state = state["generator"]
         if self._imperfect is not None:
             self._imperfect.restore(state["imperfect"], self.np_random)
         self.simulation.restore(
             SimulationState(tuple(state["angles_rad"]), tuple(state["speeds_rad_s"]), tuple(state["motor_target_rad"]))
         )
-        self._course = self.task.course_from_json(state["course"], self.episode_steps, self._period_s)
+        self._course = course
         self._steps = state["steps"]
         self._aim()
-        self._target_deg, self._target_speed_deg_s = list(state["target_deg"]), list(state["target_speed_deg_s"])
+        self._target_deg = list(state["target_deg"])
+        self._target_speed_deg_s = list(state["target_speed_deg_s"])
         observation, _ = self._observe()
-        self._square_sum = state["square_sum_m2"]  # to which observing has added this step's once more
+        self._error_total = state["square_sum_m2"]  # observing has added this step's distance once more
         return observation
 
     def render(self) -> Any:
@@ -351,143 +417,3 @@ class ArmEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
         if self._scene is not None:
             self._scene.close()
             self._scene = None
-
-
-class ArmReach(ArmEnv):
-    """Reach a goal with the tip of a simulated arm, and stay there.
-
-    ## Action space
-    With `actions="degrees"` (`ArmReach-v0`), one number a joint in degrees, `Box(float32)`. What it asks for is
-    approached within the joints' speed and acceleration limits (`envs.limits.limit_target`), then held by servos.
-
-    | `control` | space for the default arm | the target angle is |
-    |---|---|---|
-    | `absolute` (default) | `Box(0, 90, (3,))` | the action |
-    | `from_measured` | `Box(-11.4, 11.4, (3,))`: what a joint can move in a step | the measured angle plus the action |
-    | `from_target` | the same | the last target, as limited, plus the action |
-
-    A target is approached so that the joint could stop on it; with changes, which keep it near, a joint therefore gets
-    to about half its full speed.
-
-    With `actions="index"` (`ArmReachDiscrete-v0`), `Discrete(753571)`, and with `actions="positions"`
-    (`ArmReachMultiDiscrete-v0`), `MultiDiscrete([91, 91, 91])`: absolute targets, `grid_step_deg` apart
-    (`envs.action_grid.DegreeGrid`).
-
-    ## Observation space
-    A `Dict` of `Box(float32)`, for goal-based learning (hindsight relabelling works: nothing in `observation` depends
-    on the goal). For n joints:
-
-    | key | index | meaning | unit | range |
-    |---|---|---|---|---|
-    | `observation` | 0 to n-1 | measured joint angles | rad | the joint's, and 0.25 degrees |
-    | | n to 2n-1 | measured joint speeds | rad/s | the joint's, and 1 % |
-    | | 2n to 3n-1 | previous target, as limited and sent to the servos | rad | the joint's |
-    | | 3n to 4n-1 | speed of the previous target, from which the limiter goes on | rad/s | the joint's |
-    | `achieved_goal` | 0 to 2 | tip position x, y, z, by the measured angles | m | the arm's reach |
-    | `desired_goal` | 0 to 2 | goal position x, y, z | m | the arm's reach |
-
-    The last target and its speed are the whole state of the limiter, so that on the ideal arm `observation` is the
-    whole state of the motion (the Markov property): with equal actions, equal observations are followed by equal ones.
-
-    ## Reward
-    With d the distance between `achieved_goal` and `desired_goal` after the step, in metres:
-
-    | `reward` | value | range |
-    |---|---|---|
-    | `dense` (default) | -d + exp(-d / 10 mm) | up to 1 |
-    | `sparse` | 0 within `goal_tolerance_m`, else -1 | -1 or 0 |
-
-    For an arm of another reach than 0.7 m, the lengths of `dense` are in proportion. `compute_reward` gives either for
-    arrays of goals.
-
-    ## Starting state
-    At rest in a pose drawn uniformly from the joint ranges; the goal is the tip position of another such pose, so it is
-    always reachable. Only tips at or above the table, z = 0, are goals: a pose with its tip below is drawn again.
-    `reset(options={"angles_deg": ..., "goal_m": ...})` sets either.
-
-    ## End of an episode
-    Truncated after `episode_steps` steps; never terminated. Unless given, an episode lasts twice as long as the slowest
-    joint takes from one end of its range to the other, and at least 1.67 s: 50 steps of 1/30 s for the default arm.
-
-    ## Info
-    `distance_m`: from the tip to the goal, in metres; for an imperfect arm from where the tip really is. `is_success`:
-    whether that is within `goal_tolerance_m`.
-
-    ## Arguments
-    `arm` (a URDF file of a serial arm of one to seven revolute joints), `reward`, `goal_tolerance_m` (0.01 m),
-    `actions`, `grid_step_deg`, `control`, `imperfections` (`ideal`, `xl430`, `rough`, `late` or an
-    `envs.imperfections.Imperfections`), `episode_steps`, `physics_step_s` (1/240), `control_period_s` (1/30, a whole
-    multiple of it), `render_mode` (`human` opens a window, `rgb_array` needs no display).
-
-    ## Versions
-    v0: first version.
-    """
-
-    def __init__(
-        self,
-        arm: str | Path = DEFAULT_URDF,
-        *,
-        reward: RewardKind = "dense",
-        goal_tolerance_m: float = 0.01,
-        **settings: Any,
-    ) -> None:
-        opened = Arm(arm)
-        super().__init__(Reach(reward, goal_tolerance_m, opened.reach_m), opened, **settings)
-
-
-class ArmTrack(ArmEnv):
-    """Follow a moving goal with the tip of a simulated arm.
-
-    Where nothing is said here, all is as in `ArmReach`: the actions (in degrees), the start, the imperfections.
-
-    ## Observation space
-    `observation` is that of `ArmReach`: the goal's velocity belongs to the goal.
-
-    | key | index | meaning | unit | range |
-    |---|---|---|---|---|
-    | `achieved_goal` | 0 to 2 | tip position x, y, z, by the measured angles | m | the arm's reach |
-    | | 3 to 5 | tip velocity, by the measured angles and speeds | m/s | all joints at full speed, stretched out |
-    | `desired_goal` | 0 to 2 | where the goal is now | m | as above |
-    | | 3 to 5 | the goal's velocity now | m/s | as above |
-
-    ## Reward
-    That of `ArmReach`, d being the distance from the tip to where the goal is after the step; velocities do not count.
-
-    ## Starting state
-    The arm starts like that of `ArmReach`, the goal anywhere on a closed path drawn at random: a `circle` or a figure
-    of `eight` in any plane, or a `spline` through random points (`path="any"`, the default, draws one of them), with a
-    radius of 5 to 15 % of the arm's reach. It goes round at a mean speed of `speed_m_s` (0.2 m/s; a circle at just
-    that).
-    Paths that would take a joint out of its range, or to over 80 % of its speed or acceleration limit, or below the
-    table at z = 0, are not drawn.
-
-    ## End of an episode
-    Truncated after `episode_steps` steps (200 steps of 1/30 s for the default arm; as much longer for a slow arm as in
-    `ArmReach`); never terminated.
-
-    ## Info
-    `distance_m`: from the tip to where the goal is, in metres. `rms_error_m`: root of the mean square of that over the
-    episode since its 30th step (later for a slow arm); before, the distance. `is_success`: whether that is within
-    `goal_tolerance_m`.
-
-    ## Arguments
-    Those of `ArmReach`, `path` and `speed_m_s`. A speed at which the arm can follow no such path is refused.
-
-    ## Versions
-    v0: first version.
-    """
-
-    def __init__(
-        self,
-        arm: str | Path = DEFAULT_URDF,
-        *,
-        reward: RewardKind = "dense",
-        goal_tolerance_m: float = 0.01,
-        path: PathKind | Literal["any"] = "any",
-        speed_m_s: float = 0.2,
-        **settings: Any,
-    ) -> None:
-        opened = Arm(arm)
-        settle_steps = steps_for(Track.settle_steps, opened.limits, settings.get("control_period_s", TASK_PERIOD_S))
-        task = Track(reward, goal_tolerance_m, opened.reach_m, path, speed_m_s, settle_steps)
-        super().__init__(task, opened, **settings)

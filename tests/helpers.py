@@ -15,7 +15,7 @@ from arm_control.runner import PolicyRunner
 from arm_control.runner.goals import GoalWork
 from arm_control.runner.loop import ControlLoop, FastTime, LoopReport
 from arm_control.runner.safety import Safety
-from envs.tasks import Course
+from envs.tasks.base import Course
 
 Size = Callable[..., int]  # the fixture `size` of conftest.py
 

@@ -47,7 +47,7 @@ from arm_control.runs.environment import environment_maker
 from arm_control.runs.figures import check_writable, report_figures
 from envs.arm import Arm
 from envs.limits import Box
-from envs.tasks import StillGoal
+from envs.tasks.base import StillGoal
 from policies.common.settings import DDPGSettings
 
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from arm_control.evaluation.controllers import Observation
 from arm_control.runs.checks import MOST_PROCESSES, check_choice, check_count
-from arm_control.runs.config import TrainConfig
+from arm_control.runs.config import TrainConfig, default_environment
 from arm_control.runs.environment import environment_maker
 from arm_control.runs.imperfections_flag import ImperfectionsFlag, as_imperfections
 
@@ -42,7 +42,7 @@ class BaselineConfig:
     """gamma: how much a reward one step later counts."""
     processes: int = 1
     """Processes for the environments."""
-    env: str = "ArmReach-v0"
+    env: str = default_environment("degrees")
     """The environment's id."""
     imperfections: ImperfectionsFlag = "ideal"
     """Dynamics randomisation of servos and sensors: ideal, xl430 (a guess at such servos), rough, late, or a file

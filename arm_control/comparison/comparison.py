@@ -16,11 +16,12 @@ from arm_control.comparison.trial import Trial
 from arm_control.evaluation.controllers import IKController
 from arm_control.evaluation.grid_floor import grid_floor
 from arm_control.evaluation.metrics import evaluate_controller
-from arm_control.runs.config import TrainConfig
+from arm_control.runs.config import DEFAULT_TASK, TrainConfig
 from envs.imperfections import open_imperfections
+from envs.tasks import continuous_id, environment_of
 
 # Of a task, beside the environment.
-SHARED = ("goal_tolerance_m", "arm", "imperfections", "path", "speed_m_s", "episode_steps", "control_rate_hz")
+SHARED = ("goal_tolerance_m", "arm", "imperfections", "task_options", "episode_steps", "control_rate_hz")
 
 Config = TrainConfig | BaselineConfig
 
@@ -78,11 +79,11 @@ def _title(name: str, seed: int) -> str:
 def references(plan: Plan, config: Config) -> dict[str, float]:
     """Mean errors in mm: of inverse kinematics on the same goals, and of the best grid pose, for the default arm."""
     task = config.task if isinstance(config, BaselineConfig) else config
-    env = "ArmTrack-v0" if task.env == "ArmTrack-v0" else "ArmReach-v0"
+    env = continuous_id(task.env)
     plain = TrainConfig("ddpg", env=env, **{name: getattr(task, name) for name in SHARED})
     judged = evaluate_controller(IKController(), plain, goals=plan.goals, seed=plan.goals_seed)
     errors = {"inverse kinematics": float(judged["mean_error_mm"])}
-    if task.arm is None and env == "ArmReach-v0":
+    if task.arm is None and environment_of(env).task_name == DEFAULT_TASK:
         errors["best pose of the degree grid"] = float(grid_floor(10_000, 0, 1.0)["best_mean_mm"])
     return errors
 
@@ -92,7 +93,7 @@ def check_same_task(configs: dict[str, Config]) -> None:
     tasks = {}
     for name, config in configs.items():
         task = config.task if isinstance(config, BaselineConfig) else config
-        tasks[name] = {"goals that move": task.env == "ArmTrack-v0", **{key: getattr(task, key) for key in SHARED}}
+        tasks[name] = {"task": environment_of(task.env).task_name, **{key: getattr(task, key) for key in SHARED}}
         tasks[name]["imperfections"] = open_imperfections(task.imperfections).to_json()
     first = next(iter(tasks))
     for name, its in tasks.items():

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 import envs  # noqa: F401  (registers the environments)
 from arm_control.runner.rest import RestWindow, rest_fault, rest_steps
-from envs.tasks import Task
+from envs.tasks.base import Task
 
 if TYPE_CHECKING:
     from envs.arm_env import ArmEnv

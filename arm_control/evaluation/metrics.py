@@ -16,6 +16,7 @@ from arm_control.runner.rest import Rest, format_rest, rest_figures
 from arm_control.runs.config import TrainConfig
 from arm_control.runs.run_folder import PolicyOrigin
 from envs.imperfections import imperfections_from_json, open_imperfections
+from envs.tasks import environment_of
 
 if TYPE_CHECKING:
     pass
@@ -146,7 +147,7 @@ def _simulate(
 def format_evaluation(name: str, figures: dict[str, Any]) -> str:
     """The figures as a table for people."""
     reach = figures["time_to_reach_s"]
-    goals = "paths" if figures["env"] == "ArmTrack-v0" else "goals"
+    goals = environment_of(figures["env"]).task.goals_name
     imperfections = imperfections_from_json(figures["imperfections"]).name
     where = "" if imperfections == "ideal" else f", {imperfections} arm"
     policy = figures.get("policy")

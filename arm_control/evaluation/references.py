@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 import envs  # noqa: F401  (registers the environments)
 from arm_control.runner.rest import RestWindow
 from arm_control.runs.config import TrainConfig
+from envs.tasks import continuous_id, environment_of
 
 if TYPE_CHECKING:
     from envs.arm_env import ArmEnv
@@ -46,8 +47,8 @@ class ReferenceEpisodes:
     """
 
     def __init__(self, config: TrainConfig, seed: int) -> None:
-        env = "ArmTrack-v0" if config.env == "ArmTrack-v0" else "ArmReach-v0"
-        self._config = dataclasses.replace(config, env=env, control="absolute", grid_step_deg=1.0)
+        self._moving = environment_of(config.env).task.moving
+        self._config = dataclasses.replace(config, env=continuous_id(config.env), control="absolute", grid_step_deg=1.0)
         self._seed = seed
         self._arms: Arms | None = None
 
@@ -62,11 +63,10 @@ class ReferenceEpisodes:
 
     def __call__(self, batch: Batch) -> Rollouts:
         """The episodes of a batch. They depend on no others."""
-        moving = self._config.env == "ArmTrack-v0"
         if self._arms is None:
             # Targets that are known beforehand need no arms side by side, which take memory and time to make.
-            self._arms = Arms(environment_maker(self._config), len(batch.seeds) if moving else 1)
-        if moving and batch.reference == "ik":
+            self._arms = Arms(environment_maker(self._config), len(batch.seeds) if self._moving else 1)
+        if self._moving and batch.reference == "ik":
             return self._arms.roll_out(IKController(), batch.seeds)
         env = self._arms.first
         targets = self._random_targets(env, batch) if batch.reference == "random" else _ik_targets(env, batch.seeds)

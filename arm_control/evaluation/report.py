@@ -13,7 +13,8 @@ from arm_control.runner.rest import Rest, format_rest
 from arm_control.runs.config import TrainConfig
 from arm_control.runs.files import check_no_link, read_json, write_text
 from arm_control.runs.run_folder import RunFolder
-from envs.tasks import Reach, Track
+from envs.tasks import environment_of
+from envs.tasks.base import Task
 
 LARGEST_FIGURES = 2**26  # bytes
 # What the files of a run's folder are, by name or by ending.
@@ -93,7 +94,7 @@ def write_report(path: str | Path) -> Path:
     contract = PolicyRunner.load(run.policy).contract
     if not ran.goals or ran.mean_error_mm is None or ran.timings_us is None:
         raise ValueError(f"{run.path / 'run.json'} has no goal: run the policy again, to the end")
-    task = Track if config.env == "ArmTrack-v0" else Reach
+    task = environment_of(config.env).task
     lines = [
         f"# {config.agent} on {config.env}, seed {config.seed}",
         "",
@@ -114,7 +115,7 @@ def write_report(path: str | Path) -> Path:
     return target
 
 
-def _evaluated(evaluation: Evaluation, task: type[Reach | Track], tolerance_mm: float) -> list[str]:
+def _evaluated(evaluation: Evaluation, task: type[Task], tolerance_mm: float) -> list[str]:
     """Accuracy and rest of the policy on held-out goals."""
     reach = evaluation.time_to_reach_s
     normalised = f"undefined: {evaluation.undefined.get('normalised_return', 'no reference')}"

@@ -22,9 +22,10 @@ from arm_control.policy_file.contract import GOAL, GOAL_VELOCITY, MEMORY, READIN
 from arm_control.runs.arm import open_arm
 from arm_control.runs.config import TrainConfig
 from arm_control.runs.run_folder import PolicyOrigin
+from arm_control.runs.task_options_flag import TaskOptions
 from envs.arm import DEFAULT_URDF, Arm
 from envs.imperfections import Imperfections, imperfections_from_json
-from envs.tasks import split_observation
+from envs.observation import split_observation
 
 PLAIN = ("zero", "random", "ik")
 
@@ -81,7 +82,7 @@ def open_source(
     if last and not Path(source).is_dir():
         raise ValueError(f"--last: {source} is no run folder")
     if source in PLAIN:
-        plain = TrainConfig("ddpg", arm=arm, env=env or "ArmReach-v0", imperfections=imperfections or "ideal")
+        plain = TrainConfig("ddpg", arm=arm, env=env or "", imperfections=imperfections or "ideal")
         controllers: dict[str, Controller] = {
             "zero": zero_controller,
             "random": RandomController(seed + 1),  # not the very actions that define a normalised return of 0
@@ -109,8 +110,7 @@ def open_source(
         agent=contract.agent,
         env=contract.environment,
         goal_tolerance_m=contract.goal_tolerance_m,
-        path=contract.path,
-        speed_m_s=contract.speed_m_s,
+        task_options=TaskOptions(contract.given_task_options),
         imperfections=imperfections_from_json(contract.imperfections),
         episode_steps=contract.episode_steps,
         control_rate_hz=contract.control_rate_hz,

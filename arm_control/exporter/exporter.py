@@ -32,6 +32,7 @@ from arm_control.policy_file.contract import (
     GoldenSamples,
     JointContract,
     TensorContract,
+    task_option_fields,
 )
 from arm_control.runner.policy_runner import PolicyFileError, PolicyRunner
 from arm_control.runs.agent import LoadedPolicy, load_policy
@@ -166,8 +167,7 @@ def make_contract(config: TrainConfig, facts: EnvironmentFacts, golden: GoldenSa
         control_rate_hz=facts.control_rate_hz,
         environment=config.env,
         goal_tolerance_m=config.goal_tolerance_m,
-        path=config.path,
-        speed_m_s=config.speed_m_s,
+        **task_option_fields(config.task_options),
         imperfections=open_imperfections(config.imperfections).to_json(),
         inputs=inputs,
         output=TensorContract("target_deg", joints, "degrees", "target joint angles, not yet limited in speed"),

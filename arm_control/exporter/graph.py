@@ -14,7 +14,8 @@ from arm_control.policy_file.contract import (
     Contract,
 )
 from envs.arm import Arm
-from envs.tasks import Control, observe, target_of
+from envs.control import Control, target_of
+from envs.observation import observe
 from policies.dqn.agent import GreedyPolicy
 
 

@@ -13,7 +13,8 @@ from arm_control.policy_file.contract import (
     READINGS,
 )
 from envs.arm import Arm
-from envs.tasks import Control, observe_one, target_of
+from envs.control import Control, target_of
+from envs.observation import observe_one
 
 FloatArray = NDArray[np.float32]
 Inputs = dict[str, FloatArray]

@@ -7,9 +7,9 @@ and in what a refusal says. All its numbers are finite.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -36,6 +36,8 @@ LONGEST_NAME = 256  # of whatever else is a text
 MOST_JOINTS = 32
 MOST_INPUTS = 16
 MOST_VERSIONS = 64
+MOST_OPTIONS = 64
+OWN_FIELDS = ("path", "speed_m_s")  # the options of a task that are fields of the contract
 MOST_GOLDEN_SAMPLES = 16
 LARGEST_SIZE = 2**16  # of an input or output
 RATES_HZ = (1.0, 10_000.0)  # below, a run would not end
@@ -86,8 +88,9 @@ class Contract:
     control_rate_hz: float
     environment: str
     goal_tolerance_m: float
-    path: Literal["circle", "eight", "spline", "any"] | None  # of a moving goal
-    speed_m_s: float | None  # of a moving goal
+    # Options of ArmTrack-v0, which have fields of their own since version 2; None where not given.
+    path: Literal["circle", "eight", "spline", "any"] | None
+    speed_m_s: float | None
     # Of the arm that it was trained on: a preset's name, or ranges by field.
     imperfections: str | dict[str, list[float]]
     inputs: list[TensorContract]
@@ -98,11 +101,22 @@ class Contract:
     golden: GoldenSamples
     next_memory: TensorContract | None = None  # of a policy that remembers: the second output, its memory from now on
     episode_steps: int | None = None  # of the episodes that it was trained on
+    task_options: dict[str, str | float | int | bool] | None = None  # of other tasks, where given
 
     @property
     def follows(self) -> bool:
         """Whether the policy follows a moving goal, whose velocity it is then told."""
         return any(tensor.name == GOAL_VELOCITY for tensor in self.inputs)
+
+    @property
+    def given_task_options(self) -> dict[str, Any]:
+        """The options of the task that were given in the training, by name."""
+        options: dict[str, Any] = dict(self.task_options or {})
+        for name in OWN_FIELDS:
+            value = getattr(self, name)
+            if value is not None:
+                options[name] = value
+        return options
 
     @property
     def outputs(self) -> list[TensorContract]:
@@ -190,6 +204,7 @@ class Contract:
             ("joints", len(self.joints), 0, MOST_JOINTS),  # none at all is for the limits to refuse
             ("inputs", len(self.inputs), 0, MOST_INPUTS),
             ("versions", len(self.versions), 0, MOST_VERSIONS),
+            ("task options", len(self.task_options or {}), 0, MOST_OPTIONS),
             ("golden samples", len(self.golden.target_deg), 0, MOST_GOLDEN_SAMPLES),
             ("arm_urdf's characters", len(self.arm_urdf), 0, LARGEST_URDF),
             *((f"size of '{tensor.name}'", tensor.size, 1, LARGEST_SIZE) for tensor in tensors),
@@ -206,6 +221,10 @@ class Contract:
     def _texts(self) -> Iterator[str]:
         """All but the URDF."""
         yield from (self.arm, self.environment, self.agent, self.config_sha256, *self.versions, *self.versions.values())
+        for name, value in (self.task_options or {}).items():
+            yield name
+            if isinstance(value, str):
+                yield value
         yield from (joint.name for joint in self.joints)
         for tensor in (*self.inputs, *self.outputs):
             yield from (tensor.name, tensor.unit, tensor.meaning)
@@ -228,6 +247,13 @@ class Contract:
                 raise ValueError(f"the contract is malformed: golden samples of '{name}' are not ({samples}, {size})")
             if not all(math.isfinite(value) for row in rows for value in row):
                 raise ValueError(f"the contract is malformed: golden samples of '{name}' are not all finite")
+
+
+def task_option_fields(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a contract that hold these options of a task."""
+    fields: dict[str, Any] = {name: options.get(name) for name in OWN_FIELDS}
+    others = {name: value for name, value in options.items() if name not in OWN_FIELDS}
+    return fields | {"task_options": others or None}
 
 
 def _sizes(sizes: dict[str, int]) -> str:

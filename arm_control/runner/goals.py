@@ -3,12 +3,14 @@
 import math
 from collections.abc import Callable, Iterable
 
+import numpy as np
+
 from arm_control.runner.loop import EASE_S, ControlLoop, GoalResult, Script, smooth
 from arm_control.runner.policy_runner import PolicyRunner
 from arm_control.runner.prediction import Predictor
 from arm_control.runner.rest import Rest, RestWindow, rest_fault, rest_figures
 from envs.imperfections import PRESETS, Imperfections
-from envs.tasks import Course, MovingGoal, StillGoal, error_mm
+from envs.tasks.base import Course
 
 
 class GoalWork:
@@ -63,7 +65,7 @@ class GoalWork:
         distances_m = [self._distance_m(loop, course, 0)]  # the first before anything moves
         runner.forget()
         self._number += 1
-        loop.tell("goal", f"{'goal' if isinstance(course, StillGoal) else 'path'} {self._number}")
+        loop.tell("goal", f"{'goal' if course.path_kind is None else 'path'} {self._number}")
         window = RestWindow(period_s, steps, samples_per_step=period_s / loop.period_s)
         window.add_targets([list(loop.safety.target_deg)])
         window.add_angles([loop.state.angles_deg])
@@ -108,8 +110,8 @@ class GoalWork:
                 reached = None
             elif reached is None:
                 reached = step + soft_steps
-        path = course.path.kind if isinstance(course, MovingGoal) else None
-        error = error_mm(distances_m, moving=path is not None)
+        path = course.path_kind
+        error = 1000.0 * float(course.error_m(np.array(distances_m)))
         rest = self._rest(loop, window, moving=path is not None)
         reached_s = None if reached is None else reached * period_s
         result = GoalResult(course.goal(steps)[:3], path, error, reached_s, rest)

@@ -15,7 +15,7 @@ from arm_control.policy_file.onnx_file import read_model
 from arm_control.process.printing import counted, printable
 from envs.arm import Arm
 from envs.limits import JointLimits, limit_target
-from envs.tasks import check_goal
+from envs.tasks.base import check_goal
 from envs.urdf import LIMIT_ROUNDING_RAD
 
 FloatArray = NDArray[np.float32]

@@ -45,7 +45,8 @@ from envs.arm import Arm
 from envs.files import read_file, read_text
 from envs.imperfections import PRESETS, Imperfections, imperfections_from_json, open_imperfections
 from envs.limits import ROUNDING_M, TABLE_M, JointLimits
-from envs.tasks import Course, MovingGoal, StillGoal, Track
+from envs.tasks import check_task_options, environment_of
+from envs.tasks.base import Course, StillGoal, Task
 
 LOWEST_RATE_HZ = 10.0  # that --rate takes
 NOT_RANDOM = 1000  # random poses tried for each goal
@@ -398,51 +399,45 @@ def random_goals(config: SessionConfig, runner: PolicyRunner, safety: Safety) ->
 
     Raises ValueError if too few of those that are drawn are.
     """
+    task = task_of(runner)
     generator = np.random.default_rng(config.seed)
-    draw, tries = (draw_path, PATH_TRIES) if runner.contract.follows else (draw_still, NOT_RANDOM)
+    steps = round(config.seconds_per_goal / runner.period_s)
+    tries = PATH_TRIES if task.moving else NOT_RANDOM
     wanted = config.random or 0
-    found = tried = 0
-    while tried < tries * (found + 1):  # a workspace without poses is noticed soon, however many are wanted
+    found = 0
+    tried = 0
+    while tried < tries * (found + 1):  # a workspace without goals is noticed soon, however many are wanted
         tried += 1
-        course = draw(config, runner, safety, generator)
-        if course is None:
+        course = task.draw_course(runner.arm, generator, steps, runner.period_s, table_m=table_height_m(config))
+        if not inside_workspace(course, steps, safety):
             continue
         yield course
         found += 1
         if found == wanted:
             return
     raise ValueError(
-        f"of {tried} random {'paths' if runner.contract.follows else 'poses'} only {found} are inside the "
-        f"workspace and above the table at z = {table_height_m(config):g} m: are --workspace and --table in metres?"
+        f"of {tried} random {task.goals_name} above the table at z = {table_height_m(config):g} m only {found} are "
+        "inside the workspace: are --workspace and --table in metres?"
     )
 
 
-def draw_still(
-    config: SessionConfig, runner: PolicyRunner, safety: Safety, generator: np.random.Generator
-) -> StillGoal | None:
-    """The tip of a random pose; None if that is below the table, or a link's end outside the workspace."""
-    limits = runner.limits
-    pose = generator.uniform(limits.lower_deg, limits.upper_deg).tolist()
-    tip_m = runner.arm.tip_position(pose)
-    above = tip_m[2] >= table_height_m(config) - ROUNDING_M
-    return StillGoal(tip_m) if above and safety.outside_m(pose) <= ROUNDING_M else None
-
-
-def draw_path(
-    config: SessionConfig, runner: PolicyRunner, safety: Safety, generator: np.random.Generator
-) -> MovingGoal | None:
-    """A random path above the table; None if it leaves the workspace."""
+def task_of(runner: PolicyRunner) -> Task:
+    """The task that the policy was trained for. Raises ValueError if it is not known here."""
     contract = runner.contract
-    task = Track(path=contract.path or Track.path, speed_m_s=contract.speed_m_s or Track.speed_m_s)
-    steps = round(config.seconds_per_goal / runner.period_s)
-    path = task.draw_path(runner.arm, generator, table_height_m(config))
-    course = MovingGoal(path, steps, runner.period_s)
+    check_task_options(contract.environment, contract.given_task_options)
+    return environment_of(contract.environment).task(**contract.given_task_options)
+
+
+def inside_workspace(course: Course, steps: int, safety: Safety) -> bool:
+    """True if all goals are inside the workspace, and for a goal drawn as a pose the ends of all links in it."""
+    if course.pose_deg is not None:
+        return safety.outside_m(course.pose_deg) <= ROUNDING_M
     try:
         for step in range(steps + 1):
             safety.check_point(course.goal(step)[:3])
     except WorkspaceError:
-        return None
-    return course
+        return False
+    return True
 
 
 def table_height_m(config: SessionConfig) -> float:

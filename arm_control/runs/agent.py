@@ -7,11 +7,13 @@ from typing import Any, NamedTuple
 import torch
 
 from arm_control.runs.checkpoint import load_latest
-from arm_control.runs.config import ENVIRONMENTS, TrainConfig
+from arm_control.runs.config import TrainConfig, default_environment
 from arm_control.runs.environment import environment_maker
 from arm_control.runs.run_folder import PolicyOrigin, RunFolder
 from envs.arm import RADIANS, Arm
-from envs.tasks import DEFAULT_REACH_M, split_observation, target_of
+from envs.control import target_of
+from envs.observation import split_observation
+from envs.tasks.base import DEFAULT_REACH_M
 from policies.agent import Agent, Spec
 from policies.common.policy_gradient import PolicyGradient
 from policies.common.settings import DPGSettings, PolicyGradientSettings
@@ -26,7 +28,7 @@ def make_agent(config: TrainConfig, env: Any, seed: int | None = None, **options
     Its seed is the configuration's unless given; `options` are for `PolicyGradient`.
     """
     if env.actions != config.settings.actions:
-        wanted = ENVIRONMENTS[config.settings.actions]
+        wanted = default_environment(config.settings.actions)
         policy = (
             f" with --policy {settings.policy}"
             if isinstance(settings := config.settings, PolicyGradientSettings)

@@ -7,9 +7,9 @@ import hashlib
 import json
 import math
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_type_hints
+from typing import Annotated, Any, get_type_hints
 
 import msgspec
 import numpy as np
@@ -17,27 +17,29 @@ import tyro
 
 from arm_control.runs.checks import check_choice, check_grid_step, check_length, check_seed
 from arm_control.runs.imperfections_flag import ImperfectionsFlag, as_imperfections
+from arm_control.runs.task_options_flag import TaskOptions
+from envs.control import ActionKind, Control
 from envs.files import read_file
 from envs.imperfections import imperfections_from_json
-from envs.limits import GOAL_SPEEDS_M_S, MOST_EPISODE_STEPS, TOLERANCES_M
+from envs.limits import MOST_EPISODE_STEPS, TOLERANCES_M
+from envs.tasks import ENVIRONMENTS, check_task_options, environment_of, id_with_actions
+from envs.tasks.base import RewardKind
 from envs.urdf import LARGEST_URDF
-from policies.common.settings import AGENTS, A3CSettings, ActionKind, AgentSettings, ReinforceSettings
+from policies.common.settings import AGENTS, A3CSettings, AgentSettings, ReinforceSettings
 
 ARM_FILE = "arm.urdf"  # of a run on another arm than the default one, in its folder
 DEFAULT_STEPS = 200_000
 CONTROL_RATES_HZ = (1.0, 10_000.0)
 PHYSICS_RATE_HZ = 240.0  # at least, as in envs.simulation
 
-# Where the arm is to reach a goal by actions of each kind.
-ENVIRONMENTS: dict[ActionKind, str] = {
-    "degrees": "ArmReach-v0",
-    "index": "ArmReachDiscrete-v0",
-    "positions": "ArmReachMultiDiscrete-v0",
-}
+DEFAULT_TASK = "reach"  # of envs/tasks/
 
-# As in envs.tasks and envs.paths, which this file, being help, does not load.
-Control = Literal["absolute", "from_measured", "from_target"]
-PathChoice = Literal["circle", "eight", "spline", "any"]
+
+def default_environment(actions: ActionKind) -> str:
+    """The id of the default task's environment with actions of this kind."""
+    id = id_with_actions(DEFAULT_TASK, actions)
+    assert id is not None
+    return id
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class TrainConfig:
     settings: Annotated[AgentSettings, tyro.conf.arg(name="agent"), tyro.conf.AvoidSubcommands] = None  # type: ignore[assignment]
     env: str = ""
     """The environment's id."""
-    reward: Literal["dense", "sparse"] = "dense"
+    reward: RewardKind = "dense"
     """The reward that the environment gives. A sparse one wants DDPG to look farther: --n-step 3."""
     goal_tolerance_m: float = 0.01
     """How near the tip must be to a goal to have reached it, in metres."""
@@ -61,13 +63,11 @@ class TrainConfig:
     imperfections: ImperfectionsFlag = "ideal"
     """Dynamics randomisation of servos and sensors: ideal, xl430 (a guess at such servos), rough, late, or a file
     written by 'identify --json'."""
-    path: PathChoice | None = None
-    """For ArmTrack-v0, the path of the goal (any of the three, unless given)."""
-    speed_m_s: float | None = None
-    """For ArmTrack-v0, the goal's mean speed in m/s (0.2, unless given)."""
+    task_options: TaskOptions = field(default_factory=TaskOptions)
+    """Options of the environment's task."""
     episode_steps: int | None = None
-    """Length of an episode in control steps (unless given, twice the time in which the slowest joint crosses its range,
-    and at least 1.67 s; four times as long for ArmTrack-v0)."""
+    """Length of an episode in control steps (unless given, the task's own, longer for a slow arm: for ArmReach-v0 twice
+    the time in which the slowest joint crosses its range, and at least 1.67 s)."""
     control_rate_hz: Annotated[float | None, tyro.conf.arg(name="control-rate")] = None
     """Control steps a second, in Hz (30, unless given)."""
     arms: int = None  # type: ignore[assignment]
@@ -88,7 +88,7 @@ class TrainConfig:
         if self.settings is None:  # the agent's own
             object.__setattr__(self, "settings", AGENTS[self.agent]())
         if not self.env:
-            object.__setattr__(self, "env", ENVIRONMENTS[self.settings.actions])
+            object.__setattr__(self, "env", default_environment(self.settings.actions))
         if self.arms is None:
             object.__setattr__(self, "arms", self.settings.arms)
         object.__setattr__(self, "imperfections", as_imperfections(self.imperfections))
@@ -108,9 +108,7 @@ class TrainConfig:
             raise ValueError("--baseline average: wanted at least 2 arms, whose returns to average, got 1")
         check_seed("seed", self.seed)
         check_length(self.steps, self.minutes)
-        for name, value in (("path", self.path), ("speed-m-s", self.speed_m_s)):
-            if value is not None and self.env != "ArmTrack-v0":
-                raise ValueError(f"--{name}: the goal moves in ArmTrack-v0 only, not in {self.env}")
+        check_task_options(self.env, self.task_options)
         if self.grid_step_deg != 1.0 and not self.on_grid:
             raise ValueError(f"--grid-step-deg: actions in {self.env} are on no grid")
         check_grid_step(self.grid_step_deg)
@@ -120,10 +118,6 @@ class TrainConfig:
                 f"--goal-tolerance-m: wanted a positive length in metres, from {least_m:g} to {most_m:g}, got "
                 f"{self.goal_tolerance_m}"
             )
-        least_m_s, most_m_s = GOAL_SPEEDS_M_S
-        if self.speed_m_s is not None and not least_m_s <= self.speed_m_s <= most_m_s:
-            raise ValueError(f"--speed-m-s: expected from {least_m_s:g} to {most_m_s:g} m/s, got {self.speed_m_s}")
-
         if self.episode_steps is not None and not 1 <= self.episode_steps <= MOST_EPISODE_STEPS:
             raise ValueError(f"--episode-steps: expected from 1 to {MOST_EPISODE_STEPS}, got {self.episode_steps}")
         least_hz, most_hz = CONTROL_RATES_HZ
@@ -135,7 +129,7 @@ class TrainConfig:
     @property
     def on_grid(self) -> bool:
         """Whether the environment's actions are those of the degree grid."""
-        return self.env in (ENVIRONMENTS["index"], ENVIRONMENTS["positions"])
+        return environment_of(self.env).actions != "degrees"
 
     def progress(self, step: int, elapsed_s: float) -> float:
         """From 0 at the start of a training to 1 at its end."""
@@ -153,8 +147,10 @@ class TrainConfig:
 
         Raises ValueError, naming the field, for one that does not fit.
         """
-        values = {"episode_steps": None, "control_rate_hz": None}  # which older runs lack
+        values: dict[str, Any] = {"episode_steps": None, "control_rate_hz": None}  # which older runs lack
         values |= {key: value for key, value in config.items() if key != "version"}
+        if "task_options" not in values:
+            values["task_options"] = _older_task_options(values)
         try:
             read = _read(values)
         except ValueError as error:
@@ -190,10 +186,10 @@ class TrainConfig:
 
     def environment_options(self) -> dict[str, Any]:
         """The keyword arguments of `gymnasium.make`."""
-        names: tuple[str, ...] = ("reward", "goal_tolerance_m", "arm", "control", "imperfections", "path", "speed_m_s")
+        names = ["reward", "goal_tolerance_m", "arm", "control", "imperfections", "episode_steps"]
         if self.on_grid:
-            names += ("grid_step_deg",)
-        options = {name: getattr(self, name) for name in (*names, "episode_steps")}
+            names.append("grid_step_deg")
+        options = {name: getattr(self, name) for name in names} | self.task_options
         if self.control_rate_hz is not None:
             # As many physics steps in a control period as keep the physics at its rate or above it.
             substeps = math.ceil(PHYSICS_RATE_HZ / self.control_rate_hz - 1e-9)
@@ -230,6 +226,8 @@ def _read(values: dict[str, Any]) -> TrainConfig:
     for name, value in values.items():
         if name == "imperfections":
             given[name] = imperfections_from_json(value)
+        elif name == "task_options":
+            given[name] = TaskOptions(_converted(name, value, dict[str, Any]))
         else:
             given[name] = _converted(name, value, kinds.get(name))
     read = TrainConfig(**given)
@@ -248,10 +246,16 @@ def _converted(name: str, value: Any, kind: Any) -> Any:
         raise ValueError(f"{name}: {error}") from None
 
 
+def _older_task_options(values: dict[str, Any]) -> dict[str, Any]:
+    """Take the options of ArmTrack-v0 out of a configuration that has them among its fields, as older runs do."""
+    options: dict[str, Any] = {}
+    for name in ("path", "speed_m_s"):
+        value = values.pop(name, None)
+        if value is not None:
+            options[name] = value
+    return options
+
+
 def environment_ids() -> list[str]:
     """The ids that `envs` registers."""
-    import gymnasium
-
-    import envs  # noqa: F401  (registers them)
-
-    return sorted(name for name, spec in gymnasium.registry.items() if str(spec.entry_point).startswith("envs."))
+    return sorted(ENVIRONMENTS)

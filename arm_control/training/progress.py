@@ -11,7 +11,7 @@ from arm_control.process.console import say
 from arm_control.runs.config import TrainConfig
 from arm_control.runs.run_folder import RunFolder
 from arm_control.training.learning_curve import draw_learning_curve
-from envs.tasks import Reach, Track
+from envs.tasks import environment_of
 
 TICK_S = 0.5
 
@@ -25,7 +25,7 @@ class Reporter:
         self._live = sys.stderr.isatty()
         self._latest = "not validated yet"
         self._tolerance_mm = 1000 * config.goal_tolerance_m
-        self._error_name = (Track if config.env == "ArmTrack-v0" else Reach).error_name
+        self._error_name = environment_of(config.env).task.error_name
         self._last_tick = 0.0
         self._start, self._first_progress = time.monotonic(), config.progress(step, elapsed_s)
         self._tensorboard = SummaryWriter(str(run.tensorboard), purge_step=step + 1 if step else None)  # type: ignore[no-untyped-call]

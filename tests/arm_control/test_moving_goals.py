@@ -16,8 +16,6 @@ import torch
 from helpers import drive, exact, reports
 
 import envs.imperfections
-import envs.paths
-import envs.tasks
 from arm_control.cli import main
 from arm_control.drivers.simulation import SimulationDriver
 from arm_control.evaluation import validation
@@ -28,21 +26,23 @@ from arm_control.exporter.exporter import export
 from arm_control.policy_file.contract import GOAL_VELOCITY, INPUTS, READINGS, Contract
 from arm_control.runner import PolicyRunner
 from arm_control.runner.loop import GoalResult
-from arm_control.runs import config as config_module
 from arm_control.runs.agent import load_policy
 from arm_control.runs.checkpoint import list_checkpoints, load_latest
 from arm_control.runs.config import TrainConfig
 from arm_control.runs.environment import environment_maker
 from arm_control.runs.seeding import derived_seeds
+from arm_control.runs.task_options_flag import TaskOptions
 from arm_control.training import loop
 from arm_control.training.loop import Training, resume, train
 from arm_control.viewers.video.film import frames_in
 from envs.arm import RADIANS, Arm
-from envs.tasks import MovingGoal, Track
+from envs.tasks.paths import PathKind
+from envs.tasks.track import MovingGoal, PathChoice, Track
 from policies.common.settings import DDPGSettings
 
 SETTINGS = DDPGSettings(hidden_units=16, fourier_octaves=1, batch_size=32, random_steps=200, replay_capacity=500)
-TRACK = TrainConfig("ddpg", SETTINGS, env="ArmTrack-v0", path="circle", speed_m_s=0.15, arms=4, seed=3, steps=800)
+OPTIONS = TaskOptions(path="circle", speed_m_s=0.15)
+TRACK = TrainConfig("ddpg", SETTINGS, env="ArmTrack-v0", task_options=OPTIONS, arms=4, seed=3, steps=800)
 INCREMENTS = TrainConfig("ddpg", SETTINGS, control="from_target", imperfections="rough", arms=4, seed=3, steps=800)
 CONFIGS = {"track": TRACK, "increments": INCREMENTS}
 GOAL_M = (0.25, 0.15, 0.4)
@@ -410,8 +410,8 @@ def test_a_path_is_replayed(
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--path", "circle"], "--path: the goal moves in ArmTrack-v0 only, not in ArmReach-v0"),
-        (["--speed-m-s", "0.1"], "--speed-m-s: the goal moves in ArmTrack-v0 only, not in ArmReach-v0"),
+        (["--path", "circle"], "path: an option of ArmTrack-v0, not of ArmReach-v0"),
+        (["--speed-m-s", "0.1"], "speed_m_s: an option of ArmTrack-v0, not of ArmReach-v0"),
         (["--env", "ArmTrack-v0", "--path", "square"], "square"),
         (["--env", "ArmTrack-v0", "--speed-m-s", "5"], "wanted a speed at which arm3 can follow a path"),
         (["--env", "ArmTrack-v0", "--speed-m-s", "0"], "expected from 1e-06 to 100 m/s"),
@@ -469,9 +469,10 @@ def test_increments_of_a_run_cannot_start_from_another_kind_of_environments_netw
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"path": "square"}, "config.json is damaged"),
-        ({"speed_m_s": "fast"}, "config.json is damaged"),
-        ({"env": "ArmReach-v0"}, "the goal moves in ArmTrack-v0 only"),
+        ({"path": "circle"}, "config.json is damaged"),
+        ({"task_options": {"path": "square"}}, "config.json is damaged"),
+        ({"task_options": {"speed_m_s": "fast"}}, "config.json is damaged"),
+        ({"env": "ArmReach-v0"}, "an option of ArmTrack-v0"),
         ({"imperfections": "ruff"}, "config.json is damaged"),
         ({"control": "relative"}, "config.json is damaged"),
     ],
@@ -492,18 +493,23 @@ def test_a_run_with_a_damaged_setting_is_refused(
 @pytest.mark.parametrize(
     ("ours", "theirs"),
     [
-        (typing.get_args(config_module.Control), typing.get_args(envs.tasks.Control)),
-        (typing.get_args(config_module.PathChoice), (*typing.get_args(envs.paths.PathKind), "any")),
-        (typing.get_args(typing.get_type_hints(TrainConfig)["reward"]), typing.get_args(envs.tasks.RewardKind)),
-        (
-            typing.get_args(typing.get_args(typing.get_type_hints(Contract)["path"])[0]),
-            (*typing.get_args(envs.paths.PathKind), "any"),
-        ),
+        (typing.get_args(PathChoice), (*typing.get_args(PathKind), "any")),
+        (typing.get_args(typing.get_args(typing.get_type_hints(Contract)["path"])[0]), typing.get_args(PathChoice)),
     ],
-    ids=["control", "path", "reward", "contract's path"],
+    ids=["path", "contract's path"],
 )
 def test_the_choices_of_flags_and_contract_are_those_of_the_environments(ours: Any, theirs: Any) -> None:
     assert ours == theirs
+
+
+def test_a_configuration_with_the_options_among_its_fields_is_read(runs: dict[str, Path]) -> None:
+    """As runs have it that were written before tasks declared their options."""
+    for name, config in CONFIGS.items():
+        older = json.loads((runs[name] / "config.json").read_text())
+        del older["task_options"]
+        older["path"] = config.task_options.get("path")
+        older["speed_m_s"] = config.task_options.get("speed_m_s")
+        assert TrainConfig.from_json(older) == config
 
 
 @pytest.mark.parametrize("name", CONFIGS)

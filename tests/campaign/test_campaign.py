@@ -26,7 +26,7 @@ from arm_control.runner.goals import GoalWork
 from arm_control.runner.loop import ControlLoop
 from arm_control.runner.safety import Refusal, Safety, SafetySettings
 from envs.limits import JointLimits
-from envs.tasks import StillGoal
+from envs.tasks.base import StillGoal
 
 SMALL, FULL = 12, 250  # episodes of each class; the full campaign runs in `make soak`
 RATES = [30, 30, 33, 40, 50, 50, 60, 75, 100, 125, 200, 333, 500]

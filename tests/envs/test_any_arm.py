@@ -19,7 +19,9 @@ from scipy.spatial.transform import Rotation
 import envs  # noqa: F401  (registers the environments)
 from envs.arm import Arm, UnreachableGoalError
 from envs.limits import JointLimits
-from envs.tasks import Reach, Task, Track
+from envs.tasks.base import Task
+from envs.tasks.reach import Reach
+from envs.tasks.track import Track
 
 KUKA = Path(pybullet_data.getDataPath()) / "kuka_iiwa" / "model.urdf"
 

@@ -21,10 +21,10 @@ from stable_baselines3.common.env_checker import check_env as check_env_stable_b
 
 import envs  # noqa: F401  (registers the ids)
 from envs.arm import DEFAULT_URDF, Arm, UnreachableGoalError
-from envs.arm_env import ArmEnv, ArmReach, ArmTrack
+from envs.arm_env import ArmEnv
 from envs.limits import limit_target
 from envs.simulation import Simulation
-from envs.tasks import StillGoal
+from envs.tasks.base import StillGoal
 
 START_DEG, GOAL_M, OTHER_GOAL_M = (10.0, 20.0, 30.0), (0.1, 0.2, 0.5), (0.3, 0.1, 0.45)
 
@@ -33,14 +33,14 @@ Step = tuple[dict[str, NDArray[np.float32]], float, bool, bool, dict[str, Any]]
 
 @pytest.fixture
 def env() -> Iterator[ArmEnv]:
-    env = ArmReach()
+    env = ArmEnv("reach")
     yield env
     env.close()
 
 
 @pytest.fixture
 def other() -> Iterator[ArmEnv]:
-    env = ArmReach()
+    env = ArmEnv("reach")
     yield env
     env.close()
 
@@ -137,7 +137,7 @@ def test_it_does_not_terminate_at_the_goal_either(env: ArmEnv) -> None:
 
 
 def test_episode_steps_sets_the_length() -> None:
-    env = ArmReach(episode_steps=7)
+    env = ArmEnv("reach", episode_steps=7)
     env.reset(seed=0)
     assert [step[3] for step in roll(env, actions(7))] == [False] * 6 + [True]
     env.close()
@@ -184,8 +184,8 @@ def test_observations_stay_inside_their_space(env: ArmEnv) -> None:
 
 SEEDED_RUN = """
 import numpy as np
-from envs.arm_env import ArmEnv, ArmReach, ArmTrack
-env = ArmReach()
+from envs.arm_env import ArmEnv
+env = ArmEnv("reach")
 def show(observation, *rest):
     print({key: [float(x).hex() for x in value] for key, value in observation.items()}, *rest)
 show(*env.reset(seed=123))
@@ -250,7 +250,7 @@ def test_goals_are_always_reachable_and_different(env: ArmEnv) -> None:
 
 def test_a_relabelled_transition_equals_a_real_one_towards_that_goal_in_every_field(env: ArmEnv, other: ArmEnv) -> None:
     for reward in ("dense", "sparse"):
-        here, there = ArmReach(reward=reward), ArmReach(reward=reward)  # type: ignore[arg-type]
+        here, there = ArmEnv("reach", reward=reward), ArmEnv("reach", reward=reward)  # type: ignore[arg-type]
         # The other goal lies on the way, so that it is reached for a while: both values of is_success are compared.
         on_the_way = here.arm.tip_position((50.0, 50.0, 50.0))
         moves = [np.array([80, 80, 80], np.float32)] * 20 + [np.array([50, 50, 50], np.float32)] * 30
@@ -287,7 +287,7 @@ def test_nothing_but_the_desired_goal_and_what_is_scored_depends_on_the_goal(env
 
 @pytest.mark.parametrize("reward", ["dense", "sparse"])
 def test_compute_reward_of_a_batch_is_that_of_each_row_and_of_the_step(reward: Any) -> None:
-    env = ArmReach(reward=reward)
+    env = ArmEnv("reach", reward=reward)
     env.reset(seed=3)
     steps = roll(env, actions(50, 8))
     achieved, desired = (np.array([step[0][key] for step in steps]) for key in ("achieved_goal", "desired_goal"))
@@ -323,7 +323,7 @@ def test_the_dense_reward_by_hand(env: ArmEnv, distance_m: float, reward: float)
 
 
 def test_the_sparse_reward_is_0_within_the_tolerance_and_else_minus_1() -> None:
-    env = ArmReach(reward="sparse", goal_tolerance_m=0.02)
+    env = ArmEnv("reach", reward="sparse", goal_tolerance_m=0.02)
     distances = np.array([0.0, 0.0199, 0.02, 0.0201, 0.5])
     goals = np.zeros((5, 3))
     achieved = np.zeros((5, 3))
@@ -447,7 +447,7 @@ def test_rescaled_actions_are_the_same_motion(env: ArmEnv, other: ArmEnv) -> Non
 )
 def test_bad_settings_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        ArmReach(**settings)
+        ArmEnv("reach", **settings)
 
 
 def test_rendering_without_a_render_mode_is_refused(env: ArmEnv) -> None:
@@ -457,7 +457,7 @@ def test_rendering_without_a_render_mode_is_refused(env: ArmEnv) -> None:
 
 
 def test_closing_twice_is_fine_and_a_closed_environment_says_so() -> None:
-    env = ArmReach()
+    env = ArmEnv("reach")
     env.reset(seed=0)
     env.close()
     env.close()
@@ -481,7 +481,7 @@ def test_a_saved_state_survives_json_and_what_follows_is_exact_generator_include
 
     roll(env, actions(11, 6))
     other.reset(seed=99)
-    fresh = ArmReach()
+    fresh = ArmEnv("reach")
     for each in (env, other, fresh):
         assert bits(each.restore_state(json.loads(text))) == bits(observation)
         assert same(roll(each, actions(27, 4)), followed)
@@ -532,8 +532,8 @@ class TestEpisodeLength:
 
     def test_the_default_arm_has_50_steps_and_200_on_a_path(self) -> None:
         """Of 1/30 s; every published figure is of these."""
-        for kind, steps in ((ArmReach, 50), (ArmTrack, 200)):
-            with contextlib.closing(kind()) as env:
+        for task, steps in (("reach", 50), ("track", 200)):
+            with contextlib.closing(ArmEnv(task)) as env:
                 assert env.episode_steps == steps
         assert env.task.settle_steps == 30  # type: ignore[attr-defined]
 
@@ -542,9 +542,9 @@ class TestEpisodeLength:
         (tmp_path / "slow.urdf").write_text(SLOW)
         assert DEFAULT_URDF.read_text() != SLOW
         crossing_s = math.radians(90) / 0.5 + 0.5 / 40
-        for kind, steps, settle_steps in ((ArmReach, 50, None), (ArmTrack, 200, 30)):
-            options = {"speed_m_s": 0.02} if kind is ArmTrack else {}
-            with contextlib.closing(kind(tmp_path / "slow.urdf", **options)) as env:
+        for task, steps, settle_steps in (("reach", 50, None), ("track", 200, 30)):
+            options = {"speed_m_s": 0.02} if task == "track" else {}
+            with contextlib.closing(ArmEnv(task, tmp_path / "slow.urdf", **options)) as env:
                 wanted = steps * math.ceil(10 * 2 * crossing_s / (50 / 30)) / 10
                 assert env.episode_steps == wanted
                 if settle_steps is not None:
@@ -554,14 +554,14 @@ class TestEpisodeLength:
     @pytest.mark.parametrize(("rate_hz", "steps"), [(60, 100), (24, 40), (20, 35), (120, 200)])
     def test_another_rate_keeps_the_time(self, rate_hz: int, steps: int) -> None:
         """1.67 s, up to a tenth more."""
-        with contextlib.closing(ArmReach(control_period_s=1 / rate_hz)) as env:
+        with contextlib.closing(ArmEnv("reach", control_period_s=1 / rate_hz)) as env:
             assert env.episode_steps == steps
             assert 50 / 30 <= steps / rate_hz + 1e-9 <= 1.1 * 50 / 30
 
     def test_a_slow_arms_goals_are_reached_within_it(self, tmp_path: Path) -> None:
         """By going straight to the pose: in 50 steps most are not."""
         (tmp_path / "slow.urdf").write_text(SLOW)
-        with contextlib.closing(ArmReach(tmp_path / "slow.urdf")) as env:
+        with contextlib.closing(ArmEnv("reach", tmp_path / "slow.urdf")) as env:
             early = []
             for seed in range(10):
                 observation, _ = env.reset(seed=seed)

@@ -1,5 +1,6 @@
 """What an action is: a target, or a change of the measured angle or of the last target."""
 
+import functools
 import json
 import math
 from collections.abc import Callable
@@ -16,18 +17,18 @@ from numpy.typing import NDArray
 
 import envs  # noqa: F401  (registers the ids)
 from envs.arm import RADIANS, Arm
-from envs.arm_env import ArmEnv, ArmReach, ArmTrack
+from envs.arm_env import ArmEnv
+from envs.control import target_of
 from envs.imperfections import Imperfections
 from envs.limits import limit_target
 from envs.simulation import Simulation
-from envs.tasks import target_of
 
 ARM = Arm()
 START_DEG = (10.0, 20.0, 30.0)
 PERIOD_S = 1 / 30
 STEP_DEG = math.degrees(5.969) / 30  # what a joint of arm3 can move in a period
 INCREMENTS = ("from_measured", "from_target")
-KINDS = [ArmReach, ArmTrack]
+KINDS = [functools.partial(ArmEnv, "reach"), functools.partial(ArmEnv, "track")]
 
 
 def readings(observation: dict[str, NDArray[np.float32]]) -> NDArray[np.float64]:
@@ -99,7 +100,8 @@ def test_each_step_is_limiter_and_simulation_put_together_by_hand(kind: Callable
 
 
 def test_increments_of_an_imperfect_arm_are_from_what_it_measures() -> None:
-    env = ArmReach(
+    env = ArmEnv(
+        "reach",
         control="from_measured",
         imperfections=Imperfections(angle_noise_deg=1.0, observation_delay_s=0.1),  # type: ignore[arg-type]
     )
@@ -128,7 +130,7 @@ def test_no_change_holds_the_pose(kind: Callable[..., ArmEnv], control: str) -> 
 
 
 def test_changes_of_the_target_add_up() -> None:
-    env = ArmReach(control="from_target")
+    env = ArmEnv("reach", control="from_target")
     env.reset(seed=0, options={"angles_deg": START_DEG})
     asked = np.array([0.2, -0.3, 0.5])
     for count in range(1, 21):
@@ -146,7 +148,7 @@ def test_changes_of_the_target_add_up() -> None:
 @pytest.mark.parametrize("control", INCREMENTS)
 @pytest.mark.parametrize("sign", [-1, 1])
 def test_full_increments_end_at_the_joint_limits_and_stay_there(control: str, sign: int) -> None:
-    env = ArmReach(control=control)
+    env = ArmEnv("reach", control=control)
     space: Any = env.action_space
     observation, _ = env.reset(seed=3)
     for _ in range(50):
@@ -160,7 +162,7 @@ def test_full_increments_end_at_the_joint_limits_and_stay_there(control: str, si
 @given(st.integers(0, 10_000), st.sampled_from(INCREMENTS))
 @hypothesis_settings(max_examples=15)
 def test_targets_keep_to_the_limits_of_position_speed_and_acceleration(seed: int, control: str) -> None:
-    env = ArmReach(control=control)
+    env = ArmEnv("reach", control=control)
     generator = np.random.default_rng(seed)
     space: Any = env.action_space
     target, speed = readings(env.reset(seed=seed)[0])[6:9], np.zeros(3)
@@ -176,7 +178,7 @@ def test_targets_keep_to_the_limits_of_position_speed_and_acceleration(seed: int
 
 @pytest.mark.parametrize("control", INCREMENTS)
 def test_a_saved_state_goes_on_bit_for_bit(control: str) -> None:
-    env, other = (ArmReach(control=control) for _ in range(2))
+    env, other = (ArmEnv("reach", control=control) for _ in range(2))
     env.reset(seed=1)
     for move in increments(20):
         env.step(move)
@@ -238,7 +240,7 @@ def test_unknown_kinds_of_control_and_action_are_refused(
     ids=repr,
 )
 def test_bad_increments_are_refused_and_the_episode_goes_on_unharmed(control: str, bad: Any) -> None:
-    env, other = (ArmReach(control=control) for _ in range(2))
+    env, other = (ArmEnv("reach", control=control) for _ in range(2))
     for each in (env, other):
         each.reset(seed=13)
         for move in increments(10):
@@ -255,7 +257,7 @@ def test_bad_increments_are_refused_and_the_episode_goes_on_unharmed(control: st
 
 @pytest.mark.parametrize("control", INCREMENTS)
 def test_the_corners_of_the_space_and_float32s_rounding_are_accepted(control: str) -> None:
-    env = ArmReach(control=control)
+    env = ArmEnv("reach", control=control)
     env.reset(seed=0)
     space: Any = env.action_space
     for action in (space.low, space.high, [0, 0, 0], [1, -1, 0.5], np.full(3, STEP_DEG)):

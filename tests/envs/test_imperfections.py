@@ -1,6 +1,7 @@
 """Imperfect arms: each imperfection by itself against what it should do, and all of them together in an episode."""
 
 import dataclasses
+import functools
 import json
 import math
 from collections.abc import Callable, Iterator
@@ -19,7 +20,7 @@ from scipy.stats import kstest
 
 from arm_control.drivers.simulation import SimulationDriver
 from envs.arm import ASSETS, Arm
-from envs.arm_env import ArmEnv, ArmReach, ArmTrack
+from envs.arm_env import ArmEnv
 from envs.imperfections import (
     PRESETS,
     Imperfections,
@@ -35,6 +36,7 @@ Array = NDArray[np.float64]
 Step = tuple[dict[str, NDArray[np.float32]], float, bool, bool, dict[str, Any]]
 
 ARM = Arm()
+KINDS = [functools.partial(ArmEnv, "reach"), functools.partial(ArmEnv, "track")]
 FIELDS = [field.name for field in dataclasses.fields(Imperfections)]
 START_DEG = (30.0, 40.0, 50.0)
 STEP_S, PERIOD_S, SUBSTEPS = 1 / 240, 1 / 30, 8
@@ -283,7 +285,7 @@ def test_servos_that_tell_no_speeds_read_zero_with_noise_and_all(simulation: Sim
 
 
 def test_the_late_arm_acts_late_and_tells_no_speeds() -> None:
-    with closing(ArmReach(imperfections="late")) as env:
+    with closing(ArmEnv("reach", imperfections="late")) as env:
         start = env.reset(seed=0)[0]["observation"]
         for step in range(8):
             seen = env.step(np.array([80, 80, 80], np.float32))[0]["observation"]
@@ -384,7 +386,7 @@ def tip_by_hand(angles_deg: Any, factors: Any) -> tuple[float, float, float]:
 
 
 def test_wrong_lengths_move_the_true_tip_and_nothing_that_is_measured() -> None:
-    env, ideal = ArmReach(imperfections=Imperfections(length_error=(-0.05, 0.05))), ArmReach()
+    env, ideal = ArmEnv("reach", imperfections=Imperfections(length_error=(-0.05, 0.05))), ArmEnv("reach")
     actions = np.random.default_rng(0).uniform(0, 90, (10, 3)).astype(np.float32)
     options = {"angles_deg": START_DEG, "goal_m": (0.1, 0.2, 0.5)}
     apart = []
@@ -411,7 +413,7 @@ def test_wrong_lengths_move_the_true_tip_and_nothing_that_is_measured() -> None:
 
 
 def test_the_distance_told_is_the_true_one_whatever_the_sensors_say() -> None:
-    env = ArmReach(imperfections=Imperfections(angle_noise_deg=2.0, observation_delay_s=0.1, backlash_deg=1.0))
+    env = ArmEnv("reach", imperfections=Imperfections(angle_noise_deg=2.0, observation_delay_s=0.1, backlash_deg=1.0))
     env.reset(seed=0)
     for _ in range(30):
         observation, reward, *_, info = env.step(env.action_space.sample())
@@ -434,7 +436,7 @@ def drawn(env: ArmEnv) -> dict[str, float]:
 
 
 def test_values_are_drawn_for_each_episode_uniformly_from_their_ranges() -> None:
-    env = ArmReach(imperfections=EVERYTHING)
+    env = ArmEnv("reach", imperfections=EVERYTHING)
     env.reset(seed=1)
     rows = [drawn(env)]
     for _ in range(300):
@@ -453,7 +455,7 @@ def test_values_are_drawn_for_each_episode_uniformly_from_their_ranges() -> None
 
 
 def test_the_same_seed_draws_the_same_values_and_another_others() -> None:
-    env, again = ArmReach(imperfections="rough"), ArmReach(imperfections="rough")
+    env, again = ArmEnv("reach", imperfections="rough"), ArmEnv("reach", imperfections="rough")
     rows = []
     for each, seed in ((env, 5), (again, 5), (env, None), (again, 6), (env, 5)):
         each.reset(seed=seed)
@@ -468,7 +470,7 @@ def test_the_same_seed_draws_the_same_values_and_another_others() -> None:
 
 def test_start_and_goal_are_those_of_an_ideal_arm_with_the_same_seed() -> None:
     """So that arms of different faults can be compared on the same episodes."""
-    for kind in (ArmReach, ArmTrack):
+    for kind in KINDS:
         ideal, late = kind(), kind(imperfections=Imperfections(action_delay_s=(0.0, 0.2), payload_kg=0.1))
         one, other = ideal.reset(seed=8)[0], late.reset(seed=8)[0]
         assert {key: value.tolist() for key, value in one.items()} == {
@@ -544,7 +546,7 @@ def test_delays_and_lengths_have_bounds(values: dict[str, Any], said: str) -> No
         Imperfections(**values)
 
 
-@pytest.mark.parametrize("make", [ArmReach, ArmTrack, open_imperfections])
+@pytest.mark.parametrize("make", [*KINDS, open_imperfections])
 def test_an_unknown_name_is_refused_with_those_there_are(make: Callable[..., Any]) -> None:
     with pytest.raises(ValueError, match="unknown imperfections 'ruff'; expected ideal, xl430, rough, late, or a file"):
         make("ruff") if make is open_imperfections else make(imperfections="ruff")
@@ -577,7 +579,7 @@ class TestDescriptions:
         path = tmp_path / "arm.json"
         path.write_text(json.dumps(DESCRIPTION | {"joints": [1, 2]}))
         assert open_imperfections(str(path)) == Imperfections(action_delay_s=(0.03, 0.04))
-        env = ArmReach(imperfections=str(path))
+        env = ArmEnv("reach", imperfections=str(path))
         assert env.imperfections.action_delay_s == (0.03, 0.04)
         env.close()
 
@@ -669,7 +671,7 @@ def random_actions(env: ArmEnv, count: int, seed: int = 0, size: float = 1.0) ->
     return list(np.random.default_rng(seed).uniform(middle - half, middle + half, (count, 3)).astype(np.float32))
 
 
-@pytest.mark.parametrize("kind", [ArmReach, ArmTrack])
+@pytest.mark.parametrize("kind", KINDS)
 def test_an_ideal_arm_is_bit_for_bit_one_of_which_nothing_was_said(kind: Callable[..., ArmEnv]) -> None:
     episodes = []
     for settings in ({}, {"imperfections": "ideal"}, {"imperfections": Imperfections()}):
@@ -690,7 +692,7 @@ def test_servos_and_sensors_without_a_fault_do_nothing(simulation: Simulation, o
 
 
 @pytest.mark.parametrize("preset", ["xl430", "rough"])
-@pytest.mark.parametrize("kind", [ArmReach, ArmTrack])
+@pytest.mark.parametrize("kind", KINDS)
 def test_observations_stay_inside_their_space(kind: Callable[..., ArmEnv], preset: str) -> None:
     env = kind(imperfections=preset, episode_steps=50)
     generator = np.random.default_rng(0)
@@ -705,7 +707,7 @@ def test_observations_stay_inside_their_space(kind: Callable[..., ArmEnv], prese
 
 
 def test_readings_that_are_rounded_past_a_limit_are_inside_the_space_too() -> None:
-    env = ArmReach(imperfections=Imperfections(resolution_deg=7.0))  # type: ignore[arg-type]
+    env = ArmEnv("reach", imperfections=Imperfections(resolution_deg=7.0))  # type: ignore[arg-type]
     env.reset(seed=0)
     for _ in range(30):
         observation = env.step(np.full(3, 90.0))[0]
@@ -716,7 +718,7 @@ def test_readings_that_are_rounded_past_a_limit_are_inside_the_space_too() -> No
 
 
 @pytest.mark.parametrize("size", [1.0, 0.02])
-@pytest.mark.parametrize("kind", [ArmReach, ArmTrack])
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("control", ["absolute", "from_measured", "from_target"])
 def test_a_saved_state_with_everything_on_goes_on_bit_for_bit(
     kind: Callable[..., ArmEnv], control: str, size: float
@@ -743,7 +745,7 @@ def test_a_saved_state_with_everything_on_goes_on_bit_for_bit(
 
 
 def test_a_seed_is_exact_after_a_dirty_episode_of_another_load() -> None:
-    env = ArmReach(imperfections=EVERYTHING)
+    env = ArmEnv("reach", imperfections=EVERYTHING)
     episodes = []
     for _ in range(3):
         first = env.reset(seed=2)

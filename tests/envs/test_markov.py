@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from envs.arm import RADIANS, Arm
-from envs.arm_env import ArmEnv, ArmReach, ArmTrack
-from envs.paths import Path
+from envs.arm_env import ArmEnv
+from envs.tasks.paths import Path
 
 LIMITS = Arm().limits
 PERIOD_S = 1 / 30
@@ -46,10 +46,10 @@ def later(course: Any, steps: int) -> Any:
     return asdict(replace(path, phase=path.phase - steps * PERIOD_S / path.period_s))
 
 
-@pytest.fixture(scope="module", params=[ArmReach, ArmTrack])
+@pytest.fixture(scope="module", params=["reach", "track"])
 def pair(request: pytest.FixtureRequest) -> Iterator[tuple[ArmEnv, ArmEnv]]:
     """Two arms of one task, with different histories."""
-    envs = request.param(), request.param()
+    envs = ArmEnv(request.param), ArmEnv(request.param)
     for seed, env in enumerate(envs):
         env.reset(seed=seed)
         env.action_space.seed(seed)

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from scipy.interpolate import BSpline
 
 from envs.arm import DEFAULT_URDF, Arm
-from envs.arm_env import ArmTrack
-from envs.paths import KINDS, SHARE, Path, PathKind, draw_path
-from envs.tasks import Track
+from envs.arm_env import ArmEnv
+from envs.tasks.paths import KINDS, SHARE, Path, PathKind, draw_path
+from envs.tasks.track import Track
 
 Array = NDArray[np.float64]
 
@@ -203,7 +203,7 @@ def test_a_speed_that_an_environment_accepts_never_fails_it_later(kind: PathKind
     accepted, resets = 0, size(3, full=15, of="resets a speed")
     for share in (0.98, 0.9, 0.8, 0.7, 0.6):
         try:
-            env = ArmTrack(path=kind, speed_m_s=share * best)
+            env = ArmEnv("track", path=kind, speed_m_s=share * best)
         except ValueError:
             continue
         accepted += 1
@@ -247,12 +247,12 @@ def test_a_path_survives_json_to_the_bit(kind: PathKind, seed: int) -> None:
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"path": "square"}, "wanted a path of circle, eight, spline or any, got 'square'"),
-        ({"path": ""}, "wanted a path of circle, eight, spline or any, got ''"),
-        ({"speed_m_s": 0.0}, "wanted a positive speed of the goal in m/s, got 0.0"),
-        ({"speed_m_s": -0.1}, "wanted a positive speed of the goal in m/s, got -0.1"),
-        ({"speed_m_s": math.nan}, "wanted a positive speed of the goal in m/s, got nan"),
-        ({"speed_m_s": math.inf}, "wanted a positive speed of the goal in m/s, got inf"),
+        ({"path": "square"}, "path: expected circle, eight, spline, any, got 'square'"),
+        ({"path": ""}, "path: expected circle, eight, spline, any, got ''"),
+        ({"speed_m_s": 0.0}, "speed_m_s: expected from 1e-06 to 100 m/s, got 0.0"),
+        ({"speed_m_s": -0.1}, "speed_m_s: expected from 1e-06 to 100 m/s, got -0.1"),
+        ({"speed_m_s": math.nan}, "speed_m_s: expected from 1e-06 to 100 m/s, got nan"),
+        ({"speed_m_s": math.inf}, "speed_m_s: expected from 1e-06 to 100 m/s, got inf"),
         ({"reward_kind": "shaped"}, "wanted reward dense or sparse, got 'shaped'"),
         ({"goal_tolerance_m": 0.0}, "wanted a positive goal tolerance"),
     ],

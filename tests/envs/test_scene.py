@@ -14,7 +14,7 @@ from gymnasium.utils.passive_env_checker import env_render_passive_checker
 from locations import ROOT
 from numpy.typing import NDArray
 
-from envs.arm_env import ArmReach
+from envs.arm_env import ArmEnv
 
 Picture = NDArray[np.uint8]
 
@@ -27,13 +27,13 @@ def no_display(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def env() -> Iterator[ArmReach]:
-    env = ArmReach(render_mode="rgb_array")
+def env() -> Iterator[ArmEnv]:
+    env = ArmEnv("reach", render_mode="rgb_array")
     yield env
     env.close()
 
 
-def picture(env: ArmReach, angles_deg: tuple[float, ...] = START_DEG, goal_m: tuple[float, ...] = GOAL_M) -> Picture:
+def picture(env: ArmEnv, angles_deg: tuple[float, ...] = START_DEG, goal_m: tuple[float, ...] = GOAL_M) -> Picture:
     env.reset(options={"angles_deg": angles_deg, "goal_m": goal_m})
     rendered: Picture = env.render()
     return rendered
@@ -56,7 +56,7 @@ def orange(picture: Picture) -> NDArray[np.bool_]:
     return (red > green + 50) & (green > blue + 30)
 
 
-def test_a_picture_without_a_display_shows_the_arm_and_its_goal(env: ArmReach) -> None:
+def test_a_picture_without_a_display_shows_the_arm_and_its_goal(env: ArmEnv) -> None:
     image = picture(env)
     assert image.shape == (480, 640, 3)
     assert image.dtype == np.uint8
@@ -72,7 +72,7 @@ def test_gymnasium_accepts_the_picture() -> None:
     env.close()
 
 
-def test_the_goals_ball_moves_with_the_goal_and_the_arm_stays(env: ArmReach) -> None:
+def test_the_goals_ball_moves_with_the_goal_and_the_arm_stays(env: ArmEnv) -> None:
     low, high = picture(env, goal_m=(0.25, 0.25, 0.35)), picture(env, goal_m=(0.25, 0.25, 0.45))
     assert centre(green(high))[0] < centre(green(low))[0] - 20  # rows count from the top
     # The camera looks along +y and -x: towards +x is nearer and to the right, towards +y further and to the right.
@@ -82,7 +82,7 @@ def test_the_goals_ball_moves_with_the_goal_and_the_arm_stays(env: ArmReach) -> 
     assert np.array_equal(orange(low) & ~either, orange(high) & ~either)
 
 
-def test_the_arm_moves_in_the_picture_and_the_goal_stays(env: ArmReach) -> None:
+def test_the_arm_moves_in_the_picture_and_the_goal_stays(env: ArmEnv) -> None:
     up, forward = picture(env, (45.0, 0.0, 0.0)), picture(env, (45.0, 80.0, 0.0))
     assert centre(orange(forward))[0] > centre(orange(up))[0] + 20
     assert abs(centre(green(up))[0] - centre(green(forward))[0]) < 5
@@ -94,7 +94,7 @@ def test_the_arm_moves_in_the_picture_and_the_goal_stays(env: ArmReach) -> None:
     assert centre(orange(env.render()))[0] > centre(orange(before))[0] + 5
 
 
-def test_the_same_state_gives_the_same_picture(env: ArmReach) -> None:
+def test_the_same_state_gives_the_same_picture(env: ArmEnv) -> None:
     first = picture(env)
     picture(env, (0.0, 0.0, 0.0), (0.3, 0.1, 0.45))
     assert np.array_equal(picture(env), first)
@@ -102,8 +102,8 @@ def test_the_same_state_gives_the_same_picture(env: ArmReach) -> None:
 
 TRAJECTORY = """
 import sys, numpy as np
-from envs.arm_env import ArmReach
-env = ArmReach(render_mode=sys.argv[1] if len(sys.argv) > 1 else None)
+from envs.arm_env import ArmEnv
+env = ArmEnv("reach", render_mode=sys.argv[1] if len(sys.argv) > 1 else None)
 env.reset(seed=3)
 for action in np.random.default_rng(4).uniform(0, 90, (30, 3)).astype(np.float32):
     observation, reward, *_ = env.step(action)

@@ -17,8 +17,8 @@ from stable_baselines3.common.env_checker import check_env as check_env_stable_b
 
 import envs  # noqa: F401  (registers the ids)
 from envs.arm import RADIANS, Arm
-from envs.arm_env import ArmEnv, ArmReach, ArmTrack
-from envs.paths import Path as GoalPath
+from envs.arm_env import ArmEnv
+from envs.tasks.paths import Path as GoalPath
 
 KUKA = Path(pybullet_data.getDataPath()) / "kuka_iiwa" / "model.urdf"
 START_DEG = (10.0, 20.0, 30.0)
@@ -28,14 +28,14 @@ Step = tuple[dict[str, NDArray[np.float32]], float, bool, bool, dict[str, Any]]
 
 @pytest.fixture
 def env() -> Iterator[ArmEnv]:
-    env = ArmTrack()
+    env = ArmEnv("track")
     yield env
     env.close()
 
 
 @pytest.fixture
 def other() -> Iterator[ArmEnv]:
-    env = ArmTrack()
+    env = ArmEnv("track")
     yield env
     env.close()
 
@@ -146,7 +146,7 @@ def test_observations_stay_inside_their_space(env: ArmEnv) -> None:
 @pytest.mark.parametrize("path", ["circle", "eight", "spline"])
 @pytest.mark.parametrize("period_s", [1 / 30, 1 / 60])
 def test_the_goal_is_the_paths_motion_at_the_time_of_the_step(path: Any, period_s: float) -> None:
-    env = ArmTrack(path=path, control_period_s=period_s, episode_steps=80)
+    env = ArmEnv("track", path=path, control_period_s=period_s, episode_steps=80)
     observations = [env.reset(seed=1)[0], *(step[0] for step in roll(env, actions(80)))]
     drawn = path_of(env)
     assert drawn.kind == path
@@ -156,7 +156,7 @@ def test_the_goal_is_the_paths_motion_at_the_time_of_the_step(path: Any, period_
 
 
 def test_any_path_is_one_of_the_three() -> None:
-    env = ArmTrack(path="any")
+    env = ArmEnv("track", path="any")
     kinds = set()
     for seed in range(30):
         env.reset(seed=seed)
@@ -167,7 +167,7 @@ def test_any_path_is_one_of_the_three() -> None:
 
 @pytest.mark.parametrize("speed_m_s", [0.05, 0.3])
 def test_the_goal_goes_at_the_speed_asked_for(speed_m_s: float) -> None:
-    env = ArmTrack(path="circle", speed_m_s=speed_m_s)
+    env = ArmEnv("track", path="circle", speed_m_s=speed_m_s)
     for seed in range(3):
         goal = env.reset(seed=seed)[0]["desired_goal"]
         assert np.linalg.norm(goal[3:]) == pytest.approx(speed_m_s, rel=1e-6)
@@ -175,7 +175,7 @@ def test_the_goal_goes_at_the_speed_asked_for(speed_m_s: float) -> None:
 
 
 def test_the_observation_and_the_tip_do_not_depend_on_the_goal(env: ArmEnv) -> None:
-    elsewhere = ArmTrack(path="spline", speed_m_s=0.1)
+    elsewhere = ArmEnv("track", path="spline", speed_m_s=0.1)
     for each, seed in ((env, 1), (elsewhere, 2)):
         each.reset(seed=seed, options={"angles_deg": START_DEG})
     for one, another in zip(roll(env, actions(60)), roll(elsewhere, actions(60)), strict=True):
@@ -186,7 +186,7 @@ def test_the_observation_and_the_tip_do_not_depend_on_the_goal(env: ArmEnv) -> N
 
 
 def test_the_arm_moves_as_it_does_towards_a_goal_that_stays(env: ArmEnv) -> None:
-    reach = ArmReach(episode_steps=200)
+    reach = ArmEnv("reach", episode_steps=200)
     for each in (env, reach):
         each.reset(seed=5, options={"angles_deg": START_DEG})
     for track_step, reach_step in zip(roll(env, actions(60)), roll(reach, actions(60)), strict=True):
@@ -214,7 +214,7 @@ def test_the_tips_velocity_is_the_jacobian_times_the_joints_speeds(env: ArmEnv) 
 
 @pytest.mark.parametrize("reward", ["dense", "sparse"])
 def test_compute_reward_of_a_batch_is_that_of_each_row_and_of_the_step(reward: Any) -> None:
-    env = ArmTrack(reward=reward)
+    env = ArmEnv("track", reward=reward)
     env.reset(seed=4)
     steps = roll(env, actions(40, 8)) + follow(env, 60)
     achieved, desired = (np.array([step[0][key] for step in steps]) for key in ("achieved_goal", "desired_goal"))
@@ -267,7 +267,7 @@ def test_a_goal_that_is_followed_well_is_a_success(env: ArmEnv) -> None:
 
 
 def test_reach_has_no_rms_error_and_three_numbers_a_goal() -> None:
-    env = ArmReach()
+    env = ArmEnv("reach")
     observation, info = env.reset(seed=0)
     assert {key: value.shape for key, value in observation.items()} == {
         "observation": (12,),
@@ -317,23 +317,23 @@ def test_the_start_may_be_given_and_leaves_the_path_as_drawn(env: ArmEnv) -> Non
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"path": "square"}, "wanted a path of circle, eight, spline or any, got 'square'"),
-        ({"speed_m_s": 0.0}, "wanted a positive speed"),
-        ({"speed_m_s": -1.0}, "wanted a positive speed"),
-        ({"speed_m_s": math.nan}, "wanted a positive speed"),
+        ({"path": "square"}, "path: expected circle, eight, spline, any, got 'square'"),
+        ({"speed_m_s": 0.0}, "speed_m_s: expected from 1e-06 to 100 m/s"),
+        ({"speed_m_s": -1.0}, "speed_m_s: expected from 1e-06 to 100 m/s"),
+        ({"speed_m_s": math.nan}, "speed_m_s: expected from 1e-06 to 100 m/s"),
         ({"speed_m_s": 5.0}, r"wanted a speed at which arm3 can follow a path .*got 5 m/s.*best allows 0\.\d+ m/s"),
         ({"goal_m": (0, 0, 0)}, "goal_m"),
     ],
 )
 def test_bad_settings_are_refused(settings: dict[str, Any], said: str) -> None:
     with pytest.raises((ValueError, TypeError), match=said):
-        ArmTrack(**settings)
+        ArmEnv("track", **settings)
 
 
 def test_reach_knows_no_path_and_no_speed() -> None:
     for settings in ({"path": "circle"}, {"speed_m_s": 0.2}):
         with pytest.raises(TypeError, match=next(iter(settings))):
-            ArmReach(**settings)
+            ArmEnv("reach", **settings)
 
 
 def test_a_seed_is_exact_after_a_dirty_episode(env: ArmEnv, other: ArmEnv) -> None:

@@ -27,7 +27,7 @@ from arm_control.viewers.common.motion import (
 )
 from arm_control.viewers.common.playback import Playback
 from envs.arm_env import ArmEnv
-from envs.tasks import Course, StillGoal, error_mm
+from envs.tasks.base import Course, StillGoal, last_distance, rms_distance
 
 HISTORY_S = 60.0
 Point = tuple[float, float, float]
@@ -48,7 +48,6 @@ class LiveArm:
         self.arm, self.period_s = env.arm, env.simulation.control_period_s
         self.moving, self.tolerance_m = env.task.moving, source.config.goal_tolerance_m
         self.episode_steps = env.episode_steps
-        self.settle_steps = getattr(env.task, "settle_steps", 0)
         self.manual_deg: list[float] | None = None
         self.goal_number, self.held = 0, False
         self._seed, self._steps = seed, 0
@@ -70,6 +69,10 @@ class LiveArm:
     def distance_m(self, goal_m: Sequence[float] | None = None) -> float:
         """How far the tip is from a goal, or from that of now, by the measured angles."""
         return math.dist(self.arm.tip_position(self._env.measured_deg), (goal_m or self._env.goal_m)[:3])
+
+    def error_mm(self, distances_m: Sequence[float]) -> float:
+        """The task's error in mm, from the tip's distances to the goal: the first before the first step."""
+        return 1000.0 * float(self._env.task.errors_m(np.array(distances_m)))
 
     def next_goal(self) -> None:
         """Draw another goal, or path."""
@@ -190,7 +193,7 @@ def roll_out(source: Source, goals: int, seed: int) -> Motion:
                 distances_m.append(live.distance_m())
                 error = None
             episodes.append(Episode(f"{live.episode_name} of {goals}", start_s, live.time_s))
-            error = error_mm(distances_m, moving=live.moving, settle_steps=live.settle_steps)
+            error = live.error_mm(distances_m)
         ticks.append(msgspec.structs.replace(live.now(), goal_error_mm=error))
     finally:
         live.close()
@@ -298,7 +301,9 @@ class Beside:
         if self._goal_m is None or not self._distances_m or tick_s < self._ends_s[self._begun - 1]:
             return None
         distances_m = [*self._distances_m, self._live.distance_m(self._goal_m)]
-        error = error_mm(distances_m, moving=len(self._goals_m) > 1)
+        # A goal that has moved is judged like one along a path, as when it was recorded.
+        error_of = rms_distance if len(self._goals_m) > 1 else last_distance
+        error_mm = 1000.0 * float(error_of(np.array(distances_m)))
         self._distances_m.clear()
         self._goals_m.clear()
-        return error
+        return error_mm

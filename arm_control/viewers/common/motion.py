@@ -20,7 +20,7 @@ from arm_control.recording.index import IndexedRecording
 from arm_control.recording.schema import LARGEST_DEG, POST_MORTEM, Event, Tick
 from arm_control.runner.recorded import arm_of, tolerance_of
 from envs.arm import DEFAULT_URDF, Arm
-from envs.tasks import Reach
+from envs.tasks.base import dense_reward
 
 FloatArray = NDArray[np.float64]
 ROUNDING_S = 1e-9
@@ -90,8 +90,8 @@ class Stretch:
 
     @cached_property
     def reward(self) -> FloatArray:
-        """The dense reward of `envs.tasks.Reach` for that distance, (n,)."""
-        reward: FloatArray = Reach(reach_m=self.arm.reach_m).reward(self.error_mm / 1000.0)
+        """The dense reward of the environments for that distance, (n,)."""
+        reward: FloatArray = dense_reward(self.arm.reach_m, self.error_mm / 1000.0)
         return reward
 
 

@@ -19,7 +19,7 @@ from arm_control.evaluation.sources import evaluate
 from arm_control.runs.config import TrainConfig
 from arm_control.runs.environment import environment_maker
 from arm_control.runs.seeding import EVALUATION, derived_seeds
-from envs.tasks import Reach
+from envs.tasks.reach import Reach
 
 DELAYS = [str(delay) for delay in DELAYS_MS]
 

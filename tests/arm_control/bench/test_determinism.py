@@ -15,7 +15,8 @@ from arm_control.bench.determinism import bench_determinism, check_environment, 
 from arm_control.cli import main
 from arm_control.runs.config import environment_ids
 from envs.arm_env import ArmEnv
-from envs.tasks import Reach, Track
+from envs.tasks.reach import Reach
+from envs.tasks.track import Track
 
 CHECKS = {
     "same process",

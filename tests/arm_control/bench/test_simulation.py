@@ -10,7 +10,7 @@ import pytest
 
 from arm_control.bench.simulation import BASELINES, measure_raw, measure_single
 from arm_control.cli import main
-from envs.arm_env import ArmReach
+from envs.arm_env import ArmEnv
 from envs.bullet import pybullet
 
 
@@ -65,7 +65,7 @@ def test_the_bound_counts_the_physics_alone(monkeypatch: pytest.MonkeyPatch) -> 
         calls += 1
         physics(*arguments, **keywords)
 
-    class Timed(ArmReach):
+    class Timed(ArmEnv):
         steps = 0
 
         def step(self, action: Any) -> Any:
@@ -75,7 +75,7 @@ def test_the_bound_counts_the_physics_alone(monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.setattr("arm_control.bench.simulation.time", clock)
     monkeypatch.setattr(pybullet, "stepSimulation", simulate)
-    env = Timed()
+    env = Timed("reach")
     bound = measure_raw(env, 1.0)
     assert pybullet.stepSimulation is simulate
     calls_per_step = calls / env.steps

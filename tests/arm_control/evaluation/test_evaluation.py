@@ -24,7 +24,7 @@ from arm_control.runs.config import TrainConfig
 from arm_control.runs.environment import environment_maker
 from arm_control.runs.seeding import EVALUATION, TRAINING, VALIDATION, derived_seeds
 from envs.arm import DEFAULT_URDF, RADIANS, Arm
-from envs.tasks import Reach
+from envs.tasks.reach import Reach
 from policies.agent import Spec
 from policies.common.networks import DeterministicPolicy
 

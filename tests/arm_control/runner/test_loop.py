@@ -44,7 +44,8 @@ from arm_control.runner.timings import PERCENTILES, Timings
 from arm_control.viewers.common.motion import Motion, TicksInMemory, events_and_episodes, open_motion
 from arm_control.viewers.page.html import table_of
 from arm_control.viewers.plot.figure import motion_figure
-from envs.tasks import Course, MovingGoal, StillGoal, Track
+from envs.tasks.base import Course, StillGoal
+from envs.tasks.track import MovingGoal, Track
 
 LOW = np.array(ARM.limits.lower_deg)
 POSES = [[20.0, 40.0, 60.0], [70.0, 30.0, 20.0], [45.0, 80.0, 10.0]]

@@ -21,7 +21,7 @@ from arm_control.evaluation.sources import evaluate
 from arm_control.policy_file.contract import METADATA_KEY, GoldenSamples
 from arm_control.runner import PolicyFileError, PolicyRunner
 from envs.arm import DEFAULT_URDF, RADIANS, Arm
-from envs.tasks import StillGoal
+from envs.tasks.base import StillGoal
 
 ARM = Arm(DEFAULT_URDF)
 LOW, HIGH = np.array(ARM.limits.lower_deg), np.array(ARM.limits.upper_deg)

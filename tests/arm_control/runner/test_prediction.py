@@ -18,7 +18,8 @@ from arm_control.runner.session import imperfections_of
 from arm_control.runner.session_config import SessionConfig
 from envs.imperfections import IDEAL_LAG_S, PRESETS, Imperfections
 from envs.limits import limit_target
-from envs.tasks import MovingGoal, StillGoal, Track
+from envs.tasks.base import StillGoal
+from envs.tasks.track import MovingGoal, Track
 
 PERIOD_S = 0.01
 

@@ -25,7 +25,8 @@ from arm_control.runs.config import TrainConfig
 from arm_control.runs.environment import environment_maker
 from arm_control.runs.seeding import EVALUATION, derived_seeds
 from envs.imperfections import Imperfections
-from envs.tasks import Course, MovingGoal, StillGoal, Track
+from envs.tasks.base import Course, StillGoal
+from envs.tasks.track import MovingGoal, Track
 
 FloatArray = NDArray[np.float64]
 STEPS = 16

@@ -19,7 +19,7 @@ from arm_control.recording.reading import read_recording
 from arm_control.recording.recorder import Recorder
 from arm_control.recording.schema import Event, Tick
 from arm_control.runner.session import WAITING_GOALS, as_they_come, close_recorder
-from envs.tasks import StillGoal
+from envs.tasks.base import StillGoal
 
 # Prints the schedulers of the main thread, of a thread, and of a process that start after it.
 PRIORITIES = """

@@ -19,7 +19,7 @@ from arm_control.runner.safety import Safety, SafetySettings
 from arm_control.runner.tracking import MAX_DELAY_S, MAX_LAG_S, WINDOW_S, ExpectedMotion, StillJoints
 from envs.imperfections import PRESETS, Imperfections
 from envs.limits import limit_target
-from envs.tasks import StillGoal
+from envs.tasks.base import StillGoal
 
 ALLOWED_M = math.radians(SafetySettings().tip_deg) * max(ARM.levers_m)
 LEVEL = [20.0, 90.0, 0.0]  # the tip is 0.45 m from the base's axis

@@ -37,6 +37,14 @@ def candidates(name: str, kind: Any, default: Any) -> list[Any]:
     kinds = typing.get_args(kind) if type(None) in typing.get_args(kind) else (kind,)
     if name == "imperfections":
         return [*PRESETS, *PRESETS.values(), MEASURED, str(ASSETS / "imperfections" / "rough.json")]
+    if name == "task_options":
+        return [
+            {},
+            {"path": "circle"},
+            {"speed_m_s": 0.1},
+            {"speed_m_s": math.nan},
+            {"path": "eight", "speed_m_s": 0.3},
+        ]
     values: list[Any] = [None] if type(None) in kinds else []
     for each in kinds:
         if typing.get_origin(each) is typing.Literal:
@@ -118,7 +126,7 @@ class TestReadingBack:
             ({"settings": AGENTS["dqn"]()}, "settings"),
             ({"settings": dataclasses.replace(AGENTS["dqn"](), head="none")}, "settings"),
             ({"arm": b"arm.urdf"}, "cannot be stored|arm"),
-            ({"env": "ArmTrack-v0", "path": "square"}, "path"),
+            ({"env": "ArmTrack-v0", "task_options": {"path": 1.5}}, "path"),
             ({"seed": 1.5}, "seed"),
             ({"steps": 10.5}, "steps"),
             ({"init": {1}}, "init|cannot be stored"),
@@ -129,9 +137,8 @@ class TestReadingBack:
         self, tmp_path: Path, values: dict[str, Any], said: str
     ) -> None:
         """Python does not check types; the training does, before its folder is made."""
-        config = TrainConfig("ddpg", **values)
         with pytest.raises(ValueError, match=said):
-            train(config, tmp_path / "run", quiet=True)
+            train(TrainConfig("ddpg", **values), tmp_path / "run", quiet=True)
         assert list(tmp_path.iterdir()) == []
 
     def test_numpy_numbers_and_paths_are_stored(self) -> None:
@@ -163,7 +170,7 @@ def small(generator: random.Random) -> TrainConfig:
     for name in generator.sample(sorted(SETTINGS[agent].keys() - sizes.keys()), 2):
         settings[name] = generator.choice(SETTINGS[agent][name])
     fields: dict[str, Any] = {"steps": 128, "arms": 4, "grid_step_deg": 30.0 if "dqn" in agent else 1.0}
-    for name in generator.sample(["reward", "control", "path", "speed_m_s", "goal_tolerance_m", "env"], 2):
+    for name in generator.sample(["reward", "control", "task_options", "goal_tolerance_m", "env"], 2):
         fields[name] = generator.choice(FIELDS[name])
     if generator.random() < 0.5:
         fields["imperfections"] = generator.choice(FIELDS["imperfections"])

@@ -35,7 +35,7 @@ from arm_control.training import loop
 from arm_control.training.loop import Training, resume, train
 from envs.arm import DEFAULT_URDF, RADIANS, Arm
 from envs.simulation import Simulation
-from envs.tasks import Reach
+from envs.tasks.reach import Reach
 from policies.common.settings import A2CSettings, DDPGSettings
 
 # The replay goes round twice, and each arm's episodes end eight times.

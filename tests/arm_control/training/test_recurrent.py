@@ -21,7 +21,7 @@ from arm_control.runs.config import TrainConfig
 from arm_control.runs.environment import environment_maker
 from arm_control.training.loop import Training, train
 from envs.arm import RADIANS, Arm
-from envs.tasks import StillGoal
+from envs.tasks.base import StillGoal
 from policies.agent import Spec, Transition
 from policies.common.actors import Memory
 from policies.common.policy_gradient import PolicyGradient

@@ -32,7 +32,7 @@ from arm_control.training import loop, workers
 from arm_control.training.collector import Advance
 from arm_control.training.loop import Training, resume, train
 from arm_control.training.workers import Workers
-from envs.arm_env import ArmReach
+from envs.arm_env import ArmEnv
 from policies.a3c.agent import SharedRMSProp
 from policies.common.settings import A3CSettings
 
@@ -59,7 +59,7 @@ def left() -> tuple[list[int], list[str]]:
 
 @pytest.fixture(autouse=True)
 def nothing_left() -> Iterator[None]:
-    with contextlib.closing(ArmReach()):  # PyBullet's own first time
+    with contextlib.closing(ArmEnv("reach")):  # PyBullet's own first time
         before = left()
     yield
     assert left() == before

@@ -20,7 +20,7 @@ from helpers import children, stuck
 from locations import ROOT
 
 from arm_control.runs.config import environment_ids
-from envs.arm_env import ArmReach
+from envs.arm_env import ArmEnv
 from envs.vector.env import ArmVectorEnv
 
 ARMS = 3
@@ -67,7 +67,7 @@ def left() -> tuple[list[int], int]:
 
 @pytest.fixture(autouse=True)
 def nothing_left() -> Iterator[None]:
-    with contextlib.closing(ArmReach()):  # PyBullet's own first time
+    with contextlib.closing(ArmEnv("reach")):  # PyBullet's own first time
         before = left()
     yield
     assert left() == before
@@ -102,7 +102,7 @@ def test_the_end_of_an_episode_has_gymnasiums_same_step_format() -> None:
         assert plain(ours) == plain(gymnasiums)
 
 
-class Uneven(ArmReach):
+class Uneven(ArmEnv):
     """Ends early, terminated, where the goal is on the left: arms then end at different steps."""
 
     def step(self, action: Any) -> Any:
@@ -116,7 +116,7 @@ class Uneven(ArmReach):
 
 @pytest.mark.slow
 def test_arms_that_end_at_different_steps_terminated_or_truncated() -> None:
-    make = functools.partial(Uneven, episode_steps=5)
+    make = functools.partial(Uneven, "reach", episode_steps=5)
     with vector(make, 6) as env, sync(make, 6) as other:
         assert plain(env.reset(seed=3)) == plain(other.reset(seed=3))
         partly = 0
@@ -208,7 +208,7 @@ def test_states_are_restored_to_the_bit_by_any_number_of_processes() -> None:
             env.restore_state(states[:2])
 
 
-class Odd(ArmReach):
+class Odd(ArmEnv):
     """Other infos, one of them an array."""
 
     def reset(self, **keywords: Any) -> Any:
@@ -223,7 +223,7 @@ class Odd(ArmReach):
         return {"count": self._steps, "half": np.float32(0.5), "goal": np.array(self._goal)}
 
 
-class Bare(ArmReach):
+class Bare(ArmEnv):
     """No infos at all."""
 
     def reset(self, **keywords: Any) -> Any:
@@ -235,8 +235,8 @@ class Bare(ArmReach):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", [Odd, Bare])
-def test_infos_may_be_any_numbers(kind: type[ArmReach]) -> None:
-    make = functools.partial(kind, episode_steps=3)
+def test_infos_may_be_any_numbers(kind: type[ArmEnv]) -> None:
+    make = functools.partial(kind, "reach", episode_steps=3)
     with vector(make) as env, sync(make) as other:
         assert plain(env.reset(seed=0)) == plain(other.reset(seed=0))
         for actions in draw(env, 4):
@@ -266,9 +266,9 @@ def test_bad_numbers_are_refused(arms: Any, processes: Any, message: str) -> Non
         ArmVectorEnv(maker(), arms, processes)
 
 
-class Flat(ArmReach):
+class Flat(ArmEnv):
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__("reach")
         self.observation_space = self.observation_space["observation"]  # type: ignore[assignment]
 
 
@@ -288,10 +288,10 @@ class Late(Bare):
         (maker(reward="shaped"), ValueError, "reward"),
         (maker("Nowhere-v0"), gymnasium.error.NameNotFound, "Nowhere"),
         (Flat, ValueError, "wanted a Dict of Box as observation space, got Box"),
-        (Wordy, ValueError, "wanted infos that are numbers, got said = 'hello'"),
-        (Late, ValueError, "wanted the same infos at each step"),
+        (functools.partial(Wordy, "reach"), ValueError, "wanted infos that are numbers, got said = 'hello'"),
+        (functools.partial(Late, "reach"), ValueError, "wanted the same infos at each step"),
         (maker(render_mode="rgb_array"), ValueError, "wanted arms without a render mode, got 'rgb_array'"),
-        (functools.partial(ArmReach, arm=(x for x in ())), ValueError, "wanted a make_env that can be sent"),
+        (functools.partial(ArmEnv, "reach", arm=(x for x in ())), ValueError, "wanted a make_env that can be sent"),
     ],
     ids=range(7),
 )
@@ -382,11 +382,11 @@ def test_an_arms_own_refusal_of_reset_options_names_it_and_changes_nothing() -> 
 # Ends
 
 
-class Faulty(ArmReach):
+class Faulty(ArmEnv):
     """Does what the goal's file says when it is stepped, except in the process that `own` names."""
 
     def __init__(self, own: int, fault: str) -> None:
-        super().__init__()
+        super().__init__("reach")
         self.own, self.fault = own, fault
         if fault == "make" and os.getpid() != own:
             raise RuntimeError("no arm today")
@@ -495,11 +495,11 @@ def test_the_shared_memory_has_no_name_that_could_be_left_in_dev_shm() -> None:
 
 
 def test_a_worker_has_one_thread_of_each_kind() -> None:
-    class Asking(ArmReach):
+    class Asking(ArmEnv):
         def save_state(self) -> Any:
             return os.environ["OMP_NUM_THREADS"], os.environ["OPENBLAS_NUM_THREADS"]
 
-    with vector(Asking) as env:
+    with vector(functools.partial(Asking, "reach")) as env:
         assert env.save_state() == [("1", "1")] * ARMS
 
 
