@@ -1,5 +1,6 @@
 """Adding one of each kind: written as one file or folder, and used through the command line, without other changes."""
 
+import json
 import os
 import re
 import shutil
@@ -109,6 +110,64 @@ BENCH = """
 COMMAND = BENCH.replace("BenchLimits", "Limits").replace("ranges", "limits")
 
 
+# A task: still goals above a height, which is an option, and an error of its own.
+TASK = """
+    from dataclasses import dataclass
+    from typing import Annotated
+    from envs.tasks.base import (
+        DEFAULT_REACH_M, Option, StillGoal, check_options, check_reward, distance_reward, draw_pose
+    )
+
+    def mean_distance(distances_m):
+        return distances_m[..., distances_m.shape[-1] // 2 :].mean(-1)
+
+    class HighGoal(StillGoal):
+        def error_m(self, distances_m):
+            return mean_distance(distances_m)
+
+    @dataclass(frozen=True)
+    class Hover:
+        reward_kind: str = "dense"
+        goal_tolerance_m: float = 0.01
+        reach_m: float = DEFAULT_REACH_M
+        height_m: Annotated[float, Option("the height of the lowest goal", (0.0, 1.0), "m")] = 0.1
+        moving = False
+        error_name = "mean error of the second half"
+        error_key = None
+        goals_name = "perches"
+        episode_steps = 20
+
+        def __post_init__(self):
+            check_reward(self.reward_kind, self.goal_tolerance_m)
+            check_options(self)
+
+        @classmethod
+        def for_arm(cls, arm, period_s, *, reward="dense", goal_tolerance_m=0.01, **options):
+            return cls(reward, goal_tolerance_m, arm.reach_m, **options)
+
+        def reward(self, distance_m):
+            return distance_reward(self.reward_kind, self.goal_tolerance_m, self.reach_m, distance_m)
+
+        def check_arm(self, arm): pass
+
+        def draw_course(self, arm, generator, steps, period_s, *, table_m=0.0):
+            drawn = draw_pose(arm, generator, table_m=max(table_m, self.height_m))
+            return HighGoal(drawn.goal_m, drawn.pose_deg)
+
+        def course_from_json(self, values, steps, period_s):
+            return HighGoal(tuple(values))
+
+        def errors_m(self, distances_m):
+            return mean_distance(distances_m)
+
+        def error_so_far(self, step, distance_m, total):
+            return distance_m, total
+
+    TASK = Hover
+    ENVIRONMENTS = {"ArmHover-v0": "degrees", "ArmHoverDiscrete-v0": "index"}
+"""
+
+
 class Tree:
     """A copy of the program, and files added to it."""
 
@@ -176,6 +235,59 @@ class TestNewViewer:
         refused = tree.run("replay", "ik", "zero", "--viewer", "text")
         assert refused.returncode == 2
         assert "--viewer text: expected at most 1 source, got 2" in refused.stderr
+
+
+@pytest.mark.slow
+class TestNewTask:
+    """A file in `envs/tasks/` is a task."""
+
+    SHORT = ("--steps", "256", "--arms", "4", "--hidden-units", "16", "--fourier-octaves", "1")
+
+    @pytest.fixture
+    def tree(self, tree: Tree) -> Tree:
+        """The program with the task `hover`."""
+        tree.add("envs/tasks/hover.py", TASK)
+        return tree
+
+    def test_is_trained_evaluated_exported_and_run(self, tree: Tree) -> None:
+        """Its option reaches the run, the policy file and the goals; its error is the one that is reported."""
+        task = ("--env", "ArmHover-v0", "--height-m", "0.3")
+        tree.output("train", "ddpg", *task, *self.SHORT, "--out", "run")
+        config = json.loads((tree.folder / "run/config.json").read_text())
+        assert (config["env"], config["task_options"]) == ("ArmHover-v0", {"height_m": 0.3})
+        tree.output("export", "run")
+        for source in ("run", "run/policy.onnx"):
+            figures = tree.output("evaluate", source, "--goals", "2")
+            assert "2 held-out perches" in figures
+            assert "mean error of the second half" in figures
+        ran = tree.output(
+            *("run", "run/policy.onnx", "--driver", "sim", "--pace", "fast", "--random", "3"),
+            *("--seconds-per-goal", "0.2", "--json", "ran.json"),
+        )
+        goals = json.loads((tree.folder / "ran.json").read_text())["goals"]
+        assert min(goal["goal_m"][2] for goal in goals) >= 0.3 - 1e-6
+        assert "mean error" in ran
+
+    def test_compares_agents(self, tree: Tree) -> None:
+        """On its goals, with inverse kinematics as the reference."""
+        tree.output(
+            *("compare", "ddpg --env ArmHover-v0 --hidden-units 16", "--seeds", "1", "--no-intervals"),
+            *("--steps", "64", "--goals", "2"),
+        )
+        figures = json.loads((tree.folder / "runs/comparison/comparison.json").read_text())
+        assert list(figures["references"]) == ["inverse kinematics"]
+
+    def test_is_in_the_help_and_the_errors(self, tree: Tree) -> None:
+        """Its option is a flag of `train`, refused for other tasks and outside its limits."""
+        assert "--height-m FLOAT" in tree.output("train", "ddpg", "--help")
+        for words, said in (
+            (["--height-m", "0.2"], "height_m: an option of ArmHover-v0, ArmHoverDiscrete-v0, not of ArmReach-v0"),
+            (["--env", "ArmHover-v0", "--height-m", "2"], "height_m: expected from 0 to 1 m, got 2.0"),
+            (["--env", "ArmHover-v0", "--path", "circle"], "path: an option of ArmTrack-v0, not of ArmHover-v0"),
+        ):
+            refused = tree.run("train", "ddpg", *words, "--out", "run")
+            assert refused.returncode == 2
+            assert said in refused.stderr
 
 
 class TestNewBench:
