@@ -12,8 +12,10 @@ from typing import Any
 from arm_control.drivers.base import Driver
 from arm_control.drivers.simulation import SimulationDriver
 from arm_control.runner import PolicyRunner
+from arm_control.runner.clocks import FastTime
 from arm_control.runner.goals import GoalWork
-from arm_control.runner.loop import ControlLoop, FastTime, LoopReport
+from arm_control.runner.loop import ControlLoop
+from arm_control.runner.report import LoopReport
 from arm_control.runner.safety import Safety
 from envs.tasks.base import Course
 

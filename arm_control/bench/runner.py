@@ -33,10 +33,12 @@ from arm_control.policy_file.contract import INPUTS
 from arm_control.process.printing import counted
 from arm_control.recording.recorder import Recorder
 from arm_control.runner import PolicyRunner
+from arm_control.runner.clocks import FastTime, RealTime
 from arm_control.runner.goals import GoalWork
-from arm_control.runner.loop import LATE_SHARE, ControlLoop, FastTime, RealTime
+from arm_control.runner.loop import ControlLoop
 from arm_control.runner.safety import Safety, SafetySettings
 from arm_control.runner.session import ask_for_priority
+from arm_control.runner.ticks import OVERRUN_FRACTION
 from arm_control.runs.agent import make_agent
 from arm_control.runs.checks import (
     MOST_ROUNDS,
@@ -215,7 +217,7 @@ class EmptyLoop:
         for _ in range(self._turn_ticks):
             clock.wait_until(due_s)
             now_s = clock.now_s()
-            if now_s - due_s > LATE_SHARE * PERIOD_S:
+            if now_s - due_s > OVERRUN_FRACTION * PERIOD_S:
                 self.late_ticks += 1
                 due_s = now_s
             due_s += PERIOD_S
@@ -237,7 +239,7 @@ class Bench:
         generator = np.random.default_rng(0)
         while len(self.runner.poses) < POSES:
             pose = generator.uniform(self.arm.limits.lower_deg, self.arm.limits.upper_deg).tolist()
-            if guard.outside_m(pose) <= 0.0:
+            if guard.workspace.outside_m(pose) <= 0.0:
                 self.runner.poses[self.arm.tip_position(pose)] = pose
         goal_m = next(iter(self.runner.poses))
         self.inputs: tuple[Sequence[float], ...] = (
@@ -271,8 +273,8 @@ class Bench:
             work = GoalWork(self.runner, self.goals(), seconds_per_goal=GOAL_S)
             loop.run(work)
         self.recording.unlink()
-        if loop.report.refusals:
-            raise RuntimeError(f"wanted a bench in which nothing is refused, got {loop.report.refusals[0]}")
+        if loop.report.faults:
+            raise RuntimeError(f"wanted a bench in which nothing is refused, got {loop.report.faults[0]}")
         return loop, recorder.dropped
 
     def calls(self) -> dict[str, Callable[[], Any]]:
@@ -452,7 +454,7 @@ def measure_periods(bench: Bench, seconds: float) -> dict[str, dict[str, Any]]:
         "control": {
             "ticks": ticks,
             "period_error_us": percentiles_us(clock.errors_s, turns),
-            "late_ticks": report.late_ticks,
+            "late_ticks": report.overruns,
             "shifted_ms": 1000.0 * report.shifted_s,
             "lost_ticks": round(periods) - report.ticks,
             "dropped_records": dropped,

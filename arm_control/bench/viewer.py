@@ -98,7 +98,7 @@ def bench_viewer(seconds: float, *, settings: DDPGSettings | None = None) -> dic
         "browser": browser,
         "viewers_busy_s": busy_s,
         "loops": loops,
-        "late_ticks": loop.report.late_ticks,
+        "late_ticks": loop.report.overruns,
         "dropped_records": dropped,
         "ratios": {"period_p99_with_over_without": beside / without},
     }

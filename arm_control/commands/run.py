@@ -45,7 +45,7 @@ def run(command: Run) -> None:
 
 def end_of_run(figures: dict[str, Any]) -> BaseException | None:
     """The exception of a run that did not complete: ArmStoppedError or KeyboardInterrupt; None if it did."""
-    if figures["refusals"]:
-        said = (f"{refusal['check']}: {refusal['text']}" for refusal in figures["refusals"])
+    if figures["faults"]:
+        said = (f"{fault['check']}: {fault['text']}" for fault in figures["faults"])
         return ArmStoppedError("; ".join(dict.fromkeys(said)))
     return KeyboardInterrupt() if figures["interrupted"] else None

@@ -1,23 +1,24 @@
 """The work of a policy: goal after goal, or path after path."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
-from arm_control.runner.loop import EASE_S, ControlLoop, GoalResult, Script, smooth
+from arm_control.runner.loop import ControlLoop, Script, smooth
 from arm_control.runner.policy_runner import PolicyRunner
 from arm_control.runner.prediction import Predictor
+from arm_control.runner.report import GoalResult
 from arm_control.runner.rest import Rest, RestWindow, rest_fault, rest_figures
 from envs.imperfections import PRESETS, Imperfections
 from envs.tasks.base import Course
 
 
 class GoalWork:
-    """Asks the policy at its own rate; at a higher one, its targets are interpolated, which it does not notice.
+    """Runs the policy at its own rate; at a higher one, its targets are interpolated, which it does not notice.
 
-    The first goal, and the first one after a reset, begins with a soft start: the policy's answers are blended with the
-    place where the arm was, for two seconds, before the goal's own time.
+    The first goal, and the first one after a reset, begins with a soft start: the policy's commands are blended with
+    the place where the arm was, for two seconds, before the goal's own time.
     """
 
     def __init__(
@@ -31,10 +32,13 @@ class GoalWork:
     ) -> None:
         """A course that is None is one that has not come yet: the arm rests where it is.
 
-        `arm` is what the one that moves is like, of which only delay and lag matter.
+        `arm` describes the dynamics of the arm that moves, of which only delay and lag matter.
         """
-        self._runner, self._courses, self._seconds = runner, iter(courses), seconds_per_goal
-        self._arm, self._on_goal = arm, on_goal
+        self._runner = runner
+        self._courses = iter(courses)
+        self._seconds = seconds_per_goal
+        self._arm = arm
+        self._on_goal = on_goal
         self._number = 0
 
     def __call__(self, loop: ControlLoop) -> Script:
@@ -47,84 +51,127 @@ class GoalWork:
         soft = True
         for course in self._courses:
             if course is None:
-                if loop.phase != "wait":
-                    loop.phase = "wait"
-                    loop.goal_m = None
-                    loop.tell("phase", "wait")
+                self._wait(loop)
                 predictor.forget()
                 yield loop.safety.toward(loop.safety.target_deg)
                 continue
             yield from self._reach(loop, course, soft, predictor)
             soft = False
 
+    @staticmethod
+    def _wait(loop: ControlLoop) -> None:
+        """Record that the arm waits for a goal."""
+        if loop.ticker.phase != "wait":
+            loop.ticker.phase = "wait"
+            loop.ticker.goal_m = None
+            loop.ticker.tell("phase", "wait")
+
     def _reach(self, loop: ControlLoop, course: Course, soft: bool, predictor: Predictor) -> Script:
-        runner, period_s = self._runner, self._runner.period_s
-        soft_steps = math.ceil(EASE_S / period_s) if soft else 0
+        """The targets of one goal: of its soft start, in steps up to 0, and of its own time."""
+        period_s = self._runner.period_s
+        ease_s = loop.settings.ease_s
+        soft_steps = math.ceil(ease_s / period_s) if soft else 0
         steps = max(1, round(self._seconds / period_s))
-        reached: int | None = None
-        distances_m = [self._distance_m(loop, course, 0)]  # the first before anything moves
-        runner.forget()
+        progress = GoalProgress(self._runner, loop, course, steps, soft_steps)
+        self._runner.forget()
         self._number += 1
-        loop.tell("goal", f"{'goal' if course.path_kind is None else 'path'} {self._number}")
-        window = RestWindow(period_s, steps, samples_per_step=period_s / loop.period_s)
-        window.add_targets([list(loop.safety.target_deg)])
-        window.add_angles([loop.state.angles_deg])
+        loop.ticker.tell("goal", f"{'goal' if course.path_kind is None else 'path'} {self._number}")
+        loop.ticker.phase = "soft start" if soft else "run"
         ticks = 0
-        loop.phase = "soft start" if soft else "run"
         for step in range(1 - soft_steps, steps + 1):
             if step == 1:
-                loop.phase = "run"
-            place = course.goal(max(0, step - 1))
-            goal_m, velocity_m_s = place[:3], (0.0, 0.0, 0.0) if step < 1 else place[3:] or (0.0, 0.0, 0.0)
-            loop.goal_m = place
+                loop.ticker.phase = "run"
             # The tick in which the next step is due; there is at least one before it.
             until = max(ticks + 1, round((step + soft_steps) * period_s / loop.period_s))
-            if any(velocity_m_s):  # where it will be when interpolated targets get to where steps would be now
-                ahead_s = (until - ticks - 1) * loop.period_s
-                goal_m = tuple(at + ahead_s * speed for at, speed in zip(goal_m, velocity_m_s, strict=True))
-            answer = runner.decide(
-                predictor.angles(loop.state.angles_deg),
-                predictor.speeds(loop.state.speeds_deg_s),
-                loop.safety.previous_step_deg(until - ticks),
-                loop.safety.speed_deg_s,
-                goal_m,
-                velocity_m_s,
-            )
-            share = smooth(until * loop.period_s / EASE_S) if soft else 1.0
-            sent_deg = loop.admit(answer, share=share, ticks=until - ticks)
+            command_deg = self._command(loop, course, step, until - ticks, predictor)
+            blend = smooth(until * loop.period_s / ease_s) if soft else 1.0
+            sent_deg = loop.admit(command_deg, blend=blend, ticks=until - ticks)
             yield sent_deg
             predictor.tick(loop.safety.ahead_deg)
-            window.add_angles([loop.state.angles_deg])
+            progress.add_tick()
+            # The other ticks of the policy's step.
             for _ in range(ticks + 1, until):
-                sent_deg = loop.go_on(answer)
+                sent_deg = loop.go_on(command_deg)
                 yield sent_deg
                 predictor.tick(loop.safety.ahead_deg)
-                window.add_angles([loop.state.angles_deg])
-            # The target at the end of the policy's control period, whatever the loop's rate is.
-            window.add_targets([sent_deg])
+                progress.add_tick()
             ticks = until
-            distance_m = self._distance_m(loop, course, max(0, step))
-            if step >= 1:
-                distances_m.append(distance_m)
-            if distance_m > runner.contract.goal_tolerance_m:
-                reached = None
-            elif reached is None:
-                reached = step + soft_steps
-        path = course.path_kind
-        error = 1000.0 * float(course.error_m(np.array(distances_m)))
-        rest = self._rest(loop, window, moving=path is not None)
-        reached_s = None if reached is None else reached * period_s
-        result = GoalResult(course.goal(steps)[:3], path, error, reached_s, rest)
+            progress.add_step(step, sent_deg)
+        result = progress.result()
         loop.report.goals.append(result)
-        loop.goal_error_mm = error
+        loop.ticker.goal_error_mm = result.error_mm
         self._on_goal(result)
 
-    @staticmethod
-    def _rest(loop: ControlLoop, window: RestWindow, *, moving: bool) -> Rest | None:
-        """The figures of rest at a goal; None where they are not defined, or where nothing is sent."""
-        if loop.shadow or rest_fault(window.steps, moving=moving):
-            return None
-        return rest_figures(window.targets_deg, window.angles_deg)
+    def _command(self, loop: ControlLoop, course: Course, step: int, ticks: int, predictor: Predictor) -> list[float]:
+        """The policy's command in degrees for a step of so many ticks."""
+        goal = course.goal(max(0, step - 1))
+        goal_m = goal[:3]
+        velocity_m_s = (0.0, 0.0, 0.0) if step < 1 else goal[3:] or (0.0, 0.0, 0.0)
+        loop.ticker.goal_m = goal
+        if any(velocity_m_s):  # where it will be when interpolated targets get to where steps would be now
+            ahead_s = (ticks - 1) * loop.period_s
+            goal_m = tuple(at + ahead_s * speed for at, speed in zip(goal_m, velocity_m_s, strict=True))
+        return self._runner.decide(
+            predictor.angles(loop.state.angles_deg),
+            predictor.speeds(loop.state.speeds_deg_s),
+            loop.safety.previous_step_deg(ticks),
+            loop.safety.speed_deg_s,
+            goal_m,
+            velocity_m_s,
+        )
 
-    def _distance_m(self, loop: ControlLoop, course: Course, step: int) -> float:
-        return math.dist(self._runner.arm.tip_position(loop.state.angles_deg), course.goal(step)[:3])
+
+class GoalProgress:
+    """Measures how near the arm comes to one goal, and how still it rests there."""
+
+    def __init__(self, runner: PolicyRunner, loop: ControlLoop, course: Course, steps: int, soft_steps: int) -> None:
+        self._runner = runner
+        self._loop = loop
+        self._course = course
+        self._steps = steps
+        self._soft_steps = soft_steps
+        self._reached_steps: int | None = None  # after so many it was within the tolerance for good
+        self._distances_m = [self._distance_m(0)]  # the first before anything moves
+        samples_per_step = runner.period_s / loop.period_s
+        self._window = RestWindow(runner.period_s, steps, samples_per_step=samples_per_step)
+        self._window.add_targets([list(loop.safety.target_deg)])
+        self._window.add_angles([loop.state.angles_deg])
+
+    def add_tick(self) -> None:
+        """Add what the arm reads in a tick."""
+        self._window.add_angles([self._loop.state.angles_deg])
+
+    def add_step(self, step: int, sent_deg: Sequence[float]) -> None:
+        """Add a step of the policy, with the target at its end, whatever the loop's rate is."""
+        self._window.add_targets([sent_deg])
+        distance_m = self._distance_m(max(0, step))
+        if step >= 1:
+            self._distances_m.append(distance_m)
+        if distance_m > self._runner.contract.goal_tolerance_m:
+            self._reached_steps = None
+        elif self._reached_steps is None:
+            self._reached_steps = step + self._soft_steps
+
+    def result(self) -> GoalResult:
+        """The result, once the goal's time is over."""
+        course = self._course
+        path = course.path_kind
+        error_m = float(course.error_m(np.array(self._distances_m)))
+        reached_s = None if self._reached_steps is None else self._reached_steps * self._runner.period_s
+        return GoalResult(
+            goal_m=course.goal(self._steps)[:3],
+            path=path,
+            error_mm=1000.0 * error_m,
+            time_to_reach_s=reached_s,
+            rest=self._rest(moving=path is not None),
+        )
+
+    def _rest(self, *, moving: bool) -> Rest | None:
+        """The figures of rest at a goal; None where they are not defined, or where nothing is sent."""
+        if self._loop.shadow or rest_fault(self._window.steps, moving=moving):
+            return None
+        return rest_figures(self._window.targets_deg, self._window.angles_deg)
+
+    def _distance_m(self, step: int) -> float:
+        tip_m = self._runner.arm.tip_position(self._loop.state.angles_deg)
+        return math.dist(tip_m, self._course.goal(step)[:3])

@@ -13,14 +13,13 @@ from numpy.typing import ArrayLike, NDArray
 from arm_control.policy_file.contract import GOAL, GOAL_VELOCITY, MEMORY, METADATA_KEY, READINGS, Contract
 from arm_control.policy_file.onnx_file import read_model
 from arm_control.process.printing import counted, printable
+from arm_control.runner.start import start_target
 from envs.arm import Arm
 from envs.limits import JointLimits, limit_target
 from envs.tasks.base import check_goal
 from envs.urdf import LIMIT_ROUNDING_RAD
 
 FloatArray = NDArray[np.float32]
-
-READING_NOISE_DEG = 1.0
 
 
 class PolicyFileError(ValueError):
@@ -78,12 +77,7 @@ class PolicyRunner:
     def start(self, angles_deg: Sequence[float]) -> None:
         """Begin where the arm is, at rest: the next targets leave from there."""
         self._check_length("angles", angles_deg)
-        # A reading a little outside the limits is noise: no target is to follow it there. An arm that is really outside
-        # comes back from where it is.
-        self.target_deg = [
-            inside if abs(angle - inside) <= READING_NOISE_DEG else float(angle)
-            for angle, inside in zip(angles_deg, self.limits.clip(angles_deg), strict=True)
-        ]
+        self.target_deg = start_target(angles_deg, self.limits)
         self._target_speed_deg_s = [0.0] * len(self.contract.joints)
         self.forget()
 

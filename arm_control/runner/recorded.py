@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from arm_control.recording.reading import Recording, read_recording
-from arm_control.recording.schema import PERIODS_S, joint_names
+from arm_control.recording.schema import PERIODS_S, Tick, joint_names
 from arm_control.runner.loop import ControlLoop, Script
 from arm_control.runner.safety import Safety
 from envs.arm import Arm
@@ -32,31 +32,39 @@ class RecordingWork:
     def __init__(
         self, recording: Recording, *, speed: float = 1.0, say: Callable[[str], None] = lambda text: None
     ) -> None:
-        """`speed` is how much of the recorded speed is kept. Raises ValueError for one in which nothing was sent."""
+        """`speed` is the fraction of the recorded speed. Raises ValueError for one in which nothing was sent."""
         rows = [tick for tick in recording.ticks if tick.target_deg is not None and tick.phase in PHASES]
         if len(rows) < 2:
             raise ValueError("it holds no targets that were sent to an arm")
-        self._period_s = period_s = float(recording.metadata["period_s"])
+        self._period_s = float(recording.metadata["period_s"])
         self.gaps = 0
         """Places where it was stopped, or ticks are missing."""
         self.times_s = [0.0]
         for before, after in pairwise(rows):
-            passed_s = after.time_s - before.time_s
-            if passed_s <= 0.0:
-                raise ValueError("its ticks are not in the order of time")
-            if passed_s > 2.0 * period_s:  # a stop, or ticks that were lost: the arm goes on slowly
-                self.gaps += 1
-                passed_s = max(period_s, math.dist(before.target_deg or (), after.target_deg or ()) / JOIN_DEG_S)
-            elif passed_s > 0.5 * period_s:  # targets are made for a period each, however late they were sent
-                passed_s = period_s
-            self.times_s.append(self.times_s[-1] + passed_s)
+            self.times_s.append(self.times_s[-1] + self._passed_s(before, after))
         self.targets_deg = [row.target_deg or [] for row in rows]
-        times, targets = np.array(self.times_s), np.array(self.targets_deg)
+        self.goals_m = [row.goal_m for row in rows]
+        # The integral of the targets up to each of them (trapezoids).
+        times = np.array(self.times_s)
+        targets = np.array(self.targets_deg)
         areas = 0.5 * (targets[1:] + targets[:-1]) * np.diff(times)[:, None]
         self._integrals = np.vstack([np.zeros(targets.shape[1]), np.cumsum(areas, axis=0)]).tolist()
-        self.goals_m = [row.goal_m for row in rows]
-        self._speed, self._say = speed, say
+        self._speed = speed
+        self._say = say
         self._at_s = 0.0
+
+    def _passed_s(self, before: Tick, after: Tick) -> float:
+        """The time from one target to the next, as it is moved through again."""
+        period_s = self._period_s
+        passed_s = after.time_s - before.time_s
+        if passed_s <= 0.0:
+            raise ValueError("its ticks are not in the order of time")
+        if passed_s > 2.0 * period_s:  # a stop, or ticks that were lost: the arm goes on slowly
+            self.gaps += 1
+            return max(period_s, math.dist(before.target_deg or (), after.target_deg or ()) / JOIN_DEG_S)
+        if passed_s > 0.5 * period_s:  # targets are made for a period each, however late they were sent
+            return period_s
+        return passed_s
 
     @property
     def length_s(self) -> float:
@@ -65,47 +73,55 @@ class RecordingWork:
 
     def check(self, safety: Safety) -> None:
         """Raise ValueError if a target lies outside the limits or the workspace, before anything moves."""
+        limits = safety.limits
         for time_s, target in zip(self.times_s, self.targets_deg, strict=True):
-            if target != safety.limits.clip(target):
-                limits = safety.limits
-                raise ValueError(
-                    f"its target at {time_s:.2f} s, {[round(angle, 2) for angle in target]} degrees, is outside the "
-                    f"arm's limits {limits.lower_deg} to {limits.upper_deg}"
-                )
-            safety.check_pose(target, f"its target at {time_s:.2f} s, {[round(angle, 2) for angle in target]} degrees,")
+            place = f"its target at {time_s:.2f} s, {[round(angle, 2) for angle in target]} degrees,"
+            if target != limits.clip(target):
+                raise ValueError(f"{place} is outside the arm's limits {limits.lower_deg} to {limits.upper_deg}")
+            safety.workspace.check_pose(target, place)
+        self._check_speeds(safety)
+
+    def _check_speeds(self, safety: Safety) -> None:
+        """Raise ValueError if a joint would turn faster than it may."""
         speeds = np.abs(np.diff(self.targets_deg, axis=0) / np.diff(self.times_s)[:, None])
-        shares = speeds / np.array(safety.limits.max_speed_deg_s)
-        tick, joint = np.unravel_index(int(shares.argmax()), shares.shape)
-        if self._speed * shares.max() > 1.0 + 1e-6:
-            name, allowed = safety.arm.joint_names[joint], safety.limits.max_speed_deg_s[joint]
-            raise ValueError(
-                f"at {self.times_s[tick]:.2f} s its {name} turns by {self._speed * speeds[tick, joint]:.0f} degrees/s, "
-                f"allowed {allowed:.0f}: --speed {math.floor(100.0 / shares.max()) / 100.0:g} or less"
-            )
+        fractions = speeds / np.array(safety.limits.max_speed_deg_s)
+        tick, joint = np.unravel_index(int(fractions.argmax()), fractions.shape)
+        if self._speed * fractions.max() <= 1.0 + 1e-6:
+            return
+        name = safety.arm.joint_names[joint]
+        allowed = safety.limits.max_speed_deg_s[joint]
+        raise ValueError(
+            f"at {self.times_s[tick]:.2f} s its {name} turns by {self._speed * speeds[tick, joint]:.0f} degrees/s, "
+            f"allowed {allowed:.0f}: --speed {math.floor(100.0 / fractions.max()) / 100.0:g} or less"
+        )
 
     def __call__(self, loop: ControlLoop) -> Script:
         """The targets from where the recording is."""
-        loop.phase = "soft start"
+        # Move slowly to where the recording is.
+        loop.ticker.phase = "soft start"
         as_recorded = self._speed == 1.0 and math.isclose(loop.period_s, self._period_s)
         yield from loop.ease(self._target_deg(as_recorded))
-        loop.phase = "run"
-        running, pace = True, 0.0  # share of the recorded speed
-        # An odd number of ticks: on the way up they add up to whole ones, so that every target then comes as it was.
+        # Follow it, slowing its time down for a pause.
+        loop.ticker.phase = "run"
+        is_running = True
+        pace = 0.0  # fraction of the recorded speed
+        # An odd number of ticks: while it rises they add up to whole ones, so that every target then comes as it was.
         change = 1.0 / (2 * round(0.5 * PAUSE_S / loop.period_s) + 1)
         while True:
             pressed = loop.key() if loop.key is not None else ""
             if pressed == "s":
                 return
             if pressed == " ":
-                running = not running
-                self._say("going on" if running else "paused: space goes on, s stops")
-            pace = min(1.0, pace + change) if running else max(0.0, pace - change)
+                is_running = not is_running
+                self._say("going on" if is_running else "paused: space goes on, s stops")
+            pace = min(1.0, pace + change) if is_running else max(0.0, pace - change)
             self._at_s += self._speed * pace * loop.period_s
             if self._at_s > self.length_s + 1e-6:
                 break
-            loop.goal_m = self.goals_m[self._place()]
+            loop.ticker.goal_m = self.goals_m[self._place()]
             yield loop.admit(self._target_deg(as_recorded), follow=True)
-        while True:  # it may end in motion: from there the arm comes to rest at its last target
+        # It may end in motion: from there the arm comes to rest at its last target.
+        while True:
             yield loop.safety.toward(self.targets_deg[-1])
             if not loop.safety.moving:
                 return

@@ -32,14 +32,14 @@ from arm_control.process.printing import counted
 from arm_control.process.signals import stop_on_signals
 from arm_control.recording.recorder import Recorder
 from arm_control.runner import PolicyRunner
+from arm_control.runner.clocks import Clock, FastTime, RealTime
 from arm_control.runner.goals import GoalWork
-from arm_control.runner.loop import Clock, ControlLoop, FastTime, GoalResult, LoopReport, RealTime, Script
+from arm_control.runner.loop import ControlLoop, Script
 from arm_control.runner.recorded import RecordingWork, open_recording
-from arm_control.runner.rest import format_rest
-from arm_control.runner.safety import Refusal, Safety, SafetySettings, WorkspaceError
+from arm_control.runner.report import format_goal, format_report
+from arm_control.runner.safety import Fault, Safety, SafetySettings, WorkspaceError
+from arm_control.runner.safety.tracking import MAX_DELAY_S, MAX_LAG_S
 from arm_control.runner.session_config import MOST_RUN_GOALS, SessionConfig
-from arm_control.runner.timings import PERCENTILES
-from arm_control.runner.tracking import MAX_DELAY_S, MAX_LAG_S
 from arm_control.runs.arm import open_arm
 from envs.arm import Arm
 from envs.files import read_file, read_text
@@ -81,7 +81,7 @@ def run_session(config: SessionConfig, console: Console) -> dict[str, Any]:
         # Once before there is an arm, so that a goal out of reach is told before anything is connected to.
         planned = make_safety(config, plan, driver_type, plan.limits)
         plan.work(planned, console)
-        start_deg = planned.default_pose_deg()
+        start_deg = planned.workspace.default_pose_deg()
         driver = connect(config, plan, driver_type, clock, start_deg)
         stack.callback(driver.close)
         check_driver(driver, plan)
@@ -115,11 +115,11 @@ def run_session(config: SessionConfig, console: Console) -> dict[str, Any]:
             report = loop.run(work)
         except (RuntimeError, ValueError, OSError) as error:
             report = loop.report  # what was done is still to be told
-            known = isinstance(error, DriverError) and report.refusals
+            known = isinstance(error, DriverError) and report.faults
             if not known and not loop.torque_on:
                 raise
             if not known:
-                report.refusals.append(Refusal("failure", str(error)))
+                report.faults.append(Fault("failure", str(error)))
         except KeyboardInterrupt:
             console.err("interrupted again: the arm is not parked, and its torque is as it was")
             raise
@@ -331,39 +331,6 @@ def ask_for_priority() -> str:
     return "real-time priority: yes (SCHED_FIFO 10)"
 
 
-def format_report(report: LoopReport, *, fast: bool) -> Iterator[str]:
-    """Yield the lines that say what the loop did, below its goals."""
-    if report.goals:
-        figures = report.figures()
-        rest = report.rest
-        at_rest = "" if rest is None else f"; at rest (last 0.5 s): {format_rest(rest)}"
-        yield f"mean error {figures['mean_error_mm']:.2f} mm over {counted(len(report.goals), 'goal')}{at_rest}"
-    if report.ticks and not fast:
-        yield (
-            f"loop {report.ticks / report.loop_s:.1f} Hz, wanted {1 / report.period_s:.1f}; "
-            f"{counted(report.ticks, 'tick', form='')}, {report.late_ticks} late, "
-            f"{counted(report.lost_replies, 'reply', 'replies', form='')} lost"
-        )
-    if report.ticks:
-        for name in ("period error", "tick", "decide", "limit", "read", "write")[fast:]:
-            timings = report.timings[name]
-            times = (f"{label} {1e6 * timings.percentile_s(share):.0f}" for label, share in PERCENTILES.items())
-            yield f"  {name:<12} {', '.join(times)}, worst {1e6 * timings.worst_s:.0f} us"
-        clamped = ", ".join(f"{check} {count}" for check, count in report.clamped.items()) or "nothing"
-        yield f"clamped: {clamped}; refused: {len(report.refusals) or 'nothing'}"
-
-
-PATH_NAMES = {"eight": "figure of eight"}
-
-
-def format_goal(result: GoalResult) -> str:
-    """One line of the table."""
-    x, y, z = result.goal_m
-    reached = "not reached" if result.time_to_reach_s is None else f"{result.time_to_reach_s:.2f} s"
-    end = reached if result.path is None else f"RMS on a {PATH_NAMES.get(result.path, result.path)}"
-    return f"  {x:8.4f} {y:8.4f} {z:8.4f}   {result.error_mm:7.2f} mm   {end}"
-
-
 def read_goals(config: SessionConfig, runner: PolicyRunner, safety: Safety) -> Iterator[Course | None]:
     """The goals that the command asks for, each checked to be reachable inside the workspace.
 
@@ -431,10 +398,10 @@ def task_of(runner: PolicyRunner) -> Task:
 def inside_workspace(course: Course, steps: int, safety: Safety) -> bool:
     """True if all goals are inside the workspace, and for a goal drawn as a pose the ends of all links in it."""
     if course.pose_deg is not None:
-        return safety.outside_m(course.pose_deg) <= ROUNDING_M
+        return safety.workspace.outside_m(course.pose_deg) <= ROUNDING_M
     try:
         for step in range(steps + 1):
-            safety.check_point(course.goal(step)[:3])
+            safety.workspace.check_point(course.goal(step)[:3])
     except WorkspaceError:
         return False
     return True
@@ -558,7 +525,7 @@ def parse_goal(text: str, where: str, runner: PolicyRunner, safety: Safety) -> S
         raise ValueError(f"{where}: wanted a goal x,y,z of finite numbers in metres, got '{text}'")
     try:
         goal = StillGoal(runner.check_goal(numbers))
-        safety.check_point(goal.goal_m)
+        safety.workspace.check_point(goal.goal_m)
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from None
     return goal

@@ -508,7 +508,7 @@ def test_goals_come_from_flags_a_file_standard_input_or_chance(
         assert len(ROW.findall(printed)) == 3
         assert "16 golden samples hold" in printed
         assert f"mean error {figures['mean_error_mm']:.2f} mm over 3 goals" in printed
-        for word in ("decide", "limit", "p50", "p99", "p99.9", "clamped: nothing; refused: nothing"):
+        for word in ("decide", "limit", "p50", "p99", "p99.9", "clamped: nothing; faults: none"):
             assert word in printed
         assert [tuple(goal["goal_m"]) for goal in figures["goals"]] == GOALS
         results.append([goal["error_mm"] for goal in figures["goals"]])
@@ -938,7 +938,7 @@ def test_ctrl_c_parks_the_arm_and_writes_the_figures_so_far(tiny_policy: Path, t
         process.send_signal(signal.SIGINT)
         _, error = process.communicate(timeout=30)
     assert process.returncode == 130
-    assert error == "parking; to ask again leaves the arm as it is then\ninterrupted; the arm is parked\n"
+    assert error == "parking; a second request exits at once, without parking\ninterrupted; the arm is parked\n"
     figures = strict_json(tmp_path / "run.json")
     assert figures["interrupted"] is True
     assert 1 <= len(figures["goals"]) < 1000
@@ -959,7 +959,7 @@ def test_ctrl_c_ends_a_run_that_waits_for_its_next_goal(tiny_policy: Path) -> No
         code = process.wait(timeout=8)
         error = process.stderr.read() if process.stderr else ""
     assert code == 130
-    assert error == "parking; to ask again leaves the arm as it is then\ninterrupted; the arm is parked\n"
+    assert error == "parking; a second request exits at once, without parking\ninterrupted; the arm is parked\n"
 
 
 @pytest.mark.parametrize("words", [["inspect", "POLICY"], ["--help"], ["run", "--help"], ["run", "POLICY"]])

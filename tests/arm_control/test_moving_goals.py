@@ -25,7 +25,7 @@ from arm_control.exporter import exporter
 from arm_control.exporter.exporter import export
 from arm_control.policy_file.contract import GOAL_VELOCITY, INPUTS, READINGS, Contract
 from arm_control.runner import PolicyRunner
-from arm_control.runner.loop import GoalResult
+from arm_control.runner.report import GoalResult
 from arm_control.runs.agent import load_policy
 from arm_control.runs.checkpoint import list_checkpoints, load_latest
 from arm_control.runs.config import TrainConfig

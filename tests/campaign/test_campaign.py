@@ -1,8 +1,9 @@
 """The fault campaign: thousands of short lives of an arm, each with a fault of one class at a random moment.
 
-In none may a target outside the limits of position, speed, acceleration or workspace reach the driver; after a refusal
-the arm only slows down, until a person decides; its torque goes off only at rest in its parking pose; and each life
-ends parked or held, with the reason told. `Monitor` judges that with its own arithmetic, not with that of `Safety`.
+In none may a target outside the limits of position, speed, acceleration or workspace reach the driver; after a fault
+stop the arm only slows down, until a person decides; its torque goes off only at rest in its parking pose; and each
+episode ends parked or held, with the fault reported. `Monitor` judges that with its own arithmetic, not with that of
+`Safety`.
 For each of the checks it is shown that without it the campaign fails, and with which words of the judge.
 
 An episode is made from its class and a number alone; both are in the message of one that fails.
@@ -18,19 +19,21 @@ import pytest
 from fake_arm import ARM, FakeClock, ScriptedPolicy
 from helpers import Size
 
-import arm_control.runner.goals as goals_module
-import arm_control.runner.loop as loop_module
-import arm_control.runner.safety as safety_module
+import arm_control.runner.safety.targets as targets_module
 from arm_control.drivers.base import DriverError, JointState
 from arm_control.runner.goals import GoalWork
-from arm_control.runner.loop import ControlLoop
-from arm_control.runner.safety import Refusal, Safety, SafetySettings
+from arm_control.runner.loop import ControlLoop, LoopSettings, LoopState
+from arm_control.runner.safety import Fault, Safety, SafetySettings
+from arm_control.runner.safety.readings import ReadingMonitor
+from arm_control.runner.safety.targets import TargetLimiter
+from arm_control.runner.safety.workspace import Workspace
 from envs.limits import JointLimits
 from envs.tasks.base import StillGoal
 
 SMALL, FULL = 12, 250  # episodes of each class; the full campaign runs in `make soak`
 RATES = [30, 30, 33, 40, 50, 50, 60, 75, 100, 125, 200, 333, 500]
-EASE_S, PARKING_TIME_S, LOST_S = 0.4, 0.6, 0.6  # shorter than in life
+EASE_S = 0.4
+LOOP_SETTINGS = LoopSettings(ease_s=EASE_S, parking_s=0.6, lost_s=0.6)  # shorter than in life
 MOST_TICKS_S = 6.0  # until a request to stop ends the patience of the person
 STALL_S = 0.1
 Angles = list[float]
@@ -76,28 +79,28 @@ class Monitor:
         self.speeds = [0.0, 0.0, 0.0]
         self.sent_s = -math.inf
         self.latched = self.pardoned = False
-        self.reason: Refusal | None = None
+        self.reason: Fault | None = None
         self.off = False
 
-    def refused(self, refusal: Refusal | None) -> None:
-        if refusal is not None and not self.latched:
-            self.latched, self.pardoned, self.reason = True, False, refusal
+    def note_fault(self, fault: Fault | None) -> None:
+        if fault is not None and not self.latched:
+            self.latched, self.pardoned, self.reason = True, False, fault
 
     def pardon(self) -> None:
         """A person has decided to go on or to park: that ends a stop, once it is over."""
         self.pardoned = True
 
-    def write(self, target: Angles, reading: JointState | None, now_s: float, refusal: Refusal | None) -> None:
+    def write(self, target: Angles, reading: JointState | None, now_s: float, fault: Fault | None) -> None:
         check(not self.no_writes, "a target for an arm that must not move", target)
         check(not self.off, "a target after the torque was off", target)
         check(len(target) == 3 and all(map(math.isfinite, target)), "no three finite targets", target)
         starts = self.targets is None
-        if self.latched and self.pardoned and refusal is not self.reason:  # none, or already the next
+        if self.latched and self.pardoned and fault is not self.reason:  # none, or already the next
             check(not moves(self.speeds), "a reset before the arm was at rest", self.speeds)
             # One that is refused at once leaves the targets where they were held.
-            starts = refusal is None or target != self.targets
+            starts = fault is None or target != self.targets
             self.latched = False
-        self.refused(refusal)
+        self.note_fault(fault)
         before = self._starts(reading) if starts else self.targets
         assert before is not None
         if now_s - self.sent_s > self.period_s + STALL_S + 1e-9:
@@ -112,9 +115,13 @@ class Monitor:
                 abs(speed - was) <= hardest * self.period_s + 2 * rounding, "too hard", joint, was, speed, here, there
             )
             if self.latched:
-                check(abs(speed) <= abs(was) + 2 * rounding, "speeds up after a refusal", joint, was, speed)
+                check(abs(speed) <= abs(was) + 2 * rounding, "speeds up after a fault stop", joint, was, speed)
                 check(
-                    speed * was >= 0.0 or abs(speed) <= 2 * rounding, "turns round after a refusal", joint, was, speed
+                    speed * was >= 0.0 or abs(speed) <= 2 * rounding,
+                    "turns round after a fault stop",
+                    joint,
+                    was,
+                    speed,
                 )
             speeds.append(0.0 if abs(speed) <= 2 * rounding else speed)
         low_x, low_y, low_z, high_x, high_y, high_z = self.box
@@ -143,7 +150,7 @@ class Monitor:
         check(far <= 3.5, "torque off, not in the parking pose", angles, self.park)
         check(max(map(abs, speeds)) <= 8.0, "torque off while moving", speeds)
         check(not moves(self.speeds), "torque off while the targets move", self.speeds)
-        check(not self.latched, "torque off after a refusal")
+        check(not self.latched, "torque off after a fault stop")
         self.off = True
 
 
@@ -221,7 +228,7 @@ class Episode:
 class Expectation:
     """How an episode may end."""
 
-    refusals: tuple[str | None, ...] = (None,)  # of the first; None: that nothing is refused
+    checks: tuple[str | None, ...] = (None,)  # of the first fault; None: that there is none
     raises: tuple[type[BaseException], ...] = ()
     clamps: str | None = None
     no_writes: bool = False
@@ -276,7 +283,7 @@ class Bus:
         self.move()
         episode = self.episode
         assert self.safety is not None
-        self.monitor.refused(self.safety.refusal)
+        self.monitor.note_fault(self.safety.fault)
         try:
             if episode.reads >= episode.interrupt_at:
                 raise KeyboardInterrupt
@@ -293,7 +300,7 @@ class Bus:
     def write(self, target_deg: list[float]) -> None:
         self.move()
         assert self.safety is not None
-        self.monitor.write(target_deg, self.reading, self.clock.now_s(), self.safety.refusal)
+        self.monitor.write(target_deg, self.reading, self.clock.now_s(), self.safety.fault)
         if self.episode.lose_write():
             raise DriverError("no reply")
         self.targets = list(target_deg)
@@ -347,6 +354,7 @@ def live(name: str, seed: int) -> Episode:
         stopped=stopped,
         key=key if clock.waits else None,
         say=episode.said.append,
+        settings=LOOP_SETTINGS,
     )
     policy = ScriptedPolicy(episode.answers)
     courses = [StillGoal((0.2, 0.2, 0.3))] * episode.goals
@@ -372,16 +380,16 @@ def judge(episode: Episode, loop: ControlLoop, monitor: Monitor, bus: Bus, raise
     ended_by_hand = isinstance(raised, (KeyboardInterrupt, DriverError))
     if not report.parked and not ended_by_hand:
         check(not loop.safety.moving and not moves(monitor.speeds), "neither parked nor held")
-        check(bool(report.refusals), "held without a reason")
-    for refusal in report.refusals:
-        if refusal.check != "lost":
-            check(any(f"{refusal.check}: {refusal.text}" in text for text in episode.said), "a refusal untold", refusal)
-    first = report.refusals[0].check if report.refusals else None
+        check(bool(report.faults), "held without a reason")
+    for fault in report.faults:
+        if fault.check != "lost":
+            check(any(f"{fault.check}: {fault.text}" in text for text in episode.said), "a fault unreported", fault)
+    first = report.faults[0].check if report.faults else None
     if episode.fired and not isinstance(raised, KeyboardInterrupt):
-        wanted = " or ".join(refusal or "nothing" for refusal in dict.fromkeys(expects.refusals))
-        check(first in expects.refusals, f"{first or 'nothing'} instead of {wanted}", report.refusals)
+        wanted = " or ".join(name or "nothing" for name in dict.fromkeys(expects.checks))
+        check(first in expects.checks, f"{first or 'nothing'} instead of {wanted}", report.faults)
     else:
-        check(first is None, "a refusal without a fault", report.refusals)
+        check(first is None, "a fault stop without a fault", report.faults)
     if expects.clamps and episode.fired:
         check(loop.safety.clamped[expects.clamps] > 0, "not clamped", expects.clamps)
     if expects.counts and episode.fired:
@@ -391,21 +399,21 @@ def judge(episode: Episode, loop: ControlLoop, monitor: Monitor, bus: Bus, raise
 # The faults.
 
 FAULTS: dict[str, Callable[[Episode], None]] = {}
-Fault = Callable[[Episode], None]
+FaultMaker = Callable[[Episode], None]
 
 
 def fault(
-    *refusals: str | None,
+    *checks: str | None,
     clamps: str | None = None,
     raises: tuple[type[BaseException], ...] = (),
     no_writes: bool = False,
     counts: str | None = None,
-) -> Callable[[Fault], Fault]:
-    """A class of faults, and what may come of it; without refusals it is one that a healthy arm lives with."""
+) -> Callable[[FaultMaker], FaultMaker]:
+    """A class of faults, and what may come of it; without checks it is one that a healthy arm lives with."""
 
-    def add(make: Fault) -> Fault:
+    def add(make: FaultMaker) -> FaultMaker:
         def with_expectation(episode: Episode) -> None:
-            episode.expects = Expectation(refusals or (None,), raises, clamps, no_writes, counts)
+            episode.expects = Expectation(checks or (None,), raises, clamps, no_writes, counts)
             make(episode)
 
         FAULTS[make.__name__] = with_expectation
@@ -914,7 +922,7 @@ def bus_is_dead(e: Episode) -> None:
 # Clock.
 
 
-@fault(counts="late_ticks")
+@fault(counts="overruns")
 def ticks_are_late(e: Episode) -> None:
     chance, most = e.rng.uniform(0.05, 0.9), min(e.rng.choice([0.3, 1.0, 3.0]) * e.period_s, 0.09)
 
@@ -926,7 +934,7 @@ def ticks_are_late(e: Episode) -> None:
     e.late = late
 
 
-@fault(counts="late_ticks")
+@fault(counts="overruns")
 def process_is_suspended(e: Episode) -> None:
     e.lasts, length = 1, e.rng.choice([0.11, 0.5, 3.0, 3600.0])
     e.late = lambda: length if e.now else 0.0
@@ -960,18 +968,10 @@ def two_at_once(e: Episode) -> None:
     for name in names:
         FAULTS[name](e)
         expects.append(e.expects)
-    e.expects = Expectation(tuple(check for expect in expects[1:] for check in expect.refusals), (DriverError,))
+    e.expects = Expectation(tuple(check for expect in expects[1:] for check in expect.checks), (DriverError,))
 
 
 # Running it.
-
-
-@pytest.fixture(autouse=True)
-def quicker_than_life(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (loop_module, goals_module):
-        monkeypatch.setattr(module, "EASE_S", EASE_S)
-    monkeypatch.setattr(loop_module, "PARKING_TIME_S", PARKING_TIME_S)
-    monkeypatch.setattr(loop_module, "LOST_S", LOST_S)
 
 
 def run_class(name: str, seeds: range) -> int:
@@ -1000,12 +1000,12 @@ def without(monkeypatch: pytest.MonkeyPatch, what: str) -> dict[str, str]:
     """Take a check away; returns the classes that should show it, and what the judge then says of them."""
 
     def health_without(**fields: Any) -> None:
-        judged = Safety._check_health
+        judged = ReadingMonitor._check_health
         monkeypatch.setattr(
-            Safety, "_check_health", lambda self, state: judged(self, dataclasses.replace(state, **fields))
+            ReadingMonitor, "_check_health", lambda self, state: judged(self, dataclasses.replace(state, **fields))
         )
 
-    def always(name: str, value: Any, owner: Any = Safety) -> None:
+    def always(owner: Any, name: str, value: Any) -> None:
         monkeypatch.setattr(owner, name, lambda *_: value)
 
     def settings_with(**fields: Any) -> None:
@@ -1017,27 +1017,27 @@ def without(monkeypatch: pytest.MonkeyPatch, what: str) -> dict[str, str]:
         monkeypatch.setattr(Safety, "__init__", init)
 
     if what == "finite":
-        always("_is_finite", True)
+        always(TargetLimiter, "_is_finite", True)
         return {
             "policy_nan": "unexpected ValueError",
             "policy_infinite": "position instead of finite",
             "policy_wrong_length": "unexpected ValueError",
         }
     if what == "range":
-        always("_is_in_range", True)
+        always(TargetLimiter, "_is_in_range", True)
         return {"policy_far_outside": "nothing instead of position", "policy_a_little_outside": "not clamped"}
     if what == "sane reading":
-        always("_is_sane", True)
+        always(ReadingMonitor, "is_sane", True)
         return {
             "reading_not_finite": "nothing instead of reading",
             "reading_absurd_speed": "nothing instead of reading",
             "reading_wrong_length": "unexpected ValueError",
         }
     if what == "likely reading":
-        always("_is_likely", True)
+        always(ReadingMonitor, "_is_likely", True)
         return {"encoder_jumps": "nothing instead of jump", "encoder_wraps": "nothing instead of jump"}
     if what == "place of the start":
-        always("_check_place", None)
+        always(ReadingMonitor, "check_place", None)
         return {"start_far_outside": "a target for an arm that must not move"}
     if what == "temperature":
         health_without(temperatures_c=None)
@@ -1055,60 +1055,60 @@ def without(monkeypatch: pytest.MonkeyPatch, what: str) -> dict[str, str]:
         # On this arm the tip shows it first; an arm with a joint of a short lever has this check alone.
         settings_with(tip_deg=math.inf, still_deg=math.inf)
         assert run_class("joint_is_stuck", range(10)) == 10
-        always("_check_tracking", None)
+        always(ReadingMonitor, "_check_tracking", None)
         return {"joint_is_stuck": "parking instead of tracking or frozen"}
     if what == "tip":
-        always("_check_tip", None)
+        always(ReadingMonitor, "_check_tip", None)
         return {
             "joint_is_stuck_near_its_target": "parking instead of tracking",
             "servo_is_slow": "nothing instead of tracking",
             "reading_drifts": "parking instead of tracking",
         }
     if what == "frozen":
-        always("_check_still", None)
+        always(ReadingMonitor, "_check_still", None)
         return {"encoder_is_frozen_over_a_small_move": "tracking instead of frozen"}
     if what == "stale":
-        always("_check_stale", None)
+        always(ReadingMonitor, "_check_stale", None)
         return {
             "reading_frozen": "nothing instead of stale",
             "reading_of_the_future": "nothing instead of stale",
             "reads_are_lost_in_a_burst": "nothing instead of stale",
         }
     if what == "workspace of the start":
-        always("outside_m", -math.inf)
+        always(Workspace, "outside_m", -math.inf)
         return {"start_outside_the_workspace": "a target for an arm that must not move"}
     if what == "workspace on the way":
-        always("_outside_on_the_way_m", -math.inf)
+        always(Workspace, "outside_while_braking_m", -math.inf)
         return {
             "policy_pushes_at_a_wall": "outside the workspace",
             "policy_leans_on_the_table": "outside the workspace",
         }
     if what == "workspace while braking":
-        monkeypatch.setattr(Safety, "_outside_on_the_way_m", lambda self, target, speed: self.outside_m(target))
+        monkeypatch.setattr(Workspace, "outside_while_braking_m", lambda self, target, speed: self.outside_m(target))
         return {"policy_pushes_at_a_wall": "outside the workspace"}
     if what == "time at the wall":
         settings_with(wall_s=math.inf)
         return {"policy_leans_on_the_table": "nothing instead of workspace"}
     if what == "following":
-        always("_check_following", None)
+        always(TargetLimiter, "_check_following", None)
         return {"recording_too_fast": "nothing instead of speed"}
     if what == "limiter":
-        monkeypatch.setattr(safety_module, "limit_target", lambda desired, *_: (list(desired), [0.0] * 3))
+        monkeypatch.setattr(targets_module, "limit_target", lambda desired, *_: (list(desired), [0.0] * 3))
         return {"policy_jumps_at_once": "too hard", "nothing_is_wrong": "too hard"}
     if what == "limiter of what is followed":
-        monkeypatch.setattr(safety_module, "follow_target", lambda desired, *_: (list(desired), [0.0] * 3))
+        monkeypatch.setattr(targets_module, "follow_target", lambda desired, *_: (list(desired), [0.0] * 3))
         return {"recording_too_fast": "too fast"}
     if what == "brake":
-        monkeypatch.setattr(Safety, "_brake", lambda self: self.stood_still())
+        monkeypatch.setattr(TargetLimiter, "brake", lambda self: self.stood_still())
         return {"policy_nan": "too hard", "servo_too_hot": "too hard"}
     if what == "rest after a stall":
-        always("stood_still", None)
+        always(TargetLimiter, "stood_still", None)
         return {"process_is_suspended": "too hard"}
     if what == "knowing where the arm is":
         begin = Safety._begin
 
-        def placed(self: Safety, state: JointState, now_s: float) -> None:
-            begin(self, state, now_s)
+        def placed(self: Safety, state: JointState, now_s: float, *, parking: bool) -> None:
+            begin(self, state, now_s, parking=parking)
             self.placed = True
 
         monkeypatch.setattr(Safety, "_begin", placed)
@@ -1120,38 +1120,42 @@ def without(monkeypatch: pytest.MonkeyPatch, what: str) -> dict[str, str]:
         reads = Safety.reads
 
         def forgetful(self: Safety, state: JointState | None, now_s: float, why: str = "") -> bool:
-            self.refusal = None
+            self.latch.clear()
             return reads(self, state, now_s, why)
 
         monkeypatch.setattr(Safety, "reads", forgetful)
-        return {"policy_nan": "speeds up after a refusal"}
+        return {"policy_nan": "speeds up after a fault stop"}
     if what == "hold":
         # What a reading shows stops the work before the latch matters; then it is the loop that waits for a person.
-        def go_on(self: ControlLoop, parking: bool = False) -> bool:
-            assert self.safety.refusal is not None
-            self.report.refusals.append(self.safety.refusal)
-            self.say(f"{self.safety.refusal.check}: {self.safety.refusal.text}")
+        def go_on(self: ControlLoop) -> LoopState:
             self._reset(self.state)
-            self._finish_tick(self.safety.toward(self.safety.target_deg), "hold")
-            self._begin_tick()
-            return not self.stopped()
+            self.ticker.finish(self.safety.toward(self.safety.target_deg), "hold")
+            self.ticker.begin()
+            if self.stopped():
+                return LoopState.END
+            return LoopState.PARK if self._is_parking else LoopState.WORK
 
         monkeypatch.setattr(ControlLoop, "_hold", go_on)
-        return {"servo_too_hot": "speeds up after a refusal"}
+        return {"servo_too_hot": "speeds up after a fault stop"}
     if what == "parked before torque off":
-        always("_is_at_rest", True, ControlLoop)
+        always(ControlLoop, "_is_at_rest", True)
         return {
             "joint_is_blocked_before_it_is_parked": "torque off, not in the parking pose",
             "joint_is_blocked_near_its_parking_pose": "torque off, not in the parking pose",
         }
     if what == "torque on when parking fails":
-        monkeypatch.setattr(ControlLoop, "_hold", lambda self, parking=False: self.driver.disable())
+
+        def let_go(self: ControlLoop) -> LoopState:
+            self.driver.disable()
+            return LoopState.END
+
+        monkeypatch.setattr(ControlLoop, "_hold", let_go)
         return {
             "joint_is_blocked_before_it_is_parked": "torque off, not in the parking pose",
             "policy_nan": "torque off, not in the parking pose",
         }
     if what == "clamping at the end of a joint":
-        monkeypatch.setattr(safety_module, "CLAMPED_DEG", 1e9)
+        settings_with(clamp_deg=1e9)
         return {
             "policy_far_outside": "nothing instead of position",
             "start_far_outside": "a target for an arm that must not move",

@@ -12,19 +12,23 @@ import numpy as np
 import pytest
 from helpers import Size
 
-import arm_control.runner.loop as loop_module
-import arm_control.runner.safety as safety_module
+import arm_control.runner.safety.targets as targets_module
 from arm_control.drivers.base import DriverError, JointState
 from arm_control.drivers.dynamixel.calibration import TICKS_PER_DEGREE, Calibration, JointCalibration
 from arm_control.drivers.dynamixel.driver import DynamixelDriver
 from arm_control.drivers.emulator.emulator import Emulator
-from arm_control.runner.loop import ControlLoop, FastTime, LoopReport, Script
+from arm_control.runner.clocks import FastTime
+from arm_control.runner.loop import ControlLoop, LoopSettings, Script
+from arm_control.runner.report import LoopReport
 from arm_control.runner.safety import Safety
+from arm_control.runner.safety.readings import ReadingMonitor
+from arm_control.runner.safety.targets import TargetLimiter
 from envs.arm import Arm
 
 ARM = Arm()
 ZERO_TICK = 1024
 ROUNDING_TICKS = 1.01  # two goals, each rounded to a tick
+LOOP_SETTINGS = LoopSettings(ease_s=0.5, ease_speed_fraction=0.5, lost_s=0.5)  # shorter than in life
 SMALL, FULL = 5, 200  # episodes of each kind; the full campaign runs in `make soak`
 
 # What each fault has to be refused as; none for what is to be survived.
@@ -132,15 +136,15 @@ def episode(kind: str, seed: int) -> None:
                         spoil()
                     yield loop.admit(pose)
 
-        refuse = safety.refuse
+        trip = safety.latch.trip
 
-        def refused(check: str, text: str) -> None:
-            if safety.refusal is None:
+        def note_and_trip(check: str, text: str) -> None:
+            if safety.fault is None:
                 latched.append(len(servos.history))
-            refuse(check, text)
+            trip(check, text)
 
-        safety.refuse = refused  # type: ignore[method-assign]
-        loop = ControlLoop(driver, safety, clock, stopped=lambda: ticks >= stop_tick)
+        safety.latch.trip = note_and_trip  # type: ignore[method-assign]
+        loop = ControlLoop(driver, safety, clock, stopped=lambda: ticks >= stop_tick, settings=LOOP_SETTINGS)
         lost = False
         try:
             report = loop.run(work)
@@ -170,14 +174,14 @@ def judge(
         assert max(places) < 3.5, "torque off, not in the parking pose"
     elif kind not in LETS_GO:
         assert torque == [1, 1, 1], "let go of, and not parked"
-    checks = [refusal.check for refusal in report.refusals]
+    checks = [fault.check for fault in report.faults]
     if FAULTS[kind]:
         # An arm that answers no more at all is lost.
         assert checks or (lost and "lost" in FAULTS[kind]), f"{kind} is not noticed"
         assert all(check in FAULTS[kind] for check in checks[:1]), f"{kind} is refused as {checks[0]}"
         assert set(checks) <= {*FAULTS[kind], "parking", "start", "tracking", "load"}, checks
     else:
-        assert checks == [], f"{kind} is refused: {report.refusals}"
+        assert checks == [], f"{kind} is refused: {report.faults}"
         assert report.parked, f"{kind}: not parked"
 
 
@@ -203,13 +207,6 @@ def judge_goals(
             assert abs(moved) <= abs(moved_before) + ROUNDING_TICKS, ("speeds up after a stop", moved_before, moved)
             resting = moved == moved_before == 0
         moved_before = moved
-
-
-@pytest.fixture(autouse=True)
-def quicker_than_life(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop_module, "EASE_S", 0.5)
-    monkeypatch.setattr(loop_module, "EASE_SPEED_SHARE", 0.5)
-    monkeypatch.setattr(loop_module, "LOST_S", 0.5)
 
 
 def run(kind: str, seeds: range) -> None:
@@ -238,7 +235,7 @@ def without(monkeypatch: pytest.MonkeyPatch, what: str) -> dict[str, str]:
 
     def nothing(*names: str) -> None:
         for name in names:
-            monkeypatch.setattr(Safety, name, lambda *_: None)
+            monkeypatch.setattr(ReadingMonitor, name, lambda *_: None)
 
     if what == "health":
         nothing("_check_health")
@@ -251,7 +248,7 @@ def without(monkeypatch: pytest.MonkeyPatch, what: str) -> dict[str, str]:
             "shock": "shock is refused as tracking",
         }
     if what == "likely reading":
-        monkeypatch.setattr(Safety, "_is_likely", lambda *_: True)
+        monkeypatch.setattr(ReadingMonitor, "_is_likely", lambda *_: True)
         return {"wrap": "wrap is refused as tracking"}
     if what == "tracking":
         nothing("_check_tracking", "_check_tip", "_check_still")
@@ -265,10 +262,10 @@ def without(monkeypatch: pytest.MonkeyPatch, what: str) -> dict[str, str]:
         nothing("_check_stale")
         return {"reboot": "too fast"}  # it comes back far behind the targets
     if what == "limiter":
-        monkeypatch.setattr(safety_module, "limit_target", lambda desired, *_: (list(desired), [0.0] * 3))
+        monkeypatch.setattr(targets_module, "limit_target", lambda desired, *_: (list(desired), [0.0] * 3))
         return {"nothing": "too fast"}
     if what == "brake":
-        monkeypatch.setattr(Safety, "_brake", lambda self: self.stood_still())
+        monkeypatch.setattr(TargetLimiter, "brake", lambda self: self.stood_still())
         return {"wrap": "too hard"}
     if what == "parked before torque off":
         nothing("_check_tracking", "_check_tip", "_check_still", "_check_health")

@@ -19,7 +19,7 @@ from arm_control.bench.runner import (
     percentiles_us,
 )
 from arm_control.cli import main
-from arm_control.runner.loop import RealTime
+from arm_control.runner.clocks import RealTime
 from arm_control.runner.safety import Safety
 from envs.arm import Arm
 from policies.common.settings import DDPGSettings
@@ -142,7 +142,7 @@ def test_a_refusal_ends_the_bench() -> None:
         def reads(self, *reading: Any) -> bool:
             self.count += 1
             if self.count == 10:
-                self.refuse("mood", "it was the tenth")
+                self.fault_stop("mood", "it was the tenth")
             return super().reads(*reading)
 
     with pytest.raises(RuntimeError, match=r"nothing is refused, got .*it was the tenth"):

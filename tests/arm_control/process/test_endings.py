@@ -181,7 +181,7 @@ class TestAnArmInMotion:
         assert code == event.code, programs[0].printed
         assert self.torque(servos) == {0}
         figures = json.loads((tmp_path / "run.json").read_text())
-        assert (figures["parked"], figures["interrupted"], figures["refusals"]) == (True, True, [])
+        assert (figures["parked"], figures["interrupted"], figures["faults"]) == (True, True, [])
 
     @pytest.mark.parametrize(
         "name", [pytest.param(name, marks=() if name in SHOWN else pytest.mark.soak) for name in LOSSES]

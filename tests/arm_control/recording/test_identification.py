@@ -28,7 +28,8 @@ from arm_control.recording.reading import Recording
 from arm_control.recording.recorder import Recorder
 from arm_control.recording.schema import Event, Tick
 from arm_control.runner import PolicyRunner
-from arm_control.runner.loop import ControlLoop, FastTime, Script
+from arm_control.runner.clocks import FastTime
+from arm_control.runner.loop import ControlLoop, Script
 from arm_control.runner.safety import Safety
 from envs.arm import DEFAULT_URDF, Arm
 from envs.imperfections import IDEAL_LAG_S, PRESETS, Imperfections, imperfections_from_json, open_imperfections

@@ -26,19 +26,10 @@ from arm_control.recording.reading import read_recording
 from arm_control.recording.recorder import Recorder
 from arm_control.recording.schema import Event, Tick
 from arm_control.runner import PolicyRunner
+from arm_control.runner.clocks import FastTime, RealTime
 from arm_control.runner.goals import GoalWork
-from arm_control.runner.loop import (
-    EASE_S,
-    LOST_S,
-    PARKED_DEG,
-    PARKED_DEG_S,
-    ControlLoop,
-    FastTime,
-    GoalResult,
-    LoopReport,
-    RealTime,
-    smooth,
-)
+from arm_control.runner.loop import PARKED_DEG, PARKED_DEG_S, ControlLoop, LoopSettings, smooth
+from arm_control.runner.report import GoalResult, LoopReport
 from arm_control.runner.safety import Safety, SafetySettings, WorkspaceError
 from arm_control.runner.timings import PERCENTILES, Timings
 from arm_control.viewers.common.motion import Motion, TicksInMemory, events_and_episodes, open_motion
@@ -50,6 +41,8 @@ from envs.tasks.track import MovingGoal, Track
 LOW = np.array(ARM.limits.lower_deg)
 POSES = [[20.0, 40.0, 60.0], [70.0, 30.0, 20.0], [45.0, 80.0, 10.0]]
 COURSES = [StillGoal(ARM.tip_position(pose)) for pose in POSES]
+EASE_S = LoopSettings.ease_s
+LOST_S = LoopSettings.lost_s
 SOFT_STEPS = round(EASE_S * 30)
 
 
@@ -110,7 +103,7 @@ class Rig:
 
     @property
     def checks(self) -> list[str]:
-        return [refusal.check for refusal in self.loop.report.refusals]
+        return [fault.check for fault in self.loop.report.faults]
 
     @property
     def torque_off(self) -> bool:
@@ -171,7 +164,7 @@ def once(step: int, said: Any, otherwise: Any = POSES[0]) -> Callable[[int], lis
 def test_the_arm_starts_softly_goes_through_all_goals_parks_and_only_then_is_its_torque_off() -> None:
     rig = Rig(seconds=1.5)
     report = rig.run()
-    assert (report.refusals, report.clamped, report.interrupted, report.late_ticks, report.lost_replies) == (
+    assert (report.faults, report.clamped, report.interrupted, report.overruns, report.lost_replies) == (
         [],
         {},
         False,
@@ -205,13 +198,13 @@ def test_the_first_target_is_where_the_arm_is_and_the_next_ones_leave_it_softly(
 def test_phases_are_told_in_their_order(tmp_path: Path) -> None:
     seen: list[str] = []
     rig = Rig(courses=[None, None, COURSES[0], None, COURSES[1]])
-    finish = rig.loop._finish_tick
+    finish = rig.loop.ticker.finish
 
     def noting(target: list[float], phase: str) -> None:
         seen.append(phase)
         finish(target, phase)
 
-    rig.loop._finish_tick = noting  # type: ignore[method-assign]
+    rig.loop.ticker.finish = noting  # type: ignore[method-assign]
     rig.run()
     order = [phase for place, phase in enumerate(seen) if place == 0 or seen[place - 1] != phase]
     assert order == ["wait", "soft start", "run", "wait", "run", "park"]
@@ -334,8 +327,8 @@ def test_an_arm_that_does_not_come_to_its_parking_pose_keeps_its_torque(
     rig.arm.faulty_read = flicker
     report = rig.run()
     assert rig.checks == [check]
-    assert report.figures()["refusals"][0]["check"] == check
-    assert said in report.refusals[0].text
+    assert report.figures()["faults"][0]["check"] == check
+    assert said in report.faults[0].text
     rig.assert_held()
     rig.assert_within_limits()
 
@@ -553,7 +546,7 @@ def test_single_lost_replies_are_counted_and_survived(what: str, every: int) -> 
     rig = Rig(rate=100.0, seconds=1.5)
     setattr(rig.arm, f"faulty_{what}", lose)
     report = rig.run()
-    assert report.refusals == []
+    assert report.faults == []
     assert report.lost_replies == sum(n % every == 0 for n in range(6, count + 1)) > 50
     assert all(goal.error_mm < 2.0 for goal in report.goals)
     rig.assert_parked()
@@ -677,7 +670,7 @@ def test_the_policy_is_asked_at_its_own_rate_and_targets_in_between_keep_the_lim
     report = rig.run()
     assert policy.asked == SOFT_STEPS + 30
     np.testing.assert_allclose(np.array(asked_s) - asked_s[0], np.arange(len(asked_s)) / 30, atol=1 / rate)
-    assert report.refusals == []
+    assert report.faults == []
     rig.assert_within_limits()
     np.testing.assert_allclose(np.diff(rig.arm.sent_s), 1 / rate, rtol=1e-6)
     rig.assert_parked()
@@ -705,13 +698,13 @@ def test_late_ticks_put_off_those_after_them_and_small_delays_do_not_add_up() ->
     gaps = np.diff(rig.arm.sent_s) / period_s
     assert gaps.min() >= 0.8 - 1e-6
     rounds = report.ticks / len(lateness)
-    assert report.late_ticks == pytest.approx(4 * rounds, abs=4)
+    assert report.overruns == pytest.approx(4 * rounds, abs=4)
     # Each round puts off the rest by its late ticks alone.
     late = sum(late for late in lateness if late > 0.2)
     length = (rig.arm.sent_s[-1] - rig.arm.sent_s[0]) / period_s
     assert length == pytest.approx(report.ticks + rounds * late, abs=late + 4)
     assert report.shifted_s == pytest.approx(rounds * late * period_s, abs=(late + 4) * period_s)
-    assert report.refusals == []
+    assert report.faults == []
     worst = report.figures()["timings_us"]["period error"]["worst"]
     assert worst == pytest.approx(3.0 * period_s * 1e6)
     rig.assert_within_limits()
@@ -733,7 +726,7 @@ def test_two_targets_are_never_closer_than_four_fifths_of_a_period(lateness: lis
             late, due_s = late + 1, begun_s[-1]
         due_s += period_s
     np.testing.assert_allclose(rig.arm.sent_s, begun_s[: report.ticks], rtol=0, atol=1e-6)
-    assert abs(report.late_ticks - late) <= 1 or min(abs(share - 0.2) for share in lateness) < 1e-6
+    assert abs(report.overruns - late) <= 1 or min(abs(share - 0.2) for share in lateness) < 1e-6
 
 
 def test_after_a_stall_the_targets_leave_from_rest() -> None:
@@ -745,7 +738,7 @@ def test_after_a_stall_the_targets_leave_from_rest() -> None:
     before, after = (np.abs(np.subtract(rig.arm.sent[i + 1], rig.arm.sent[i])).max() * 200 for i in (gap - 1, gap))
     assert before > 100.0
     assert after <= ARM.limits.max_acceleration_deg_s2[0] / 200 + 1e-6
-    assert (report.late_ticks, report.refusals) == (1, [])
+    assert (report.overruns, report.faults) == (1, [])
     rig.assert_parked()
 
 
@@ -818,7 +811,7 @@ def test_a_healthy_policy_on_a_healthy_arm_clamps_nothing_and_refuses_nothing(im
         report = loop.run(GoalWork(Skilled(), COURSES, seconds_per_goal=2.0))  # type: ignore[arg-type]
     finally:
         driver.close()
-    assert (report.refusals, report.clamped, report.parked, len(report.goals)) == ([], {}, True, 3)
+    assert (report.faults, report.clamped, report.parked, len(report.goals)) == ([], {}, True, 3)
     assert max(goal.error_mm for goal in report.goals) < {"ideal": 1.0, "xl430": 20.0, "rough": 60.0}[imperfections]
 
 
@@ -830,7 +823,7 @@ def test_a_trained_policy_goes_through_its_goals_on_the_simulated_arm(tiny_polic
     finally:
         driver.close()
     assert told == report.goals
-    assert (report.refusals, report.clamped, report.parked, report.late_ticks) == ([], {}, True, 0)
+    assert (report.faults, report.clamped, report.parked, report.overruns) == ([], {}, True, 0)
     np.testing.assert_allclose(state.angles_deg, LOW, atol=PARKED_DEG)
     np.testing.assert_allclose(state.speeds_deg_s, 0.0, atol=PARKED_DEG_S)
 
@@ -842,7 +835,7 @@ def recorded(rig: Rig, path: Path) -> Any:
     recorder = Recorder(
         path, {"joint_names": json.dumps(ARM.joint_names)}, post_mortem=path.with_suffix(".post-mortem.mcap")
     )
-    rig.loop.recorder = recorder
+    rig.loop.ticker.recorder = recorder
     try:
         rig.run()
     finally:
@@ -875,8 +868,8 @@ def test_a_refusal_leaves_a_post_mortem_with_the_tick_that_was_refused(tmp_path:
     post_mortem = read_recording(tmp_path / "run.post-mortem.mcap")
     check = "position" if said and said[0] == 500.0 else "finite"
     for recording in (whole, post_mortem):
-        (refusal,) = (event for event in recording.events if event.kind == "refusal")
-        assert refusal.text.startswith(f"{check}: ")
+        (event,) = (event for event in recording.events if event.kind == "refusal")
+        assert event.text.startswith(f"{check}: ")
         (tick,) = (tick for tick in recording.ticks if tick.band == "refuse" and tick.phase == "soft start")
         if len(said) == 3:
             assert tick.raw_deg == pytest.approx([math.nan if not math.isfinite(a) else a for a in said], nan_ok=True)
@@ -961,7 +954,7 @@ class TestErrorsAtTheEnd:
         rig = Rig(policy, courses, rate=rate, seconds=0.5, clock=clock, fault=fault, recorder=recorder)
         report = rig.run()
         motion = recorder.motion()
-        assert report.refusals == []
+        assert report.faults == []
         assert [motion.error_at_end_mm(episode) for episode in motion.episodes] == [
             result.error_mm for result in report.goals
         ]

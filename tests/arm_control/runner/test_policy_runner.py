@@ -489,7 +489,7 @@ class TestOlderPolicies:
         driver = SimulationDriver(runner.arm, runner.period_s)
         report = drive(runner, driver, [StillGoal(goal) for goal in GOALS], seconds_per_goal=2.0)
         driver.close()
-        assert report.refusals == []
+        assert report.faults == []
         assert len(report.goals) == len(GOALS)
         assert max(goal.error_mm for goal in report.goals) < 3.0 * GOLDEN_ERROR_MM
 

@@ -123,7 +123,7 @@ def known(rate_hz: float, lag_s: float = IDEAL_LAG_S, policy: Hasty | None = Non
     work = GoalWork(policy, [goal], seconds_per_goal=1.5, on_goal=lambda _: end.append(list(arm.angles_deg)))  # type: ignore[arg-type]
     report = loop.run(work)
     assert report.clamped == {}
-    assert report.refusals == []
+    assert report.faults == []
     return np.array(policy.known), float(np.abs(np.array(end[0]) - [60.0, 50.0, 20.0]).max())
 
 

@@ -16,8 +16,10 @@ from arm_control.drivers.base import JointState
 from arm_control.recording.reading import Recording, read_recording
 from arm_control.recording.recorder import Recorder
 from arm_control.recording.schema import Tick
-from arm_control.runner.loop import ControlLoop, FastTime, LoopReport
+from arm_control.runner.clocks import FastTime
+from arm_control.runner.loop import ControlLoop
 from arm_control.runner.recorded import RecordingWork, open_recording
+from arm_control.runner.report import LoopReport
 from arm_control.runner.safety import Safety
 from envs.arm import Arm
 from envs.limits import JointLimits, follow_target, limit_target
@@ -94,13 +96,13 @@ def played(
         return (keys or {}).get(asked, "")
 
     loop = ControlLoop(arm, Safety(ARM, limits, period_s), clock, key=key)
-    finish = loop._finish_tick
+    finish = loop.ticker.finish
 
     def noting(target: list[float], phase: str) -> None:
         phases.append(phase)
         finish(target, phase)
 
-    loop._finish_tick = noting  # type: ignore[method-assign]
+    loop.ticker.finish = noting  # type: ignore[method-assign]
     report = loop.run(work)
     return arm, report, [target for target, phase in zip(arm.sent, phases, strict=True) if phase == "run"]
 
@@ -112,7 +114,7 @@ def largest_acceleration(targets: list[list[float]], period_s: float) -> float:
 def test_at_its_own_rate_a_recording_is_repeated_target_by_target() -> None:
     targets = way()
     arm, report, sent = played(RecordingWork(recording(targets)))
-    assert (report.refusals, report.clamped, report.parked, arm.torque) == ([], {}, True, False)
+    assert (report.faults, report.clamped, report.parked, arm.torque) == ([], {}, True, False)
     # While the recording's time gets up to speed it is slower; then every target is there again.
     seen = np.array(sent)
     gaps = [float(np.abs(seen - np.array(target)).max(1).min()) for target in targets]
@@ -131,7 +133,7 @@ def test_at_any_rate_of_its_own_every_target_comes_again_as_it_was(rate: float) 
         target, speed = limit_target(desired, target, speed, ARM.limits, 1 / rate)
         targets.append(target)
     _, report, sent = played(RecordingWork(recording(targets, 1 / rate)), 1 / rate)
-    assert (report.refusals, report.clamped) == ([], {})
+    assert (report.faults, report.clamped) == ([], {})
     ramp = 2 * round(0.25 * rate) + 1  # ticks, in which half as many periods and a half pass
     after = targets[(ramp + 1) // 2 :]
     np.testing.assert_allclose(sent[ramp - 1 :][: len(after)], after, atol=1e-6)
@@ -142,7 +144,7 @@ def test_at_any_rate_of_its_own_every_target_comes_again_as_it_was(rate: float) 
 def test_at_another_rate_it_goes_the_same_way(rate: float) -> None:
     targets = way()
     _, report, sent = played(RecordingWork(recording(targets)), 1 / rate)
-    assert (report.refusals, report.clamped) == ([], {})
+    assert (report.faults, report.clamped) == ([], {})
     line = np.array(way(period_s=1e-3))
     assert max(float(np.abs(line - np.array(target)).max(1).min()) for target in sent) < 0.1
     assert largest_acceleration(sent, 1 / rate) <= max(ARM.limits.max_acceleration_deg_s2) * (1 + 1e-6)
@@ -159,7 +161,7 @@ def test_a_recording_at_the_limit_of_acceleration_keeps_it_at_another_rate_and_s
         target, its_speed = limit_target(desired, target, its_speed, ARM.limits, 1 / 30)
         targets.append(target)
     _, report, sent = played(RecordingWork(recording(targets, 1 / 30), speed=speed), 1 / rate)
-    assert (report.refusals, report.clamped) == ([], {})
+    assert (report.faults, report.clamped) == ([], {})
     assert largest_acceleration(sent, 1 / rate) <= max(ARM.limits.max_acceleration_deg_s2) * (1 + 1e-6)
     np.testing.assert_allclose(sent[-1], targets[-1], atol=1e-6)
     assert np.abs(np.array(sent)).max() > 0.9 * np.abs(np.array(targets)).max()
@@ -185,7 +187,7 @@ def test_space_pauses_on_the_way_and_goes_on_and_s_stops_and_parks() -> None:
     said: list[str] = []
     _, report, sent = played(RecordingWork(recording(targets), say=said.append), keys={60: " ", 160: " "})
     assert said == ["paused: space goes on, s stops", "going on"]
-    assert report.refusals == []
+    assert report.faults == []
     resting = np.abs(np.diff(sent, axis=0)).max(1) < 1e-9
     assert resting[60 + 30 : 158].all()
     np.testing.assert_allclose(sent[-1], targets[-1], atol=1e-6)
@@ -199,7 +201,7 @@ def test_one_that_is_faster_than_the_arm_may_go_is_stopped_and_held() -> None:
     clock = FastTime()
     arm = PerfectArm(clock, [10.0] * 3)
     report = ControlLoop(arm, Safety(ARM, limits, PERIOD_S), clock).run(RecordingWork(recording(way(2.0))))
-    assert [refusal.check for refusal in report.refusals] == ["speed"]
+    assert [fault.check for fault in report.faults] == ["speed"]
     assert arm.torque
     assert np.abs(np.diff(arm.sent, axis=0)).max() / PERIOD_S <= 20.0 + 1e-6
 
@@ -211,7 +213,7 @@ def test_a_gap_is_crossed_slowly() -> None:
         for tick in whole.ticks[80:]
     ]
     _, report, sent = played(RecordingWork(dataclasses.replace(whole, ticks=ticks)))
-    assert report.refusals == []
+    assert report.faults == []
     jump = math.dist(whole.ticks[39].target_deg or (), whole.ticks[80].target_deg or ())
     assert jump > 20.0
     assert len(sent) * PERIOD_S > (len(ticks) - 2) * PERIOD_S + jump / 45.0
@@ -289,7 +291,7 @@ def test_a_run_that_was_recorded_is_run_again_without_its_policy(
     assert ran(recorded, "--pace", "fast", "--record", again) == 0
     out = capfd.readouterr().out
     assert f"{recorded}: 4.0 s of targets, all within limits and workspace" in out
-    assert "clamped: nothing; refused: nothing" in out
+    assert "clamped: nothing; faults: none" in out
     first, second = read_recording(recorded), read_recording(again)
     ends = [[tick.target_deg for tick in each.ticks if tick.phase == "run"][-1] for each in (first, second)]
     np.testing.assert_allclose(ends[0], ends[1], atol=0.01)

@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from arm_control.evaluation.controllers import IKController, Observation, actions_for
 from arm_control.evaluation.metrics import evaluate_controller, format_evaluation
 from arm_control.runner.goals import GoalWork
-from arm_control.runner.loop import ControlLoop, LoopReport
+from arm_control.runner.loop import ControlLoop
+from arm_control.runner.report import LoopReport, format_report
 from arm_control.runner.rest import Rest, RestWindow, format_rest, joint_rest, rest_fault, rest_figures, rest_steps
 from arm_control.runner.safety import Safety
-from arm_control.runner.session import format_report
 from arm_control.runs.config import TrainConfig
 from arm_control.runs.environment import environment_maker
 from arm_control.runs.seeding import EVALUATION, derived_seeds
@@ -360,11 +360,11 @@ class Run:
         self.sent: list[list[float]] = []
         safety = Safety(ARM, ARM.limits, 1 / rate_hz)
         loop = ControlLoop(self.arm, safety, clock, **settings)
-        begin, finish = loop._begin_tick, loop._finish_tick
+        begin, finish = loop.ticker.begin, loop.ticker.finish
 
         def note_reading() -> None:
             begin()
-            if loop.phase != "park":
+            if loop.ticker.phase != "park":
                 self.read.append(loop.state.angles_deg)
 
         def note_target(target_deg: list[float], phase: str) -> None:
@@ -372,8 +372,8 @@ class Run:
                 self.sent.append(list(target_deg))
             finish(target_deg, phase)
 
-        loop._begin_tick = note_reading  # type: ignore[method-assign]
-        loop._finish_tick = note_target  # type: ignore[method-assign]
+        loop.ticker.begin = note_reading  # type: ignore[method-assign]
+        loop.ticker.finish = note_target  # type: ignore[method-assign]
         policy: Any = ScriptedPolicy(answer)
         policy.contract.follows = any(isinstance(course, MovingGoal) for course in courses)
         self.report: LoopReport = loop.run(GoalWork(policy, courses, seconds_per_goal=seconds))

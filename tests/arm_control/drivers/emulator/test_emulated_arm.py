@@ -168,7 +168,7 @@ def test_goals_are_gone_through_and_the_arm_is_parked(
     assert code == 0, err
     figures = json.loads((tmp_path / "run.json").read_text())
     assert len(figures["goals"]) == 3
-    assert (figures["parked"], figures["refusals"], figures["clamped"]) == (True, [], {})
+    assert (figures["parked"], figures["faults"], figures["clamped"]) == (True, [], {})
     assert "real-time priority: " in out
     assert torque(servos) == {1: False, 2: False, 3: False}
     assert_within_limits(servos)
@@ -274,7 +274,7 @@ def test_a_fault_in_motion_stops_the_arm_and_says_why(
     # To park, a joint that is blocked is first told to stay where it is: its goal jumps to where the joint is.
     assert_within_limits(servos, but=where["id"] if kind == "stuck" else None)
     figures = json.loads((tmp_path / "run.json").read_text())
-    assert figures["refusals"]
+    assert figures["faults"]
     assert parks in (None, figures["parked"])
     assert ("the arm is not parked, and its torque was left on" in err) is not figures["parked"]
     (post_mortem,) = tmp_path.glob("post-mortem-*.mcap")
@@ -289,5 +289,5 @@ def test_a_bad_line_is_survived(runner: Runner, servos: Emulator, tiny_policy: P
     code, _, err = undisturbed(lambda: runner(*words, source=tiny_policy), tmp_path)
     assert code == 0, err
     figures = json.loads((tmp_path / "run.json").read_text())
-    assert (figures["parked"], figures["refusals"]) == (True, [])
+    assert (figures["parked"], figures["faults"]) == (True, [])
     assert_within_limits(servos)

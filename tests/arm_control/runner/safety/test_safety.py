@@ -16,6 +16,7 @@ from locations import DESK
 from arm_control.drivers.base import JointState
 from arm_control.runner.safety import (
     Safety,
+    SafetyLevel,
     SafetySettings,
     WorkspaceError,
 )
@@ -77,7 +78,7 @@ class Follower:
 
     @property
     def check(self) -> str | None:
-        return None if self.safety.refusal is None else self.safety.refusal.check
+        return None if self.safety.fault is None else self.safety.fault.check
 
     @property
     def speeds(self) -> np.ndarray:
@@ -111,7 +112,7 @@ class Follower:
 
 def test_a_healthy_answer_passes_and_is_reached() -> None:
     arm = Follower().ticks(60, [80.0, 10.0, 50.0])
-    assert (arm.check, arm.safety.clamped, arm.safety.band) == (None, {}, "pass")
+    assert (arm.check, arm.safety.clamped, arm.safety.level) == (None, {}, SafetyLevel.OK)
     np.testing.assert_allclose(arm.sent[-1], [80.0, 10.0, 50.0], atol=1e-9)
     arm.assert_within_limits()
 
@@ -134,8 +135,8 @@ def test_an_answer_that_is_not_one_finite_number_a_joint_is_refused(answer: list
     arm = Follower().ticks(8, [80.0, 80.0, 80.0])
     arm.tick(answer)
     assert arm.check == "finite"
-    assert arm.safety.band == "refuse"
-    assert "wanted 3 finite target angles" in str(arm.safety.refusal)
+    assert arm.safety.level is SafetyLevel.FAULT
+    assert "wanted 3 finite target angles" in str(arm.safety.fault)
     arm.assert_stops()
 
 
@@ -160,13 +161,13 @@ def test_answers_outside_the_range_pass_are_clamped_or_refused(
     arm = Follower().ticks(10, answer)
     assert arm.check == check
     assert arm.safety.clamped["position"] == counted
-    assert arm.safety.band == ("refuse" if check else "clamp" if counted else "pass")
+    assert arm.safety.level is (SafetyLevel.FAULT if check else SafetyLevel.CLAMPED if counted else SafetyLevel.OK)
     if check is None:
         arm.ticks(60, answer)
         assert arm.sent[-1][joint] == pytest.approx(HIGH[joint] if side > 0 else LOW[joint], abs=1e-9)
         arm.assert_within_limits()
     else:
-        assert ARM.joint_names[joint] in arm.safety.refusal.text
+        assert ARM.joint_names[joint] in arm.safety.fault.text
         arm.assert_stops()
 
 
@@ -206,7 +207,7 @@ def test_whatever_is_answered_the_targets_keep_the_limits(
         else:
             arm.ticks(count, answer, follow=how == "followed")
     arm.assert_within_limits()
-    arm.safety.refuse("test", "stop")
+    arm.safety.fault_stop("test", "stop")
     arm.assert_stops()
 
 
@@ -241,9 +242,9 @@ def test_an_answer_for_several_ticks_is_reached_and_is_ahead_meanwhile() -> None
 
 def test_a_share_blends_from_where_the_arm_began() -> None:
     safety = Follower(period_s=10.0).safety  # one period is long enough for any way
-    assert safety.admit([80.0, 70.0, 40.0], share=0.0) == pytest.approx(START)
+    assert safety.admit([80.0, 70.0, 40.0], blend=0.0) == pytest.approx(START)
     for _ in range(30):
-        target = safety.admit([80.0, 70.0, 40.0], share=0.25)
+        target = safety.admit([80.0, 70.0, 40.0], blend=0.25)
     assert target == pytest.approx([35.0, 40.0, 40.0])
 
 
@@ -252,21 +253,21 @@ def test_a_recording_is_to_be_kept_up_with(share: float, check: str | None, clam
     """One that moves at so large a share of the speed limit, for up to 60 degrees."""
     safety = Follower([0.0, 0.0, 0.0], period_s=1 / 100).safety
     angle, pace = 0.0, 0.0
-    while angle < 60.0 and safety.refusal is None:
+    while angle < 60.0 and safety.fault is None:
         pace = min(share * ARM.limits.max_speed_deg_s[0], pace + 0.8 * ARM.limits.max_acceleration_deg_s2[0] / 100)
         angle += pace / 100
         safety.admit([angle, 0.0, 0.0], follow=True)
-    assert (safety.refusal and safety.refusal.check) == check
+    assert (safety.fault and safety.fault.check) == check
     assert bool(safety.clamped["speed"]) == clamps
 
 
 def test_a_policy_may_be_far_ahead_of_its_targets_a_recording_may_not() -> None:
     safety = Follower().safety
     safety.admit([80.0, 30.0, 40.0])
-    assert safety.refusal is None
+    assert safety.fault is None
     safety.admit([80.0, 30.0, 40.0], follow=True)
-    assert safety.refusal.check == "speed"
-    assert "base_yaw is to move faster" in safety.refusal.text
+    assert safety.fault.check == "speed"
+    assert "base_yaw is to move faster" in safety.fault.text
 
 
 # Readings.
@@ -309,7 +310,7 @@ def test_a_single_reading(spoil: dict[str, Any], check: str | None) -> None:
     arm.tick(START, state=lambda state: dataclasses.replace(state, **spoil))
     assert arm.check == check
     assert arm.sent[-1] == START
-    assert arm.safety.band == ("refuse" if check else "pass")
+    assert arm.safety.level is (SafetyLevel.FAULT if check else SafetyLevel.OK)
     if check:
         arm.assert_stops()
 
@@ -327,9 +328,9 @@ def test_a_reading_stops_an_arm_on_its_way(spoil: dict[str, Any]) -> None:
 def test_the_time_between_readings_allows_a_way() -> None:
     safety = Follower(period_s=0.05, stale_s=1.0).safety
     safety.reads(reading(0.5, [20.0, 30.0, 90.0]), 0.5)
-    assert safety.refusal is None
+    assert safety.fault is None
     safety.reads(reading(0.5, [20.0, 30.0, 84.0]), 0.55)  # of the same moment
-    assert safety.refusal.check == "jump"
+    assert safety.fault.check == "jump"
 
 
 @pytest.mark.parametrize(
@@ -350,7 +351,7 @@ def test_readings_that_do_not_come_are_borne_for_a_while() -> None:
         assert arm.check is None
     arm.safety.reads(None, 0.12)
     assert arm.check == "stale"
-    assert "120 ms old, allowed 100" in arm.safety.refusal.text
+    assert "120 ms old, allowed 100" in arm.safety.fault.text
 
 
 @pytest.mark.parametrize(
@@ -367,7 +368,7 @@ def test_where_an_arm_may_start(angles: list[float], check: str | None) -> None:
     assert arm.check == check
     assert arm.safety.placed == (check is None)
     if check is not None:
-        assert "move the arm there by hand" in arm.safety.refusal.text
+        assert "move the arm there by hand" in arm.safety.fault.text
 
 
 def test_an_arm_that_starts_a_hair_outside_is_inside_and_one_further_out_comes_back_softly() -> None:
@@ -386,7 +387,7 @@ def test_an_arm_that_starts_a_hair_outside_is_inside_and_one_further_out_comes_b
 def test_a_first_reading_that_makes_no_sense_says_nowhere(spoil: dict[str, Any]) -> None:
     safety = Safety(ARM, ARM.limits, PERIOD_S)
     safety.start(dataclasses.replace(reading(), **spoil), 0.0)
-    assert (safety.refusal.check, safety.placed, safety.moving) == ("reading", False, False)
+    assert (safety.fault.check, safety.placed, safety.moving) == ("reading", False, False)
 
 
 def test_a_first_reading_outside_the_workspace_is_refused() -> None:
@@ -398,13 +399,13 @@ def test_a_first_reading_outside_the_workspace_is_refused() -> None:
 def test_a_joint_that_does_not_follow_is_noticed(gap: float, seconds: float, check: str | None) -> None:
     """0.6 s after the latest arm that is allowed would have come near: 0.25 s, and then e^(-t / 0.1 s) < 1 / 21."""
     arm = Follower(period_s=0.01, tip_deg=math.inf, still_deg=math.inf)
-    arm.safety.target_deg = [20.0 + gap, 30.0, 40.0]
+    arm.safety.targets.place([20.0 + gap, 30.0, 40.0])
     for _ in range(round(seconds / 0.01)):
         arm.now_s += 0.01
         arm.safety.reads(reading(arm.now_s), arm.now_s)
     assert arm.check == check
     if check:
-        assert "base_yaw has been more than 20 degrees from its expected angle" in arm.safety.refusal.text
+        assert "base_yaw has been more than 20 degrees from its expected angle" in arm.safety.fault.text
 
 
 @pytest.mark.parametrize(
@@ -434,7 +435,7 @@ def test_the_first_reason_is_kept_and_nothing_moves_until_a_reset() -> None:
     arm = Follower()
     arm.tick([math.nan] * 3)
     arm.ticks(3, [80.0] * 3, state=lambda state: dataclasses.replace(state, alerts=("elbow: overload",)))
-    arm.safety.refuse("stale", "another")
+    arm.safety.fault_stop("stale", "another")
     assert arm.check == "finite"
     assert arm.safety.toward([80.0] * 3) == START
     arm.assert_stops()
@@ -472,7 +473,7 @@ def test_a_reset_goes_on_from_the_target_of_a_joint_that_was_held_and_from_the_r
     arm.tick([math.nan] * 3)
     arm.safety.reset(reading(0.1, [17.0, 41.0, 40.2]), 0.1)
     assert arm.safety.target_deg == [20.0, 41.0, 40.0]
-    assert arm.safety.admit([90.0] * 3, share=0.0) == [20.0, 41.0, 40.0]
+    assert arm.safety.admit([90.0] * 3, blend=0.0) == [20.0, 41.0, 40.0]
     assert not arm.safety.moving
 
 
@@ -658,21 +659,21 @@ def test_outside_is_the_worst_links_distance_beyond_a_side(pose: list[float], wa
     box = list(EVERYWHERE)
     box[side] = wall
     safety = Safety(ARM, ARM.limits, PERIOD_S, SafetySettings(table_m=None, workspace_m=tuple(box)))
-    assert safety.outside_m(pose) == pytest.approx(beyond_m(tuple(box), None, pose), abs=1e-12)
+    assert safety.workspace.outside_m(pose) == pytest.approx(beyond_m(tuple(box), None, pose), abs=1e-12)
 
 
 def test_without_table_and_box_nothing_is_outside() -> None:
-    assert Safety(ARM, ARM.limits, PERIOD_S, SafetySettings(table_m=None)).outside_m([90.0] * 3) == -math.inf
+    assert Safety(ARM, ARM.limits, PERIOD_S, SafetySettings(table_m=None)).workspace.outside_m([90.0] * 3) == -math.inf
 
 
 def test_goals_and_poses_outside_are_told_by_how_much() -> None:
     safety = Safety(ARM, ARM.limits, PERIOD_S, SafetySettings(table_m=0.1, workspace_m=EVERYWHERE))
-    safety.check_point((0.3, 0.3, 0.1))
-    safety.check_pose([0.0] * 3, "a pose")
+    safety.workspace.check_point((0.3, 0.3, 0.1))
+    safety.workspace.check_pose([0.0] * 3, "a pose")
     with pytest.raises(WorkspaceError, match=r"goal \(0.3000, 0.3000, 0.0500\) m is 50 mm outside the workspace"):
-        safety.check_point((0.3, 0.3, 0.05))
+        safety.workspace.check_point((0.3, 0.3, 0.05))
     with pytest.raises(WorkspaceError, match="a pose is 50 mm outside the workspace"):
-        safety.check_pose([0.0, 90.0, 90.0], "a pose")
+        safety.workspace.check_pose([0.0, 90.0, 90.0], "a pose")
 
 
 class TestWhatIsOutside:
@@ -691,10 +692,10 @@ class TestWhatIsOutside:
         settings = SafetySettings(table_m=wall) if side == 6 else SafetySettings(None, tuple(box))  # type: ignore[arg-type]
         safety = Safety(ARM, ARM.limits, PERIOD_S, settings)
         if beyond.max() <= 1e-6:
-            safety.check_pose(pose, "it")
+            safety.workspace.check_pose(pose, "it")
             return
         with pytest.raises(WorkspaceError) as caught:
-            safety.check_pose(pose, "it", "a remedy")
+            safety.workspace.check_pose(pose, "it", "a remedy")
         said = re.fullmatch(
             r"it is (less than 0\.01|[\d.]+) mm outside the workspace: the end of (\w+) is (less than 0\.01|[\d.]+) mm "
             r"(below|above) (the table at )?([xyz]) = (\S+) m (of the box )?\((--\w+)\); a remedy",
@@ -717,29 +718,29 @@ class TestWhatIsOutside:
     def test_a_distance_outside_is_never_zero(self, beyond_m: float, said: str) -> None:
         safety = Safety(ARM, ARM.limits, PERIOD_S, SafetySettings(table_m=0.25))
         with pytest.raises(WorkspaceError, match=rf"m is {re.escape(said)} outside the workspace: it is .*\(--table\)"):
-            safety.check_point((0.3, 0.3, 0.25 - beyond_m))
+            safety.workspace.check_point((0.3, 0.3, 0.25 - beyond_m))
 
     def test_rounding_is_not_outside(self) -> None:
         """At its lower limits, the tip of this arm is at the table, but for the rounding of floating point numbers."""
         desk = Arm(DESK)
         pose = list(desk.limits.lower_deg)
         safety = Safety(desk, desk.limits, PERIOD_S)
-        assert 0.0 < abs(safety.outside_m(pose)) < 1e-6
-        safety.check_pose(pose, "the parking pose")
+        assert 0.0 < abs(safety.workspace.outside_m(pose)) < 1e-6
+        safety.workspace.check_pose(pose, "the parking pose")
         safety.start(reading(0.0, pose), 0.0)
         for tick in range(90):
             safety.reads(reading(tick * PERIOD_S, list(safety.target_deg)), tick * PERIOD_S)
             safety.admit([0.0, -90.0, 30.0 if tick > 60 else -90.0])
-        assert safety.refusal is None
+        assert safety.fault is None
 
     def test_a_start_outside_names_the_link_and_the_table(self) -> None:
         arm = Follower([0.0, 90.0, 90.0], table_m=0.1)
-        assert "starts 50 mm outside the workspace: the end of tip is 50 mm below the table" in arm.safety.refusal.text
+        assert "starts 50 mm outside the workspace: the end of tip is 50 mm below the table" in arm.safety.fault.text
 
     def test_a_refusal_on_the_way_names_the_link_and_the_table(self) -> None:
         arm = table_arm(0.2, 1 / 30)
         arm.ticks(60, [0.0, 90.0, 90.0])
-        assert re.search(r"the end of tip is \d+ mm below the table at z = 0.2 m", arm.safety.refusal.text)
+        assert re.search(r"the end of tip is \d+ mm below the table at z = 0.2 m", arm.safety.fault.text)
 
 
 class TestDefaultPose:
@@ -748,7 +749,7 @@ class TestDefaultPose:
     @pytest.mark.parametrize("table_m", [None, 0.0, 0.2, -0.3])
     def test_of_the_default_arm_it_is_straight_up(self, table_m: float | None) -> None:
         safety = Safety(ARM, ARM.limits, PERIOD_S, SafetySettings(table_m=table_m))
-        assert safety.default_pose_deg() == [0.0, 0.0, 0.0]
+        assert safety.workspace.default_pose_deg() == [0.0, 0.0, 0.0]
 
     @given(st.floats(-0.2, 0.3), st.floats(0.3, 0.6))
     def test_it_is_inside_table_and_box(self, table_m: float, top_m: float) -> None:
@@ -756,8 +757,8 @@ class TestDefaultPose:
         box = (-0.3, -0.3, -0.3, 0.3, 0.3, top_m)
         limits = JointLimits((-80.0, 10.0, -80.0), (80.0,) * 3, (90.0,) * 3, (90.0,) * 3)
         safety = Safety(desk, limits, PERIOD_S, SafetySettings(table_m=min(table_m, 0.1), workspace_m=box))
-        pose = safety.default_pose_deg()
-        safety.check_pose(pose, "the parking pose")
+        pose = safety.workspace.default_pose_deg()
+        safety.workspace.check_pose(pose, "the parking pose")
         assert pose == limits.clip(pose)
 
 
@@ -771,12 +772,12 @@ def test_a_policy_that_leans_on_the_table_is_held_above_it_and_refused_after_a_s
     arm.ticks(200, answer)
     assert arm.check is None
     assert arm.safety.clamped["workspace"] > 50
-    assert arm.safety.band == "clamp"
+    assert arm.safety.level is SafetyLevel.CLAMPED
     lowest = min(link_ends(sent)[-1][2] for sent in arm.sent)
     assert 0.25 <= lowest <= 0.252
     arm.ticks(200, answer)
     assert arm.check == "workspace"
-    assert "held at the edge of the workspace for 1 s" in arm.safety.refusal.text
+    assert "held at the edge of the workspace for 1 s" in arm.safety.fault.text
     arm.assert_stops()
 
 
@@ -784,9 +785,9 @@ def test_a_policy_that_leaves_the_table_in_time_goes_on() -> None:
     arm = table_arm(0.25, 1 / 200)
     for _ in range(3):
         arm.ticks(230, [0.0, 60.0, 90.0])
-        assert arm.safety.band == "clamp"
+        assert arm.safety.level is SafetyLevel.CLAMPED
         arm.ticks(100, [0.0, 60.0, 30.0])
-        assert arm.safety.band == "pass"
+        assert arm.safety.level is SafetyLevel.OK
         np.testing.assert_allclose(arm.sent[-1], [0.0, 60.0, 30.0], atol=1e-6)
     assert arm.check is None
 
@@ -795,7 +796,7 @@ def test_a_policy_that_runs_at_the_table_is_refused_in_time() -> None:
     arm = table_arm(0.2, 1 / 30)
     arm.ticks(60, [0.0, 90.0, 90.0])
     assert arm.check == "workspace"
-    assert "mm outside the workspace" in arm.safety.refusal.text
+    assert "mm outside the workspace" in arm.safety.fault.text
     assert min(link_ends(sent)[-1][2] for sent in arm.sent) >= 0.2
 
 
@@ -841,7 +842,7 @@ def test_no_link_end_ever_leaves_the_workspace(
         for _ in range(math.ceil(min(seconds * rate, 150) / hold)):
             arm.step(answer, hold)
     if arm.check is None:
-        arm.safety.refuse("test", "brake from here")
+        arm.safety.fault_stop("test", "brake from here")
     arm.assert_stops()
     worst = max(beyond_m(box, table_m, sent) for sent in arm.sent)
     assert worst <= 1e-6

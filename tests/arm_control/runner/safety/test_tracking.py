@@ -13,10 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from arm_control.drivers.simulation import SimulationDriver
+from arm_control.runner.clocks import FastTime
 from arm_control.runner.goals import GoalWork
-from arm_control.runner.loop import ControlLoop, FastTime
+from arm_control.runner.loop import ControlLoop
 from arm_control.runner.safety import Safety, SafetySettings
-from arm_control.runner.tracking import MAX_DELAY_S, MAX_LAG_S, WINDOW_S, ExpectedMotion, StillJoints
+from arm_control.runner.safety.tracking import MAX_DELAY_S, MAX_LAG_S, WINDOW_S, ExpectedMotion, StillJoints
 from envs.imperfections import PRESETS, Imperfections
 from envs.limits import limit_target
 from envs.tasks.base import StillGoal
@@ -231,7 +232,7 @@ class TestHealthyArms:
                 report = loop.run(GoalWork(Skilled(), courses, seconds_per_goal=seconds))  # type: ignore[arg-type]
             finally:
                 driver.close()
-            assert (report.refusals, report.parked) == ([], True), (seed, preset, rate)
+            assert (report.faults, report.parked) == ([], True), (seed, preset, rate)
 
     @pytest.mark.parametrize("is_described", [True, False])
     def test_an_arm_slower_than_the_presets_has_to_be_described(self, is_described: bool) -> None:
@@ -247,7 +248,7 @@ class TestHealthyArms:
             report = loop.run(GoalWork(Skilled(), courses, seconds_per_goal=1.5))  # type: ignore[arg-type]
         finally:
             driver.close()
-        assert (report.refusals == []) == is_described
+        assert (report.faults == []) == is_described
 
     def test_an_arm_that_cannot_swing_its_payload_is_stopped(self) -> None:
         """0.2 kg on the default arm, which is lifted from level: its shoulder stays behind."""
@@ -261,8 +262,8 @@ class TestHealthyArms:
             report = loop.run(GoalWork(Skilled(), courses, seconds_per_goal=1.5))  # type: ignore[arg-type]
         finally:
             driver.close()
-        assert report.refusals[0].check == "tracking"
-        assert "shoulder is at" in report.refusals[0].text
+        assert report.faults[0].check == "tracking"
+        assert "shoulder is at" in report.faults[0].text
 
     def test_a_shadow_run_is_not_watched(self) -> None:
         """Nothing follows its targets."""
@@ -272,4 +273,4 @@ class TestHealthyArms:
         loop = ControlLoop(arm, safety, clock, shadow=True)
         courses = [StillGoal(ARM.tip_position([80.0, 80.0, 10.0]))] * 2
         report = loop.run(GoalWork(Skilled(), courses, seconds_per_goal=2.0))  # type: ignore[arg-type]
-        assert report.refusals == []
+        assert report.faults == []

@@ -1,0 +1,104 @@
+"""The workspace: a box and a table that no link's end may leave."""
+
+import math
+from collections.abc import Sequence
+
+from arm_control.runner.safety.braking import BrakingPath
+from arm_control.runner.safety.settings import SafetySettings
+from envs.arm import Arm
+from envs.limits import ROUNDING_M, TABLE_M, JointLimits
+
+
+class WorkspaceError(ValueError):
+    """A goal, a pose or an arm that does not fit into the workspace."""
+
+
+def millimetres(distance_m: float) -> str:
+    """A distance for people, never zero if it is none."""
+    distance_mm = 1000.0 * distance_m
+    if distance_mm >= 9.95:
+        return f"{distance_mm:.0f} mm"
+    return f"{distance_mm:.2g} mm" if distance_mm >= 0.01 else "less than 0.01 mm"
+
+
+class Workspace:
+    """Checks points, poses and braking paths of one arm against the box and the table of the settings."""
+
+    def __init__(self, arm: Arm, limits: JointLimits, period_s: float, settings: SafetySettings) -> None:
+        self._arm = arm
+        self._limits = limits
+        self._period_s = period_s
+        box = settings.workspace_m or (-math.inf,) * 3 + (math.inf,) * 3
+        table = -math.inf if settings.table_m is None else settings.table_m
+        self._table_is_floor = table >= box[2]
+        self._box = (box[0], box[1], max(box[2], table), *box[3:])
+        self.has_walls = any(map(math.isfinite, self._box))
+
+    def outside_m(self, angles_deg: Sequence[float]) -> float:
+        """How far the worst link's end is outside the workspace, in metres; negative inside."""
+        if not self.has_walls:
+            return -math.inf
+        low_x, low_y, low_z, high_x, high_y, high_z = self._box
+        worst_m = -math.inf
+        for x, y, z in self._arm.link_ends(angles_deg):  # written out: this is most of the work near a wall
+            beyond_m = max(low_x - x, x - high_x, low_y - y, y - high_y, low_z - z, z - high_z)
+            if beyond_m > worst_m:
+                worst_m = beyond_m
+        return worst_m
+
+    def outside_while_braking_m(self, target_deg: Sequence[float], speed_deg_s: Sequence[float]) -> float:
+        """How far outside a link gets, at worst, at a target and while braking from there on, in metres."""
+        path = BrakingPath(target_deg, speed_deg_s, self._limits, self._period_s)
+        return path.outside_m(self._arm.levers_m, self.outside_m)
+
+    def describe_worst_while_braking(self, target_deg: Sequence[float], speed_deg_s: Sequence[float]) -> str:
+        """Describe which link's end is where, at worst, while braking from a target on."""
+        path = BrakingPath(target_deg, speed_deg_s, self._limits, self._period_s)
+        return self.describe_worst(path.worst_pose(self.outside_m))
+
+    def check_point(self, point_m: Sequence[float]) -> None:
+        """Raise WorkspaceError for a goal outside the workspace."""
+        beyond_m = self._beyond_m(point_m)
+        if beyond_m > ROUNDING_M:
+            place = ", ".join(f"{value:.4f}" for value in point_m)
+            raise WorkspaceError(
+                f"goal ({place}) m is {millimetres(beyond_m)} outside the workspace: it is {self._side(point_m)}"
+            )
+
+    def check_pose(self, angles_deg: Sequence[float], what: str, remedy: str = "") -> None:
+        """Raise WorkspaceError for a pose outside the workspace, with a remedy, if there is one."""
+        outside_m = self.outside_m(angles_deg)
+        if outside_m > ROUNDING_M:
+            hint = f"; {remedy}" if remedy else ""
+            raise WorkspaceError(
+                f"{what} is {millimetres(outside_m)} outside the workspace: {self.describe_worst(angles_deg)}{hint}"
+            )
+
+    def default_pose_deg(self) -> list[float]:
+        """The pose to start and to park in, unless another is named: inside the workspace, and above a table."""
+        low_x, low_y, low_z, *high = self._box
+        floor_m = low_z if math.isfinite(low_z) else TABLE_M
+        return self._arm.default_pose_deg(self._limits, (low_x, low_y, floor_m, high[0], high[1], high[2]))
+
+    def describe_worst(self, angles_deg: Sequence[float]) -> str:
+        """Describe where the end of the link is that is farthest outside."""
+        ends = zip(self._arm.link_names, self._arm.link_ends(angles_deg), strict=True)
+        name, end_m = max(ends, key=lambda end: self._beyond_m(end[1]))
+        return f"the end of {name} is {self._side(end_m)}"
+
+    def _beyond_m(self, point_m: Sequence[float]) -> float:
+        x, y, z = point_m
+        low_x, low_y, low_z, high_x, high_y, high_z = self._box
+        return max(low_x - x, x - high_x, low_y - y, y - high_y, low_z - z, z - high_z)
+
+    def _side(self, point_m: Sequence[float]) -> str:
+        """Beyond which side of the workspace a point is, and the flag that moves that side."""
+        sides: list[tuple[float, str]] = []
+        for axis, value, low, high in zip("xyz", point_m, self._box, self._box[3:], strict=False):
+            below = f"{millimetres(low - value)} below {axis} = {low:g} m of the box (--workspace)"
+            if axis == "z" and self._table_is_floor:
+                below = f"{millimetres(low - value)} below the table at z = {low:g} m (--table)"
+            above = f"{millimetres(value - high)} above {axis} = {high:g} m of the box (--workspace)"
+            sides.append((low - value, below))
+            sides.append((value - high, above))
+        return max(sides)[1]
