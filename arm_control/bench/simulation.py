@@ -51,6 +51,7 @@ def run(command: BenchSimulation) -> None:
 
 
 MakeEnv = Callable[[], gymnasium.Env[Any, Any]]
+Measured = tuple[str, int]  # a library, and its number of processes
 Measure = Callable[[float], float]  # seconds -> environment steps a second
 
 ARM, PANDA = "envs:ArmReach-v0", "PandaReachJoints-v3"
@@ -66,67 +67,68 @@ TITLES = {
     "async_vector_env": "Gymnasium AsyncVectorEnv, 1 arm a process",
     "subproc_vec_env": "Stable-Baselines3 SubprocVecEnv, 1 arm a process",
 }
+VERSIONS_OF = ("gymnasium", "numpy", "panda-gym", "stable-baselines3")
 BASELINES = ("async_vector_env", "subproc_vec_env")
 
 
 def bench_simulation(seconds: float, rounds: int) -> dict[str, Any]:
     """Environment steps a second, of all arms together: medians of several rounds in which all take turns."""
-    import panda_gym  # noqa: F401  (registers its ids)
-    from stable_baselines3.common.vec_env import SubprocVecEnv
-
-    make_arm = functools.partial(gymnasium.make, ARM, disable_env_checker=True)
-    make_panda = functools.partial(gymnasium.make, PANDA, disable_env_checker=True)
     with contextlib.ExitStack() as stack:
-
-        def opened(env: Any) -> Any:
-            return stack.enter_context(contextlib.closing(env))
-
-        def many(env: Any, arms: int) -> Measure:
-            opened(env).reset()
-            return functools.partial(measure_many, env, arms)
-
-        arm = opened(make_arm())
-        with _silent_stdout():
-            panda = opened(make_panda())
-        measures: dict[tuple[str, int], Measure] = {
-            ("raw", 1): functools.partial(measure_raw, arm),
-            ("single", 1): functools.partial(measure_single, arm),
-            ("panda_gym", 1): functools.partial(measure_single, panda),
-        }
-        for count in PROCESSES:
-            arms = ARMS_PER_PROCESS * count
-            measures["vector", count] = many(ArmVectorEnv(make_arm, arms, count), arms)
-            gymnasiums = AsyncVectorEnv(
-                [make_arm] * count, context="forkserver", autoreset_mode=AutoresetMode.SAME_STEP
-            )
-            measures["async_vector_env", count] = many(gymnasiums, count)
-            baselines = SubprocVecEnv([make_arm] * count, start_method="forkserver")
-            measures["subproc_vec_env", count] = many(baselines, count)
-        rates = {name: [measure(seconds)] for name, measure in measures.items()}
-        for _, (name, measure) in itertools.product(range(rounds - 1), measures.items()):
-            rates[name].append(measure(seconds))
-    median = {name: statistics.median(values) for name, values in rates.items()}
-    packages = ("gymnasium", "numpy", "panda-gym", "stable-baselines3")
+        measures = open_environments(stack)
+        rates: dict[Measured, list[float]] = {measured: [] for measured in measures}
+        for _ in range(rounds):
+            for measured, measure in measures.items():
+                rates[measured].append(measure(seconds))
+    median = {measured: statistics.median(values) for measured, values in rates.items()}
+    steps_per_s: dict[str, Any] = {name: median[name, 1] for name in ("raw", "single", "panda_gym")}
+    for name in ("vector", *BASELINES):
+        steps_per_s[name] = {str(count): median[name, count] for count in PROCESSES}
+    versions = {package: importlib.metadata.version(package) for package in VERSIONS_OF}
     return {
         "seconds": seconds,
         "rounds": rounds,
         "cores": len(os.sched_getaffinity(0)),
         "arms_per_process": ARMS_PER_PROCESS,
-        "versions": {package: importlib.metadata.version(package) for package in packages}
-        | {"pybullet": bullet_version()},
-        "steps_per_s": {
-            "raw": median["raw", 1],
-            "single": median["single", 1],
-            "panda_gym": median["panda_gym", 1],
-            **{name: {str(count): median[name, count] for count in PROCESSES} for name in ("vector", *BASELINES)},
-        },
+        "versions": versions | {"pybullet": bullet_version()},
+        "steps_per_s": steps_per_s,
         "ratios": {
             "single_over_panda_gym": median["single", 1] / median["panda_gym", 1],
             "single_over_raw_bound": median["single", 1] / median["raw", 1],
             "vector2_over_vector1": median["vector", 2] / median["vector", 1],
-            "vector2_over_best_peer": median["vector", 2] / max(median[peer, 2] for peer in BASELINES),
+            "vector2_over_best_peer": median["vector", 2] / max(median[name, 2] for name in BASELINES),
         },
     }
+
+
+def open_environments(stack: contextlib.ExitStack) -> dict[Measured, Measure]:
+    """Open every environment, to be closed with the stack; returns how each is measured."""
+    import panda_gym  # noqa: F401  (registers its ids)
+    from stable_baselines3.common.vec_env import SubprocVecEnv
+
+    make_arm = functools.partial(gymnasium.make, ARM, disable_env_checker=True)
+    arm: Any = stack.enter_context(contextlib.closing(make_arm()))
+    with _silent_stdout():
+        panda: Any = gymnasium.make(PANDA, disable_env_checker=True)
+    stack.enter_context(contextlib.closing(panda))
+    measures: dict[Measured, Measure] = {
+        ("raw", 1): functools.partial(measure_raw, arm),
+        ("single", 1): functools.partial(measure_single, arm),
+        ("panda_gym", 1): functools.partial(measure_single, panda),
+    }
+
+    def add_many(name: str, count: int, env: Any, arms: int) -> None:
+        """Measure a vector environment of `count` processes."""
+        stack.enter_context(contextlib.closing(env)).reset()
+        measures[name, count] = functools.partial(measure_many, env, arms)
+
+    for count in PROCESSES:
+        arms = ARMS_PER_PROCESS * count
+        makers: list[MakeEnv] = [make_arm] * count
+        add_many("vector", count, ArmVectorEnv(make_arm, arms, count), arms)
+        in_gymnasium = AsyncVectorEnv(makers, context="forkserver", autoreset_mode=AutoresetMode.SAME_STEP)
+        add_many("async_vector_env", count, in_gymnasium, count)
+        add_many("subproc_vec_env", count, SubprocVecEnv(makers, start_method="forkserver"), count)
+    return measures
 
 
 def measure_single(env: gymnasium.Env[Any, Any], seconds: float) -> float:

@@ -1,4 +1,4 @@
-"""Whether watching an arm slows its control loop: how steadily it ticks with and without viewers, in turns in one run.
+"""Whether watching an arm slows its control loop: how steady its period is with and without viewers, in turns.
 
 The loop is that of `bench runner`, at 500 Hz, recorded as it goes. The web viewer follows that recording as it grows,
 with a headless Chromium looking at it where there is one. While it is the other's turn both are stopped.
@@ -17,35 +17,35 @@ import urllib.request
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import psutil
 
-from arm_control.bench.runner import PERIOD_S, TURN_S, Bench, TurnTime, percentiles_us, quiet_process
+from arm_control.bench._clocks import PERIOD_S, TURN_S, TurnClock
+from arm_control.bench._setup import LoopSetup, percentiles_us, quiet_process
 from arm_control.evaluation.torch_controller import one_thread
 from arm_control.process.own_packages import python_command
 from arm_control.process.printing import counted
-from arm_control.runner.safety import Safety
 from arm_control.runs.figures import check_writable, report_figures
 from policies.common.settings import DDPGSettings
 
 
 @dataclass(frozen=True)
 class BenchViewer:
-    """Whether watching an arm slows its control loop: how steadily it ticks with and without viewers, in turns."""
+    """Measure whether watching an arm slows its control loop: its period with and without viewers, in turns."""
 
     seconds: float = 60.0
-    """How long the control loop runs at 500 Hz, half of it watched."""
+    """Duration in s of the control loop at 500 Hz, half of it with viewers."""
     json: str | None = None
     """Also write the figures into this file."""
 
     def __post_init__(self) -> None:
         if not 0.1 <= self.seconds <= 3600:
-            raise ValueError(f"--seconds: wanted 0.1 to 3600, got {self.seconds}")
+            raise ValueError(f"--seconds: expected 0.1 to 3600, got {self.seconds}")
 
 
 def run(command: BenchViewer) -> None:
-    """Print what watching costs a control loop."""
+    """Print the period errors with and without viewers."""
     check_writable(command.json)
     figures = bench_viewer(command.seconds)
     report_figures(command.json, figures, format_viewer(figures))
@@ -61,47 +61,72 @@ def bench_viewer(seconds: float, *, settings: DDPGSettings | None = None) -> dic
     """Period errors of a control loop with and without viewers, and the ratio between them."""
     turns = 2 * max(1, round(seconds / TURN_S / 2))
     turn_ticks = max(1, round(seconds / turns / PERIOD_S))
-    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as viewers, quiet_process() as priority:
-        bench = Bench(Path(folder), settings or DDPGSettings(), Safety)
-        watching: list[subprocess.Popen[bytes]] = []
-        begun, started_s = 0, 0.0
-
-        def others() -> None:
-            """Viewers go on, or stop."""
-            nonlocal begun, started_s
-            begun += 1
-            if begun == 1:
-                watching.extend(viewers.enter_context(watched(bench.recording, Path(folder))))
-                started_s = processor_time_s([process.pid for process in watching])
-            for process in watching:
-                os.killpg(process.pid, signal.SIGCONT if begun % 2 else signal.SIGSTOP)
-            time.sleep(SETTLE_S)
-
-        clock = TurnTime(turns * turn_ticks, turn_ticks, others)
-        loop, dropped = bench.control(clock, lambda: clock.ticks >= turns * turn_ticks)
-        browser = len(watching) > 1 and watching[1].poll() is None
-        busy_s = processor_time_s([process.pid for process in watching]) - started_s
-    errors, taken = (times.reshape(turns, turn_ticks) for times in (clock.errors_s, clock.taken_s))
-    loops = {
-        name: {
-            "period_error_us": percentiles_us(errors[first::2], turns // 2),
-            "tick_us": percentiles_us(taken[first::2], turns // 2),
+    ticks = turns * turn_ticks
+    with tempfile.TemporaryDirectory() as folder, quiet_process() as priority:
+        setup = LoopSetup(Path(folder), settings or DDPGSettings())
+        with WatchedTurns(setup.recording, Path(folder)) as viewers:
+            clock = TurnClock(ticks, turn_ticks, viewers.next_turn)
+            ran = setup.run_loop(clock, lambda: clock.ticks >= ticks)
+            has_browser = viewers.has_browser()
+            busy_s = viewers.processor_time_s()
+    # Turns alternate: the first is without viewers.
+    errors_s = clock.errors_s.reshape(turns, turn_ticks)
+    taken_s = clock.taken_s.reshape(turns, turn_ticks)
+    loops = {}
+    for first, name in enumerate(("without", "with")):
+        loops[name] = {
+            "period_error_us": percentiles_us(errors_s[first::2], turns // 2),
+            "tick_us": percentiles_us(taken_s[first::2], turns // 2),
         }
-        for first, name in enumerate(("without", "with"))
-    }
     without, beside = (loops[name]["period_error_us"]["p99_of_all"] for name in ("without", "with"))
     return {
         "seconds": seconds,
         "rate_hz": 1.0 / PERIOD_S,
         "cores": len(os.sched_getaffinity(0)),
         "priority": priority,
-        "browser": browser,
+        "browser": has_browser,
         "viewers_busy_s": busy_s,
         "loops": loops,
-        "late_ticks": loop.report.overruns,
-        "dropped_records": dropped,
+        "overruns": ran.loop.report.overruns,
+        "dropped_records": ran.dropped_records,
         "ratios": {"period_p99_with_over_without": beside / without},
     }
+
+
+class WatchedTurns:
+    """The viewers of a recording, which run in every other turn and are stopped in between."""
+
+    def __init__(self, recording: Path, folder: Path) -> None:
+        self._recording = recording
+        self._folder = folder
+        self._stack = contextlib.ExitStack()
+        self._processes: list[subprocess.Popen[bytes]] = []
+        self._turn = 0
+        self._started_s = 0.0  # processor time that they had used when they were ready
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stack.close()
+
+    def next_turn(self) -> None:
+        """Start the viewers in the first call; afterwards, stop or continue them."""
+        self._turn += 1
+        if self._turn == 1:
+            self._processes += self._stack.enter_context(watched(self._recording, self._folder))
+            self._started_s = processor_time_s([process.pid for process in self._processes])
+        for process in self._processes:
+            os.killpg(process.pid, signal.SIGCONT if self._turn % 2 else signal.SIGSTOP)
+        time.sleep(SETTLE_S)
+
+    def has_browser(self) -> bool:
+        """Whether a browser is running, beside the web viewer."""
+        return len(self._processes) > 1 and self._processes[1].poll() is None
+
+    def processor_time_s(self) -> float:
+        """The processor time that the viewers have used since they were ready."""
+        return processor_time_s([process.pid for process in self._processes]) - self._started_s
 
 
 @contextlib.contextmanager
@@ -145,7 +170,7 @@ def processor_time_s(processes: Sequence[int]) -> float:
 
 
 def ordinary() -> None:
-    """Give up the control loop's priority, as a process that a person starts has none."""
+    """Give up the real-time priority of the control loop, which ordinary processes do not have."""
     os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
 
 
@@ -177,7 +202,7 @@ def format_viewer(figures: dict[str, Any]) -> str:
             shown = "".join(f"{values[k]:>{width},.1f}" for k, width in zip(values, (10, 10, 12, 10), strict=True))
             lines.append(f"  {title} {name + (' viewers'):<32}{shown}")
     lines.append(
-        f"  {counted(figures['late_ticks'], 'late tick')}, {counted(figures['dropped_records'], 'record')} dropped; "
+        f"  {counted(figures['overruns'], 'overrun')}, {counted(figures['dropped_records'], 'record')} dropped; "
         f"the viewers used {figures['viewers_busy_s']:.0f} s of processor time"
     )
     lines += [f"  {name} {ratio:.2f}" for name, ratio in figures["ratios"].items()]

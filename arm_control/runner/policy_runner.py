@@ -62,7 +62,7 @@ class PolicyRunner:
         whose shapes differ from its contract, or whose golden samples do not come out.
         """
         try:
-            session = _open_session(read_model(path))
+            session = open_session(read_model(path))
             text = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
             if text is None:
                 raise ValueError("it has no contract: it was not written by 'arm-control export'")
@@ -208,7 +208,8 @@ class PolicyRunner:
             )
 
 
-def _open_session(content: bytes) -> onnxruntime.InferenceSession:
+def open_session(content: bytes) -> onnxruntime.InferenceSession:
+    """Open a model in onnxruntime on one thread that never spins. Raises ValueError for one that it cannot load."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL

@@ -1,6 +1,5 @@
 """The runner's bench: that its figures are what they are called; how fast anything is, is not judged here."""
 
-import json
 import time
 from pathlib import Path
 from typing import Any
@@ -8,30 +7,22 @@ from typing import Any
 import numpy as np
 import pytest
 
-import arm_control.bench.runner as bench
-from arm_control.bench.runner import (
-    BackToBack,
-    EmptyLoop,
-    MemoryDriver,
-    TurnTime,
-    bench_runner,
-    format_runner,
-    percentiles_us,
-)
+from arm_control.bench import _setup
+from arm_control.bench._setup import LoopSetup
+from arm_control.bench.runner import RoundSizes, bench_runner, format_runner, ways_to_infer
 from arm_control.cli import main
-from arm_control.runner.clocks import RealTime
+from arm_control.recording.recorder import Recorder
 from arm_control.runner.safety import Safety
-from envs.arm import Arm
 from policies.common.settings import DDPGSettings
 
 SMALL = DDPGSettings(hidden_units=16, fourier_octaves=1)
+SHORT = RoundSizes(calls=20, lead_calls=5, warm_up_ticks=20, pause_s=0.01, poses=20)
 
 
 @pytest.fixture(autouse=True)
-def short(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in (("CALLS", 20), ("LEAD", 5), ("WARM_UP_TICKS", 20), ("REST_S", 0.01), ("POSES", 20)):
-        monkeypatch.setattr(bench, name, value)
-    monkeypatch.setattr(bench, "ask_for_priority", lambda: "real-time priority: not asked for")
+def ordinary_priority(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No real-time priority, with which a test could keep a core from all others."""
+    monkeypatch.setattr(_setup, "ask_for_priority", lambda: "real-time priority: not asked for")
 
 
 class SlowSafety(Safety):
@@ -43,19 +34,14 @@ class SlowSafety(Safety):
 
 
 @pytest.fixture(scope="module")
-def command(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], str]:
-    """The figures of the command as it is, but for its length, and what it prints."""
-    path = tmp_path_factory.mktemp("bench") / "runner.json"
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in (("CALLS", 20), ("LEAD", 5), ("WARM_UP_TICKS", 20), ("REST_S", 0.01)):
-            patch.setattr(bench, name, value)
-        assert main(["bench", "runner", "--seconds", "0.4", "--rounds", "2", "--json", str(path)]) == 0
-    figures = json.loads(path.read_text())
+def measured() -> tuple[dict[str, Any], str]:
+    """Figures of the command's policy, and their table."""
+    figures = bench_runner(0.4, 2, sizes=SHORT)
     return figures, format_runner(figures)
 
 
-def test_every_ratio_is_a_quotient_of_two_figures(command: tuple[dict[str, Any], str]) -> None:
-    figures, _ = command
+def test_every_ratio_is_a_quotient_of_two_figures(measured: tuple[dict[str, Any], str]) -> None:
+    figures, _ = measured
     times, loops = figures["times_us"], figures["loops"]
     medians = {name: row["p50"] for name, row in times.items()}
     assert figures["ratios"] == {
@@ -71,8 +57,8 @@ def test_every_ratio_is_a_quotient_of_two_figures(command: tuple[dict[str, Any],
         assert 0 < row["p50"] <= row["p99"] <= row["worst"]
 
 
-def test_it_says_what_was_compared(command: tuple[dict[str, Any], str]) -> None:
-    figures, printed = command
+def test_it_says_what_was_compared(measured: tuple[dict[str, Any], str]) -> None:
+    figures, printed = measured
     assert (figures["hidden_units"], figures["sb3_hidden_units"]) == (128, 64)
     assert "PolicyRunner.decide, 128-128" in printed
     assert "Stable-Baselines3 predict, PPO, 64-64" in printed
@@ -81,8 +67,8 @@ def test_it_says_what_was_compared(command: tuple[dict[str, Any], str]) -> None:
         assert f"{name} {ratio:.2f}" in printed
 
 
-def test_both_loops_tick_as_often_and_no_tick_is_lost(command: tuple[dict[str, Any], str]) -> None:
-    figures, _ = command
+def test_both_loops_tick_as_often_and_no_tick_is_lost(measured: tuple[dict[str, Any], str]) -> None:
+    figures, _ = measured
     control, empty = figures["loops"]["control"], figures["loops"]["empty"]
     assert control["ticks"] == empty["ticks"] == 200
     assert control["lost_ticks"] == 0
@@ -92,31 +78,31 @@ def test_both_loops_tick_as_often_and_no_tick_is_lost(command: tuple[dict[str, A
 
 @pytest.mark.slow
 def test_a_tick_contains_the_safety_checks() -> None:
-    figures = bench_runner(0.2, 1, settings=SMALL, safety=SlowSafety)
+    figures = bench_runner(0.2, 1, settings=SMALL, sizes=SHORT, safety=SlowSafety)
     assert figures["times_us"]["tick"]["p50"] > 3000.0 > figures["times_us"]["inference"]["p50"]
     assert figures["loops"]["control"]["tick_us"]["p50"] > 3000.0
     # Every tick takes longer than its period: each is late, and all that is put off is told.
     control = figures["loops"]["control"]
-    assert control["late_ticks"] > 0.9 * control["ticks"]
+    assert control["overruns"] > 0.9 * control["ticks"]
     assert control["shifted_ms"] > 1.0 * control["ticks"]
     assert control["lost_ticks"] == 0
 
 
 @pytest.mark.slow
-def test_dropped_records_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Full(bench.Recorder):
-        """Has no room for ticks, every second time."""
+def test_dropped_records_are_told() -> None:
+    class FullRecorder(Recorder):
+        """Drops every second tick."""
 
         count = 0
 
-        def _send(self, kind: int, what: Any) -> None:
+        def tick(self, tick: Any) -> None:
             self.count += 1
             if self.count % 2:
-                return self._drop("it was full")
-            return super()._send(kind, what)
+                self.dropped += 1
+            else:
+                super().tick(tick)
 
-    monkeypatch.setattr(bench, "Recorder", Full)
-    figures = bench_runner(0.1, 1, settings=SMALL)
+    figures = bench_runner(0.1, 1, settings=SMALL, sizes=SHORT, recorder=FullRecorder)
     assert figures["loops"]["control"]["dropped_records"] > 20
     assert figures["dropped_records"] > figures["loops"]["control"]["dropped_records"]
     assert f"{figures['dropped_records']:,} records dropped" in format_runner(figures)
@@ -124,12 +110,12 @@ def test_dropped_records_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.slow
 def test_all_ways_to_infer_give_the_same_answer(tmp_path: Path) -> None:
-    calls = bench.Bench(tmp_path, SMALL, Safety).calls()
-    wanted = calls["bare"]()
-    assert calls["inference"]() == wanted
-    np.testing.assert_allclose(calls["torch"](), wanted, atol=1e-3)
+    ways = ways_to_infer(LoopSetup(tmp_path, SMALL))
+    target_deg = ways["bare"]()
+    assert ways["inference"]() == target_deg
+    np.testing.assert_allclose(ways["torch"](), target_deg, atol=1e-3)
     for name in ("sb3_ppo", "sb3_ddpg"):
-        assert calls[name]()[0].shape == (3,)
+        assert ways[name]()[0].shape == (3,)
 
 
 @pytest.mark.slow
@@ -145,85 +131,15 @@ def test_a_refusal_ends_the_bench() -> None:
                 self.fault_stop("mood", "it was the tenth")
             return super().reads(*reading)
 
-    with pytest.raises(RuntimeError, match=r"nothing is refused, got .*it was the tenth"):
-        bench_runner(0.1, 1, settings=SMALL, safety=Wary)
-
-
-def test_percentiles_are_medians_over_rounds() -> None:
-    quiet, disturbed = np.linspace(1e-6, 2e-6, 101), np.linspace(1e-3, 2e-3, 101)
-    figures = percentiles_us(np.array([*quiet, *disturbed, *quiet]), 3)
-    assert figures["p50"] == pytest.approx(1.5)
-    assert figures["p99"] == pytest.approx(1.99)
-    assert figures["p99_of_all"] > 1900.0
-    assert figures["worst"] == pytest.approx(2000.0)
-
-
-def test_a_loop_that_takes_turns_sees_no_time_pass_in_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By a clock on which each turn of the others takes 50 ms and all else takes no time."""
-    real_s = 100.0
-
-    def others() -> None:
-        nonlocal real_s
-        real_s += 0.05
-
-    def wait_until(clock: RealTime, due_s: float) -> None:
-        nonlocal real_s
-        real_s = max(real_s, due_s)
-
-    monkeypatch.setattr(RealTime, "now_s", lambda clock: real_s)
-    monkeypatch.setattr(RealTime, "wait_until", wait_until)
-    clock = TurnTime(6, 2, others)
-    for tick in range(7):
-        clock.wait_until(100.0 + 0.002 * tick)
-    assert real_s == pytest.approx(100.0 + 0.1 + 0.012)
-    assert clock.now_s() == pytest.approx(100.0 + 0.012)
-    assert clock.last_s - clock.first_s == pytest.approx(0.012)
-    assert list(clock.errors_s) == pytest.approx([0.0] * 6)
-    assert clock.ticks == 7
-
-
-def test_the_empty_loop_is_late_as_the_control_loop_is() -> None:
-    class Sleepy(TurnTime):
-        """Sleeps too long, once."""
-
-        def wait_until(self, due_s: float) -> None:
-            super().wait_until(due_s + (0.004 if self.ticks == 5 else 0.0))
-
-    loop = EmptyLoop(10, 10)
-    loop.clock = Sleepy(10, 10)
-    loop.turn()
-    assert loop.late_ticks >= 1
-    assert loop.clock.ticks == 10
-    assert loop.clock.last_s - loop.clock.first_s >= 9 * bench.PERIOD_S + 0.0035
-
-
-def test_ticks_are_timed_in_turns_and_lead_ticks_are_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bench, "CALLS", 3)
-    monkeypatch.setattr(bench, "LEAD", 2)
-    monkeypatch.setattr(bench, "WARM_UP_TICKS", 4)
-    seen: list[int] = []
-    clock = BackToBack(lambda: seen.append(len(clock.times_s)))
-    for _ in range(4 + 3 + 2 + 3):
-        clock.wait_until(0.0)
-    assert seen == [3, 6]
-
-
-def test_the_arm_in_memory_is_where_it_was_told_to_be() -> None:
-    arm = Arm()
-    driver = MemoryDriver(arm, lambda: 7.0, 0.002)
-    driver.write([1.0, 2.0, 3.0])
-    driver.write([1.1, 2.0, 2.9])
-    state = driver.read()
-    assert (state.stamp_s, state.angles_deg) == (7.0, [1.1, 2.0, 2.9])
-    assert state.speeds_deg_s == pytest.approx([50.0, 0.0, -50.0])
-    assert None not in (state.temperatures_c, state.loads, state.voltages_v)
+    with pytest.raises(RuntimeError, match=r"without a fault stop, got .*it was the tenth"):
+        bench_runner(0.1, 1, settings=SMALL, sizes=SHORT, safety=Wary)
 
 
 @pytest.mark.parametrize(
     ("words", "wanted"),
     [
-        (["--seconds", "0"], "--seconds: wanted 0.1 to 3600"),
-        (["--seconds", "nan"], "--seconds: wanted 0.1 to 3600"),
+        (["--seconds", "0"], "--seconds: expected 0.1 to 3600"),
+        (["--seconds", "nan"], "--seconds: expected 0.1 to 3600"),
         (["--rounds", "0"], "--rounds"),
         (["--json", "/no/such/folder/x.json"], "cannot write"),
     ],

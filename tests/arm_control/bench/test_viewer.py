@@ -31,8 +31,8 @@ def test_the_loop_is_measured_with_and_without_viewers_which_are_gone_afterwards
 @pytest.mark.parametrize(
     ("words", "wanted"),
     [
-        (["--seconds", "0"], "--seconds: wanted 0.1 to 3600"),
-        (["--seconds", "nan"], "--seconds: wanted 0.1 to 3600"),
+        (["--seconds", "0"], "--seconds: expected 0.1 to 3600"),
+        (["--seconds", "nan"], "--seconds: expected 0.1 to 3600"),
         (["--json", "/no/such/folder/x.json"], "cannot write"),
     ],
 )
