@@ -1,32 +1,32 @@
-"""Faults that an emulated servo can be given, and how they are written: KIND[=PROBABILITY][@SECONDS][:ID]."""
+"""Faults of emulated servos, and how they are written: KIND[=PROBABILITY][@SECONDS][:ID]."""
 
 import re
 from dataclasses import dataclass
 
-# What goes wrong with some of the answers: these want a probability.
+# Faults of single answers, with a probability.
 ANSWER_FAULTS = {
-    "lost": "an answer does not come",
-    "corrupt": "an answer comes with a wrong bit",
-    "late": "an answer comes 50 ms late",
-    "duplicated": "an answer comes twice",
-    "noise": "a position read is off by up to 5 ticks",
+    "lost": "an answer is not sent",
+    "corrupt": "an answer has a wrong bit",
+    "late": "an answer is 50 ms late",
+    "duplicated": "an answer is sent twice",
+    "noise": "a reported position is off by up to 5 ticks",
 }
-# What happens to a servo at one time.
+# Faults of a servo that begin at one time.
 EVENTS = {
     "overload": "the servo reports an overload, which switches its torque off",
     "voltage": "the input voltage falls to 5 V: an alarm, torque stays on",
-    "overheating": "the servo reports that it is too hot, which switches its torque off",
-    "encoder": "the servo reports a broken encoder: an alarm, torque stays on",
+    "overheating": "the servo reports overheating, which switches its torque off",
+    "encoder": "the servo reports an encoder error: an alarm, torque stays on",
     "shock": "the servo reports an electrical shock, which switches its torque off",
-    "reboot": "the servo starts anew, without torque",
-    "stuck": "the joint does not move any more",
+    "reboot": "the servo reboots, without torque",
+    "stuck": "the joint is blocked",
     "slow": "the servo turns no faster than half of its velocity limit",
-    "frozen": "the position read stays as it is; the servo still moves",
-    "drift": "the position read drifts by 2 degrees/s; the servo still moves to its goals",
-    "swapped": "the servo and the next one on the bus answer with each other's position",
-    "wrap": "the position read jumps by a whole turn",
-    "silent": "the servo answers no more",
-    "disconnect": "the port is gone, as when a cable is pulled",
+    "frozen": "the reported position stays constant; the servo still moves",
+    "drift": "the reported position drifts by 2 degrees/s; the servo still moves to its goals",
+    "swapped": "the servo and the next one on the bus report each other's position",
+    "wrap": "the reported position jumps by a whole turn",
+    "silent": "the servo does not answer",
+    "disconnect": "the port closes, as when a cable is pulled",
 }
 KINDS = (*ANSWER_FAULTS, *EVENTS)
 # The bit of the hardware error status that each sets.
@@ -37,9 +37,10 @@ _GRAMMAR = re.compile(r"([a-z]+)(?:=([^@:]+))?(?:@([^@:=]+))?(?::(\d+))?")
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One fault: of all servos unless an `id` is given, from `at_s` seconds after the first torque on.
+    """One fault, of all servos or of the servo `id`.
 
-    With None for `at_s` it is there from the start. `probability` is that of an answer to go wrong; events have none.
+    It begins `at_s` seconds after the torque was first on, or immediately (None). `probability` is that with which an
+    answer goes wrong; events have none. Raises ValueError for values that do not fit the kind.
     """
 
     kind: str
@@ -49,44 +50,49 @@ class Fault:
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
-            raise ValueError(f"fault: wanted one of {', '.join(KINDS)}, got {self.kind!r}")
+            raise ValueError(f"unknown fault {self.kind!r}; available: {', '.join(KINDS)}")
         if self.kind in EVENTS and self.probability is not None:
-            raise ValueError(f"fault {self.kind}: wanted no probability, since it happens once, got {self.probability}")
+            raise ValueError(f"fault {self.kind} happens once: expected no probability, got {self.probability}")
         if self.kind in ANSWER_FAULTS and (self.probability is None or not 0.0 <= self.probability <= 1.0):
             got = "none" if self.probability is None else f"{self.probability:g}"
-            raise ValueError(f"fault {self.kind}: wanted a probability from 0 to 1, as in {self.kind}=0.01, got {got}")
+            raise ValueError(
+                f"fault {self.kind}: expected a probability from 0 to 1, as in {self.kind}=0.01, got {got}"
+            )
         if self.at_s is not None and not 0.0 <= self.at_s < float("inf"):
-            raise ValueError(f"fault {self.kind}: wanted seconds from 0 on, as in {self.kind}@5, got {self.at_s}")
+            raise ValueError(f"fault {self.kind}: expected seconds from 0 on, as in {self.kind}@5, got {self.at_s}")
         if self.kind == "disconnect" and self.id is not None:
-            raise ValueError("fault disconnect: wanted no servo, since it takes the whole port")
+            raise ValueError("fault disconnect: expected no servo, since it closes the port of all")
         if self.kind == "swapped" and self.id is None:
-            raise ValueError("fault swapped: wanted a servo, as in swapped@5:2, which swaps with the next one")
+            raise ValueError("fault swapped: expected a servo, as in swapped@5:2, which is swapped with the next one")
 
     def concerns(self, id: int) -> bool:
-        """Whether this servo has it."""
+        """Whether it is a fault of this servo."""
         return self.id is None or self.id == id
 
     def __str__(self) -> str:
-        """As `parse_fault` reads it, with all digits."""
-        return (
-            self.kind
-            + ("" if self.probability is None else f"={self.probability!r}".removesuffix(".0"))
-            + ("" if self.at_s is None else f"@{self.at_s!r}".removesuffix(".0"))
-            + ("" if self.id is None else f":{self.id}")
-        )
+        """The text from which `parse_fault` makes the same fault."""
+        text = self.kind
+        if self.probability is not None:
+            text += f"={self.probability!r}".removesuffix(".0")
+        if self.at_s is not None:
+            text += f"@{self.at_s!r}".removesuffix(".0")
+        if self.id is not None:
+            text += f":{self.id}"
+        return text
 
 
 def parse_fault(text: str) -> Fault:
-    """The fault that `text` says, such as "lost=0.01" or "overload@5:2". Raises ValueError with what is wanted."""
+    """Read a fault, such as "lost=0.01" or "overload@5:2". Raises ValueError with the syntax and the kinds."""
     match = _GRAMMAR.fullmatch(text)
     try:
         if match is None:
             raise ValueError
-        kind, probability, seconds, id = match.groups()
-        share, at_s = (None if number is None else float(number) for number in (probability, seconds))
+        kind, probability_text, seconds_text, id_text = match.groups()
+        probability = None if probability_text is None else float(probability_text)
+        at_s = None if seconds_text is None else float(seconds_text)
     except ValueError:
         raise ValueError(
-            f"wanted a fault as KIND[=PROBABILITY][@SECONDS][:ID], such as lost=0.01 or overload@5:2, got {text!r}; "
+            f"expected a fault as KIND[=PROBABILITY][@SECONDS][:ID], such as lost=0.01 or overload@5:2, got {text!r}; "
             f"available: {', '.join(KINDS)}"
         ) from None
-    return Fault(kind, share, at_s, None if id is None else int(id))
+    return Fault(kind, probability, at_s, None if id_text is None else int(id_text))

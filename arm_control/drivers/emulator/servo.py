@@ -1,14 +1,16 @@
-"""An emulated XL430 servo: its registers and how it moves. No packets here, and no wall clock: time is given.
+"""An emulated XL430 servo: its registers, watchdog and alarms. Packets are in `servo_bus`, motion is in `motion`.
 
 Sources: ROBOTIS e-Manual, XL430-W250, "Control Table". Emulated are position mode and extended position mode with
-step, rectangular and trapezoidal velocity profiles; values that would ask for anything else (other modes, reversed
-direction, time-based profiles, a secondary id, restored RAM) are refused with a data range error.
+step, rectangular and trapezoidal velocity profiles. Values that request anything else (other modes, reversed direction,
+time-based profiles, a secondary id, restored RAM) are answered with a data range error. There is no clock here: the
+caller passes the time.
 """
 
 import struct
 from collections import deque
 from collections.abc import Callable
-from math import ceil, copysign, sqrt
+from dataclasses import dataclass
+from math import ceil
 
 from arm_control.drivers.dynamixel.control_table import (
     ACCELERATION_UNIT_DEG_S2,
@@ -23,15 +25,16 @@ from arm_control.drivers.dynamixel.control_table import (
     WATCHDOG_TRIPPED,
     WATCHDOG_UNIT_S,
 )
+from arm_control.drivers.emulator.motion import Profile, Shaft
 from arm_control.drivers.emulator.protocol import ErrorNumber
 
 STEP_S = 0.001  # of the integration
-REBOOT_S = 0.3  # how long a servo that starts does not answer
+REBOOT_S = 0.3  # time for which a rebooting servo does not answer
 ROOM_TEMPERATURE_C = 30.0
 SUPPLY_V = 12.0
 BROKEN_SUPPLY_V = 5.0
-SLOW_FRACTION = 0.5  # of its velocity limit, which a servo that has become slow still reaches
-DRIFT_TICKS_S = 2.0 / 360.0 * TICKS_PER_TURN  # of the position that a drifting servo reports
+SLOW_FRACTION = 0.5  # of its velocity limit: the largest speed of a servo with the fault 'slow'
+DRIFT_TICKS_S = 2.0 / 360.0 * TICKS_PER_TURN  # of the position reported with the fault 'drift'
 LARGEST_PWM = 885
 MODES = (POSITION_MODE, EXTENDED_POSITION_MODE)
 GOALS = ("goal_pwm", "goal_velocity", "goal_position")
@@ -42,12 +45,54 @@ _DEFINED = {
     byte for register in REGISTERS.values() for byte in range(register.address, register.address + register.size)
 }
 _BY_ADDRESS = {register.address: name for name, register in REGISTERS.items()}
-# What does not change anything here, so only these values are taken.
+# Registers without a function here: only these values are accepted.
 _ONLY = {"drive_mode": (0,), "operating_mode": MODES, "secondary_id": (255,), "protocol_type": (2,)}
 _ONLY["startup_configuration"] = (0,)
 # Realtime tick, moving, moving status, PWM, load, velocity, position, their trajectories, voltage, temperature.
 _PRESENT = struct.Struct("<HBBhhiiiiHB")
 _PRESENT_ADDRESS = REGISTERS["realtime_tick"].address
+
+
+# Temperature: it approaches that of the room plus a part that grows with the square of the load.
+_WARMING_C = 20.0
+_WARMING_S = 300.0
+
+
+@dataclass(frozen=True)
+class ServoDynamics:
+    """How emulated servos move, and how well they measure. Raises ValueError for values out of range."""
+
+    lag_s: float = 0.05
+    """Lag behind a goal that moves at constant speed; the servo is a critically damped second-order system."""
+    delay_s: float = 0.0
+    """Time between receiving a goal and acting on it."""
+    noise_deg: float = 0.0
+    """Standard deviation of the reported positions."""
+    sag_deg_s: float = 0.0
+    """Speed without torque, until the end of the servo's turn; positive: towards higher ticks."""
+    keeps_goal: bool = False
+    """When the torque goes on, whether to move to the goal that was written before instead of holding the present
+    position. The e-Manual leaves it open, and a driver should be safe either way."""
+
+    def __post_init__(self) -> None:
+        if not 0.005 <= self.lag_s <= 1.0:
+            raise ValueError(f"lag: expected 0.005 to 1 s, got {self.lag_s}")
+        if not 0.0 <= self.delay_s <= 1.0:
+            raise ValueError(f"delay: expected 0 to 1 s, got {self.delay_s}")
+        if not 0.0 <= self.noise_deg <= 10.0:
+            raise ValueError(f"noise: expected 0 to 10 degrees, got {self.noise_deg}")
+        if not -360.0 <= self.sag_deg_s <= 360.0:
+            raise ValueError(f"sag: expected -360 to 360 degrees/s, got {self.sag_deg_s}")
+
+    @property
+    def noise_ticks(self) -> float:
+        """The standard deviation of the reported positions in ticks."""
+        return self.noise_deg / 360.0 * TICKS_PER_TURN
+
+    @property
+    def sag_ticks_s(self) -> float:
+        """The speed without torque in ticks/s."""
+        return self.sag_deg_s / 360.0 * TICKS_PER_TURN
 
 
 class Servo:
@@ -59,40 +104,36 @@ class Servo:
         start_ticks: float,
         now: float,
         *,
-        lag_s: float = 0.05,
-        delay_s: float = 0.0,
-        sag_deg_s: float = 0.0,
-        keeps_goal: bool = False,
+        dynamics: ServoDynamics,
         say: Callable[[str], None] = lambda text: None,
         record: Callable[[float, int, int], None] = lambda now, id, ticks: None,
     ) -> None:
-        """A servo that starts at `start_ticks`, without torque.
+        """A servo at `start_ticks`, without torque.
 
-        It follows its goal as a critically damped second-order system, `lag_s` behind one that moves evenly, and acts
-        on each goal `delay_s` after it came. Without
-        torque it stays where it is, or sinks with `sag_deg_s` (signed: towards higher ticks if positive), until 0 or
-        4095. When the torque goes on, the goal becomes the present position; with `keeps_goal` it moves to the goal
-        that was written before: the e-Manual does not say, and a driver should be safe either way. `say` gets what
-        happens in words, `record` each goal position that is accepted: time, id, ticks.
+        `say` receives a line for each event, `record` each goal position that is accepted: time, id, ticks.
         """
-        self.lag_s, self.keeps_goal = lag_s, keeps_goal
-        self._delay_s = delay_s
-        self._pending: deque[tuple[float, float]] = deque()  # goals that it does not act on yet: when it will, position
-        self.stuck = False
+        self._dynamics = dynamics
+        self._say = say
+        self._record = record
+        # Faults.
         self.slow = False
-        self.frozen_ticks: int | None = None  # the position that it reports, whatever its own is
+        self.frozen_ticks: int | None = None  # the position that it reports instead of its own
         self.drifts_since: float | None = None
         self.swapped_with: Servo | None = None  # whose position it reports
-        self.wrap_ticks = 0  # how far readings are off by a wrap-around
+        self.wrap_ticks = 0  # offset of its readings after a wrap-around
         self.noise_ticks = 0  # of the next reading
         self.supply_v = SUPPLY_V
         self.temperature_c = ROOM_TEMPERATURE_C
-        self._sag = sag_deg_s / 360.0 * TICKS_PER_TURN
-        self._say, self._record = say, record
-        self._time = self._heard = now
+        # Time.
+        self._time = now
+        self._heard = now
         self._awake_at = now
-        self._position, self._speed = float(start_ticks), 0.0
-        self._memory = bytearray(TABLE_BYTES)  # the same as the values, for reading
+        # Motion.
+        self._shaft = Shaft(float(start_ticks))
+        self._profile = Profile(float(start_ticks), float(start_ticks))
+        self._pending: deque[tuple[float, float]] = deque()  # goals not acted on yet: when due, and position
+        # Registers, by name and as the memory that is read.
+        self._memory = bytearray(TABLE_BYTES)
         self._values: dict[str, int] = {}
         for name, register in REGISTERS.items():
             self[name] = register.initial
@@ -127,13 +168,22 @@ class Servo:
         return self["hardware_error_status"] != 0
 
     @property
+    def stuck(self) -> bool:
+        """Whether the joint is blocked."""
+        return self._shaft.stuck
+
+    @stuck.setter
+    def stuck(self, stuck: bool) -> None:
+        self._shaft.stuck = stuck
+
+    @property
     def ticks(self) -> int:
-        """What it takes for its position."""
-        return round(self._position) + self._offset() + self.wrap_ticks
+        """Its position as its encoder measures it."""
+        return round(self._shaft.position) + self._offset() + self.wrap_ticks
 
     @property
     def reported_ticks(self) -> int:
-        """The position that it answers with: its own, unless a fault makes it another."""
+        """The position that it reports: its own, unless a fault changes it."""
         if self.frozen_ticks is not None:
             return self.frozen_ticks
         ticks = self.ticks if self.swapped_with is None else self.swapped_with.ticks
@@ -142,15 +192,21 @@ class Servo:
         return ticks
 
     def awake(self, now: float) -> bool:
-        """Whether it is not starting just now."""
+        """Whether it has finished booting."""
         return now >= self._awake_at
 
     def hear(self, now: float) -> None:
-        """An instruction packet was on the bus just now, which contents the bus watchdog."""
+        """Reset the bus watchdog: there was an instruction packet on the bus."""
         self._heard = now
 
+    def turn(self, ticks: float) -> None:
+        """Turn the horn by hand. Raises ValueError if the torque is on."""
+        if self.torque:
+            raise ValueError(f"servo {self.id} cannot be turned by hand: its torque is on")
+        self._shaft.position = ticks
+
     def advance(self, now: float) -> None:
-        """Let the time pass until `now`."""
+        """Simulate until `now`."""
         watchdog = self["bus_watchdog"]
         if watchdog > 0 and self.torque:
             trips_at = self._heard + watchdog * WATCHDOG_UNIT_S
@@ -172,7 +228,7 @@ class Servo:
         return ErrorNumber.NONE, bytes(self._memory[address:end])
 
     def write(self, address: int, data: bytes) -> ErrorNumber:
-        """Write whole registers from `address` on: all of them, or none if one is refused."""
+        """Write whole registers from `address` on: all of them, or none if one value is not accepted."""
         values: list[tuple[str, int]] = []
         while data:
             name = _BY_ADDRESS.get(address)
@@ -182,10 +238,12 @@ class Servo:
             if len(data) < register.size:
                 return ErrorNumber.DATA_LENGTH
             value = int.from_bytes(data[: register.size], "little", signed=register.signed)
-            if error := self._refusal(name, value):
+            error = self._error_of(name, value)
+            if error:
                 return error
             values.append((name, value))
-            address, data = address + register.size, data[register.size :]
+            address += register.size
+            data = data[register.size :]
         if not values:
             return ErrorNumber.DATA_LENGTH
         for name, value in values:
@@ -193,29 +251,30 @@ class Servo:
         return ErrorNumber.NONE
 
     def register_write(self, address: int, data: bytes) -> ErrorNumber:
-        """Keep a write for `action`."""
+        """Store a write until `action`."""
         self._registered = (address, data)
         self["registered_instruction"] = 1
         return ErrorNumber.NONE
 
     def action(self) -> ErrorNumber:
-        """Do the write that is kept."""
+        """Execute the stored write."""
         if self._registered is None:
             return ErrorNumber.INSTRUCTION
-        (address, data), self._registered = self._registered, None
+        address, data = self._registered
+        self._registered = None
         self["registered_instruction"] = 0
         return self.write(address, data)
 
     def clear_turns(self) -> ErrorNumber:
-        """Forget whole turns, if it is at rest."""
-        if self._speed:
+        """Reset the count of whole turns, if it is at rest."""
+        if self._shaft.speed:
             return ErrorNumber.RESULT_FAIL
-        self._forget_turns()
-        self._hold(self._position)
+        self._clear_turns()
+        self._hold(self._shaft.position)
         return ErrorNumber.NONE
 
     def reboot(self) -> None:
-        """Start anew: torque off, errors and RAM forgotten, EEPROM kept; silent for a while."""
+        """Reboot: torque off, errors and RAM reset, EEPROM kept; no answers for a while."""
         for name, register in REGISTERS.items():
             if not register.eeprom:
                 self[name] = register.initial
@@ -226,7 +285,7 @@ class Servo:
         self._say(f"servo {self.id}: reboot")
 
     def fail(self, bit: int) -> None:
-        """Report a hardware error; if the shutdown register says so, without torque from now on."""
+        """Set a hardware error; switch the torque off if the shutdown register has that bit."""
         if self["hardware_error_status"] & 1 << bit:
             return
         self["hardware_error_status"] |= 1 << bit
@@ -236,7 +295,8 @@ class Servo:
 
     # What registers do
 
-    def _refusal(self, name: str, value: int) -> ErrorNumber:
+    def _error_of(self, name: str, value: int) -> ErrorNumber:
+        """Whether a value can be written to a register now."""
         register = REGISTERS[name]
         if not register.writable or (register.eeprom and self.torque):
             return ErrorNumber.ACCESS
@@ -248,15 +308,22 @@ class Servo:
             return ErrorNumber.DATA_RANGE
         if register.highest is not None and value > register.highest:
             return ErrorNumber.DATA_RANGE
-        lowest, highest = value, value
+        limits = self._goal_limits(name)
+        if limits is not None and not limits[0] <= value <= limits[1]:
+            return ErrorNumber.DATA_LIMIT
+        return ErrorNumber.NONE
+
+    def _goal_limits(self, name: str) -> tuple[int, int] | None:
+        """The range of a goal register, by the registers of its limits; None for other registers."""
         if name == "goal_position":
-            lowest, highest = -LARGEST_EXTENDED_GOAL, LARGEST_EXTENDED_GOAL
             if self["operating_mode"] == POSITION_MODE:
-                lowest, highest = self["min_position_limit"], self["max_position_limit"]
-        elif name in ("goal_velocity", "goal_pwm"):
-            highest = self["velocity_limit" if name == "goal_velocity" else "pwm_limit"]
-            lowest = -highest
-        return ErrorNumber.NONE if lowest <= value <= highest else ErrorNumber.DATA_LIMIT
+                return self["min_position_limit"], self["max_position_limit"]
+            return -LARGEST_EXTENDED_GOAL, LARGEST_EXTENDED_GOAL
+        if name == "goal_velocity":
+            return -self["velocity_limit"], self["velocity_limit"]
+        if name == "goal_pwm":
+            return -self["pwm_limit"], self["pwm_limit"]
+        return None
 
     def _set(self, name: str, value: int) -> None:
         if name == "torque_enable":
@@ -270,8 +337,8 @@ class Servo:
             if not self.torque:
                 return
             position = value - self._offset()
-            if self._delay_s:
-                self._pending.append((self._time + self._delay_s, position))
+            if self._dynamics.delay_s:
+                self._pending.append((self._time + self._dynamics.delay_s, position))
             else:
                 self._go(position)
         elif name == "operating_mode":
@@ -282,23 +349,23 @@ class Servo:
             return  # after a shutdown only a reboot helps
         self["torque_enable"] = value
         if value:
-            self._forget_turns()
-            self._hold(self._position)
-            if self.keeps_goal:
+            self._clear_turns()
+            self._hold(self._shaft.position)
+            if self._dynamics.keeps_goal:
                 self._go(self["goal_position"] - self._offset())
             else:
                 self["goal_position"] = self.ticks
         self._say(f"servo {self.id}: torque {'on' if value else 'off'} at {self.ticks} ticks")
 
     def _start(self) -> None:
-        self._forget_turns()
-        self._hold(self._position)
+        self._clear_turns()
+        self._hold(self._shaft.position)
         self["goal_position"] = self.ticks
 
-    def _forget_turns(self) -> None:
+    def _clear_turns(self) -> None:
         self.wrap_ticks = 0
         if self["operating_mode"] == POSITION_MODE:
-            self._position %= TICKS_PER_TURN
+            self._shaft.position %= TICKS_PER_TURN
 
     def _offset(self) -> int:
         offset = self["homing_offset"]
@@ -307,8 +374,8 @@ class Servo:
 
     def _trip(self) -> None:
         self["bus_watchdog"] = WATCHDOG_TRIPPED
-        # Where it comes to rest soonest without going back: critically damped, from the speed that it has.
-        self._hold(self._position + self._speed * self.lag_s / 2.0)
+        # The nearest goal that it reaches without going back: critically damped, from its present speed.
+        self._hold(self._shaft.position + self._shaft.speed * self._dynamics.lag_s / 2.0)
         self._say(f"servo {self.id}: bus watchdog tripped")
 
     def _check_hardware(self) -> None:
@@ -318,26 +385,23 @@ class Servo:
         if self.temperature_c > self["temperature_limit"]:
             self.fail(2)
 
-    # Movement
+    # Motion
 
     def _hold(self, position: float) -> None:
         self._pending.clear()
-        self._target = self._trajectory = position
-        self._trajectory_speed = self._profile_speed = self._profile_acceleration = 0.0
+        self._profile.hold(position)
 
     def _go(self, position: float) -> None:
         # A profile is made when a goal comes, from the registers as they then are.
-        limit = self["velocity_limit"]
-        self._target = float(position)
-        self._profile_speed = min(self["profile_velocity"], limit) * _SPEED_UNIT
-        self._profile_acceleration = self["profile_acceleration"] * _ACCELERATION_UNIT
+        fastest = min(self["profile_velocity"], self["velocity_limit"]) * _SPEED_UNIT
+        self._profile.start(position, fastest, self["profile_acceleration"] * _ACCELERATION_UNIT)
 
     def _fastest(self) -> float:
         fraction = SLOW_FRACTION if self.slow else 1.0
         return fraction * self["velocity_limit"] * _SPEED_UNIT * abs(self["goal_pwm"]) / LARGEST_PWM
 
     def _integrate(self, until: float) -> None:
-        """Move on until then, and act on each goal that is due on the way."""
+        """Simulate until then, and act on each delayed goal when it is due."""
         while self._pending and self._pending[0][0] <= until:
             due, position = self._pending.popleft()
             self._move(due)
@@ -349,81 +413,36 @@ class Servo:
         if duration <= 0.0:
             return
         self._time = until
-        share = self._load() / 1000.0
-        warmth = ROOM_TEMPERATURE_C + 20.0 * share * share
-        self.temperature_c += (warmth - self.temperature_c) * min(1.0, duration / 300.0)
+        load = self._load() / 1000.0
+        warmth = ROOM_TEMPERATURE_C + _WARMING_C * load * load
+        self.temperature_c += (warmth - self.temperature_c) * min(1.0, duration / _WARMING_S)
         steps = max(1, ceil(duration / STEP_S - 1e-6))
+        dt = duration / steps
+        sag = self._dynamics.sag_ticks_s
         if self.torque:
-            self._follow(steps, duration / steps)
-        elif self._sag or self._speed:
-            self._sink(steps, duration / steps)
-
-    def _follow(self, steps: int, dt: float) -> None:
-        position, speed, fastest = self._position, self._speed, self._fastest()
-        rate = 2.0 / self.lag_s
-        for _ in range(steps):
-            self._plan(dt)
-            gap = self._trajectory - position
-            if self.stuck:
-                speed = 0.0
-            elif abs(gap) < 0.01 and abs(speed) < 1.0:
-                position, speed = self._trajectory, 0.0
-            else:
-                speed += (rate * gap - 2.0 * speed) * rate * dt
-                speed = max(-fastest, min(fastest, speed))
-                position += speed * dt
-            if not speed and self._trajectory == self._target:
-                break  # at rest: the remaining steps change nothing
-        self._position, self._speed = position, speed
-
-    def _plan(self, dt: float) -> None:
-        """One step of the trajectory: e-Manual, "What is the Profile"."""
-        gap = self._target - self._trajectory
-        fastest, acceleration = self._profile_speed, self._profile_acceleration
-        if not fastest:
-            self._trajectory = self._target
-        if not gap or not fastest:
-            self._trajectory_speed = 0.0
-            return
-        if acceleration:
-            change = acceleration * dt
-            speed = min(fastest, sqrt(change * change + 2.0 * acceleration * abs(gap)) - change)
-            low, high = self._trajectory_speed - change, self._trajectory_speed + change
-            speed = max(low, min(high, copysign(speed, gap)))
-        else:
-            speed = copysign(min(fastest, abs(gap) / dt), gap)
-        self._trajectory += speed * dt
-        self._trajectory_speed = speed
-        if abs(self._target - self._trajectory) < 0.01 and abs(speed) < 10.0 + acceleration * dt:
-            self._trajectory, self._trajectory_speed = self._target, 0.0
-
-    def _sink(self, steps: int, dt: float) -> None:
-        for _ in range(steps):
-            self._speed += (self._sag - self._speed) * min(1.0, dt / 0.03)
-            position = self._position + self._speed * dt
-            if self.stuck or (self._speed < 0.0 and position < 0.0) or (self._speed > 0.0 and position > 4095.0):
-                self._speed = 0.0
-                break
-            self._position = position
-            if not self._sag and abs(self._speed) < 1.0:
-                self._speed = 0.0
-                break
+            self._shaft.follow(self._profile, steps, dt, lag_s=self._dynamics.lag_s, fastest=self._fastest())
+        elif sag or self._shaft.speed:
+            self._shaft.sink(sag, steps, dt)
 
     def _load(self) -> int:
-        """What the motor is given, in 0.1 %: the position controller's proportional part, as the P gain says."""
+        """The motor's load in 0.1 %: the proportional part of the position controller, by its P gain."""
         if not self.torque:
             return 0
         largest = abs(self["goal_pwm"]) / LARGEST_PWM * 1000.0
-        share = (self._trajectory - self._position) * self["position_p_gain"] / 128.0 / LARGEST_PWM * 1000.0
-        return round(max(-largest, min(largest, share)))
+        gap = self._profile.position - self._shaft.position
+        load = gap * self["position_p_gain"] / 128.0 / LARGEST_PWM * 1000.0
+        return round(max(-largest, min(largest, load)))
 
     def _refresh(self) -> None:
-        load, offset = self._load(), self._offset()
-        going = self.torque and self._trajectory != self._target
-        speed = round(self._speed / _SPEED_UNIT)
+        """Write the measured registers, from the realtime tick to the temperature, into the memory."""
+        load = self._load()
+        going = self.torque and not self._profile.is_done
+        speed = round(self._shaft.speed / _SPEED_UNIT)
         moving = going or abs(speed) > self["moving_threshold"]
-        kind = 0x30 if self._profile_acceleration else 0x10
-        status = (kind if going else 0) | going << 1 | (abs(self._target - self._position) < 20.0)
+        # Moving status: bits 4 and 5 the kind of profile, bit 1 profile ongoing, bit 0 in position.
+        kind = 0x30 if self._profile.acceleration else 0x10
+        in_position = abs(self._profile.target - self._shaft.position) < 20.0
+        status = (kind if going else 0) | going << 1 | in_position
         _PRESENT.pack_into(
             self._memory,
             _PRESENT_ADDRESS,
@@ -434,8 +453,8 @@ class Servo:
             load,
             speed,
             self.reported_ticks + self.noise_ticks,
-            round(self._trajectory_speed / _SPEED_UNIT),
-            round(self._trajectory) + offset,
+            round(self._profile.speed / _SPEED_UNIT),
+            round(self._profile.position) + self._offset(),
             round(self.supply_v * 10.0 - abs(load) * 0.003),
             round(self.temperature_c),
         )

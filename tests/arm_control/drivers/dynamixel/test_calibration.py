@@ -18,8 +18,6 @@ from locations import ROOT
 
 from arm_control import cli
 from arm_control.commands.calibrate import fit_joint
-from arm_control.commands.emulate import Emulate
-from arm_control.commands.emulate import _calibration as emulated_calibration
 from arm_control.drivers.dynamixel.calibration import (
     LARGEST_FILE,
     TICKS_PER_DEGREE,
@@ -29,7 +27,9 @@ from arm_control.drivers.dynamixel.calibration import (
     load_calibration,
     parse_calibration,
 )
+from arm_control.drivers.emulator.emulated_arm import make_calibration
 from arm_control.drivers.emulator.emulator import Emulator
+from arm_control.drivers.emulator.protocol import Instruction, make_packet
 from envs.arm import Arm
 
 ARM = Arm()
@@ -282,14 +282,6 @@ def test_a_servo_that_passes_its_edge_must_be_mounted_anew(near: float, far: flo
 # The command.
 
 
-def move(emulator: Emulator, id: int, ticks: float) -> None:
-    """As a person's hand does to a servo without torque."""
-    with emulator._now():
-        servo = emulator._find(id)
-        assert not servo.torque
-        servo._position = ticks
-
-
 class Person(io.StringIO):
     """Standard input of someone who does a thing before each answer; in the end it is closed."""
 
@@ -307,7 +299,7 @@ class Person(io.StringIO):
 
 def hands(emulator: Emulator, poses: Sequence[tuple[int, float]]) -> list[Callable[[], object]]:
     """Moves servos one after the other."""
-    return [lambda id=id, ticks=ticks: move(emulator, id, ticks) for id, ticks in poses]  # type: ignore[misc]
+    return [lambda id=id, ticks=ticks: emulator.turn(id, ticks) for id, ticks in poses]  # type: ignore[misc]
 
 
 RIGHT = [(1, 1000), (1, 2024), (2, 3000), (2, 1976), (3, 1500), (3, 2530)]
@@ -324,8 +316,8 @@ def test_a_person_calibrates_an_arm(
 ) -> None:
     out = tmp_path / "calibration.json"
     with Emulator() as emulator:
-        emulator._find(2)["operating_mode"] = 4
-        emulator._find(3)["homing_offset"] = 100
+        emulator.set_register("operating_mode", 2, 4)
+        emulator.set_register("homing_offset", 3, 100)
         assert calibrate(emulator, out, Person(hands(emulator, RIGHT)), monkeypatch) == 0
         said = capsys.readouterr()
         assert said.err == ""
@@ -375,7 +367,7 @@ def test_an_arm_that_is_on_is_let_go_only_once_it_is_held(
 ) -> None:
     out = tmp_path / "calibration.json"
     with Emulator() as emulator:
-        emulator._find(2)._set_torque(1)
+        emulator.answer(make_packet(2, Instruction.WRITE, bytes([64, 0, 1])))
         assert calibrate(emulator, out, Person([]), monkeypatch) == 2
         said = capsys.readouterr()
         assert "Hold the arm, and press Enter to switch it off" in said.out
@@ -422,11 +414,11 @@ def test_arms_that_cannot_be_calibrated(
         assert "base_yaw (servo 1): between 0 and 90 degrees the servo passes its edge" in said(
             emulator, Person(edge), "--ids", "1,2,3"
         )
-        emulator._find(1)["max_position_limit"] = 1500
+        emulator.set_register("max_position_limit", 1, 1500)
         assert "takes goals from 0 to 1500 ticks, its range is 1000 to 2024" in said(
             emulator, Person(hands(emulator, RIGHT[:2])), "--ids", "1,2,3"
         )
-        emulator._find(2)["model_number"] = 1020
+        emulator.set_register("model_number", 2, 1020)
         assert "servo 2 is of model 1020" in said(emulator, Person([]), "--ids", "1,2,3")
         emulator.inject("encoder", 3)
         assert "servo 3 reports motor encoder" in said(emulator, Person([]), "--ids", "1,3,4")
@@ -522,8 +514,7 @@ def test_an_emulated_joint_of_a_whole_turn_is_clipped_and_says_so(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """On standard error, beside the default joints, of which nothing is said."""
-    path = str(tmp_path / "calibration.json")
-    made = emulated_calibration(path, Arm(full_turn(tmp_path)), Emulate("dynamixel", calibration=path))
+    made = make_calibration(Arm(full_turn(tmp_path)), (1, 2, 3))
     assert made.joints[0].tick_range == (0, 4095)
     said = capsys.readouterr()
     assert said.out == ""

@@ -31,6 +31,7 @@ from arm_control.drivers.dynamixel.driver import (
 )
 from arm_control.drivers.dynamixel.port import check_latency
 from arm_control.drivers.emulator.emulator import Emulator
+from arm_control.drivers.emulator.servo import ServoDynamics
 from arm_control.drivers.opening import load_driver
 from arm_control.runner.session import check_rate, plan_policy
 from arm_control.runner.session_config import SessionConfig
@@ -63,7 +64,7 @@ def clock() -> Clock:
 @pytest.fixture
 def servos(clock: Clock) -> Iterator[Emulator]:
     """Three healthy servos whose time stands still."""
-    with Emulator(start_ticks=(1200, 2048, 2500), keeps_goal=True, clock=clock) as emulator:
+    with Emulator(start_ticks=(1200, 2048, 2500), clock=clock, dynamics=ServoDynamics(keeps_goal=True)) as emulator:
         yield emulator
 
 
@@ -195,7 +196,7 @@ def test_enabling_moves_nothing_whatever_goal_was_there(servos: Emulator, clock:
 
 def test_a_sinking_joint_is_caught_gently() -> None:
     with (
-        Emulator(start_ticks=(1200, 2048, 2500), sag_deg_s=-40.0, keeps_goal=True) as emulator,
+        Emulator(start_ticks=(1200, 2048, 2500), dynamics=ServoDynamics(sag_deg_s=-40.0, keeps_goal=True)) as emulator,
         connected(emulator.path, watchdog_s=2.5) as driver,
     ):
         driver.enable()
@@ -371,7 +372,7 @@ def test_an_unplugged_arm_is_told_at_once_and_every_time(servos: Emulator) -> No
     with connected(servos.path) as driver:
         driver.enable()
         servos.inject("disconnect")
-        wait_until(lambda: servos._master == -1)
+        wait_until(lambda: not servos.is_open)
         for call in (driver.read, driver.read, lambda: driver.write([1.0] * 3), driver.enable, driver.disable):
             begin = time.monotonic()
             said = "is the adaptor plugged in" if call == driver.enable else "unplugged"  # enable opens it again
@@ -391,7 +392,7 @@ def test_an_arm_that_is_plugged_in_again_is_greeted_and_enabled(tmp_path: Path, 
     ):
         driver.enable()
         servos.inject("disconnect")
-        wait_until(lambda: servos._master == -1)
+        wait_until(lambda: not servos.is_open)
         with pytest.raises(DriverError, match="unplugged"):
             driver.read()
         with Emulator(ids=(1, 2), clock=clock, link=link):  # another arm
@@ -525,13 +526,13 @@ def test_servos_that_are_not_there_are_named_with_those_that_are(servos: Emulato
     ],
 )
 def test_servos_that_are_not_as_calibrated_are_refused(servos: Emulator, register: str, value: int, said: str) -> None:
-    servos._find(2)[register] = value
+    servos.set_register(register, 2, value)
     with pytest.raises(DriverError) as error, connected(servos.path):
         pass
     text = one_line(error)
     assert "servo 2 (shoulder)" in text
     assert said in text
-    servos._find(2)[register] = REGISTERS[register].initial
+    servos.set_register(register, 2, REGISTERS[register].initial)
     with connected(servos.path):  # nothing was left locked
         pass
 
@@ -540,7 +541,7 @@ def test_the_return_delay_is_set_unless_the_torque_is_on(servos: Emulator) -> No
     with connected(servos.path) as driver:
         assert [servos.register("return_delay", id) for id in (1, 2, 3)] == [0, 0, 0]
         driver.enable()
-        servos._find(1)["return_delay"] = 250
+        servos.set_register("return_delay", 1, 250)
         driver.close()
     with connected(servos.path):
         assert servos.register("return_delay", 1) == 250

@@ -7,7 +7,7 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from itertools import pairwise
 from pathlib import Path
@@ -22,12 +22,13 @@ from hypothesis import strategies as st
 from locations import DESK, ROOT
 
 from arm_control.cli import main
-from arm_control.commands import emulate as emulating
-from arm_control.commands.emulate import Emulate, drawn_dynamics
+from arm_control.commands.emulate import Emulate
 from arm_control.drivers.dynamixel.calibration import Calibration, load_calibration
 from arm_control.drivers.dynamixel.control_table import REGISTERS, SPEED_UNIT_DEG_S
 from arm_control.drivers.dynamixel.driver import open_dynamixel
-from arm_control.drivers.emulator.emulator import HISTORY, LATE_S, NOISE_TICKS, Emulator
+from arm_control.drivers.emulator.emulated_arm import make_calibration, start_ticks
+from arm_control.drivers.emulator.emulator import HISTORY, Emulator
+from arm_control.drivers.emulator.fault_injection import LATE_S, NOISE_TICKS
 from arm_control.drivers.emulator.faults import KINDS, Fault, parse_fault
 from arm_control.drivers.emulator.protocol import (
     BROADCAST_ID,
@@ -38,6 +39,7 @@ from arm_control.drivers.emulator.protocol import (
     make_packet,
     make_status,
 )
+from arm_control.drivers.emulator.servo import ServoDynamics
 from envs.arm import DEFAULT_URDF, Arm
 from envs.imperfections import IDEAL_LAG_S
 
@@ -354,7 +356,7 @@ def test_profiles_are_kept(servos: Emulator, clock: Clock, acceleration: int) ->
 
 def test_a_joint_that_follows_evenly_lags_by_the_lag() -> None:
     clock = Clock()
-    servos = Emulator((1,), start_ticks=1000, lag_s=0.1, clock=clock)
+    servos = Emulator((1,), start_ticks=1000, clock=clock, dynamics=ServoDynamics(lag_s=0.1))
     write(servos, 1, "profile_velocity", 60)
     write(servos, 1, "torque_enable", 1)
     write(servos, 1, "goal_position", 3000)
@@ -371,7 +373,7 @@ class TestImperfectServos:
         """Goals act after the delay, each after its own."""
         clock = Clock()
         prompt = Emulator((1,), start_ticks=1000, clock=clock)
-        late = Emulator((1,), start_ticks=1000, delay_s=0.1, clock=clock)
+        late = Emulator((1,), start_ticks=1000, clock=clock, dynamics=ServoDynamics(delay_s=0.1))
         seen: dict[str, list[int]] = {"prompt": [], "late": []}
         for servos in (prompt, late):
             write(servos, 1, "torque_enable", 1)
@@ -389,7 +391,7 @@ class TestImperfectServos:
     def test_goals_that_wait_are_dropped_with_the_torque(self) -> None:
         """A servo that is switched off and on again holds where it is."""
         clock = Clock()
-        servos = Emulator((1,), start_ticks=1000, delay_s=0.1, clock=clock)
+        servos = Emulator((1,), start_ticks=1000, clock=clock, dynamics=ServoDynamics(delay_s=0.1))
         write(servos, 1, "torque_enable", 1)
         write(servos, 1, "goal_position", 2000)
         clock.advance(0.05)
@@ -400,7 +402,7 @@ class TestImperfectServos:
 
     def test_readings_are_as_noisy_as_told(self) -> None:
         """The standard deviation of 2,000 readings, to 10 %; the servo itself does not move."""
-        servos = Emulator((1,), start_ticks=1000, noise_deg=0.5, seed=3, clock=Clock())
+        servos = Emulator((1,), start_ticks=1000, seed=3, clock=Clock(), dynamics=ServoDynamics(noise_deg=0.5))
         register = REGISTERS["present_position"]
         readings = []
         for _ in range(2000):
@@ -417,14 +419,14 @@ class TestImperfectServos:
         path = tmp_path / "arm.json"
         content = {"format": "arm-control imperfections", "version": 1, "imperfections": ranges}
         path.write_text(json.dumps(content))
-        drawn = [drawn_dynamics(Emulate("dynamixel", imperfections=str(path), seed=seed)) for seed in (1, 1, 2)]
+        drawn = [Emulate("dynamixel", imperfections=str(path), seed=seed).dynamics for seed in (1, 1, 2)]
         assert drawn[0] == drawn[1] != drawn[2]
-        for lag_s, delay_s, noise_deg in drawn:
-            assert 0.08 <= lag_s <= 0.09
-            assert 0.03 <= delay_s <= 0.04
-            assert noise_deg == 0.0
-        assert drawn_dynamics(Emulate("dynamixel", imperfections="ideal")) == (IDEAL_LAG_S, 0.0, 0.0)
-        assert drawn_dynamics(Emulate("dynamixel", lag_s=0.07)) == (0.07, 0.0, 0.0)
+        for dynamics in drawn:
+            assert 0.08 <= dynamics.lag_s <= 0.09
+            assert 0.03 <= dynamics.delay_s <= 0.04
+            assert dynamics.noise_deg == 0.0
+        assert Emulate("dynamixel", imperfections="ideal").dynamics == ServoDynamics(lag_s=IDEAL_LAG_S)
+        assert Emulate("dynamixel", lag_s=0.07).dynamics == ServoDynamics(lag_s=0.07)
 
 
 def test_switching_on_holds_where_it_is_whatever_goal_was_there(servos: Emulator, clock: Clock) -> None:
@@ -439,7 +441,7 @@ def test_switching_on_holds_where_it_is_whatever_goal_was_there(servos: Emulator
 
 
 def test_a_servo_that_keeps_its_goal_goes_there(clock: Clock) -> None:
-    servos = Emulator(start_ticks=1000, keeps_goal=True, clock=clock)
+    servos = Emulator(start_ticks=1000, clock=clock, dynamics=ServoDynamics(keeps_goal=True))
     write(servos, 1, "goal_position", 3000)
     write(servos, 1, "torque_enable", 1)
     clock.advance(3.0)
@@ -447,7 +449,7 @@ def test_a_servo_that_keeps_its_goal_goes_there(clock: Clock) -> None:
 
 
 def test_without_torque_a_joint_sags_as_told(clock: Clock) -> None:
-    servos = Emulator(start_ticks=1000, sag_deg_s=-36.0, clock=clock)
+    servos = Emulator(start_ticks=1000, clock=clock, dynamics=ServoDynamics(sag_deg_s=-36.0))
     clock.advance(1.0)
     assert servos.positions()[1] == pytest.approx(1000 - 409.6, abs=20)
     write(servos, 1, "torque_enable", 1)
@@ -568,7 +570,7 @@ def test_faults_are_read_as_they_are_written(text: str, fault: Fault) -> None:
     ],
 )
 def test_faults_that_are_none_are_told_in_one_line(text: str) -> None:
-    with pytest.raises(ValueError, match="wanted") as caught:
+    with pytest.raises(ValueError, match=r"expected|unknown") as caught:
         parse_fault(text)
     assert "\n" not in str(caught.value)
 
@@ -583,7 +585,7 @@ def test_any_text_is_a_fault_or_refused() -> None:
         try:
             fault = parse_fault(text)
         except ValueError as error:
-            assert "wanted" in str(error)
+            assert "expected" in str(error) or "unknown" in str(error)
             outcomes.add("refused")
         else:
             assert text.startswith(fault.kind)
@@ -595,11 +597,11 @@ def test_any_text_is_a_fault_or_refused() -> None:
 
 
 def test_faults_of_servos_that_are_not_there_are_refused(servos: Emulator) -> None:
-    with pytest.raises(ValueError, match=r"wanted one of \[1, 2, 3\], got 9"):
+    with pytest.raises(ValueError, match=r"no servo 9; expected one of \[1, 2, 3\]"):
         Emulator(faults=[parse_fault("overload@5:9")]).positions()
-    with pytest.raises(ValueError, match="got 9"):
+    with pytest.raises(ValueError, match="no servo 9"):
         servos.inject("stuck", id=9)
-    with pytest.raises(ValueError, match="wanted one of lost"):
+    with pytest.raises(ValueError, match="unknown fault 'gremlins'"):
         servos.inject("gremlins")
 
 
@@ -763,7 +765,7 @@ def test_swapped_servos_answer_with_each_others_position(servos: Emulator) -> No
     assert servos.positions() == {1: 1000, 2: 2000, 3: 3000}
     servos.heal("swapped", id=1)  # the other of the two
     assert [servos.register("present_position", id) for id in (1, 2, 3)] == [1000, 2000, 3000]
-    with pytest.raises(ValueError, match="wanted at least two servos"):
+    with pytest.raises(ValueError, match="expected at least two servos"):
         Emulator((7,)).inject("swapped", id=7)
 
 
@@ -888,7 +890,6 @@ def test_nothing_grows_with_time(servos: Emulator, clock: Clock) -> None:
         write(servos, 1, "torque_enable", 0)
     assert servos.history.maxlen == HISTORY
     assert len(servos.events) == servos.events.maxlen == 1000
-    assert not servos._reader.waiting
 
 
 def test_bytes_that_nobody_reads_are_lost_and_block_nothing(servos: Emulator) -> None:
@@ -905,26 +906,34 @@ def test_bytes_that_nobody_reads_are_lost_and_block_nothing(servos: Emulator) ->
         assert servos.register("led", 1) == 1
 
 
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        {"ids": ()},
-        {"ids": (1, 1)},
-        {"ids": (253,)},
-        {"start_ticks": 4096},
-        {"start_ticks": (1, 2)},
-        {"lag_s": 0.0},
-        {"lag_s": float("nan")},
-        {"sag_deg_s": float("inf")},
-        {"delay_s": -0.1},
-        {"delay_s": float("nan")},
-        {"noise_deg": 11.0},
-    ],
-)
-def test_emulators_that_cannot_be_are_told_in_one_line(wrong: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=r"wanted|expected") as caught:
-        Emulator(**wrong)
-    assert "\n" not in str(caught.value)
+class TestSettings:
+    """Settings out of range are reported in one line."""
+
+    @pytest.mark.parametrize(
+        "wrong", [{"ids": ()}, {"ids": (1, 1)}, {"ids": (253,)}, {"start_ticks": 4096}, {"start_ticks": (1, 2)}]
+    )
+    def test_ids_and_positions(self, wrong: dict[str, Any]) -> None:
+        """Of the emulator: ids are unique, and each servo has a start position."""
+        with pytest.raises(ValueError, match="expected") as caught:
+            Emulator(**wrong)
+        assert "\n" not in str(caught.value)
+
+    @pytest.mark.parametrize(
+        "wrong",
+        [
+            {"lag_s": 0.0},
+            {"lag_s": float("nan")},
+            {"sag_deg_s": float("inf")},
+            {"delay_s": -0.1},
+            {"delay_s": float("nan")},
+            {"noise_deg": 11.0},
+        ],
+    )
+    def test_dynamics(self, wrong: dict[str, Any]) -> None:
+        """Of the servos: finite, and within the bounds that the message names."""
+        with pytest.raises(ValueError, match="expected") as caught:
+            ServoDynamics(**wrong)
+        assert "\n" not in str(caught.value)
 
 
 # The command
@@ -993,21 +1002,21 @@ def test_the_command_ends_when_its_port_is_taken_away(capfd: pytest.CaptureFixtu
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        (["--fault", "gremlins"], "wanted one of lost, corrupt"),
-        (["--fault", "lost=lots"], "wanted a fault as KIND[=PROBABILITY][@SECONDS][:ID]"),
-        (["--fault", "overload@5:9"], "wanted one of [1, 2, 3], got 9"),
+        (["--fault", "gremlins"], "unknown fault 'gremlins'; available: lost, corrupt"),
+        (["--fault", "lost=lots"], "expected a fault as KIND[=PROBABILITY][@SECONDS][:ID]"),
+        (["--fault", "overload@5:9"], "no servo 9; expected one of [1, 2, 3]"),
         (["--servos", "0"], "wanted a number from 1"),
         (["--servos", "2", "--ids", "1,2"], "got both"),
-        (["--ids", "1,x"], "wanted whole numbers as 1,2,3, got '1,x'"),
-        (["--ids", "1,1"], "wanted different ones"),
-        (["--start", "9999"], "wanted one from 0 to 4095"),
-        (["--lag-s", "0"], "wanted 0.005 to 1 s"),
+        (["--ids", "1,x"], "expected whole numbers as 1,2,3, got '1,x'"),
+        (["--ids", "1,1"], "expected different ones"),
+        (["--start", "9999"], "expected one from 0 to 4095"),
+        (["--lag-s", "0"], "expected 0.005 to 1 s"),
         (["--lag-s", "0.1", "--imperfections", "rough"], "expected one of --lag-s and --imperfections, got both"),
         (["--imperfections", "ruff"], "unknown imperfections 'ruff'; expected ideal"),
         (["--link", "/nowhere/arm"], "cannot link /nowhere/arm"),
         (["--servos", "2", "--calibration", "new.json"], "the arm has 3 joints, got 2 servos"),
         (["--calibration", "/nowhere/new.json"], "there is no folder /nowhere"),
-        (["--calibration", "new.json", "--fault", "stuck:9"], "got 9"),
+        (["--calibration", "new.json", "--fault", "stuck:9"], "no servo 9"),
     ],
 )
 def test_wrong_flags_are_told_in_one_line(
@@ -1045,40 +1054,24 @@ def test_next_to_no_time_may_pass_between_two_questions() -> None:
 class TestStartOfAnEmulatedArm:
     """The pose in which servos stand that a calibration belongs to."""
 
-    @pytest.fixture
-    def started(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Any]:
-        """Starts the command up to its emulator; returns the calibration, and the servos' angles by it."""
+    @staticmethod
+    def started(urdf: Path) -> tuple[Calibration, list[float]]:
+        """The calibration that is made for an arm, and the servos' start angles by it."""
+        arm = Arm(urdf)
+        calibration = make_calibration(arm, range(1, arm.joint_count + 1))
+        joints = zip(calibration.joints, start_ticks(arm, calibration), strict=True)
+        return calibration, [joint.degrees(ticks) for joint, ticks in joints]
 
-        def start(urdf: Path | None) -> tuple[Calibration, list[float]]:
-            found: dict[str, Any] = {}
+    @pytest.mark.parametrize("urdf", [DEFAULT_URDF, DESK], ids=["default", "desk"])
+    def test_it_is_the_default_pose(self, urdf: Path) -> None:
+        """Every joint at 0 degrees, to a tick."""
+        assert self.started(urdf)[1] == pytest.approx([0.0, 0.0, 0.0], abs=0.1)
 
-            class Started(Exception):
-                pass
-
-            def emulator(ids: Any, start_ticks: Any, **_: Any) -> None:
-                found["ticks"] = start_ticks
-                raise Started
-
-            monkeypatch.setattr(emulating, "Emulator", emulator)
-            path = str(tmp_path / "arm.json")
-            command = Emulate("dynamixel", calibration=path, arm=None if urdf is None else str(urdf))
-            with pytest.raises(Started):
-                emulating.run(command)
-            calibration = emulating._calibration(path, Arm(urdf or DEFAULT_URDF), command)
-            joints = zip(calibration.joints, found["ticks"], strict=True)
-            return calibration, [joint.degrees(ticks) for joint, ticks in joints]
-
-        return start
-
-    def test_it_is_the_default_pose(self, started: Callable[..., Any]) -> None:
-        for urdf in (None, DESK):
-            assert started(urdf)[1] == pytest.approx([0.0, 0.0, 0.0], abs=0.1)
-
-    def test_a_joint_of_a_whole_turn_has_the_servos_range(self, started: Callable[..., Any], tmp_path: Path) -> None:
+    def test_a_joint_of_a_whole_turn_has_the_servos_range(self, tmp_path: Path) -> None:
         """One turn is ticks 0 to 4095; the joint's own range is -180 to 180 degrees."""
         urdf = tmp_path / "turn.urdf"
         urdf.write_text(DESK.read_text().replace("1.5708", "3.141592653589793", 2))
-        calibration, angles_deg = started(urdf)
+        calibration, angles_deg = self.started(urdf)
         calibration.check()
         assert calibration.joints[0].tick_range == (0, 4095)
         assert angles_deg == pytest.approx([0.0, 0.0, 0.0], abs=0.1)
