@@ -88,6 +88,41 @@ class JointLimits:
         )
 
 
+def stopping_speed(distance_deg: float, change_deg_s: float, max_acceleration_deg_s2: float) -> float:
+    """The fastest speed at which a joint can move on and still stop within a distance.
+
+    The solution v of v * period + v^2 / (2 a) = distance, where a period changes the speed by change = a * period.
+    """
+    return sqrt(change_deg_s * change_deg_s + 2.0 * max_acceleration_deg_s2 * distance_deg) - change_deg_s
+
+
+def next_speed(wanted_deg_s: float, speed_deg_s: float, max_speed_deg_s: float, change_deg_s: float) -> float:
+    """The speed nearest to the wanted one that keeps the speed limit and is at most `change` away from `speed_deg_s`.
+
+    Comparisons, since `min` and `max` would cost more than all the arithmetic of a step.
+    """
+    if wanted_deg_s > max_speed_deg_s:
+        wanted_deg_s = max_speed_deg_s
+    elif wanted_deg_s < -max_speed_deg_s:
+        wanted_deg_s = -max_speed_deg_s
+    if wanted_deg_s < speed_deg_s - change_deg_s:
+        return speed_deg_s - change_deg_s
+    if wanted_deg_s > speed_deg_s + change_deg_s:
+        return speed_deg_s + change_deg_s
+    return wanted_deg_s
+
+
+def next_target(target_deg: float, speed_deg_s: float, period_s: float, low_deg: float, high_deg: float) -> float:
+    """The target after a period at this speed; rounding takes it out of the range no further than it already is."""
+    following_deg = target_deg + speed_deg_s * period_s
+    if low_deg <= target_deg <= high_deg:  # an arm that starts outside comes back no faster than it may
+        if following_deg < low_deg:
+            return low_deg
+        if following_deg > high_deg:
+            return high_deg
+    return following_deg
+
+
 def limit_target(
     desired_deg: Sequence[float],
     target_deg: Sequence[float],
@@ -95,15 +130,12 @@ def limit_target(
     limits: JointLimits,
     period_s: float,
 ) -> tuple[list[float], list[float]]:
-    """The next target on the way to `desired_deg`, and the speed at which it gets there.
+    """The next target toward `desired_deg`, and the speed at which it gets there.
 
     `target_deg` and `speed_deg_s` are the target and speed that this function returned last (at the start: where the
     arm is, at rest). Called once a period with its own results, it keeps every target inside the position limits,
     never changes faster than the speed limit nor accelerates harder than the acceleration limit, and comes to rest
-    on a constant desired angle without passing it.
-
-    Plain floats and comparisons, since three joints are too few for an array to pay and `min` and `max` cost more than
-    all the arithmetic. Raises ValueError for a non-finite angle.
+    on a constant desired angle without passing it. Raises ValueError for a non-finite angle.
     """
     targets: list[float] = []
     speeds: list[float] = []
@@ -115,26 +147,15 @@ def limit_target(
             desired = low
         elif desired > high:
             desired = high
+        # As fast as it can go and still stop on the desired angle.
         gap = desired - target
-        change = max_acceleration * period_s  # of the speed, at most
-        # The fastest speed v from which the joint can still stop on the spot: v * period + v^2 / (2 a) = |gap|.
-        next_speed = sqrt(change * change + 2.0 * max_acceleration * abs(gap)) - change
-        if next_speed > max_speed:
-            next_speed = max_speed
+        change = max_acceleration * period_s
+        wanted = stopping_speed(abs(gap), change, max_acceleration)
         if gap < 0.0:
-            next_speed = -next_speed
-        if next_speed < speed - change:
-            next_speed = speed - change
-        elif next_speed > speed + change:
-            next_speed = speed + change
-        next_target = target + next_speed * period_s
-        if low <= target <= high:  # rounding; an arm that starts outside comes back no faster than it may
-            if next_target < low:
-                next_target = low
-            elif next_target > high:
-                next_target = high
-        targets.append(next_target)
-        speeds.append(next_speed)
+            wanted = -wanted
+        following_speed = next_speed(wanted, speed, max_speed, change)
+        targets.append(next_target(target, following_speed, period_s, low, high))
+        speeds.append(following_speed)
     return targets, speeds
 
 
@@ -198,10 +219,10 @@ def follow_target(
         if not (isfinite(desired) and isfinite(desired_speed)):
             raise ValueError(f"wanted finite target angles in degrees, got {[float(d) for d in desired_deg]}")
         change = max_acceleration * period_s
+        # No faster than it can still stop before the ends of its range, which goes before what the path wants.
+        fastest_up = stopping_speed(max(0.0, high - target), change, max_acceleration)
+        fastest_down = stopping_speed(max(0.0, target - low), change, max_acceleration)
         straight = (desired - target) / period_s
-        # No faster than it can still stop before the joint's ends, which goes before what the way wants.
-        fastest_up = sqrt(change * change + 2.0 * max_acceleration * max(0.0, high - target)) - change
-        fastest_down = sqrt(change * change + 2.0 * max_acceleration * max(0.0, target - low)) - change
         if (
             low <= desired <= high
             and -fastest_down - ROUNDING <= straight <= fastest_up + ROUNDING
@@ -209,19 +230,17 @@ def follow_target(
             and abs(straight - speed) <= change * (1.0 + ROUNDING)
             and abs(straight - desired_speed) <= change
         ):
-            # Else a way at the very limit of acceleration would leave no room to make rounding errors good again.
+            # The limits let it be on the path. Otherwise a path at the very limit of acceleration would leave no room
+            # to correct rounding errors.
             targets.append(desired)
             speeds.append(straight)
             continue
-        gap = desired - (target + desired_speed * period_s)  # what the way's own speed leaves
-        catching_up = sqrt(change * change + 2.0 * max_acceleration * abs(gap)) - change
-        next_speed = desired_speed + (catching_up if gap > 0.0 else -catching_up)
-        next_speed = min(max(next_speed, -max_speed), max_speed)
-        next_speed = min(max(next_speed, -fastest_down), fastest_up)
-        next_speed = min(max(next_speed, speed - change), speed + change)
-        next_target = target + next_speed * period_s
-        if low <= target <= high:
-            next_target = min(max(next_target, low), high)
-        targets.append(next_target)
-        speeds.append(next_speed)
+        # The path's own speed, and as much more as can be taken back before it has caught up.
+        gap = desired - (target + desired_speed * period_s)
+        catching_up = stopping_speed(abs(gap), change, max_acceleration)
+        wanted = desired_speed + (catching_up if gap > 0.0 else -catching_up)
+        wanted = min(max(wanted, -fastest_down), fastest_up)
+        following_speed = next_speed(wanted, speed, max_speed, change)
+        targets.append(next_target(target, following_speed, period_s, low, high))
+        speeds.append(following_speed)
     return targets, speeds

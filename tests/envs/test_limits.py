@@ -10,7 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from envs.arm import Arm
-from envs.limits import JointLimits, interpolate_target, lead_target, limit_target
+from envs.limits import (
+    JointLimits,
+    interpolate_target,
+    lead_target,
+    limit_target,
+    next_speed,
+    next_target,
+    stopping_speed,
+)
 
 ONE = JointLimits((0.0,), (90.0,), (100.0,), (200.0,))
 PERIOD_S = 0.1  # with ONE: a speed changes by 20 degrees/s a period
@@ -230,3 +238,33 @@ class TestCrossing:
             target, speed = limit_target(limits.upper_deg, target, speed, limits, period_s)  # type: ignore[assignment]
             taken += 1
         assert 0.9 * steps < taken < 1.1 * steps
+
+
+class TestHelpers:
+    """The steps of which every limiter is made."""
+
+    @pytest.mark.parametrize("distance", [0.0, 0.01, 3.0, 90.0])
+    def test_a_joint_at_its_stopping_speed_stops_on_the_spot(self, distance: float) -> None:
+        """It goes on for a period, and then v^2 / (2 a)."""
+        period_s = 0.01
+        acceleration = 400.0
+        speed = stopping_speed(distance, acceleration * period_s, acceleration)
+        assert speed * period_s + speed**2 / (2 * acceleration) == pytest.approx(distance, abs=1e-12)
+
+    @pytest.mark.parametrize(
+        ("wanted", "expected"), [(3.0, 3.0), (9.0, 4.0), (-9.0, 0.0), (0.0, 0.0), (math.inf, 4.0), (-math.inf, 0.0)]
+    )
+    def test_the_next_speed_is_no_further_away_than_a_period_allows(self, wanted: float, expected: float) -> None:
+        """From 2 by up to 2."""
+        assert next_speed(wanted, 2.0, 100.0, 2.0) == expected
+
+    def test_the_next_speed_keeps_the_limit(self) -> None:
+        """In both directions."""
+        assert next_speed(9.0, 4.0, 5.0, 2.0) == 5.0
+        assert next_speed(-9.0, -4.0, 5.0, 2.0) == -5.0
+
+    def test_a_target_inside_its_range_stays_inside(self) -> None:
+        """One that is outside moves at its speed."""
+        assert next_target(89.0, 60.0, 0.1, 0.0, 90.0) == 90.0
+        assert next_target(1.0, -60.0, 0.1, 0.0, 90.0) == 0.0
+        assert next_target(100.0, -60.0, 0.1, 0.0, 90.0) == 94.0

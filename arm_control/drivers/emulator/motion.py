@@ -4,7 +4,9 @@ Positions are ticks (4096 a turn), speeds ticks/s, times s. ROBOTIS e-Manual, XL
 """
 
 from dataclasses import dataclass
-from math import copysign, sqrt
+from math import copysign
+
+from envs.limits import next_speed, stopping_speed
 
 AT_REST_TICKS = 0.01
 AT_REST_TICKS_S = 1.0
@@ -54,12 +56,10 @@ class Profile:
             self.speed = 0.0
             return
         if self.acceleration:
-            # Trapezoidal: v <= sqrt((a dt)^2 + 2 a |gap|) - a dt, the speed from which it can still stop at the target,
-            # changed by at most a dt.
+            # Trapezoidal: the speed from which it can still stop at the target, changed by at most a dt.
             change = self.acceleration * dt
-            braking = sqrt(change * change + 2.0 * self.acceleration * abs(gap)) - change
-            speed = copysign(min(self.fastest, braking), gap)
-            speed = max(self.speed - change, min(self.speed + change, speed))
+            wanted = copysign(stopping_speed(abs(gap), change, self.acceleration), gap)
+            speed = next_speed(wanted, self.speed, self.fastest, change)
         else:
             # Rectangular: full speed until the target.
             speed = copysign(min(self.fastest, abs(gap) / dt), gap)

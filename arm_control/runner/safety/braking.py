@@ -13,7 +13,7 @@ import math
 from collections.abc import Callable, Sequence
 
 from envs.arm import RADIANS
-from envs.limits import JointLimits
+from envs.limits import JointLimits, next_speed, next_target
 
 # A bound on the work of one check: a segment is halved so often, until every piece is surely inside or outside.
 HALVINGS = 6
@@ -28,14 +28,10 @@ def brake_target(
     """The next target and its speed, slowing down as fast as allowed."""
     targets: list[float] = []
     speeds: list[float] = []
-    for here, before, (low, high, _, acceleration) in zip(target_deg, speed_deg_s, limits.by_joint, strict=True):
-        change = acceleration * period_s
-        speed = max(0.0, before - change) if before > 0.0 else min(0.0, before + change)
-        target = here + speed * period_s
-        if low <= here <= high:  # rounding: the limiter has left room to stop
-            target = min(max(target, low), high)
-        targets.append(target)
-        speeds.append(speed)
+    for target, speed, (low, high, _, acceleration) in zip(target_deg, speed_deg_s, limits.by_joint, strict=True):
+        following_speed = next_speed(0.0, speed, math.inf, acceleration * period_s)
+        targets.append(next_target(target, following_speed, period_s, low, high))
+        speeds.append(following_speed)
     return targets, speeds
 
 
