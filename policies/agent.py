@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -116,6 +116,37 @@ class Agent(Protocol):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a state of `state_dict`."""
+
+
+@runtime_checkable
+class SharingAgent(Agent, Protocol):
+    """An agent that can learn beside others, in processes of their own, on the same parameters.
+
+    Its `make` takes the options `shared_memory`, a function that gives memory of so many bytes, and `first`, whether
+    its parameters are to be put there.
+    """
+
+    normalizer_fitted: bool  # whether the scale of the inputs is known, so that workers can be started
+
+    def join(self, state: dict[str, Any]) -> None:
+        """Take over the shared parameters, and the inputs' scale of another one's `state_dict`."""
+
+
+@runtime_checkable
+class GridPolicy(Protocol):
+    """A policy that chooses the best action of a grid, where rounding may decide between two equals."""
+
+    def shortfall(self, action: torch.Tensor, *observed: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """How much less than the largest value (batch,) actions in their units (batch, actions) have, and that value.
+
+        NaN for an action that is not on the grid.
+        """
+
+    def margin(self, *observed: torch.Tensor) -> torch.Tensor:
+        """By how much (batch,) the largest value surpasses the next."""
+
+    def prepare_export(self) -> None:
+        """Compute now what a graph would otherwise compute for each decision."""
 
 
 def tensors_of(observation: Observation) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

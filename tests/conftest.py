@@ -77,7 +77,7 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from arm_control.runs.config import TrainConfig
     from arm_control.training import loop
     from arm_control.training.loop import train
-    from policies.common.settings import DDPGSettings
+    from policies.ddpg.settings import DDPGSettings
 
     settings = DDPGSettings(hidden_units=16, fourier_octaves=1, batch_size=32, random_steps=200)
     config = TrainConfig("ddpg", settings, arms=4, steps=2000)

@@ -4,12 +4,15 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 
 import pytest
+from helpers import reports
 from locations import ROOT
 
 from arm_control.recording.reading import read_recording
@@ -166,6 +169,102 @@ TASK = """
     TASK = Hover
     ENVIRONMENTS = {"ArmHover-v0": "degrees", "ArmHoverDiscrete-v0": "index"}
 """
+# An agent: a folder with its settings, which need no PyTorch, and the learner.
+AGENT_SETTINGS = '''
+    """Settings of random search."""
+
+    from dataclasses import dataclass
+
+    from policies.common.settings import AgentSettings, check_numbers
+
+
+    @dataclass(frozen=True)
+    class RandomSearchSettings(AgentSettings):
+        """Random search: keep a perturbation of the policy if its rewards are higher."""
+
+        perturbation: float = 0.05
+        """Standard deviation of the perturbation of each parameter."""
+
+        def __post_init__(self) -> None:
+            check_numbers(self, ("perturbation",), fractions=())
+'''
+AGENT = '''
+    """Random search over the parameters of a deterministic policy."""
+
+    import copy
+
+    import numpy as np
+    import torch
+
+    from policies.agent import tensors_of
+    from policies.common.networks import DeterministicPolicy
+
+    STEPS_PER_TRIAL = 50
+
+
+    def make(spec, settings, compute_reward, seed):
+        """The agent."""
+        return RandomSearch(spec, settings, seed)
+
+
+    class RandomSearch:
+        """The best policy so far, and the one that is being tried."""
+
+        def __init__(self, spec, settings, seed):
+            self._settings = settings
+            self._generator = np.random.default_rng(seed)
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(seed)
+                self._best = DeterministicPolicy(spec, 8, 0)
+            self._tried = copy.deepcopy(self._best)
+            self._highest = -np.inf
+            self._rewards = []
+
+        @torch.no_grad()
+        def act(self, observation, *, explore):
+            policy = self._tried if explore else self._best
+            return policy(*tensors_of(observation)).numpy()
+
+        def observe(self, transition):
+            self._rewards.append(float(transition.reward.mean()))
+
+        @torch.no_grad()
+        def update(self, progress):
+            if len(self._rewards) < STEPS_PER_TRIAL:
+                return {}
+            mean = float(np.mean(self._rewards))
+            self._rewards = []
+            if mean > self._highest:
+                self._highest = mean
+                self._best.load_state_dict(self._tried.state_dict())
+            self._tried.load_state_dict(self._best.state_dict())
+            for parameter in self._tried.parameters():
+                noise = self._generator.normal(0.0, self._settings.perturbation, tuple(parameter.shape))
+                parameter.add_(torch.from_numpy(noise.astype(np.float32)))
+            return {"updates": 1, "highest": self._highest}
+
+        def policy(self):
+            return self._best
+
+        def load_networks(self, state):
+            self._best.load_state_dict(state["best"])
+            self._tried.load_state_dict(state["tried"])
+
+        def state_dict(self):
+            return {
+                "best": self._best.state_dict(),
+                "tried": self._tried.state_dict(),
+                "highest": self._highest,
+                "rewards": self._rewards,
+                "generator": self._generator.bit_generator.state,
+            }
+
+        def load_state_dict(self, state):
+            self.load_networks(state)
+            self._highest = state["highest"]
+            self._rewards = state["rewards"]
+            self._generator.bit_generator.state = state["generator"]
+'''
 
 
 class Tree:
@@ -179,6 +278,7 @@ class Tree:
     def add(self, path: str, text: str) -> None:
         """Write a new file."""
         assert not (self.folder / path).exists()
+        (self.folder / path).parent.mkdir(exist_ok=True)
         (self.folder / path).write_text(textwrap.dedent(text))
 
     def run(self, *words: str | Path) -> "subprocess.CompletedProcess[str]":
@@ -191,6 +291,23 @@ class Tree:
             cwd=self.folder,
             timeout=120,
         )
+
+    def interrupt(self, run_folder: Path, *words: str | Path) -> None:
+        """Run a training of the copy, and send Ctrl-C after its first checkpoint."""
+        with subprocess.Popen(
+            [sys.executable, "-m", "arm_control.cli", *map(str, words)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env=os.environ | {"PYTHONPATH": str(self.folder)},
+            cwd=self.folder,
+        ) as process:
+            deadline = time.monotonic() + 120
+            while not list(run_folder.glob("checkpoints/step-*")) and process.poll() is None:
+                assert time.monotonic() < deadline, "no checkpoint was written"
+                time.sleep(0.05)
+            process.send_signal(signal.SIGINT)
+            output = process.communicate(timeout=120)[0]
+        assert process.returncode == 130, output
 
     def output(self, *words: str | Path) -> str:
         """The standard output of a command that must succeed."""
@@ -310,6 +427,44 @@ class TestNewCommand:
         assert tree.output("limits") == "limits of 3 joints\n"
         assert re.search(r"\n  limits +Compute the range of each joint\.\n", tree.output("--help"))
         assert "Number of joints." in tree.output("limits", "--help")
+
+
+class TestNewAgent:
+    """A folder in `policies/` with `settings.py` and `agent.py` is an agent."""
+
+    @pytest.fixture
+    def tree(self, tree: Tree) -> Tree:
+        """The program with the agent `random-search`."""
+        tree.add("policies/random_search/__init__.py", "")
+        tree.add("policies/random_search/settings.py", AGENT_SETTINGS)
+        tree.add("policies/random_search/agent.py", AGENT)
+        return tree
+
+    def test_its_settings_are_flags_on_the_base_install(self, tree: Tree) -> None:
+        """`train --help` lists it, and its own help shows its settings, without loading PyTorch."""
+        assert "random-search" in tree.output("train", "--help")
+        assert "--perturbation" in tree.output("train", "random-search", "--help")
+        code = "import sys\nfrom policies.registry import AGENTS\nprint(sorted(AGENTS), 'torch' in sys.modules)"
+        environment = os.environ | {"PYTHONPATH": str(tree.folder)}
+        done = subprocess.run(
+            [sys.executable, "-c", code], env=environment, cwd=tree.folder, capture_output=True, text=True, timeout=60
+        )
+        assert done.stdout.endswith("False\n"), done.stderr
+        assert "random-search" in done.stdout
+
+    @pytest.mark.slow
+    def test_it_trains_resumes_evaluates_and_exports(self, tree: Tree) -> None:
+        """An interrupted training that is resumed equals one that was not; its policy is evaluated and exported."""
+        words = ("train", "random-search", "--perturbation", "0.1", "--steps", "4000", "--seed", "3", "--out")
+        tree.output(*words, "whole")
+        tree.interrupt(tree.folder / "cut", *words, "cut")
+        tree.output("resume", "cut")
+        assert reports(tree.folder / "cut") == reports(tree.folder / "whole") != []
+
+        tree.output("evaluate", "whole", "--goals", "10", "--json", "evaluation.json")
+        assert json.loads((tree.folder / "evaluation.json").read_text())["mean_error_mm"] > 0.0
+        tree.output("export", "whole")
+        tree.output("evaluate", "whole/policy.onnx", "--goals", "10")
 
 
 class TestNewDriver:

@@ -29,7 +29,7 @@ from arm_control.runs.environment import environment_maker
 from envs.arm import Arm
 from envs.limits import Box
 from envs.tasks.base import StillGoal
-from policies.common.settings import DDPGSettings
+from policies.ddpg.settings import DDPGSettings
 
 GOAL_S = 1.0  # between two goals
 POSES = 200  # how many poses of the arm give the goals

@@ -31,13 +31,10 @@ from arm_control.runs.run_folder import RunFolder
 from arm_control.training.collector import Interaction
 from arm_control.training.loop import Training
 from arm_control.viewers.common.figures import COLOURS, finish, label_plainly
-from policies.common.settings import (
-    AgentSettings,
-    BranchingDQNSettings,
-    DDPGSettings,
-    DQNSettings,
-    QLearningSettings,
-)
+from policies.branching_dqn.settings import BranchingDQNSettings
+from policies.common.settings import AgentSettings
+from policies.ddpg.settings import DDPGSettings
+from policies.dqn.settings import DQNSettings
 
 
 @dataclass(frozen=True)
@@ -152,14 +149,13 @@ def trial_of(name: str, seed: int, length: Length, goals: int, out: Path) -> Tri
 def time_run(path: Path) -> tuple[float, float]:
     """Median ms of one arm's decision and of one update."""
     config = TrainConfig.from_json(RunFolder.open(path)[1])
-    assert isinstance(config.settings, DDPGSettings | QLearningSettings)
     with Training(config) as training:
         learner = training.learner
         assert isinstance(learner, Interaction)
         training.load_state_dict(load_latest(RunFolder(path).checkpoints)[1])
         one = {key: value[:1] for key, value in learner.observation.items()}
         decision = median_ms(lambda: learner.agent.act(one, explore=False))
-        updates = config.settings.updates_per_step
+        updates = learner.agent.update(1.0)["updates"]
         return decision, median_ms(lambda: learner.agent.update(1.0)) / updates
 
 

@@ -40,11 +40,12 @@ from arm_control.viewers.common.figures import COLOURS, finish
 from envs.action_grid import DegreeGrid
 from envs.arm import RADIANS, Arm
 from policies.agent import Agent, Observation, Spec, Transition
+from policies.branching_dqn.settings import BranchingDQNSettings
 from policies.common.action_grid import ActionGrid
-from policies.common.heads import FlatHead, LazyAdam
-from policies.common.settings import BranchingDQNSettings, DDPGSettings, DQNSettings
-from policies.ddpg.agent import DDPG
-from policies.dqn.agent import DQN, GreedyPolicy
+from policies.ddpg.settings import DDPGSettings
+from policies.dqn.heads import FlatHead, LazyAdam
+from policies.dqn.settings import DQNSettings
+from policies.registry import make_agent
 
 
 @dataclass(frozen=True)
@@ -150,9 +151,9 @@ def agent_costs(shape: tuple[int, ...], rounds: int) -> list[dict[str, Any]]:
         "replay_capacity": 1000,
     }
     agents: dict[str, tuple[Agent, int]] = {
-        "flat": (DQN(spec, DQNSettings(**common), minus_distance, 0), 1),
-        "branching": (DQN(spec, BranchingDQNSettings(**common), minus_distance, 0), joints),
-        "deterministic": (DDPG(spec, DDPGSettings(**common), minus_distance, 0), joints),
+        "flat": (make_agent("dqn", spec, DQNSettings(**common), minus_distance, 0), 1),
+        "branching": (make_agent("branching-dqn", spec, BranchingDQNSettings(**common), minus_distance, 0), joints),
+        "deterministic": (make_agent("ddpg", spec, DDPGSettings(**common), minus_distance, 0), joints),
     }
     generator = np.random.default_rng(0)
     work: dict[str, Callable[[], Any]] = {}
@@ -203,11 +204,11 @@ def random_transitions(spec: Spec, name: str, columns: int, generator: np.random
 def learning_mb(agent: Agent) -> float:
     """Memory of what learns: every weight four times, as itself, in its target, and in two moments."""
     policy = agent.policy()
-    weights = sum(parameter.numel() for parameter in policy.parameters())
-    if isinstance(agent, DDPG):
-        weights += sum(tensor.numel() for tensor in agent.state_dict()["critic"].values())
-    elif isinstance(policy, GreedyPolicy) and isinstance(policy.head, FlatHead):
-        weights += policy.head.table.numel()
+    weights: int = sum(parameter.numel() for parameter in policy.parameters())
+    weights += sum(tensor.numel() for tensor in agent.state_dict().get("critic", {}).values())
+    for module in policy.modules():
+        if isinstance(module, FlatHead):  # its table is no parameter
+            weights += module.table.numel()
     return 4 * 4e-6 * weights
 
 
@@ -222,9 +223,10 @@ def stream_times(grid: ActionGrid, step_deg: float, rounds: int) -> dict[str, fl
     """Median ms of one decision over the whole grid, in PyTorch and by the exported file, beside reading the head."""
     config = TrainConfig("dqn", DQNSettings(hidden_units=HIDDEN, head="random"), grid_step_deg=step_deg)
     arm = Arm()
-    agent = DQN(spec_of(grid.shape), config.settings, minus_distance, 0)  # type: ignore[arg-type]
+    agent = make_agent("dqn", spec_of(grid.shape), config.settings, minus_distance, 0)
     policy = agent.policy()
-    head: FlatHead = policy.head
+    head = policy.head
+    assert isinstance(head, FlatHead)
     read = head.table.contiguous()
     x = torch.rand(1, HIDDEN)
     states = random_states(arm, 16, np.random.default_rng(0))

@@ -34,7 +34,7 @@ from arm_control.runs.checks import (
     check_count,
 )
 from arm_control.runs.figures import check_writable, report_figures
-from policies.common.settings import DDPGSettings
+from policies.ddpg.settings import DDPGSettings
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from arm_control.evaluation.torch_controller import one_thread
 from arm_control.process.own_packages import python_command
 from arm_control.process.printing import counted
 from arm_control.runs.figures import check_writable, report_figures
-from policies.common.settings import DDPGSettings
+from policies.ddpg.settings import DDPGSettings
 
 
 @dataclass(frozen=True)

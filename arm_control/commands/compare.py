@@ -22,7 +22,7 @@ from arm_control.runs.checks import (
 from arm_control.runs.config import TrainConfig
 from arm_control.runs.figures import check_writable, report_figures
 from arm_control.runs.imperfections_flag import OptionalImperfectionsFlag
-from policies.common.settings import AGENTS
+from policies.registry import AGENTS
 
 if TYPE_CHECKING:
     from arm_control.comparison.baselines import BaselineConfig

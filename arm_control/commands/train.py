@@ -7,7 +7,7 @@ import tyro
 
 from arm_control.process.discovery import Command, Variants
 from arm_control.runs.config import TrainConfig
-from policies.common.settings import AGENTS
+from policies.registry import AGENTS
 
 
 @dataclass(frozen=True)

@@ -84,8 +84,9 @@ class Trial:
     @property
     def cores(self) -> int:
         """The processes that it keeps busy."""
-        workers = getattr(self.config.settings, "workers", 1)
-        return max(self.config.processes, workers)
+        if isinstance(self.config, BaselineConfig):
+            return self.config.processes
+        return max(self.config.processes, self.config.settings.worker_processes)
 
     def to_json(self) -> dict[str, Any]:
         """As it is handed to its process. Other formats of run folders, with other observations, make other trials."""

@@ -8,13 +8,11 @@ from numpy.typing import NDArray
 
 from arm_control.exporter.graph import ExportedPolicy
 from arm_control.exporter.states import FloatArray, Inputs, chosen, environment_observation
+from arm_control.policy_file.contract import MEMORY
 from arm_control.runner.policy_runner import PolicyRunner
 from arm_control.runs.config import TrainConfig
 from envs.arm import Arm
-from policies.common.actors import SoftmaxPolicy
-from policies.dqn.agent import GreedyPolicy
-
-SEARCHING = (GreedyPolicy, SoftmaxPolicy)  # policies that choose the best of several actions
+from policies.agent import GridPolicy
 
 TOLERANCE_DEG = 1e-3
 LIMIT_TOLERANCE_DEG = 1e-4
@@ -35,18 +33,19 @@ def verify(runner: PolicyRunner, module: ExportedPolicy, arm: Arm, states: Input
     """
     parts = [runner.recall(chosen(states, rows)) for rows in slices(len(targets))]
     exported = np.concatenate([part[0] for part in parts])
-    # A greedy policy over the whole grid is compared by Q-values only: tracing it once more would take minutes.
-    traced = None if isinstance(module.policy, GreedyPolicy) else traced_outputs(module, states)
-    if traced is not None and len(traced) > 1:
+    searching = isinstance(module.policy, GridPolicy)
+    recurrent = MEMORY in states
+    # A search over the whole grid is compared by its values only: tracing it once more would take minutes.
+    traced = traced_outputs(module, states) if recurrent or not searching else []
+    if recurrent:
         memory = np.concatenate([part[1] for part in parts if part[1] is not None])
         difference = np.abs(memory - traced[1]).max(axis=1)
         check_rows(difference, TOLERANCE_MEMORY, "onnxruntime and PyTorch remember what differs by {:.3g}", states)
-    if isinstance(module.policy, SEARCHING):
+    if isinstance(module.policy, GridPolicy):
         seen = environment_observation(arm, states)
         shortfall, largest = module.policy.shortfall(torch.from_numpy(exported), *seen)
         check_rows((shortfall / largest.abs().clamp(min=1.0)).numpy(), TOLERANCE_Q, CHOSEN_WORSE, states)
     else:
-        assert traced is not None
         for name, other in (("PyTorch", traced[0]), ("the environment's observation and PyTorch", targets)):
             difference = np.abs(exported - other).max(axis=1)
             check_rows(difference, TOLERANCE_DEG, f"onnxruntime and {name} differ by {{:.3g}} degrees", states)

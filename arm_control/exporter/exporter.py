@@ -11,7 +11,7 @@ import onnx
 import torch
 from torch import nn
 
-from arm_control.exporter.agreement import SEARCHING, TOLERANCE_DEG, ExportError, verify
+from arm_control.exporter.agreement import TOLERANCE_DEG, ExportError, verify
 from arm_control.exporter.graph import ExportedPolicy, trace
 from arm_control.exporter.states import (
     FloatArray,
@@ -43,6 +43,7 @@ from arm_control.runs.run_folder import RunFolder
 from envs.arm import Arm
 from envs.bullet import bullet_version
 from envs.imperfections import open_imperfections
+from policies.agent import GridPolicy
 
 RANDOM_STATES = 10_000
 SEARCHED_STATES = 1_000  # for a policy that looks through many actions, which takes milliseconds each time
@@ -123,7 +124,7 @@ def compared_states(facts: EnvironmentFacts, policy: nn.Module) -> Inputs:
     if recurrent is not None:
         # The recurrent state of an LSTM lies mostly between -1 and 1.
         states[MEMORY] = generator.uniform(-1.0, 1.0, (count, recurrent.size)).astype(np.float32)
-    if isinstance(policy, SEARCHING):
+    if isinstance(policy, GridPolicy):
         states = chosen(states, generator.permutation(count)[:SEARCHED_STATES])
         # Golden samples are the states whose best action is the clearest: rounding does not change it.
         with torch.no_grad():

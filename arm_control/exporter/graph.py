@@ -16,7 +16,7 @@ from arm_control.policy_file.contract import (
 from envs.arm import Arm
 from envs.control import Control, target_of
 from envs.observation import observe
-from policies.dqn.agent import GreedyPolicy
+from policies.agent import GridPolicy
 
 
 class ExportedPolicy(nn.Module):
@@ -29,8 +29,8 @@ class ExportedPolicy(nn.Module):
         super().__init__()
         self._arm, self._control = arm, control
         self.policy = policy
-        if isinstance(policy, GreedyPolicy):
-            policy.head.freeze()
+        if isinstance(policy, GridPolicy):
+            policy.prepare_export()
         self.register_buffer("lower", torch.tensor(arm.limits.lower_deg))
         self.register_buffer("upper", torch.tensor(arm.limits.upper_deg))
 

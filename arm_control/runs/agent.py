@@ -14,27 +14,19 @@ from envs.arm import RADIANS, Arm
 from envs.control import target_of
 from envs.observation import split_observation
 from envs.tasks.base import DEFAULT_REACH_M
+from policies import registry
 from policies.agent import Agent, Spec
-from policies.common.policy_gradient import PolicyGradient
-from policies.common.settings import DPGSettings, PolicyGradientSettings
-from policies.ddpg.agent import DDPG
-from policies.dpg.agent import DPG
-from policies.dqn.agent import DQN
 
 
 def make_agent(config: TrainConfig, env: Any, seed: int | None = None, **options: Any) -> Agent:
     """The agent that `config` names, for one environment's sizes, bounds and reward.
 
-    Its seed is the configuration's unless given; `options` are for `PolicyGradient`.
+    Its seed is the configuration's unless given; `options` are the agent's own.
     """
     if env.actions != config.settings.actions:
         wanted = default_environment(config.settings.actions)
-        policy = (
-            f" with --policy {settings.policy}"
-            if isinstance(settings := config.settings, PolicyGradientSettings)
-            else ""
-        )
-        raise ValueError(f"agent {config.agent}{policy} wants --env {wanted}, got {config.env}, of {env.action_space}")
+        chosen = f" with {flag}" if (flag := config.settings.actions_flag) else ""
+        raise ValueError(f"agent {config.agent}{chosen} wants --env {wanted}, got {config.env}, of {env.action_space}")
     if env.episode_steps % (repeat := config.settings.action_repeat):
         raise ValueError(f"--action-repeat: wanted a divisor of an episode's {env.episode_steps} steps, got {repeat}")
     spaces, limits = env.observation_space.spaces, env.arm.limits
@@ -61,12 +53,7 @@ def make_agent(config: TrainConfig, env: Any, seed: int | None = None, **options
         grid_shape=env.grid.shape if env.grid is not None else None,
     )
     seed = config.seed if seed is None else seed
-    if isinstance(config.settings, PolicyGradientSettings):
-        return PolicyGradient(spec, config.settings, seed, **options)
-    if isinstance(config.settings, DPGSettings):
-        return DPG(spec, config.settings, seed)
-    agent: Callable[..., Agent] = {"ddpg": DDPG, "dqn": DQN, "branching-dqn": DQN}[config.agent]
-    return agent(spec, config.settings, env.compute_reward, seed)
+    return registry.make_agent(config.agent, spec, config.settings, env.compute_reward, seed, **options)
 
 
 def _lead(env: Any, observation: torch.Tensor, action: torch.Tensor) -> torch.Tensor:

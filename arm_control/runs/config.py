@@ -25,7 +25,8 @@ from envs.limits import MOST_EPISODE_STEPS, TOLERANCES_M
 from envs.tasks import ENVIRONMENTS, check_task_options, environment_of, id_with_actions
 from envs.tasks.base import RewardKind
 from envs.urdf import LARGEST_URDF
-from policies.common.settings import AGENTS, A3CSettings, AgentSettings, ReinforceSettings
+from policies.common.settings import AgentSettings
+from policies.registry import AGENTS
 
 ARM_FILE = "arm.urdf"  # of a run on another arm than the default one, in its folder
 DEFAULT_STEPS = 200_000
@@ -99,13 +100,7 @@ class TrainConfig:
             raise ValueError(f"--arms: wanted from 1 to 512, got {self.arms}")
         if not 1 <= self.processes <= self.arms:
             raise ValueError(f"--processes: wanted from 1 to {self.arms}, one for each arm, got {self.processes}")
-        if isinstance(self.settings, A3CSettings):
-            if self.processes > 1:
-                raise ValueError(f"--processes: the arms of a3c are in its --workers, got {self.processes} processes")
-            if self.arms % self.settings.workers:
-                raise ValueError(f"--arms: wanted a multiple of {self.settings.workers} workers, got {self.arms}")
-        if isinstance(self.settings, ReinforceSettings) and self.settings.baseline == "average" and self.arms == 1:
-            raise ValueError("--baseline average: wanted at least 2 arms, whose returns to average, got 1")
+        self.settings.check_arms(self.arms, self.processes)
         check_seed("seed", self.seed)
         check_length(self.steps, self.minutes)
         check_task_options(self.env, self.task_options)

@@ -19,7 +19,6 @@ from arm_control.training.progress import Reporter
 from arm_control.training.workers import Workers
 from envs.files import read_file
 from envs.urdf import LARGEST_URDF
-from policies.common.settings import A3CSettings
 
 CHECKPOINT_EVERY_S = 10.0
 
@@ -69,8 +68,8 @@ class Training:
         self.config = config
         self._validation = Validation(config)
         self.learner: Interaction | Workers
-        if isinstance(config.settings, A3CSettings):
-            self.learner = Workers(config, config.settings)
+        if config.settings.worker_processes:
+            self.learner = Workers(config)
         else:
             self.learner = Interaction(config, derived_seeds(config.seed, TRAINING, config.arms))
         self.step = 0

@@ -1,4 +1,4 @@
-"""Workers: A3C's processes, each with arms of its own, that learn at the same time in shared memory.
+"""Workers: processes, each with arms of its own, that learn at the same time in shared memory.
 
 Each call makes a worker go on to its next update; it is called again at once, so that none waits for another, or only
 after the others have had their turns.
@@ -14,15 +14,16 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from arm_control.process.printing import counted
 from arm_control.runs.config import TrainConfig
 from arm_control.runs.seeding import LEARNING, TRAINING, derived_seeds
 from arm_control.training.collector import Advance, Interaction
 from envs.vector.process import START_S, Failure, WorkerDeath, WorkerProcess, end_all, message, serve_calls
-from policies.a3c.agent import SharedRMSProp
-from policies.common.policy_gradient import PolicyGradient
-from policies.common.settings import A3CSettings
+from policies.agent import SharingAgent
+
+Memory = NDArray[np.uint8]
 
 ANSWER_S = 600.0  # in which a worker has to come to its next update
 DEATHS_IN_A_ROW = 5  # of workers in one place without an update, after which training gives up
@@ -35,44 +36,43 @@ class Workers:
     that dies is replaced by another, with new arms.
     """
 
-    def __init__(self, config: TrainConfig, settings: A3CSettings) -> None:
-        self._config, self._settings = config, settings
+    def __init__(self, config: TrainConfig) -> None:
+        self._config = config
+        self._count = config.settings.worker_processes
         self._memory = -1
-        self._first = _interaction(config, settings, 0, self._share)
-        assert isinstance(self._first.agent, PolicyGradient)
+        self._first = _interaction(config, 0, self._shared_memory, first=True)
+        assert isinstance(self._first.agent, SharingAgent)
         self._agent = self._first.agent
         self._workers: dict[int, WorkerProcess] = {}
         self._busy: set[int] = set()
         self._started = 0  # workers so far, those that were replaced included
-        self._number = [-1] * settings.workers  # which of those each one is
+        self._number = [-1] * self._count  # which of those each one is
         self._turn = 0
         self._late: list[Advance] = []
-        self._deaths = [0] * settings.workers  # at each place since the last update there
+        self._deaths = [0] * self._count  # at each place since the last update there
         self.replaced = 0
         self._finalizer = weakref.finalize(self, end_all, self._workers.values(), os.getpid())
 
-    def _share(self, parameters: list[torch.nn.Parameter]) -> SharedRMSProp:
-        """Parameters in memory without a name, so that nothing stays behind."""
-        self._memory = os.memfd_create("a3c")
-        os.ftruncate(self._memory, SharedRMSProp.bytes_needed(parameters))
-        shared = SharedRMSProp(parameters, _view(self._memory))
-        shared.publish()
-        return shared
+    def _shared_memory(self, size: int) -> Memory:
+        """Memory of so many bytes, without a name, so that nothing stays behind."""
+        self._memory = os.memfd_create("parameters")
+        os.ftruncate(self._memory, size)
+        return _view(self._memory)
 
     def advance(self, progress: Callable[[int], float]) -> Advance:
         """Wait for the next worker that comes to its update, or give the next one its turn."""
         if not self._agent.normalizer_fitted:
             return self._first.advance(progress)
         if not self._workers:
-            self._start(dict.fromkeys(range(self._settings.workers)))
+            self._start(dict.fromkeys(range(self._count)))
         if self._late:
             return self._late.pop()
-        if self._settings.asynchronous:
+        if self._config.settings.asynchronous:
             for place in set(self._workers) - self._busy:
                 self._begin(place, progress(0))
             place = self._wait()
         else:
-            place, self._turn = self._turn, (self._turn + 1) % self._settings.workers
+            place, self._turn = self._turn, (self._turn + 1) % self._count
             self._begin(place, progress(0))
         return self._finish(place)
 
@@ -101,10 +101,8 @@ class Workers:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a state of `state_dict`."""
-        if len(state["numbers"]) != self._settings.workers:
-            raise ValueError(
-                f"the checkpoint is of {counted(len(state['numbers']), 'worker')}, not of {self._settings.workers}"
-            )
+        if len(state["numbers"]) != self._count:
+            raise ValueError(f"the checkpoint is of {counted(len(state['numbers']), 'worker')}, not of {self._count}")
         self._first.load_state_dict({key: state[key] for key in ("agent", "arm_urdf", "arms")})
         self._late = [Advance(steps, updates, {}) for steps, updates in state["late"]]
         self._number, self._started, self._turn = state["numbers"], state["started"], state["turn"]
@@ -202,18 +200,19 @@ def _checked(reply: Any) -> Any:
     return reply
 
 
-def _view(memory: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
+def _view(memory: int) -> Memory:
+    """The memory of a file descriptor."""
     return np.frombuffer(mmap.mmap(memory, 0), np.uint8)
 
 
 def _interaction(
-    config: TrainConfig, settings: A3CSettings, number: int, share: Callable[[Any], SharedRMSProp]
+    config: TrainConfig, number: int, shared_memory: Callable[[int], Memory], *, first: bool
 ) -> Interaction:
-    """The arms and the agent of the `number`-th worker."""
-    arms = config.arms // settings.workers
+    """The arms and the agent of the `number`-th worker; the `first` agent's parameters become the shared ones."""
+    arms = config.arms // config.settings.worker_processes
     seeds = derived_seeds(config.seed, TRAINING, arms * (number + 1))[-arms:]
     seed = derived_seeds(config.seed, LEARNING, number + 1)[-1]
-    return Interaction(config, seeds, seed=seed, share=share)
+    return Interaction(config, seeds, seed=seed, shared_memory=shared_memory, first=first)
 
 
 class Worker:
@@ -229,14 +228,11 @@ class Worker:
         torch.set_num_threads(1)
         self.number = number
         read = TrainConfig.from_json(config)
-        assert isinstance(read.settings, A3CSettings)
-        self._interaction = _interaction(
-            read, read.settings, number, lambda parameters: SharedRMSProp(parameters, _view(self._memory))
-        )
+        self._interaction = _interaction(read, number, lambda _: _view(self._memory), first=False)
         if saved is not None:
             self._interaction.load_state_dict(saved)
         else:
-            assert isinstance(self._interaction.agent, PolicyGradient)
+            assert isinstance(self._interaction.agent, SharingAgent)
             self._interaction.agent.join(other)
 
     def go_on(self, progress: float) -> Advance:

@@ -6,9 +6,11 @@ beside that: generalised advantages (Schulman et al. 2016), of which A3C's are t
 
 import torch
 
+from policies.a2c.settings import A2CSettings
+from policies.agent import ComputeReward, Spec
+from policies.common.policy_gradient import PolicyGradient
 from policies.common.returns import advantages
 from policies.common.rollout import Credit, Steps
-from policies.common.settings import A2CSettings
 
 
 def a2c(steps: Steps, value: torch.Tensor, next_value: torch.Tensor, settings: A2CSettings) -> Credit:
@@ -17,3 +19,8 @@ def a2c(steps: Steps, value: torch.Tensor, next_value: torch.Tensor, settings: A
         steps.reward, value, next_value, steps.terminated, steps.ended, settings.discount, settings.trace_decay
     )
     return Credit(advantage=advantage, target=value + advantage, learned_from=torch.ones_like(value))
+
+
+def make(spec: Spec, settings: A2CSettings, compute_reward: ComputeReward, seed: int) -> PolicyGradient:
+    """The agent."""
+    return PolicyGradient(spec, settings, seed, a2c)

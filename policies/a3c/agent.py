@@ -10,6 +10,7 @@ Differences from the paper:
 - Advantages may be divided by their root mean square, and long gradients are cut.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -17,13 +18,43 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from policies.a3c.settings import A3CSettings
+from policies.agent import ComputeReward, Spec
 from policies.common import averaging
+from policies.common.policy_gradient import PolicyGradient
 from policies.common.returns import returns
 from policies.common.rollout import Credit, Steps
-from policies.common.settings import A3CSettings
 
+Memory = NDArray[np.uint8]
 DECAY = 0.99  # alpha of equation (S1)
 EPSILON = 1e-5
+
+
+def make(
+    spec: Spec,
+    settings: A3CSettings,
+    compute_reward: ComputeReward,
+    seed: int,
+    *,
+    shared_memory: Callable[[int], Memory] | None = None,
+    first: bool = True,
+) -> PolicyGradient:
+    """The agent of one worker.
+
+    `shared_memory` gives the memory, of so many bytes, that the workers' parameters are in; by default it is the
+    agent's own. The first agent there puts its parameters into it.
+    """
+
+    def share(parameters: list[torch.nn.Parameter]) -> SharedRMSProp:
+        """The parameters in that memory."""
+        if shared_memory is None:
+            return SharedRMSProp(parameters)
+        shared = SharedRMSProp(parameters, shared_memory(SharedRMSProp.bytes_needed(parameters)))
+        if first:
+            shared.publish()
+        return shared
+
+    return PolicyGradient(spec, settings, seed, a3c, share)
 
 
 def a3c(steps: Steps, value: Tensor, next_value: Tensor, settings: A3CSettings) -> Credit:
@@ -38,7 +69,7 @@ class SharedRMSProp:
     Equations (S1) and (S2):  g <- alpha g + (1 - alpha) dtheta^2,  theta <- theta - eta dtheta / sqrt(g + epsilon).
     """
 
-    def __init__(self, parameters: list[torch.nn.Parameter], memory: NDArray[np.uint8] | None = None) -> None:
+    def __init__(self, parameters: list[torch.nn.Parameter], memory: Memory | None = None) -> None:
         """Those of `memory`, of `bytes_needed` zeros or shared already; by default in memory of its own."""
         size = sum(parameter.numel() for parameter in parameters)
         self._local = parameters

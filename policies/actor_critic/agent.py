@@ -6,9 +6,11 @@ by which late steps of an episode count less, is left out unless asked for.
 
 import torch
 
+from policies.actor_critic.settings import ActorCriticSettings
+from policies.agent import ComputeReward, Spec
+from policies.common.policy_gradient import PolicyGradient
 from policies.common.returns import td_errors
 from policies.common.rollout import Credit, Steps
-from policies.common.settings import ActorCriticSettings
 
 
 def actor_critic(steps: Steps, value: torch.Tensor, next_value: torch.Tensor, settings: ActorCriticSettings) -> Credit:
@@ -16,3 +18,8 @@ def actor_critic(steps: Steps, value: torch.Tensor, next_value: torch.Tensor, se
     delta = td_errors(steps.reward, value, next_value, steps.terminated, settings.discount)
     i = settings.discount**steps.place if settings.discounted_start else 1.0
     return Credit(advantage=delta, target=value + delta, learned_from=torch.ones_like(delta), weight=i)
+
+
+def make(spec: Spec, settings: ActorCriticSettings, compute_reward: ComputeReward, seed: int) -> PolicyGradient:
+    """The agent."""
+    return PolicyGradient(spec, settings, seed, actor_critic)

@@ -8,8 +8,9 @@ from torch import Tensor, nn
 
 from policies.agent import Spec
 from policies.common.action_grid import ActionGrid
+from policies.common.branching_head import BranchingHead
 from policies.common.distributions import ClippedGaussian, Gaussian, Softmax, SquashedGaussian
-from policies.common.heads import BranchingHead, Trunk, refuse_nan
+from policies.common.heads import Trunk, refuse_nan
 from policies.common.networks import ActionScaling, Encoder, mlp, start_small
 from policies.common.settings import LARGEST_DEVIATION, SMALLEST_DEVIATION, PolicyGradientSettings
 
@@ -46,7 +47,7 @@ class Memory(nn.Module):
 
 def remembering(settings: PolicyGradientSettings, features: int) -> tuple[Memory | None, int]:
     """The memory that a policy is to have, and the features that it then has."""
-    if not getattr(settings, "recurrent", False):
+    if not settings.recurrent:
         return None, features
     return Memory(features, settings.hidden_units), features + settings.hidden_units
 
@@ -146,6 +147,9 @@ class SoftmaxPolicy(nn.Module):
         places = self.grid.positions_of(action).unbind(-1)
         chosen = torch.stack([part.gather(-1, at[:, None])[:, 0] for part, at in zip(logits, places, strict=True)])
         return torch.where(self.grid.holds(action), largest - chosen.sum(0), torch.nan), largest
+
+    def prepare_export(self) -> None:
+        """Do nothing: the graph is the network itself."""
 
     def margin(self, *observed: Tensor) -> Tensor:
         """By how much (batch,) the largest sum of logits surpasses the next."""

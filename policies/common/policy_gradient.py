@@ -7,41 +7,46 @@ learn by the score function (Sutton and Barto 2018, equations 13.6 and 13.11):
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from policies.a2c.agent import a2c
-from policies.a3c.agent import SharedRMSProp, a3c
-from policies.actor_critic.agent import actor_critic
 from policies.agent import Actions, Observation, Spec, Transition, tensors_of
 from policies.common.actors import Actor, GaussianPolicy, SoftmaxPolicy
 from policies.common.averaging import PolicyAverage
 from policies.common.distributions import Distribution, SquashedGaussian
 from policies.common.networks import SQUASH_PENALTY, falling_rate, load_optimizer_state, mlp, optimizer_state
 from policies.common.rollout import Credit, Rollout, Steps, fit_from
-from policies.common.settings import (
-    A2CSettings,
-    A3CSettings,
-    ActorCriticSettings,
-    PolicyGradientSettings,
-    ReinforceSettings,
-)
-from policies.reinforce.agent import reinforce
+from policies.common.settings import PolicyGradientSettings
 
 VALUE_WEIGHT = 0.5  # of the value's loss beside the policy's
 SMALLEST_SCALE = 1e-3
 
 # What a method makes of steps, the values (steps, arms) of their states and of the states after them, and its settings.
 GiveCredit = Callable[[Steps, Tensor, Tensor, Any], Credit]
-METHODS: dict[type[PolicyGradientSettings], GiveCredit] = {
-    ReinforceSettings: reinforce,
-    ActorCriticSettings: actor_critic,
-    A2CSettings: a2c,
-    A3CSettings: a3c,
-}
+
+
+class SharedParameters(Protocol):
+    """Parameters that several agents, in processes of their own, update together; each agent works on a copy."""
+
+    staleness: int  # updates by others between this agent's latest copy and its latest step
+
+    def publish(self) -> None:
+        """Make the local parameters the shared ones."""
+
+    def copy(self) -> None:
+        """Make the shared parameters the local ones."""
+
+    def copy_average(self, parameters: list[nn.Parameter]) -> None:
+        """Copy the average of the shared parameters into these, which may be only the first few."""
+
+    def step(self, rate: float) -> None:
+        """Move the shared parameters along the local gradients."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
 class PolicyGradient:
@@ -52,12 +57,16 @@ class PolicyGradient:
         spec: Spec,
         settings: PolicyGradientSettings,
         seed: int,
-        share: Callable[[list[nn.Parameter]], SharedRMSProp] = SharedRMSProp,
+        give_credit: GiveCredit,
+        share: Callable[[list[nn.Parameter]], SharedParameters] | None = None,
     ) -> None:
-        """`share` makes A3C's shared parameters, which otherwise are this agent's alone."""
+        """`give_credit` estimates advantages. `share` makes parameters that agents share; by default, Adam moves them.
+
+        Agents with shared parameters create no Adam, which loads PyTorch's compiler: a second and 160 MB a process.
+        """
         self._settings = settings
         spec = spec.with_steps(settings.largest_step, settings.slowing_distance)
-        self._give_credit = METHODS[type(settings)]
+        self._give_credit = give_credit
         self._generator = np.random.default_rng(seed)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -66,8 +75,8 @@ class PolicyGradient:
         self._average = PolicyAverage(self._policy)
         networks = nn.ModuleList([self._policy, self._value])
         self._parameters = [parameter for parameter in networks.parameters() if parameter.requires_grad]
-        self.shared = share(self._parameters) if isinstance(settings, A3CSettings) else None
-        if self.shared is None:  # an Adam brings PyTorch's compiler: a second and 160 MB in each of A3C's workers
+        self.shared = None if share is None else share(self._parameters)
+        if self.shared is None:
             self._adam = torch.optim.Adam(self._parameters, settings.learning_rate, fused=True)
         self._rollout = Rollout()
         self._choice: Tensor | None = None  # of the last exploring action
@@ -132,12 +141,11 @@ class PolicyGradient:
 
     @property
     def _ready(self) -> bool:
-        settings = self._settings
-        if isinstance(settings, ReinforceSettings) or (isinstance(settings, A3CSettings) and settings.whole_episodes):
+        """Whether the rollout holds as many steps as an update needs."""
+        steps = self._settings.rollout_steps
+        if steps is None:
             return self._rollout.every_arm_has_ended
-        return len(self._rollout) >= (
-            settings.steps_per_update if isinstance(settings, A2CSettings | A3CSettings) else 1
-        )
+        return len(self._rollout) >= steps
 
     def _loss(self, steps: Steps) -> tuple[Tensor, dict[str, float]]:
         """What to descend: the policy's, the value's, and the entropy that is wanted."""
@@ -182,7 +190,7 @@ class PolicyGradient:
         """The policy, its parameters averaged over the latest updates; as a module it gives the action of its mode."""
         if self.shared is not None:
             self.shared.copy()
-            # A3C's workers average the parameters that they share, of which the policy's are the first.
+            # The average is over the shared parameters, of which the policy's are the first.
             pairs = zip(self._policy.parameters(), self._average.policy.parameters(), strict=True)
             self.shared.copy_average([average for own, average in pairs if own.requires_grad])
             self._average.copy_buffers(self._policy)
@@ -198,7 +206,7 @@ class PolicyGradient:
             self.shared.publish()
 
     def join(self, state: dict[str, Any]) -> None:
-        """Become one more worker on A3C's shared parameters, with the inputs' scale of an agent's `state_dict`."""
+        """Become one more worker on the shared parameters, with the inputs' scale of an agent's `state_dict`."""
         assert self.shared is not None
         self._policy.load_state_dict(state["policy"])
         self.normalizer_fitted = state["normalizer_fitted"]

@@ -1,14 +1,55 @@
-"""The settings of each agent: plain dataclasses without PyTorch, so that `--help` works on the base install."""
+"""Settings that several agents share, their checks, and what every agent declares about itself.
+
+The settings of an agent are a frozen dataclass in `policies/<agent>/settings.py`. They do not load PyTorch, so that
+`--help` works on the base install.
+"""
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Protocol
 
 SMALLEST_DEVIATION, LARGEST_DEVIATION = 0.01, 2.0  # of a normal step, as shares of the largest one
 
 LARGEST_SLOWING_DISTANCE = 10.0
 
 ActionKind = Literal["degrees", "index", "positions"]
+
+
+class AgentSettings:
+    """What the program needs to know about an agent. Each agent's settings override what differs."""
+
+    @property
+    def actions(self) -> ActionKind:
+        """Kind of actions: angles in degrees, one index on the degree grid, or a grid position for each joint."""
+        return "degrees"
+
+    @property
+    def actions_flag(self) -> str:
+        """The flag that chooses the kind of actions, as on the command line; empty if there is none."""
+        return ""
+
+    @property
+    def arms(self) -> int:
+        """Number of arms simulated in parallel by default."""
+        return 8
+
+    @property
+    def action_repeat(self) -> int:
+        """Control steps for which an action is held while learning."""
+        return 1
+
+    @property
+    def worker_processes(self) -> int:
+        """Number of processes that act and learn on shared parameters; 0 to learn in the training's own process."""
+        return 0
+
+    @property
+    def asynchronous(self) -> bool:
+        """Whether worker processes learn at the same time, rather than in turns."""
+        return False
+
+    def check_arms(self, arms: int, processes: int) -> None:
+        """Raise ValueError if the agent cannot learn from so many arms, simulated in so many processes."""
 
 
 # Of whole numbers: more would not fit into any memory, or the work between two looks for Ctrl-C would not end.
@@ -26,7 +67,7 @@ LARGEST = {
 }
 
 
-def _check(settings: object, positive: tuple[str, ...], fractions: tuple[str, ...]) -> None:
+def check_numbers(settings: object, positive: tuple[str, ...], fractions: tuple[str, ...]) -> None:
     """Raise ValueError unless these fields are positive and finite, within their bounds, and these from 0 to 1."""
     for name in positive:
         value = getattr(settings, name)
@@ -39,19 +80,38 @@ def _check(settings: object, positive: tuple[str, ...], fractions: tuple[str, ..
             raise ValueError(f"{name.replace('_', '-')}: wanted a number from 0 to 1, got {value}")
 
 
-def _check_slowing(distance: float) -> None:
+def check_slowing_distance(distance: float) -> None:
+    """Raise ValueError unless the distance (m) is within its bounds."""
     if not 0 <= distance <= LARGEST_SLOWING_DISTANCE:
         raise ValueError(f"slowing-distance: expected from 0 to {LARGEST_SLOWING_DISTANCE:g} m, got {distance}")
 
 
-def _check_octaves(octaves: int) -> None:
+def check_fourier_octaves(octaves: int) -> None:
+    """Raise ValueError unless the number of octaves is within its bounds."""
     if not 0 <= octaves <= 10:
         raise ValueError(f"fourier-octaves: wanted a number from 0 to 10, got {octaves}")
 
 
-def _check_replay(settings: "DDPGSettings | QLearningSettings") -> None:
-    """What the agents that learn from a replay buffer have in common."""
-    _check_octaves(settings.fourier_octaves)
+class ReplaySettings(Protocol):
+    """The settings that agents with a replay buffer have in common."""
+
+    @property
+    def fourier_octaves(self) -> int: ...
+    @property
+    def batch_size(self) -> int: ...
+    @property
+    def replay_capacity(self) -> int: ...
+    @property
+    def random_steps(self) -> int: ...
+    @property
+    def relabel_near(self) -> float: ...
+    @property
+    def relabel_other(self) -> float: ...
+
+
+def check_replay(settings: ReplaySettings) -> None:
+    """Raise ValueError unless the settings of the replay buffer and of relabelling fit together."""
+    check_fourier_octaves(settings.fourier_octaves)
     if settings.relabel_near + settings.relabel_other > 1:
         raise ValueError(
             "relabel-near and relabel-other: wanted shares that add up to at most 1, got "
@@ -65,69 +125,8 @@ def _check_replay(settings: "DDPGSettings | QLearningSettings") -> None:
 
 
 @dataclass(frozen=True)
-class DDPGSettings:
-    """Deep deterministic policy gradient (Lillicrap et al. 2015) with goal relabelling."""
-
-    actions: ClassVar[ActionKind] = "degrees"
-    action_repeat: ClassVar[int] = 1
-    arms: ClassVar[int] = 8
-
-    hidden_units: int = 128
-    """Units in each of the two hidden layers of actor and critic."""
-    fourier_octaves: int = 4
-    """Octaves of sines and cosines added to each input of the networks."""
-    learning_rate: float = 1e-3
-    """Adam's step size for actor and critic at the start; it falls to nearly zero over the training."""
-    discount: float | None = None
-    """gamma of equation (5): how much a reward one step later counts (0.97, or 0.5 for a goal that moves, unless
-    given)."""
-    n_step: int = 1
-    """Rewards summed up before the critic's own value takes over, fewer at an episode's end."""
-    target_networks: bool = True
-    """Let slowly following copies judge the next state; without, the critic runs after itself."""
-    replay: bool = True
-    """Draw from all that is remembered; without, from the last step of all arms."""
-    target_rate: float = 0.03
-    """tau of Algorithm 1: how far the target networks follow in one update."""
-    batch_size: int = 256
-    """Transitions in one update."""
-    replay_capacity: int = 400_000
-    """Transitions remembered."""
-    random_steps: int = 2_000
-    """Steps of uniformly random actions before learning starts."""
-    updates_per_step: int = 1
-    """Updates for each step of all arms together."""
-    largest_step: float = 2.0
-    """Farthest from the measured angle that a target is asked for, in what a joint can move in one control period."""
-    slowing_distance: float = 0.02
-    """Distance to the goal, in metres, within which steps get smaller in proportion to it (0: never; for an arm with a
-    reach of 0.7 m, and in proportion for others)."""
-    smallest_noise: float = 0.01
-    """Standard deviation of the exploration noise of the calmest arm, as a share of the largest step."""
-    largest_noise: float = 0.5
-    """The same of the wildest arm; the others lie between, in equal ratios."""
-    relabel_near: float = 0.4
-    """Share of a batch relabelled for a goal near the tip."""
-    relabel_other: float = 0.4
-    """Share of a batch relabelled for the goal of another transition."""
-    relabel_distance: float = 0.06
-    """Farthest distance from the tip of a goal near it, in metres; the nearest is a hundredth of it (for an arm with a
-    reach of 0.7 m, and in proportion for others)."""
-
-    def __post_init__(self) -> None:
-        positive = ("hidden_units", "learning_rate", "n_step", "batch_size", "replay_capacity", "updates_per_step")
-        noises = ("largest_step", "smallest_noise", "largest_noise", "relabel_distance")
-        discount = () if self.discount is None else ("discount",)
-        _check(self, positive + noises, fractions=(*discount, "target_rate", "relabel_near", "relabel_other"))
-        _check_slowing(self.slowing_distance)
-        _check_replay(self)
-
-
-@dataclass(frozen=True)
-class QLearningSettings:
-    """What both Q-learners have in common."""
-
-    arms: ClassVar[int] = 8
+class QLearningSettings(AgentSettings):
+    """Settings shared by the agents that learn Q-values over the degree grid."""
 
     hidden_units: int = 64
     """Units in each of the two hidden layers below the Q-values."""
@@ -167,39 +166,14 @@ class QLearningSettings:
         positive = ("hidden_units", "learning_rate", "batch_size", "replay_capacity", "updates_per_step")
         more = ("action_repeat", "target_period", "smallest_epsilon", "largest_epsilon", "relabel_distance")
         fractions = ("discount", "smallest_epsilon", "largest_epsilon", "relabel_near", "relabel_other")
-        _check(self, positive + more, fractions)
-        _check_replay(self)
+        check_numbers(self, positive + more, fractions)
+        check_replay(self)
 
 
 @dataclass(frozen=True)
-class DQNSettings(QLearningSettings):
-    """Deep Q-learning (Mnih et al. 2015) with one output for every action of the degree grid."""
+class PolicyGradientSettings(AgentSettings):
+    """Settings shared by the agents that follow the gradient of a stochastic policy."""
 
-    actions: ClassVar[ActionKind] = "index"
-
-    action_repeat: int = 5
-    """Steps for which an arm keeps to an action while it learns (the paper's frame skip)."""
-    updates_per_step: int = 5
-    """Updates for each action of all arms together."""
-    head: Literal["random", "zero", "features"] = "zero"
-    """How the outputs' weights start, at random or at zero; or features: computed from each action's angles."""
-
-
-@dataclass(frozen=True)
-class BranchingDQNSettings(QLearningSettings):
-    """Deep Q-learning with outputs for each joint's positions, added up (Tavakoli et al. 2018, Seyde et al. 2023)."""
-
-    actions: ClassVar[ActionKind] = "positions"
-
-    batch_size: int = 128
-    """Transitions in one update."""
-
-
-@dataclass(frozen=True)
-class PolicyGradientSettings:
-    """What the learners have in common that follow the gradient of a stochastic policy."""
-
-    action_repeat: ClassVar[int] = 1
     arms: ClassVar[int] = 32
 
     policy: Literal["gaussian", "squashed", "clipped", "softmax"] = "squashed"
@@ -235,11 +209,26 @@ class PolicyGradientSettings:
         """The kind of actions that the policy gives."""
         return "positions" if self.policy == "softmax" else "degrees"
 
+    @property
+    def actions_flag(self) -> str:
+        """The flag that chooses the policy, and with it the kind of actions."""
+        return f"--policy {self.policy}"
+
+    @property
+    def rollout_steps(self) -> int | None:
+        """Steps of each arm before each update; None for whole episodes."""
+        return 1
+
+    @property
+    def recurrent(self) -> bool:
+        """Whether policy and value have a recurrent state."""
+        return False
+
     def __post_init__(self) -> None:
         positive = ("hidden_units", "learning_rate", "largest_step", "random_steps")
-        _check(self, (*positive, "largest_gradient"), fractions=("discount",))
-        _check_slowing(self.slowing_distance)
-        _check_octaves(self.fourier_octaves)
+        check_numbers(self, (*positive, "largest_gradient"), fractions=("discount",))
+        check_slowing_distance(self.slowing_distance)
+        check_fourier_octaves(self.fourier_octaves)
         if not SMALLEST_DEVIATION <= self.initial_deviation <= LARGEST_DEVIATION:
             bounds = f"from {SMALLEST_DEVIATION} to {LARGEST_DEVIATION}"
             raise ValueError(f"initial-deviation: wanted {bounds}, got {self.initial_deviation}")
@@ -249,120 +238,3 @@ class PolicyGradientSettings:
             )
         if not 0 <= self.entropy_bonus < math.inf:
             raise ValueError(f"entropy-bonus: wanted a number from 0, got {self.entropy_bonus}")
-
-
-@dataclass(frozen=True)
-class ReinforceSettings(PolicyGradientSettings):
-    """Monte Carlo policy gradient (Williams 1992), with a baseline."""
-
-    baseline: Literal["none", "average", "value"] = "value"
-    """What is taken from each return: nothing, the other arms' average, or the state's value."""
-
-
-@dataclass(frozen=True)
-class ActorCriticSettings(PolicyGradientSettings):
-    """One-step actor-critic (Sutton and Barto 2018, section 13.5)."""
-
-    discounted_start: bool = False
-    """Whether a step counts the less the later it comes in its episode: I <- gamma I of the book's algorithm."""
-
-
-@dataclass(frozen=True)
-class A2CSettings(PolicyGradientSettings):
-    """Advantage actor-critic: all arms step together, and the network learns from all their steps."""
-
-    steps_per_update: int = 10
-    """Steps of each arm before each update."""
-    trace_decay: float = 0.95
-    """lambda: from 0, the next value alone, to 1, all rewards up to the last step."""
-    recurrent: bool = False
-    """Let policy and value remember what they saw, by an LSTM, for arms that do not show all (late or noisy ones)."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _check(self, ("steps_per_update",), fractions=("trace_decay",))
-
-
-@dataclass(frozen=True)
-class A3CSettings(PolicyGradientSettings):
-    """Asynchronous advantage actor-critic (Mnih et al. 2016): workers learn side by side, without waiting."""
-
-    arms: ClassVar[int] = 16
-
-    workers: int = 2
-    """Worker processes, among which the arms are divided evenly."""
-    asynchronous: bool = True
-    """Let workers learn whenever they can; otherwise they take turns, and a run is the same each time, bit for bit."""
-    steps_per_update: int = 10
-    """t_max: steps of each arm before each update."""
-    whole_episodes: bool = False
-    """Update after whole episodes instead."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _check(self, ("steps_per_update",), fractions=())
-        if not 1 <= self.workers <= 64:
-            raise ValueError(f"workers: wanted from 1 to 64, got {self.workers}")
-
-
-@dataclass(frozen=True)
-class DPGSettings:
-    """The deterministic policy gradient itself (Silver et al. 2014), learned online."""
-
-    actions: ClassVar[ActionKind] = "degrees"
-    action_repeat: ClassVar[int] = 1
-    arms: ClassVar[int] = 32
-
-    critic: Literal["compatible", "q", "sarsa"] = "compatible"
-    """What says how actions should change: COPDAC-Q's compatible features, a network, or one of the actions taken."""
-    hidden_units: int = 16
-    """Units in each of the actor's two hidden layers."""
-    critic_units: int = 64
-    """Units in each of the critic's two hidden layers."""
-    fourier_octaves: int = 2
-    """Octaves of sines and cosines added to each input of the networks."""
-    learning_rate: float = 1e-4
-    """The actor's step size at the start; it falls to nearly zero over the training."""
-    critic_learning_rate: float = 1e-3
-    """The critic's step size at the start; it falls likewise."""
-    discount: float = 0.9
-    """gamma: how much a reward one step later counts."""
-    noise: float = 0.3
-    """Standard deviation of the exploration noise, as a share of the largest step."""
-    largest_step: float = 2.0
-    """Farthest from the measured angle that a target is asked for, in what a joint can move in one control period."""
-    slowing_distance: float = 0.02
-    """Distance to the goal, in metres, within which steps get smaller in proportion to it (0: never; for an arm with a
-    reach of 0.7 m, and in proportion for others)."""
-    random_steps: int = 4_000
-    """Steps of random actions before learning starts, for the inputs' scale."""
-
-    def __post_init__(self) -> None:
-        positive = ("hidden_units", "critic_units", "learning_rate", "critic_learning_rate", "noise", "largest_step")
-        _check(self, (*positive, "random_steps"), fractions=("discount",))
-        _check_slowing(self.slowing_distance)
-        _check_octaves(self.fourier_octaves)
-
-
-AgentSettings = (
-    DPGSettings
-    | DDPGSettings
-    | DQNSettings
-    | BranchingDQNSettings
-    | ReinforceSettings
-    | ActorCriticSettings
-    | A2CSettings
-    | A3CSettings
-)
-
-# Every agent by the name that the command line gives it.
-AGENTS: dict[str, type[AgentSettings]] = {
-    "a2c": A2CSettings,
-    "a3c": A3CSettings,
-    "actor-critic": ActorCriticSettings,
-    "branching-dqn": BranchingDQNSettings,
-    "ddpg": DDPGSettings,
-    "dpg": DPGSettings,
-    "dqn": DQNSettings,
-    "reinforce": ReinforceSettings,
-}

@@ -30,7 +30,7 @@ from policies.common.networks import (
     optimizer_state,
 )
 from policies.common.replay_buffer import ReplayBuffer
-from policies.common.settings import DDPGSettings
+from policies.ddpg.settings import DDPGSettings
 
 DISCOUNT = 0.97  # of a goal that stays: a detour around a joint's limit takes 20 steps, of which the last must count
 MOVING_DISCOUNT = 0.5  # of a goal that moves: how it will go on is not known
@@ -44,6 +44,11 @@ class View(NamedTuple):
     observation: Tensor
     goal: Tensor
     approach: Tensor
+
+
+def make(spec: Spec, settings: DDPGSettings, compute_reward: ComputeReward, seed: int) -> "DDPG":
+    """The agent."""
+    return DDPG(spec, settings, compute_reward, seed)
 
 
 class DDPG:

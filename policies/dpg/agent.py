@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, jvp
 from torch.nn.functional import mse_loss
 
-from policies.agent import FloatArray, Observation, Spec, Transition, tensors_of
+from policies.agent import ComputeReward, FloatArray, Observation, Spec, Transition, tensors_of
 from policies.common.averaging import PolicyAverage
 from policies.common.networks import (
     SQUASH_PENALTY,
@@ -35,7 +35,7 @@ from policies.common.networks import (
     optimizer_state,
 )
 from policies.common.rollout import Rollout, Steps, fit_from
-from policies.common.settings import DPGSettings
+from policies.dpg.settings import DPGSettings
 
 
 class CompatibleCritic(nn.Module):
@@ -84,6 +84,11 @@ class NetworkCritic(nn.Module):
         """Q(s, a), (batch,)."""
         q: Tensor = self.net(torch.cat([s, a], -1)).squeeze(-1)
         return q
+
+
+def make(spec: Spec, settings: DPGSettings, compute_reward: ComputeReward, seed: int) -> "DPG":
+    """The agent."""
+    return DPG(spec, settings, seed)
 
 
 class DPG:

@@ -11,6 +11,7 @@ Differences from the paper:
 """
 
 import copy
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -22,11 +23,13 @@ from torch.nn.functional import mse_loss
 
 from policies.agent import OBSERVED, Actions, ComputeReward, FloatArray, Observation, Spec, Transition, tensors_of
 from policies.common.action_grid import ActionGrid
-from policies.common.heads import FlatHead, LazyAdam, Trunk, make_heads
+from policies.common.heads import Head, Trunk
 from policies.common.hindsight import sample_relabelled
 from policies.common.networks import Encoder, falling_rate, load_optimizer_state, optimizer_state
 from policies.common.replay_buffer import ReplayBuffer
-from policies.common.settings import BranchingDQNSettings, DQNSettings
+from policies.common.settings import QLearningSettings
+from policies.dqn.heads import make_heads
+from policies.dqn.settings import DQNSettings
 
 
 class GreedyPolicy(nn.Module):
@@ -54,32 +57,54 @@ class GreedyPolicy(nn.Module):
         largest = self.head.maximum(x)
         return torch.where(self.grid.holds(action), largest - self.head.q(x, positions), torch.nan), largest
 
+    def prepare_export(self) -> None:
+        """Compute now what a graph would otherwise compute for each decision."""
+        self.head.freeze()
+
     def margin(self, *observed: Tensor) -> Tensor:
         """By how much (batch,) the largest Q surpasses the next."""
         margin: Tensor = self.head.margin(self.features(*observed))
         return margin
 
 
+MakeHeads = Callable[[ActionGrid, Tensor], tuple[Head, Head]]
+
+
+def make(spec: Spec, settings: DQNSettings, compute_reward: ComputeReward, seed: int) -> "DQN":
+    """The agent with one output for every action of the grid."""
+    return DQN(spec, settings, compute_reward, seed, lambda grid, _: make_heads(settings, grid, seed))
+
+
 class DQN:
     """The agent: a trunk and a head that learn, an older copy of each, and a replay buffer."""
 
     def __init__(
-        self, spec: Spec, settings: DQNSettings | BranchingDQNSettings, compute_reward: ComputeReward, seed: int
+        self,
+        spec: Spec,
+        settings: QLearningSettings,
+        compute_reward: ComputeReward,
+        seed: int,
+        make_heads: MakeHeads,
+        *,
+        tells_positions: bool = False,
     ) -> None:
+        """`make_heads` makes the head and its target, for the grid and the positions that a joint can pass in a step.
+
+        With `tells_positions`, heads also see the joints' present positions.
+        """
         self._spec, self._settings, self._compute_reward = spec, settings, compute_reward
         self._grid = ActionGrid(spec)
         self._generator = np.random.default_rng(seed)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             encoder = Encoder(spec, settings.fourier_octaves)
-            branching = isinstance(settings, BranchingDQNSettings)
-            trunk = Trunk(spec, encoder.size, settings.hidden_units, tells_positions=branching)
-            self._head, self._target_head = make_heads(settings, self._grid, trunk.max_step, seed)
+            trunk = Trunk(spec, encoder.size, settings.hidden_units, tells_positions=tells_positions)
+            self._head, self._target_head = make_heads(self._grid, trunk.max_step)
         self._policy = GreedyPolicy(encoder, trunk, self._head, self._grid)
         self._target_trunk = copy.deepcopy(trunk).requires_grad_(False)
         parameters = [*trunk.parameters(), *self._head.parameters()]
         self._optimizer = torch.optim.Adam(parameters, settings.learning_rate, fused=True)
-        self._columns_optimizer = LazyAdam(self._head) if isinstance(self._head, FlatHead) else None
+        self._columns_optimizer = self._head.own_optimizer()
         self._replay = ReplayBuffer(settings.replay_capacity, spec)
         self._normalizer_fitted = False
         self._updates = 0

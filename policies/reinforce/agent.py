@@ -14,9 +14,11 @@ Differences from the book's algorithm:
 
 import torch
 
+from policies.agent import ComputeReward, Spec
+from policies.common.policy_gradient import PolicyGradient
 from policies.common.returns import complete, returns
 from policies.common.rollout import Credit, Steps
-from policies.common.settings import ReinforceSettings
+from policies.reinforce.settings import ReinforceSettings
 
 
 def reinforce(steps: Steps, value: torch.Tensor, next_value: torch.Tensor, settings: ReinforceSettings) -> Credit:
@@ -32,3 +34,8 @@ def reinforce(steps: Steps, value: torch.Tensor, next_value: torch.Tensor, setti
     else:
         baseline = torch.zeros_like(g)
     return Credit(advantage=g - baseline, target=g, learned_from=learned_from)
+
+
+def make(spec: Spec, settings: ReinforceSettings, compute_reward: ComputeReward, seed: int) -> PolicyGradient:
+    """The agent."""
+    return PolicyGradient(spec, settings, seed, reinforce)

@@ -23,7 +23,7 @@ from arm_control.training import loop
 from arm_control.training.loop import train
 from arm_control.viewers.common.verification import verify
 from envs.arm import Arm
-from policies.common.settings import DDPGSettings
+from policies.ddpg.settings import DDPGSettings
 
 KUKA = os.path.join(pybullet_data.getDataPath(), "kuka_iiwa", "model.urdf")  # noqa: PTH118
 

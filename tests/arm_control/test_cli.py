@@ -30,7 +30,7 @@ from arm_control.runs.run_folder import RunFolder
 from arm_control.training import loop
 from arm_control.training.progress import Reporter
 from envs.arm import DEFAULT_URDF, Arm
-from policies.common.settings import AGENTS
+from policies.registry import AGENTS
 
 ARM = Arm(DEFAULT_URDF)
 GOALS = [ARM.tip_position(pose) for pose in ([20.0, 40.0, 60.0], [70.0, 30.0, 20.0], [45.0, 80.0, 10.0])]

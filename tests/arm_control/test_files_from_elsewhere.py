@@ -43,7 +43,7 @@ from arm_control.runs.run_folder import RunFolder
 from arm_control.viewers.common.motion import open_motion
 from arm_control.viewers.plot.figure import motion_figure
 from envs.arm import DEFAULT_URDF, Arm
-from policies.common.settings import AGENTS
+from policies.registry import AGENTS
 
 ARM = Arm(DEFAULT_URDF)
 GOAL = ",".join(map(repr, ARM.tip_position([20.0, 40.0, 60.0])))

@@ -38,7 +38,7 @@ from arm_control.viewers.video.film import frames_in
 from envs.arm import RADIANS, Arm
 from envs.tasks.paths import PathKind
 from envs.tasks.track import MovingGoal, PathChoice, Track
-from policies.common.settings import DDPGSettings
+from policies.ddpg.settings import DDPGSettings
 
 SETTINGS = DDPGSettings(hidden_units=16, fourier_octaves=1, batch_size=32, random_steps=200, replay_capacity=500)
 OPTIONS = TaskOptions(path="circle", speed_m_s=0.15)

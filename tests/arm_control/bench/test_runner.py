@@ -13,7 +13,7 @@ from arm_control.bench.runner import RoundSizes, bench_runner, format_runner, wa
 from arm_control.cli import main
 from arm_control.recording.recorder import Recorder
 from arm_control.runner.safety import Safety
-from policies.common.settings import DDPGSettings
+from policies.ddpg.settings import DDPGSettings
 
 SMALL = DDPGSettings(hidden_units=16, fourier_octaves=1)
 SHORT = RoundSizes(calls=20, lead_calls=5, warm_up_ticks=20, pause_s=0.01, poses=20)

@@ -8,7 +8,7 @@ from helpers import children
 
 from arm_control.bench.viewer import bench_viewer, format_viewer, watched
 from arm_control.cli import main
-from policies.common.settings import DDPGSettings
+from policies.ddpg.settings import DDPGSettings
 
 
 @pytest.mark.slow

@@ -30,7 +30,7 @@ from arm_control.runs.environment import environment_maker
 from arm_control.runs.run_folder import RunFolder
 from arm_control.training.loop import train
 from envs.arm import DEFAULT_URDF, RADIANS, Arm
-from policies.common.settings import DDPGSettings
+from policies.ddpg.settings import DDPGSettings
 
 INPUTS = {
     "joint_angle_deg": 3,

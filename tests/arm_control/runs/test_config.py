@@ -26,7 +26,7 @@ from arm_control.training import loop
 from arm_control.training.loop import resume, train
 from envs.arm import ASSETS, DEFAULT_URDF
 from envs.imperfections import PRESETS, Imperfections
-from policies.common.settings import AGENTS
+from policies.registry import AGENTS
 
 MEASURED = Imperfections(action_delay_s=(0.034, 0.0345), servo_lag_s=(0.087, 0.089), angle_noise_deg=(0.02, 0.05))
 NO_SETTINGS = {"agent", "settings", "init", "arm"}

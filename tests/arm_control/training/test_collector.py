@@ -13,7 +13,7 @@ from arm_control.runs.config import TrainConfig
 from arm_control.runs.environment import environment_maker
 from envs.arm import RADIANS
 from policies.agent import Spec
-from policies.common.settings import DDPGSettings
+from policies.ddpg.settings import DDPGSettings
 
 REACH_M = {"default": 0.7, "desk": 0.08 + 0.04 + 0.15 + 0.12}
 SETTINGS = DDPGSettings(hidden_units=8, fourier_octaves=0, slowing_distance=0.03)

@@ -36,7 +36,8 @@ from arm_control.training.loop import Training, resume, train
 from envs.arm import DEFAULT_URDF, RADIANS, Arm
 from envs.simulation import Simulation
 from envs.tasks.reach import Reach
-from policies.common.settings import A2CSettings, DDPGSettings
+from policies.a2c.settings import A2CSettings
+from policies.ddpg.settings import DDPGSettings
 
 # The replay goes round twice, and each arm's episodes end eight times.
 SETTINGS = DDPGSettings(hidden_units=16, fourier_octaves=1, batch_size=32, random_steps=200, replay_capacity=640)
@@ -144,7 +145,7 @@ from arm_control.evaluation import controllers, episodes, validation
 from arm_control.runs import environment
 from arm_control.training import loop
 from arm_control.runs.config import TrainConfig
-from policies.common.settings import DDPGSettings
+from policies.ddpg.settings import DDPGSettings
 
 loop.REPORTS, validation.VALIDATION_GOALS = 4, 2
 config = TrainConfig.from_json({config!r})

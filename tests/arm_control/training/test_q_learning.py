@@ -28,8 +28,11 @@ from arm_control.runs.config import TrainConfig
 from arm_control.training import loop
 from arm_control.training.loop import Training, train
 from envs.arm import Arm
-from policies.common.settings import AGENTS, AgentSettings, BranchingDQNSettings, DQNSettings
+from policies.branching_dqn.settings import BranchingDQNSettings
+from policies.common.settings import AgentSettings
 from policies.dqn.agent import GreedyPolicy
+from policies.dqn.settings import DQNSettings
+from policies.registry import AGENTS
 
 COARSE_DEG = 30.0  # 4 x 4 x 4 actions
 SMALL = {

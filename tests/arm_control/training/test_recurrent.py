@@ -22,10 +22,10 @@ from arm_control.runs.environment import environment_maker
 from arm_control.training.loop import Training, train
 from envs.arm import RADIANS, Arm
 from envs.tasks.base import StillGoal
+from policies.a2c.settings import A2CSettings
 from policies.agent import Spec, Transition
 from policies.common.actors import Memory
 from policies.common.policy_gradient import PolicyGradient
-from policies.common.settings import A2CSettings
 
 SETTINGS = A2CSettings(recurrent=True, hidden_units=8, fourier_octaves=1, random_steps=40)
 CONFIG = TrainConfig("a2c", SETTINGS, arms=2, steps=500)

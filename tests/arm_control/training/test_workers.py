@@ -33,8 +33,7 @@ from arm_control.training.collector import Advance
 from arm_control.training.loop import Training, resume, train
 from arm_control.training.workers import Workers
 from envs.arm_env import ArmEnv
-from policies.a3c.agent import SharedRMSProp
-from policies.common.settings import A3CSettings
+from policies.a3c.settings import A3CSettings
 
 # 40 random steps, then updates of 2 arms x 5 steps each; every arm's episodes end three times.
 IN_TURNS = A3CSettings(
@@ -109,8 +108,7 @@ def flat(policy: torch.nn.Module) -> Any:
 @contextlib.contextmanager
 def workers_of(config: TrainConfig) -> Iterator[Workers]:
     """Workers whose random steps are over, and which are not yet started."""
-    assert isinstance(config.settings, A3CSettings)
-    with contextlib.closing(Workers(config, config.settings)) as learner:
+    with contextlib.closing(Workers(config)) as learner:
         while not learner._agent.normalizer_fitted:
             advance(learner)
         yield learner
@@ -126,17 +124,19 @@ def advance(learner: Workers) -> Advance:
 def test_workers_that_take_turns_do_what_one_process_does_bit_for_bit(whole: Path, tmp_path: Path) -> None:
     memory: list[Any] = []
 
-    def share(parameters: list[torch.nn.Parameter]) -> SharedRMSProp:
-        memory[:] = memory or [np.zeros(SharedRMSProp.bytes_needed(parameters), np.uint8)]
-        return SharedRMSProp(parameters, memory[0])
+    def shared_memory(size: int) -> Any:
+        """The same memory for all."""
+        memory[:] = memory or [np.zeros(size, np.uint8)]
+        return memory[0]
 
     def progress(more: int = 0) -> float:
         return CONFIG.progress(step + more, 0.0)
 
     step = updates = 0
-    first, *others = [workers._interaction(CONFIG, IN_TURNS, number, share) for number in (0, 0, 1)]
+    first, *others = [
+        workers._interaction(CONFIG, number, shared_memory, first=place == 0) for place, number in enumerate((0, 0, 1))
+    ]
     agent: Any = first.agent
-    agent.shared.publish()
     while not agent.normalizer_fitted:
         step += first.advance(progress).steps
     for other in others:
@@ -630,7 +630,6 @@ def test_kills_at_random_moments_are_survived_in_one_run(
 @pytest.mark.parametrize("config", [CONFIG, AT_WILL], ids=["in turns", "at will"])
 def test_no_worker_is_left_after_closing_or_forgetting(served_by: Serve, config: TrainConfig) -> None:
     served_by(light({}))
-    assert isinstance(config.settings, A3CSettings)
     with workers_of(config) as learner:
         advance(learner)
         pids = pids_of(learner)
@@ -638,7 +637,7 @@ def test_no_worker_is_left_after_closing_or_forgetting(served_by: Serve, config:
         assert all(map(running, pids))
         learner.close()
         assert stuck(pids) == []  # and once more at the end
-    forgotten = Workers(config, config.settings)
+    forgotten = Workers(config)
     while not pids_of(forgotten):
         advance(forgotten)
     pids = pids_of(forgotten)

@@ -8,14 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from learners import make
 from torch import Tensor, nn
 
 from policies.a3c.agent import SharedRMSProp, a3c
+from policies.a3c.settings import A3CSettings
 from policies.agent import OBSERVED, Observation, Spec, Transition
 from policies.common.distributions import Gaussian
 from policies.common.policy_gradient import PolicyGradient
 from policies.common.rollout import Steps
-from policies.common.settings import A3CSettings
 
 SPEC = Spec(5, 2, (0.0, 10.0), (90.0, 60.0), measured_columns=(1, 2), measured_unit=57.3, max_step=(9.0, 5.0))
 ARMS = 3
@@ -306,7 +307,7 @@ def step(agent: PolicyGradient, number: int, *, ended: tuple[int, ...] = (), ter
 
 def agent_of(settings: A3CSettings = SETTINGS, **options: Any) -> PolicyGradient:
     """One past its random steps, whose policy is far from where it began."""
-    agent = PolicyGradient(SPEC, settings, 0, **options)
+    agent = make(SPEC, settings, 0, **options)
     while not agent.normalizer_fitted:
         step(agent, 1000 + len(agent._rollout))
         assert agent.update(0.0) == {}
@@ -420,11 +421,13 @@ def beside() -> tuple[PolicyGradient, PolicyGradient]:
     """Two agents on the same shared parameters; the second moves them."""
     memory: list[Any] = []
 
-    def share(of: list[nn.Parameter]) -> SharedRMSProp:
-        memory[:] = memory or [memory_for(of)]
-        return SharedRMSProp(of, memory[0])
+    def shared_memory(size: int) -> Any:
+        """The same memory for both."""
+        memory[:] = memory or [np.zeros(size, np.uint8)]
+        return memory[0]
 
-    agent, other = agent_of(share=share), PolicyGradient(SPEC, SETTINGS, 1, share=share)
+    agent = agent_of(shared_memory=shared_memory)
+    other = make(SPEC, SETTINGS, 1, shared_memory=shared_memory, first=False)
     other.join(agent.state_dict())
     return agent, other
 

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from policies.agent import Spec
 from policies.common.action_grid import ActionGrid
 from policies.common.actors import GaussianPolicy, SoftmaxPolicy, bounded
+from policies.common.branching_head import RAMPS
 from policies.common.distributions import ClippedGaussian, Gaussian, SquashedGaussian
-from policies.common.heads import RAMPS
 from policies.common.networks import start_small
 from policies.common.settings import PolicyGradientSettings
 

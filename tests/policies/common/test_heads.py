@@ -13,10 +13,14 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from policies.agent import Spec
-from policies.common import heads, memory
+from policies.branching_dqn.settings import BranchingDQNSettings
+from policies.common import memory
 from policies.common.action_grid import ActionGrid
-from policies.common.heads import BranchingHead, FeatureHead, FlatHead, LazyAdam, make_heads, refuse_nan
-from policies.common.settings import BranchingDQNSettings, DQNSettings
+from policies.common.branching_head import BranchingHead, make_branching_heads
+from policies.common.heads import refuse_nan
+from policies.dqn import heads
+from policies.dqn.heads import FeatureHead, FlatHead, LazyAdam, make_heads
+from policies.dqn.settings import DQNSettings
 
 HIDDEN = 6
 SHAPES = [(7,), (3, 5), (5, 2), (2, 2, 2), (3, 5, 4), (2, 3, 2, 4)]
@@ -924,6 +928,13 @@ class _EnoughAsked(Exception):
     """Raised in place of a head being allocated."""
 
 
+def pair_of(settings: Any, grid: ActionGrid, seed: int) -> Any:
+    """A head and its target, as the agent of these settings has them."""
+    if isinstance(settings, DQNSettings):
+        return make_heads(settings, grid, seed)
+    return make_branching_heads(grid, settings.hidden_units, torch.ones(len(grid.shape)))
+
+
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, str]]:
     """What memory was asked for; nothing is allocated."""
@@ -942,7 +953,7 @@ def test_the_widest_head_that_an_onnx_file_holds_is_accepted_and_the_next_is_not
     head: Any, asked: list[tuple[int, str]]
 ) -> None:
     def make(hidden: int) -> None:
-        make_heads(DQNSettings(hidden_units=hidden, head=head), grid_of((91, 91, 91)), torch.ones(3), 0)
+        pair_of(DQNSettings(hidden_units=hidden, head=head), grid_of((91, 91, 91)), 0)
 
     with pytest.raises(ValueError, match=r"hidden-units: 2000 on 753,571 actions .* at most 2 .*") as caught:
         make(2000)
@@ -961,7 +972,7 @@ def test_the_widest_head_that_an_onnx_file_holds_is_accepted_and_the_next_is_not
 def test_a_feature_head_is_refused_where_its_columns_would_not_fit_a_file() -> None:
     settings = DQNSettings(hidden_units=711, head="features")
     with pytest.raises(ValueError, match=r"wanted at most 710$"):
-        make_heads(settings, grid_of((91, 91, 91)), torch.ones(3), 0)
+        pair_of(settings, grid_of((91, 91, 91)), 0)
 
 
 @pytest.mark.parametrize("shape", [(1022, 2**18 + 1), (91,) * 5], ids=str)
@@ -971,7 +982,7 @@ def test_where_not_even_one_unit_fits_a_file_the_most_that_is_wanted_is_0(
 ) -> None:
     settings = DQNSettings(hidden_units=1, head=head)
     with pytest.raises(ValueError, match=r"hidden-units: 1 on .* wanted at most 0$"):
-        make_heads(settings, grid_of(shape), torch.ones(len(shape)), 0)
+        pair_of(settings, grid_of(shape), 0)
     assert asked == []
 
 
@@ -979,15 +990,15 @@ def test_where_not_even_one_unit_fits_a_file_the_most_that_is_wanted_is_0(
 def test_the_largest_grid_that_one_unit_fits_is_accepted(head: Any, asked: list[tuple[int, str]]) -> None:
     shape = (1022, 2**18)  # of 8 bytes each: 2^31 - 2^22
     with pytest.raises(ValueError, match=r"wanted at most 1$"):
-        make_heads(DQNSettings(hidden_units=2, head=head), grid_of(shape), torch.ones(2), 0)
+        pair_of(DQNSettings(hidden_units=2, head=head), grid_of(shape), 0)
     with pytest.raises(_EnoughAsked):
-        make_heads(DQNSettings(hidden_units=1, head=head), grid_of(shape), torch.ones(2), 0)
+        pair_of(DQNSettings(hidden_units=1, head=head), grid_of(shape), 0)
 
 
 @pytest.mark.parametrize("hidden", [1, 64, 512])
 def test_memory_is_asked_for_four_tables_weights_and_biases(hidden: int, asked: list[tuple[int, str]]) -> None:
     with pytest.raises(_EnoughAsked):
-        make_heads(DQNSettings(hidden_units=hidden, head="zero"), grid_of((91, 91, 91)), torch.ones(3), 0)
+        pair_of(DQNSettings(hidden_units=hidden, head="zero"), grid_of((91, 91, 91)), 0)
     # The head, its target and two moments, of four bytes each.
     assert asked == [(4 * 4 * (hidden + 1) * WHOLE, f"a head of {hidden} units for each of 753,571 actions")]
 
@@ -1004,13 +1015,13 @@ def test_too_little_memory_is_refused_with_both_figures_before_anything_is_taken
     settings = DQNSettings(hidden_units=64, head=head)
     monkeypatch.setattr(memory, "free_memory", lambda: 500_000_000)
     with pytest.raises(MemoryError, match="64 units for each of 753,571 actions needs 784 MB, 500 MB are free"):
-        make_heads(settings, grid_of((91, 91, 91)), torch.ones(3), 0)
+        pair_of(settings, grid_of((91, 91, 91)), 0)
     monkeypatch.setattr(memory, "free_memory", lambda: needed - 1)
     with pytest.raises(MemoryError):
-        make_heads(settings, grid_of((91, 91, 91)), torch.ones(3), 0)
+        pair_of(settings, grid_of((91, 91, 91)), 0)
     monkeypatch.setattr(memory, "free_memory", lambda: needed)
     with pytest.raises(AssertionError, match="allocated"):
-        make_heads(settings, grid_of((91, 91, 91)), torch.ones(3), 0)
+        pair_of(settings, grid_of((91, 91, 91)), 0)
 
 
 @pytest.mark.parametrize(
@@ -1018,7 +1029,7 @@ def test_too_little_memory_is_refused_with_both_figures_before_anything_is_taken
 )
 def test_heads_without_a_table_need_no_memory_to_speak_of(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(heads, "check_memory", refuse_to_check)
-    head, _ = make_heads(settings, grid_of((91, 91, 91)), torch.ones(3), 0)
+    head, _ = pair_of(settings, grid_of((91, 91, 91)), 0)
     assert sum(parameter.numel() for parameter in head.parameters()) < 100_000
 
 
@@ -1034,7 +1045,7 @@ def test_heads_without_a_table_need_no_memory_to_speak_of(settings: Any, monkeyp
 )
 def test_a_pair_is_alike_but_not_the_same_and_the_target_learns_nothing(settings: Any, kind: type) -> None:
     shape = (3, 5)
-    head, target = make_heads(settings, grid_of(shape), torch.ones(2), 4)
+    head, target = pair_of(settings, grid_of(shape), 4)
     x = seen("branching" if kind is BranchingHead else "flat", shape, 6, 0)
     assert type(head) is type(target) is kind
     assert torch.equal(head.maximum(x), target.maximum(x))
@@ -1053,6 +1064,6 @@ def test_a_pair_is_alike_but_not_the_same_and_the_target_learns_nothing(settings
 
 def test_a_random_pair_has_the_seeds_weights() -> None:
     settings = DQNSettings(hidden_units=HIDDEN, head="random")
-    tables: list[Tensor] = [make_heads(settings, grid_of((3, 5)), torch.ones(2), seed)[0].table for seed in (4, 4, 5)]  # type: ignore[attr-defined]
+    tables: list[Tensor] = [pair_of(settings, grid_of((3, 5)), seed)[0].table for seed in (4, 4, 5)]  # type: ignore[attr-defined]
     assert torch.equal(tables[0], tables[1])
     assert not torch.equal(tables[0], tables[2])

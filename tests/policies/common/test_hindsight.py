@@ -10,9 +10,11 @@ import pytest
 from torch import Tensor
 
 from policies.agent import ComputeReward, FloatArray, Observation, Spec, Transition
+from policies.branching_dqn.settings import BranchingDQNSettings
 from policies.common.hindsight import sample_relabelled
 from policies.common.replay_buffer import ReplayBuffer
-from policies.common.settings import BranchingDQNSettings, DDPGSettings, DQNSettings
+from policies.ddpg.settings import DDPGSettings
+from policies.dqn.settings import DQNSettings
 
 ARM = Spec(5, 2, (0.0, 10.0), (90.0, 60.0), grid_shape=(91, 51))
 SMALL = DDPGSettings(batch_size=32, random_steps=64, relabel_near=0.0, relabel_other=0.0, relabel_distance=0.1)

@@ -15,6 +15,7 @@ import torch
 from gymnasium import spaces
 from hypothesis import given
 from hypothesis import strategies as st
+from learners import make
 from numpy.typing import NDArray
 from stable_baselines3 import A2C
 from stable_baselines3.common.logger import configure
@@ -23,18 +24,16 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 from torch import Tensor, nn
 
 from arm_control.runs.checkpoint import load_checkpoint, save_checkpoint
+from policies.a2c.settings import A2CSettings
+from policies.a3c.settings import A3CSettings
+from policies.actor_critic.settings import ActorCriticSettings
 from policies.agent import OBSERVED, Actions, FloatArray, Observation, Spec, Transition, tensors_of
 from policies.common import policy_gradient
 from policies.common.policy_gradient import PolicyGradient
-from policies.common.settings import (
-    A2CSettings,
-    A3CSettings,
-    ActorCriticSettings,
-    DDPGSettings,
-    DPGSettings,
-    PolicyGradientSettings,
-    ReinforceSettings,
-)
+from policies.common.settings import PolicyGradientSettings
+from policies.ddpg.settings import DDPGSettings
+from policies.dpg.settings import DPGSettings
+from policies.reinforce.settings import ReinforceSettings
 
 DEGREES = 180.0 / math.pi
 ARM = Spec(
@@ -95,7 +94,7 @@ def observe(agent: PolicyGradient, spec: Spec, step: int, arms: int = 6, **chang
 
 def fitted(spec: Spec, settings: PolicyGradientSettings, seed: int = 0) -> PolicyGradient:
     """An agent past its random steps, with means and logits that differ, as after many updates."""
-    agent = PolicyGradient(spec, settings, seed)
+    agent = make(spec, settings, seed)
     while not agent.normalizer_fitted:
         observe(agent, spec, 1000 + len(agent._rollout), arms=30)
         assert agent.update(0.0) == {}
@@ -297,7 +296,7 @@ def test_losses_and_gradients_are_those_of_stable_baselines3(
 @pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("method", ["reinforce-value", "actor-critic", "a2c"])
 def test_random_steps_fit_the_normaliser_once_and_nothing_is_learned_from_them(method: str, policy: str) -> None:
-    agent = PolicyGradient(ARM, settings_of(method, policy=policy), seed=0)
+    agent = make(ARM, settings_of(method, policy=policy), seed=0)
     before = copy.deepcopy(agent.state_dict())
     rows = []
     for step in range(5):
@@ -539,9 +538,7 @@ def test_only_means_that_are_squashed_are_drawn_towards_the_middle(policy: str) 
 
 @pytest.mark.parametrize("deviation", ["fixed", "learned", "state"])
 def test_a_deviation_stays_or_is_learned_for_all_states_or_for_each(deviation: str) -> None:
-    agent = PolicyGradient(
-        PLAIN, settings_of("a2c", deviation=deviation, initial_deviation=0.25, learning_rate=0.01), 0
-    )
+    agent = make(PLAIN, settings_of("a2c", deviation=deviation, initial_deviation=0.25, learning_rate=0.01), 0)
     play(agent, PLAIN, range(60))
     seen = tensors_of(draw(PLAIN, 50, seed=7))
     std = agent._policy.distribution(agent.policy().encoder(*seen), seen[0]).std
@@ -574,7 +571,7 @@ def test_without_exploration_the_policys_action_is_repeated_exactly(policy: str)
 @given(st.sampled_from(POLICIES), st.sampled_from([ARM, PLAIN]), st.booleans(), st.integers(0, 100))
 def test_actions_are_within_the_bounds(policy: str, spec: Spec, learning: bool, seed: int) -> None:
     settings = settings_of("a2c", policy=policy, initial_deviation=2.0, random_steps=5)
-    agent = (fitted if learning else PolicyGradient)(spec, settings, seed)
+    agent = (fitted if learning else make)(spec, settings, seed)
     action = agent.act(draw(spec, 20, seed), explore=True)
     assert action.shape == (20, 2)
     low, high = (0, np.array(spec.grid_shape) - 1) if policy == "softmax" else (spec.action_low, spec.action_high)
@@ -583,7 +580,7 @@ def test_actions_are_within_the_bounds(policy: str, spec: Spec, learning: bool, 
 
 
 def test_random_steps_choose_all_positions_of_the_grid_alike() -> None:
-    agent = PolicyGradient(ARM, settings_of("a2c", policy="softmax"), seed=0)
+    agent = make(ARM, settings_of("a2c", policy="softmax"), seed=0)
     positions = agent.act(draw(ARM, 20_000, seed=0), explore=True)
     for column, values in zip(positions.T, (7, 6), strict=True):
         share = 1 / values
@@ -592,7 +589,7 @@ def test_random_steps_choose_all_positions_of_the_grid_alike() -> None:
 
 
 def test_the_same_seed_makes_the_same_agent_and_another_one_another() -> None:
-    agents = [PolicyGradient(ARM, settings_of("a2c"), seed) for seed in (7, 7, 8)]
+    agents = [make(ARM, settings_of("a2c"), seed) for seed in (7, 7, 8)]
     first, second, other = (play(agent, ARM, range(13))[-1] for agent in agents)
     assert first["updates"] == 1
     assert first == second
@@ -604,7 +601,7 @@ def test_making_an_agent_and_acting_leave_torchs_own_generator_alone() -> None:
     torch.manual_seed(1)
     wanted = torch.rand(3)
     torch.manual_seed(1)
-    play(PolicyGradient(ARM, settings_of("a2c"), seed=0), ARM, range(12))
+    play(make(ARM, settings_of("a2c"), seed=0), ARM, range(12))
     assert torch.equal(torch.rand(3), wanted)
 
 
@@ -614,7 +611,7 @@ def test_making_an_agent_and_acting_leave_torchs_own_generator_alone() -> None:
 def test_an_agent_goes_on_from_its_checkpoint_bit_for_bit(method: str, policy: str, stop: int, tmp_path: Path) -> None:
     changed = {"discounted_start": True, "scale_advantage": False} if method == "actor-critic" else {}
     settings = settings_of(method, policy=policy, entropy_bonus=0.01, **changed)
-    agent, copied = (PolicyGradient(ARM, settings, seed) for seed in (3, 99))
+    agent, copied = (make(ARM, settings, seed) for seed in (3, 99))
     play(agent, ARM, range(stop))
     assert stop == 3 or agent.normalizer_fitted
     assert (len(agent._rollout) > 0) == (stop == 3 or method != "actor-critic")
@@ -632,7 +629,7 @@ def test_an_agent_goes_on_from_its_checkpoint_bit_for_bit(method: str, policy: s
 @pytest.mark.parametrize("policy", ["squashed", "softmax"])
 def test_networks_of_another_agent_bring_policy_and_value_but_not_its_memory(policy: str) -> None:
     settings = settings_of("a2c", policy=policy)
-    teacher, pupil = fitted(ARM, settings, seed=1), PolicyGradient(ARM, settings, seed=2)
+    teacher, pupil = fitted(ARM, settings, seed=1), make(ARM, settings, seed=2)
     play(teacher, ARM, range(6))
     before, state = copy.deepcopy(pupil.state_dict()), copy.deepcopy(teacher.state_dict())
     pupil.load_networks(state)
@@ -693,7 +690,7 @@ class Task:
 
 def learned(settings: PolicyGradientSettings, task: Task, steps: int, seed: int = 0) -> PolicyGradient:
     """An agent after so many steps of 48 arms."""
-    agent, generator, arms = PolicyGradient(task.spec, settings, seed), np.random.default_rng(seed), 48
+    agent, generator, arms = make(task.spec, settings, seed), np.random.default_rng(seed), 48
     number, goal = np.zeros(arms, np.int64), task.goals(arms, generator)
     seen = task.see(number, np.zeros_like(goal), goal)
     for step in range(steps):

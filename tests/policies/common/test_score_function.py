@@ -13,18 +13,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from policies.a2c.agent import a2c
+from policies.a2c.settings import A2CSettings
 from policies.a3c.agent import a3c
+from policies.a3c.settings import A3CSettings
 from policies.actor_critic.agent import actor_critic
+from policies.actor_critic.settings import ActorCriticSettings
 from policies.common.distributions import ClippedGaussian, Gaussian, Softmax, SquashedGaussian
 from policies.common.rollout import Credit, Steps
-from policies.common.settings import (
-    A2CSettings,
-    A3CSettings,
-    ActorCriticSettings,
-    PolicyGradientSettings,
-    ReinforceSettings,
-)
+from policies.common.settings import PolicyGradientSettings
 from policies.reinforce.agent import reinforce
+from policies.reinforce.settings import ReinforceSettings
 
 PLAIN = ReinforceSettings(baseline="none", discount=1.0)
 AVERAGE = replace(PLAIN, baseline="average")

@@ -18,9 +18,9 @@ from torch.nn.functional import layer_norm, relu
 
 from policies.agent import OBSERVED, FloatArray, Observation, Spec, Transition
 from policies.common.hindsight import sample_relabelled
-from policies.common.settings import DDPGSettings
 from policies.ddpg import agent as ddpg
 from policies.ddpg.agent import DDPG
+from policies.ddpg.settings import DDPGSettings
 
 DEGREES = 180.0 / math.pi
 ARM = Spec(5, 2, (0.0, 10.0), (90.0, 60.0), measured_columns=(1, 2), measured_unit=DEGREES)

@@ -14,9 +14,9 @@ from stable_baselines3.common.logger import Logger
 from torch import Tensor, nn
 
 from policies.agent import FloatArray, Observation, Spec, Transition
-from policies.common.settings import DDPGSettings
 from policies.ddpg import agent as ddpg
 from policies.ddpg.agent import DDPG
+from policies.ddpg.settings import DDPGSettings
 
 SPEC = Spec(5, 2, (-2.0, 0.0), (6.0, 1.0))  # nothing is measured: a step is from the middle of the range
 SETTINGS = DDPGSettings(

@@ -21,9 +21,9 @@ from policies.agent import FloatArray, Observation, Spec, Transition
 from policies.common.averaging import PolicyAverage
 from policies.common.distributions import Gaussian
 from policies.common.rollout import Steps
-from policies.common.settings import DPGSettings
 from policies.dpg import agent as dpg
 from policies.dpg.agent import DPG, CompatibleCritic
+from policies.dpg.settings import DPGSettings
 
 CRITICS = ("compatible", "q", "sarsa")
 DEGREES = 180.0 / math.pi

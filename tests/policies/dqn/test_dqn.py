@@ -11,15 +11,18 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from learners import make
 from torch import Tensor
 from torch.nn.functional import relu
 
 from policies.agent import FloatArray, Observation, Spec, Transition
-from policies.common.heads import FlatHead
+from policies.branching_dqn.settings import BranchingDQNSettings
 from policies.common.hindsight import sample_relabelled
-from policies.common.settings import BranchingDQNSettings, DQNSettings, QLearningSettings
+from policies.common.settings import QLearningSettings
 from policies.dqn import agent as dqn
 from policies.dqn.agent import DQN
+from policies.dqn.heads import FlatHead
+from policies.dqn.settings import DQNSettings
 
 DEGREES = 180.0 / math.pi
 ARM = Spec(
@@ -100,7 +103,7 @@ def tensors(seen: Observation) -> list[Tensor]:
 
 def filled(spec: Spec, kind: str, settings: Any, *, terminated: float = 0.3, seed: int = 0) -> DQN:
     """An agent with replay whose network and target differ from each other and from new ones, as after many updates."""
-    agent = DQN(spec, settings, minus_distance, seed)
+    agent = make(spec, settings, seed, minus_distance)
     agent.observe(transitions(spec, kind, 200, terminated=terminated, seed=seed))
     generator = torch.Generator().manual_seed(seed)
     modules: list[Any] = [agent._policy.trunk, agent._target_trunk, agent._head, agent._target_head]
@@ -287,7 +290,7 @@ def test_trunk_and_head_take_adams_first_step_down_their_own_gradients(kind: str
 
 
 def test_while_all_q_values_are_zero_the_first_target_is_the_reward() -> None:
-    agent = DQN(ARM, settings := settings_of("zero"), minus_distance, seed=0)
+    agent = make(ARM, settings := settings_of("zero"), 0, minus_distance)
     agent.observe(transitions(ARM, "zero", 200))
     batch = frozen(agent, ARM, settings)
     trunk = copy.deepcopy(agent._policy.trunk.state_dict())
@@ -314,7 +317,7 @@ def copies(agent: DQN) -> tuple[Any, Any]:
 @pytest.mark.parametrize("period", [1, 3])
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_target_is_a_copy_of_the_network_as_it_was_at_the_last_whole_period(kind: str, period: int) -> None:
-    agent = DQN(ARM, settings_of(kind, target_period=period), minus_distance, seed=0)
+    agent = make(ARM, settings_of(kind, target_period=period), 0, minus_distance)
     agent.observe(transitions(ARM, kind, 200))
     network, wanted = copies(agent)
     assert_equal(wanted, network)
@@ -347,7 +350,7 @@ def test_several_updates_a_step_are_that_many_updates(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_is_remembered_of_an_action_are_its_positions(kind: str) -> None:
-    agent, done = DQN(ARM, settings_of(kind), minus_distance, seed=0), transitions(ARM, kind, 200)
+    agent, done = make(ARM, settings_of(kind), 0, minus_distance), transitions(ARM, kind, 200)
     action = done.action.copy()
     agent.observe(done)
     positions = np.stack(np.unravel_index(index_of(action, ARM), (7, 6)), axis=1)
@@ -374,7 +377,7 @@ def test_what_is_remembered_of_an_action_are_its_positions(kind: str) -> None:
 def test_an_action_of_the_whole_grid_is_learned_as_the_one_that_was_done(kind: str, shape: tuple[int, ...]) -> None:
     spec = Spec(5, 2, (0.0,) * len(shape), (90.0,) * len(shape), grid_shape=shape)
     settings = settings_of(kind, hidden_units=1)
-    agent = DQN(spec, settings, minus_distance, seed=0)
+    agent = make(spec, settings, 0, minus_distance)
     done = transitions(spec, kind, 64)
     last = np.arange(64) + math.prod(shape) - 64
     action = np.stack(np.unravel_index(last, shape), axis=1) if kind == "branching" else last
@@ -396,7 +399,7 @@ def test_an_action_of_the_whole_grid_is_learned_as_the_one_that_was_done(kind: s
 def test_an_action_beyond_2_to_the_24_is_done_and_observed_as_the_best_one() -> None:
     spec = Spec(5, 2, (0.0, 0.0), (90.0, 90.0), grid_shape=(4100, 4100))
     settings = settings_of("zero", hidden_units=1, smallest_epsilon=1e-9, largest_epsilon=1e-9)
-    agent = DQN(spec, settings, minus_distance, seed=0)
+    agent = make(spec, settings, 0, minus_distance)
     agent.observe(replace(transitions(spec, "zero", 64), action=np.arange(64)))
     best = 4100**2 - 1234 - 1
     assert best > 2**24
@@ -484,7 +487,7 @@ def test_without_exploration_the_same_is_done_again(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["zero", "branching"])
 def test_until_learning_starts_exploration_is_uniform_over_the_grid(kind: str) -> None:
-    agent = DQN(PLAIN, settings_of(kind, smallest_epsilon=1e-9, largest_epsilon=1e-9), minus_distance, seed=0)
+    agent = make(PLAIN, settings_of(kind, smallest_epsilon=1e-9, largest_epsilon=1e-9), 0, minus_distance)
     seen = observation(PLAIN, 20_000)
     agent.observe(transitions(PLAIN, kind, 63))
     action = agent.act(seen, explore=True)
@@ -535,7 +538,7 @@ def test_a_lone_arm_explores_with_the_geometric_mean_and_two_with_both_ends(
 @given(st.sampled_from(KINDS), st.sampled_from([1, 2, 7]), st.booleans(), st.booleans(), st.integers(0, 100))
 def test_actions_are_on_the_grid(kind: str, arms: int, warm: bool, explore: bool, seed: int) -> None:
     settings = settings_of(kind, smallest_epsilon=0.5, largest_epsilon=1.0)
-    agent = filled(ARM, kind, settings, seed=seed) if warm else DQN(ARM, settings, minus_distance, seed)
+    agent = filled(ARM, kind, settings, seed=seed) if warm else make(ARM, settings, seed, minus_distance)
     action = agent.act(observation(ARM, arms, seed), explore=explore)
     assert action.dtype == np.int64
     assert action.shape == ((arms, 2) if kind == "branching" else (arms,))
@@ -545,7 +548,7 @@ def test_actions_are_on_the_grid(kind: str, arms: int, warm: bool, explore: bool
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_greedy_picks_are_counted_and_those_that_were_never_tried(kind: str) -> None:
-    agent = DQN(ARM, settings_of(kind, smallest_epsilon=1.0, largest_epsilon=1.0), minus_distance, seed=0)
+    agent = make(ARM, settings_of(kind, smallest_epsilon=1.0, largest_epsilon=1.0), 0, minus_distance)
     seen = observation(ARM, 40)
     assert agent.state_dict()["tried"].tolist() == []
     agent.act(seen, explore=True)
@@ -575,7 +578,7 @@ def test_greedy_picks_are_counted_and_those_that_were_never_tried(kind: str) -> 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_metrics_tell_how_many_actions_were_learned_and_how_many_picks_were_never_tried(kind: str) -> None:
-    agent = DQN(ARM, settings_of(kind, smallest_epsilon=1.0, largest_epsilon=1.0), minus_distance, seed=0)
+    agent = make(ARM, settings_of(kind, smallest_epsilon=1.0, largest_epsilon=1.0), 0, minus_distance)
     agent.observe(transitions(ARM, kind, 64))
     learned: set[int] = set()
     for _ in range(4):
@@ -621,7 +624,7 @@ def assert_equal(got: Any, wanted: Any) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_nothing_is_learned_before_there_is_enough_replay(kind: str) -> None:
-    agent = DQN(ARM, settings_of(kind), minus_distance, seed=0)
+    agent = make(ARM, settings_of(kind), 0, minus_distance)
     agent.observe(transitions(ARM, kind, 63))
     before = copy.deepcopy(agent.state_dict())
     assert agent.update(0.0) == {}
@@ -638,7 +641,7 @@ def test_nothing_is_learned_before_there_is_enough_replay(kind: str) -> None:
 
 
 def test_inputs_are_normalised_by_what_was_seen_before_learning_started_and_stay_so() -> None:
-    agent = DQN(ARM, settings_of("zero"), minus_distance, seed=0)
+    agent = make(ARM, settings_of("zero"), 0, minus_distance)
     first = transitions(ARM, "zero", 100)
     agent.observe(first)
     agent.update(0.0)
@@ -653,7 +656,7 @@ def test_inputs_are_normalised_by_what_was_seen_before_learning_started_and_stay
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_same_seed_makes_the_same_agent_and_another_one_another(kind: str) -> None:
-    first, second, other = (DQN(ARM, settings_of(kind), minus_distance, seed) for seed in (7, 7, 8))
+    first, second, other = (make(ARM, settings_of(kind), seed, minus_distance) for seed in (7, 7, 8))
     assert_equal(first.state_dict(), second.state_dict())
     trunks = [agent.state_dict()["trunk"]["net.0.weight"] for agent in (first, other)]
     assert not torch.equal(trunks[0], trunks[1])
@@ -671,7 +674,7 @@ def test_making_an_agent_leaves_torchs_own_generator_alone(kind: str) -> None:
     torch.manual_seed(1)
     wanted = torch.rand(3)
     torch.manual_seed(1)
-    DQN(ARM, settings_of(kind), minus_distance, seed=0)
+    make(ARM, settings_of(kind), 0, minus_distance)
     assert torch.equal(torch.rand(3), wanted)
 
 
@@ -692,7 +695,7 @@ def train(agent: DQN, kind: str, steps: range, *, look: bool = False) -> list[di
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_acting_without_exploration_changes_nothing_of_the_agent(kind: str) -> None:
-    agent = DQN(ARM, settings_of(kind), minus_distance, seed=0)
+    agent = make(ARM, settings_of(kind), 0, minus_distance)
     for step in range(6):  # learning starts with step 4
         before = copy.deepcopy(agent.state_dict())
         for arms in (1, 20):
@@ -706,7 +709,7 @@ def test_acting_without_exploration_changes_nothing_of_the_agent(kind: str) -> N
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_training_with_greedy_actions_in_between_is_the_same_bit_for_bit(kind: str) -> None:
     settings = settings_of(kind, target_period=3, relabel_near=0.3, relabel_other=0.3)
-    watched, alone = (DQN(ARM, settings, minus_distance, seed=3) for _ in range(2))
+    watched, alone = (make(ARM, settings, 3, minus_distance) for _ in range(2))
     assert train(watched, kind, range(12), look=True) == train(alone, kind, range(12))
     assert_equal(watched.state_dict(), alone.state_dict())
     for mine, other in zip(copies(watched), copies(alone), strict=True):
@@ -719,7 +722,7 @@ def test_a_training_with_greedy_actions_in_between_is_the_same_bit_for_bit(kind:
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_agent_goes_on_from_its_state_bit_for_bit(kind: str, steps: int) -> None:
     settings = settings_of(kind, target_period=7, relabel_near=0.3, relabel_other=0.3)  # learning starts with step 4
-    whole, first, second = (DQN(ARM, settings, minus_distance, seed) for seed in (3, 3, 99))
+    whole, first, second = (make(ARM, settings, seed, minus_distance) for seed in (3, 3, 99))
     wanted = train(whole, kind, range(2 * steps))
     got = train(first, kind, range(steps))
     train(second, kind, range(50, 57))  # of which nothing must be left
@@ -742,7 +745,7 @@ def test_a_state_that_was_copied_does_not_change_with_the_agent(kind: str) -> No
     agent.update(0.0)
     state = copy.deepcopy(agent.state_dict())
     kept = copy.deepcopy(state)
-    copied = DQN(ARM, settings_of(kind, target_period=2), minus_distance, seed=1)
+    copied = make(ARM, settings_of(kind, target_period=2), 1, minus_distance)
     copied.load_state_dict(state)
     for _ in range(3):
         agent.update(0.0)
@@ -752,7 +755,7 @@ def test_a_state_that_was_copied_does_not_change_with_the_agent(kind: str) -> No
 @pytest.mark.parametrize("kind", KINDS)
 def test_networks_of_another_agent_bring_its_policy_and_target_but_not_its_memory(kind: str) -> None:
     settings = settings_of(kind)
-    teacher, pupil = filled(ARM, kind, settings, seed=1), DQN(ARM, settings, minus_distance, seed=2)
+    teacher, pupil = filled(ARM, kind, settings, seed=1), make(ARM, settings, 2, minus_distance)
     teacher.update(0.0)
     before, state = copy.deepcopy(pupil.state_dict()), copy.deepcopy(teacher.state_dict())
     pupil.load_networks(state)
@@ -774,9 +777,9 @@ def test_networks_of_another_agent_bring_its_policy_and_target_but_not_its_memor
 
 @pytest.mark.parametrize(("kind", "other"), [("zero", "features"), ("features", "random"), ("branching", "zero")])
 def test_networks_of_an_agent_with_another_head_are_refused(kind: str, other: str) -> None:
-    state = DQN(ARM, settings_of(other), minus_distance, seed=0).state_dict()
+    state = make(ARM, settings_of(other), 0, minus_distance).state_dict()
     with pytest.raises(RuntimeError):
-        DQN(ARM, settings_of(kind), minus_distance, seed=0).load_networks(state)
+        make(ARM, settings_of(kind), 0, minus_distance).load_networks(state)
 
 
 @pytest.mark.parametrize("shape", [(3, 5), (5, 2), (3, 3), (15,)], ids=str)
@@ -787,14 +790,14 @@ def test_states_of_another_grid_are_refused_even_where_all_their_sizes_fit(kind:
     trained.update(0.0)
     state = copy.deepcopy(trained.state_dict())
     assert state["grid"] == [5, 3]
-    agent = DQN(other, settings_of(kind), minus_distance, seed=1)
+    agent = make(other, settings_of(kind), 1, minus_distance)
     before = copy.deepcopy(agent.state_dict())
     assert before["grid"] == list(shape)
     for load in (agent.load_networks, agent.load_state_dict):
         with pytest.raises(RuntimeError, match=r"wanted a grid of .* positions, got \[5, 3\]"):
             load(state)
         assert_equal(agent.state_dict(), before)
-    same = DQN(PLAIN, settings_of(kind), minus_distance, seed=1)
+    same = make(PLAIN, settings_of(kind), 1, minus_distance)
     same.load_networks(state)
     same.load_state_dict(state)
     assert_equal(same.state_dict(), trained.state_dict())
@@ -826,7 +829,7 @@ def test_doing_what_the_goal_says_is_learned(kind: str, double_q: bool) -> None:
         smallest_epsilon=0.01,
         double_q=double_q,
     )
-    agent = DQN(spec, settings, minus_square, seed=0)
+    agent = make(spec, settings, 0, minus_square)
 
     def draw(count: int) -> tuple[Any, Observation]:
         """Actions and goals that are nearest to them."""

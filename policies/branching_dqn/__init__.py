@@ -1,0 +1,1 @@
+"""Branching DQN: Q-values of each joint, added up."""

@@ -1,0 +1,24 @@
+"""Settings of REINFORCE."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from policies.common.settings import PolicyGradientSettings
+
+
+@dataclass(frozen=True)
+class ReinforceSettings(PolicyGradientSettings):
+    """Monte Carlo policy gradient (Williams 1992), with a baseline."""
+
+    baseline: Literal["none", "average", "value"] = "value"
+    """What is taken from each return: nothing, the other arms' average, or the state's value."""
+
+    @property
+    def rollout_steps(self) -> int | None:
+        """None: returns need whole episodes."""
+        return None
+
+    def check_arms(self, arms: int, processes: int) -> None:
+        """Raise ValueError for a baseline that needs the returns of other arms where there are none."""
+        if self.baseline == "average" and arms == 1:
+            raise ValueError("--baseline average: wanted at least 2 arms, whose returns to average, got 1")
