@@ -397,7 +397,7 @@ class TestBestPolicy:
     ) -> None:
         """Nor does more training change the networks that were kept; a resumed training still has them."""
         errors_mm = iter([3.0, 2.0, 2.9, 3.1])
-        reporter: Any = SimpleNamespace(report=lambda row: None)
+        reporter: Any = SimpleNamespace(report=lambda counters, figures, metrics: None)
         kept: list[Any] = []
         monkeypatch.setattr(Validation, "__call__", lambda self, controller: {"mean_error_mm": next(errors_mm)})
         with Training(CONFIG) as training:
