@@ -120,3 +120,11 @@ def serial_ports() -> list[str]:
     """The serial ports at which an arm may be connected."""
     devices = Path("/dev")
     return sorted(str(port) for kind in ("ttyUSB*", "ttyACM*") for port in devices.glob(kind))
+
+
+def only_port() -> str:
+    """The serial port of this machine. Raises ValueError if there is none, or more than one."""
+    ports = serial_ports()
+    if len(ports) != 1:
+        raise ValueError(f"expected --port; serial ports here: {', '.join(ports) or 'none'}")
+    return ports[0]
