@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from envs.imperfections import Imperfections
 
 
+DEFAULT_MINUTES = 3.0
+
+
 @dataclass(frozen=True)
 class Compare:
     """Train agents with several seeds and the same budget, and report performance with confidence intervals.
@@ -64,10 +67,6 @@ class Compare:
     def __post_init__(self) -> None:
         if not self.agents:
             raise ValueError(f"wanted agents to compare; available: {', '.join(AGENTS)}, and sb3-a2c and others")
-        if self.minutes is not None and self.steps is not None:
-            raise ValueError("wanted one of --steps and --minutes, got both")
-        if self.minutes is None and self.steps is None:
-            object.__setattr__(self, "minutes", 3.0)
         check_count("seeds", self.seeds, MOST_SEEDS)
         check_count("goals", self.goals, MOST_GOALS)
         check_seed("first-seed", self.first_seed)
@@ -75,6 +74,13 @@ class Compare:
         check_length(self.steps, self.minutes)
         if self.intervals and self.seeds == 1:
             raise ValueError("--seeds: an interval requires at least 2, got 1 (add seeds, or use --no-intervals)")
+
+    @property
+    def length_minutes(self) -> float | None:
+        """Length of each training in minutes; None where --steps gives it."""
+        if self.minutes is None and self.steps is None:
+            return DEFAULT_MINUTES
+        return self.minutes
 
 
 def run(command: Compare) -> None:
@@ -89,7 +95,7 @@ def run(command: Compare) -> None:
     plan = Plan(
         seeds=command.seeds,
         first_seed=command.first_seed,
-        minutes=command.minutes,
+        minutes=command.length_minutes,
         steps=command.steps,
         goals=command.goals,
         goals_seed=command.goals_seed,

@@ -34,6 +34,13 @@ def check_count(name: str, value: int, most: int) -> None:
         raise ValueError(f"--{name}: wanted a number from 1 to {most}, got {value}")
 
 
+def check_range(name: str, value: float, limits: tuple[float, float], unit: str = "") -> None:
+    """Raise ValueError unless a number is within limits, both included; NaN is not."""
+    least, most = limits
+    if not least <= value <= most:
+        raise ValueError(f"--{name}: expected from {least:g} to {most:g}{f' {unit}' if unit else ''}, got {value}")
+
+
 def check_seed(name: str, value: int) -> None:
     """Raise ValueError unless a seed has at most 63 bits."""
     if not 0 <= value < 2**63:
@@ -41,7 +48,9 @@ def check_seed(name: str, value: int) -> None:
 
 
 def check_length(steps: int | None, minutes: float | None) -> None:
-    """Raise ValueError for a length of a training that is not positive or not finite, or that nobody lives to see."""
+    """Raise ValueError for both lengths at once, or for one that is not positive, not finite, or too large."""
+    if steps is not None and minutes is not None:
+        raise ValueError("expected one of --steps and --minutes, got both")
     if steps is not None and not 1 <= steps <= MOST_STEPS:
         raise ValueError(f"--steps: wanted a positive number, up to {MOST_STEPS}, got {steps}")
     if minutes is not None and not 0 < minutes <= MOST_MINUTES:
@@ -50,9 +59,7 @@ def check_length(steps: int | None, minutes: float | None) -> None:
 
 def check_grid_step(step_deg: float) -> None:
     """Raise ValueError for a step of the degree grid that divides no arm's range."""
-    least_deg, most_deg = GRID_STEPS_DEG
-    if not least_deg <= step_deg <= most_deg:
-        raise ValueError(f"--grid-step-deg: expected from {least_deg:g} to {most_deg:g} degrees, got {step_deg}")
+    check_range("grid-step-deg", step_deg, GRID_STEPS_DEG, "degrees")
 
 
 def parse_numbers(name: str, text: str, wanted: str, count: int | None = None) -> tuple[float, ...]:

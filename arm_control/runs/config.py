@@ -8,6 +8,7 @@ import json
 import math
 import os
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
@@ -15,8 +16,9 @@ import msgspec
 import numpy as np
 import tyro
 
-from arm_control.runs.checks import check_choice, check_grid_step, check_length, check_seed
+from arm_control.runs.checks import MOST_PROCESSES, check_choice, check_grid_step, check_length, check_range, check_seed
 from arm_control.runs.imperfections_flag import ImperfectionsFlag, as_imperfections
+from arm_control.runs.older_formats import present_config
 from arm_control.runs.task_options_flag import TaskOptions
 from envs.control import ActionKind, Control
 from envs.files import read_file
@@ -86,40 +88,41 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         check_choice("agent", self.agent, AGENTS)
-        if self.settings is None:  # the agent's own
-            object.__setattr__(self, "settings", AGENTS[self.agent]())
-        if not self.env:
-            object.__setattr__(self, "env", default_environment(self.settings.actions))
-        if self.arms is None:
-            object.__setattr__(self, "arms", self.settings.arms)
-        object.__setattr__(self, "imperfections", as_imperfections(self.imperfections))
+        self._resolve_defaults()
         check_choice("environment", self.env, environment_ids())
-        if self.steps is not None and self.minutes is not None:
-            raise ValueError("wanted one of --steps and --minutes, got both")
-        if not 1 <= self.arms <= 512:
-            raise ValueError(f"--arms: wanted from 1 to 512, got {self.arms}")
-        if not 1 <= self.processes <= self.arms:
-            raise ValueError(f"--processes: wanted from 1 to {self.arms}, one for each arm, got {self.processes}")
-        self.settings.check_arms(self.arms, self.processes)
         check_seed("seed", self.seed)
         check_length(self.steps, self.minutes)
+        self._check_parallel_environments()
+        self._check_environment()
+
+    def _resolve_defaults(self) -> None:
+        """Replace what was left out by the agent's own: its settings, its environment, its number of arms."""
+        set_field = partial(object.__setattr__, self)
+        if self.settings is None:
+            set_field("settings", AGENTS[self.agent]())
+        if not self.env:
+            set_field("env", default_environment(self.settings.actions))
+        if self.arms is None:
+            set_field("arms", self.settings.arms)
+        set_field("imperfections", as_imperfections(self.imperfections))
+
+    def _check_parallel_environments(self) -> None:
+        if not 1 <= self.arms <= MOST_PROCESSES:
+            raise ValueError(f"--arms: expected from 1 to {MOST_PROCESSES}, got {self.arms}")
+        if not 1 <= self.processes <= self.arms:
+            raise ValueError(f"--processes: expected from 1 to {self.arms}, one for each arm, got {self.processes}")
+        self.settings.check_arms(self.arms, self.processes)
+
+    def _check_environment(self) -> None:
         check_task_options(self.env, self.task_options)
         if self.grid_step_deg != 1.0 and not self.on_grid:
             raise ValueError(f"--grid-step-deg: actions in {self.env} are on no grid")
         check_grid_step(self.grid_step_deg)
-        least_m, most_m = TOLERANCES_M
-        if not least_m <= self.goal_tolerance_m <= most_m:
-            raise ValueError(
-                f"--goal-tolerance-m: wanted a positive length in metres, from {least_m:g} to {most_m:g}, got "
-                f"{self.goal_tolerance_m}"
-            )
-        if self.episode_steps is not None and not 1 <= self.episode_steps <= MOST_EPISODE_STEPS:
-            raise ValueError(f"--episode-steps: expected from 1 to {MOST_EPISODE_STEPS}, got {self.episode_steps}")
-        least_hz, most_hz = CONTROL_RATES_HZ
-        if self.control_rate_hz is not None and not least_hz <= self.control_rate_hz <= most_hz:
-            raise ValueError(
-                f"--control-rate: expected from {least_hz:g} to {most_hz:g} Hz, got {self.control_rate_hz}"
-            )
+        check_range("goal-tolerance-m", self.goal_tolerance_m, TOLERANCES_M, "m")
+        if self.episode_steps is not None:
+            check_range("episode-steps", self.episode_steps, (1, MOST_EPISODE_STEPS))
+        if self.control_rate_hz is not None:
+            check_range("control-rate", self.control_rate_hz, CONTROL_RATES_HZ, "Hz")
 
     @property
     def on_grid(self) -> bool:
@@ -142,10 +145,8 @@ class TrainConfig:
 
         Raises ValueError, naming the field, for one that does not fit.
         """
-        values: dict[str, Any] = {"episode_steps": None, "control_rate_hz": None}  # which older runs lack
-        values |= {key: value for key, value in config.items() if key != "version"}
-        if "task_options" not in values:
-            values["task_options"] = _older_task_options(values)
+        values = present_config(config)
+        values.pop("version", None)
         try:
             read = _read(values)
         except ValueError as error:
@@ -239,16 +240,6 @@ def _converted(name: str, value: Any, kind: Any) -> Any:
         return msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
         raise ValueError(f"{name}: {error}") from None
-
-
-def _older_task_options(values: dict[str, Any]) -> dict[str, Any]:
-    """Take the options of ArmTrack-v0 out of a configuration that has them among its fields, as older runs do."""
-    options: dict[str, Any] = {}
-    for name in ("path", "speed_m_s"):
-        value = values.pop(name, None)
-        if value is not None:
-            options[name] = value
-    return options
 
 
 def environment_ids() -> list[str]:

@@ -34,7 +34,7 @@ from arm_control.recording.reading import read_recording
 from arm_control.recording.recovery import recover
 from arm_control.recording.schema import EVENT, TICK, Event, Tick
 from arm_control.recording.writer import RecordingFile
-from arm_control.runner.safety import Safety
+from arm_control.runner.safety.workspace import Workspace
 from arm_control.runs import files, run_folder
 from arm_control.runs.checkpoint import list_checkpoints
 from arm_control.runs.config import TrainConfig
@@ -753,7 +753,7 @@ class TestWholeNumbers:
     ) -> None:
         """After a thousand poses, however many goals were asked for."""
         tried = []
-        monkeypatch.setattr(Safety, "outside_m", lambda self, pose: tried.append(pose) or 1.0)
+        monkeypatch.setattr(Workspace, "outside_m", lambda self, pose: tried.append(pose) or 1.0)
         printed(capfd, "run", tiny_policy, "--random", "100000", *QUICK, code=2)
         assert len(tried) == 1000
 

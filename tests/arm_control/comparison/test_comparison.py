@@ -384,7 +384,7 @@ def test_two_agents_of_one_folder_are_refused(monkeypatch: pytest.MonkeyPatch, t
         (["sb3-a2c --settings best"], "settings"),
         (["ddpg", "--seeds", "1"], "an interval requires at least 2, got 1"),
         (["ddpg", "--seeds", "0", "--no-intervals"], "--seeds: wanted a number from 1 to 1000, got 0"),
-        (["ddpg", "--steps", "5", "--minutes", "1"], "wanted one of --steps and --minutes"),
+        (["ddpg", "--steps", "5", "--minutes", "1"], "expected one of --steps and --minutes"),
         (["ddpg", "--steps", "0"], "--steps: wanted a positive number, up to 1000000000000, got 0"),
         (["sb3-ddpg", "--steps", "0"], "--steps: wanted a positive number, up to 1000000000000, got 0"),
         (["sb3-ddpg --env ArmReachMultiDiscrete-v0"], "wants actions in degrees"),
