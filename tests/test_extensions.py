@@ -68,7 +68,7 @@ SIMULATED_ARM = """
 """
 
 
-# A viewer: one file, with a flag of its own, that shows motions as text and saves them as tables.
+# A viewer: one file, with a flag of its own, that shows trajectories as text and saves them as tables.
 VIEWER = """
     from dataclasses import dataclass
     from pathlib import Path
@@ -80,7 +80,7 @@ VIEWER = """
         '''Digits of each coordinate.'''
 
     def rows(shown, digits):
-        return [[f"{x:.{digits}f}" for x in tip] for tip in shown[0].stretch(0.0, 0.1).tip_m.tolist()]
+        return [[f"{x:.{digits}f}" for x in tip] for tip in shown[0].segment(0.0, 0.1).tip_m.tolist()]
 
     def load_show(flags):
         return lambda shown: print(rows(shown, flags.digits or 3)[0])

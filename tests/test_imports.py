@@ -31,7 +31,7 @@ def test_the_import_contracts_hold() -> None:
         "import arm_control.policy_file.contract, arm_control.runs.config, arm_control.cli",
         "import arm_control.runner, arm_control.runner.loop, arm_control.drivers, arm_control.runner.description",
         "import arm_control.runner.session, arm_control.evaluation.metrics",
-        "import arm_control.commands.replay, arm_control.recording.index, arm_control.viewers.common.motion",
+        "import arm_control.commands.replay, arm_control.recording.index, arm_control.viewers.common.trajectory",
         "from arm_control import PolicyRunner, TrainConfig",
     ],
 )

@@ -16,7 +16,7 @@ from arm_control.runs.checks import (
     check_seed,
 )
 from arm_control.runs.imperfections_flag import OptionalImperfectionsFlag
-from arm_control.viewers.common.motion import Motion, open_motion
+from arm_control.viewers.common.trajectory import Trajectory, open_trajectory
 from arm_control.viewers.common.viewer import Show, Viewer, load_viewers, viewer_names
 
 if TYPE_CHECKING:
@@ -181,8 +181,8 @@ def show_sources(command: Replay, chosen: ChosenViewer) -> None:
     if len(command.sources) == 1 and not is_recording(command.sources[0]) and command.goals is None:
         show_live(command, show)
         return
-    with open_motions(command) as motions:
-        show(motions)
+    with open_trajectories(command) as trajectories:
+        show(trajectories)
 
 
 def save_sources(command: Replay, chosen: ChosenViewer, path: str) -> None:
@@ -199,8 +199,8 @@ def save_sources(command: Replay, chosen: ChosenViewer, path: str) -> None:
     assert viewer.load_save is not None
     # Import the viewer's packages before anything is opened.
     save = viewer.load_save()
-    with open_motions(command) as motions:
-        print(printable(f"{path}: {save(motions, path)}"))
+    with open_trajectories(command) as trajectories:
+        print(printable(f"{path}: {save(trajectories, path)}"))
 
 
 def check_source_count(command: Replay, chosen: ChosenViewer) -> None:
@@ -246,54 +246,54 @@ def open_controller(command: Replay, source: str) -> "Source":
 
 
 @contextlib.contextmanager
-def open_motions(command: Replay) -> Iterator[list[Motion]]:
-    """The motions of recordings, and of controllers: with the goals of the recording beside them, if there is one."""
+def open_trajectories(command: Replay) -> Iterator[list[Trajectory]]:
+    """The trajectories of recordings and controllers; beside a recording, a controller gets its goals."""
     with contextlib.ExitStack() as opened:
-        recorded: dict[str, Motion] = {}
+        recorded: dict[str, Trajectory] = {}
         for source in filter(is_recording, command.sources):
-            motion = open_motion(source, command.arm)
-            recorded[source] = motion
-            opened.callback(motion.close)
-            report_damage(motion)
-        reported = {source: motion.lost for source, motion in recorded.items()}
-        motions = simulate_motions(command, recorded)
+            trajectory = open_trajectory(source, command.arm)
+            recorded[source] = trajectory
+            opened.callback(trajectory.close)
+            report_damage(trajectory)
+        reported = {source: trajectory.lost for source, trajectory in recorded.items()}
+        trajectories = simulate_trajectories(command, recorded)
         try:
-            yield motions
+            yield trajectories
         finally:
-            # Report damage that was found while the motion was read.
-            for source, motion in recorded.items():
-                if motion.lost != reported[source]:
-                    report_damage(motion)
+            # Report damage that was found while the trajectory was read.
+            for source, trajectory in recorded.items():
+                if trajectory.lost != reported[source]:
+                    report_damage(trajectory)
 
 
-def simulate_motions(command: Replay, recorded: dict[str, Motion]) -> list[Motion]:
-    """The recorded motions and those of the controllers, in the order of the sources.
+def simulate_trajectories(command: Replay, recorded: dict[str, Trajectory]) -> list[Trajectory]:
+    """The recorded trajectories and those of the controllers, in the order of the sources.
 
     Raises ValueError for two different arms, or for flags that a recording determines.
     """
     from arm_control.viewers.common.live import roll_out, roll_out_beside
 
     check_recorded_flags(command, recorded)
-    motions = []
+    trajectories = []
     for source in command.sources:
         if source in recorded:
-            motions.append(recorded[source])
+            trajectories.append(recorded[source])
         elif recorded:
             beside = next(iter(recorded.values()))
-            motions.append(roll_out_beside(open_controller(command, source), beside))
+            trajectories.append(roll_out_beside(open_controller(command, source), beside))
         else:
-            motions.append(roll_out(open_controller(command, source), command.goals or GOALS, command.seed))
-    first, *others = motions
+            trajectories.append(roll_out(open_controller(command, source), command.goals or GOALS, command.seed))
+    first, *others = trajectories
     for other in others:
         if not other.arm.moves_like(first.arm):
             raise ValueError(
                 f"{first.name} is of the arm {first.arm.name}, {other.name} of {other.arm.name}: "
                 "only two of the same arm can be shown together"
             )
-    return motions
+    return trajectories
 
 
-def check_recorded_flags(command: Replay, recorded: dict[str, Motion]) -> None:
+def check_recorded_flags(command: Replay, recorded: dict[str, Trajectory]) -> None:
     """Raise ValueError for flags that a recording determines."""
     if not recorded:
         return
@@ -305,7 +305,7 @@ def check_recorded_flags(command: Replay, recorded: dict[str, Motion]) -> None:
             raise ValueError(f"--{name}: {', '.join(recorded)} has its own")
 
 
-def report_damage(motion: Motion) -> None:
+def report_damage(trajectory: Trajectory) -> None:
     """Print what part of a recording could not be read so far."""
-    if motion.lost:
-        say(f"{motion.name} is damaged: {motion.lost}")
+    if trajectory.lost:
+        say(f"{trajectory.name} is damaged: {trajectory.lost}")

@@ -40,8 +40,8 @@ from arm_control.runs.checkpoint import list_checkpoints
 from arm_control.runs.config import TrainConfig
 from arm_control.runs.files import read_json, write_text, written_whole
 from arm_control.runs.run_folder import RunFolder
-from arm_control.viewers.common.motion import open_motion
-from arm_control.viewers.plot.figure import motion_figure
+from arm_control.viewers.common.trajectory import open_trajectory
+from arm_control.viewers.plot.figure import trajectory_figure
 from envs.arm import DEFAULT_URDF, Arm
 from policies.registry import AGENTS
 
@@ -250,15 +250,16 @@ class TestTerminal:
             (0, ["recover", path, "--out", tmp_path / "whole.mcap"]),
         ):
             printed(capfd, *words, code=code)
-        motion = open_motion(path)
-        with contextlib.closing(motion):
-            moments = motion.stretch(0.0, motion.length_s)
-            shown = [episode.name for episode in motion.episodes] + moments.phase + moments.band
-            shown += [text for event in motion.events for text in (event.kind, event.text)]
-            assert len(motion.episodes) == 1
+        trajectory = open_trajectory(path)
+        with contextlib.closing(trajectory):
+            segment = trajectory.segment(0.0, trajectory.length_s)
+            shown = [episode.name for episode in trajectory.episodes] + segment.phase + segment.band
+            shown += [text for event in trajectory.events for text in (event.kind, event.text)]
+            assert len(trajectory.episodes) == 1
             assert all(text.isprintable() and len(text) <= 500 for text in shown)
             labels = [
-                text.get_text() for text in motion_figure([motion]).findobj(lambda part: hasattr(part, "get_text"))
+                text.get_text()
+                for text in trajectory_figure([trajectory]).findobj(lambda part: hasattr(part, "get_text"))
             ]
         assert any("\\x1b" in label for label in labels)
         assert "".join(labels).replace("\n", "").isprintable()
@@ -610,7 +611,7 @@ class TestNumbers:
     def test_a_tolerance_that_no_goal_has(self, tolerance: str, tmp_path: Path) -> None:
         """Viewers draw it."""
         with pytest.raises(ValueError, match=r"log\.mcap"):
-            open_motion(recording(tmp_path / "log.mcap", metadata={"goal_tolerance_m": tolerance}))
+            open_trajectory(recording(tmp_path / "log.mcap", metadata={"goal_tolerance_m": tolerance}))
 
     @pytest.mark.parametrize(
         "fields",
@@ -631,11 +632,11 @@ class TestNumbers:
         """It may be what an arm was stopped for."""
         path = recording(tmp_path / "log.mcap", angle_deg=[1e300, 0.0, 0.0], speed_deg_s=[-1e300, 1.0, 2.0])
         assert read_recording(path).ticks[0].angle_deg == [1e300, 0.0, 0.0]
-        with contextlib.closing(open_motion(path)) as motion:
-            moments = motion.stretch(0.0, motion.length_s)
-        assert np.isnan(moments.angle_deg[:, 0]).all()
-        assert (moments.angle_deg[:, 1] == 0.0).all()
-        assert np.isnan(moments.speed_deg_s[:, 0]).all()
+        with contextlib.closing(open_trajectory(path)) as trajectory:
+            segment = trajectory.segment(0.0, trajectory.length_s)
+        assert np.isnan(segment.angle_deg[:, 0]).all()
+        assert (segment.angle_deg[:, 1] == 0.0).all()
+        assert np.isnan(segment.speed_deg_s[:, 0]).all()
 
     def test_a_motion_whose_times_leap_is_no_video(self, tmp_path: Path, capfd: Capture) -> None:
         """It would have a billion pictures; nor is a policy moved beside it for years."""
@@ -928,12 +929,14 @@ class TestWorkOfReading:
         for number in range(200):
             kind = ("goal", "refusal", "phase", "driver")[number % 7 % 4]
             events.append(Event(1.0 + number / 250, kind, f"{kind} {number}"))
-        with contextlib.closing(open_motion(recording(tmp_path / "log.mcap", events=tuple(events)))) as motion:
+        with contextlib.closing(open_trajectory(recording(tmp_path / "log.mcap", events=tuple(events)))) as trajectory:
             for time_s in np.linspace(-0.01, 0.99, 501).tolist():
                 begun = [
-                    episode for episode in motion.episodes if episode.start_s - 1e-9 <= time_s < episode.end_s - 1e-9
+                    episode
+                    for episode in trajectory.episodes
+                    if episode.start_s - 1e-9 <= time_s < episode.end_s - 1e-9
                 ]
-                assert motion.episode_at(time_s) == (begun[0] if begun else None)
-                marks = [e for e in motion.events if e.time_s <= time_s + 1e-9 and e.kind in ("refusal", "phase")]
+                assert trajectory.episode_at(time_s) == (begun[0] if begun else None)
+                marks = [e for e in trajectory.events if e.time_s <= time_s + 1e-9 and e.kind in ("refusal", "phase")]
                 refusal = marks[-1].text if marks and marks[-1].kind == "refusal" else None
-                assert motion.refusal_at(time_s) == refusal
+                assert trajectory.fault_at(time_s) == refusal

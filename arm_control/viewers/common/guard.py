@@ -1,7 +1,7 @@
-"""The guard of the web viewer: which requests are answered, and which messages of a browser are taken.
+"""The guard of the web viewer: which requests are answered, and which messages of a browser are accepted.
 
-A page of any site can send requests to a server on this machine. Two headers, which no page can forge, tell them apart:
-`Host`, the address that the browser was given, and `Origin`, the address of the page that asks.
+A page of any site can send requests to a server on this machine. Two headers that no page can forge identify them:
+`Host`, the address that the browser opened, and `Origin`, the address of the page that sends the request.
 """
 
 import re
@@ -24,7 +24,7 @@ MAX_CONNECTIONS = 64  # a browser holds one, and up to six more while it loads t
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 ADDRESS = re.compile(r"(\[[0-9a-f:.]+\]|[^][:/@%\s]+)(?::([0-9]{1,5}))?")
 
-# What pages may load: nothing from elsewhere, so that not even a page that runs foreign scripts can send anything.
+# What pages may load: nothing from elsewhere, so that even injected scripts cannot send anything.
 PAGE_POLICY = (
     "default-src 'none'; script-src 'unsafe-inline' 'unsafe-eval' blob: data:; worker-src blob: data:; "
     "style-src 'unsafe-inline'; img-src data: blob:; font-src data:; base-uri 'none'; form-action 'none'; "
@@ -35,11 +35,11 @@ class Access:
     """The addresses at which a viewer is served: loopback's, and those of the host that it listens at.
 
     A host that stands for all addresses, such as 0.0.0.0, is served at each IP address and at this machine's name.
-    A site's own name is none of these, also where it points to this machine (DNS rebinding).
+    The name of another site is never served, even if it resolves to this machine (DNS rebinding).
     """
 
     def __init__(self, host: str) -> None:
-        """Raises OSError for a host that is not known."""
+        """Raises OSError for an unknown host."""
         found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
         addresses = {ip_address(str(entry[4][0]).partition("%")[0]) for entry in found}
         self._names = {*LOOPBACK, host.lower(), *map(written, addresses)}
@@ -86,7 +86,7 @@ def is_ip_address(name: str) -> bool:
         return False
 
 
-# Messages of a browser that the viewer needs, as viser's client sends them. Whatever is not among them does not reach
+# Messages of a browser that the viewer needs, as viser's client sends them. All others are dropped before they reach
 # viser: requests for a public tunnel, uploads, properties of controls other than their values, numbers out of range.
 
 Number = Annotated[float, msgspec.Meta(ge=-1e6, le=1e6)]
@@ -97,7 +97,7 @@ Quaternion = tuple[Number, Number, Number, Number]
 
 
 class BrowserMessage(msgspec.Struct, tag_field="type", tag=True, omit_defaults=True):
-    """A message, told apart by the name of its class; unknown fields are left out."""
+    """A message, identified by the name of its class; unknown fields are dropped."""
 
 
 class ViewerCameraMessage(BrowserMessage):
@@ -128,14 +128,14 @@ class GuiUpdateMessage(BrowserMessage):
 
 
 class TransformControlsDragStartMessage(BrowserMessage):
-    """The goal's handle was seized."""
+    """The user began to drag the goal."""
 
     name: str
     owner: str = ""
 
 
 class TransformControlsUpdateMessage(BrowserMessage):
-    """The goal's handle was dragged."""
+    """The goal was dragged."""
 
     name: str
     wxyz: Quaternion
@@ -144,7 +144,7 @@ class TransformControlsUpdateMessage(BrowserMessage):
 
 
 class TransformControlsDragEndMessage(BrowserMessage):
-    """The goal's handle was let go."""
+    """The user released the goal."""
 
     name: str
     owner: str = ""
@@ -160,7 +160,7 @@ DECODER = msgspec.msgpack.Decoder(
 
 
 def accepted(message: str | bytes) -> bytes | None:
-    """The message, encoded anew from the fields that the viewer needs; None for one that it does not take."""
+    """The message, re-encoded from the fields that the viewer needs; None if it is not accepted."""
     if isinstance(message, str):
         return None
     try:
@@ -170,10 +170,10 @@ def accepted(message: str | bytes) -> bytes | None:
 
 
 class GuardedConnection(ServerConnection):
-    """A connection from which only accepted messages are received; all others are left out."""
+    """A connection that drops all messages that are not accepted."""
 
     def connection_made(self, transport: Any) -> None:
-        """Close one connection too many, before it takes memory or keeps files from being opened."""
+        """Close connections above the limit before they use memory or file descriptors."""
         super().connection_made(transport)
         if len(self.server.handlers) > MAX_CONNECTIONS:
             transport.abort()
@@ -189,14 +189,14 @@ class GuardedConnection(ServerConnection):
 def start_guarded(host: str, port: int) -> viser.ViserServer:
     """Start a server of viser behind the guard. Raises OSError for an unknown host.
 
-    viser gives the server of the package `websockets` no options of ours, though public ones exist for all of this. So
-    a subclass that adds them takes the place of its class until viser has started it. Raises RuntimeError, and serves
+    viser offers no way to pass options to its server of the package `websockets`, though public ones exist for all of
+    this. So a subclass that adds them replaces that class until viser has started it. Raises RuntimeError, and serves
     nothing, if viser has started its server in another way.
     """
     access, guarded = Access(host), []
 
     class GuardedServer(websockets.asyncio.server.serve):
-        """The server that viser asks for, with the guard's options."""
+        """The server that viser creates, with the guard's options."""
 
         def __init__(self, *arguments: Any, process_request: Any, **options: Any) -> None:
             options |= {"create_connection": GuardedConnection, "max_size": MAX_MESSAGE_BYTES}
@@ -210,21 +210,21 @@ def start_guarded(host: str, port: int) -> viser.ViserServer:
         raise RuntimeError(
             f"the web viewer does not support viser {viser.__version__}: expected 1.1 (pip install 'viser==1.1.*')"
         )
-    # A value that does not suit its control raises in a task of viser's; that message is lost, and nothing is printed.
+    # A value of the wrong type for its control raises in a task of viser: drop that message without printing anything.
     loop = server.get_event_loop()
     loop.call_soon_threadsafe(loop.set_exception_handler, lambda loop, context: None)
     return server
 
 
 def answer(access: Access, respond: Any, connection: ServerConnection, request: Request) -> Response | None:
-    """Refuse a request that comes from elsewhere; let viser answer all others. None opens a websocket."""
+    """Reject requests of other sites; let viser answer all others. None opens a websocket."""
     hosts, port = request.headers.get_all("Host"), connection.local_address[1]
     if not access.allows(hosts, request.headers.get_all("Origin"), port):
         known = f"http://localhost:{port} or, on another machine, the IP address of this one"
         return connection.respond(HTTPStatus.FORBIDDEN, f"not an address of the viewer: expected {known}\n")
     response: Response | None = respond(connection, request)
     if response is not None:
-        # A page of another site must not show this one in a frame either, and have it clicked unseen.
+        # Do not let a page of another site embed this one in a frame (clickjacking).
         own = f"connect-src data: blob: 'self' ws://{hosts[0]}; frame-ancestors 'none'"
         response.headers["Content-Security-Policy"] = PAGE_POLICY + own
     return response

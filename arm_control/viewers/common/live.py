@@ -1,4 +1,4 @@
-"""A controller that moves its simulated arm while it is watched, its goal or the arm itself in a person's hands."""
+"""A simulated arm that its controller moves while it is watched; the user can move the goal or the joints."""
 
 import bisect
 import math
@@ -16,33 +16,33 @@ from arm_control.process.printing import printable
 from arm_control.recording.schema import Tick
 from arm_control.runs.environment import environment_maker
 from arm_control.runs.seeding import EVALUATION, derived_seeds
-from arm_control.viewers.common.motion import (
+from arm_control.viewers.common.playback import Playback
+from arm_control.viewers.common.trajectory import (
     Episode,
     FloatArray,
-    Motion,
-    Stretch,
+    Segment,
     TicksInMemory,
+    Trajectory,
     check_length,
-    to_stretch,
+    to_segment,
 )
-from arm_control.viewers.common.playback import Playback
 from envs.arm_env import ArmEnv
 from envs.tasks.base import Course, StillGoal, last_distance, rms_distance
 
 HISTORY_S = 60.0
 Point = tuple[float, float, float]
-REACHED_M = 1e-5  # within which inverse kinematics has to reach a goal
-MOST_STEPS = 20  # in a frame; what is more is left out
+REACHED_M = 1e-5  # tolerance of inverse kinematics for a goal within reach
+MOST_STEPS = 20  # per frame; further ones are skipped
 
 
 class LiveArm:
-    """A simulated arm and its controller, goal after goal; each begins where the arm is, and as it moves.
+    """A simulated arm and its controller. Each goal begins from the current pose and velocity.
 
-    `manual_deg` are the angles that a person asks for instead of the controller; None lets the controller do it.
+    `manual_deg` are target angles set by the user; with None, the controller decides.
     """
 
     def __init__(self, source: Source, seed: int, start_deg: FloatArray | None = None) -> None:
-        """The goals are those of evaluations with this seed, which no training sees; so is the pose, unless given."""
+        """Goals, and the start pose unless given, are those of an evaluation with this seed, which no training uses."""
         self.name, self._controller = printable("/".join(Path(source.name).parts[-2:])), source.controller
         self._env = env = cast(ArmEnv, environment_maker(source.config)().unwrapped)
         self.arm, self.period_s = env.arm, env.simulation.control_period_s
@@ -58,16 +58,16 @@ class LiveArm:
 
     @property
     def time_s(self) -> float:
-        """How long the arm has moved."""
+        """Simulated time in s."""
         return self._steps * self.period_s
 
     @property
     def episode_name(self) -> str:
-        """Which goal it is."""
+        """Name of the current goal."""
         return "goal by hand" if self.held else f"{'path' if self.moving else 'goal'} {self.goal_number}"
 
     def distance_m(self, goal_m: Sequence[float] | None = None) -> float:
-        """How far the tip is from a goal, or from that of now, by the measured angles."""
+        """Distance from the tip, by the measured angles, to a goal, by default the current one."""
         return math.dist(self.arm.tip_position(self._env.measured_deg), (goal_m or self._env.goal_m)[:3])
 
     def error_mm(self, distances_m: Sequence[float]) -> float:
@@ -83,7 +83,7 @@ class LiveArm:
         self._begin(self._env.task.draw_course(self.arm, generator, self.episode_steps, self.period_s), held=False)
 
     def move_goal(self, goal_m: tuple[float, float, float]) -> tuple[float, float, float]:
-        """Put the goal there, or as near as the arm can reach, until `next_goal`; returns where it is.
+        """Move the goal there, or to the nearest reachable point, until `next_goal`; returns its position.
 
         Raises ValueError for an arm that follows paths.
         """
@@ -94,9 +94,9 @@ class LiveArm:
         return goal
 
     def give_goal(self, goal_m: Point, *, anew: bool) -> None:
-        """Give the controller this goal until another is given; `anew`: as the beginning of an episode.
+        """Set the controller's goal; `anew` begins a new episode.
 
-        Instead of one out of reach, it gets the nearest that is not, as when a goal is put by hand.
+        A goal out of reach is replaced by the nearest reachable one, as when it is moved by hand.
         """
         if anew:
             self.held = False
@@ -105,13 +105,13 @@ class LiveArm:
         self._begin(StillGoal(goal_m if in_reach else nearest_m), held=True)
 
     def _begin(self, course: Course, *, held: bool) -> None:
-        if not (held and self.held):  # a goal that is dragged is one
+        if not (held and self.held):  # a goal that is being dragged stays the same episode
             begin_episodes(self._controller)
         self.held, self._left = held, self.episode_steps
         self._observation: Observation = self._env.change_course(course)
 
     def step(self) -> Tick:
-        """Let one control period pass; after an episode's last comes the next goal, but a goal put by hand stays."""
+        """Simulate one control period; after the end of an episode the next goal follows, unless it was set by hand."""
         if self._left == 0 and not self.held:
             self.next_goal()
         before = self.now()
@@ -128,7 +128,7 @@ class LiveArm:
         return tick
 
     def advance(self, until_s: float, most_steps: int) -> bool:
-        """Move on to a time, by so many steps at most; whether it got there."""
+        """Simulate up to a time, by `most_steps` at most; returns whether the time was reached."""
         for _ in range(most_steps):
             if self.time_s + self.period_s > until_s + 1e-9:
                 return True
@@ -136,24 +136,24 @@ class LiveArm:
         return self.time_s + self.period_s > until_s + 1e-9
 
     def follow(self, playback: Playback) -> None:
-        """Move on to where a playback is; what a slow machine cannot do is left out."""
+        """Simulate up to the position of a playback; a machine that is too slow skips time."""
         if not self.advance(playback.position_s, MOST_STEPS):
             playback.seek(self.time_s)
 
     def step_paused(self, playback: Playback) -> None:
-        """Pause, and move on by one control period."""
+        """Pause, and simulate one control period."""
         playback.pause()
         self.step()
         playback.seek(self.time_s)
 
-    def recent(self, seconds: float) -> Stretch:
-        """The last seconds; the last row is now, with the target that was sent last."""
+    def recent(self, seconds: float) -> Segment:
+        """The last seconds; the last row is the current state, with the last target sent."""
         count = min(len(self._history), round(seconds / self.period_s))
         ticks = [self._history[place] for place in range(len(self._history) - count, len(self._history))]
-        return to_stretch(self.arm, [*ticks, self.now()])
+        return to_segment(self.arm, [*ticks, self.now()])
 
     def now(self) -> Tick:
-        """What the arm measures now, and the target that was sent last."""
+        """The current readings, and the last target sent."""
         env = self._env
         return Tick(
             time_s=self.time_s,
@@ -176,13 +176,13 @@ class LiveArm:
         self._env.close()
 
 
-def roll_out(source: Source, goals: int, seed: int) -> Motion:
-    """A controller's motion through so many goals."""
+def roll_out(source: Source, goals: int, seed: int) -> Trajectory:
+    """Simulate a controller for a number of goals."""
     live = LiveArm(source, seed)
     try:
         ticks: list[Tick] = []
         episodes: list[Episode] = []
-        error: float | None = None  # of the goal before
+        error: float | None = None  # of the previous goal
         for number in range(goals):
             if number:
                 live.next_goal()
@@ -197,82 +197,82 @@ def roll_out(source: Source, goals: int, seed: int) -> Motion:
         ticks.append(msgspec.structs.replace(live.now(), goal_error_mm=error))
     finally:
         live.close()
-    return Motion(
+    return Trajectory(
         live.name, live.arm, live.period_s, TicksInMemory(ticks), episodes=episodes, tolerance_m=live.tolerance_m
     )
 
 
-def roll_out_beside(source: Source, motion: Motion) -> Motion:
-    """What a controller does in simulation with a recording's goals, each at its time, from where that begins.
+def roll_out_beside(source: Source, trajectory: Trajectory) -> Trajectory:
+    """Simulate a controller with the goals of a recording, each at its time, from the recorded start pose.
 
-    Each tick has the goal of the recording's last tick before it, or its own. While that has none, the arm stays where
-    it is. Raises ValueError for a controller of another arm or of paths, or a recording without goals.
+    Each tick has the goal of the last recorded tick at or before it; while there is none, the arm holds its pose.
+    Raises ValueError for a controller of another arm or of paths, or for a recording without goals.
     """
-    check_length(motion)
-    if not any(has_goals(motion, episode) for episode in motion.episodes):
-        raise ValueError(f"{motion.name} has no goals that {source.name} could be given: name another source beside it")
-    began = motion.stretch(0.0, 1.0).angle_deg
+    check_length(trajectory)
+    if not any(has_goals(trajectory, episode) for episode in trajectory.episodes):
+        raise ValueError(f"{trajectory.name} has no goals for {source.name}: name another source beside it")
+    began = trajectory.segment(0.0, 1.0).angle_deg
     poses = began[~np.isnan(began).any(axis=1)]
     live = LiveArm(source, 0, poses[0] if len(poses) else None)
     try:
-        if live.moving or not live.arm.moves_like(motion.arm):
-            raise ValueError(f"{source.name} is not for goals that stay, or not for the arm {motion.arm.name}")
-        beside = Beside(live, motion)
+        if live.moving or not live.arm.moves_like(trajectory.arm):
+            raise ValueError(f"{source.name} is not for goals that stay, or not for the arm {trajectory.arm.name}")
+        beside = Beside(live, trajectory)
         ticks: list[Tick] = []
-        while live.time_s < motion.length_s:
+        while live.time_s < trajectory.length_s:
             ticks.append(beside.step())
         ticks.append(beside.now())
     finally:
         live.close()
-    return Motion(
+    return Trajectory(
         live.name,
         live.arm,
         live.period_s,
         TicksInMemory(ticks),
-        episodes=motion.episodes,
+        episodes=trajectory.episodes,
         tolerance_m=live.tolerance_m,
     )
 
 
-def has_goals(motion: Motion, episode: Episode) -> bool:
-    """Whether an episode of a recording has goals."""
-    goals_m = motion.stretch(motion.tick_s(episode.start_s), episode.end_s, most=100).goal_m
+def has_goals(trajectory: Trajectory, episode: Episode) -> bool:
+    """Whether any tick of an episode has a goal."""
+    goals_m = trajectory.segment(trajectory.tick_s(episode.start_s), episode.end_s, most=100).goal_m
     return not bool(np.isnan(goals_m).all())
 
 
 class Beside:
-    """Gives a live arm the goals of a recording, tick by tick.
+    """Moves a live arm with the goals of a recording, tick by tick.
 
-    Episodes begin and end in the ticks in which the recording's events say so, whatever the times of the ticks are.
+    Episodes begin and end in the ticks of the recorded events, whatever the times of the ticks are.
     """
 
-    def __init__(self, live: LiveArm, motion: Motion) -> None:
+    def __init__(self, live: LiveArm, trajectory: Trajectory) -> None:
         self._live = live
-        self._motion = motion
-        self._starts_s = [motion.tick_s(episode.start_s) for episode in motion.episodes]
-        self._ends_s = [motion.tick_s(episode.end_s) for episode in motion.episodes]
-        self._begun = 0  # episodes
+        self._trajectory = trajectory
+        self._starts_s = [trajectory.tick_s(episode.start_s) for episode in trajectory.episodes]
+        self._ends_s = [trajectory.tick_s(episode.end_s) for episode in trajectory.episodes]
+        self._begun = 0  # number of episodes
         self._goal_m: Point | None = None
-        # Of the present episode.
+        # Of the current episode.
         self._goals_m: set[Point] = set()
         self._distances_m: list[float] = []
 
     def step(self) -> Tick:
-        """Take the goal of now, and let a control period pass."""
+        """Set the current goal, and simulate one control period."""
         goal_m, error = self._take_goal()
         return msgspec.structs.replace(self._live.step(), goal_m=goal_m, goal_error_mm=error)
 
     def now(self) -> Tick:
-        """Take the goal of now; nothing moves."""
+        """Set the current goal, and return the state without a step."""
         goal_m, error = self._take_goal()
         return msgspec.structs.replace(self._live.now(), goal_m=goal_m, goal_error_mm=error)
 
     def _take_goal(self) -> tuple[Point | None, float | None]:
-        """Give the arm the recording's goal of now; returns it, and the error of a goal whose time is over.
+        """Set the recorded goal of the current time; returns it, and the error of a goal whose episode has ended.
 
-        While the recording has no goal, the arm stays where it is.
+        While the recording has no goal, the arm holds its pose.
         """
-        now = self._motion.moment(self._live.time_s)
+        now = self._trajectory.sample(self._live.time_s)
         tick_s = float(now.time_s[0])
         error = self._error_mm(tick_s)
         x, y, z = now.goal_m[0].tolist()
@@ -290,14 +290,14 @@ class Beside:
         return self._goal_m, error
 
     def _note_distance(self, *, settling: bool) -> None:
-        """Keep the distance to the goal; before its own time begins, only the first."""
+        """Note the distance to the goal; only the first one during a soft start."""
         assert self._goal_m is not None
         if not (settling and self._distances_m):
             self._distances_m.append(self._live.distance_m(self._goal_m))
         self._goals_m.add(self._goal_m)
 
     def _error_mm(self, tick_s: float) -> float | None:
-        """The error of the present episode's goal, if its time is over with the recording's tick of this time."""
+        """The error of the current episode's goal, if the episode ends with the recorded tick of this time."""
         if self._goal_m is None or not self._distances_m or tick_s < self._ends_s[self._begun - 1]:
             return None
         distances_m = [*self._distances_m, self._live.distance_m(self._goal_m)]

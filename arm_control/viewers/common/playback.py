@@ -1,26 +1,23 @@
-"""Where a viewer is in what it shows: playing or paused, at a speed, from one moment of the wall clock to the next."""
+"""The playback position of a viewer: playing or paused, at a speed."""
 
 import math
 import time
 from collections.abc import Callable, Sequence
 
-from arm_control.viewers.common.motion import Motion
+from arm_control.viewers.common.trajectory import Trajectory
 
 SLOWEST, FASTEST = 0.1, 10.0
 FRAME_S = 1 / 30
-BEHIND_S = 0.6  # a recording that is being written is followed so long after
+BEHIND_S = 0.6  # delay behind a recording that is being written
 
 
 class Playback:
-    """A position in time that moves by itself while it plays.
-
-    It goes by the clock alone: however seldom it is asked, and however long a picture takes, no time is lost.
-    """
+    """A position in time that advances with the clock while it plays, however seldom it is read."""
 
     def __init__(
         self, period_s: float, length_s: float = math.inf, *, now_s: Callable[[], float] = time.monotonic
     ) -> None:
-        """It plays from 0 to `length_s`, and stops there. A step is one `period_s`."""
+        """Play from 0 to `length_s`, and stop there. A step is one `period_s`."""
         self.period_s, self.length_s = period_s, length_s
         self._now_s = now_s
         self._speed, self._playing = 1.0, True
@@ -31,19 +28,19 @@ class Playback:
 
     @property
     def position_s(self) -> float:
-        """Where it is now."""
+        """The current position in s."""
         if not self._playing:
             return self._from_s
         return min(self._from_s + self._speed * (self._now_s() - self._since_s), self.length_s)
 
     @property
     def playing(self) -> bool:
-        """Whether it moves by itself; at the end it does not."""
+        """Whether the position advances; not at the end."""
         return self._playing and self.position_s < self.length_s
 
     @property
     def speed(self) -> float:
-        """How much time passes in one second of the clock."""
+        """Seconds of playback per second of the clock."""
         return self._speed
 
     @speed.setter
@@ -52,37 +49,37 @@ class Playback:
         self._speed = min(max(SLOWEST, speed), FASTEST)
 
     def play(self) -> None:
-        """Move on; from the end, begin again."""
+        """Start playing; from the end, start again from 0."""
         self._set(0.0 if self.position_s >= self.length_s else self.position_s)
         self._playing = True
 
     def pause(self) -> None:
-        """Stay."""
+        """Stop at the current position."""
         self._set(self.position_s)
         self._playing = False
 
     def toggle(self) -> None:
-        """Play if it stays, stay if it plays."""
+        """Switch between playing and paused."""
         if self.playing:
             self.pause()
         else:
             self.play()
 
     def seek(self, position_s: float) -> None:
-        """Go there, and go on as before; what has come to its end stays there."""
+        """Jump to a position; playing or paused stays the same, paused at the end."""
         self._playing = self.playing
         self._set(position_s)
 
     def step(self, periods: int = 1) -> None:
-        """Pause, and go so many periods on, or back."""
+        """Pause, and step forward by this many periods, or back if negative."""
         self.pause()
         self._set((round(self.position_s / self.period_s) + periods) * self.period_s)
 
 
-def playback_of(motions: Sequence[Motion]) -> Playback:
-    """A playback of motions: where the first is to be opened it waits, and one that grows is followed."""
-    first = motions[0]
-    playback = Playback(first.period_s, max(motion.length_s for motion in motions))
+def playback_of(trajectories: Sequence[Trajectory]) -> Playback:
+    """A playback of trajectories: paused where the first one opens, or following one that grows."""
+    first = trajectories[0]
+    playback = Playback(first.period_s, max(trajectory.length_s for trajectory in trajectories))
     if first.opens_at_s > 0.0:
         playback.pause()
         playback.seek(first.opens_at_s)
@@ -94,7 +91,7 @@ def playback_of(motions: Sequence[Motion]) -> Playback:
 def paced(update: Callable[[], bool]) -> None:
     """Call `update` 30 times a second until it returns False.
 
-    It is due at absolute times, so that delays do not add up; a time that was missed is left out.
+    It is due at absolute times, so that delays do not add up; missed times are skipped.
     """
     due_s = time.monotonic()
     while update():

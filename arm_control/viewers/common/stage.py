@@ -1,4 +1,4 @@
-"""A scene in the browser: arms from their URDF files, their goals, and where their tips have been."""
+"""A scene in the browser: arms from their URDF files, their goals, and traces of their tips."""
 
 import contextlib
 import io
@@ -11,20 +11,20 @@ import yourdfpy
 from viser.extras import ViserUrdf
 
 from arm_control.viewers.common.guard import start_guarded
-from arm_control.viewers.common.motion import FloatArray, Stretch
+from arm_control.viewers.common.trajectory import FloatArray, Segment
 from envs.arm import RADIANS, Arm
 from envs.model import Drawing, drawn_urdf
 
 BLUE, ORANGE, GREEN, TABLE = (0, 114, 178), (213, 94, 0), (26, 158, 76), (219, 204, 178)
-TRACE_S = 3.0  # of the tip's way
+TRACE_S = 3.0  # length of the tip's trace
 TRACE_POINTS = 60
-SECOND = (0.84, 0.37, 0.0, 0.45)  # the other arm is seen through
+SECOND = (0.84, 0.37, 0.0, 0.45)  # the second arm is translucent
 
 
 @contextlib.contextmanager
 def serving(host: str, port: int) -> Iterator[viser.ViserServer]:
-    """A server of pages, which says nothing by itself. It silently takes another port if this one is in use."""
-    logging.getLogger("websockets").setLevel(logging.CRITICAL)  # clients that break off are no error
+    """A page server that prints nothing. It takes another port if this one is in use."""
+    logging.getLogger("websockets").setLevel(logging.CRITICAL)  # ignore clients that disconnect
     with contextlib.redirect_stdout(io.StringIO()):
         server = start_guarded(host, port)
     try:
@@ -36,7 +36,7 @@ def serving(host: str, port: int) -> Iterator[viser.ViserServer]:
 
 
 class Stage:
-    """One arm, or two laid over each other, as they are told to be."""
+    """A scene with one arm, or two overlaid."""
 
     def __init__(self, server: viser.ViserServer, arms: Sequence[Arm]) -> None:
         scene, reach_m = server.scene, arms[0].reach_m
@@ -64,29 +64,29 @@ class Stage:
             self._goals.append(goal)
             self._traces.append(trace)
 
-    def show(self, place: int, now: Stretch, way_m: FloatArray) -> None:
-        """Put an arm and its goal as they are in the row `now`, after its tip has been at `way_m` (n, 3)."""
+    def show(self, place: int, now: Segment, trace_m: FloatArray) -> None:
+        """Show an arm and its goal as in the row `now`, and the trace `trace_m` (n, 3) of its tip."""
         angles = now.angle_deg[0]
         if not np.isnan(angles).any():
-            # Its joints are the arm's, in their order.
+            # The URDF has the arm's joints in the same order.
             self._urdfs[place].update_cfg(angles * RADIANS)
         goal = self._goals[place]
         there, first = not np.isnan(now.goal_m).any(), self._goals[0]
         if there:
             goal.position = now.goal_m[0]
-        # Where both have the same, one is enough.
+        # Draw a goal that both arms share only once.
         same = place > 0 and first.visible and np.allclose(goal.position, first.position, atol=1e-4)
         goal.visible = bool(there and not same)
-        if len(way_m) > 1:
-            self._traces[place].points = np.stack([way_m[:-1], way_m[1:]], axis=1).astype(np.float32)
-        self._traces[place].visible = len(way_m) > 1
+        if len(trace_m) > 1:
+            self._traces[place].points = np.stack([trace_m[:-1], trace_m[1:]], axis=1).astype(np.float32)
+        self._traces[place].visible = len(trace_m) > 1
 
 
 def _shapes(arm: Arm) -> yourdfpy.URDF:
-    """The arm's shapes; without its meshes if one of them is damaged."""
+    """The arm's shapes; without meshes if one of them is damaged."""
     try:
         return _load(drawn_urdf(arm.chain, arm.mesh_folder))
-    except Exception:  # whatever the readers of so many formats raise
+    except Exception:  # the readers of mesh formats raise errors of many types
         return _load(drawn_urdf(arm.chain, arm.mesh_folder, usable=()))
 
 

@@ -1,4 +1,4 @@
-"""Whether a recording of the simulated arm can be made again, bit for bit."""
+"""Verifying a recording of the simulated arm: re-simulation must give the same readings, bit for bit."""
 
 import time
 from collections.abc import Mapping
@@ -12,18 +12,18 @@ from arm_control.drivers.opening import available_drivers, load_driver
 from arm_control.recording.index import IndexedRecording
 from arm_control.recording.schema import POST_MORTEM, Tick, of_simulated_arm
 from arm_control.runner.recorded import arm_of
-from arm_control.viewers.common.motion import drawn_arm
+from arm_control.viewers.common.trajectory import drawn_arm
 from envs.arm import Arm
 from envs.imperfections import imperfections_from_text
 
 
 def verify(path: str | Path, urdf: str | None = None) -> tuple[int, str]:
-    """Send the recorded targets to the simulated arm once more.
+    """Re-simulate a recording: send its targets to the simulated arm, and compare every reading.
 
-    Returns the number of ticks, each read as recorded, and what else is known to be missing from the recording.
+    Returns the number of ticks, all equal, and a description of what is missing from the recording.
 
-    Raises RuntimeError with the first tick that was read otherwise, and by how much; ValueError for a recording that
-    cannot be made again.
+    Raises RuntimeError with the first tick that differs, and by how much; ValueError for a recording that cannot be
+    re-simulated.
     """
     recording = IndexedRecording(path)
     try:
@@ -37,7 +37,7 @@ def _verify(recording: IndexedRecording, urdf: str | None) -> tuple[int, str]:
     arm, period_s = arm_of(path, metadata)
     driver_type = _simulated_driver(path, metadata)
     if POST_MORTEM in metadata:
-        raise ValueError(f"{path} is a post-mortem, which begins in mid-motion: wanted a recording of all of it")
+        raise ValueError(f"{path} is a post-mortem, which begins in mid-motion: expected the whole recording")
     start_deg = _start_deg(path, arm, metadata)
     try:
         imperfections = imperfections_from_text(metadata.get("imperfections", "ideal"))
@@ -71,11 +71,11 @@ def _simulated_driver(path: Path, metadata: Mapping[str, str]) -> DriverType:
         # The driver's own declaration counts: nothing in a file may open a real arm.
         if driver_type.simulated:
             return driver_type
-    raise ValueError(f"{path} was recorded on the driver {name}: only a simulated arm can be run again")
+    raise ValueError(f"{path} was recorded on the driver {name}: only a simulated arm can be re-simulated")
 
 
 def _start_deg(path: Path, arm: Arm, metadata: Mapping[str, str]) -> tuple[float, ...] | None:
-    """Where the recorded arm started; None if it does not say so. Raises ValueError for what is no pose of the arm."""
+    """The recorded start pose; None if it is not recorded. Raises ValueError for one outside the limits."""
     if "start_deg" not in metadata:
         return None
     try:
@@ -84,13 +84,13 @@ def _start_deg(path: Path, arm: Arm, metadata: Mapping[str, str]) -> tuple[float
         start_deg = []
     if len(start_deg) != arm.joint_count or start_deg != arm.limits.clip(start_deg):
         raise ValueError(
-            f"{path}: start_deg: wanted a pose within the arm's limits, got {metadata['start_deg'][:80]!r}"
+            f"{path}: start_deg: expected a pose within the arm's limits, got {metadata['start_deg'][:80]!r}"
         )
     return tuple(start_deg)
 
 
 def _difference(tick: Tick, again: Driver, names: tuple[str, ...]) -> str:
-    """In which joint the reading differs most, and by how much; empty if it does not."""
+    """The joint whose reading differs most, and by how much; empty if none differs."""
     state = again.read()
     for what, unit, recorded, now in (
         ("", "degrees", tick.angle_deg, state.angles_deg),

@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 import arm_control.viewers
 from arm_control.process.discovery import load_module, module_names
-from arm_control.viewers.common.motion import Motion
+from arm_control.viewers.common.trajectory import Trajectory
 
 if TYPE_CHECKING:
     from arm_control.viewers.common.live import LiveArm
 
 COMMON = "common"  # the package that is no viewer
 
-Show = Callable[["LiveArm | Sequence[Motion]"], None]  # returns when the user closes the viewer
-Save = Callable[[Sequence[Motion], str], str]  # writes a file; returns a description of its content
+Show = Callable[["LiveArm | Sequence[Trajectory]"], None]  # returns when the user closes the viewer
+Save = Callable[[Sequence[Trajectory], str], str]  # writes a file; returns a description of its content
 SaveRuns = Callable[[Sequence[str], str], str]  # the same, for run folders
 
 
@@ -27,8 +27,9 @@ def never_default(source_count: int) -> int:
 class Viewer:
     """The declaration of a viewer, which is named after its file.
 
-    It shows motions (`load_show`), saves them to a file (`load_save`) or both. These functions import what the viewer
-    requires and return the function that does the work, so that a missing package is reported before a file is opened.
+    It shows trajectories (`load_show`), saves them to a file (`load_save`) or both. These functions import what the
+    viewer requires and return the function that does the work, so that a missing package is reported before a file is
+    opened.
     """
 
     summary: str

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from arm_control.viewers.common.motion import Motion, described
+from arm_control.viewers.common.trajectory import Trajectory, described
 from arm_control.viewers.common.viewer import Save, Viewer
 
 
@@ -10,9 +10,9 @@ def load_save() -> Save:
     """Write a page."""
     from arm_control.viewers.page.html import save_page
 
-    def save(motions: Sequence[Motion], path: str) -> str:
-        save_page(motions, path)
-        return described(motions)
+    def save(trajectories: Sequence[Trajectory], path: str) -> str:
+        save_page(trajectories, path)
+        return described(trajectories)
 
     return save
 

@@ -1,4 +1,4 @@
-"""A page in one file, which opens offline: the arm in motion, plots, and how near it came to each goal."""
+"""A web page in one file, which opens offline: the moving arm, plots, and the error of each goal."""
 
 import io
 import re
@@ -11,15 +11,15 @@ from markupsafe import Markup
 
 from arm_control.runs.files import write_text
 from arm_control.viewers.common.guard import PAGE_POLICY
-from arm_control.viewers.common.motion import Episode, Motion
 from arm_control.viewers.common.stage import TRACE_POINTS, TRACE_S, Stage, serving
-from arm_control.viewers.plot.figure import motion_figure
+from arm_control.viewers.common.trajectory import Episode, Trajectory
+from arm_control.viewers.plot.figure import trajectory_figure
 
 RATE_HZ = 30.0
-LONGEST_S = 180.0  # that is shown
+LONGEST_S = 180.0  # of the animation
 LABEL = np.array((-0.3, -0.34, 0.9))  # times the arm's reach: left of the arm as the camera sees it
 
-# `Markup` escapes each text that it is given: names in a recording are anybody's.
+# `Markup` escapes each text that is inserted: names in a recording are untrusted.
 PAGE = Markup("""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <meta http-equiv="Content-Security-Policy" content="{policy}">
@@ -44,77 +44,77 @@ p {{ color: #55555c }}
 """)
 
 
-def save_page(motions: Sequence[Motion], path: str | Path) -> None:
-    """Write motions of the same arm, laid over each other, into one HTML file, whole or not at all."""
+def save_page(trajectories: Sequence[Trajectory], path: str | Path) -> None:
+    """Write trajectories of the same arm, overlaid, into one HTML file, whole or not at all."""
     target = Path(path)
     if not target.parent.is_dir():
         raise ValueError(f"cannot write {target}: there is no folder {target.parent}")
-    start_s, end_s = shown_part(motions)
-    note = "Drag to turn, scroll to come nearer; the bar below the arm plays and scrubs."
-    if end_s - start_s < max(motion.length_s for motion in motions) - 1e-6:
+    start_s, end_s = shown_part(trajectories)
+    note = "Drag to rotate, scroll to zoom; the bar below the arm plays and scrubs."
+    if end_s - start_s < max(trajectory.length_s for trajectory in trajectories) - 1e-6:
         note += f" The arm is shown from {start_s:.0f} to {end_s:.0f} s, and the table has the goals of that part."
     text = PAGE.format(
         policy=PAGE_POLICY + "connect-src data: blob:",
-        title=" and ".join(motion.name for motion in motions),
-        scene=scene_of(motions, start_s, end_s),
+        title=" and ".join(trajectory.name for trajectory in trajectories),
+        scene=scene_of(trajectories, start_s, end_s),
         note=note,
-        table=table_of(motions, start_s, end_s),
-        plots=plots_of(motions),
+        table=table_of(trajectories, start_s, end_s),
+        plots=plots_of(trajectories),
     )
     write_text(target, text)
 
 
-def shown_part(motions: Sequence[Motion]) -> tuple[float, float]:
-    """From when to when the arm is shown: up to LONGEST_S, around where a recording opens."""
-    length_s = max(motion.length_s for motion in motions)
-    start_s = min(max(0.0, motions[0].opens_at_s - 0.5 * LONGEST_S), max(0.0, length_s - LONGEST_S))
+def shown_part(trajectories: Sequence[Trajectory]) -> tuple[float, float]:
+    """Start and end of the animation in s: up to LONGEST_S, around the time at which a recording opens."""
+    length_s = max(trajectory.length_s for trajectory in trajectories)
+    start_s = min(max(0.0, trajectories[0].opens_at_s - 0.5 * LONGEST_S), max(0.0, length_s - LONGEST_S))
     return start_s, min(length_s, start_s + LONGEST_S)
 
 
-def scene_of(motions: Sequence[Motion], start_s: float, end_s: float) -> str:
-    """The scene as a page of its own, which plays by itself."""
+def scene_of(trajectories: Sequence[Trajectory], start_s: float, end_s: float) -> str:
+    """The scene as a page of its own, which plays without a server."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     with serving("127.0.0.1", port) as server:
-        stage = Stage(server, [motion.arm for motion in motions])
+        stage = Stage(server, [trajectory.arm for trajectory in trajectories])
         server.initial_camera.position = 0.8 * np.array(server.initial_camera.position)  # there is no panel beside it
-        label = server.scene.add_label("/numbers", "", position=LABEL * motions[0].arm.reach_m)
+        label = server.scene.add_label("/numbers", "", position=LABEL * trajectories[0].arm.reach_m)
         serializer = server.get_scene_serializer()
         for time_s in np.arange(start_s, end_s, 1.0 / RATE_HZ).tolist():
             words = []
-            for place, motion in enumerate(motions):
-                now = motion.moment(time_s)
-                stage.show(place, now, motion.stretch(time_s - TRACE_S, time_s, most=200).trace_m(TRACE_POINTS))
+            for place, trajectory in enumerate(trajectories):
+                now = trajectory.sample(time_s)
+                stage.show(place, now, trajectory.segment(time_s - TRACE_S, time_s, most=200).trace_m(TRACE_POINTS))
                 if not np.isnan(now.error_mm[0]):
                     words.append(f"{now.error_mm[0]:.1f} mm")
-            episode = motions[0].episode_at(time_s)
+            episode = trajectories[0].episode_at(time_s)
             label.text = f"{f'{episode.name}   ' if episode else ''}{'   '.join(words)}"
             serializer.insert_sleep(1.0 / RATE_HZ)
         return serializer.as_html()
 
 
-def table_of(motions: Sequence[Motion], start_s: float, end_s: float) -> Markup:
-    """The error of each motion for each goal whose episode begins in that part, as `arm-control run` prints it."""
-    names = [Markup("<th>{} (mm)</th>").format(motion.name) for motion in motions]
+def table_of(trajectories: Sequence[Trajectory], start_s: float, end_s: float) -> Markup:
+    """The error of each trajectory for each goal that begins in that part, as `arm-control run` prints it."""
+    names = [Markup("<th>{} (mm)</th>").format(trajectory.name) for trajectory in trajectories]
     rows = []
-    for number, episode in enumerate(motions[0].episodes):
+    for number, episode in enumerate(trajectories[0].episodes):
         if not start_s <= episode.start_s < end_s:
             continue
-        errors = [motion.error_at_end_mm(own_episode(motion, number, episode)) for motion in motions]
+        errors = [trajectory.error_at_end_mm(own_episode(trajectory, number, episode)) for trajectory in trajectories]
         cells = [Markup("<td>{}</td>").format("-" if np.isnan(error) else f"{error:.2f}") for error in errors]
         rows.append(Markup("<tr><td>{}</td>{}</tr>").format(episode.name, Markup().join(cells)))
     head = Markup("<tr><th>error at the end</th>{}</tr>").format(Markup().join(names))
     return Markup("<table>{}{}</table>").format(head, Markup().join(rows))
 
 
-def own_episode(motion: Motion, number: int, episode: Episode) -> Episode:
-    """A motion's own episode of this number and name, which may be at other times; if it has none, the other's."""
-    own = motion.episodes[number : number + 1]
+def own_episode(trajectory: Trajectory, number: int, episode: Episode) -> Episode:
+    """A trajectory's own episode of this number and name, which may be at other times; if there is none, `episode`."""
+    own = trajectory.episodes[number : number + 1]
     return own[0] if own and own[0].name == episode.name else episode
 
 
-def plots_of(motions: Sequence[Motion]) -> Markup:
+def plots_of(trajectories: Sequence[Trajectory]) -> Markup:
     """The plots as an SVG element, in which matplotlib escapes all text."""
     text = io.StringIO()
-    motion_figure(motions).savefig(text, format="svg", metadata={"Date": None})
+    trajectory_figure(trajectories).savefig(text, format="svg", metadata={"Date": None})
     return Markup(re.sub(r"^.*?(?=<svg)", "", text.getvalue(), flags=re.DOTALL))

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from arm_control.viewers.common.motion import Motion, described
+from arm_control.viewers.common.trajectory import Trajectory, described
 from arm_control.viewers.common.viewer import Save, SaveRuns, Viewer
 
 
@@ -10,9 +10,9 @@ def load_save() -> Save:
     """Plot trajectories."""
     from arm_control.viewers.plot.figure import save_plot
 
-    def save(motions: Sequence[Motion], path: str) -> str:
-        save_plot(motions, path)
-        return described(motions)
+    def save(trajectories: Sequence[Trajectory], path: str) -> str:
+        save_plot(trajectories, path)
+        return described(trajectories)
 
     return save
 

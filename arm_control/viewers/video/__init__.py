@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from arm_control.viewers.common.motion import Motion, described
+from arm_control.viewers.common.trajectory import Trajectory, described
 from arm_control.viewers.common.viewer import Save, Viewer
 
 
@@ -10,9 +10,9 @@ def load_save() -> Save:
     """Write a video."""
     from arm_control.viewers.video.film import write_video
 
-    def save(motions: Sequence[Motion], path: str) -> str:
-        frame_count = write_video(motions[0], path)
-        return f"{frame_count} frames of {described(motions)}"
+    def save(trajectories: Sequence[Trajectory], path: str) -> str:
+        frame_count = write_video(trajectories[0], path)
+        return f"{frame_count} frames of {described(trajectories)}"
 
     return save
 

@@ -1,4 +1,4 @@
-"""The web viewer: a page for any browser in which the arm is watched, and its goal is dragged."""
+"""The web viewer: a page for any browser that shows the arm and lets the user drag its goal."""
 
 import contextlib
 import errno
@@ -16,29 +16,33 @@ from markupsafe import Markup
 from viser import uplot
 
 from arm_control.viewers.common.live import LiveArm
-from arm_control.viewers.common.motion import FloatArray, Motion, Stretch
 from arm_control.viewers.common.playback import FASTEST, SLOWEST, Playback, paced, playback_of
 from arm_control.viewers.common.stage import BLUE, ORANGE, TRACE_POINTS, TRACE_S, Stage, serving
+from arm_control.viewers.common.trajectory import FloatArray, Segment, Trajectory
 from envs.arm import Arm
 
 PLOTS_S = 1 / 8  # between two drawings of plots and numbers
 PLOTTED_S = 10.0
-AHEAD_S = 2.5  # of them, after now, where there is something
-TOLD_S = 3.0  # for so long it is said what happened
+AHEAD_S = 2.5  # of them after the current time
+SHOWN_EVENT_S = 3.0  # how long an event is shown
 MOST_POINTS = 600  # of a line in a plot
 PLOT_HEIGHT = 110
 NOW = uplot.Series(label="now", stroke="black", auto=False, points=uplot.Series_Points(show=True, size=7, fill="black"))
-TOLD_ANYWAY = ("phase", "goal", "refusal")  # kinds of events
-MAX_WISHES = 100  # that wait for the next update: more than people make, and soon worked off
+SHOWN_ANYWAY = ("phase", "goal", "refusal")  # kinds of events that the numbers show
+MAX_REQUESTS = 100  # that wait for the next update: more than users make, and quickly handled
 
 
 def serve(
-    shown: LiveArm | Sequence[Motion], *, host: str = "127.0.0.1", port: int = 8080, say: Callable[[str], None] = print
+    shown: LiveArm | Sequence[Trajectory],
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8080,
+    say: Callable[[str], None] = print,
 ) -> None:
-    """Serve a page until Ctrl-C. Raises OSError for an address that cannot be listened at."""
+    """Serve a page until Ctrl-C. Raises OSError for an address that it cannot listen on."""
     check_port(host, port)
     with serving(host, port) as server:
-        if server.get_port() != port:  # somebody was faster
+        if server.get_port() != port:  # another program took it in the meantime
             raise OSError(f"port {port} is in use: --port names another")
         page = LivePage(server, shown) if isinstance(shown, LiveArm) else PlayedPage(server, shown)
         name = f"[{host}]" if ":" in host else host
@@ -47,31 +51,31 @@ def serve(
 
 
 def check_port(host: str, port: int) -> None:
-    """Raise OSError for an address that cannot be listened at: viser would silently take another port."""
+    """Raise OSError for an address that cannot be listened on: viser would silently take another port."""
     try:
-        # A name can have addresses of both families, and the server listens at all of them.
+        # A name can have IPv4 and IPv6 addresses, and the server listens on all of them.
         for family, _, _, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
             with socket.create_server(address, family=family):
                 pass
-    except (OSError, UnicodeError) as error:  # a host that no name can be
+    except (OSError, UnicodeError) as error:  # an invalid host name
         why = getattr(error, "strerror", None) or "no such host"
         taken = getattr(error, "errno", None) == errno.EADDRINUSE
-        reason = "is in use" if taken else f"cannot be listened at on {host} ({why})"
+        reason = "is in use" if taken else f"cannot be opened on {host} ({why})"
         raise OSError(f"port {port} {reason}: --port names another") from None
 
 
 class Page:
-    """What both kinds of pages have: the scene, pace, numbers and plots. One thread calls `update`.
+    """What both kinds of pages share: the scene, playback, numbers and plots. One thread calls `update`.
 
-    Browsers' wishes come in other threads, and wait in a queue until then.
+    Requests of browsers arrive in other threads, and wait in a queue for the next update.
     """
 
     steps: tuple[str, ...] = ("back", "on")
 
-    def __init__(self, server: viser.ViserServer, sources: Sequence[LiveArm | Motion], playback: Playback) -> None:
+    def __init__(self, server: viser.ViserServer, sources: Sequence[LiveArm | Trajectory], playback: Playback) -> None:
         self.server, self.playback, self._names = server, playback, [source.name for source in sources]
         self.stage = Stage(server, [source.arm for source in sources])
-        self._wishes: queue.Queue[Callable[[], None]] = queue.Queue(MAX_WISHES)
+        self._requests: queue.Queue[Callable[[], None]] = queue.Queue(MAX_REQUESTS)
         self._drawn_s = self._plotted_s = -math.inf
         self._position_s = math.nan
         self.numbers = server.gui.add_html("")
@@ -83,42 +87,42 @@ class Page:
         self.on(self._speed, lambda speed: setattr(self.playback, "speed", speed))
 
     def on(self, handle: Any, do: Callable[[Any], None]) -> None:
-        """Call `do` with the value that a person gave a control, in the thread of `update`."""
+        """Call `do` with the value that the user gave a control, in the thread of `update`."""
 
         def used(event: Any) -> None:
-            """Wait for the next update; what the program itself has changed is no wish."""
+            """Queue a change for the next update; ignore those that the program made."""
             if event.client_id is None:
                 return
             value = offered(handle, event.target.value)
-            self.wish(self.show_controls if value is None else lambda: do(value))
+            self.request(self.show_controls if value is None else lambda: do(value))
 
         clicked = isinstance(handle, viser.GuiButtonHandle | viser.GuiButtonGroupHandle)
         (handle.on_click if clicked else handle.on_update)(used)
 
-    def wish(self, do: Callable[[], None]) -> None:
-        """Have something done by the next `update`, unless too much waits for it already."""
+    def request(self, do: Callable[[], None]) -> None:
+        """Queue a call for the next `update`; dropped if too many are waiting."""
         with contextlib.suppress(queue.Full):
-            self._wishes.put_nowait(do)
+            self._requests.put_nowait(do)
 
     def show_controls(self) -> None:
-        """Show the values that hold, after a browser has sent one that its control does not offer."""
+        """Show the current values, after a browser sent one that its control does not offer."""
         put(self._speed, self.playback.speed)
 
     def add_plots(self, arm: Arm) -> None:
-        """Plots of each joint, the tip's error and the reward; a dot on the first one's lines marks now."""
+        """Add plots of each joint, the tip error and the reward; a dot marks the current time."""
         colours = [f"rgb{BLUE}", f"rgb{ORANGE}"]
-        told = [colours[1]] if len(self._names) == 1 else colours
-        of = [""] if len(self._names) == 1 else [f" {name}" for name in self._names]
+        command_colours = [colours[1]] if len(self._names) == 1 else colours
+        names = [""] if len(self._names) == 1 else [f" {name}" for name in self._names]
         angles = [
             uplot.Series(label=f"measured{whose}", stroke=colour, width=2)
-            for colour, whose in zip(colours, of, strict=False)
+            for colour, whose in zip(colours, names, strict=False)
         ] + [
             uplot.Series(label=f"commanded{whose}", stroke=colour, width=1, dash=(6, 4))
-            for colour, whose in zip(told, of, strict=False)
+            for colour, whose in zip(command_colours, names, strict=False)
         ]
         lines = [
             uplot.Series(label=f"value{whose}", stroke=colour, width=2)
-            for colour, whose in zip(colours, of, strict=False)
+            for colour, whose in zip(colours, names, strict=False)
         ]
         self.error = self._add_plot("tip to goal (mm)", lines)
         self.angles = [
@@ -140,15 +144,15 @@ class Page:
         )
 
     def update(self) -> bool:
-        """Do what was wished, move on, and draw what is new; True, for only Ctrl-C ends it."""
-        wished = self._wishes.qsize()
-        for _ in range(wished):  # those that come meanwhile wait, so that no flood of them holds this up
-            self._wishes.get()()
+        """Handle requests, advance, and draw what has changed; returns True, since only Ctrl-C ends the viewer."""
+        requested = self._requests.qsize()
+        for _ in range(requested):  # later ones wait, so that a flood of requests does not block the update
+            self._requests.get()()
         if not self.server.get_clients():
             self.rest()
             return True
         position_s = self.advance()
-        if wished or position_s != self._position_s:
+        if requested or position_s != self._position_s:
             self._position_s = position_s
             self.draw(position_s)
             self._drawn_s = time.monotonic()
@@ -159,59 +163,59 @@ class Page:
             self.write(position_s)
         return True
 
-    def plot(self, stretches: Sequence[Stretch], position_s: float) -> None:
-        """Draw the columns of one or two stretches, all against the times of the first, and mark where it is."""
-        times = stretches[0].time_s
+    def plot(self, segments: Sequence[Segment], position_s: float) -> None:
+        """Plot the columns of one or two segments against the times of the first, and mark the position."""
+        times = segments[0].time_s
         if len(times) < 2:
             return
         others = np.arange(len(times)) != max(0, np.searchsorted(times, position_s + 1e-9, side="right") - 1)
 
         def along(columns: list[FloatArray]) -> list[FloatArray]:
-            """A column of each stretch, at the first one's times."""
-            more = zip(stretches[1:], columns[1:], strict=True)
-            return [columns[0], *(np.interp(times, stretch.time_s, column) for stretch, column in more)]
+            """A column of each segment, at the first one's times."""
+            more = zip(segments[1:], columns[1:], strict=True)
+            return [columns[0], *(np.interp(times, segment.time_s, column) for segment, column in more)]
 
         def put_lines(plot: viser.GuiUplotHandle, lines: list[FloatArray], dashed: list[FloatArray]) -> None:
-            """Without rows in which something is missing: an axis of a plot cannot begin with a NaN."""
+            """Plot the rows without missing values: an axis cannot begin with NaN."""
             known = ~np.isnan(lines).any(axis=0)
             known |= not known.any()
             columns = (times, *lines, *dashed, np.where(others, np.nan, lines[0]))
             plot.data = tuple(column[known] for column in columns)
 
         for joint, plot in enumerate(self.angles):
-            measured = along([it.angle_deg[:, joint] for it in stretches])
-            put_lines(plot, measured, along([it.target_deg[:, joint] for it in stretches]))
-        put_lines(self.error, along([it.error_mm for it in stretches]), [])
-        put_lines(self.reward, along([it.reward for it in stretches]), [])
+            measured = along([it.angle_deg[:, joint] for it in segments])
+            put_lines(plot, measured, along([it.target_deg[:, joint] for it in segments]))
+        put_lines(self.error, along([it.error_mm for it in segments]), [])
+        put_lines(self.reward, along([it.reward for it in segments]), [])
 
     def step(self, periods: int) -> None:
-        """Pause, and go on or back by control periods."""
+        """Pause, and step by control periods."""
         self.playback.step(periods)
 
     def rest(self) -> None:
-        """Nobody looks."""
+        """Called instead of drawing while no browser is connected."""
 
     def advance(self) -> float:
-        """Where it is now, in s."""
+        """Advance; returns the current position in s."""
         raise NotImplementedError
 
     def draw(self, position_s: float) -> None:
-        """Show the scene of a time."""
+        """Show the scene at a time."""
         raise NotImplementedError
 
     def write(self, position_s: float) -> None:
-        """Show the numbers and plots of a time."""
+        """Show the numbers and plots at a time."""
         raise NotImplementedError
 
 
 class PlayedPage(Page):
-    """Plays one motion, or two laid over each other."""
+    """Plays one trajectory, or two overlaid."""
 
-    def __init__(self, server: viser.ViserServer, motions: Sequence[Motion]) -> None:
-        """It begins where the first motion is to be opened, and a motion that grows is followed."""
-        self.motions = list(motions)
-        super().__init__(server, motions, playback_of(motions))
-        first, length_s = motions[0], self.playback.length_s
+    def __init__(self, server: viser.ViserServer, trajectories: Sequence[Trajectory]) -> None:
+        """Start where the first trajectory opens; follow one that grows."""
+        self.trajectories = list(trajectories)
+        super().__init__(server, trajectories, playback_of(trajectories))
+        first, length_s = trajectories[0], self.playback.length_s
         self.timeline = server.gui.add_slider(
             "Time (s)", min=0.0, max=max(rounded(length_s), 0.01), step=0.01, initial_value=0.0
         )
@@ -222,23 +226,23 @@ class PlayedPage(Page):
         self._left_s = self.playback.position_s
 
     def _episode_names(self) -> list[str]:
-        return [f"{episode.name}, {episode.start_s:.1f} s" for episode in self.motions[0].episodes]
+        return [f"{episode.name}, {episode.start_s:.1f} s" for episode in self.trajectories[0].episodes]
 
     def _choose(self, name: str) -> None:
         names = self._episode_names()
         if name in names:
-            self.playback.seek(self.motions[0].episodes[names.index(name)].start_s)
+            self.playback.seek(self.trajectories[0].episodes[names.index(name)].start_s)
 
     def rest(self) -> None:
-        """It waits until somebody looks, but what grows goes on meanwhile."""
-        if not self.motions[0].growing:
+        """Hold the position until a browser connects, unless the recording is growing."""
+        if not self.trajectories[0].growing:
             self.playback.seek(self._left_s)
 
     def advance(self) -> float:
-        """Where it is now; before that, what was recorded since."""
-        new = [motion.refresh() for motion in self.motions]
+        """Read what was recorded since the last call; returns the current position in s."""
+        new = [trajectory.refresh() for trajectory in self.trajectories]
         if any(new):
-            self.playback.length_s = max(motion.length_s for motion in self.motions)
+            self.playback.length_s = max(trajectory.length_s for trajectory in self.trajectories)
             self.timeline.max = rounded(self.playback.length_s)
             if (names := self._episode_names()) != list(self.episodes.options):
                 self.episodes.options = names
@@ -246,44 +250,46 @@ class PlayedPage(Page):
         return self._left_s
 
     def draw(self, position_s: float) -> None:
-        """Show the scene of a time."""
-        for place, motion in enumerate(self.motions):
-            way = motion.stretch(position_s - TRACE_S, position_s, most=200)
-            self.stage.show(place, motion.moment(position_s), way.trace_m(TRACE_POINTS))
+        """Show the scene at a time."""
+        for place, trajectory in enumerate(self.trajectories):
+            recent = trajectory.segment(position_s - TRACE_S, position_s, most=200)
+            self.stage.show(place, trajectory.sample(position_s), recent.trace_m(TRACE_POINTS))
 
     def write(self, position_s: float) -> None:
-        """Show the numbers and plots of a time."""
+        """Show the numbers and plots at a time."""
         put(self.timeline, rounded(position_s))
-        first = self.motions[0]
+        first = self.trajectories[0]
         if (episode := first.episode_at(position_s)) is not None:
             name = f"{episode.name}, {episode.start_s:.1f} s"
             if name in self.episodes.options:
                 put(self.episodes, name)
-        name = first.moment(position_s).phase[0] if episode is None else episode.name
+        name = first.sample(position_s).phase[0] if episode is None else episode.name
         now = Markup("<b>{}</b> at {:.2f} s of {:.1f} s").format(name, position_s, self.playback.length_s)
         lines = [now]
-        for motion, colour in zip(self.motions, (BLUE, ORANGE), strict=False):
-            lines.append(numbers(motion.moment(position_s), motion.name, colour))
-            if (refusal := motion.refusal_at(position_s)) is not None:
-                lines.append(Markup("<b>STOPPED.</b> {}").format(refusal))
-            if motion.lost:
-                lines.append(Markup("<b>Damaged:</b> {}").format(motion.lost))
+        for trajectory, colour in zip(self.trajectories, (BLUE, ORANGE), strict=False):
+            lines.append(numbers(trajectory.sample(position_s), trajectory.name, colour))
+            if (fault := trajectory.fault_at(position_s)) is not None:
+                lines.append(Markup("<b>STOPPED.</b> {}").format(fault))
+            if trajectory.lost:
+                lines.append(Markup("<b>Damaged:</b> {}").format(trajectory.lost))
             lines += [
                 Markup("{} at {:.2f} s: {}").format(event.kind, event.time_s, event.text)
-                for event in motion.events
-                if position_s - TOLD_S < event.time_s <= position_s and event.kind not in TOLD_ANYWAY
+                for event in trajectory.events
+                if position_s - SHOWN_EVENT_S < event.time_s <= position_s and event.kind not in SHOWN_ANYWAY
             ]
         self.numbers.content = as_text(lines)
         end_s = min(max(PLOTTED_S, position_s + AHEAD_S), self.playback.length_s)
-        shown = [motion.stretch(end_s - PLOTTED_S, end_s, most=MOST_POINTS) for motion in self.motions]
-        held = [it if len(it) else motion.moment(end_s) for it, motion in zip(shown, self.motions, strict=True)]
+        shown = [trajectory.segment(end_s - PLOTTED_S, end_s, most=MOST_POINTS) for trajectory in self.trajectories]
+        held = [
+            it if len(it) else trajectory.sample(end_s) for it, trajectory in zip(shown, self.trajectories, strict=True)
+        ]
         self.plot(held, position_s)
 
 
 class LivePage(Page):
-    """An arm that moves while it is watched: its goal, or the arm itself, in the person's hands."""
+    """Shows a live arm; the user can move its goal or its joints."""
 
-    steps = ("on",)  # time does not go back
+    steps = ("on",)  # a simulation only steps forward
 
     def __init__(self, server: viser.ViserServer, live: LiveArm) -> None:
         self.live = live
@@ -315,59 +321,59 @@ class LivePage(Page):
         self._hold_goal()
 
     def _hold_goal(self) -> None:
-        """Put the handle where the goal is."""
+        """Move the handle to the goal."""
         if self.handle is not None:
             self.handle.position = tuple(self.live.recent(0.0).goal_m[-1].tolist())
 
     def _drag(self, event: Any) -> None:
-        """Only the last place of a drag counts, once an update."""
+        """Queue a drag; only the last position of each update counts."""
         self._dragged = tuple(float(value) for value in event.target.position)  # type: ignore[assignment]
         ended = event.phase == "end"
-        self.wish(lambda: self._move_goal(ended))
+        self.request(lambda: self._move_goal(ended))
 
     def _move_goal(self, ended: bool) -> None:
-        dragged, self._dragged = self._dragged, None  # another may come meanwhile
+        dragged, self._dragged = self._dragged, None  # another may arrive in the meantime
         if dragged is not None:
             self.live.move_goal(dragged)
-        if ended:  # to where the arm can reach
+        if ended:  # to the nearest reachable point
             self._hold_goal()
 
     def _take(self, by_hand: bool) -> None:
-        """Give the arm to the person, or back to its controller."""
+        """Give control of the joints to the user, or back to the controller."""
         for slider in self.joints:
             slider.disabled = not by_hand
         self.live.manual_deg = self._slider_angles() if by_hand else None
         self.show_controls()
 
     def _turn(self, joint: int, angle_deg: float) -> None:
-        """Move a joint of an arm that was taken."""
+        """Set the target of a joint under manual control."""
         if self.live.manual_deg is not None:
             self.live.manual_deg[joint] = angle_deg
 
     def _slider_angles(self) -> list[float]:
-        """Where the sliders of the joints are to be: at the angles that the person asks for, or that the arm has."""
+        """The angles for the joints' sliders: the targets under manual control, else the measured angles."""
         if self.live.manual_deg is not None:
             return self.live.manual_deg
         measured_deg = self.live.recent(0.0).angle_deg[-1].tolist()
         return [round(2.0 * angle) / 2.0 for angle in self.live.arm.limits.clip(measured_deg)]
 
     def show_controls(self) -> None:
-        """Show the values that hold."""
+        """Show the current values."""
         super().show_controls()
         put(self.manual, self.live.manual_deg is not None)
         for slider, angle_deg in zip(self.joints, self._slider_angles(), strict=True):
             put(slider, angle_deg)
 
     def step(self, periods: int) -> None:
-        """Pause, and let the arm move on by a control period."""
+        """Pause, and simulate one control period."""
         self.live.step_paused(self.playback)
 
     def rest(self) -> None:
-        """The arm stands still while nobody looks."""
+        """Hold the arm while no browser is connected."""
         self.playback.seek(self.live.time_s)
 
     def advance(self) -> float:
-        """Move the arm on to where it is to be now; what a slow machine cannot do is left out."""
+        """Simulate up to the current time; a machine that is too slow skips time."""
         before = self.live.episode_name
         self.live.follow(self.playback)
         if self.live.episode_name != before:
@@ -375,12 +381,12 @@ class LivePage(Page):
         return self.live.time_s
 
     def draw(self, position_s: float) -> None:
-        """Show the arm as it is now."""
-        way = self.live.recent(TRACE_S)
-        self.stage.show(0, way.row(-1), way.trace_m(TRACE_POINTS))
+        """Show the arm's current pose."""
+        recent = self.live.recent(TRACE_S)
+        self.stage.show(0, recent.row(-1), recent.trace_m(TRACE_POINTS))
 
     def write(self, position_s: float) -> None:
-        """Show the numbers and plots of now."""
+        """Show the current numbers and plots."""
         recent = self.live.recent(PLOTTED_S)
         if self.live.manual_deg is None:
             for slider, angle_deg in zip(self.joints, self._slider_angles(), strict=True):
@@ -391,12 +397,12 @@ class LivePage(Page):
 
 
 def rounded(time_s: float) -> float:
-    """A time as a slider shows it, not after the end."""
+    """A time rounded down to hundredths, as a slider shows it."""
     return math.floor(100.0 * time_s + 1e-6) / 100.0
 
 
 def offered(handle: Any, value: Any) -> Any:
-    """The value if its control offers it, that of a slider within its range; None if not: browsers can send any."""
+    """The value if its control offers it, clipped to a slider's range; None if not: a browser can send any value."""
     if isinstance(handle, viser.GuiSliderHandle):
         return None if math.isnan(value) else min(max(handle.min, value), handle.max)
     if isinstance(handle, viser.GuiDropdownHandle | viser.GuiButtonGroupHandle):
@@ -405,13 +411,13 @@ def offered(handle: Any, value: Any) -> Any:
 
 
 def put(handle: Any, value: Any) -> None:
-    """Give a control another value."""
+    """Set the value of a control, if it differs."""
     if handle.value != value:
         handle.value = value
 
 
-def numbers(now: Stretch, name: str, colour: tuple[int, int, int]) -> Markup:
-    """A row in words, as HTML, after a square of the colour in which its lines are drawn."""
+def numbers(now: Segment, name: str, colour: tuple[int, int, int]) -> Markup:
+    """A sample as HTML text, after a square in the colour of its lines."""
     error_mm = now.error_mm[0]
     words = []
     if not math.isnan(error_mm):
@@ -424,6 +430,6 @@ def numbers(now: Stretch, name: str, colour: tuple[int, int, int]) -> Markup:
 
 
 def as_text(lines: Sequence[Markup]) -> str:
-    """Lines of HTML as the panel shows them. `Markup` escapes each text that it is given."""
+    """Lines of HTML as the panel shows them. `Markup` escapes each text that is inserted."""
     style = "padding: 0 0.75em 0.6em; font-size: 0.875em; line-height: 1.45"
     return str(Markup('<div style="{}">{}</div>').format(style, Markup("<br>").join(lines)))

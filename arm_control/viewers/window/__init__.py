@@ -7,7 +7,7 @@ from arm_control.viewers.common.viewer import Show, Viewer
 
 if TYPE_CHECKING:
     from arm_control.viewers.common.live import LiveArm
-    from arm_control.viewers.common.motion import Motion
+    from arm_control.viewers.common.trajectory import Trajectory
 
 
 def default_priority(source_count: int) -> int:
@@ -21,7 +21,7 @@ def load_show(flags: None) -> Show:
     """Open a window."""
     from arm_control.viewers.window.window import show_window
 
-    def show(shown: "LiveArm | Sequence[Motion]") -> None:
+    def show(shown: "LiveArm | Sequence[Trajectory]") -> None:
         show_window(shown[0] if isinstance(shown, Sequence) else shown)
 
     return show

@@ -1,4 +1,4 @@
-"""The simulator's own window: an arm in motion, with keys and sliders."""
+"""The simulator's own window: a moving arm, with keys and sliders."""
 
 import contextlib
 import os
@@ -8,26 +8,26 @@ from collections.abc import Iterator
 import numpy as np
 
 from arm_control.viewers.common.live import LiveArm
-from arm_control.viewers.common.motion import Motion, Stretch
 from arm_control.viewers.common.playback import FASTEST, SLOWEST, Playback, paced, playback_of
+from arm_control.viewers.common.trajectory import Segment, Trajectory
 from envs.bullet import pybullet
 from envs.scene import Scene
 
-WORDS_S, TRACE_UPDATE_S = 0.2, 0.15  # a change of text or trace waits for the window's next picture, so they are rare
+WORDS_S, TRACE_UPDATE_S = 0.2, 0.15  # each update of text or trace waits for the next picture, so they are rare
 TRACE_S, TRACE_POINTS = 3.0, 60
-FASTER = 1.25  # for one press of a key
+FASTER = 1.25  # factor of the speed for one key press
 INK, BLUE, RED = (0.1, 0.1, 0.12), (0.0, 0.45, 0.7), (0.75, 0.15, 0.0)
 KEYS = "space: pause   arrows: step   + -: speed   n: next   {by_hand}q or Esc: close"
 ESCAPE = 27
 
 
-def show_window(shown: Motion | LiveArm) -> None:
-    """Show a motion, or a controller that moves its arm live, until q or Esc is pressed.
+def show_window(shown: Trajectory | LiveArm) -> None:
+    """Show a trajectory, or a controller that moves its arm live, until q or Esc is pressed.
 
-    PyBullet knows nothing of a window's closing button: with that, the X library ends the process with exit code 1.
+    PyBullet does not handle the window's close button: it makes the X library exit the process with code 1.
     Raises RuntimeError if there is no display.
     """
-    with quiet():  # it says what it knows of the graphics card
+    with quiet():  # PyBullet prints details of the graphics card
         window = Window(shown)
     keys = KEYS.format(by_hand="m or a joint's slider: by hand   " if isinstance(shown, LiveArm) else "")
     print(f"sliders, from the top: {', '.join(window.sliders)}\n{keys}", flush=True)
@@ -36,14 +36,14 @@ def show_window(shown: Motion | LiveArm) -> None:
             paced(window.update)
         except pybullet.error:
             if window.is_open():
-                raise  # not because somebody closed it in the middle of a picture
+                raise  # otherwise the user closed it while a picture was drawn
         finally:
             window.close()
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Nothing gets to standard output, not even what is not Python's."""
+    """Suppress standard output, also that of C libraries."""
     kept = os.dup(1)
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
@@ -56,14 +56,14 @@ def quiet() -> Iterator[None]:
 
 
 class Window:
-    """The window, what a person does in it, and what is shown."""
+    """The window, its controls, and what it shows."""
 
-    def __init__(self, shown: Motion | LiveArm) -> None:
-        """The motion begins where it is to be opened; one that grows is followed."""
+    def __init__(self, shown: Trajectory | LiveArm) -> None:
+        """Start where the trajectory opens; follow one that grows."""
         self.live = shown if isinstance(shown, LiveArm) else None
-        self.motion = shown if isinstance(shown, Motion) else None
+        self.trajectory = shown if isinstance(shown, Trajectory) else None
         self._arm, period_s = shown.arm, shown.period_s
-        self.playback = Playback(period_s) if self.motion is None else playback_of([self.motion])
+        self.playback = Playback(period_s) if self.trajectory is None else playback_of([self.trajectory])
         self._scene = Scene(shown.arm, window=True)
         self._client = {"physicsClientId": self._scene.client}
         for panel in ("RGB_BUFFER_PREVIEW", "DEPTH_BUFFER_PREVIEW", "SEGMENTATION_MARK_PREVIEW", "KEYBOARD_SHORTCUTS"):
@@ -71,8 +71,8 @@ class Window:
         pybullet.configureDebugVisualizer(pybullet.COV_ENABLE_GUI, 1, **self._client)
         self.sliders: dict[str, int] = {}
         self._add("speed", SLOWEST, FASTEST, 1.0)
-        if self.motion is not None:
-            self._add("time (s)", 0.0, max(self.motion.length_s, period_s), 0.0)
+        if self.trajectory is not None:
+            self._add("time (s)", 0.0, max(self.trajectory.length_s, period_s), 0.0)
         else:
             for name, (low, high, _, _) in zip(shown.arm.joint_names, shown.arm.limits.by_joint, strict=True):
                 self._add(name, low, high, low)
@@ -91,28 +91,28 @@ class Window:
         return value
 
     def is_open(self) -> bool:
-        """Whether nobody has closed it."""
+        """Whether the window is open."""
         return bool(pybullet.isConnected(**self._client))
 
     def close(self) -> None:
-        """Close it; closing twice is fine."""
+        """Close the window; closing twice is allowed."""
         self._scene.close()
 
     def update(self) -> bool:
-        """Do what was asked for, move on, and draw; whether the window is to stay."""
+        """Handle input, advance and draw; returns False once the user closes the window."""
         if not self.is_open() or not self._obey_keys():
             return False
         self._obey_sliders()
-        now, way = self._advance()
+        now, recent = self._advance()
         goal_m = None if np.isnan(now.goal_m).any() else now.goal_m[0]
         if not np.isnan(now.angle_deg).any():
             self._scene.show(now.angle_deg[0].tolist(), goal_m)
-        self._draw_trace(way)
+        self._draw_trace(recent)
         self._write(now)
         return True
 
     def _obey_keys(self) -> bool:
-        """Whether the window is to stay."""
+        """Handle pressed keys; returns False if the window is to be closed."""
         for code in self._pressed():
             if code in (ord("q"), ESCAPE):
                 return False
@@ -131,7 +131,7 @@ class Window:
         return True
 
     def _pressed(self) -> list[int]:
-        """Keys pressed since the last picture. Of one that was let go too, PyBullet says only that."""
+        """Keys pressed since the last picture. PyBullet reports only the release of a key that was also released."""
         pressed = []
         for code, state in pybullet.getKeyboardEvents(**self._client).items():
             tapped = state & pybullet.KEY_WAS_RELEASED and code not in self._held
@@ -144,7 +144,7 @@ class Window:
         return pressed
 
     def _obey_sliders(self) -> None:
-        """Do what those ask for that were moved."""
+        """Handle the sliders that were moved."""
         read = {name: self._value(name) for name in self.sliders}
         moved = {name for name, value in read.items() if value != self._read[name]}
         self._read = read
@@ -155,57 +155,59 @@ class Window:
         if "next goal" in moved:
             self._next()
         names = self._arm.joint_names
-        if self.live is not None and moved & set(names):  # the others stay where they are
+        if self.live is not None and moved & set(names):  # the other joints keep their targets
             held = self.live.manual_deg or self._angles_deg()
             joints = zip(names, held, strict=True)
             self.live.manual_deg = [read[name] if name in moved else angle for name, angle in joints]
 
     def _angles_deg(self) -> list[float]:
-        """A live arm's pose."""
+        """The pose of a live arm."""
         assert self.live is not None
         angles: list[float] = self.live.recent(0.0).angle_deg[-1].tolist()
         return angles
 
     def _step(self, periods: int) -> None:
-        """Pause, and move by a control period; a live arm's time does not go back."""
+        """Pause, and step by control periods; a live arm only steps forward."""
         if self.live is None:
             self.playback.step(periods)
         elif periods > 0:
             self.live.step_paused(self.playback)
 
     def _next(self) -> None:
-        """The next goal: of a recording, the next episode, and after the last the first."""
+        """Continue with the next goal or episode; after the last episode with the first."""
         if self.live is not None:
             self.live.next_goal()
-        elif self.motion is not None:
-            later = [episode.start_s for episode in self.motion.episodes if episode.start_s > self.playback.position_s]
-            self.playback.seek(later[0] if later else self.motion.episodes[0].start_s)
+        elif self.trajectory is not None:
+            later = [
+                episode.start_s for episode in self.trajectory.episodes if episode.start_s > self.playback.position_s
+            ]
+            self.playback.seek(later[0] if later else self.trajectory.episodes[0].start_s)
 
-    def _advance(self) -> tuple[Stretch, Stretch]:
-        """What is to be seen now, and the last seconds."""
+    def _advance(self) -> tuple[Segment, Segment]:
+        """Advance; returns the current sample and the last seconds."""
         if self.live is not None:
             self.live.follow(self.playback)
-            way = self.live.recent(TRACE_S)
-            return way.row(-1), way
-        assert self.motion is not None
-        if self.motion.refresh():
-            self.playback.length_s = self.motion.length_s
+            recent = self.live.recent(TRACE_S)
+            return recent.row(-1), recent
+        assert self.trajectory is not None
+        if self.trajectory.refresh():
+            self.playback.length_s = self.trajectory.length_s
         now_s = self.playback.position_s
-        return self.motion.moment(now_s), self.motion.stretch(now_s - TRACE_S, now_s, most=2 * TRACE_POINTS)
+        return self.trajectory.sample(now_s), self.trajectory.segment(now_s - TRACE_S, now_s, most=2 * TRACE_POINTS)
 
-    def _draw_trace(self, way: Stretch) -> None:
-        """Where the tip has been."""
+    def _draw_trace(self, recent: Segment) -> None:
+        """Draw the trace of the tip."""
         if time.monotonic() < self._traced_s + TRACE_UPDATE_S:
             return
         self._traced_s = time.monotonic()
-        points = way.trace_m(TRACE_POINTS).tolist()
+        points = recent.trace_m(TRACE_POINTS).tolist()
         if points:
             self._trace = pybullet.addUserDebugPoints(
                 points, [BLUE] * len(points), 4, replaceItemUniqueId=self._trace, **self._client
             )
 
-    def _write(self, now: Stretch) -> None:
-        """The numbers above the arm."""
+    def _write(self, now: Segment) -> None:
+        """Write the numbers above the arm."""
         if time.monotonic() < self._written_s + WORDS_S:
             return
         self._written_s = time.monotonic()
@@ -214,17 +216,17 @@ class Window:
             text, self._place, colour, 1.3, replaceItemUniqueId=self._words, **self._client
         )
 
-    def _text(self, now: Stretch) -> tuple[str, tuple[float, float, float]]:
-        """Which goal, how near, what it is worth, and the time; why the arm is stopped, if it is."""
+    def _text(self, now: Segment) -> tuple[str, tuple[float, float, float]]:
+        """The goal, the error, the reward and the time; the reason of a fault stop."""
         time_s = float(now.time_s[0])
         pace = f"{self.playback.speed:.2g}x" if self.playback.playing else "paused"
         if self.live is not None:
             name = "by hand" if self.live.manual_deg is not None else self.live.episode_name
         else:
-            assert self.motion is not None
-            if (refusal := self.motion.refusal_at(time_s)) is not None:
-                return f"{time_s:.2f} s   STOPPED: {refusal}", RED
-            episode = self.motion.episode_at(time_s)
+            assert self.trajectory is not None
+            if (fault := self.trajectory.fault_at(time_s)) is not None:
+                return f"{time_s:.2f} s   STOPPED: {fault}", RED
+            episode = self.trajectory.episode_at(time_s)
             name = now.phase[0] if episode is None else episode.name
         error = "" if np.isnan(now.error_mm[0]) else f"   {now.error_mm[0]:.1f} mm   reward {now.reward[0]:.3f}"
         return f"{name}{error}   {time_s:.2f} s   {pace}", INK

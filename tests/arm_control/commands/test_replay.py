@@ -26,7 +26,7 @@ from arm_control.recording.reading import read_recording
 from arm_control.recording.schema import EVENT, Event
 from arm_control.recording.writer import RecordingFile
 from arm_control.viewers.common.live import LiveArm
-from arm_control.viewers.common.motion import Motion
+from arm_control.viewers.common.trajectory import Trajectory
 
 KUKA = str(Path(pybullet_data.getDataPath()) / "kuka_iiwa" / "model.urdf")
 LONG_S = 60
@@ -64,11 +64,11 @@ def shown(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Any]]:
     """The viewers that were opened, and what they showed: instead of showing it, they return at once."""
     seen: list[tuple[str, Any]] = []
 
-    def serve(shown: LiveArm | list[Motion], **address: Any) -> None:
+    def serve(shown: LiveArm | list[Trajectory], **address: Any) -> None:
         seen.append(("web", shown))
 
-    def show_window(shown: LiveArm | Motion) -> None:
-        seen.append(("window", [shown] if isinstance(shown, Motion) else shown))
+    def show_window(shown: LiveArm | Trajectory) -> None:
+        seen.append(("window", [shown] if isinstance(shown, Trajectory) else shown))
 
     monkeypatch.setattr("arm_control.viewers.web.pages.serve", serve)
     monkeypatch.setattr("arm_control.viewers.window.window.show_window", show_window)
@@ -92,14 +92,16 @@ def test_a_controller_is_live_and_with_goals_or_beside_another_it_is_played(show
     (_, live), (_, played), (_, compared) = shown
     assert isinstance(live, LiveArm)
     assert [episode.name for episode in played[0].episodes] == ["goal 1 of 2", "goal 2 of 2"]
-    assert [motion.name for motion in compared] == ["ik", "zero"]
+    assert [trajectory.name for trajectory in compared] == ["ik", "zero"]
     assert len(compared[0].episodes) == watching.GOALS
 
 
 def test_two_controllers_are_given_the_same_goals(shown: list[tuple[str, Any]]) -> None:
     assert main(["replay", "ik", "zero", "--viewer", "web", "--goals", "3", "--seed", "5"]) == 0
     assert main(["replay", "ik", "--viewer", "web", "--goals", "3", "--seed", "6"]) == 0
-    first, second, other = (motion.stretch(0.0, 100.0).goal_m for _, motions in shown for motion in motions)
+    first, second, other = (
+        trajectory.segment(0.0, 100.0).goal_m for _, trajectories in shown for trajectory in trajectories
+    )
     assert (first == second).all()
     assert len({tuple(goal) for goal in first}) == 3
     assert not (first == other).any()
@@ -110,9 +112,9 @@ def test_a_recording_is_played_whatever_viewer_it_is(shown: list[tuple[str, Any]
         assert main(["replay", str(recording), "--viewer", viewer]) == 0
     assert main(["replay", str(recording), "ik", "--viewer", "web"]) == 0
     assert [viewer for viewer, _ in shown] == ["web", "window", "web"]
-    for _, motions in shown:
-        assert isinstance(motions[0], Motion)
-        assert motions[0].name == "run.mcap"
+    for _, trajectories in shown:
+        assert isinstance(trajectories[0], Trajectory)
+        assert trajectories[0].name == "run.mcap"
 
 
 def test_a_controller_beside_a_recording_is_given_its_goals_when_it_had_them(
@@ -124,11 +126,11 @@ def test_a_controller_beside_a_recording_is_given_its_goals_when_it_had_them(
     assert (first.name, second.name) == ("ik", "run.mcap")
     assert simulated.length_s == pytest.approx(recorded.length_s, abs=recorded.period_s)
     for episode in recorded.episodes:
-        before_next = recorded.moment(episode.end_s - 2 * recorded.period_s)
-        beside = simulated.moment(episode.end_s - 2 * recorded.period_s)
+        before_next = recorded.sample(episode.end_s - 2 * recorded.period_s)
+        beside = simulated.sample(episode.end_s - 2 * recorded.period_s)
         assert (beside.goal_m == before_next.goal_m).all()
         assert beside.error_mm[0] < 1.0 < before_next.error_mm[0]  # one of them has learned nothing
-    np.testing.assert_allclose(simulated.moment(0.0).angle_deg, recorded.moment(0.0).angle_deg, atol=1e-6)
+    np.testing.assert_allclose(simulated.sample(0.0).angle_deg, recorded.sample(0.0).angle_deg, atol=1e-6)
 
 
 @pytest.mark.parametrize("viewer", [None, "web", "page", "video", "plot"])
@@ -229,7 +231,7 @@ def test_an_address_means_the_browser(shown: list[tuple[str, Any]], monkeypatch:
 
 def test_an_address_that_is_none_is_told(refused: Callable[..., str], recording: Path) -> None:
     for host in ("\u00e9\u00e9..x", "nowhere.invalid", "192.0.2.1"):
-        assert f"cannot be listened at on {host}" in refused(recording, "--viewer", "web", "--host", host)
+        assert f"cannot be opened on {host}" in refused(recording, "--viewer", "web", "--host", host)
 
 
 def test_a_display_that_is_not_there_is_told_with_what_works_without(
@@ -307,8 +309,8 @@ def test_damage_that_is_found_on_the_way_is_told_too(
 
 
 def test_and_after_ctrl_c(damaged: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
-    def looks_and_stops(motions: list[Motion], **_: Any) -> None:
-        motions[0].stretch(0.0, motions[0].length_s)
+    def looks_and_stops(trajectories: list[Trajectory], **_: Any) -> None:
+        trajectories[0].segment(0.0, trajectories[0].length_s)
         raise KeyboardInterrupt
 
     monkeypatch.setattr("arm_control.viewers.web.pages.serve", looks_and_stops)

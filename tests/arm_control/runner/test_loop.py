@@ -32,9 +32,9 @@ from arm_control.runner.loop import PARKED_DEG, PARKED_DEG_S, ControlLoop, LoopS
 from arm_control.runner.report import GoalResult, LoopReport
 from arm_control.runner.safety import Safety, SafetySettings, WorkspaceError
 from arm_control.runner.timings import PERCENTILES, Timings
-from arm_control.viewers.common.motion import Motion, TicksInMemory, events_and_episodes, open_motion
+from arm_control.viewers.common.trajectory import TicksInMemory, Trajectory, events_and_episodes, open_trajectory
 from arm_control.viewers.page.html import table_of
-from arm_control.viewers.plot.figure import motion_figure
+from arm_control.viewers.plot.figure import trajectory_figure
 from envs.tasks.base import Course, StillGoal
 from envs.tasks.track import MovingGoal, Track
 
@@ -915,17 +915,17 @@ class MemoryRecorder:
     def event(self, event: Event) -> None:
         self.events.append(event)
 
-    def motion(self) -> Motion:
+    def trajectory(self) -> Trajectory:
         """What viewers see of it."""
         start_s, end_s = self.ticks[0].time_s, self.ticks[-1].time_s
         kept: Any = SimpleNamespace(start_s=start_s, end_s=end_s, events=self.events)
         events, episodes = events_and_episodes(kept)
-        return Motion("kept", ARM, 1 / 30, TicksInMemory(self.ticks), episodes=episodes, events=events)
+        return Trajectory("kept", ARM, 1 / 30, TicksInMemory(self.ticks), episodes=episodes, events=events)
 
 
-def table_errors(motion: Motion) -> list[str]:
+def table_errors(trajectory: Trajectory) -> list[str]:
     """The errors in a page's table."""
-    return re.findall(r"<td>([\d.]+)</td>", table_of([motion], 0.0, math.inf))
+    return re.findall(r"<td>([\d.]+)</td>", table_of([trajectory], 0.0, math.inf))
 
 
 class TestErrorsAtTheEnd:
@@ -953,12 +953,12 @@ class TestErrorsAtTheEnd:
         recorder = MemoryRecorder()
         rig = Rig(policy, courses, rate=rate, seconds=0.5, clock=clock, fault=fault, recorder=recorder)
         report = rig.run()
-        motion = recorder.motion()
+        trajectory = recorder.trajectory()
         assert report.faults == []
-        assert [motion.error_at_end_mm(episode) for episode in motion.episodes] == [
+        assert [trajectory.error_at_end_mm(episode) for episode in trajectory.episodes] == [
             result.error_mm for result in report.goals
         ]
-        assert table_errors(motion) == [f"{result.error_mm:.2f}" for result in report.goals]
+        assert table_errors(trajectory) == [f"{result.error_mm:.2f}" for result in report.goals]
 
     def test_by_hand_it_is_the_distance_in_the_tick_in_which_the_goals_time_is_over(self) -> None:
         recorder = MemoryRecorder()
@@ -977,7 +977,7 @@ class TestErrorsAtTheEnd:
         courses = [MovingGoal(path, 45, 1 / 30), COURSES[0]]
         rig = Rig(ScriptedPolicy(POSES[0]), courses, seconds=1.5, recorder=recorder)
         errors_mm = [f"{result.error_mm:.2f}" for result in rig.run().goals]
-        assert table_errors(recorder.motion()) == errors_mm
+        assert table_errors(recorder.trajectory()) == errors_mm
 
     def test_without_it_in_the_recording_it_is_worked_out_from_the_ticks(self) -> None:
         """As of a recording that was made before ticks had it."""
@@ -988,16 +988,18 @@ class TestErrorsAtTheEnd:
         errors_mm = [result.error_mm for result in rig.run().goals]
         recorder.ticks = [msgspec.structs.replace(tick, goal_error_mm=None) for tick in recorder.ticks]
         recorder.events = [Event(event.time_s + 3e-4, event.kind, event.text) for event in recorder.events]
-        motion = recorder.motion()
-        assert [motion.error_at_end_mm(episode) for episode in motion.episodes] == pytest.approx(errors_mm, rel=1e-9)
+        trajectory = recorder.trajectory()
+        assert [trajectory.error_at_end_mm(episode) for episode in trajectory.episodes] == pytest.approx(
+            errors_mm, rel=1e-9
+        )
 
     def test_plots_have_a_dot_at_each(self) -> None:
         recorder = MemoryRecorder()
         rig = Rig(ScriptedPolicy(lambda asked: POSES[asked // 7 % 3]), seconds=0.5, recorder=recorder)
         errors_mm = [result.error_mm for result in rig.run().goals]
-        motion = recorder.motion()
-        (dots,) = motion_figure([motion]).axes[ARM.joint_count].collections
-        ends_s = [episode.end_s for episode in motion.episodes]
+        trajectory = recorder.trajectory()
+        (dots,) = trajectory_figure([trajectory]).axes[ARM.joint_count].collections
+        ends_s = [episode.end_s for episode in trajectory.episodes]
         np.testing.assert_allclose(dots.get_offsets(), np.transpose([ends_s, errors_mm]))
 
     def test_what_a_run_prints_is_in_the_page_of_its_recording(
@@ -1007,9 +1009,9 @@ class TestErrorsAtTheEnd:
         words = ["--random", "2", "--seconds-per-goal", "0.4", "--pace", "fast", "--record", str(log)]
         assert main(["run", str(tiny_policy), *words]) == 0
         printed = re.findall(r"([\d.]+) mm   (?:not reached|[\d.]+ s)", capfd.readouterr().out)
-        motion = open_motion(log)
-        while motion.growing:  # a slow machine still writes
-            motion.refresh()
+        trajectory = open_trajectory(log)
+        while trajectory.growing:  # a slow machine still writes
+            trajectory.refresh()
         assert len(printed) == 2
-        assert table_errors(motion) == printed
-        motion.close()
+        assert table_errors(trajectory) == printed
+        trajectory.close()

@@ -36,8 +36,8 @@ from arm_control.recording.schema import Event
 from arm_control.viewers.common import guard
 from arm_control.viewers.common.guard import Access, accepted, start_guarded
 from arm_control.viewers.common.live import LiveArm, roll_out
-from arm_control.viewers.common.motion import Episode, Motion, TicksInMemory
 from arm_control.viewers.common.stage import serving
+from arm_control.viewers.common.trajectory import Episode, TicksInMemory, Trajectory
 from arm_control.viewers.page.html import save_page
 from arm_control.viewers.web.pages import BLUE, LivePage, PlayedPage, as_text, numbers, serve
 from envs.arm import Arm
@@ -286,7 +286,7 @@ class TestRequests:
         assert len(stopped) == 1
 
     def test_an_address_of_ipv6_is_served_as_it_is_written(
-        self, usual: Motion, monkeypatch: pytest.MonkeyPatch
+        self, usual: Trajectory, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """In brackets, as browsers want it."""
         try:
@@ -505,10 +505,10 @@ class TestMessages:
         eventually(lambda: status(live, f"Host: 127.0.0.1:{port_of(live)}")[0] == 200)
         assert_alive(live, 0.12)
 
-    def test_more_wishes_than_a_person_has_do_not_hold_the_viewer_up(self, live: Served) -> None:
+    def test_more_requests_than_a_user_makes_do_not_hold_the_viewer_up(self, live: Served) -> None:
         """They are left out."""
         done: list[int] = []
-        live.ask(lambda page: [page.wish(lambda: done.append(1)) for _ in range(1000)])
+        live.ask(lambda page: [page.request(lambda: done.append(1)) for _ in range(1000)])
         live.ask(lambda page: None)
         eventually(lambda: len(done) == 100)
 
@@ -543,13 +543,13 @@ def payload(name: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def usual() -> Motion:
-    """A motion through two goals."""
+def usual() -> Trajectory:
+    """A trajectory through two goals."""
     return roll_out(open_source("ik", 0), 2, 0)
 
 
-def hostile(usual: Motion, folder: Path) -> Motion:
-    """The same motion, each text a payload: names of file, arm, joints and goals, phases, bands and events."""
+def hostile(usual: Trajectory, folder: Path) -> Trajectory:
+    """The same trajectory, each text a payload: names of file, arm, joints and goals, phases, bands and events."""
     text = Arm().urdf_text
     for number, name in enumerate(Arm().joint_names):
         text = text.replace(f'joint name="{name}"', f'joint name="{html.escape(payload(f"joint{number}"))}"')
@@ -562,7 +562,9 @@ def hostile(usual: Motion, folder: Path) -> Motion:
     ]
     events = [Event(0.0, payload("kind"), payload("text")), Event(0.0, "refusal", payload("refusal"))]
     episodes = [Episode(payload("goal"), 0.0, 0.5), Episode(payload("other goal"), 0.5, 1.0)]
-    return Motion(payload("file"), arm, 1 / 30, TicksInMemory(ticks), episodes=episodes, events=events, opens_at_s=0.2)
+    return Trajectory(
+        payload("file"), arm, 1 / 30, TicksInMemory(ticks), episodes=episodes, events=events, opens_at_s=0.2
+    )
 
 
 class Elements(HTMLParser):
@@ -592,9 +594,9 @@ class TestTexts:
     TEXTS = st.text(st.sampled_from("<>&\"'/=;-! imgscriptonerror$_{}%\\\n\x00\x1b\u202e"), max_size=40)
 
     @given(TEXTS, TEXTS, TEXTS)
-    def test_the_panel_shows_any_text_as_it_is(self, usual: Motion, name: str, phase: str, band: str) -> None:
+    def test_the_panel_shows_any_text_as_it_is(self, usual: Trajectory, name: str, phase: str, band: str) -> None:
         """Read back by another parser."""
-        now = usual.moment(0.0)
+        now = usual.sample(0.0)
         now.phase[:], now.band[:] = [phase], [band]
         shown = Elements(as_text([numbers(now, name, BLUE)]))
         assert shown.tags == {"div", "span", "b"}
@@ -603,11 +605,13 @@ class TestTexts:
         said += "" if band == "pass" else f", {band}"
         assert plain(shown.text) == plain(said)
 
-    def test_the_panel_of_a_hostile_recording_has_no_elements_of_its_own(self, usual: Motion, tmp_path: Path) -> None:
+    def test_the_panel_of_a_hostile_recording_has_no_elements_of_its_own(
+        self, usual: Trajectory, tmp_path: Path
+    ) -> None:
         """With every text that it can show at once."""
-        motion = hostile(usual, tmp_path)
+        trajectory = hostile(usual, tmp_path)
         with serving("127.0.0.1", 8300) as server:
-            page = PlayedPage(server, [motion])
+            page = PlayedPage(server, [trajectory])
             page.write(0.2)
             shown = Elements(page.numbers.content)
         assert shown.tags == {"div", "span", "b", "br"}
@@ -616,25 +620,27 @@ class TestTexts:
             assert f"<img src=http://evil.example/{name}" in shown.text, name  # long ones are cut in their middle
 
     @pytest.mark.filterwarnings("error")  # of matplotlib's, that a text does not fit or has no glyph
-    def test_a_saved_page_of_a_hostile_recording_has_the_elements_of_any(self, usual: Motion, tmp_path: Path) -> None:
-        """Compared with the page of the same motion with usual names."""
+    def test_a_saved_page_of_a_hostile_recording_has_the_elements_of_any(
+        self, usual: Trajectory, tmp_path: Path
+    ) -> None:
+        """Compared with the page of the same trajectory with usual names."""
         found = []
-        for motion in (usual, hostile(usual, tmp_path)):
-            save_page([motion], tmp_path / "page.html")
+        for trajectory in (usual, hostile(usual, tmp_path)):
+            save_page([trajectory], tmp_path / "page.html")
             found.append(Elements((tmp_path / "page.html").read_text()))
         assert found[1].tags - {"pattern"} == found[0].tags - {"pattern"}  # with which plots hatch what stands still
         assert found[1].active == found[0].active == set()
         assert payload("file") in found[1].text
         assert "<img src=http://evil.example/goal" in found[1].text  # cut in its middle
 
-    def test_a_file_name_that_is_no_text_is_shown_as_far_as_it_is_one(self, usual: Motion, tmp_path: Path) -> None:
+    def test_a_file_name_that_is_no_text_is_shown_as_far_as_it_is_one(self, usual: Trajectory, tmp_path: Path) -> None:
         """It would end every connection, as what viser sends must be text."""
         file = tmp_path / os.fsdecode(b"\xffname.mcap")
         try:
             file.touch()
         except OSError:
             pytest.skip("this file system has no such names")
-        shown = as_text([numbers(usual.moment(0.0), printable(file.name), BLUE)])
+        shown = as_text([numbers(usual.sample(0.0), printable(file.name), BLUE)])
         assert r"\udcffname.mcap" in msgspec.msgpack.decode(msgspec.msgpack.encode(shown))
 
 
@@ -745,12 +751,12 @@ class TestBrowser:
         finally:
             site.close()
 
-    def test_nothing_of_a_recording_runs_or_is_fetched(self, usual: Motion, tmp_path: Path) -> None:
+    def test_nothing_of_a_recording_runs_or_is_fetched(self, usual: Trajectory, tmp_path: Path) -> None:
         """In the live page, and in the saved one."""
-        motion = hostile(usual, tmp_path)
+        trajectory = hostile(usual, tmp_path)
         site, said = Site(""), list[str]()
-        save_page([motion], tmp_path / "page.html")
-        served = Served(lambda server: PlayedPage(server, [motion]))
+        save_page([trajectory], tmp_path / "page.html")
+        served = Served(lambda server: PlayedPage(server, [trajectory]))
         try:
             with chromium(f"--host-resolver-rules=MAP * 127.0.0.1:{site.port}, EXCLUDE 127.0.0.1") as browser:
                 for address in (served.url, (tmp_path / "page.html").as_uri()):

@@ -19,7 +19,7 @@ from arm_control.recording.schema import Tick
 from arm_control.runs.environment import environment_maker
 from arm_control.runs.seeding import EVALUATION, derived_seeds
 from arm_control.viewers.common.live import LiveArm, roll_out, roll_out_beside
-from arm_control.viewers.common.motion import Episode, Motion, TicksInMemory
+from arm_control.viewers.common.trajectory import Episode, TicksInMemory, Trajectory
 from envs.arm import RADIANS, Arm
 
 
@@ -139,20 +139,20 @@ def test_the_last_seconds_end_now(live: LiveArm) -> None:
     assert len(live.recent(1e9)) == 61
 
 
-def test_the_same_seed_gives_the_same_motion_and_another_does_not(ik: Source) -> None:
-    one, same, other = (roll_out(ik, 2, seed).stretch(0.0, 99.0) for seed in (5, 5, 6))
+def test_the_same_seed_gives_the_same_trajectory_and_another_does_not(ik: Source) -> None:
+    one, same, other = (roll_out(ik, 2, seed).segment(0.0, 99.0) for seed in (5, 5, 6))
     np.testing.assert_array_equal(one.angle_deg, same.angle_deg)
     np.testing.assert_array_equal(one.target_deg, same.target_deg)
     assert not np.array_equal(one.angle_deg, other.angle_deg)
 
 
 def test_a_controller_rolled_out_has_every_tick_of_its_episodes(ik: Source) -> None:
-    motion = roll_out(ik, 3, 3)
-    ticks = motion.stretch(0.0, motion.length_s)
+    trajectory = roll_out(ik, 3, 3)
+    ticks = trajectory.segment(0.0, trajectory.length_s)
     assert len(ticks) == 3 * 50 + 1
-    assert [part.name for part in motion.episodes] == ["goal 1 of 3", "goal 2 of 3", "goal 3 of 3"]
-    assert [part.start_s for part in motion.episodes] == pytest.approx([0.0, 5 / 3, 10 / 3])
-    assert motion.episodes[-1].end_s == pytest.approx(motion.length_s) == pytest.approx(5.0)
+    assert [part.name for part in trajectory.episodes] == ["goal 1 of 3", "goal 2 of 3", "goal 3 of 3"]
+    assert [part.start_s for part in trajectory.episodes] == pytest.approx([0.0, 5 / 3, 10 / 3])
+    assert trajectory.episodes[-1].end_s == pytest.approx(trajectory.length_s) == pytest.approx(5.0)
     assert np.isfinite(ticks.target_deg).all()
     np.testing.assert_allclose(ticks.goal_m[[0, 50, 100]], evaluation_goals(ik, 3, 3), atol=1e-6)
     assert (ticks.error_mm[[49, 99, 150]] < 5.0).all()
@@ -160,7 +160,7 @@ def test_a_controller_rolled_out_has_every_tick_of_its_episodes(ik: Source) -> N
 
 def test_its_first_goal_is_the_first_episode_of_an_evaluation(ik: Source) -> None:
     known = evaluated(ik.controller, environment_maker(ik.config), derived_seeds(3, EVALUATION, 1))
-    errors_mm = roll_out(ik, 1, 3).stretch(0.0, 99.0).error_mm
+    errors_mm = roll_out(ik, 1, 3).segment(0.0, 99.0).error_mm
     np.testing.assert_allclose(errors_mm, 1000.0 * known.distances_m[0], atol=1e-3)
     assert errors_mm[0] > 5.0
 
@@ -187,29 +187,29 @@ class Forgetful:
         return IKController()(observation, arms)
 
 
-def test_beside_a_motion_the_controller_begins_each_goal_anew_and_reaches_it(ik: Source) -> None:
-    motion = roll_out(open_source("zero", 0), 3, 0)
+def test_beside_a_trajectory_the_controller_begins_each_goal_anew_and_reaches_it(ik: Source) -> None:
+    trajectory = roll_out(open_source("zero", 0), 3, 0)
     controller = Forgetful()
-    beside = roll_out_beside(dataclasses.replace(ik, controller=controller), motion)
+    beside = roll_out_beside(dataclasses.replace(ik, controller=controller), trajectory)
     assert controller.forgotten == 1 + 3  # and once as it begins
-    assert beside.episodes == motion.episodes
-    assert beside.length_s == pytest.approx(motion.length_s, abs=motion.period_s)
-    np.testing.assert_allclose(beside.moment(0.0).angle_deg, motion.moment(0.0).angle_deg, atol=1e-5)
-    for episode in motion.episodes:
-        last = beside.moment(episode.end_s - 2 * motion.period_s)
-        np.testing.assert_allclose(last.goal_m, motion.moment(episode.start_s + 0.5).goal_m, atol=1e-6)
+    assert beside.episodes == trajectory.episodes
+    assert beside.length_s == pytest.approx(trajectory.length_s, abs=trajectory.period_s)
+    np.testing.assert_allclose(beside.sample(0.0).angle_deg, trajectory.sample(0.0).angle_deg, atol=1e-5)
+    for episode in trajectory.episodes:
+        last = beside.sample(episode.end_s - 2 * trajectory.period_s)
+        np.testing.assert_allclose(last.goal_m, trajectory.sample(episode.start_s + 0.5).goal_m, atol=1e-6)
         assert last.error_mm[0] < 2.0
 
 
-def test_it_begins_at_the_first_reading_and_refuses_a_motion_without_goals(ik: Source) -> None:
-    motion = roll_out(open_source("zero", 0), 1, 0)
-    ticks = motion._ticks.ticks(0.0, 9.0)
+def test_it_begins_at_the_first_reading_and_refuses_a_trajectory_without_goals(ik: Source) -> None:
+    trajectory = roll_out(open_source("zero", 0), 1, 0)
+    ticks = trajectory._ticks.ticks(0.0, 9.0)
     later = [msgspec.structs.replace(ticks[0], angle_deg=None), *ticks[1:]]
-    beside = roll_out_beside(ik, Motion("late", motion.arm, motion.period_s, TicksInMemory(later)))
-    np.testing.assert_allclose(beside.moment(0.0).angle_deg[0], ticks[1].angle_deg, atol=1e-5)
+    beside = roll_out_beside(ik, Trajectory("late", trajectory.arm, trajectory.period_s, TicksInMemory(later)))
+    np.testing.assert_allclose(beside.sample(0.0).angle_deg[0], ticks[1].angle_deg, atol=1e-5)
     goalless = [msgspec.structs.replace(tick, goal_m=None) for tick in ticks]
-    with pytest.raises(ValueError, match="no goals has no goals that ik could be given"):
-        roll_out_beside(ik, Motion("no goals", motion.arm, motion.period_s, TicksInMemory(goalless)))
+    with pytest.raises(ValueError, match="no goals has no goals for ik"):
+        roll_out_beside(ik, Trajectory("no goals", trajectory.arm, trajectory.period_s, TicksInMemory(goalless)))
 
 
 Point = tuple[float, float, float]
@@ -224,9 +224,9 @@ def tick_at(time_s: float, goal_m: Point | None, angle_deg: list[float] | None =
     )
 
 
-def recorded(ticks: list[Tick], episodes: list[Episode] | None = None) -> Motion:
+def recorded(ticks: list[Tick], episodes: list[Episode] | None = None) -> Trajectory:
     """A recording of the default arm at 30 Hz."""
-    return Motion("recorded", Arm(), 1 / 30, TicksInMemory(ticks), episodes=episodes or [])
+    return Trajectory("recorded", Arm(), 1 / 30, TicksInMemory(ticks), episodes=episodes or [])
 
 
 class TestGoalsBesideARecording:
@@ -279,7 +279,7 @@ class TestGoalsBesideARecording:
         ticks = [tick_at(k / 10, GOALS[k // 2 % 3]) for k in range(7)]
         episodes = [Episode(f"goal {k + 1}", k / 5 + 0.003, k / 5 + 0.203) for k in range(3)]
         beside = roll_out_beside(ik, recorded(ticks, episodes))
-        rows = beside.stretch(0.0, 1.0)
+        rows = beside.segment(0.0, 1.0)
         for number, (episode, goal_m) in enumerate(zip(episodes, GOALS, strict=True)):
             after = int(np.searchsorted(rows.time_s, (number + 1) / 5 - 1e-6))
             wanted_mm = 1000.0 * math.dist(rows.tip_m[after], goal_m)
@@ -289,14 +289,14 @@ class TestGoalsBesideARecording:
     def test_an_arm_without_a_goal_stays_where_it_is(self, ik: Source) -> None:
         goals = [None] * 30 + [GOALS[0]] * 30 + [None] * 30
         ticks = [tick_at(k / 30, goal_m) for k, goal_m in enumerate(goals)]
-        found = roll_out_beside(ik, recorded(ticks)).stretch(0.0, 3.0)
+        found = roll_out_beside(ik, recorded(ticks)).segment(0.0, 3.0)
         np.testing.assert_allclose(found.angle_deg[:30], [[10.0, 20.0, 30.0]] * 30, atol=0.01)
         np.testing.assert_allclose(found.angle_deg[65:], found.angle_deg[65][None].repeat(25, axis=0), atol=0.01)
         assert np.isnan(found.error_mm).tolist() == [goal is None for goal in goals]
 
     def test_a_goal_out_of_reach_is_shown_as_it_was_and_come_near_to(self, ik: Source) -> None:
         beyond = (0.0, 0.3, 0.9)
-        found = roll_out_beside(ik, recorded([tick_at(k / 30, beyond) for k in range(60)])).stretch(0.0, 2.0)
+        found = roll_out_beside(ik, recorded([tick_at(k / 30, beyond) for k in range(60)])).segment(0.0, 2.0)
         assert (found.goal_m == beyond).all()
         nearest_mm = 1000.0 * math.dist(Arm().nearest_reachable(beyond), beyond)
         assert found.error_mm[-1] == pytest.approx(nearest_mm, abs=1.0)

@@ -120,13 +120,13 @@ def test_what_is_live_has_no_end(clock: Clock) -> None:
 
 
 class Shown:
-    """What a playback wants to know of a motion."""
+    """What a playback wants to know of a trajectory."""
 
     def __init__(self, length_s: float, opens_at_s: float = 0.0, growing: bool = False) -> None:
         self.period_s, self.length_s, self.opens_at_s, self.growing = 0.1, length_s, opens_at_s, growing
 
 
-def test_motions_are_played_from_the_beginning_to_the_end_of_the_longest() -> None:
+def test_trajectories_are_played_from_the_beginning_to_the_end_of_the_longest() -> None:
     playback = playback_of(cast(Any, [Shown(3.0), Shown(5.0)]))
     assert (playback.length_s, playback.playing) == (5.0, True)
     assert playback.position_s < 1.0

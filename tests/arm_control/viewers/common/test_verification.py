@@ -143,11 +143,11 @@ def test_ticks_that_are_missing_are_named_as_the_likely_cause(record: Callable[.
 @pytest.mark.parametrize(
     ("metadata", "words", "said"),
     [
-        ({"driver": "dynamixel"}, (), "recorded on the driver dynamixel: only a simulated arm can be run again"),
+        ({"driver": "dynamixel"}, (), "recorded on the driver dynamixel: only a simulated arm can be re-simulated"),
         ({POST_MORTEM: "true"}, (), "is a post-mortem, which begins in mid-motion"),
-        ({"start_deg": "[1, 2]"}, (), "start_deg: wanted a pose within the arm's limits, got '[1, 2]'"),
-        ({"start_deg": "[0, 0, 91]"}, (), "start_deg: wanted a pose within the arm's limits"),
-        ({"start_deg": "nowhere"}, (), "start_deg: wanted a pose within the arm's limits"),
+        ({"start_deg": "[1, 2]"}, (), "start_deg: expected a pose within the arm's limits, got '[1, 2]'"),
+        ({"start_deg": "[0, 0, 91]"}, (), "start_deg: expected a pose within the arm's limits"),
+        ({"start_deg": "nowhere"}, (), "start_deg: expected a pose within the arm's limits"),
         ({}, ("--arm", KUKA), "is of the arm arm3, not of that in"),
         ({}, ("--goals", "2"), "--verify shows nothing: expected no --goals"),
         ({}, ("--viewer", "web", "--save", "x.html"), "expected no --viewer, --save"),

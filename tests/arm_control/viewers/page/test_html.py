@@ -13,12 +13,12 @@ from playwright.sync_api import Browser
 
 from arm_control.evaluation.sources import open_source
 from arm_control.viewers.common.live import roll_out
-from arm_control.viewers.common.motion import Motion, TicksInMemory
+from arm_control.viewers.common.trajectory import TicksInMemory, Trajectory
 from arm_control.viewers.page.html import LONGEST_S, save_page, shown_part
 
 
 @pytest.fixture(scope="module")
-def motions() -> list[Motion]:
+def trajectories() -> list[Trajectory]:
     return [roll_out(open_source(name, 0), 2, 0) for name in ("ik", "zero")]
 
 
@@ -29,9 +29,11 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.mark.slow
-def test_it_opens_offline_from_disk_and_the_arm_moves(browser: Browser, motions: list[Motion], tmp_path: Path) -> None:
+def test_it_opens_offline_from_disk_and_the_arm_moves(
+    browser: Browser, trajectories: list[Trajectory], tmp_path: Path
+) -> None:
     path = tmp_path / "page.html"
-    save_page(motions[:1], path)
+    save_page(trajectories[:1], path)
     assert path.stat().st_size < 3_000_000
     asked: list[str] = []
     with browsing(browser, offline=True) as (page, errors):
@@ -56,25 +58,27 @@ def test_it_opens_offline_from_disk_and_the_arm_moves(browser: Browser, motions:
     assert [url for url in asked if not url.startswith(("file:", "data:", "blob:", "about:"))] == []
 
 
-def test_the_table_has_each_goals_last_error_and_nothing_is_fetched(motions: list[Motion], tmp_path: Path) -> None:
+def test_the_table_has_each_goals_last_error_and_nothing_is_fetched(
+    trajectories: list[Trajectory], tmp_path: Path
+) -> None:
     path = tmp_path / "both.html"
-    save_page(motions, path)
+    save_page(trajectories, path)
     text = path.read_text()
     assert "<title>ik and zero</title>" in text
     rows = re.findall(r"<tr><td>(.*?)</td><td>(.*?)</td><td>(.*?)</td></tr>", text)
     assert [row[0] for row in rows] == ["goal 1 of 2", "goal 2 of 2"]
-    for (_, *errors), episode in zip(rows, motions[0].episodes, strict=True):
-        for error, motion in zip(errors, motions, strict=True):
-            last = motion.moment(episode.end_s - motion.period_s)
+    for (_, *errors), episode in zip(rows, trajectories[0].episodes, strict=True):
+        for error, trajectory in zip(errors, trajectories, strict=True):
+            last = trajectory.sample(episode.end_s - trajectory.period_s)
             assert float(error) == pytest.approx(last.error_mm[0], abs=0.051)
     outer = re.sub(r'srcdoc=".*?"', "", text, flags=re.DOTALL)
     assert re.findall(r"(?:src|href)=\"(?!#)[^\"]*", outer) == []
     assert [file.name for file in tmp_path.iterdir()] == ["both.html"]
 
 
-def test_a_folder_that_is_not_there_is_told(motions: list[Motion], tmp_path: Path) -> None:
+def test_a_folder_that_is_not_there_is_told(trajectories: list[Trajectory], tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="there is no folder"):
-        save_page(motions, tmp_path / "missing" / "x.html")
+        save_page(trajectories, tmp_path / "missing" / "x.html")
 
 
 @pytest.mark.parametrize(
@@ -87,9 +91,9 @@ def test_a_folder_that_is_not_there_is_told(motions: list[Motion], tmp_path: Pat
     ],
 )
 def test_of_a_long_recording_the_part_where_it_opens_is_shown(
-    motions: list[Motion], length_s: float, opens_at_s: float, part: tuple[float, float]
+    trajectories: list[Trajectory], length_s: float, opens_at_s: float, part: tuple[float, float]
 ) -> None:
-    first, last = motions[0]._ticks.ticks(0.0, 0.1)[0], motions[0]._ticks.ticks(0.0, 0.1)[-1]
+    first, last = trajectories[0]._ticks.ticks(0.0, 0.1)[0], trajectories[0]._ticks.ticks(0.0, 0.1)[-1]
     ticks = TicksInMemory([first, msgspec.structs.replace(last, time_s=first.time_s + length_s)])
-    motion = Motion("long", motions[0].arm, 0.01, ticks, opens_at_s=opens_at_s)
-    assert shown_part([motion]) == pytest.approx(part)
+    trajectory = Trajectory("long", trajectories[0].arm, 0.01, ticks, opens_at_s=opens_at_s)
+    assert shown_part([trajectory]) == pytest.approx(part)

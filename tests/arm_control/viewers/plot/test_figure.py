@@ -1,4 +1,4 @@
-"""Plots of motions: what is drawn, and that there is no file unless it is whole."""
+"""Plots of trajectories: what is drawn, and that there is no file unless it is whole."""
 
 from pathlib import Path
 from typing import Any
@@ -8,14 +8,16 @@ import pytest
 from PIL import Image
 
 from arm_control.recording.schema import Event, Tick
-from arm_control.viewers.common.motion import Episode, Motion, TicksInMemory
-from arm_control.viewers.plot.figure import broken, motion_figure, runs_of, save_plot, shortened
+from arm_control.viewers.common.trajectory import Episode, TicksInMemory, Trajectory
+from arm_control.viewers.plot.figure import broken, runs_of, save_plot, shortened, trajectory_figure
 from envs.arm import Arm
 
 TIMES = ("read_us", "decide_us", "safety_us", "write_us")
 
 
-def a_motion(*, took_us: float = 0.0, angle_deg: float = 20.0, bands: tuple[str, ...] = ("pass",) * 20) -> Motion:
+def a_trajectory(
+    *, took_us: float = 0.0, angle_deg: float = 20.0, bands: tuple[str, ...] = ("pass",) * 20
+) -> Trajectory:
     """An arm that stays at `angle_deg`, told 5 degrees more, a tick each 0.1 s; stopped at the first refusal."""
     times: dict[str, Any] = dict.fromkeys(TIMES, took_us)
     ticks = [
@@ -34,12 +36,12 @@ def a_motion(*, took_us: float = 0.0, angle_deg: float = 20.0, bands: tuple[str,
     ]
     stops = [bands.index("refuse") / 10] if "refuse" in bands else []
     events = [Event(time_s, "refusal", "too fast") for time_s in stops]
-    return Motion("stays", Arm(), 0.1, TicksInMemory(ticks), events=events, tolerance_m=0.01)
+    return Trajectory("stays", Arm(), 0.1, TicksInMemory(ticks), events=events, tolerance_m=0.01)
 
 
-def labels(motions: list[Motion]) -> list[str]:
+def labels(trajectories: list[Trajectory]) -> list[str]:
     """Of the panels, from above."""
-    return [axes.get_ylabel().split("\n")[0] for axes in motion_figure(motions).axes]
+    return [axes.get_ylabel().split("\n")[0] for axes in trajectory_figure(trajectories).axes]
 
 
 def line(axes: Any, label: str) -> list[float]:
@@ -49,25 +51,25 @@ def line(axes: Any, label: str) -> list[float]:
 
 
 def test_a_panel_a_joint_shows_what_was_measured_and_told() -> None:
-    motion = a_motion()
-    panels = motion_figure([motion]).axes
+    trajectory = a_trajectory()
+    panels = trajectory_figure([trajectory]).axes
     for joint in panels[:3]:
         assert line(joint, "measured") == [20.0] * 20
         assert line(joint, "commanded") == [25.0] * 20
-    stretch = motion.moment(0.0)
-    assert np.asarray(panels[3].get_lines()[0].get_ydata())[0] == pytest.approx(float(stretch.error_mm[0]))
-    assert line(panels[4], motion.arm.joint_names[1]) == [8.0] * 20
+    segment = trajectory.sample(0.0)
+    assert np.asarray(panels[3].get_lines()[0].get_ydata())[0] == pytest.approx(float(segment.error_mm[0]))
+    assert line(panels[4], trajectory.arm.joint_names[1]) == [8.0] * 20
 
 
 def test_times_and_safety_have_panels_only_where_they_were_recorded() -> None:
     joints = list(Arm().joint_names)
-    assert labels([a_motion()]) == [*joints, "tip to goal", "speed"]
-    assert labels([a_motion(took_us=50.0)]) == [*joints, "tip to goal", "speed", "safety", "times"]
-    assert labels([a_motion(took_us=50.0), a_motion(took_us=70.0)])[-2:] == ["times", "times"]
+    assert labels([a_trajectory()]) == [*joints, "tip to goal", "speed"]
+    assert labels([a_trajectory(took_us=50.0)]) == [*joints, "tip to goal", "speed", "safety", "times"]
+    assert labels([a_trajectory(took_us=50.0), a_trajectory(took_us=70.0)])[-2:] == ["times", "times"]
 
 
 def test_a_refusal_is_marked_at_its_time_and_told() -> None:
-    figure = motion_figure([a_motion(bands=("pass",) * 4 + ("clamp",) * 2 + ("refuse",) * 4)])
+    figure = trajectory_figure([a_trajectory(bands=("pass",) * 4 + ("clamp",) * 2 + ("refuse",) * 4)])
     assert "stopped: too fast" in [text.get_text() for text in figure.axes[0].texts]
     assert any(np.asarray(line.get_xdata()).tolist() == [0.6, 0.6] for line in figure.axes[0].get_lines())
 
@@ -75,24 +77,26 @@ def test_a_refusal_is_marked_at_its_time_and_told() -> None:
 @pytest.mark.parametrize(("goals", "marked"), [(1, False), (5, True), (1000, False)])
 def test_goals_are_marked_unless_their_lines_would_hide_the_curves(goals: int, marked: bool) -> None:
     episodes = [Episode(f"goal {at}", 1.9 * at / goals, 1.9 * (at + 1) / goals) for at in range(goals)]
-    motion = a_motion()
-    motion.episodes = episodes
+    trajectory = a_trajectory()
+    trajectory.episodes = episodes
     upright = [
-        line for line in motion_figure([motion]).axes[0].get_lines() if np.asarray(line.get_ydata()).tolist() == [0, 1]
+        line
+        for line in trajectory_figure([trajectory]).axes[0].get_lines()
+        if np.asarray(line.get_ydata()).tolist() == [0, 1]
     ]
     assert len(upright) == (goals if marked else 0)
 
 
 def test_a_plot_says_that_ticks_were_left_out_only_if_they_were(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "not all" not in str(motion_figure([a_motion()]).get_suptitle())
+    assert "not all" not in str(trajectory_figure([a_trajectory()]).get_suptitle())
     monkeypatch.setattr("arm_control.viewers.plot.figure.MOST_TICKS", 5)
-    assert "not all ticks are drawn" in str(motion_figure([a_motion()]).get_suptitle())
+    assert "not all ticks are drawn" in str(trajectory_figure([a_trajectory()]).get_suptitle())
 
 
 def test_a_name_may_have_dollars_in_it(tmp_path: Path) -> None:
-    motion = a_motion()
-    motion.name = r"a$\frac$b"
-    save_plot([motion], tmp_path / "out.png")
+    trajectory = a_trajectory()
+    trajectory.name = r"a$\frac$b"
+    save_plot([trajectory], tmp_path / "out.png")
 
 
 @pytest.mark.parametrize(
@@ -108,8 +112,8 @@ def test_texts_fit_and_have_only_characters_that_are_seen(text: str, longest: in
     assert shortened(text, longest) == shown
 
 
-def test_two_motions_are_told_apart() -> None:
-    joint = motion_figure([a_motion(), a_motion(angle_deg=60.0)]).axes[0]
+def test_two_trajectories_are_told_apart() -> None:
+    joint = trajectory_figure([a_trajectory(), a_trajectory(angle_deg=60.0)]).axes[0]
     low, high = (
         [line for line in joint.get_lines() if np.asarray(line.get_ydata()).tolist() == [angle] * 20]
         for angle in (20, 60)
@@ -126,8 +130,8 @@ def test_bands_are_found_where_they_begin_and_end() -> None:
 
 def test_a_line_is_interrupted_where_ticks_are_missing() -> None:
     ticks = [Tick(**fields) for fields in ({**tick_fields(at / 10)} for at in (*range(10), *range(100, 110)))]
-    stretch = Motion("gap", Arm(), 0.1, TicksInMemory(ticks)).stretch(0.0, 20.0)
-    times, values = broken(stretch, stretch.time_s)
+    segment = Trajectory("gap", Arm(), 0.1, TicksInMemory(ticks)).segment(0.0, 20.0)
+    times, values = broken(segment, segment.time_s)
     assert np.flatnonzero(np.isnan(values)).tolist() == np.flatnonzero(np.isnan(times)).tolist() == [10]
 
 
@@ -138,18 +142,18 @@ def tick_fields(time_s: float) -> dict[str, Any]:
 
 def test_nothing_but_ticks_without_readings_can_be_drawn(tmp_path: Path) -> None:
     ticks = [Tick(**tick_fields(at / 10)) for at in range(5)]
-    save_plot([Motion("blind", Arm(), 0.1, TicksInMemory(ticks))], tmp_path / "out.png")
+    save_plot([Trajectory("blind", Arm(), 0.1, TicksInMemory(ticks))], tmp_path / "out.png")
     with Image.open(tmp_path / "out.png") as picture:
         assert picture.format == "PNG"
 
 
 def test_the_picture_is_a_png_and_written_whole_or_not_at_all(tmp_path: Path) -> None:
-    save_plot([a_motion()], tmp_path / "out.png")
+    save_plot([a_trajectory()], tmp_path / "out.png")
     with Image.open(tmp_path / "out.png") as picture:
         pixels = np.asarray(picture.convert("RGB")).astype(int)
     assert (pixels.min(axis=-1) > 240).mean() > 0.7  # paper
     assert (pixels[..., 2] > pixels[..., 0] + 100).sum() > 500  # the blue line
-    for name, wanted in (("out.pdf", "ends in .png"), ("missing/out.png", "cannot write")):
+    for name, wanted in (("out.pdf", "ending in .png"), ("missing/out.png", "cannot write")):
         with pytest.raises((ValueError, OSError), match=wanted):
-            save_plot([a_motion()], tmp_path / name)
+            save_plot([a_trajectory()], tmp_path / name)
     assert [path.name for path in tmp_path.iterdir()] == ["out.png"]

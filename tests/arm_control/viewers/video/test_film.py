@@ -16,7 +16,7 @@ from arm_control.cli import main
 from arm_control.evaluation.sources import open_source
 from arm_control.recording.schema import Event, Tick
 from arm_control.viewers.common.live import roll_out
-from arm_control.viewers.common.motion import Motion, TicksInMemory
+from arm_control.viewers.common.trajectory import TicksInMemory, Trajectory
 from arm_control.viewers.video.film import CAPTION_HEIGHT, write_video
 from envs.arm import Arm
 from envs.scene import Scene
@@ -30,26 +30,26 @@ STEPS = 50  # of an episode
 
 
 @pytest.fixture(scope="module")
-def motion() -> Motion:
+def trajectory() -> Trajectory:
     return roll_out(open_source("ik", 0), GOALS, 0)
 
 
 @pytest.fixture(scope="module")
-def short() -> Motion:
+def short() -> Trajectory:
     """0.2 s of another one, where it does not matter what is seen."""
     return cut(roll_out(open_source("ik", 0), 1, 0), 7)
 
 
-def cut(motion: Motion, ticks: int) -> Motion:
-    """The first ticks of a motion."""
-    kept = TicksInMemory(motion._ticks.ticks(0.0, math.inf)[:ticks])
-    return Motion(motion.name, motion.arm, motion.period_s, kept, tolerance_m=motion.tolerance_m)
+def cut(trajectory: Trajectory, ticks: int) -> Trajectory:
+    """The first ticks of a trajectory."""
+    kept = TicksInMemory(trajectory._ticks.ticks(0.0, math.inf)[:ticks])
+    return Trajectory(trajectory.name, trajectory.arm, trajectory.period_s, kept, tolerance_m=trajectory.tolerance_m)
 
 
 @pytest.fixture(scope="module")
-def video(motion: Motion, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def video(trajectory: Trajectory, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("video") / "out.mp4"
-    assert write_video(motion, path) == GOALS * STEPS
+    assert write_video(trajectory, path) == GOALS * STEPS
     return path
 
 
@@ -130,18 +130,18 @@ def test_goals_follow_each_other_without_a_jump_of_the_arm(frames: Frames) -> No
     assert steps[STEPS - 1] <= max(steps[: STEPS - 1])
 
 
-def test_the_same_motion_gives_the_same_file_and_another_another(tmp_path: Path) -> None:
+def test_the_same_trajectory_gives_the_same_file_and_another_another(tmp_path: Path) -> None:
     for name, seed in (("first", 0), ("again", 0), ("other", 1)):
         assert write_video(cut(roll_out(open_source("ik", 0), 1, seed), 7), tmp_path / f"{name}.mp4") == 6
     first, again, other = ((tmp_path / f"{name}.mp4").read_bytes() for name in ("first", "again", "other"))
     assert first == again != other
 
 
-def test_the_pictures_are_those_of_the_scene_wherever_the_arm_has_moved(motion: Motion, frames: Frames) -> None:
+def test_the_pictures_are_those_of_the_scene_wherever_the_arm_has_moved(trajectory: Trajectory, frames: Frames) -> None:
     """What is drawn anew only in part is the same as if all of it were."""
-    scene = Scene(motion.arm)
+    scene = Scene(trajectory.arm)
     for number in (0, 7, STEPS - 1, STEPS, STEPS + 7):
-        now = motion.moment(number / 30)
+        now = trajectory.sample(number / 30)
         scene.show(now.angle_deg[0].tolist(), now.goal_m[0].tolist())
         whole = np.asarray(Image.fromarray(scene.picture(1280, 880)).reduce(2)).astype(int)
         apart = np.abs(whole - frames[number, :440]).max(axis=-1)
@@ -150,10 +150,10 @@ def test_the_pictures_are_those_of_the_scene_wherever_the_arm_has_moved(motion: 
 
 
 @pytest.mark.parametrize("rate_hz", [12.5, 200.0])
-def test_a_motion_of_any_rate_plays_in_its_own_time(rate_hz: float, tmp_path: Path) -> None:
+def test_a_trajectory_of_any_rate_plays_in_its_own_time(rate_hz: float, tmp_path: Path) -> None:
     ticks = [tick(at / rate_hz, [20.0 + at / rate_hz, 30.0, 40.0]) for at in range(round(2 * rate_hz) + 1)]
     path = tmp_path / "out.mp4"
-    assert write_video(Motion("swing", Arm(), 1 / rate_hz, TicksInMemory(ticks)), path) == 60
+    assert write_video(Trajectory("swing", Arm(), 1 / rate_hz, TicksInMemory(ticks)), path) == 60
     assert imageio_ffmpeg.count_frames_and_secs(str(path)) == (60, pytest.approx(2.0, abs=0.04))
 
 
@@ -164,14 +164,14 @@ def tick(time_s: float, angles_deg: list[float] | None, **fields: Any) -> Tick:
 
 def test_readings_and_goals_that_are_missing_are_no_obstacle(tmp_path: Path) -> None:
     ticks = [tick(at / 30, None if at % 3 == 0 else [at, 30.0, 40.0]) for at in range(13)]
-    assert write_video(Motion("gaps", Arm(), 1 / 30, TicksInMemory(ticks)), tmp_path / "out.mp4") == 12
+    assert write_video(Trajectory("gaps", Arm(), 1 / 30, TicksInMemory(ticks)), tmp_path / "out.mp4") == 12
 
 
 def test_a_refusal_is_told_in_red_while_it_lasts(tmp_path: Path) -> None:
     ticks = [tick(at / 30, [20.0, 30.0, 40.0], goal_m=(0.2, 0.2, 0.3)) for at in range(31)]
     events = [Event(0.5, "refusal", "tracking: 20 degrees from the target"), Event(0.8, "phase", "park")]
     path = tmp_path / "out.mp4"
-    write_video(Motion("stopped", Arm(), 1 / 30, TicksInMemory(ticks), events=events), path)
+    write_video(Trajectory("stopped", Arm(), 1 / 30, TicksInMemory(ticks), events=events), path)
 
     def red(frame: Frames) -> int:
         channels = np.moveaxis(frame.astype(int), -1, 0)
@@ -202,14 +202,14 @@ def test_replay_shows_a_run(tiny_run: Path, tmp_path: Path, capfd: pytest.Captur
 
 
 @pytest.mark.parametrize("name", ["out.avi", "out", "out.mp4.txt", ".mp4"])
-def test_another_suffix_is_refused(short: Motion, tmp_path: Path, name: str) -> None:
-    with pytest.raises(ValueError, match=r"wanted a file that ends in \.mp4"):
+def test_another_suffix_is_refused(short: Trajectory, tmp_path: Path, name: str) -> None:
+    with pytest.raises(ValueError, match=r"expected a file ending in \.mp4"):
         write_video(short, tmp_path / name)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_missing_folder_a_file_in_the_way_and_a_folder_in_the_files_place_are_refused(
-    short: Motion, tmp_path: Path
+    short: Trajectory, tmp_path: Path
 ) -> None:
     (tmp_path / "file").touch()
     (tmp_path / "folder.mp4").mkdir()
@@ -220,20 +220,20 @@ def test_a_missing_folder_a_file_in_the_way_and_a_folder_in_the_files_place_are_
         assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_a_motion_that_fails_on_the_way_leaves_the_older_video_and_nothing_else(
-    short: Motion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_trajectory_that_fails_on_the_way_leaves_the_older_video_and_nothing_else(
+    short: Trajectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls = 0
 
-    def fails(self: Motion, time_s: float) -> Any:
+    def fails(self: Trajectory, time_s: float) -> Any:
         nonlocal calls
         calls += 1
         if calls == 4:
             raise ValueError("no more")
-        return moment(self, time_s)
+        return sample(self, time_s)
 
-    moment = Motion.moment
-    monkeypatch.setattr(Motion, "moment", fails)
+    sample = Trajectory.sample
+    monkeypatch.setattr(Trajectory, "sample", fails)
     path = tmp_path / "out.mp4"
     path.write_bytes(b"an older video")
     with pytest.raises(ValueError, match="no more"):
@@ -245,7 +245,7 @@ def test_a_motion_that_fails_on_the_way_leaves_the_older_video_and_nothing_else(
 
 @pytest.mark.parametrize("share", [0.0, 0.2, 0.9])
 def test_a_full_disk_is_told_and_leaves_the_older_video(
-    files_at_most: Callable[[int], Any], short: Motion, tmp_path: Path, share: float
+    files_at_most: Callable[[int], Any], short: Trajectory, tmp_path: Path, share: float
 ) -> None:
     path = tmp_path / "out.mp4"
     write_video(short, path)

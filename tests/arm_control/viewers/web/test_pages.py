@@ -17,8 +17,8 @@ from served import Served, eventually
 from arm_control.evaluation.sources import open_source
 from arm_control.recording.schema import Event
 from arm_control.viewers.common.live import LiveArm, roll_out
-from arm_control.viewers.common.motion import Motion, Stretch, TicksInMemory
 from arm_control.viewers.common.stage import serving
+from arm_control.viewers.common.trajectory import Segment, TicksInMemory, Trajectory
 from arm_control.viewers.web.pages import LivePage, Page, PlayedPage, check_port, rounded
 
 pytestmark = pytest.mark.slow
@@ -55,7 +55,7 @@ def apart(first: Any, second: Any) -> float:
     return float((np.abs(first - second).max(axis=-1) > 40).mean())
 
 
-def marked(columns: Stretch, mark: Any) -> dict[float, float]:
+def marked(columns: Segment, mark: Any) -> dict[float, float]:
     """What is marked, by its time."""
     return {
         round(time_s, 9): value
@@ -83,13 +83,13 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="module")
-def motion() -> Motion:
+def trajectory() -> Trajectory:
     return roll_out(open_source("ik", 0), 3, 0)
 
 
 @pytest.fixture(scope="module")
-def played(browser: Browser, motion: Motion) -> Iterator[tuple[Served, BrowserPage]]:
-    with watched(browser, lambda server: PlayedPage(server, [motion])) as both:
+def played(browser: Browser, trajectory: Trajectory) -> Iterator[tuple[Served, BrowserPage]]:
+    with watched(browser, lambda server: PlayedPage(server, [trajectory])) as both:
         yield both
 
 
@@ -127,19 +127,21 @@ def test_it_plays_pauses_steps_and_keeps_the_pace_that_was_chosen(played: tuple[
     eventually(lambda: not served.ask(lambda page: page.playback.playing))
 
 
-def test_an_episode_can_be_chosen(played: tuple[Served, BrowserPage], motion: Motion) -> None:
+def test_an_episode_can_be_chosen(played: tuple[Served, BrowserPage], trajectory: Trajectory) -> None:
     served, browser = played
     seek(played, 0.0)
     browser.locator("input[value^='goal 1 of 3']").first.click()
     browser.get_by_text("goal 3 of 3, ", exact=False).last.click()
-    eventually(lambda: served.ask(lambda page: page.playback.position_s) == pytest.approx(motion.episodes[2].start_s))
+    eventually(
+        lambda: served.ask(lambda page: page.playback.position_s) == pytest.approx(trajectory.episodes[2].start_s)
+    )
     eventually(lambda: "goal 3 of 3" in browser.inner_text("body"))
 
 
-def test_the_plots_carry_the_motions_columns(played: tuple[Served, BrowserPage], motion: Motion) -> None:
+def test_the_plots_carry_the_trajectories_columns(played: tuple[Served, BrowserPage], trajectory: Trajectory) -> None:
     served, browser = played
     seek(played, 3.0)
-    now, columns = motion.moment(3.0), motion.stretch(0.0, motion.length_s)
+    now, columns = trajectory.sample(3.0), trajectory.segment(0.0, trajectory.length_s)
     eventually(lambda: marked(columns, served.ask(lambda page: page.error.data[-1])) == {3.0: now.error_mm[0]})
     error, reward, angles = served.ask(
         lambda page: (page.error.data, page.reward.data, [it.data for it in page.angles])
@@ -159,43 +161,45 @@ def test_the_plots_carry_the_motions_columns(played: tuple[Served, BrowserPage],
         "const d = c.getContext('2d').getImageData(0, 0, c.width, c.height).data; let n = 0;"
         "for (let i = 0; i < d.length; i += 4) if (d[i + 3] && d[i + 2] > d[i] + 80) n++; return n; })"
     )
-    assert len(inside) == 2 + motion.arm.joint_count
+    assert len(inside) == 2 + trajectory.arm.joint_count
     assert min(inside) > 50  # blue lines
 
 
-def test_of_a_long_motion_the_plots_show_ten_seconds_and_what_happened_is_told(
-    browser: Browser, motion: Motion
+def test_of_a_long_trajectory_the_plots_show_ten_seconds_and_what_happened_is_told(
+    browser: Browser, trajectory: Trajectory
 ) -> None:
-    ticks = motion._ticks.ticks(0.0, 5.0)
+    ticks = trajectory._ticks.ticks(0.0, 5.0)
     late = [msgspec.structs.replace(tick, time_s=tick.time_s + 20.0) for tick in ticks[1:]]
     events = [Event(21.0, "refusal", "joint <1> is too fast"), Event(21.5, "driver", "torque off")]
-    long = Motion("a & b", motion.arm, motion.period_s, TicksInMemory([*ticks, *late]), events=events, opens_at_s=22.0)
+    long = Trajectory(
+        "a & b", trajectory.arm, trajectory.period_s, TicksInMemory([*ticks, *late]), events=events, opens_at_s=22.0
+    )
     with watched(browser, lambda server: PlayedPage(server, [long])) as (served, page):
         eventually(lambda: "STOPPED. joint <1> is too fast" in page.inner_text("body"))
         assert "driver at 21.50 s: torque off" in page.inner_text("body")
         assert "a & b: error" in page.inner_text("body")
         assert not served.ask(lambda page: page.playback.playing)
         times, measured = served.ask(lambda page: page.angles[0].data[:2])
-        shown = long.stretch(14.5, 24.5)
+        shown = long.segment(14.5, 24.5)
         np.testing.assert_array_equal(times, shown.time_s)
         np.testing.assert_array_equal(measured, shown.angle_deg[:, 0])
 
 
-def test_the_end_is_the_end_and_play_begins_again(played: tuple[Served, BrowserPage], motion: Motion) -> None:
+def test_the_end_is_the_end_and_play_begins_again(played: tuple[Served, BrowserPage], trajectory: Trajectory) -> None:
     served, browser = played
-    seek(played, motion.length_s)
+    seek(played, trajectory.length_s)
     press(browser, "Play")
-    eventually(lambda: 0.0 < served.ask(lambda page: page.playback.position_s) < motion.length_s)
+    eventually(lambda: 0.0 < served.ask(lambda page: page.playback.position_s) < trajectory.length_s)
 
 
-def test_two_motions_are_laid_over_each_other(browser: Browser, motion: Motion) -> None:
+def test_two_trajectories_are_laid_over_each_other(browser: Browser, trajectory: Trajectory) -> None:
     other = roll_out(open_source("zero", 0), 3, 0)
-    with watched(browser, lambda server: PlayedPage(server, [motion, other])) as both:
+    with watched(browser, lambda server: PlayedPage(server, [trajectory, other])) as both:
         served, page = both
         shot = seek(both, 1.5)
         alone = len(served.ask(lambda page: page.angles[0].data))
         assert alone == 1 + 2 * 2 + 1  # times, measured and commanded of both, now
-        np.testing.assert_allclose(served.ask(lambda page: page.error.data[2]), other.stretch(0.0, 5.0).error_mm)
+        np.testing.assert_allclose(served.ask(lambda page: page.error.data[2]), other.segment(0.0, 5.0).error_mm)
         red, middle, blue = np.moveaxis(shot, -1, 0)
         assert ((red > middle + 60) & (red > blue + 90)).sum() > 300  # orange
         text = page.inner_text("body")
@@ -267,8 +271,8 @@ def test_a_live_arm_is_paused_stepped_and_moved_by_hand(browser: Browser) -> Non
         live.close()
 
 
-def test_it_waits_until_somebody_looks(motion: Motion) -> None:
-    served = Served(lambda server: PlayedPage(server, [motion]))
+def test_it_waits_until_somebody_looks(trajectory: Trajectory) -> None:
+    served = Served(lambda server: PlayedPage(server, [trajectory]))
     try:
         drawn: list[float] = []
         served.ask(lambda page: setattr(page, "draw", drawn.append))
@@ -279,16 +283,18 @@ def test_it_waits_until_somebody_looks(motion: Motion) -> None:
         served.close()
 
 
-def test_plots_leave_out_where_there_is_no_goal_but_not_the_angles(motion: Motion) -> None:
-    ticks = [msgspec.structs.replace(tick, goal_m=None) for tick in motion._ticks.ticks(0.0, 0.99)]
-    begins = Motion("ik", motion.arm, motion.period_s, TicksInMemory([*ticks, *motion._ticks.ticks(1.0, 5.0)]))
+def test_plots_leave_out_where_there_is_no_goal_but_not_the_angles(trajectory: Trajectory) -> None:
+    ticks = [msgspec.structs.replace(tick, goal_m=None) for tick in trajectory._ticks.ticks(0.0, 0.99)]
+    begins = Trajectory(
+        "ik", trajectory.arm, trajectory.period_s, TicksInMemory([*ticks, *trajectory._ticks.ticks(1.0, 5.0)])
+    )
     with serving("127.0.0.1", 8300) as server:
         page = PlayedPage(server, [begins])
         page.write(2.0)
-        with_goal = motion.stretch(1.0, motion.length_s)
+        with_goal = trajectory.segment(1.0, trajectory.length_s)
         np.testing.assert_array_equal(page.error.data[0], with_goal.time_s)
         np.testing.assert_array_equal(page.error.data[1], with_goal.error_mm)
-        np.testing.assert_array_equal(page.angles[2].data[1], motion.stretch(0.0, 5.0).angle_deg[:, 2])
+        np.testing.assert_array_equal(page.angles[2].data[1], trajectory.segment(0.0, 5.0).angle_deg[:, 2])
 
 
 def test_a_port_in_use_is_told_before_anything_is_served() -> None:
@@ -296,7 +302,7 @@ def test_a_port_in_use_is_told_before_anything_is_served() -> None:
         port = server.get_port()
         with pytest.raises(OSError, match=f"port {port} is in use: --port names another"):
             check_port("127.0.0.1", port)
-    with pytest.raises(OSError, match=r"port 8300 cannot be listened at on 192\.0\.2\.1"):
+    with pytest.raises(OSError, match=r"port 8300 cannot be opened on 192\.0\.2\.1"):
         check_port("192.0.2.1", 8300)
 
 

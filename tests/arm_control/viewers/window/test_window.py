@@ -238,7 +238,7 @@ def test_a_joints_slider_takes_the_arm_and_m_gives_it_back(live: Shown) -> None:
     eventually(lambda: not live.state["manual"])
 
 
-def test_a_motion_is_scrubbed_stepped_back_and_goes_to_the_next_goal(played: Shown) -> None:
+def test_a_trajectory_is_scrubbed_stepped_back_and_goes_to_the_next_goal(played: Shown) -> None:
     pause(played)
     played.drag(SECOND, 0.5)  # its time
     eventually(lambda: 2.0 < played.state["position_s"] < 3.0)

@@ -1,6 +1,6 @@
-"""What can be watched: the motion of an arm, recorded by `arm-control run` or made by a controller in simulation.
+"""The trajectory of an arm: recorded by `arm-control run`, or simulated with a controller.
 
-Every viewer reads a `Motion`, as columns of a `Stretch` of it; times begin at 0.
+Every viewer reads a `Trajectory` as the columns of a `Segment`; times begin at 0.
 """
 
 import bisect
@@ -24,15 +24,15 @@ from envs.tasks.base import dense_reward
 
 FloatArray = NDArray[np.float64]
 ROUNDING_S = 1e-9
-LONGEST_LABEL = 80  # characters of what a recording calls a goal, a phase or a band
-LONGEST_S = 4 * 3600.0  # of a motion that is gone through from beginning to end
-REFRESH_S = 0.25  # between two looks for what was recorded since
-LAST_TICKS = 100  # at the end of an episode, in which its last reading is looked for
+LONGEST_LABEL = 80  # characters of the names of goals, phases and safety levels in a recording
+LONGEST_S = 4 * 3600.0  # of a trajectory that is processed from start to end
+REFRESH_S = 0.25  # between two checks for new ticks of a growing recording
+LAST_TICKS = 100  # at the end of an episode, which are searched for its last reading
 TIMINGS = ("period_error_us", "read_us", "decide_us", "safety_us", "write_us")
 
 
 class Episode(NamedTuple):
-    """A part of a motion that can be chosen, such as the way to one goal."""
+    """A named part of a trajectory, such as the movement to one goal."""
 
     name: str
     start_s: float
@@ -40,8 +40,8 @@ class Episode(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Stretch:
-    """Ticks of a motion as columns, NaN where there was nothing: time (n,), angles (n, joints), goal (n, 3)."""
+class Segment:
+    """Ticks of a trajectory as columns, NaN for missing values: time (n,), angles (n, joints), goal (n, 3)."""
 
     arm: Arm
     time_s: FloatArray
@@ -57,14 +57,14 @@ class Stretch:
         return len(self.time_s)
 
     def trace_m(self, points: int) -> FloatArray:
-        """Where the tip has been, about so many points (n, 3), the last one where it is."""
+        """The known tip positions, thinned to about this many points (n, 3), including the last one."""
         known = self.tip_m[~np.isnan(self.tip_m).any(axis=1)]
         return known[::-1][:: max(1, len(known) // points)][::-1]
 
-    def row(self, index: int) -> "Stretch":
-        """One of the ticks."""
+    def row(self, index: int) -> "Segment":
+        """A segment of one of the ticks."""
         at = slice(index, index + 1 or None)
-        return Stretch(
+        return Segment(
             self.arm,
             self.time_s[at],
             self.angle_deg[at],
@@ -78,7 +78,7 @@ class Stretch:
 
     @cached_property
     def tip_m(self) -> FloatArray:
-        """Where the tip is by the measured angles, (n, 3)."""
+        """Tip positions by forward kinematics of the measured angles, (n, 3)."""
         tip: FloatArray = self.arm.forward_kinematics(self.angle_deg)
         return tip
 
@@ -96,13 +96,13 @@ class Stretch:
 
 
 class Ticks(Protocol):
-    """Where a motion's ticks are kept."""
+    """Storage of the ticks of a trajectory."""
 
     start_s: float
     end_s: float
 
     def ticks(self, start_s: float, end_s: float, most: int | None = None) -> list[Tick]:
-        """Those from one time to another; of very many only about `most`, evenly."""
+        """The ticks from one time to another, thinned evenly to about `most`."""
 
 
 def _time_s(what: Tick | Event) -> float:
@@ -110,21 +110,21 @@ def _time_s(what: Tick | Event) -> float:
 
 
 class TicksInMemory:
-    """Ticks in a list, in order."""
+    """Ticks in a list, in the order of their times."""
 
     def __init__(self, ticks: list[Tick]) -> None:
         self._ticks = ticks
         self.start_s, self.end_s = ticks[0].time_s, ticks[-1].time_s
 
     def ticks(self, start_s: float, end_s: float, most: int | None = None) -> list[Tick]:
-        """Those from one time to another; of very many only about `most`, evenly."""
+        """The ticks from one time to another, thinned evenly to about `most`."""
         first = bisect.bisect_left(self._ticks, start_s, key=_time_s)
         found = self._ticks[first : bisect.bisect_right(self._ticks, end_s, first, key=_time_s)]
         return found if most is None else found[:: max(1, len(found) // most)]
 
 
-class Motion:
-    """An arm's motion, however long: nothing of it is in memory but what is looked at."""
+class Trajectory:
+    """An arm's trajectory of any length: only the segments that are requested are in memory."""
 
     def __init__(
         self,
@@ -138,7 +138,7 @@ class Motion:
         tolerance_m: float | None = None,
         opens_at_s: float = 0.0,
     ) -> None:
-        """Times of `episodes` and `events` begin at 0; without episodes, there is one of everything."""
+        """Times of `episodes` and `events` begin at 0; without episodes, the whole trajectory is one."""
         self.name, self.arm, self.period_s = name, arm, period_s
         self.events, self.tolerance_m, self.opens_at_s = list(events), tolerance_m, opens_at_s
         self._ticks = ticks
@@ -150,16 +150,16 @@ class Motion:
 
     @property
     def lost(self) -> str:
-        """What was found to be unreadable so far, and why; empty if nothing was."""
+        """The damage found so far; empty without damage."""
         return "" if self._recording is None else self._recording.lost
 
     @property
     def growing(self) -> bool:
-        """Whether it is still being recorded."""
+        """Whether the recording is still being written."""
         return self._recording is not None and self._recording.growing
 
     def refresh(self) -> bool:
-        """Take in what was recorded since; whether there was anything. It is looked for only from time to time."""
+        """Read new ticks of a growing recording, every REFRESH_S at most; returns whether there were any."""
         recording, now_s = self._recording, time.monotonic()
         if recording is None or now_s < self._refreshed_s + REFRESH_S:
             return False
@@ -171,43 +171,43 @@ class Motion:
         self._stops = stops_of(self.events)
         return True
 
-    def stretch(self, start_s: float, end_s: float, most: int | None = None) -> Stretch:
-        """The ticks from one time to another, both included; of very many only about `most`, evenly.
+    def segment(self, start_s: float, end_s: float, most: int | None = None) -> Segment:
+        """The ticks from one time to another, both included, thinned evenly to about `most`.
 
-        It may be empty: a recording can have gaps.
+        The segment may be empty, since a recording can have gaps.
         """
         zero_s = self._ticks.start_s
         ticks = self._ticks.ticks(zero_s + start_s - ROUNDING_S, zero_s + end_s + ROUNDING_S, most)
-        return to_stretch(self.arm, ticks, zero_s)
+        return to_segment(self.arm, ticks, zero_s)
 
     def close(self) -> None:
-        """Close the recording, if it is one."""
+        """Close the recording, if there is one."""
         if self._recording is not None:
             self._recording.close()
 
     def episode_at(self, time_s: float) -> Episode | None:
-        """The episode of a time; None for what is before, between or after them."""
-        # They follow each other: the last one that has begun is the only one it can be.
+        """The episode at a time; None before, between and after episodes."""
+        # Episodes do not overlap, so that only the last one that has begun can contain the time.
         number = bisect.bisect_right(self.episodes, time_s + ROUNDING_S, key=lambda episode: episode.start_s)
         if number == 0 or time_s >= self.episodes[number - 1].end_s - ROUNDING_S:
             return None
         return self.episodes[number - 1]
 
     def error_at_end_mm(self, episode: Episode) -> float:
-        """The error of an episode's goal in mm, as the tick has it in which the episode ended; NaN if it is unknown.
+        """The error of an episode's goal in mm, as recorded in the tick in which the episode ended; NaN if unknown.
 
-        Where no tick has it, because the goal was cut short: the distance from the tip to the goal at the end.
+        If no tick has it, because the goal was cut short: the distance from tip to goal at the end.
         """
         end_s = self.tick_s(episode.end_s)
         zero_s = self._ticks.start_s
-        # A motion beside a recording may have no tick at the very end, but has one within a period.
+        # A trajectory simulated beside a recording may have no tick exactly at the end, but has one within a period.
         latest_s = episode.end_s + self.period_s
         for tick in self._ticks.ticks(zero_s + end_s - ROUNDING_S, zero_s + latest_s + ROUNDING_S):
             if tick.goal_error_mm is not None and math.isfinite(tick.goal_error_mm):
                 return tick.goal_error_mm
         start_s = max(self.tick_s(episode.start_s), end_s - LAST_TICKS * self.period_s)
-        rows = self.stretch(start_s, end_s)
-        # The tick in which an episode ends has its last reading, but may have the goal of the next one.
+        rows = self.segment(start_s, end_s)
+        # The tick in which an episode ends has its last reading but may already have the next goal.
         tips_m = rows.tip_m[~np.isnan(rows.tip_m).any(axis=1)]
         goals_m = rows.goal_m[: max(1, len(rows) - 1)]
         goals_m = goals_m[~np.isnan(goals_m).any(axis=1)]
@@ -217,40 +217,40 @@ class Motion:
 
     def tick_s(self, time_s: float) -> float:
         """The time of the last tick at or before this one, in which an event of this time happened."""
-        return float(self.moment(time_s).time_s[0])
+        return float(self.sample(time_s).time_s[0])
 
-    def refusal_at(self, time_s: float) -> str | None:
-        """Why the arm is stopped at a time; None if it is not."""
+    def fault_at(self, time_s: float) -> str | None:
+        """The reason of the fault stop at a time; None if the arm is not stopped."""
         number = bisect.bisect_right(self._stops, time_s + ROUNDING_S, key=_time_s)
-        if number == 0 or self._stops[number - 1].kind == "phase":  # it goes on, or parks
+        if number == 0 or self._stops[number - 1].kind == "phase":  # it continues, or parks
             return None
         return self._stops[number - 1].text
 
-    def moment(self, time_s: float) -> Stretch:
-        """The last tick at or before a time, or the very first one: a stretch of one row."""
+    def sample(self, time_s: float) -> Segment:
+        """The last tick at or before a time, or the first tick, as a segment of one row."""
         back_s = 2.0 * self.period_s
         while True:
-            found = self.stretch(time_s - back_s, time_s)
+            found = self.segment(time_s - back_s, time_s)
             if len(found):
                 return found.row(-1)
             if time_s - back_s <= 0.0:
-                return self.stretch(0.0, self.period_s).row(0)
+                return self.segment(0.0, self.period_s).row(0)
             back_s *= 4.0
 
 
-def to_stretch(arm: Arm, ticks: Sequence[Tick], zero_s: float = 0.0) -> Stretch:
+def to_segment(arm: Arm, ticks: Sequence[Tick], zero_s: float = 0.0) -> Segment:
     """Ticks as columns, their times since `zero_s`."""
     nothing = [math.nan] * arm.joint_count
 
     def column(name: str) -> FloatArray:
-        """A value a joint, (n, joints); NaN also where a reading is absurd, which no plot or scene can show."""
+        """A value a joint, (n, joints); NaN also for readings too large to be drawn."""
         rows = [nothing if (row := getattr(tick, name)) is None else row for tick in ticks]
         values = np.array(rows, np.float64).reshape(len(ticks), arm.joint_count)
         return np.where(np.abs(values) <= LARGEST_DEG, values, math.nan)
 
     goals = [(math.nan,) * 3 if tick.goal_m is None else tick.goal_m[:3] for tick in ticks]
     timings = [[getattr(tick, name) for name in TIMINGS] for tick in ticks]
-    return Stretch(
+    return Segment(
         arm,
         np.array([tick.time_s - zero_s for tick in ticks], np.float64),
         column("angle_deg"),
@@ -263,10 +263,10 @@ def to_stretch(arm: Arm, ticks: Sequence[Tick], zero_s: float = 0.0) -> Stretch:
     )
 
 
-def open_motion(path: str | Path, urdf: str | None = None) -> Motion:
-    """The motion in a recording, of the arm in the file `urdf`.
+def open_trajectory(path: str | Path, urdf: str | None = None) -> Trajectory:
+    """Open the trajectory of a recording, drawn as the arm in the file `urdf` if given.
 
-    Raises ValueError, naming the file, if it is none or damaged all over, or of another arm.
+    Raises ValueError, naming the file, if it is no recording, has no readable tick, or is of another arm.
     """
     recording = IndexedRecording(path)
     metadata = recording.metadata
@@ -279,7 +279,7 @@ def open_motion(path: str | Path, urdf: str | None = None) -> Motion:
         raise ValueError(str(error) if str(path) in str(error) else f"{path}: {error}") from None
     events, episodes = events_and_episodes(recording)
     refused = next((event.time_s for event in events if event.kind == "refusal"), 0.0)
-    return Motion(
+    return Trajectory(
         printable(Path(path).name),
         arm,
         period_s,
@@ -292,13 +292,13 @@ def open_motion(path: str | Path, urdf: str | None = None) -> Motion:
 
 
 def events_and_episodes(recording: IndexedRecording) -> tuple[list[Event], list[Episode]]:
-    """What happened in a recording, and the way to each goal; their times begin at 0."""
+    """The events of a recording and an episode for each goal; their times begin at 0."""
     zero_s = recording.start_s
     events = [
         Event(event.time_s - zero_s, printable(event.kind, LONGEST_LABEL), printable(event.text))
         for event in recording.events
     ]
-    marks = [event for event in events if event.kind in ("goal", "phase", "refusal")]  # each ends what was before
+    marks = [event for event in events if event.kind in ("goal", "phase", "refusal")]  # each ends the episode before it
     ends_s = [*(event.time_s for event in marks[1:]), recording.end_s - zero_s]
     episodes = [
         Episode(printable(event.text, LONGEST_LABEL), event.time_s, end_s)
@@ -309,23 +309,23 @@ def events_and_episodes(recording: IndexedRecording) -> tuple[list[Event], list[
 
 
 def stops_of(events: Sequence[Event]) -> list[Event]:
-    """The events with which an arm is stopped or goes on."""
+    """The events with which an arm is stopped or continues."""
     return [event for event in events if event.kind in ("refusal", "phase")]
 
 
-def check_length(motion: Motion) -> None:
-    """Raise ValueError for a motion that would take all day to go through, as when the times of a recording leap."""
-    if motion.length_s > LONGEST_S:
-        raise ValueError(f"{motion.name} is {motion.length_s:,.0f} s long; expected at most {LONGEST_S:,.0f} s")
+def check_length(trajectory: Trajectory) -> None:
+    """Raise ValueError for a trajectory longer than LONGEST_S, as after a jump in the times of a recording."""
+    if trajectory.length_s > LONGEST_S:
+        raise ValueError(f"{trajectory.name} is {trajectory.length_s:,.0f} s long; expected at most {LONGEST_S:,.0f} s")
 
 
 def whole(ticks: Ticks) -> Episode:
-    """All of a motion."""
+    """One episode for the whole trajectory."""
     return Episode("all", 0.0, ticks.end_s - ticks.start_s)
 
 
 def drawn_arm(path: str | Path, arm: Arm, urdf: str | None) -> Arm:
-    """A recorded arm as it is drawn: from the file `urdf`, if given, the default arm's, or the recording itself."""
+    """The arm to draw for a recording: from the file `urdf` if given, else the default arm if equal, else its own."""
     if urdf is not None:
         given = Arm(urdf)
         if not arm.moves_like(given):
@@ -337,6 +337,6 @@ def drawn_arm(path: str | Path, arm: Arm, urdf: str | None) -> Arm:
     return default if arm.moves_like(default) else arm
 
 
-def described(motions: Sequence[Motion]) -> str:
-    """The names and lengths of motions."""
-    return " and ".join(f"{motion.name}, {motion.length_s:.1f} s" for motion in motions)
+def described(trajectories: Sequence[Trajectory]) -> str:
+    """The names and lengths of trajectories."""
+    return " and ".join(f"{trajectory.name}, {trajectory.length_s:.1f} s" for trajectory in trajectories)
