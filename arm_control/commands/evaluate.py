@@ -43,8 +43,8 @@ class Evaluate:
 
 def run(command: Evaluate) -> None:
     """Print the figures of a controller."""
-    from arm_control.evaluation.metrics import format_evaluation
     from arm_control.evaluation.sources import evaluate
+    from arm_control.evaluation.table import format_evaluation
 
     check_writable(command.json)
     figures = evaluate(

@@ -76,7 +76,7 @@ class Arms:
             together = self._envs[: len(seeds) - start]
             parts.append(_episodes(controller, together, seeds[start : start + len(together)]))
             on_episodes(start + len(together))
-        return _joined(parts)
+        return joined(parts)
 
     @property
     def first(self) -> "ArmEnv":
@@ -102,31 +102,31 @@ def _episodes(controller: Controller, arms: list[Any], seeds: Sequence[int]) -> 
     results = [arm.reset(seed=seed) for arm, seed in zip(arms, seeds, strict=True)]
     observations = [observation for observation, _ in results]
     distances = [[info["distance_m"] for _, info in results]]
-    _add_to(window, arms)
+    record_rest(window, arms)
     truncated = False
     while not truncated:
         batch = {key: np.stack([observation[key] for observation in observations]) for key in observations[0]}
         steps = [arm.step(action) for arm, action in zip(arms, controller(batch, arms), strict=True)]
         observations = [step[0] for step in steps]
         distances.append([step[4]["distance_m"] for step in steps])
-        _add_to(window, arms)
+        record_rest(window, arms)
         truncated = steps[0][3]
-    return _rollouts(first, np.array(distances).T, window)
+    return rollouts_of(first, np.array(distances).T, window)
 
 
-def _add_to(window: RestWindow, arms: Sequence["ArmEnv"]) -> None:
+def record_rest(window: RestWindow, arms: Sequence["ArmEnv"]) -> None:
     """Add what was sent to each arm, and where its joints really are: readings of an imperfect arm have noise."""
     window.add_targets([arm.target_deg for arm in arms])
     window.add_angles([arm.simulation.angles_deg for arm in arms])
 
 
-def _rollouts(env: "ArmEnv", distances_m: NDArray[np.float64], window: RestWindow) -> Rollouts:
+def rollouts_of(env: "ArmEnv", distances_m: NDArray[np.float64], window: RestWindow) -> Rollouts:
     """Episodes in environments such as this one."""
     period_s = env.simulation.control_period_s
     return Rollouts(distances_m, env.task, period_s, window.targets_deg, window.angles_deg)
 
 
-def _joined(parts: Sequence[Rollouts]) -> Rollouts:
+def joined(parts: Sequence[Rollouts]) -> Rollouts:
     """Roll-outs of the same task, one after the other."""
     return dataclasses.replace(
         parts[0],

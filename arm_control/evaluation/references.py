@@ -16,11 +16,9 @@ from envs.tasks import continuous_id, environment_of
 if TYPE_CHECKING:
     from envs.arm_env import ArmEnv
 from arm_control.evaluation.controllers import FloatArray, IKController, RandomController
-from arm_control.evaluation.episodes import Arms, Rollouts, _add_to, _joined, _rollouts
+from arm_control.evaluation.episodes import Arms, Rollouts, joined, record_rest, rollouts_of
 from arm_control.runs.environment import environment_maker
 
-HELPER_STEPS = 20_000  # for each so many steps of the references, another process is worth its start
-MOST_HELPERS = 4
 LEAST_REACHED = 0.5  # of the goals, by inverse kinematics: else the goals are no measure
 NEAR = 1 / 70  # of an arm's reach, 10 mm for the default one: as near to a goal as inverse kinematics should get
 LEAST_GAIN = 0.1  # of the random return, by which that of inverse kinematics must be better
@@ -36,8 +34,7 @@ class Batch:
     reference: Reference
     first: int
     seeds: tuple[int, ...]
-    evaluated: bool = False
-    """True if the reference itself is evaluated, so that its rest is measured."""
+    measure_rest: bool = False
 
 
 class ReferenceEpisodes:
@@ -72,8 +69,8 @@ class ReferenceEpisodes:
         targets = self._random_targets(env, batch) if batch.reference == "random" else _ik_targets(env, batch.seeds)
         parts = []
         for number, seed in enumerate(batch.seeds):
-            parts.append(_open_loop(env, seed, targets[:, number], measure_rest=batch.evaluated))
-        return _joined(parts)
+            parts.append(_open_loop(env, seed, targets[:, number], measure_rest=batch.measure_rest))
+        return joined(parts)
 
     def _random_targets(self, env: "ArmEnv", batch: Batch) -> FloatArray:
         """Targets (steps, episodes, joints), as one controller draws them for all batches, one after the other."""
@@ -95,11 +92,11 @@ def _open_loop(env: "ArmEnv", seed: int, targets: FloatArray, *, measure_rest: b
         distances += [env.step(target)[4]["distance_m"] for target in targets]
         return Rollouts(np.array([distances]), env.task, period_s)
     window = RestWindow(period_s, env.episode_steps)
-    _add_to(window, [env])
+    record_rest(window, [env])
     for target in targets:
         distances.append(env.step(target)[4]["distance_m"])
-        _add_to(window, [env])
-    return _rollouts(env, np.array([distances]), window)
+        record_rest(window, [env])
+    return rollouts_of(env, np.array([distances]), window)
 
 
 def _ik_targets(env: "ArmEnv", seeds: Sequence[int]) -> FloatArray:

@@ -13,12 +13,13 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from arm_control.evaluation import episodes, metrics
+from arm_control.evaluation import episodes, simulation
 from arm_control.evaluation.controllers import FloatArray, IKController, Observation, RandomController, zero_controller
 from arm_control.evaluation.episodes import Rollouts, roll_out
-from arm_control.evaluation.metrics import evaluate_controller, format_evaluation, time_to_reach, wilson_interval
+from arm_control.evaluation.metrics import evaluate_controller, time_to_reach, wilson_interval
 from arm_control.evaluation.references import reference_fault
 from arm_control.evaluation.sources import evaluate
+from arm_control.evaluation.table import format_evaluation
 from arm_control.evaluation.torch_controller import PolicyController
 from arm_control.runs.config import TrainConfig
 from arm_control.runs.environment import environment_maker
@@ -325,8 +326,8 @@ class TestReferences:
         monkeypatch.setattr(episodes, "ARMS_AT_ONCE", 3)
         config = TrainConfig("ddpg", env=env, episode_steps=8)
         alone = evaluate_controller(zero_controller, config, goals=goals, seed=2)
-        monkeypatch.setattr(metrics, "HELPER_STEPS", 10)
-        monkeypatch.setattr(metrics, "spare_cores", lambda: 1)
+        monkeypatch.setattr(simulation, "HELPER_STEPS", 10)
+        monkeypatch.setattr(simulation, "spare_cores", lambda: 1)
         assert evaluate_controller(zero_controller, config, goals=goals, seed=2) == alone
 
     def test_a_random_controller_that_skips_goes_on_as_if_it_had_drawn(self) -> None:

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from arm_control.evaluation.controllers import IKController, Observation, actions_for
-from arm_control.evaluation.metrics import evaluate_controller, format_evaluation
+from arm_control.evaluation.metrics import evaluate_controller
+from arm_control.evaluation.table import format_evaluation
 from arm_control.runner.goals import GoalWork
 from arm_control.runner.loop import ControlLoop
 from arm_control.runner.report import LoopReport, format_report
