@@ -19,7 +19,7 @@ from arm_control.drivers.dynamixel.calibration import (
     clip_to_servo,
 )
 from arm_control.drivers.dynamixel.control_table import MODEL_NUMBER, SPEED_UNIT_DEG_S, TICKS_PER_TURN
-from arm_control.drivers.dynamixel.driver import HEALTH, SETTINGS, WANTED, hardware_errors
+from arm_control.drivers.dynamixel.servo_checks import HEALTH, SETTINGS, WANTED, hardware_errors
 from arm_control.process.printing import printable, printable_lines
 from envs.arm import Arm
 

@@ -21,15 +21,9 @@ from arm_control.drivers.base import DriverError
 from arm_control.drivers.dynamixel.bus import Bus, NoAnswerError, RefusedError
 from arm_control.drivers.dynamixel.calibration import TICKS_PER_DEGREE, Calibration, JointCalibration
 from arm_control.drivers.dynamixel.control_table import BAUD_RATES, REGISTERS
-from arm_control.drivers.dynamixel.driver import (
-    SHAPES,
-    STATE,
-    DynamixelDriver,
-    fastest_rate_hz,
-    open_dynamixel,
-    rate_hint,
-)
+from arm_control.drivers.dynamixel.driver import DynamixelDriver, open_dynamixel
 from arm_control.drivers.dynamixel.port import check_latency
+from arm_control.drivers.dynamixel.state_reader import SHAPES, STATE, fastest_rate_hz, rate_hint
 from arm_control.drivers.emulator.emulator import Emulator
 from arm_control.drivers.emulator.servo import ServoDynamics
 from arm_control.drivers.opening import load_driver
@@ -364,7 +358,7 @@ def test_a_servo_that_answers_no_more_is_named_after_few_questions(servos: Emula
     servos.heal()
     with connected(servos.path, patience_s=0.05, retry_within_s=0.01) as driver:
         servos.inject("silent", 2)
-        with pytest.raises(NoAnswerError, match="questions asked: 1;"):
+        with pytest.raises(NoAnswerError, match="reads sent: 1;"):
             driver.read()
 
 
@@ -430,7 +424,7 @@ def test_a_tripped_watchdog_is_noticed_though_no_goal_is_answered(servos: Emulat
         send(driver, [20.0] * 3)
         clock.advance(0.3)
         driver.write([30.0] * 3)  # refused by the servos, silently
-        with pytest.raises(DriverError, match="stopped by the bus watchdog, having heard nothing for 200 ms") as error:
+        with pytest.raises(DriverError, match="stopped by the bus watchdog after 200 ms without") as error:
             driver.read()
         one_line(error)
         with pytest.raises(DriverError, match="bus watchdog"):
@@ -514,10 +508,10 @@ def test_servos_that_are_not_there_are_named_with_those_that_are(servos: Emulato
     ("register", "value", "said"),
     [
         ("model_number", 1020, "is of model 1020, the calibration is of 1060"),
-        ("firmware", 37, "has firmware 37, wanted 38"),
-        ("operating_mode", 4, "operating mode 4, wanted 3"),
-        ("drive_mode", 1, "drive mode 1, wanted 0"),
-        ("homing_offset", -50, "homing offset -50, wanted 0"),
+        ("firmware", 37, "has firmware 37; expected 38"),
+        ("operating_mode", 4, "operating mode 4; expected 3"),
+        ("drive_mode", 1, "drive mode 1; expected 0"),
+        ("homing_offset", -50, "homing offset -50; expected 0"),
         ("max_position_limit", 2000, "takes goals from 0 to 2000 ticks, its calibrated range is 1100 to 2124"),
         ("min_position_limit", 1200, "takes goals from 1200 to 4095"),
         ("velocity_limit", 100, "turns at most 137 degrees/s"),
