@@ -14,15 +14,15 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from envs.files import read_file
+from envs.kinematics import RADIANS as RADIANS
+from envs.kinematics import Kinematics, rotation_parts
 from envs.limits import ABOVE_TABLE, ROUNDING_M, Box, JointLimits
-from envs.urdf import GRAVITY_M_S2, LARGEST_URDF, Chain, Joint, decode_urdf, read_chain
+from envs.urdf import GRAVITY_M_S2, LARGEST_URDF, decode_urdf, read_chain
 
 Array = NDArray[np.float64]
 
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
 DEFAULT_URDF = ASSETS / "arm3.urdf"
-RADIANS = math.pi / 180.0
-
 
 TABLE_CLEARANCE_M = 0.02  # above the table, which a default pose has if any pose has it: more than noise and play
 DEFAULT_POSES = 512  # tried if the one with every joint at zero is outside
@@ -32,114 +32,6 @@ NEAR_STEPS = 40  # of each descent, where all of those are tried for the solutio
 
 class UnreachableGoalError(ValueError):
     """A goal that no pose inside the joint limits reaches."""
-
-
-def _rotation_parts(joint: Joint) -> tuple[Array, Array, Array]:
-    """Matrices (3, 3) that rotate by q: constant + cos q * cosine + sin q * sine (Rodrigues' formula)."""
-    along = np.outer(joint.axis, joint.axis)
-    x, y, z = joint.axis
-    cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
-    return joint.rotation @ along, joint.rotation @ (np.eye(3) - along), joint.rotation @ cross
-
-
-def _kinematics_source(chain: Chain, *, moving: bool) -> str:
-    """Python for the tip's place, and if `moving` its velocity, worked out from the tip to the base.
-
-    Every constant is folded: for arm3 the place is a dozen lines, ten times as fast as a loop over matrices, and as few
-    nodes when traced. A joint that turns at the rate w about its axis a carries what is at p with the velocity w a x p.
-    """
-    lines = []
-    position: list[float | str] = [float(value) for value in chain.tip_offset_m]
-    velocity: list[float | str] = [0.0, 0.0, 0.0]
-    for index, joint in reversed(list(enumerate(chain.joints))):
-        lines.append(_sines(index))
-        parts = _parts(joint)
-        if moving:
-            lines.append(f"rate = speeds[{index}] * {RADIANS!r}")
-            ax, ay, az = (0.0 if abs(value) < 1e-12 else float(value) for value in joint.axis)
-            x, y, z = position
-            crosses = (((ay, z), (-az, y)), ((az, x), (-ax, z)), ((ax, y), (-ay, x)))
-            for row, cross in enumerate(crosses):
-                turning = _sum(0.0, [(number, "rate", value) for number, value in cross])
-                velocity[row] = _assign(
-                    lines, f"w{row}_{index}", _sum(0.0, [(1.0, "", velocity[row]), (1.0, "", turning)])
-                )
-            velocity = _rotated(lines, f"v{{}}_{index}", index, parts, velocity, (0.0, 0.0, 0.0))
-        position = _rotated(lines, f"p{{}}_{index}", index, parts, position, joint.offset_m.tolist())
-    lines.append(f"return {', '.join(map(str, position + velocity if moving else position))}")
-    arguments = "angles, speeds, cos, sin" if moving else "angles, cos, sin"
-    return f"def kinematics({arguments}):\n    " + "\n    ".join(lines) + "\n"
-
-
-def _link_ends_source(chain: Chain) -> str:
-    """Python for the places of all links' far ends, the tip's last: each as that of the tip, with the same sines."""
-    lines = [_sines(index) for index in range(len(chain.joints))]
-    ends = []
-    offsets = [*(joint.offset_m for joint in chain.joints[1:]), chain.tip_offset_m]
-    for link, offset in enumerate(offsets):
-        position: list[float | str] = [float(value) for value in offset]
-        for index in reversed(range(link + 1)):
-            joint = chain.joints[index]
-            name = f"p{{}}_{index}_{link}"
-            position = _rotated(lines, name, index, _parts(joint), position, joint.offset_m.tolist())
-        ends.append(f"({', '.join(map(str, position))})")
-    return "def kinematics(angles, cos, sin):\n    " + "\n    ".join([*lines, f"return [{', '.join(ends)}]"]) + "\n"
-
-
-def _sines(index: int) -> str:
-    return f"angle = angles[{index}] * {RADIANS!r}; c{index}, s{index} = cos(angle), sin(angle)"
-
-
-def _parts(joint: Joint) -> list[Any]:
-    return [np.where(np.abs(part) < 1e-12, 0.0, part).tolist() for part in _rotation_parts(joint)]
-
-
-def _rotated(
-    lines: list[str], name: str, index: int, parts: list[Any], vector: list[float | str], offset: Sequence[float]
-) -> list[float | str]:
-    """offset + (constant + c cosine + s sine) vector, as three expressions, with a joint's c and s."""
-    rows: list[float | str] = []
-    for row in range(3):
-        terms = [
-            (number, factor, value)
-            for part, factor in zip(parts, ("", f"c{index}", f"s{index}"), strict=True)
-            for number, value in zip(part[row], vector, strict=True)
-        ]
-        rows.append(_assign(lines, name.format(row), _sum(offset[row], terms)))
-    return rows
-
-
-def _sum(constant: float, terms: list[tuple[float, str, float | str]]) -> float | str:
-    """constant + the sum of number * factor * value, an expression or, where everything is known, a number."""
-    words = []
-    for number, factor, value in terms:
-        if isinstance(value, float):
-            number, value = number * value, ""
-        if number == 0.0:
-            continue
-        if not (factor or value):
-            constant += number
-            continue
-        scale = "" if number == 1.0 else "-" if number == -1.0 else f"{number!r} * "
-        words.append(scale + " * ".join(filter(None, (factor, value))))
-    if not words:
-        return constant
-    return " + ".join([*words, repr(constant)] if constant else words)
-
-
-def _assign(lines: list[str], name: str, expression: float | str) -> float | str:
-    """Give an expression a name; a number, or what has one already, needs none."""
-    if isinstance(expression, float) or expression.isidentifier():
-        return expression
-    lines.append(f"{name} = {expression}")
-    return name
-
-
-def _compiled(source: str) -> Callable[..., Any]:
-    namespace: dict[str, Any] = {}
-    exec(source, namespace)  # nothing but the URDF's finite numbers in it
-    function: Callable[..., Any] = namespace["kinematics"]
-    return function
 
 
 class Arm:
@@ -174,19 +66,11 @@ class Arm:
         self.joint_names = tuple(joint.name for joint in joints)
         self.link_names = (*(joint.link for joint in joints[:-1]), self.tip_link)
         self.max_torque_nm = tuple(joint.max_torque_nm for joint in joints)
-        self._tip = _compiled(_kinematics_source(self.chain, moving=False))
-
-    @cached_property
-    def _tip_motion(self) -> Callable[..., Any]:
-        return _compiled(_kinematics_source(self.chain, moving=True))
+        self.kinematics = Kinematics(self.chain)
 
     @property
     def joint_count(self) -> int:
         return len(self.chain.joints)
-
-    @cached_property
-    def _rotations(self) -> list[tuple[Array, Array, Array]]:
-        return [_rotation_parts(joint) for joint in self.chain.joints]
 
     @cached_property
     def reach_m(self) -> float:
@@ -215,23 +99,25 @@ class Arm:
 
     def tip_position(self, angles_deg: Any, xp: Any = math) -> tuple[Any, Any, Any]:
         """x, y, z of the tip in metres from one angle a joint: floats with `math`, columns with NumPy or PyTorch."""
-        position: tuple[Any, Any, Any] = self._tip(angles_deg, xp.cos, xp.sin)
-        return position
+        return self.kinematics.tip_position(angles_deg, xp.cos, xp.sin)
 
-    @cached_property
-    def _link_ends(self) -> Callable[..., Any]:
-        return _compiled(_link_ends_source(self.chain))
+    def tip_motion(self, angles_deg: Any, speeds_deg_s: Any, xp: Any = math) -> tuple[Any, ...]:
+        """x, y, z of the tip in metres and its velocity in m/s, from angles and speeds, as `tip_position`."""
+        return self.kinematics.tip_motion(angles_deg, speeds_deg_s, xp.cos, xp.sin)
 
-    def link_ends(self, angles_deg: Sequence[float]) -> list[tuple[float, float, float]]:
-        """x, y, z in metres of the far end of each moving link, the tip's last."""
-        ends: list[tuple[float, float, float]] = self._link_ends(angles_deg, math.cos, math.sin)
-        return ends
+    def link_ends(self, angles_deg: Any, xp: Any = math) -> list[tuple[Any, Any, Any]]:
+        """x, y, z in metres of the far end of each moving link, the tip's last, as `tip_position`."""
+        return self.kinematics.link_ends(angles_deg, xp.cos, xp.sin)
+
+    def jacobian(self, angles_deg: ArrayLike) -> Array:
+        """Derivative of the tip by the angles, (..., 3, joints), in metres per degree."""
+        return self.kinematics.jacobian(angles_deg)
 
     def outside_m(self, angles_deg: Array, box: Box) -> Array:
         """How far the worst link's end is outside a box in poses (..., joints), in metres (...,); negative inside."""
         worst_m = np.full(angles_deg.shape[:-1], -np.inf)
         columns = [angles_deg[..., index] for index in range(self.joint_count)]
-        for end in self._link_ends(columns, np.cos, np.sin):
+        for end in self.link_ends(columns, np):
             for value, low, high in zip(end, box[:3], box[3:], strict=True):
                 worst_m = np.maximum(worst_m, np.maximum(low - value, value - high))
         return worst_m
@@ -260,11 +146,6 @@ class Arm:
         pose: list[float] = poses[best].tolist()
         return pose
 
-    def tip_motion(self, angles_deg: Any, speeds_deg_s: Any, xp: Any = math) -> tuple[Any, ...]:
-        """x, y, z of the tip in metres and its velocity in m/s, from angles and speeds, as `tip_position`."""
-        motion: tuple[Any, ...] = self._tip_motion(angles_deg, speeds_deg_s, xp.cos, xp.sin)
-        return motion
-
     def tip_with_lengths(self, factors: Sequence[float]) -> Callable[[Sequence[float]], tuple[float, float, float]]:
         """`tip_position` of an arm whose links, from the base on, are so many times as long: (joints + 1,) factors."""
         *lengths, last = factors
@@ -273,8 +154,8 @@ class Arm:
             for joint, length in zip(self.chain.joints, lengths, strict=True)
         ]
         chain = replace(self.chain, joints=tuple(joints), tip_offset_m=self.chain.tip_offset_m * last)
-        tip = _compiled(_kinematics_source(chain, moving=False))
-        return lambda angles_deg: tip(angles_deg, math.cos, math.sin)
+        kinematics = Kinematics(chain)
+        return lambda angles_deg: kinematics.tip_position(angles_deg, math.cos, math.sin)
 
     def forward_kinematics(self, angles_deg: Any, xp: Any = np, speeds_deg_s: Any = None) -> Any:
         """Tip position (..., 3) in metres from joint angles (..., joints) in degrees; `xp` is numpy or torch.
@@ -289,25 +170,6 @@ class Arm:
         zero = 0.0 * columns[0]  # a coordinate that no joint moves is a plain number: give it the others' shape
         return xp.stack([row + zero for row in rows], -1)
 
-    def jacobian(self, angles_deg: ArrayLike) -> Array:
-        """Derivative of the tip by the angles, (..., 3, joints), in metres per degree."""
-        radians = np.asarray(angles_deg, dtype=np.float64) * RADIANS
-        cosines, sines = np.cos(radians)[..., None, None], np.sin(radians)[..., None, None]
-        # From the tip inwards: `arm` is the tip's place from joint i, `columns` what joints from i on do to it, all in
-        # the frame of joint i's parent.
-        arm = np.broadcast_to(self.chain.tip_offset_m, (*radians.shape[:-1], 3))
-        columns: list[Array] = []
-        for index in reversed(range(self.joint_count)):
-            joint, (constant, cosine, sine) = self.chain.joints[index], self._rotations[index]
-            rotation = constant + cosines[..., index, :, :] * cosine + sines[..., index, :, :] * sine
-            (x, y, z), (ax, ay, az) = np.moveaxis(arm, -1, 0), joint.axis
-            turning = np.stack([ay * z - az * y, az * x - ax * z, ax * y - ay * x], -1)  # axis x arm
-            moved = np.stack([arm, turning, *columns], -1)
-            moved = rotation @ moved
-            arm = moved[..., 0] + joint.offset_m
-            columns = [moved[..., place] for place in range(1, moved.shape[-1])]
-        return np.stack(columns, -1) * RADIANS
-
     def gravity_torques_nm(self, angles_deg: ArrayLike) -> Array:
         """Torques (..., joints) that hold the arm still in these poses (..., joints) against gravity."""
         radians = np.asarray(angles_deg, dtype=np.float64) * RADIANS
@@ -321,7 +183,7 @@ class Arm:
         axes: list[Array] = []
         carried: list[tuple[float, Array]] = []  # mass, and mass times centre
         for index, joint in enumerate(self.chain.joints):
-            constant, cosine, sine = self._rotations[index]
+            constant, cosine, sine = rotation_parts(joint)
             place = place + turned @ joint.offset_m
             axes.append(turned @ joint.rotation @ joint.axis)
             places.append(place)
