@@ -1,6 +1,6 @@
-"""Calibration: how the ticks of each servo stand to the degrees of its joint, as a file with its own hash.
+"""Calibration: the relation of each servo's ticks to the degrees of its joint, as a file with its own hash.
 
-`arm-control calibrate` writes it, the Dynamixel driver obeys it. Edited by hand it wants a new hash:
+`arm-control calibrate` writes it, and the driver reads it. After an edit by hand it needs a new hash:
 `arm-control calibrate --restamp FILE`.
 """
 
@@ -16,19 +16,19 @@ from arm_control.process.printing import printable
 from arm_control.runs.files import write_text
 from envs.arm import Arm
 from envs.files import read_text
-from envs.limits import JointLimits
+from envs.limits import ROUNDING, JointLimits
 from envs.urdf import LIMIT_ROUNDING_RAD
 
 SCHEMA_VERSION = 1
 LARGEST_FILE = 1_000_000
 LARGEST_ID = 252
 LAST_TICK = TICKS_PER_TURN - 1
-# Of a servo whose horn is the joint: gears, belts and linkages between them are not supported.
+# Of a servo whose horn is the joint; gears, belts and linkages between them are not supported.
 TICKS_PER_DEGREE = TICKS_PER_TURN / 360.0
-# How far a scale may be from the servo's own, as a share: as much as two poses set by hand, and far from the next gear.
+# Relative error of a scale: what two poses set by hand may have, and far from the smallest gear ratio.
 SCALE_TOLERANCE = 0.03
 LEAST_RANGE_DEG = 1.0
-ROUNDING_DEG = 1e-6 + math.degrees(LIMIT_ROUNDING_RAD)  # of limits that were written in radians
+ROUNDING_DEG = 1e-6 + math.degrees(LIMIT_ROUNDING_RAD)  # of limits written in radians
 LONGEST_NAME = 256  # characters
 LONGEST_QUOTE = 200
 
@@ -36,7 +36,7 @@ LONGEST_QUOTE = 200
 class JointCalibration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One joint and its servo: degrees = direction (tick - zero_tick) / ticks_per_degree.
 
-    `lower_deg` and `upper_deg` are how far this built arm may go, which may be less than its description says.
+    `lower_deg` and `upper_deg` are the range of this built arm, which may be narrower than that of its URDF.
     """
 
     name: str
@@ -55,7 +55,7 @@ class JointCalibration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return self.direction * (tick - self.zero_tick) / self.ticks_per_degree
 
     def ticks(self, angle_deg: float) -> int:
-        """The whole tick nearest to an angle. Raises ValueError or OverflowError for one that is not finite."""
+        """The tick nearest to an angle. Raises ValueError or OverflowError for one that is not finite."""
         return round(self.zero_tick + self.direction * angle_deg * self.ticks_per_degree)
 
     @property
@@ -65,16 +65,16 @@ class JointCalibration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return low, high
 
     def check(self) -> None:
-        """Raise ValueError, in one line, for values that no joint has."""
+        """Raise ValueError, in one line, for values out of range."""
         where = f"joint {self.name!r}"
         if not 0 <= self.servo_id <= LARGEST_ID:
-            raise ValueError(f"{where}: wanted a servo id from 0 to {LARGEST_ID}, got {self.servo_id}")
+            raise ValueError(f"{where}: expected a servo id from 0 to {LARGEST_ID}, got {self.servo_id}")
         if not self.name.isprintable() or len(self.name) > LONGEST_NAME:
             raise ValueError(f"{where}: expected a printable name of at most {LONGEST_NAME} characters")
         if self.model_number != MODEL_NUMBER:
             raise ValueError(f"{where}: unknown model number {self.model_number}; expected {MODEL_NUMBER} (XL430-W250)")
         if self.direction not in (1, -1):
-            raise ValueError(f"{where}: wanted direction 1 or -1, got {self.direction}")
+            raise ValueError(f"{where}: expected direction 1 or -1, got {self.direction}")
         scale = self.ticks_per_degree
         if not abs(scale / TICKS_PER_DEGREE - 1.0) <= SCALE_TOLERANCE:  # NaN compares as false
             raise ValueError(
@@ -102,7 +102,7 @@ class JointCalibration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def clip_to_servo(lower_deg: float, upper_deg: float, zero_tick: float, direction: int) -> tuple[float, float]:
-    """The part of a joint's range that a servo, mounted like this, can measure: ticks 0 to 4095."""
+    """The part of a joint's range that a servo with this mounting can measure: ticks 0 to 4095."""
     # degrees = direction (tick - zero_tick) / ticks_per_degree
     first_deg, last_deg = sorted(direction * (tick - zero_tick) / TICKS_PER_DEGREE for tick in (0, LAST_TICK))
     return max(lower_deg, first_deg), min(upper_deg, last_deg)
@@ -122,7 +122,7 @@ class Calibration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def limits(self) -> JointLimits:
-        """What this built arm may do."""
+        """The limits of this built arm."""
         return JointLimits(
             tuple(joint.lower_deg for joint in self.joints),
             tuple(joint.upper_deg for joint in self.joints),
@@ -132,58 +132,57 @@ class Calibration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def sha256(self) -> str:
-        """The hash of all that it says, whatever the file looks like."""
+        """The hash of the content, independent of the file's formatting."""
         return hashlib.sha256(msgspec.json.encode(self, order="sorted")).hexdigest()
 
     def check(self) -> None:
-        """Raise ValueError, in one line, for what no arm has."""
+        """Raise ValueError, in one line, for values out of range, and for joints that share a name or a servo."""
         if not self.arm.isprintable() or len(self.arm) > LONGEST_NAME:
             raise ValueError(
                 f"expected a printable arm name of at most {LONGEST_NAME} characters, got {self.arm[:80]!r}"
             )
-        for what, found in (
-            ("name", self.joint_names),
-            ("servo id", tuple(joint.servo_id for joint in self.joints)),
-        ):
+        ids = tuple(joint.servo_id for joint in self.joints)
+        for what, found in (("name", self.joint_names), ("servo id", ids)):
             if not found or len(set(found)) != len(found):
-                raise ValueError(f"wanted joints, each with its own {what}, got {list(found)}")
+                raise ValueError(f"expected joints, each with its own {what}, got {list(found)}")
         for joint in self.joints:
             joint.check()
 
     def check_arm(self, arm: Arm) -> None:
-        """Raise ValueError unless it is one of this arm, and nowhere wider than the arm's description."""
+        """Raise ValueError unless it is of this arm, and its limits are nowhere wider than the arm's."""
         if (self.arm, self.joint_names) != (arm.name, arm.joint_names):
             raise ValueError(
                 f"the calibration is of {self.arm!r} with joints {list(self.joint_names)}, "
-                f"wanted {arm.name!r} with {list(arm.joint_names)}"
+                f"expected {arm.name!r} with {list(arm.joint_names)}"
             )
-        ours, its = self.limits, arm.limits
-        for name, mine, most in zip(self.joint_names, ours.by_joint, its.by_joint, strict=True):
-            (low, high, *fast), (least, largest, *fastest) = mine, most
-            if low < least - ROUNDING_DEG or high > largest + ROUNDING_DEG:
+        for joint, (low, high, max_speed, max_acceleration) in zip(self.joints, arm.limits.by_joint, strict=True):
+            if joint.lower_deg < low - ROUNDING_DEG or joint.upper_deg > high + ROUNDING_DEG:
                 raise ValueError(
-                    f"joint {name!r}: the calibration allows {low:g} to {high:g} degrees, more than the arm's "
-                    f"{least:g} to {largest:g}"
+                    f"joint {joint.name!r}: the calibration allows {joint.lower_deg:g} to {joint.upper_deg:g} degrees, "
+                    f"more than the arm's {low:g} to {high:g}"
                 )
-            if any(a > b * (1.0 + 1e-9) for a, b in zip(fast, fastest, strict=True)):
+            too_fast = joint.max_speed_deg_s > max_speed * (1.0 + ROUNDING)
+            too_hard = joint.max_acceleration_deg_s2 > max_acceleration * (1.0 + ROUNDING)
+            if too_fast or too_hard:
                 raise ValueError(
-                    f"joint {name!r}: the calibration allows {fast[0]:g} degrees/s and {fast[1]:g} degrees/s^2, more "
-                    f"than the arm's {fastest[0]:g} and {fastest[1]:g}"
+                    f"joint {joint.name!r}: the calibration allows {joint.max_speed_deg_s:g} degrees/s and "
+                    f"{joint.max_acceleration_deg_s2:g} degrees/s^2, more than the arm's {max_speed:g} and "
+                    f"{max_acceleration:g}"
                 )
 
     def to_json(self) -> str:
-        """The file's text: the calibration at full precision, and its hash."""
+        """The text of the file: the calibration at full precision, and its hash."""
         content = msgspec.to_builtins(self) | {"sha256": self.sha256}
         return msgspec.json.format(msgspec.json.encode(content), indent=2).decode() + "\n"
 
     def save(self, path: str | Path) -> None:
-        """Write the whole file or nothing. Raises ValueError for a calibration that makes no sense, OSError."""
+        """Write the file, atomically. Raises ValueError for values out of range, and OSError."""
         self.check()
         write_text(Path(path), self.to_json())
 
 
 class _File(msgspec.Struct, forbid_unknown_fields=True):
-    """What is in the file."""
+    """The content of the file."""
 
     schema_version: int
     arm: str
@@ -194,7 +193,7 @@ class _File(msgspec.Struct, forbid_unknown_fields=True):
 def parse_calibration(data: bytes, *, hashed: bool = True) -> Calibration:
     """Read a calibration; its hash may be wrong or missing unless `hashed`. Raises ValueError, in one line."""
     if len(data) > LARGEST_FILE:
-        raise ValueError(f"wanted up to {LARGEST_FILE:,} bytes, got {len(data):,}")
+        raise ValueError(f"expected at most {LARGEST_FILE:,} bytes, got {len(data):,}")
     try:
         version = msgspec.json.decode(data, type=dict[str, Any]).get("schema_version")
         if version != SCHEMA_VERSION:
@@ -206,15 +205,15 @@ def parse_calibration(data: bytes, *, hashed: bool = True) -> Calibration:
         calibration = Calibration(file.arm, file.joints)
         sha256 = calibration.sha256
     except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
-        raise ValueError(f"it is no calibration: {printable(error, LONGEST_QUOTE)}") from None
+        raise ValueError(f"it is not a calibration: {printable(error, LONGEST_QUOTE)}") from None
     try:
         calibration.check()
     except ValueError as error:
         raise ValueError(printable(error)) from None
     if hashed and file.sha256 != sha256:
         raise ValueError(
-            f"its hash is {sha256[:12]}, the file says {printable(file.sha256[:12]) or 'none'}: it was changed after "
-            "it was made; if by you, and on purpose: arm-control calibrate --restamp FILE"
+            f"its hash is {sha256[:12]}, the file has {printable(file.sha256[:12]) or 'none'}: it was edited after "
+            "the calibration; if that was intended: arm-control calibrate --restamp FILE"
         )
     return calibration
 
@@ -224,7 +223,7 @@ def load_calibration(path: str | Path, *, hashed: bool = True) -> Calibration:
     try:
         return parse_calibration(read_text(path, LARGEST_FILE).encode(), hashed=hashed)
     except FileNotFoundError:
-        raise ValueError(f"calibration {path}: there is none; 'arm-control calibrate' makes one") from None
+        raise ValueError(f"calibration {path} does not exist; 'arm-control calibrate' makes one") from None
     except OSError as error:
         raise ValueError(f"cannot read calibration {path}: {error.strerror}") from None
     except ValueError as error:
@@ -233,5 +232,5 @@ def load_calibration(path: str | Path, *, hashed: bool = True) -> Calibration:
 
 
 def _better_turn(low: int, high: int) -> int:
-    """By how many degrees the range's middle is off the servo's."""
+    """The angle in degrees by which the middle of the range differs from that of the servo's turn."""
     return round(abs((low + high) / 2.0 - TICKS_PER_TURN / 2.0) / TICKS_PER_DEGREE)

@@ -1,6 +1,6 @@
-"""The registers of a Dynamixel XL430-W250: ROBOTIS e-Manual, XL430-W250, "Control Table".
+"""The registers of a DYNAMIXEL XL430-W250: ROBOTIS e-Manual, XL430-W250, "Control Table".
 
-What the driver reads and writes, and the emulator keeps. Indirect addresses (168 and above) are left out.
+The driver reads and writes them, the emulator holds them. Indirect addresses (168 and above) are not included.
 """
 
 from dataclasses import dataclass
@@ -10,11 +10,11 @@ BAUD_RATES = (9600, 57600, 115200, 1_000_000, 2_000_000, 3_000_000, 4_000_000)
 TICKS_PER_TURN = 4096
 SPEED_UNIT_DEG_S = 0.229 * 6.0  # 0.229 rev/min
 ACCELERATION_UNIT_DEG_S2 = 214.577 * 360.0 / 3600.0  # 214.577 rev/min^2
-LOAD_UNIT = 0.001  # of the largest
+LOAD_UNIT = 0.001  # as a fraction of the largest
 VOLTAGE_UNIT_V = 0.1
 RETURN_DELAY_UNIT_S = 2e-6
 WATCHDOG_UNIT_S = 0.020
-WATCHDOG_TRIPPED = -1  # what the watchdog's register then reads
+WATCHDOG_TRIPPED = -1  # value of the watchdog's register after it has tripped
 POSITION_MODE = 3
 EXTENDED_POSITION_MODE = 4  # over several turns
 LARGEST_EXTENDED_GOAL = 1_048_575
@@ -24,9 +24,9 @@ HARDWARE_ERRORS = {0: "input voltage", 2: "overheating", 3: "motor encoder", 4: 
 
 @dataclass(frozen=True)
 class Register:
-    """One entry of the control table: address, bytes, whether it can be negative, and what it is at first.
+    """One entry of the control table: address, size in bytes, signedness, and initial value.
 
-    Values outside `lowest` and `highest` are refused. Goals are also limited by the registers of their limits.
+    Values outside `lowest` and `highest` are not accepted. Goals are also limited by the registers of their limits.
     """
 
     address: int
@@ -34,7 +34,7 @@ class Register:
     signed: bool = False
     initial: int = 0
     writable: bool = True
-    eeprom: bool = False  # kept without power; cannot be written while the torque is on
+    eeprom: bool = False  # non-volatile; cannot be written while the torque is on
     lowest: int | None = None
     highest: int | None = None
 

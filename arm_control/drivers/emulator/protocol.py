@@ -1,10 +1,10 @@
-"""Dynamixel packets: ROBOTIS e-Manual, Protocol 2.0. What goes over the wire, without any servo behind it.
+"""DYNAMIXEL packets: ROBOTIS e-Manual, Protocol 2.0.
 
     FF FF FD 00 | id | length (2) | instruction, parameters | CRC (2)
 
-An answer's instruction is 0x55, and its first parameter is an error number. The length counts from the instruction on,
-CRC included, after byte stuffing: FF FF FD within instruction and parameters gets another FD behind it, so that it is
-no header.
+The instruction of an answer is 0x55, and its first parameter is an error number. The length counts the bytes after it,
+CRC included, after byte stuffing: FF FF FD within instruction and parameters is followed by another FD, so that it is
+not taken for a header.
 """
 
 from dataclasses import dataclass
@@ -13,11 +13,11 @@ from enum import IntEnum
 HEADER = b"\xff\xff\xfd"
 BROADCAST_ID = 254
 ALERT = 0x80  # set beside the error number while the hardware error status is not zero
-MAX_LENGTH = 1024  # of what a packet's length field may say: a longer one is taken for noise
+MAX_LENGTH = 1024  # of a packet's length field; a larger value is taken for noise
 
 
 class Instruction(IntEnum):
-    """What a packet asks for."""
+    """Instructions of packets."""
 
     PING = 0x01
     READ = 0x02
@@ -35,7 +35,7 @@ class Instruction(IntEnum):
 
 
 class ErrorNumber(IntEnum):
-    """How an answer says what is wrong with an instruction."""
+    """Error numbers of answers."""
 
     NONE = 0
     RESULT_FAIL = 1
@@ -61,7 +61,7 @@ _CRC_TABLE = _crc_table()
 
 
 def crc16(data: bytes) -> int:
-    """The packets' checksum: polynomial 0x8005, starting from 0, no reflection."""
+    """The checksum of a packet: polynomial 0x8005, initial value 0, no reflection."""
     crc = 0
     for byte in data:
         crc = (crc << 8 & 0xFF00) ^ _CRC_TABLE[crc >> 8 ^ byte]
@@ -69,30 +69,30 @@ def crc16(data: bytes) -> int:
 
 
 def stuff(data: bytes) -> bytes:
-    """The bytes with no header among them."""
+    """Insert FD bytes, so that the bytes contain no header."""
     return data.replace(HEADER, HEADER + b"\xfd")
 
 
 def unstuff(data: bytes) -> bytes:
-    """The bytes as they were before `stuff`."""
+    """Undo `stuff`."""
     return data.replace(HEADER + b"\xfd", HEADER)
 
 
 def make_packet(id: int, instruction: int, parameters: bytes = b"") -> bytes:
-    """An instruction packet, stuffed and with its checksum."""
+    """Make an instruction packet, stuffed and with its checksum."""
     body = stuff(bytes([instruction]) + parameters)
     packet = HEADER + b"\x00" + bytes([id]) + (len(body) + 2).to_bytes(2, "little") + body
     return packet + crc16(packet).to_bytes(2, "little")
 
 
 def make_status(id: int, error: int, parameters: bytes = b"") -> bytes:
-    """A servo's answer."""
+    """Make a servo's answer."""
     return make_packet(id, Instruction.STATUS, bytes([error]) + parameters)
 
 
 @dataclass(frozen=True, slots=True)
 class Packet:
-    """What has been received: to whom, what, and with which parameters, without stuffing."""
+    """A received packet: the id of its receiver, instruction and parameters, without stuffing."""
 
     id: int
     instruction: int
@@ -106,7 +106,7 @@ class PacketReader:
         self._bytes = bytearray()
 
     def feed(self, data: bytes) -> list[Packet]:
-        """The packets that are complete now. One whose checksum is wrong is none."""
+        """Add bytes; returns the packets that are now complete, without those whose checksum is wrong."""
         self._bytes += data
         packets = []
         while (packet := self._next()) is not None:
@@ -114,7 +114,7 @@ class PacketReader:
         return packets
 
     def give_up(self) -> list[Packet]:
-        """The bus has been quiet for long: what is incomplete will never be. Packets that it hid are given."""
+        """Drop an incomplete packet after a long silence; returns packets that it hid."""
         packets = []
         while self._bytes:
             del self._bytes[0]
@@ -123,7 +123,7 @@ class PacketReader:
 
     @property
     def waiting(self) -> bool:
-        """Whether part of what may be a packet has been received."""
+        """Whether part of a possible packet has been received."""
         return bool(self._bytes)
 
     def _next(self) -> Packet | None:

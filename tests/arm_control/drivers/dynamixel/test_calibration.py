@@ -191,7 +191,7 @@ def test_a_calibration_is_of_one_arm_and_never_wider() -> None:
         ({"upper_deg": 91.0}, "more than the arm's 0 to 90"),
         ({"lower_deg": -1.0}, "more than the arm's 0 to 90"),
         ({"max_speed_deg_s": 400.0}, "more than the arm's 341.999"),
-        ({"name": "neck"}, "wanted 'arm3' with"),
+        ({"name": "neck"}, "expected 'arm3' with"),
     ):
         first, *others = calibration().joints
         other = Calibration("arm3", (JointCalibration(**msgspec.to_builtins(first) | changes), *others))
@@ -224,7 +224,7 @@ def test_a_file_changed_by_hand_is_refused_until_stamped_anew(
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="there is none; 'arm-control calibrate' makes one"):
+    with pytest.raises(ValueError, match="does not exist; 'arm-control calibrate' makes one"):
         load_calibration(tmp_path / "absent.json")
     with pytest.raises(ValueError, match="Is a directory"):
         load_calibration(tmp_path)

@@ -612,12 +612,12 @@ def test_opening_by_name_wants_a_port_and_a_calibration_of_this_arm(servos: Emul
         options | {"watchdog": "nan"},
         options | {"calibration": str(tmp_path / "absent.json")},
     ):
-        with pytest.raises(ValueError, match=r"driver dynamixel|there is none") as error:
+        with pytest.raises(ValueError, match=r"driver dynamixel|does not exist") as error:
             open_dynamixel(Arm(), wrong)
         one_line(error)
     joints = calibration(name=("a", "b", "c"))
     joints.save(file)
-    with pytest.raises(ValueError, match="wanted 'arm3' with"):
+    with pytest.raises(ValueError, match="expected 'arm3' with"):
         open_dynamixel(Arm(), options)
 
 
