@@ -42,19 +42,19 @@ class BenchAblation:
     """Train five agents, from a value for every action to a policy, for the same time and compare their errors."""
 
     minutes: float = 3.0
-    """Length of each training in minutes, on one core; two run at once."""
+    """Duration of each training in minutes, on one core; two run at once."""
     seeds: int = 3
     """Number of trainings of each variant."""
     goals: int = 1000
     """Number of held-out goals."""
     grid_step_deg: float = 1.0
-    """The grid's step in degrees."""
+    """Step of the grid in degrees."""
     out: str = "runs/ablation"
     """Folder of the runs; finished runs are skipped."""
     save: str | None = None
-    """Also draw the figure into this file, ending in .png."""
+    """Also plot the figures to this file, ending in .png."""
     json: str | None = None
-    """Also write the figures into this file."""
+    """Also write the figures to this JSON file."""
 
     def __post_init__(self) -> None:
         check_count("seeds", self.seeds, MOST_SEEDS)
@@ -160,7 +160,7 @@ def time_run(path: Path) -> tuple[float, float]:
 
 
 def median_ms(work: Callable[[], Any]) -> float:
-    """The median duration of a piece of work, after once for nothing."""
+    """The median duration of an operation in ms, after a warm-up."""
     work()
     times = []
     for _ in range(TIMINGS):
@@ -171,7 +171,7 @@ def median_ms(work: Callable[[], Any]) -> float:
 
 
 def mean_or_none(values: list[Any]) -> float | None:
-    """The mean, or nothing if there is a value missing."""
+    """The mean; None if a value is missing."""
     return None if None in values else float(np.mean(values))
 
 
@@ -182,7 +182,7 @@ def format_ablation(figures: dict[str, Any]) -> str:
         f"{counted(figures['goals'], 'held-out goal')}",
         "",
         "| variant | mean error of each seed (mm) | steps | updates | actions ever in an update | "
-        "greedy picks never tried | peak memory | decision | update |",
+        "greedy actions never tried | peak memory | decision | update |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for row in figures["variants"]:

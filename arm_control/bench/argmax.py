@@ -1,4 +1,4 @@
-"""What one decision and one learning update cost, as joints are added, with and without an argmax over all actions.
+"""The cost of one decision and one update against the number of joints, with and without an argmax over all actions.
 
 The flat head is measured beside what bounds it, in turns within one run: streaming through its bytes for one decision,
 and PyTorch's own layers and optimiser for a batch. All on one thread, as the runner and the training have it.
@@ -50,16 +50,16 @@ from policies.registry import make_agent
 
 @dataclass(frozen=True)
 class BenchArgmax:
-    """What a decision and an update cost over 91, 91 x 91 and 91 x 91 x 91 actions, and with no grid at all."""
+    """Measure the cost of a decision and an update over 91, 91 x 91 and 91 x 91 x 91 actions, and without a grid."""
 
     grid_step_deg: float = 1.0
-    """The grid's step in degrees."""
+    """Step of the grid in degrees."""
     rounds: int = 9
-    """How often each piece of work is timed, in turns; the figures are medians."""
+    """Number of rounds in which each operation is timed, in turns; the figures are medians."""
     save: str | None = None
-    """Also draw the figure into this file, ending in .png."""
+    """Also plot the figures to this file, ending in .png."""
     json: str | None = None
-    """Also write the figures into this file."""
+    """Also write the figures to this JSON file."""
 
     def __post_init__(self) -> None:
         check_count("rounds", self.rounds, MOST_ROUNDS)
@@ -86,7 +86,7 @@ CLEAR_PEAK, STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
 
 @one_thread()
 def bench_argmax(step_deg: float, rounds: int) -> dict[str, Any]:
-    """Decision and update in ms and memory in MB of each kind of agent, and the flat head's ratios to its bounds."""
+    """Decision and update in ms and memory in MB of each agent, and the flat head's ratios to its bounds."""
     torch.manual_seed(0)
     limits = Arm().limits
     shape = DegreeGrid(limits.lower_deg, limits.upper_deg, step_deg).shape
@@ -119,14 +119,14 @@ def bench_argmax(step_deg: float, rounds: int) -> dict[str, Any]:
 
 
 def gpu_reason() -> str:
-    """Why nothing is measured on a GPU."""
+    """The reason why nothing is measured on a GPU."""
     if not torch.cuda.is_available():
         return f"skipped: PyTorch {torch.__version__} sees no GPU"
     return "skipped: agents learn and decide on the CPU"
 
 
 def spec_of(shape: tuple[int, ...]) -> Spec:
-    """An arm of so many joints, each from 0 to 90 degrees, with as many positions."""
+    """The spec of an arm with a joint from 0 to 90 degrees for each number of grid positions."""
     joints = len(shape)
     return Spec(
         observation_size=4 * joints,
@@ -141,7 +141,7 @@ def spec_of(shape: tuple[int, ...]) -> Spec:
 
 
 def agent_costs(shape: tuple[int, ...], rounds: int) -> list[dict[str, Any]]:
-    """What flat, branching and deterministic agents on these joints cost."""
+    """The costs of flat, branching and deterministic agents on these joints."""
     spec, joints = spec_of(shape), len(shape)
     common: dict[str, Any] = {
         "updates_per_step": 1,
@@ -178,18 +178,18 @@ def agent_costs(shape: tuple[int, ...], rounds: int) -> list[dict[str, Any]]:
 
 
 def minus_distance(achieved_goal: Any, desired_goal: Any, info: Any) -> Any:
-    """A reward."""
+    """The reward: minus the distance to the goal."""
     return -np.linalg.norm(achieved_goal - desired_goal, axis=-1)
 
 
 def observations(spec: Spec, count: int, generator: np.random.Generator) -> Observation:
-    """Random ones."""
+    """Random observations."""
     sizes = {"observation": spec.observation_size, "achieved_goal": spec.goal_size, "desired_goal": spec.goal_size}
     return {name: generator.random((count, size), np.float32) for name, size in sizes.items()}
 
 
 def random_transitions(spec: Spec, name: str, columns: int, generator: np.random.Generator) -> Transition:
-    """Enough of them to learn from."""
+    """Random transitions, enough for an update."""
     assert spec.grid_shape is not None
     count = 4 * BATCH
     actions: Any = generator.uniform(0.0, 90.0, (count, columns)).astype(np.float32)
@@ -202,7 +202,7 @@ def random_transitions(spec: Spec, name: str, columns: int, generator: np.random
 
 
 def learning_mb(agent: Agent) -> float:
-    """Memory of what learns: every weight four times, as itself, in its target, and in two moments."""
+    """Memory for learning: four numbers for each weight, with its target and two moments of Adam."""
     policy = agent.policy()
     weights: int = sum(parameter.numel() for parameter in policy.parameters())
     weights += sum(tensor.numel() for tensor in agent.state_dict().get("critic", {}).values())
@@ -213,14 +213,14 @@ def learning_mb(agent: Agent) -> float:
 
 
 def four_joints(three: dict[str, Any], positions: int) -> dict[str, Any]:
-    """The row of three joints with a fourth: for the flat agent `positions` times as much, for the others as much."""
+    """The computed row of four joints: costs of the flat agent grow by a factor of `positions`, others stay equal."""
     factor = positions if three["agent"] == "flat" else 1
     costs = {name: three[name] * factor for name in ("decision_ms", "update_ms", "memory_mb")}
     return three | costs | {"joints": COMPUTED_JOINTS, "actions": three["actions"] * positions, "computed": True}
 
 
 def stream_times(grid: ActionGrid, step_deg: float, rounds: int) -> dict[str, float]:
-    """Median ms of one decision over the whole grid, in PyTorch and by the exported file, beside reading the head."""
+    """Median ms of one decision over the grid, in PyTorch and with the exported file, and of reading the head."""
     config = TrainConfig("dqn", DQNSettings(hidden_units=HIDDEN, head="random"), grid_step_deg=step_deg)
     arm = Arm()
     agent = make_agent("dqn", spec_of(grid.shape), config.settings, minus_distance, 0)
@@ -251,7 +251,7 @@ def stream_times(grid: ActionGrid, step_deg: float, rounds: int) -> dict[str, fl
 
 @torch.no_grad()
 def batch_times(grid: ActionGrid, rounds: int) -> dict[str, Any]:
-    """Median ms of the exact maxima of a batch: of a plain layer, of one with memory of its own, and in blocks."""
+    """Median ms of the exact maxima of a batch: with a plain layer, with preallocated output, and in blocks."""
     head = FlatHead(grid, HIDDEN, random=True, seed=0)
     x = torch.rand(BATCH, HIDDEN)
     peak_mb = peak_memory_mb(lambda: head.maximum(x))
@@ -270,7 +270,7 @@ def batch_times(grid: ActionGrid, rounds: int) -> dict[str, Any]:
 
 
 def update_times(grid: ActionGrid, rounds: int) -> dict[str, float]:
-    """Median ms of one update: of `nn.Linear` with Adam, and of the flat head's; and how far gradients differ."""
+    """Median ms of one update with `nn.Linear` and Adam, and with the flat head; the largest gradient difference."""
     head, target = (FlatHead(grid, HIDDEN, random=True, seed=0) for _ in range(2))
     plain, plain_target = plain_layer(head), plain_layer(head)
     lazy, adam = LazyAdam(head), torch.optim.Adam(plain.parameters(), 1e-3)
@@ -280,7 +280,7 @@ def update_times(grid: ActionGrid, rounds: int) -> dict[str, float]:
     touched = actions.unique()  # type: ignore[no-untyped-call]
 
     def plain_update() -> Tensor:
-        """Every row's gradient, moments and step; returns the gradient of the touched ones."""
+        """Update every row; returns the gradient of the touched ones."""
         with torch.no_grad():
             y = plain_target(next_x).amax(dim=1)
         adam.zero_grad()
@@ -292,7 +292,7 @@ def update_times(grid: ActionGrid, rounds: int) -> dict[str, float]:
         return gradient
 
     def sparse_update() -> Tensor:
-        """The touched columns' only; returns their gradient."""
+        """Update the touched columns only; returns their gradient."""
         y = target.maximum(next_x)
         mse_loss(head.q(x, positions), y).backward()  # type: ignore[no-untyped-call]
         assert head.batch is not None
@@ -307,7 +307,7 @@ def update_times(grid: ActionGrid, rounds: int) -> dict[str, float]:
 
 
 def plain_layer(head: FlatHead) -> nn.Linear:
-    """The same as a layer of PyTorch's own."""
+    """The flat head as `nn.Linear`."""
     layer = nn.Linear(HIDDEN, head.grid.size, device="meta").to_empty(device="cpu")
     with torch.no_grad():
         layer.weight.copy_(head.table[:-1].T)
@@ -316,7 +316,7 @@ def plain_layer(head: FlatHead) -> nn.Linear:
 
 
 def in_turns(work: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
-    """Median ms of each piece of work: once for nothing, then one after the other, round after round."""
+    """Median ms of each operation, one after the other in each round, after a warm-up."""
     times: dict[str, list[float]] = {name: [] for name in work}
     for done in work.values():
         done()
@@ -329,7 +329,7 @@ def in_turns(work: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float
 
 
 def peak_memory_mb(work: Callable[[], Any]) -> float | None:
-    """By how many MB a piece of work raises this process's memory at most; None where the system does not tell."""
+    """The peak in MB by which an operation raises this process's memory; None where the system does not report it."""
 
     def kilobytes(name: str) -> int:
         lines = STATUS.read_text(encoding="utf-8", errors="replace").splitlines()

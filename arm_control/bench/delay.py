@@ -1,4 +1,4 @@
-"""What a delay between a command and the servo's acting on it costs: the reach error of controllers against it."""
+"""The error of controllers against the action delay: the time between a command and the servo's response."""
 
 from dataclasses import dataclass
 from itertools import cycle
@@ -24,24 +24,24 @@ from envs.imperfections import Imperfections
 
 @dataclass(frozen=True)
 class BenchDelay:
-    """How far controllers miss when servos act late, by up to 200 ms."""
+    """Measure the error of controllers against an action delay of up to 200 ms."""
 
     sources: tyro.conf.Positional[tuple[str, ...]]
     """Run folders, policy files, or zero, random, ik."""
     goals: int = 300
-    """How many goals."""
+    """Number of goals."""
     seed: int = 0
-    """Which goals."""
+    """Seed of the goals."""
     save: str | None = None
-    """Also draw the figure into this file, ending in .png."""
+    """Also plot the figures to this file, ending in .png."""
     json: str | None = None
-    """Also write the figures into this file."""
+    """Also write the figures to this JSON file."""
 
     def __post_init__(self) -> None:
         check_count("goals", self.goals, MOST_GOALS)
         check_seed("seed", self.seed)
         if not self.sources:
-            raise ValueError("wanted run folders, policy files, or zero, random, ik; got none")
+            raise ValueError("expected run folders, policy files, or zero, random, ik; got none")
         check_png(self.save)
 
 
@@ -60,7 +60,7 @@ DELAYS_MS = (0, 25, 50, 75, 100, 125, 150, 175, 200)
 
 
 def bench_delay(sources: tuple[str, ...], goals: int, seed: int) -> dict[str, Any]:
-    """Mean error in mm of each controller at each delay, the arm being ideal otherwise, on the same held-out goals."""
+    """Mean error in mm of each controller at each delay, on the same held-out goals and an otherwise ideal arm."""
     errors: dict[str, dict[str, float]] = {}
     success: dict[str, dict[str, float]] = {}
     for source, opened in [(source, open_source(source, seed)) for source in sources]:
@@ -78,7 +78,7 @@ def format_delay(figures: dict[str, Any]) -> str:
     """The figures as a table for people."""
     width = max(map(len, figures["mean_error_mm"]))
     lines = [
-        f"mean error in mm (share within 10 mm) on {figures['goals']} held-out goals, seed {figures['seed']}, "
+        f"mean error in mm (fraction within 10 mm) on {figures['goals']} held-out goals, seed {figures['seed']}, "
         "by action delay in ms",
         "  " + " " * width + "".join(f"{delay:>14}" for delay in DELAYS_MS),
     ]

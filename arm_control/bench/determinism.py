@@ -1,4 +1,4 @@
-"""Whether an environment does the same again, to the last bit, in every way in which it can be asked to."""
+"""Whether environments are reproducible, bit for bit: repeated, restored, in vectors and in other processes."""
 
 import functools
 import json
@@ -20,12 +20,12 @@ from envs.vector.env import ArmVectorEnv
 
 @dataclass(frozen=True)
 class BenchDeterminism:
-    """Whether every environment does the same again, bit for bit, however it is asked."""
+    """Check that every environment is reproducible, bit for bit, in six ways."""
 
     imperfections: tuple[str, ...] = ("ideal", "rough")
-    """The arms to check: presets, or files that 'identify --json' has written."""
+    """Dynamics randomisations to check: presets, or files written by 'identify --json'."""
     json: str | None = None
-    """Also write the figures into this file."""
+    """Also write the figures to this JSON file."""
 
     def __post_init__(self) -> None:
         if not self.imperfections:
@@ -35,7 +35,7 @@ class BenchDeterminism:
 
 
 def run(command: BenchDeterminism) -> None:
-    """Print what is bit-exact. Raises RuntimeError if something is not."""
+    """Print the result of each check. Raises RuntimeError if one failed."""
     check_writable(command.json)
     figures = bench_determinism(command.imperfections)
     report_figures(command.json, figures, format_determinism(figures))
@@ -51,7 +51,7 @@ MakeEnv = Callable[[], gymnasium.Env[Any, Any]]
 
 
 def bench_determinism(imperfections: tuple[str, ...]) -> dict[str, Any]:
-    """For every environment, ideal and with each of these imperfections: check by check, whether all is bit-exact."""
+    """Whether each check of each environment is bit-exact, ideal and with each of these imperfections."""
     exact = {}
     for name in environment_ids():
         for number, given in enumerate(imperfections, 1):
@@ -62,7 +62,7 @@ def bench_determinism(imperfections: tuple[str, ...]) -> dict[str, Any]:
 
 
 def check_environment(name: str, imperfections: Imperfections) -> dict[str, bool]:
-    """What the first two episodes of a seed are, asked for again in six ways."""
+    """Repeat the first two episodes of a seed in six ways; returns whether each is bit-exact."""
     make_env = functools.partial(gymnasium.make, name, disable_env_checker=True, imperfections=imperfections)
     wanted = trace(make_env)
     env: Any = make_env().unwrapped
@@ -83,7 +83,7 @@ def check_environment(name: str, imperfections: Imperfections) -> dict[str, bool
 
 
 def trace(make_env: MakeEnv) -> Trace:
-    """Two whole episodes of a fresh environment, the second without a seed."""
+    """Two episodes of a new environment, the second without a seed."""
     env: Any = make_env().unwrapped
     rows = play(env, SEED)
     env.close()
@@ -91,7 +91,7 @@ def trace(make_env: MakeEnv) -> Trace:
 
 
 def play(env: Any, seed: int, stop_after: int | None = None) -> Trace:
-    """Two whole episodes under random actions, or some steps of the first."""
+    """Two episodes under random actions, or the first steps of them."""
     rows = []
     actions = draw_actions(env.action_space, 2 * env.episode_steps)
     for episode in range(2):
@@ -110,7 +110,7 @@ def draw_actions(space: gymnasium.Space[Any], count: int) -> list[Any]:
 
 
 def row(*parts: Any) -> list[str]:
-    """Everything that a step or a reset returned, floats bit for bit."""
+    """All values that a step or a reset returned, as exact text."""
     cells: list[str] = []
     for part in parts:
         if isinstance(part, dict):
@@ -121,7 +121,7 @@ def row(*parts: Any) -> list[str]:
 
 
 def fresh_trace(name: str, imperfections: Imperfections) -> Trace:
-    """The same in a process of its own."""
+    """The trace of a new process."""
     script = (
         "import functools, gymnasium, json\n"
         "from envs.imperfections import Imperfections\n"
@@ -136,7 +136,7 @@ def fresh_trace(name: str, imperfections: Imperfections) -> Trace:
 
 
 def alone(make_env: MakeEnv) -> Trace:
-    """Observations and rewards of the last arm's seed, by itself, over the end of an episode."""
+    """Observations and rewards of a single arm with the last arm's seed, past the end of an episode."""
     env: Any = make_env().unwrapped
     actions = draw_actions(env.action_space, env.episode_steps + 10)
     rows = [row(env.reset(seed=SEED + ARMS - 1)[0])]
@@ -150,7 +150,7 @@ def alone(make_env: MakeEnv) -> Trace:
 
 
 def vector_trace(make_env: MakeEnv) -> Trace:
-    """The same as the last arm of several in two worker processes; the others do something else."""
+    """The same of the last arm of a vector environment in two worker processes; the others take other actions."""
     env = ArmVectorEnv(make_env, ARMS, processes=2)
     try:
         observation, _ = env.reset(seed=SEED)
@@ -169,7 +169,7 @@ def vector_trace(make_env: MakeEnv) -> Trace:
 
 
 def restored(make_env: MakeEnv, used: Any) -> Trace:
-    """Half an episode, saved as JSON and gone on with by another environment that was in the middle of something."""
+    """Half an episode, then the rest in a used environment after restoring the state from JSON."""
     env: Any = make_env().unwrapped
     actions = draw_actions(env.action_space, 2 * env.episode_steps)
     half = env.episode_steps // 2

@@ -1,4 +1,4 @@
-"""`arm-control bench grid`: the degree grid's accuracy floor."""
+"""The discretisation error of the degree grid."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -15,16 +15,16 @@ from arm_control.runs.figures import check_writable, report_figures
 
 @dataclass(frozen=True)
 class BenchGrid:
-    """How near the best whole-degree pose comes to a goal: what no controller on the degree grid can beat."""
+    """Compute the discretisation error of the degree grid: the distance of its best pose from random goals."""
 
     goals: int = 10_000
-    """How many goals."""
+    """Number of goals."""
     seed: int = 0
-    """Which goals."""
+    """Seed of the goals."""
     step_deg: float = 1.0
-    """The grid's step in degrees."""
+    """Step of the grid in degrees."""
     json: str | None = None
-    """Also write the figures into this file."""
+    """Also write the figures to this JSON file."""
 
     def __post_init__(self) -> None:
         check_count("goals", self.goals, MOST_GOALS)
@@ -32,7 +32,7 @@ class BenchGrid:
 
 
 def run(command: BenchGrid) -> None:
-    """Print the grid's accuracy floor."""
+    """Print the discretisation error."""
     check_writable(command.json)
     figures = grid_floor(command.goals, command.seed, command.step_deg)
     report_figures(command.json, figures, format_grid(figures))

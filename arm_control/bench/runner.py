@@ -46,7 +46,7 @@ class BenchRunner:
     rounds: int = 20
     """Number of rounds in which inferences and ticks are timed, 500 of each; figures are medians over the rounds."""
     json: str | None = None
-    """Also write the figures into this file."""
+    """Also write the figures to this JSON file."""
 
     def __post_init__(self) -> None:
         if not 0.1 <= self.seconds <= 3600:

@@ -1,4 +1,4 @@
-"""How fast the arm is simulated: beside its physics engine, panda-gym, and other libraries' many at once."""
+"""Speed of the simulation, compared with its physics engine, panda-gym and vector environments of other libraries."""
 
 import contextlib
 import functools
@@ -28,18 +28,18 @@ from envs.vector.env import ArmVectorEnv
 
 @dataclass(frozen=True)
 class BenchSimulation:
-    """How fast the arm is simulated, alone and many at once, beside its physics engine and other libraries."""
+    """Measure the speed of the simulation, single and vectorised, beside its physics engine and other libraries."""
 
     seconds: float = 1.0
-    """Length of each measurement."""
+    """Duration of each measurement in s."""
     rounds: int = 5
-    """How often each is repeated, in turns; the figures are medians."""
+    """Number of measurements of each, in turns; the figures are medians."""
     json: str | None = None
-    """Also write the figures into this file."""
+    """Also write the figures to this JSON file."""
 
     def __post_init__(self) -> None:
         if not 0 < self.seconds <= 60:
-            raise ValueError(f"--seconds: wanted more than 0 and up to 60, got {self.seconds}")
+            raise ValueError(f"--seconds: expected more than 0 and up to 60, got {self.seconds}")
         check_count("rounds", self.rounds, MOST_ROUNDS)
 
 
@@ -138,7 +138,7 @@ def measure_single(env: gymnasium.Env[Any, Any], seconds: float) -> float:
 
 
 def measure_raw(env: gymnasium.Env[Any, Any], seconds: float) -> float:
-    """What `measure_single` would give if its calls of stepSimulation took their time and nothing else took any.
+    """The speed of `measure_single` if nothing but the calls of stepSimulation took time.
 
     They are timed within that very motion: the solver is cheaper for an arm that rests.
     """
@@ -215,14 +215,14 @@ def _actions(space: Any) -> list[Any]:
 
 
 def _clock_s() -> float:
-    """What timing adds to a time: the cost of reading the clock once."""
+    """The time that reading the clock adds to a measured time."""
     times = [time.perf_counter() for _ in range(1001)]
     return statistics.median(end - begin for begin, end in itertools.pairwise(times))
 
 
 @contextlib.contextmanager
 def _silent_stdout() -> Iterator[None]:
-    """Without the lines that PyBullet itself, not Python, prints while a panda is made."""
+    """Suppress what PyBullet prints from C while a panda is created."""
     stdout, silence = os.dup(1), os.open(os.devnull, os.O_WRONLY)
     os.dup2(silence, 1)
     try:

@@ -37,7 +37,7 @@ class BenchViewer:
     seconds: float = 60.0
     """Duration in s of the control loop at 500 Hz, half of it with viewers."""
     json: str | None = None
-    """Also write the figures into this file."""
+    """Also write the figures to this JSON file."""
 
     def __post_init__(self) -> None:
         if not 0.1 <= self.seconds <= 3600:
@@ -52,8 +52,8 @@ def run(command: BenchViewer) -> None:
 
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-PAGE_S = 15.0  # until a page is drawn by software
-SETTLE_S = 0.2  # after viewers are stopped or go on, before it counts
+PAGE_S = 15.0  # until a page is rendered in software
+SETTLE_S = 0.2  # after viewers are stopped or continued, before ticks are timed
 
 
 @one_thread()
@@ -131,7 +131,7 @@ class WatchedTurns:
 
 @contextlib.contextmanager
 def watched(recording: Path, folder: Path) -> Iterator[Sequence["subprocess.Popen[bytes]"]]:
-    """The web viewer of a recording and, where there is one, a browser that looks at it."""
+    """Run the web viewer of a recording and, if one is installed, a browser that shows it."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -163,7 +163,7 @@ def watched(recording: Path, folder: Path) -> Iterator[Sequence["subprocess.Pope
 
 
 def processor_time_s(processes: Sequence[int]) -> float:
-    """What processes and those that they started have used so far."""
+    """Processor time that processes and their children have used so far."""
     families = [[psutil.Process(number), *psutil.Process(number).children(True)] for number in processes]
     times = [process.cpu_times() for family in families for process in family]
     return float(sum(time.user + time.system for time in times))

@@ -14,6 +14,7 @@ from arm_control.evaluation.controllers import Observation, begin_episodes
 from arm_control.evaluation.sources import Source
 from arm_control.process.printing import printable
 from arm_control.recording.schema import Tick
+from arm_control.runner.safety.latch import SafetyLevel
 from arm_control.runs.environment import environment_maker
 from arm_control.runs.seeding import EVALUATION, derived_seeds
 from arm_control.viewers.common.playback import Playback
@@ -163,7 +164,7 @@ class LiveArm:
             angle_deg=env.measured_deg,
             speed_deg_s=env.measured_deg_s,
             target_deg=env.target_deg,
-            band="pass",
+            band=SafetyLevel.OK.value,
             period_error_us=0.0,
             read_us=0.0,
             decide_us=0.0,

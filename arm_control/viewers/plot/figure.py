@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from arm_control.runner.safety.latch import SafetyLevel
 from arm_control.viewers.common.figures import BLUE, COLOURS, ORANGE, TICKS_MM, label_plainly, make_printable, save
 from arm_control.viewers.common.trajectory import TIMINGS, FloatArray, Segment, Trajectory
 
@@ -18,7 +19,12 @@ MOST_LINES = 80  # of episodes: more would hide the curves
 MOST_NAMES = 12
 MOST_FAULTS = 4  # whose text is shown, one below the other
 LONGEST_JOINT = 16  # characters of a name beside an axis
-BANDS = {"pass": ("0.85", ""), "clamp": (COLOURS[4], "///"), "refuse": ("black", "")}
+# Colour and hatch of each safety level.
+LEVELS = {
+    SafetyLevel.OK: ("0.85", ""),
+    SafetyLevel.CLAMPED: (COLOURS[4], "///"),
+    SafetyLevel.FAULT: ("black", ""),
+}
 STYLES = ("-", "--", ":", "-.", (0, (5, 1)), (0, (1, 1)), (0, (3, 1, 1, 1)))
 
 
@@ -47,8 +53,14 @@ def trajectory_figure(trajectories: Sequence[Trajectory]) -> Figure:
     arm, limits = trajectories[0].arm, trajectories[0].arm.limits
     segments = [trajectory.segment(0.0, trajectory.length_s, most=MOST_TICKS) for trajectory in trajectories]
     timed = [segment for segment in segments if np.any(segment.timings_us)]
-    bands = len({band for segment in segments for band in segment.band} - {"pass"}) > 0 or bool(timed)
-    heights = [*[1.4] * arm.joint_count, 1.9, 1.4, *([0.3 * len(trajectories)] if bands else []), *[1.4] * len(timed)]
+    has_levels = bool(timed) or any(set(segment.band) - {SafetyLevel.OK.value} for segment in segments)
+    heights = [
+        *[1.4] * arm.joint_count,
+        1.9,
+        1.4,
+        *([0.3 * len(trajectories)] if has_levels else []),
+        *[1.4] * len(timed),
+    ]
     figure = Figure(figsize=(10, 1.1 + sum(heights)), layout="constrained")
     panels: list[Axes] = list(figure.subplots(len(heights), 1, sharex=True, height_ratios=heights))
     colours = (BLUE, ORANGE)
@@ -64,8 +76,8 @@ def trajectory_figure(trajectories: Sequence[Trajectory]) -> Figure:
     error, speed, *others = panels[arm.joint_count :]
     draw_error(error, trajectories, segments, colours)
     draw_speeds(speed, segments, colours)
-    if bands:
-        draw_bands(others.pop(0), trajectories, segments)
+    if has_levels:
+        draw_safety_levels(others.pop(0), trajectories, segments)
     for axes, segment in zip(others, timed, strict=True):
         draw_timings(axes, segment)
     mark_episodes(panels, trajectories[0])
@@ -155,15 +167,15 @@ def draw_speeds(axes: Axes, segments: Sequence[Segment], colours: Sequence[str])
     axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.05), fontsize=8, frameon=False)
 
 
-def draw_bands(axes: Axes, trajectories: Sequence[Trajectory], segments: Sequence[Segment]) -> None:
+def draw_safety_levels(axes: Axes, trajectories: Sequence[Trajectory], segments: Sequence[Segment]) -> None:
     """The safety level of each target: a strip for each trajectory."""
     for place, (trajectory, segment) in enumerate(zip(trajectories, segments, strict=True)):
-        for band, (colour, hatch) in BANDS.items():
+        for level, (colour, hatch) in LEVELS.items():
             spans = [
                 (segment.time_s[first], segment.time_s[last] + trajectory.period_s - segment.time_s[first])
-                for first, last in runs_of(segment.band, band)
+                for first, last in runs_of(segment.band, level.value)
             ]
-            label = band if place == 0 else None
+            label = level.name.lower() if place == 0 else None
             axes.broken_barh(
                 spans, (-place - 0.45, 0.9), facecolor=colour, hatch=hatch, edgecolor="0.3", lw=0, label=label
             )

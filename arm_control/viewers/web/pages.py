@@ -15,6 +15,7 @@ import viser
 from markupsafe import Markup
 from viser import uplot
 
+from arm_control.runner.safety.latch import SafetyLevel
 from arm_control.viewers.common.live import LiveArm
 from arm_control.viewers.common.playback import FASTEST, SLOWEST, Playback, paced, playback_of
 from arm_control.viewers.common.stage import BLUE, ORANGE, TRACE_POINTS, TRACE_S, Stage, serving
@@ -423,10 +424,18 @@ def numbers(now: Segment, name: str, colour: tuple[int, int, int]) -> Markup:
     if not math.isnan(error_mm):
         words += [Markup("error <b>{:.1f} mm</b>").format(error_mm), f"reward {now.reward[0]:.3f}"]
     words.append(now.phase[0])
-    if now.band[0] != "pass":
-        words.append(now.band[0])
+    if now.band[0] != SafetyLevel.OK.value:
+        words.append(level_name(now.band[0]))
     square = Markup('<span style="color: rgb{}">\u25a0</span>').format(colour)
     return Markup("{} {}: {}").format(square, name, Markup(", ").join(words))
+
+
+def level_name(band: str) -> str:
+    """The name of a safety level in a recording; a text that names none is returned as it is."""
+    for level in SafetyLevel:
+        if level.value == band:
+            return level.name.lower()
+    return band
 
 
 def as_text(lines: Sequence[Markup]) -> str:

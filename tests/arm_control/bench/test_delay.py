@@ -107,7 +107,7 @@ def test_the_table_lines_up_whatever_the_names(monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ([], "wanted run folders, policy files, or zero, random, ik; got none"),
+        ([], "expected run folders, policy files, or zero, random, ik; got none"),
         (["ik", "--save", "delay.jpg"], "--save: wanted a file that ends in .png, got delay.jpg"),
         (["ik", "--save", "delay"], "--save: wanted a file that ends in .png, got delay"),
         (["ik", "--goals", "0"], "--goals: wanted a number from 1 to 1000000, got 0"),
