@@ -77,6 +77,7 @@ class GoalWork:
         self._number += 1
         loop.ticker.tell("goal", f"{'goal' if course.path_kind is None else 'path'} {self._number}")
         loop.ticker.phase = "soft start" if soft else "run"
+        targets = loop.safety.targets
         ticks = 0
         for step in range(1 - soft_steps, steps + 1):
             if step == 1:
@@ -87,13 +88,13 @@ class GoalWork:
             blend = smooth(until * loop.period_s / ease_s) if soft else 1.0
             sent_deg = loop.admit(command_deg, blend=blend, ticks=until - ticks)
             yield sent_deg
-            predictor.tick(loop.safety.ahead_deg)
+            predictor.tick(targets.ahead_deg)
             progress.add_tick()
             # The other ticks of the policy's step.
             for _ in range(ticks + 1, until):
                 sent_deg = loop.go_on(command_deg)
                 yield sent_deg
-                predictor.tick(loop.safety.ahead_deg)
+                predictor.tick(targets.ahead_deg)
                 progress.add_tick()
             ticks = until
             progress.add_step(step, sent_deg)
@@ -111,11 +112,13 @@ class GoalWork:
         if any(velocity_m_s):  # where it will be when interpolated targets get to where steps would be now
             ahead_s = (ticks - 1) * loop.period_s
             goal_m = tuple(at + ahead_s * speed for at, speed in zip(goal_m, velocity_m_s, strict=True))
+        state = loop.ticker.state
+        targets = loop.safety.targets
         return self._runner.decide(
-            predictor.angles(loop.state.angles_deg),
-            predictor.speeds(loop.state.speeds_deg_s),
-            loop.safety.previous_step_deg(ticks),
-            loop.safety.speed_deg_s,
+            predictor.angles(state.angles_deg),
+            predictor.speeds(state.speeds_deg_s),
+            targets.previous_step_deg(ticks),
+            targets.speed_deg_s,
             goal_m,
             velocity_m_s,
         )
@@ -127,6 +130,7 @@ class GoalProgress:
     def __init__(self, runner: PolicyRunner, loop: ControlLoop, course: Course, steps: int, soft_steps: int) -> None:
         self._runner = runner
         self._loop = loop
+        self._ticker = loop.ticker
         self._course = course
         self._steps = steps
         self._soft_steps = soft_steps
@@ -139,7 +143,7 @@ class GoalProgress:
 
     def add_tick(self) -> None:
         """Add what the arm reads in a tick."""
-        self._window.add_angles([self._loop.state.angles_deg])
+        self._window.add_angles([self._ticker.state.angles_deg])
 
     def add_step(self, step: int, sent_deg: Sequence[float]) -> None:
         """Add a step of the policy, with the target at its end, whatever the loop's rate is."""
@@ -173,5 +177,5 @@ class GoalProgress:
         return rest_figures(self._window.targets_deg, self._window.angles_deg)
 
     def _distance_m(self, step: int) -> float:
-        tip_m = self._runner.arm.tip_position(self._loop.state.angles_deg)
+        tip_m = self._runner.arm.tip_position(self._ticker.state.angles_deg)
         return math.dist(tip_m, self._course.goal(step)[:3])

@@ -281,18 +281,20 @@ class ControlLoop:
     def _play(self, phase: str, script: Script, *, stoppable: bool = True) -> PhaseEnd:
         """Send the targets of a phase, one a tick."""
         ticker = self.ticker
+        times_s = ticker.times_s
+        latch = self.safety.latch
         ticker.tell("phase", phase)
         ticker.phase = phase
         ticker.waits_for_person = False
         while True:
-            if self.safety.fault is not None:
+            if latch.fault is not None:
                 return PhaseEnd.FAULT
             if stoppable and self.stopped():
                 return PhaseEnd.STOP_REQUESTED
             start = time.perf_counter()
-            ticker.times_s["limit"] = 0.0
+            times_s["limit"] = 0.0
             target = next(script, None)
-            ticker.times_s["decide"] = time.perf_counter() - start - ticker.times_s["limit"]
+            times_s["decide"] = time.perf_counter() - start - times_s["limit"]
             if target is None:
                 return PhaseEnd.DONE
             ticker.finish(target, ticker.phase)
@@ -303,18 +305,18 @@ class ControlLoop:
     def admit(
         self, command_deg: Sequence[float], *, blend: float = 1.0, follow: bool = False, ticks: int = 1
     ) -> list[float]:
-        """The target to send for a command of the policy; see `Safety.admit`."""
+        """The target to send for a command of the policy; see `TargetLimiter.admit`."""
         start = time.perf_counter()
         self.ticker.command_deg = list(command_deg)
-        target = self.safety.admit(command_deg, blend=blend, follow=follow, ticks=ticks)
+        target = self.safety.targets.admit(command_deg, blend=blend, follow=follow, ticks=ticks)
         self.ticker.times_s["limit"] = time.perf_counter() - start
         return target
 
     def go_on(self, command_deg: Sequence[float]) -> list[float]:
-        """The target to send in the next tick of a command that holds for several; see `Safety.go_on`."""
+        """The target to send in the next tick of a command that holds for several; see `TargetLimiter.go_on`."""
         start = time.perf_counter()
         self.ticker.command_deg = list(command_deg)
-        target = self.safety.go_on()
+        target = self.safety.targets.go_on()
         self.ticker.times_s["limit"] = time.perf_counter() - start
         return target
 

@@ -134,19 +134,20 @@ class Ticker:
         if self.recorder is not None:
             self.recorder.tick(self._tick(target_deg if sent else None, phase))
             times_s["record"] = time.perf_counter() - end
-        self._count(target_deg)
-        self.command_deg = None
-        self.goal_error_mm = None
-
-    def _count(self, target_deg: list[float]) -> None:
-        """Add the tick to the report."""
         report = self.report
-        for timings, taken_s in zip(self._timings, self.times_s.values(), strict=True):
+        for timings, taken_s in zip(self._timings, times_s.values(), strict=True):
             timings.add(taken_s)
         report.timings["tick"].add(time.perf_counter() - self._began)
         report.timings["period error"].add(abs(self._late_s))
         report.ticks += 1
-        if self.shadow and self.command_deg is not None and report.ticks % round(1.0 / self.period_s) == 0:
+        if self.shadow:
+            self._show(target_deg)
+        self.command_deg = None
+        self.goal_error_mm = None
+
+    def _show(self, target_deg: list[float]) -> None:
+        """Print once a second what would be sent."""
+        if self.command_deg is not None and self.report.ticks % round(1.0 / self.period_s) == 0:
             self.say(f"  reads {_angles(self.state.angles_deg)}, would send {_angles(target_deg)} degrees")
 
     def _tick(self, target_deg: list[float] | None, phase: str) -> Tick:

@@ -94,21 +94,20 @@ class ReadingMonitor:
 
     def is_sane(self, state: JointState) -> bool:
         """Check that a reading holds as many finite numbers as there are joints, and no absurd speed."""
-        fault = self._shape_fault(state) or self._number_fault(state)
+        fault = self._sanity_fault(state)
         if fault is not None:
             self._latch.trip("reading", fault)
         return fault is None
 
-    def _shape_fault(self, state: JointState) -> str | None:
+    def _sanity_fault(self, state: JointState) -> str | None:
+        # As many numbers as joints.
         count = self._arm.joint_count
         if len(state.angles_deg) != count or len(state.speeds_deg_s) != count:
             return f"wanted readings of {counted(count, 'joint')}, got {state.angles_deg} and {state.speeds_deg_s}"
         for health in (state.temperatures_c, state.voltages_v, state.loads):
             if health is not None and len(health) != count:
                 return f"wanted temperatures, voltages and loads of {counted(count, 'joint')}, got {health}"
-        return None
-
-    def _number_fault(self, state: JointState) -> str | None:
+        # Finite, and possible.
         if not all(map(math.isfinite, (state.stamp_s, *state.angles_deg, *state.speeds_deg_s))):
             return f"a reading is not finite: {state.angles_deg} degrees, {state.speeds_deg_s} degrees/s"
         for joint, speed in enumerate(state.speeds_deg_s):
@@ -161,28 +160,21 @@ class ReadingMonitor:
     # Health.
 
     def _check_health(self, state: JointState) -> None:
+        names = self._arm.joint_names
         if state.alerts:
             self._latch.trip("health", f"servo alarm: {', '.join(state.alerts)}")
         if state.temperatures_c is not None:
-            self._check_temperatures(state.temperatures_c)
+            most_c = self._settings.temperature_c
+            for joint, celsius in enumerate(state.temperatures_c):
+                if not celsius < most_c:
+                    self._latch.trip("temperature", f"{names[joint]} is at {celsius:g} C, allowed below {most_c:g}")
         if state.voltages_v is not None:
-            self._check_voltages(state.voltages_v)
+            low, high = self._settings.voltage_v
+            for joint, volts in enumerate(state.voltages_v):
+                if not low <= volts <= high:
+                    self._latch.trip("voltage", f"{names[joint]} is at {volts:g} V, allowed {low:g} to {high:g}")
         if state.loads is not None:
             self._check_loads(state.loads)
-
-    def _check_temperatures(self, temperatures_c: Sequence[float]) -> None:
-        most_c = self._settings.temperature_c
-        for joint, celsius in enumerate(temperatures_c):
-            if not celsius < most_c:
-                name = self._arm.joint_names[joint]
-                self._latch.trip("temperature", f"{name} is at {celsius:g} C, allowed below {most_c:g}")
-
-    def _check_voltages(self, voltages_v: Sequence[float]) -> None:
-        low, high = self._settings.voltage_v
-        for joint, volts in enumerate(voltages_v):
-            if not low <= volts <= high:
-                name = self._arm.joint_names[joint]
-                self._latch.trip("voltage", f"{name} is at {volts:g} V, allowed {low:g} to {high:g}")
 
     def _check_loads(self, loads: Sequence[float]) -> None:
         full = [joint for joint, load in enumerate(loads) if not abs(load) < self._settings.load]

@@ -5,8 +5,11 @@ from collections.abc import Sequence
 
 from arm_control.runner.safety.braking import BrakingPath
 from arm_control.runner.safety.settings import SafetySettings
-from envs.arm import Arm
+from envs.arm import RADIANS, Arm
 from envs.limits import ROUNDING_M, TABLE_M, JointLimits
+
+# A bound on the work of one check: a path is halved so often, until every piece is surely inside or outside.
+HALVINGS = 6
 
 
 class WorkspaceError(ValueError):
@@ -26,6 +29,7 @@ class Workspace:
 
     def __init__(self, arm: Arm, limits: JointLimits, period_s: float, settings: SafetySettings) -> None:
         self._arm = arm
+        self._levers_m = arm.levers_m
         self._limits = limits
         self._period_s = period_s
         box = settings.workspace_m or (-math.inf,) * 3 + (math.inf,) * 3
@@ -47,14 +51,57 @@ class Workspace:
         return worst_m
 
     def outside_while_braking_m(self, target_deg: Sequence[float], speed_deg_s: Sequence[float]) -> float:
-        """How far outside a link gets, at worst, at a target and while braking from there on, in metres."""
+        """How far outside a link gets, at worst, at a target and while braking from there on, in metres.
+
+        A link's end moves no further than its joints' turns times their levers. Where that is not enough to know, the
+        path is halved.
+        """
         path = BrakingPath(target_deg, speed_deg_s, self._limits, self._period_s)
-        return path.outside_m(self._arm.levers_m, self.outside_m)
+        here_m = self.outside_m(target_deg)
+        if path.steps == 0:
+            return here_m
+        return self._worst_between_m(path, 0, target_deg, here_m, path.steps, path.pose(path.steps), None, HALVINGS)
+
+    def _worst_between_m(
+        self,
+        path: BrakingPath,
+        start: int,
+        start_deg: Sequence[float],
+        start_m: float,
+        end: int,
+        end_deg: Sequence[float],
+        end_m: float | None,
+        halvings: int,
+    ) -> float:
+        """How far outside a link gets between two steps of a path, or a bound above that once it is not halved."""
+        # No link end moves further than the sum over joints of |turn| x lever.
+        span_m = 0.0
+        for here, there, lever_m in zip(start_deg, end_deg, self._levers_m, strict=True):
+            span_m += abs(there - here) * lever_m
+        span_m *= RADIANS
+        if start_m + span_m <= 0.0:
+            return start_m
+        if end_m is None:
+            end_m = self.outside_m(end_deg)
+        # What lies between is nearer than the span to both ends, taken together.
+        bound_m = 0.5 * (start_m + end_m + span_m)
+        if bound_m <= 0.0 or end - start == 1:
+            return max(start_m, end_m)
+        if halvings == 0:
+            return bound_m
+        middle = (start + end) // 2
+        middle_deg = path.pose(middle)
+        middle_m = self.outside_m(middle_deg)
+        return max(
+            self._worst_between_m(path, start, start_deg, start_m, middle, middle_deg, middle_m, halvings - 1),
+            self._worst_between_m(path, middle, middle_deg, middle_m, end, end_deg, end_m, halvings - 1),
+        )
 
     def describe_worst_while_braking(self, target_deg: Sequence[float], speed_deg_s: Sequence[float]) -> str:
         """Describe which link's end is where, at worst, while braking from a target on."""
         path = BrakingPath(target_deg, speed_deg_s, self._limits, self._period_s)
-        return self.describe_worst(path.worst_pose(self.outside_m))
+        poses = map(path.pose, range(path.steps + 1))
+        return self.describe_worst(max(poses, key=self.outside_m))
 
     def check_point(self, point_m: Sequence[float]) -> None:
         """Raise WorkspaceError for a goal outside the workspace."""
