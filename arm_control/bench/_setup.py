@@ -21,8 +21,8 @@ from arm_control.runner import PolicyRunner
 from arm_control.runner.clocks import Clock
 from arm_control.runner.goals import GoalWork
 from arm_control.runner.loop import ControlLoop
+from arm_control.runner.priority import ask_for_priority
 from arm_control.runner.safety import Safety, SafetySettings
-from arm_control.runner.session import ask_for_priority
 from arm_control.runs.agent import make_agent
 from arm_control.runs.config import TrainConfig
 from arm_control.runs.environment import environment_maker

@@ -18,6 +18,8 @@ from envs.limits import ACCELERATIONS_DEG_S2, SPEEDS_DEG_S, Box
 
 MOST_RUN_GOALS = 100_000  # of one run on an arm; at 2 s each, more than two days
 HIGHEST_TABLE_M = 100.0
+LOWEST_RATE_HZ = 10.0
+HIGHEST_RATE_HZ = 1000.0
 
 
 @dataclass(frozen=True)
@@ -74,37 +76,42 @@ class SessionConfig:
     """URDF file of the simulated arm, for a policy that was trained on another than the default one."""
 
     def __post_init__(self) -> None:
-        goals = sum((bool(self.goal), self.goals_file is not None, self.random is not None))
-        if self.of_recording and goals:
+        self._check_goals()
+        self._check_motion()
+        self._check_arm()
+        parse_workspace(self.workspace)
+        parse_pose(self.park)
+        driver_options(self)
+
+    def _check_goals(self) -> None:
+        given = sum((bool(self.goal), self.goals_file is not None, self.random is not None))
+        if self.of_recording and given:
             raise ValueError(
                 f"{self.source} is a recording, which has its own goals: wanted no --goal, --goals-file, --random"
             )
-        if not self.of_recording and goals != 1:
-            got = "several" if goals else "none"
+        if not self.of_recording and given != 1:
+            got = "several" if given else "none"
             raise ValueError(f"wanted goals by just one of --goal, --goals-file and --random, got {got}")
-        if not 0.05 <= self.speed <= 1.0 or (self.speed != 1.0 and not self.of_recording):
-            raise ValueError(f"--speed: wanted 0.05 to 1, and a recording, got {self.speed} and {self.source}")
         if self.random is not None:
             check_count("random", self.random, MOST_RUN_GOALS)
         check_seed("seed", self.seed)
         if not 0 < self.seconds_per_goal <= 3600:
             raise ValueError(f"--seconds-per-goal: wanted more than 0 and up to 3600, got {self.seconds_per_goal}")
-        if self.rate is not None and not 10 <= self.rate <= 1000:
-            raise ValueError(f"--rate: wanted 10 to 1000 Hz, got {self.rate}")
-        for name, (least, most) in (("max_speed", SPEEDS_DEG_S), ("max_acceleration", ACCELERATIONS_DEG_S2)):
-            value = getattr(self, name)
-            if value is not None and not least <= value <= most:
-                flag = name.replace("_", "-")
-                raise ValueError(f"--{flag}: wanted a positive number, from {least:g} to {most:g}, got {value}")
+
+    def _check_motion(self) -> None:
+        if not 0.05 <= self.speed <= 1.0 or (self.speed != 1.0 and not self.of_recording):
+            raise ValueError(f"--speed: wanted 0.05 to 1, and a recording, got {self.speed} and {self.source}")
+        if self.rate is not None and not LOWEST_RATE_HZ <= self.rate <= HIGHEST_RATE_HZ:
+            raise ValueError(f"--rate: wanted {LOWEST_RATE_HZ:g} to {HIGHEST_RATE_HZ:g} Hz, got {self.rate}")
+        check_limit("max-speed", self.max_speed, SPEEDS_DEG_S)
+        check_limit("max-acceleration", self.max_acceleration, ACCELERATIONS_DEG_S2)
+
+    def _check_arm(self) -> None:
         if self.table is not None and not abs(self.table) <= HIGHEST_TABLE_M:
             raise ValueError(f"--table: wanted a height in metres, up to {HIGHEST_TABLE_M:g}, got {self.table}")
-        self.box, self.park_deg  # noqa: B018  (raise for what is no numbers)
         if self.record is not None and not self.record.endswith(".mcap"):
             raise ValueError(f"--record: wanted a file ending in .mcap, got {self.record}")
         check_choice("driver", self.driver, available_drivers())
-        for text in self.option:
-            if not all(text.partition("=")[::2]):
-                raise ValueError(f"--option: wanted NAME=VALUE, got '{text}'")
 
     def check_driver(self, driver_type: DriverType) -> None:
         """Raise ValueError for flags that are only for a simulated arm if the driver is of a real one."""
@@ -122,22 +129,34 @@ class SessionConfig:
         """Whether the source is a recording rather than a policy."""
         return self.source.endswith(".mcap")
 
-    @property
-    def box(self) -> Box | None:
-        """The workspace as numbers."""
-        if self.workspace is None:
-            return None
-        x, y, z, far_x, far_y, far_z = parse_numbers("workspace", self.workspace, "x,y,z,X,Y,Z in metres", 6)
-        return x, y, z, far_x, far_y, far_z
 
-    @property
-    def park_deg(self) -> tuple[float, ...] | None:
-        """The parking pose as numbers."""
-        return None if self.park is None else parse_numbers("park", self.park, "an angle in degrees for each joint")
+def check_limit(flag: str, value: float | None, bounds: tuple[float, float]) -> None:
+    """Raise ValueError for a limit, if there is one, that no joint may have."""
+    least, most = bounds
+    if value is not None and not least <= value <= most:
+        raise ValueError(f"--{flag}: wanted a positive number, from {least:g} to {most:g}, got {value}")
 
-    @property
-    def driver_options(self) -> dict[str, str]:
-        """The options of the driver, by name."""
-        given = {"port": self.port, "calibration": self.calibration}
-        options = {name: value for name, value in given.items() if value is not None}
-        return options | dict(text.split("=", 1) for text in self.option)
+
+def parse_workspace(text: str | None) -> Box | None:
+    """The box of --workspace; None without one. Raises ValueError for anything but six numbers."""
+    if text is None:
+        return None
+    x, y, z, far_x, far_y, far_z = parse_numbers("workspace", text, "x,y,z,X,Y,Z in metres", 6)
+    return x, y, z, far_x, far_y, far_z
+
+
+def parse_pose(text: str | None) -> tuple[float, ...] | None:
+    """The pose of --park in degrees; None without one. Raises ValueError for anything but numbers."""
+    return None if text is None else parse_numbers("park", text, "an angle in degrees for each joint")
+
+
+def driver_options(config: SessionConfig) -> dict[str, str]:
+    """The options of the driver by name: --port, --calibration, and each --option. Raises ValueError for a bad one."""
+    given = {"port": config.port, "calibration": config.calibration}
+    options = {name: value for name, value in given.items() if value is not None}
+    for text in config.option:
+        name, _, value = text.partition("=")
+        if not name or not value:
+            raise ValueError(f"--option: wanted NAME=VALUE, got '{text}'")
+        options[name] = value
+    return options

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from arm_control.drivers.opening import load_driver
 from arm_control.runner.goals import GoalWork
 from arm_control.runner.loop import ControlLoop
+from arm_control.runner.planning import imperfections_of
 from arm_control.runner.prediction import Predictor
 from arm_control.runner.safety import Safety
-from arm_control.runner.session import imperfections_of
 from arm_control.runner.session_config import SessionConfig
 from envs.imperfections import IDEAL_LAG_S, PRESETS, Imperfections
 from envs.limits import limit_target

@@ -27,7 +27,8 @@ from arm_control.drivers.dynamixel.state_reader import SHAPES, STATE, fastest_ra
 from arm_control.drivers.emulator.emulator import Emulator
 from arm_control.drivers.emulator.servo import ServoDynamics
 from arm_control.drivers.opening import load_driver
-from arm_control.runner.session import check_rate, plan_policy
+from arm_control.runner.connection import check_rate
+from arm_control.runner.planning import plan_policy
 from arm_control.runner.session_config import SessionConfig
 from envs.arm import Arm
 

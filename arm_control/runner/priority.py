@@ -1,0 +1,13 @@
+"""Real-time priority of the control loop."""
+
+import os
+
+
+def ask_for_priority() -> str:
+    """Request real-time priority for this thread, but none it starts later; returns whether it was given, in words."""
+    try:
+        os.sched_setscheduler(0, os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, os.sched_param(10))
+    except (OSError, AttributeError) as error:
+        reason = getattr(error, "strerror", None) or "this system has none"
+        return f"real-time priority: no ({reason}; 'ulimit -r 10' or CAP_SYS_NICE allows it): others may delay ticks"
+    return "real-time priority: yes (SCHED_FIFO 10)"

@@ -1,0 +1,72 @@
+"""Goals that come while the arm moves."""
+
+import itertools
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from arm_control.runner.goal_input import WAITING_GOALS, as_they_come
+from envs.tasks.base import StillGoal
+
+
+class TestGoalsAsTheyCome:
+    """Goals of standard input, read by a thread."""
+
+    def test_no_more_goals_are_read_than_are_waited_for(self) -> None:
+        """`yes GOAL | arm-control run --goals-file -` does not fill the memory."""
+        read: list[int] = []
+
+        def endless() -> Iterator[StillGoal]:
+            for number in itertools.count(1):
+                read.append(number)
+                yield StillGoal((0.3, 0.1, 0.3))
+
+        goals = as_they_come(endless(), timeout_s=5.0)
+        for _ in range(10):
+            assert next(goals) is not None
+        end = time.monotonic() + 30
+        while len(read) < WAITING_GOALS + 10 and time.monotonic() < end:
+            time.sleep(0.01)
+        time.sleep(0.05)
+        # In the queue, taken from it, and one that waits to be put.
+        assert len(read) <= WAITING_GOALS + 10 + 1
+
+    def test_goals_come_in_their_order_to_the_last(self) -> None:
+        """More than may wait."""
+        given = [StillGoal((0.3, 0.1, 0.001 * number)) for number in range(3 * WAITING_GOALS)]
+        assert [goal for goal in as_they_come(iter(given), timeout_s=5.0) if goal is not None] == given
+
+    @pytest.mark.parametrize(
+        ("error", "expected"), [(OSError(5, "Input/output error"), None), (ValueError("line 2: no"), ValueError)]
+    )
+    def test_a_terminal_that_was_closed_ends_the_goals_and_a_bad_line_is_an_error(
+        self, error: Exception, expected: type[Exception] | None
+    ) -> None:
+        """After the goals before it."""
+
+        def lines() -> Iterator[StillGoal]:
+            yield StillGoal((0.3, 0.1, 0.3))
+            raise error
+
+        goals = as_they_come(lines(), timeout_s=5.0)
+        assert next(goals) == StillGoal((0.3, 0.1, 0.3))
+        if expected is None:
+            assert list(goals) == []
+        else:
+            with pytest.raises(expected):
+                next(goals)
+
+    def test_the_loop_does_not_wait_for_a_goal(self) -> None:
+        """None stands for a goal that has not come yet."""
+        typed = threading.Event()
+
+        def slow() -> Iterator[StillGoal]:
+            typed.wait(60)
+            yield StillGoal((0.3, 0.1, 0.3))
+
+        goals = as_they_come(slow(), timeout_s=0.0)
+        assert next(goals) is None
+        typed.set()
+        assert next(goal for goal in goals if goal is not None) == StillGoal((0.3, 0.1, 0.3))

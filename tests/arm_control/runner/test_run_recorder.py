@@ -1,0 +1,30 @@
+"""What a run prints about its recording."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from arm_control.recording.reading import read_recording
+from arm_control.recording.recorder import Recorder
+from arm_control.recording.schema import Event, Tick
+from arm_control.runner.run_recorder import close_recorder
+
+
+class TestRecorded:
+    """What a run says of its recording."""
+
+    @pytest.mark.parametrize(("ticks", "said"), [(0, "not a single tick was recorded"), (1, "recorded")])
+    def test_a_recording_without_ticks_is_reported_as_such(self, ticks: int, said: str, tmp_path: Path) -> None:
+        """It is there, but there is nothing to replay."""
+        times = dict.fromkeys(("period_error_us", "read_us", "decide_us", "safety_us", "write_us"), 1.0)
+        recorder = Recorder(tmp_path / "run.mcap", {})
+        for _ in range(ticks):
+            recorder.tick(Tick(time_s=1.0, phase="run", band="pass", **times))
+        recorder.event(Event(2.0, "end", "parked"))
+        lines: list[str] = []
+        console: Any = SimpleNamespace(err=lines.append)
+        close_recorder(recorder, console)
+        assert lines == [f"{said}: {tmp_path / 'run.mcap'}"]
+        assert len(read_recording(tmp_path / "run.mcap").ticks) == ticks
