@@ -15,7 +15,6 @@ import gymnasium
 import numpy as np
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode
 
-import envs  # noqa: F401  (registers the ids)
 from arm_control.process.printing import counted
 from arm_control.runs.checks import (
     MOST_ROUNDS,

@@ -1,16 +1,12 @@
 """Controllers without learning: zero, random and inverse kinematics; and what every controller is."""
 
-from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
+from typing import Any, Protocol, cast, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-import envs  # noqa: F401  (registers the environments)
-from envs.arm import RADIANS, Arm
-
-if TYPE_CHECKING:
-    pass
 from arm_control.runs.seeding import EVALUATION
+from envs.arm import RADIANS, Arm
 
 FloatArray = NDArray[np.float32]
 Observation = dict[str, FloatArray]

@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-import envs  # noqa: F401  (registers the environments)
+from arm_control.evaluation.controllers import Controller, begin_episodes
 from arm_control.runner.rest import RestWindow, rest_fault, rest_steps
+from arm_control.runs.environment import MakeEnv
 from envs.tasks.base import Task
 
 if TYPE_CHECKING:
     from envs.arm_env import ArmEnv
-from arm_control.evaluation.controllers import Controller, begin_episodes
-from arm_control.runs.environment import MakeEnv
 
 ARMS_AT_ONCE = 25
 

@@ -8,16 +8,15 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-import envs  # noqa: F401  (registers the environments)
+from arm_control.evaluation.controllers import FloatArray, IKController, RandomController
+from arm_control.evaluation.episodes import Arms, Rollouts, joined, record_rest, rollouts_of
 from arm_control.runner.rest import RestWindow
 from arm_control.runs.config import TrainConfig
+from arm_control.runs.environment import environment_maker
 from envs.tasks import continuous_id, environment_of
 
 if TYPE_CHECKING:
     from envs.arm_env import ArmEnv
-from arm_control.evaluation.controllers import FloatArray, IKController, RandomController
-from arm_control.evaluation.episodes import Arms, Rollouts, joined, record_rest, rollouts_of
-from arm_control.runs.environment import environment_maker
 
 LEAST_REACHED = 0.5  # of the goals, by inverse kinematics: else the goals are no measure
 NEAR = 1 / 70  # of an arm's reach, 10 mm for the default one: as near to a goal as inverse kinematics should get

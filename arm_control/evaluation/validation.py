@@ -2,16 +2,11 @@
 
 import contextlib
 import time
-from typing import TYPE_CHECKING
 
-import envs  # noqa: F401  (registers the environments)
-from arm_control.runs.config import DEFAULT_STEPS, TrainConfig
-
-if TYPE_CHECKING:
-    pass
 from arm_control.evaluation.controllers import Controller
 from arm_control.evaluation.episodes import Arms
 from arm_control.evaluation.metrics import LADDER_MM
+from arm_control.runs.config import DEFAULT_STEPS, TrainConfig
 from arm_control.runs.environment import environment_maker
 from arm_control.runs.seeding import VALIDATION, derived_seeds
 

@@ -89,17 +89,17 @@ def load_policy(path: str | Path, *, last: bool = False) -> LoadedPolicy:
     try:
         check_arm(env.arm, state["arm_urdf"])
         agent = make_agent(config, env)
-        _fit(lambda: agent.load_state_dict(state["agent"]), str(run.config))
+        fit_state(lambda: agent.load_state_dict(state["agent"]), str(run.config))
         policy = agent.policy()
         if best is None:  # also of a run that was stopped before its first validation
             return LoadedPolicy(config, policy, PolicyOrigin("last", step, None))
-        _fit(lambda: policy.load_state_dict(best["policy"]), str(run.config))
+        fit_state(lambda: policy.load_state_dict(best["policy"]), str(run.config))
     finally:
         env.close()
     return LoadedPolicy(config, policy, PolicyOrigin("best", best["step"], best["mean_error_mm"]))
 
 
-def _fit(load: Callable[[], object], what: str) -> None:
+def fit_state(load: Callable[[], object], what: str) -> None:
     """Load a state. Raises ValueError if it is of other networks, where PyTorch has many lines to say."""
     try:
         load()

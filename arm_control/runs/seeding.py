@@ -1,13 +1,6 @@
 """Seeds of environments: those of different purposes never meet, whatever number a person gives to each."""
 
-from typing import TYPE_CHECKING
-
 import numpy as np
-
-import envs  # noqa: F401  (registers the environments)
-
-if TYPE_CHECKING:
-    pass
 
 # Seeds of different purposes never meet, whatever number a person gives to each.
 TRAINING, VALIDATION, EVALUATION, LEARNING = range(4)

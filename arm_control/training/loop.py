@@ -9,7 +9,7 @@ from typing import Any
 from arm_control.evaluation.torch_controller import PolicyController, one_thread
 from arm_control.evaluation.validation import REPORTS, Validation, is_kept
 from arm_control.process.signals import stop_on_signals
-from arm_control.runs.agent import _fit
+from arm_control.runs.agent import fit_state
 from arm_control.runs.checkpoint import list_checkpoints, load_latest, save_checkpoint
 from arm_control.runs.config import TrainConfig
 from arm_control.runs.run_folder import RunFolder
@@ -33,7 +33,7 @@ def train(config: TrainConfig, out: str | Path, *, quiet: bool = False) -> Path:
     with Training(config) as training:  # made first: what is wrong with the configuration leaves no folder behind
         if config.init is not None:
             _, state = load_latest(RunFolder.open(config.init)[0].checkpoints)
-            _fit(lambda: training.learner.load_networks(state), f"--init {config.init}")
+            fit_state(lambda: training.learner.load_networks(state), f"--init {config.init}")
         arm_urdf = None if config.arm is None else read_file(config.arm, LARGEST_URDF)
         run = RunFolder.create(out, config.to_json(), arm_urdf)
         try:
@@ -55,7 +55,7 @@ def resume(path: str | Path, *, quiet: bool = False) -> Path:
     with run.locked():
         step, state = load_latest(run.checkpoints)
         with Training(config) as training:
-            _fit(lambda: training.load_state_dict(state), str(run.config))
+            fit_state(lambda: training.load_state_dict(state), str(run.config))
             run.cut_metrics(step)
             training.run(run, quiet=quiet)
     return run.path

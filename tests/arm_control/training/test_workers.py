@@ -164,9 +164,9 @@ def test_workers_that_take_turns_do_what_one_process_does_bit_for_bit(whole: Pat
 
 
 def test_workers_learn_and_have_arms_noise_and_goals_of_their_own(whole: Path) -> None:
-    (_, at_first), (_, state) = (load_checkpoint(path) for path in list_checkpoints(whole / "checkpoints"))
-    assert at_first["step"] == 0
-    assert not torch.equal(at_first["agent"]["optimizer"]["shared"], state["agent"]["optimizer"]["shared"])
+    (_, earlier), (_, state) = (load_checkpoint(path) for path in list_checkpoints(whole / "checkpoints"))
+    assert earlier["step"] < state["step"]  # 0, unless the training took more than ten seconds
+    assert not torch.equal(earlier["agent"]["optimizer"]["shared"], state["agent"]["optimizer"]["shared"])
     one, other = state["workers"]
     assert one["agent"]["generator"] != other["agent"]["generator"]
     goals = {tuple(arm["course"]) for worker in (one, other) for arm in worker["arms"]}
