@@ -93,7 +93,7 @@ EVENTS = {
     "suspended and continued": Event(suspend, INTERRUPTED),
     "timeout": Event(lambda program: None, 124, before=("timeout", "6")),
 }
-# Those that `make test` tries; `test_emulated_arm.py` has single signals.
+# Those that `make test` tries; `test_whole_chain.py` has single signals.
 SHOWN = (
     "SIGTERM delivered twice",
     "SIGHUP and SIGTERM",

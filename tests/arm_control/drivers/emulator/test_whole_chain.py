@@ -1,0 +1,293 @@
+"""The whole chain, each part in a process of its own: policy, runner, the vendor's SDK, a port, emulated servos.
+
+Faults are those that real arms have; what reached a servo is taken from the emulator, not from the runner.
+"""
+
+import json
+import math
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from arm_control.drivers.dynamixel.calibration import TICKS_PER_DEGREE, Calibration, JointCalibration
+from arm_control.drivers.emulator.emulator import Emulator
+from arm_control.recording.reading import read_recording
+from arm_control.recording.recorder import Recorder
+from arm_control.recording.schema import Tick
+from envs.arm import Arm
+
+ARM = Arm()
+ZERO_TICK = 1024
+WATCHDOG_S = 0.2
+
+pytestmark = [pytest.mark.slow, pytest.mark.alone]  # in real time
+
+
+@pytest.fixture
+def calibration(tmp_path: Path) -> Path:
+    joints = tuple(
+        JointCalibration(name, place + 1, 1060, float(ZERO_TICK), 1, TICKS_PER_DEGREE, *limits)
+        for place, (name, limits) in enumerate(zip(ARM.joint_names, ARM.limits.by_joint, strict=True))
+    )
+    Calibration(ARM.name, joints).save(tmp_path / "calibration.json")
+    return tmp_path / "calibration.json"
+
+
+@pytest.fixture
+def servos() -> Iterator[Emulator]:
+    with Emulator(start_ticks=ZERO_TICK) as emulator:
+        yield emulator
+
+
+Runner = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture(scope="module")
+def motion(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A recording of a minute in which every joint keeps moving, far from where the arm parks."""
+    path = tmp_path_factory.mktemp("motion") / "motion.mcap"
+    metadata = {
+        "arm": ARM.name,
+        "arm_urdf": ARM.urdf_text,
+        "joint_names": json.dumps(ARM.joint_names),
+        "period_s": "0.02",
+    }
+    times = dict.fromkeys(("period_error_us", "read_us", "decide_us", "safety_us", "write_us"), 0.0)
+    with Recorder(path, metadata) as recorder:
+        for tick in range(3000):
+            turn = 2 * math.pi * tick / 100
+            target = [45 + 20 * math.sin(turn + place) for place in range(3)]
+            recorder.tick(Tick(time_s=10 + 0.02 * tick, phase="run", target_deg=target, band="pass", **times))
+            if tick % 500 == 0:
+                time.sleep(0.2)  # faster than the pipe takes them they would be dropped
+    assert len(read_recording(path).ticks) == 3000
+    return path
+
+
+@pytest.fixture
+def runner(motion: Path, calibration: Path, servos: Emulator, tmp_path: Path) -> Iterator[Runner]:
+    """Starts `arm-control run` on the emulated arm."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(*words: str, source: Path = motion) -> "subprocess.Popen[str]":
+        command = [sys.executable, "-m", "arm_control.cli", "run", str(source), "--driver", "dynamixel"]
+        command += ["--port", servos.path, "--calibration", str(calibration), "--rate", "100", *words]
+        process = subprocess.Popen(
+            command,
+            cwd=tmp_path,
+            env=os.environ | {"PYTHONPATH": str(Path.cwd())},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def until(so: Callable[[], object], seconds: float = 60.0) -> None:
+    end = time.monotonic() + seconds
+    while not so():
+        assert time.monotonic() < end, "it did not come to that"
+        time.sleep(0.005)
+
+
+def moving(servos: Emulator) -> Callable[[], bool]:
+    """Whether goals that go on changing reach the servos."""
+
+    def so() -> bool:
+        latest = list(servos.history)[-150:]
+        return len(latest) == 150 and all(
+            len({ticks for _, id, ticks in latest[-60:] if id == servo}) > 5 for servo in (2, 3)
+        )
+
+    return so
+
+
+def degrees(servos: Emulator) -> dict[int, list[tuple[float, float]]]:
+    """The goals that reached each servo: time and degrees."""
+    goals: dict[int, list[tuple[float, float]]] = {}
+    for now, id, ticks in servos.history:
+        goals.setdefault(id, []).append((now, (ticks - ZERO_TICK) / TICKS_PER_DEGREE))
+    return goals
+
+
+def assert_within_limits(servos: Emulator, *, but: int | None = None) -> None:
+    """The goals that the servos took keep position limits to a tick, and speed limits over ten of them."""
+    for id, goals in degrees(servos).items():
+        if id == but:
+            continue
+        angles = np.array(goals)[:, 1]
+        low, high, speed, _ = ARM.limits.by_joint[id - 1]
+        assert angles.min() >= low - 1 / TICKS_PER_DEGREE
+        assert angles.max() <= high + 1 / TICKS_PER_DEGREE
+        # Each target is for a period of 10 ms or more, whenever the machine came to send it.
+        assert np.abs(angles[10:] - angles[:-10]).max(initial=0.0) <= 10 * 0.01 * speed + 2 / TICKS_PER_DEGREE
+
+
+def torque(servos: Emulator) -> dict[int, bool]:
+    """Whether each servo's torque is on."""
+    return {id: bool(servos.register("torque_enable", id)) for id in (1, 2, 3)}
+
+
+def undisturbed(start: Callable[[], "subprocess.Popen[str]"], folder: Path) -> tuple[int, str, str]:
+    """Exit code and output of a run to its end, repeated if the machine paused for so long that the run was stopped.
+
+    A machine that pauses for a tenth of a second makes readings stale, and the runner stops the arm, rightly. The
+    recordings that a stopped run left in the folder are deleted, since the runner overwrites none.
+    """
+    for _ in range(3):
+        for recording in folder.glob("*.mcap"):
+            recording.unlink()
+        process = start()
+        out, err = process.communicate(timeout=120)
+        if "error: stale: " not in err:
+            break
+    return process.returncode, out, err
+
+
+def test_goals_are_gone_through_and_the_arm_is_parked(
+    runner: Runner, servos: Emulator, tiny_policy: Path, tmp_path: Path
+) -> None:
+    words = ("--random", "3", "--seconds-per-goal", "1", "--json", "run.json", "--record", "run.mcap")
+    code, out, err = undisturbed(lambda: runner(*words, source=tiny_policy), tmp_path)
+    assert code == 0, err
+    figures = json.loads((tmp_path / "run.json").read_text())
+    assert len(figures["goals"]) == 3
+    assert (figures["parked"], figures["faults"], figures["clamped"]) == (True, [], {})
+    assert "real-time priority: " in out
+    assert torque(servos) == {1: False, 2: False, 3: False}
+    assert_within_limits(servos)
+    recording = read_recording(tmp_path / "run.mcap")
+    assert recording.whole
+    assert len(recording.ticks) == figures["ticks"]
+    assert recording.ticks[100].temperature_c is not None
+    sent = [
+        [round(angle * TICKS_PER_DEGREE) + ZERO_TICK for angle in tick.target_deg or ()] for tick in recording.ticks
+    ]
+    for place, id in enumerate((1, 2, 3)):
+        took = [ticks for _, servo, ticks in servos.history if servo == id]
+        assert took[-len(sent) :] == [row[place] for row in sent]
+
+
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_request_to_stop_in_motion_parks_and_switches_the_torque_off(
+    runner: Runner, servos: Emulator, end: signal.Signals
+) -> None:
+    process = runner()
+    until(moving(servos))
+    process.send_signal(end)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "interrupted; the arm is parked" in err
+    assert torque(servos) == {1: False, 2: False, 3: False}
+    assert_within_limits(servos)
+
+
+def test_kill_9_in_motion_the_servos_stop_by_themselves_and_the_recording_is_there(
+    runner: Runner, servos: Emulator, tmp_path: Path
+) -> None:
+    process = runner("--record", "run.mcap")
+    until(moving(servos))
+    process.kill()
+    killed = time.monotonic()
+    process.communicate()
+    until(lambda: sum("watchdog tripped" in line for line in servos.events) == 3)
+    tripped = time.monotonic()
+    last = max(now for now, _, _ in servos.history)
+    assert last <= killed + 0.01
+    places = servos.positions()
+    time.sleep(0.3)
+    assert servos.positions() == pytest.approx(places, abs=1)
+    assert torque(servos) == {1: True, 2: True, 3: True}
+    assert tripped - last >= WATCHDOG_S * 0.9
+    # The process that writes the recording finishes it by itself.
+    until(lambda: (tmp_path / "run.mcap").exists() and read_recording(tmp_path / "run.mcap").whole)
+    recording = read_recording(tmp_path / "run.mcap")
+    assert killed - recording.ticks[-1].time_s < 0.5
+    # The next run takes over where the arm is, without a jump, and parks it.
+    before = len(servos.history)
+    process = runner()
+    until(lambda: len(servos.history) > before + 300)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) == 130
+    resumed = {id: [t for _, servo, t in list(servos.history)[before:] if servo == id] for id in (1, 2, 3)}
+    for id in (1, 2, 3):
+        assert abs(resumed[id][0] - places[id]) <= 3
+    assert torque(servos) == {1: False, 2: False, 3: False}
+
+
+FAULTS: list[tuple[str, dict[str, Any], str, bool | None]] = [
+    # what happens; to which servo; what the runner says; whether it can still park
+    ("overload", {"id": 2}, "health: servo alarm: shoulder: overload", False),
+    ("overheating", {"id": 1}, "health: servo alarm: base_yaw: overheating", False),
+    ("voltage", {"id": 3}, "health: servo alarm: elbow: input voltage|voltage: elbow is at 5 V", True),
+    ("encoder", {"id": 1}, "health: servo alarm: base_yaw: motor encoder", True),
+    ("shock", {"id": 3}, "health: servo alarm: elbow: electrical shock", False),
+    ("wrap", {"id": 1}, "jump: base_yaw jumped from .* a loose cable, or an encoder that wrapped around", False),
+    ("stuck", {"id": 2}, "frozen: shoulder|tracking: the tip|load: shoulder", False),
+    ("reboot", {"id": 2}, "stale: the last good reading is", None),  # that it is woken in time
+    ("silent", {"id": 1}, "stale: the last good reading is", False),
+    ("disconnect", {}, "stale: the last good reading is", False),
+]
+
+
+# One that parks, one that leaves the torque on, and two that the arm does not answer; the campaign has all of them.
+SHOWN = ("voltage", "stuck", "reboot", "disconnect")
+
+
+@pytest.mark.parametrize(
+    ("kind", "where", "said", "parks"),
+    [pytest.param(*fault, id=fault[0], marks=() if fault[0] in SHOWN else pytest.mark.soak) for fault in FAULTS],
+)
+def test_a_fault_in_motion_stops_the_arm_and_says_why(
+    runner: Runner, servos: Emulator, tmp_path: Path, kind: str, where: dict[str, Any], said: str, parks: bool | None
+) -> None:
+    process = runner("--json", "run.json")
+    until(moving(servos))
+    servos.inject(kind, **where)
+    time.sleep(1.5)  # a stuck joint is known after 0.6 s
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.5)
+    try:
+        _, err = process.communicate(timeout=40)
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=20)
+    assert process.returncode == 3, err
+    assert re.search(said, err), err
+    assert "Traceback" not in err
+    # To park, a joint that is blocked is first told to stay where it is: its goal jumps to where the joint is.
+    assert_within_limits(servos, but=where["id"] if kind == "stuck" else None)
+    figures = json.loads((tmp_path / "run.json").read_text())
+    assert figures["faults"]
+    assert parks in (None, figures["parked"])
+    assert ("the arm is not parked, and its torque was left on" in err) is not figures["parked"]
+    (post_mortem,) = tmp_path.glob("post-mortem-*.mcap")
+    recording = read_recording(post_mortem)
+    assert any(event.kind == "refusal" and re.search(said, event.text) for event in recording.events)
+
+
+def test_a_bad_line_is_survived(runner: Runner, servos: Emulator, tiny_policy: Path, tmp_path: Path) -> None:
+    for kind in ("lost", "corrupt", "duplicated", "noise"):
+        servos.inject(kind, probability=0.02)
+    words = ("--random", "3", "--seconds-per-goal", "1", "--json", "run.json")
+    code, _, err = undisturbed(lambda: runner(*words, source=tiny_policy), tmp_path)
+    assert code == 0, err
+    figures = json.loads((tmp_path / "run.json").read_text())
+    assert (figures["parked"], figures["faults"]) == (True, [])
+    assert_within_limits(servos)

@@ -1,0 +1,61 @@
+"""Helpers for tests on emulated servos: a clock, and packets to servos that need no port."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import dynamixel_sdk
+
+from arm_control.drivers.dynamixel.control_table import REGISTERS, SPEED_UNIT_DEG_S
+from arm_control.drivers.emulator.emulator import Emulator
+from arm_control.drivers.emulator.protocol import Instruction, PacketReader, make_packet
+
+TICKS_PER_SPEED_UNIT = SPEED_UNIT_DEG_S / 360.0 * 4096
+
+
+class Clock:
+    """The servos' time, which passes when told to."""
+
+    def __init__(self) -> None:
+        self.now_s = 50.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass."""
+        self.now_s += seconds
+
+
+def ask(servos: Emulator, id: int, instruction: int, *parameters: int) -> list[tuple[int, int, bytes]]:
+    """Id, error byte and data of all that is answered."""
+    return answers(servos, make_packet(id, instruction, bytes(parameters)))
+
+
+def answers(servos: Emulator, data: bytes) -> list[tuple[int, int, bytes]]:
+    """The same for any bytes."""
+    reader = PacketReader()
+    found = reader.feed(b"".join(answer for _, answer in servos.answer(data)))
+    assert not reader.waiting
+    assert all(packet.instruction == Instruction.STATUS for packet in found)
+    return [(packet.id, packet.parameters[0], packet.parameters[1:]) for packet in found]
+
+
+def write(servos: Emulator, id: int, name: str, value: int) -> int:
+    """The error byte of the answer."""
+    register = REGISTERS[name]
+    data = value.to_bytes(register.size, "little", signed=register.signed)
+    [(_, error, _)] = ask(servos, id, Instruction.WRITE, *register.address.to_bytes(2, "little"), *data)
+    return error
+
+
+@contextmanager
+def sdk(path: str) -> Iterator[tuple[Any, Any]]:
+    """The vendor's SDK on a port; it waits long for answers, since a slow machine is no fault."""
+    port, packets = dynamixel_sdk.PortHandler(path), dynamixel_sdk.PacketHandler(2.0)
+    assert port.openPort()
+    assert port.setBaudRate(1_000_000)
+    try:
+        yield port, packets
+    finally:
+        port.closePort()
