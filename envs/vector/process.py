@@ -1,6 +1,7 @@
 """Worker processes: each serves calls, one after the other, over a pipe and a piece of shared memory."""
 
 import contextlib
+import json
 import math
 import os
 import pickle
@@ -13,8 +14,10 @@ import traceback
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, Pipe
+from pathlib import Path
 from typing import Any
 
+PROGRAM = Path(__file__).with_name("start_worker.py")
 # A worker needs one thread; by default these libraries start one a core, in every worker.
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS"), "1")
 START_S = 60.0  # in which a worker has to import what it needs
@@ -49,10 +52,11 @@ class WorkerProcess:
         # A fresh interpreter: forking is unsafe beside threads, and multiprocessing would run the caller's script again
         # in each worker, heavy imports included, and leave a server and a tracker process behind.
         handed = [theirs.fileno()] if memory is None else [theirs.fileno(), memory]
-        code = f"import sys; sys.path[:] = {sys.path!r}; from {server.__module__} import {server.__name__} as serve; "
+        program = [sys.executable, "-P", str(PROGRAM)]  # -P: no folder of the program in front of sys.path
+        arguments = [json.dumps(sys.path), server.__module__, server.__name__, *map(str, handed)]
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-c", f"{code}serve(*{handed})"],
+                [*program, *arguments],
                 stdin=subprocess.DEVNULL,
                 pass_fds=handed,
                 env={**os.environ, **ONE_THREAD},
