@@ -77,11 +77,14 @@ def run(command: BenchArgmax) -> None:
     report_figures(command.json, figures, format_argmax(figures))
 
 
-HIDDEN, BATCH = 64, 64
-MEASURED_JOINTS, COMPUTED_JOINTS = (1, 2, 3), 4
+HIDDEN = 64
+BATCH = 64
+MEASURED_JOINTS = (1, 2, 3)
+COMPUTED_JOINTS = 4
 PLAIN_ROUNDS = 3  # of the plain update, which takes seconds
 PANELS = {"decision_ms": "One decision (ms)", "update_ms": "One update (ms)", "memory_mb": "Memory to learn (MB)"}
-CLEAR_PEAK, STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
+CLEAR_PEAK = Path("/proc/self/clear_refs")
+STATUS = Path("/proc/self/status")
 
 
 @one_thread()
@@ -142,7 +145,8 @@ def spec_of(shape: tuple[int, ...]) -> Spec:
 
 def agent_costs(shape: tuple[int, ...], rounds: int) -> list[dict[str, Any]]:
     """The costs of flat, branching and deterministic agents on these joints."""
-    spec, joints = spec_of(shape), len(shape)
+    spec = spec_of(shape)
+    joints = len(shape)
     common: dict[str, Any] = {
         "updates_per_step": 1,
         "hidden_units": HIDDEN,
@@ -256,7 +260,9 @@ def batch_times(grid: ActionGrid, rounds: int) -> dict[str, Any]:
     x = torch.rand(BATCH, HIDDEN)
     peak_mb = peak_memory_mb(lambda: head.maximum(x))
     layer = plain_layer(head)
-    weight, bias, out = layer.weight.T, layer.bias, torch.empty(BATCH, grid.size)
+    weight = layer.weight.T
+    bias = layer.bias
+    out = torch.empty(BATCH, grid.size)
     times = in_turns(
         {
             "addmm_ms": lambda: torch.addmm(bias, x, weight).max(dim=1),
@@ -272,9 +278,12 @@ def batch_times(grid: ActionGrid, rounds: int) -> dict[str, Any]:
 def update_times(grid: ActionGrid, rounds: int) -> dict[str, float]:
     """Median ms of one update with `nn.Linear` and Adam, and with the flat head; the largest gradient difference."""
     head, target = (FlatHead(grid, HIDDEN, random=True, seed=0) for _ in range(2))
-    plain, plain_target = plain_layer(head), plain_layer(head)
-    lazy, adam = LazyAdam(head), torch.optim.Adam(plain.parameters(), 1e-3)
-    x, next_x = torch.rand(BATCH, HIDDEN), torch.rand(BATCH, HIDDEN)
+    plain = plain_layer(head)
+    plain_target = plain_layer(head)
+    lazy = LazyAdam(head)
+    adam = torch.optim.Adam(plain.parameters(), 1e-3)
+    x = torch.rand(BATCH, HIDDEN)
+    next_x = torch.rand(BATCH, HIDDEN)
     actions = torch.randint(grid.size, (BATCH,))
     positions = grid.positions(actions)
     touched = actions.unique()  # type: ignore[no-untyped-call]

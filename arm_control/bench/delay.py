@@ -64,7 +64,8 @@ def bench_delay(sources: tuple[str, ...], goals: int, seed: int) -> dict[str, An
     errors: dict[str, dict[str, float]] = {}
     success: dict[str, dict[str, float]] = {}
     for source, opened in [(source, open_source(source, seed)) for source in sources]:
-        errors[source], success[source] = {}, {}
+        errors[source] = {}
+        success[source] = {}
         for delay_ms in DELAYS_MS:
             late = Imperfections(action_delay_s=(delay_ms / 1000, delay_ms / 1000))
             make_env = environment_maker(opened.config, imperfections=late)

@@ -43,7 +43,8 @@ def run(command: BenchDeterminism) -> None:
         raise RuntimeError("not everything is bit-exact")
 
 
-SEED, LATER_SEED = 11, 5
+SEED = 11
+LATER_SEED = 5
 ARMS = 5
 
 Trace = list[list[str]]  # a row each reset and step: observation, reward, flags and info, floats as hex

@@ -53,7 +53,8 @@ MakeEnv = Callable[[], gymnasium.Env[Any, Any]]
 Measured = tuple[str, int]  # a library, and its number of processes
 Measure = Callable[[float], float]  # seconds -> environment steps a second
 
-ARM, PANDA = "envs:ArmReach-v0", "PandaReachJoints-v3"
+ARM = "envs:ArmReach-v0"
+PANDA = "PandaReachJoints-v3"
 PROCESSES = (1, 2, 4)
 ARMS_PER_PROCESS = 16
 ACTIONS = 500  # drawn beforehand, then repeated
@@ -142,7 +143,8 @@ def measure_raw(env: gymnasium.Env[Any, Any], seconds: float) -> float:
     They are timed within that very motion: the solver is cheaper for an arm that rests.
     """
     step = pybullet.stepSimulation
-    spent_s, calls = 0.0, 0
+    spent_s = 0.0
+    calls = 0
 
     def timed(*arguments: Any, **keywords: Any) -> None:
         nonlocal spent_s, calls
@@ -222,7 +224,8 @@ def _clock_s() -> float:
 @contextlib.contextmanager
 def _silent_stdout() -> Iterator[None]:
     """Suppress what PyBullet prints from C while a panda is created."""
-    stdout, silence = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+    stdout = os.dup(1)
+    silence = os.open(os.devnull, os.O_WRONLY)
     os.dup2(silence, 1)
     try:
         yield

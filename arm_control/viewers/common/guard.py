@@ -193,7 +193,8 @@ def start_guarded(host: str, port: int) -> viser.ViserServer:
     this. So a subclass that adds them replaces that class until viser has started it. Raises RuntimeError, and serves
     nothing, if viser has started its server in another way.
     """
-    access, guarded = Access(host), []
+    access = Access(host)
+    guarded = []
 
     class GuardedServer(websockets.asyncio.server.serve):
         """The server that viser creates, with the guard's options."""
@@ -218,7 +219,8 @@ def start_guarded(host: str, port: int) -> viser.ViserServer:
 
 def answer(access: Access, respond: Any, connection: ServerConnection, request: Request) -> Response | None:
     """Reject requests of other sites; let viser answer all others. None opens a websocket."""
-    hosts, port = request.headers.get_all("Host"), connection.local_address[1]
+    hosts = request.headers.get_all("Host")
+    port = connection.local_address[1]
     if not access.allows(hosts, request.headers.get_all("Origin"), port):
         known = f"http://localhost:{port} or, on another machine, the IP address of this one"
         return connection.respond(HTTPStatus.FORBIDDEN, f"not an address of the viewer: expected {known}\n")

@@ -44,17 +44,25 @@ class LiveArm:
 
     def __init__(self, source: Source, seed: int, start_deg: FloatArray | None = None) -> None:
         """Goals, and the start pose unless given, are those of an evaluation with this seed, which no training uses."""
-        self.name, self._controller = printable("/".join(Path(source.name).parts[-2:])), source.controller
-        self._env = env = cast(ArmEnv, environment_maker(source.config)().unwrapped)
-        self.arm, self.period_s = env.arm, env.simulation.control_period_s
-        self.moving, self.tolerance_m = env.task.moving, source.config.goal_tolerance_m
+        self.name = printable("/".join(Path(source.name).parts[-2:]))
+        self._controller = source.controller
+        env = cast(ArmEnv, environment_maker(source.config)().unwrapped)
+        self._env = env
+        self.arm = env.arm
+        self.period_s = env.simulation.control_period_s
+        self.moving = env.task.moving
+        self.tolerance_m = source.config.goal_tolerance_m
         self.episode_steps = env.episode_steps
         self.manual_deg: list[float] | None = None
-        self.goal_number, self.held = 0, False
-        self._seed, self._steps = seed, 0
+        self.goal_number = 0
+        self.held = False
+        self._seed = seed
+        self._steps = 0
         self._history: deque[Tick] = deque(maxlen=round(HISTORY_S / self.period_s))
-        pose = {} if start_deg is None else {"angles_deg": self.arm.limits.clip(start_deg.tolist())}
-        self._env.reset(seed=derived_seeds(seed, EVALUATION, 1)[0], options=pose)
+        pose = {}
+        if start_deg is not None:
+            pose["angles_deg"] = self.arm.limits.clip(start_deg.tolist())
+        env.reset(seed=derived_seeds(seed, EVALUATION, 1)[0], options=pose)
         self.next_goal()
 
     @property
@@ -108,7 +116,8 @@ class LiveArm:
     def _begin(self, course: Course, *, held: bool) -> None:
         if not (held and self.held):  # a goal that is being dragged stays the same episode
             begin_episodes(self._controller)
-        self.held, self._left = held, self.episode_steps
+        self.held = held
+        self._left = self.episode_steps
         self._observation: Observation = self._env.change_course(course)
 
     def step(self) -> Tick:

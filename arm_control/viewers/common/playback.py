@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 
 from arm_control.viewers.common.trajectory import Trajectory
 
-SLOWEST, FASTEST = 0.1, 10.0
+SLOWEST = 0.1
+FASTEST = 10.0
 FRAME_S = 1 / 30
 BEHIND_S = 0.6  # delay behind a recording that is being written
 
@@ -18,13 +19,16 @@ class Playback:
         self, period_s: float, length_s: float = math.inf, *, now_s: Callable[[], float] = time.monotonic
     ) -> None:
         """Play from 0 to `length_s`, and stop there. A step is one `period_s`."""
-        self.period_s, self.length_s = period_s, length_s
+        self.period_s = period_s
+        self.length_s = length_s
         self._now_s = now_s
-        self._speed, self._playing = 1.0, True
+        self._speed = 1.0
+        self._playing = True
         self._set(0.0)
 
     def _set(self, position_s: float) -> None:
-        self._since_s, self._from_s = self._now_s(), min(max(0.0, position_s), self.length_s)
+        self._since_s = self._now_s()
+        self._from_s = min(max(0.0, position_s), self.length_s)
 
     @property
     def position_s(self) -> float:

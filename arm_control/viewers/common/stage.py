@@ -15,7 +15,10 @@ from arm_control.viewers.common.trajectory import FloatArray, Segment
 from envs.arm import RADIANS, Arm
 from envs.model import Drawing, drawn_urdf
 
-BLUE, ORANGE, GREEN, TABLE = (0, 114, 178), (213, 94, 0), (26, 158, 76), (219, 204, 178)
+BLUE = (0, 114, 178)
+ORANGE = (213, 94, 0)
+GREEN = (26, 158, 76)
+TABLE = (219, 204, 178)
 TRACE_S = 3.0  # length of the tip's trace
 TRACE_POINTS = 60
 SECOND = (0.84, 0.37, 0.0, 0.45)  # the second arm is translucent
@@ -39,7 +42,8 @@ class Stage:
     """A scene with one arm, or two overlaid."""
 
     def __init__(self, server: viser.ViserServer, arms: Sequence[Arm]) -> None:
-        scene, reach_m = server.scene, arms[0].reach_m
+        scene = server.scene
+        reach_m = arms[0].reach_m
         scene.set_up_direction("+z")
         scene.world_axes.visible = False
         server.initial_camera.position = (1.95 * reach_m, -1.15 * reach_m, 1.15 * reach_m)
@@ -47,7 +51,9 @@ class Stage:
         server.initial_camera.fov = np.radians(45.0)
         size = (0.96 * reach_m, 0.96 * reach_m, 0.02)
         scene.add_box("/table", dimensions=size, color=TABLE, position=(0.28 * reach_m, 0.28 * reach_m, -0.011))
-        self._urdfs, self._goals, self._traces = [], [], []
+        self._urdfs = []
+        self._goals = []
+        self._traces = []
         for place, arm in enumerate(arms):
             colour = SECOND if place else None
             urdf = ViserUrdf(server, _shapes(arm), root_node_name=f"/arm{place}", mesh_color_override=colour)
@@ -71,7 +77,8 @@ class Stage:
             # The URDF has the arm's joints in the same order.
             self._urdfs[place].update_cfg(angles * RADIANS)
         goal = self._goals[place]
-        there, first = not np.isnan(now.goal_m).any(), self._goals[0]
+        there = not np.isnan(now.goal_m).any()
+        first = self._goals[0]
         if there:
             goal.position = now.goal_m[0]
         # Draw a goal that both arms share only once.

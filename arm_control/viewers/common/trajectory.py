@@ -114,7 +114,8 @@ class TicksInMemory:
 
     def __init__(self, ticks: list[Tick]) -> None:
         self._ticks = ticks
-        self.start_s, self.end_s = ticks[0].time_s, ticks[-1].time_s
+        self.start_s = ticks[0].time_s
+        self.end_s = ticks[-1].time_s
 
     def ticks(self, start_s: float, end_s: float, most: int | None = None) -> list[Tick]:
         """The ticks from one time to another, thinned evenly to about `most`."""
@@ -139,8 +140,12 @@ class Trajectory:
         opens_at_s: float = 0.0,
     ) -> None:
         """Times of `episodes` and `events` begin at 0; without episodes, the whole trajectory is one."""
-        self.name, self.arm, self.period_s = name, arm, period_s
-        self.events, self.tolerance_m, self.opens_at_s = list(events), tolerance_m, opens_at_s
+        self.name = name
+        self.arm = arm
+        self.period_s = period_s
+        self.events = list(events)
+        self.tolerance_m = tolerance_m
+        self.opens_at_s = opens_at_s
         self._ticks = ticks
         self._recording = ticks if isinstance(ticks, IndexedRecording) else None
         self._refreshed_s = -math.inf
@@ -160,7 +165,8 @@ class Trajectory:
 
     def refresh(self) -> bool:
         """Read new ticks of a growing recording, every REFRESH_S at most; returns whether there were any."""
-        recording, now_s = self._recording, time.monotonic()
+        recording = self._recording
+        now_s = time.monotonic()
         if recording is None or now_s < self._refreshed_s + REFRESH_S:
             return False
         self._refreshed_s = now_s
@@ -244,20 +250,28 @@ def to_segment(arm: Arm, ticks: Sequence[Tick], zero_s: float = 0.0) -> Segment:
 
     def column(name: str) -> FloatArray:
         """A value a joint, (n, joints); NaN also for readings too large to be drawn."""
-        rows = [nothing if (row := getattr(tick, name)) is None else row for tick in ticks]
+        rows = []
+        for tick in ticks:
+            row = getattr(tick, name)
+            rows.append(nothing if row is None else row)
         values = np.array(rows, np.float64).reshape(len(ticks), arm.joint_count)
         return np.where(np.abs(values) <= LARGEST_DEG, values, math.nan)
 
-    goals = [(math.nan,) * 3 if tick.goal_m is None else tick.goal_m[:3] for tick in ticks]
-    timings = [[getattr(tick, name) for name in TIMINGS] for tick in ticks]
+    times_s = []
+    goals_m: list[Sequence[float]] = []
+    timings_us: list[list[float]] = []
+    for tick in ticks:
+        times_s.append(tick.time_s - zero_s)
+        goals_m.append((math.nan,) * 3 if tick.goal_m is None else tick.goal_m[:3])
+        timings_us.append([getattr(tick, name) for name in TIMINGS])
     return Segment(
         arm,
-        np.array([tick.time_s - zero_s for tick in ticks], np.float64),
+        np.array(times_s, np.float64),
         column("angle_deg"),
         column("speed_deg_s"),
         column("target_deg"),
-        np.array(goals, np.float64).reshape(len(ticks), 3),
-        np.array(timings, np.float64).reshape(len(ticks), len(TIMINGS)),
+        np.array(goals_m, np.float64).reshape(len(ticks), 3),
+        np.array(timings_us, np.float64).reshape(len(ticks), len(TIMINGS)),
         [printable(tick.band, LONGEST_LABEL) for tick in ticks],
         [printable(tick.phase, LONGEST_LABEL) for tick in ticks],
     )

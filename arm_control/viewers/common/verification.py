@@ -33,7 +33,8 @@ def verify(path: str | Path, urdf: str | None = None) -> tuple[int, str]:
 
 
 def _verify(recording: IndexedRecording, urdf: str | None) -> tuple[int, str]:
-    path, metadata = recording.path, recording.metadata
+    path = recording.path
+    metadata = recording.metadata
     arm, period_s = arm_of(path, metadata)
     driver_type = _simulated_driver(path, metadata)
     if POST_MORTEM in metadata:

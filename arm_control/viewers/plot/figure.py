@@ -13,6 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from arm_control.runner.safety.latch import SafetyLevel
 from arm_control.viewers.common.figures import BLUE, COLOURS, ORANGE, TICKS_MM, label_plainly, make_printable, save
 from arm_control.viewers.common.trajectory import TIMINGS, FloatArray, Segment, Trajectory
+from envs.arm import Arm
 
 MOST_TICKS = 20_000  # that are drawn; longer recordings are thinned evenly
 MOST_LINES = 80  # of episodes: more would hide the curves
@@ -50,28 +51,21 @@ def shortened(text: str, longest: int = 60) -> str:
 
 def trajectory_figure(trajectories: Sequence[Trajectory]) -> Figure:
     """One or two trajectories of the same arm against time: angles, tip error, speeds, safety levels and timings."""
-    arm, limits = trajectories[0].arm, trajectories[0].arm.limits
+    arm = trajectories[0].arm
     segments = [trajectory.segment(0.0, trajectory.length_s, most=MOST_TICKS) for trajectory in trajectories]
     timed = [segment for segment in segments if np.any(segment.timings_us)]
     has_levels = bool(timed) or any(set(segment.band) - {SafetyLevel.OK.value} for segment in segments)
-    heights = [
-        *[1.4] * arm.joint_count,
-        1.9,
-        1.4,
-        *([0.3 * len(trajectories)] if has_levels else []),
-        *[1.4] * len(timed),
-    ]
+    # Heights in inches: a panel for each joint, the error, the speeds, the safety levels, and timings.
+    heights = [1.4] * arm.joint_count + [1.9, 1.4]
+    if has_levels:
+        heights.append(0.3 * len(trajectories))
+    heights += [1.4] * len(timed)
     figure = Figure(figsize=(10, 1.1 + sum(heights)), layout="constrained")
     panels: list[Axes] = list(figure.subplots(len(heights), 1, sharex=True, height_ratios=heights))
     colours = (BLUE, ORANGE)
     for joint, axes in enumerate(panels[: arm.joint_count]):
         draw_angles(axes, trajectories, segments, joint, colours)
-        low, high = limits.lower_deg[joint], limits.upper_deg[joint]
-        for limit in (low, high):
-            axes.axhline(limit, color="black", linewidth=0.8, linestyle=(0, (1, 2)))
-        axes.set_ylim(low - 0.12 * (high - low), high + 0.12 * (high - low))
-        axes.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 1.5, 3, 4.5, 6, 9, 10]))
-        axes.set_ylabel(f"{shortened(arm.joint_names[joint], LONGEST_JOINT)}\n(degrees)")
+        scale_angles(axes, arm, joint)
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper right", ncols=2, frameon=False, fontsize=9)
     error, speed, *others = panels[arm.joint_count :]
     draw_error(error, trajectories, segments, colours)
@@ -83,7 +77,8 @@ def trajectory_figure(trajectories: Sequence[Trajectory]) -> Figure:
     mark_episodes(panels, trajectories[0])
     panels[-1].set_xlabel("time (s)")
     panels[-1].set_xlim(0.0, max(trajectory.length_s for trajectory in trajectories) or 1.0)
-    titles = [shortened(trajectories[0].name)] if len(trajectories) == 1 else []  # the legend names two
+    # The legend names two trajectories, the title a single one.
+    titles = [shortened(trajectories[0].name)] if len(trajectories) == 1 else []
     if any(thinned(segment, trajectory) for segment, trajectory in zip(segments, trajectories, strict=True)):
         titles.append("not all ticks are drawn")
     figure.suptitle(", ".join(titles), x=0.01, ha="left", fontsize=11)
@@ -93,6 +88,18 @@ def trajectory_figure(trajectories: Sequence[Trajectory]) -> Figure:
     figure.align_ylabels(panels)
     make_printable(figure)
     return figure
+
+
+def scale_angles(axes: Axes, arm: Arm, joint: int) -> None:
+    """The limits of a joint as lines, and a range around them."""
+    low_deg = arm.limits.lower_deg[joint]
+    high_deg = arm.limits.upper_deg[joint]
+    for limit_deg in (low_deg, high_deg):
+        axes.axhline(limit_deg, color="black", linewidth=0.8, linestyle=(0, (1, 2)))
+    margin_deg = 0.12 * (high_deg - low_deg)
+    axes.set_ylim(low_deg - margin_deg, high_deg + margin_deg)
+    axes.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 1.5, 3, 4.5, 6, 9, 10]))
+    axes.set_ylabel(f"{shortened(arm.joint_names[joint], LONGEST_JOINT)}\n(degrees)")
 
 
 def thinned(segment: Segment, trajectory: Trajectory) -> bool:
@@ -234,7 +241,8 @@ def broken(segment: Segment, values: FloatArray) -> tuple[FloatArray, FloatArray
 
 def runs_of(bands: Sequence[str], wanted: str) -> list[tuple[int, int]]:
     """First and last index of each run of a safety level."""
-    found, at = [], 0
+    found = []
+    at = 0
     for band, run in groupby(bands):
         length = sum(1 for _ in run)
         if band == wanted:

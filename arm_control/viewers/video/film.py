@@ -16,10 +16,15 @@ from envs.scene import Part, Scene
 
 Frame = NDArray[np.uint8]
 
-WIDTH, HEIGHT, RATE_HZ = 640, 480, 30
+WIDTH = 640
+HEIGHT = 480
+RATE_HZ = 30
 SUPERSAMPLING = 2  # PyBullet's software renderer does not smooth edges
 CAPTION_HEIGHT = 40
-INK, GREEN, RED, PAPER = (30, 30, 34), (0, 120, 60), (190, 40, 0), (255, 255, 255)
+INK = (30, 30, 34)
+GREEN = (0, 120, 60)
+RED = (190, 40, 0)
+PAPER = (255, 255, 255)
 STILL_DEG = 0.05  # smaller changes are not rendered
 
 
@@ -88,7 +93,8 @@ class Film:
     """Renders the frames of a trajectory; only the part of the picture that changed is drawn again."""
 
     def __init__(self, trajectory: Trajectory) -> None:
-        self._trajectory, self._scene = trajectory, Scene(trajectory.arm)
+        self._trajectory = trajectory
+        self._scene = Scene(trajectory.arm)
         self._shown: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None
         self._part = Part(
             0, 0, WIDTH * SUPERSAMPLING, (HEIGHT - CAPTION_HEIGHT) * SUPERSAMPLING
@@ -109,26 +115,33 @@ class Film:
 
     def _draw(self, now: Segment) -> None:
         """Update the picture."""
-        angles_deg, goal_m = now.angle_deg[0], now.goal_m[0]
-        if np.isnan(angles_deg).any():  # a missing reading: show the last pose
+        angles_deg = now.angle_deg[0]
+        goal_m = now.goal_m[0]
+        # A missing reading shows the last pose.
+        if np.isnan(angles_deg).any():
             angles_deg = np.array(self._trajectory.arm.default_pose_deg()) if self._shown is None else self._shown[0]
+        # Keep the picture if nothing has changed visibly.
         if self._shown is not None:
             angles, goal = self._shown
             if np.abs(angles - angles_deg).max() < STILL_DEG and np.array_equal(goal, goal_m, equal_nan=True):
                 return
         size = WIDTH * SUPERSAMPLING, (HEIGHT - CAPTION_HEIGHT) * SUPERSAMPLING
         self._scene.show(angles_deg.tolist(), None if np.isnan(goal_m).any() else goal_m.tolist())
+        # Render the part that covers the arm as it was and as it is.
         there = self._scene.occupied(*size)
         was = self._part
         part = Part(*map(min, was[:2], there[:2]), *map(max, was[2:], there[2:]))
-        self._shown, self._part = (angles_deg, goal_m), there
+        self._shown = (angles_deg, goal_m)
+        self._part = there
+        # Antialias: average blocks of SUPERSAMPLING x SUPERSAMPLING pixels.
         left, top, right, bottom = (edge // SUPERSAMPLING for edge in part)
         large = Image.fromarray(self._scene.picture(*size, part))
         self._picture[top:bottom, left:right] = np.asarray(large.reduce(SUPERSAMPLING))
 
     def _caption(self, now: Segment, time_s: float) -> Frame:
         """The goal, the time since it began, and the error."""
-        trajectory, error_mm = self._trajectory, float(now.error_mm[0])
+        trajectory = self._trajectory
+        error_mm = float(now.error_mm[0])
         episode = trajectory.episode_at(time_s)
         name, since_s = (now.phase[0], 0.0) if episode is None else episode[:2]
         texts = [(150, "ra", name, INK), (290, "ra", f"{time_s - since_s:.2f} s", INK)]

@@ -74,7 +74,9 @@ class Page:
     steps: tuple[str, ...] = ("back", "on")
 
     def __init__(self, server: viser.ViserServer, sources: Sequence[LiveArm | Trajectory], playback: Playback) -> None:
-        self.server, self.playback, self._names = server, playback, [source.name for source in sources]
+        self.server = server
+        self.playback = playback
+        self._names = [source.name for source in sources]
         self.stage = Stage(server, [source.arm for source in sources])
         self._requests: queue.Queue[Callable[[], None]] = queue.Queue(MAX_REQUESTS)
         self._drawn_s = self._plotted_s = -math.inf
@@ -114,22 +116,20 @@ class Page:
         colours = [f"rgb{BLUE}", f"rgb{ORANGE}"]
         command_colours = [colours[1]] if len(self._names) == 1 else colours
         names = [""] if len(self._names) == 1 else [f" {name}" for name in self._names]
-        angles = [
-            uplot.Series(label=f"measured{whose}", stroke=colour, width=2)
-            for colour, whose in zip(colours, names, strict=False)
-        ] + [
-            uplot.Series(label=f"commanded{whose}", stroke=colour, width=1, dash=(6, 4))
-            for colour, whose in zip(command_colours, names, strict=False)
-        ]
-        lines = [
-            uplot.Series(label=f"value{whose}", stroke=colour, width=2)
-            for colour, whose in zip(colours, names, strict=False)
-        ]
+        # All plots share their series: solid lines for measured values, dashed ones for commands.
+        measured = []
+        commanded = []
+        lines = []
+        for name, colour, command_colour in zip(names, colours, command_colours, strict=False):
+            measured.append(uplot.Series(label=f"measured{name}", stroke=colour, width=2))
+            commanded.append(uplot.Series(label=f"commanded{name}", stroke=command_colour, width=1, dash=(6, 4)))
+            lines.append(uplot.Series(label=f"value{name}", stroke=colour, width=2))
         self.error = self._add_plot("tip to goal (mm)", lines)
-        self.angles = [
-            self._add_plot(f"{name} (degrees)", angles, (low - 0.05 * (high - low), high + 0.05 * (high - low)))
-            for name, (low, high, _, _) in zip(arm.joint_names, arm.limits.by_joint, strict=True)
-        ]
+        self.angles = []
+        for name, (low_deg, high_deg, _, _) in zip(arm.joint_names, arm.limits.by_joint, strict=True):
+            margin_deg = 0.05 * (high_deg - low_deg)
+            span = (low_deg - margin_deg, high_deg + margin_deg)
+            self.angles.append(self._add_plot(f"{name} (degrees)", [*measured, *commanded], span))
         self.reward = self._add_plot("reward", lines)
 
     def _add_plot(
@@ -146,12 +146,15 @@ class Page:
 
     def update(self) -> bool:
         """Handle requests, advance, and draw what has changed; returns True, since only Ctrl-C ends the viewer."""
+        # Handle requests. Later ones wait, so that a flood of requests does not block the update.
         requested = self._requests.qsize()
-        for _ in range(requested):  # later ones wait, so that a flood of requests does not block the update
+        for _ in range(requested):
             self._requests.get()()
+        # Hold the position while no browser is connected.
         if not self.server.get_clients():
             self.rest()
             return True
+        # Draw the scene as often as it changes, plots and numbers less often.
         position_s = self.advance()
         if requested or position_s != self._position_s:
             self._position_s = position_s
@@ -169,7 +172,9 @@ class Page:
         times = segments[0].time_s
         if len(times) < 2:
             return
-        others = np.arange(len(times)) != max(0, np.searchsorted(times, position_s + 1e-9, side="right") - 1)
+        # All rows but the last one at or before the position, where the dot is.
+        marked = max(0, np.searchsorted(times, position_s + 1e-9, side="right") - 1)
+        others = np.arange(len(times)) != marked
 
         def along(columns: list[FloatArray]) -> list[FloatArray]:
             """A column of each segment, at the first one's times."""
@@ -216,7 +221,8 @@ class PlayedPage(Page):
         """Start where the first trajectory opens; follow one that grows."""
         self.trajectories = list(trajectories)
         super().__init__(server, trajectories, playback_of(trajectories))
-        first, length_s = trajectories[0], self.playback.length_s
+        first = trajectories[0]
+        length_s = self.playback.length_s
         self.timeline = server.gui.add_slider(
             "Time (s)", min=0.0, max=max(rounded(length_s), 0.01), step=0.01, initial_value=0.0
         )
@@ -333,7 +339,9 @@ class LivePage(Page):
         self.request(lambda: self._move_goal(ended))
 
     def _move_goal(self, ended: bool) -> None:
-        dragged, self._dragged = self._dragged, None  # another may arrive in the meantime
+        # Another may arrive in the meantime.
+        dragged = self._dragged
+        self._dragged = None
         if dragged is not None:
             self.live.move_goal(dragged)
         if ended:  # to the nearest reachable point

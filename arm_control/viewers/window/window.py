@@ -13,10 +13,15 @@ from arm_control.viewers.common.trajectory import Segment, Trajectory
 from envs.bullet import pybullet
 from envs.scene import Scene
 
-WORDS_S, TRACE_UPDATE_S = 0.2, 0.15  # each update of text or trace waits for the next picture, so they are rare
-TRACE_S, TRACE_POINTS = 3.0, 60
+# Each update of text or trace waits for the next picture, so they are rare.
+WORDS_S = 0.2
+TRACE_UPDATE_S = 0.15
+TRACE_S = 3.0
+TRACE_POINTS = 60
 FASTER = 1.25  # factor of the speed for one key press
-INK, BLUE, RED = (0.1, 0.1, 0.12), (0.0, 0.45, 0.7), (0.75, 0.15, 0.0)
+INK = (0.1, 0.1, 0.12)
+BLUE = (0.0, 0.45, 0.7)
+RED = (0.75, 0.15, 0.0)
 KEYS = "space: pause   arrows: step   + -: speed   n: next   {by_hand}q or Esc: close"
 ESCAPE = 27
 
@@ -62,7 +67,8 @@ class Window:
         """Start where the trajectory opens; follow one that grows."""
         self.live = shown if isinstance(shown, LiveArm) else None
         self.trajectory = shown if isinstance(shown, Trajectory) else None
-        self._arm, period_s = shown.arm, shown.period_s
+        self._arm = shown.arm
+        period_s = shown.period_s
         self.playback = Playback(period_s) if self.trajectory is None else playback_of([self.trajectory])
         self._scene = Scene(shown.arm, window=True)
         self._client = {"physicsClientId": self._scene.client}
