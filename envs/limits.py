@@ -1,9 +1,10 @@
 """Limiting of joint targets in position, speed and acceleration: one function for the simulated and the real arm."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import inf, isfinite, sqrt
+from typing import Protocol
 
 ROUNDING = 1e-9  # share of a limit
 # What a file may claim: between these every motion ends in finite time and no sum of squares overflows.
@@ -20,6 +21,19 @@ ROUNDING_M = 1e-6  # so far beyond a side is not outside: a URDF's 1.5708 rad is
 Box = tuple[float, float, float, float, float, float]  # lowest x, y, z and highest x, y, z in metres
 TABLE_M = 0.0  # the table's height in the base's frame, unless something else is said
 ABOVE_TABLE: Box = (-inf, -inf, TABLE_M, inf, inf, inf)
+
+
+class LimitedJoint(Protocol):
+    """A joint of a file that says what it may do: of a contract, a calibration."""
+
+    @property
+    def lower_deg(self) -> float: ...
+    @property
+    def upper_deg(self) -> float: ...
+    @property
+    def max_speed_deg_s(self) -> float: ...
+    @property
+    def max_acceleration_deg_s2(self) -> float: ...
 
 
 @dataclass(frozen=True)
@@ -49,6 +63,14 @@ class JointLimits:
         ):
             if min(values) < least or max(values) > most:
                 raise ValueError(f"joint limits: expected {name} from {least:g} to {most:g} {unit}, got {values}")
+
+    @classmethod
+    def of_joints(cls, joints: Iterable[LimitedJoint]) -> "JointLimits":
+        """The limits of these joints. Raises ValueError if they make no sense."""
+        rows = [
+            (joint.lower_deg, joint.upper_deg, joint.max_speed_deg_s, joint.max_acceleration_deg_s2) for joint in joints
+        ]
+        return cls(*zip(*rows, strict=True)) if rows else cls((), (), (), ())
 
     @cached_property
     def by_joint(self) -> tuple[tuple[float, float, float, float], ...]:

@@ -152,12 +152,7 @@ class Contract:
     @property
     def limits(self) -> JointLimits:
         """The joints' limits. Raises ValueError if they make no sense."""
-        return JointLimits(
-            tuple(joint.lower_deg for joint in self.joints),
-            tuple(joint.upper_deg for joint in self.joints),
-            tuple(joint.max_speed_deg_s for joint in self.joints),
-            tuple(joint.max_acceleration_deg_s2 for joint in self.joints),
-        )
+        return JointLimits.of_joints(self.joints)
 
     def to_json(self) -> str:
         """The contract at full precision: reading it back gives an equal one."""
@@ -178,7 +173,7 @@ class Contract:
 
     def _check(self) -> None:
         self._check_bounds()
-        self.limits  # noqa: B018  (raises for limits that make no sense)
+        JointLimits.of_joints(self.joints)  # raises for limits that make no sense
         try:
             imperfections_from_json(self.imperfections)
         except ValueError as error:

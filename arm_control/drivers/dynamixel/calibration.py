@@ -84,7 +84,7 @@ class JointCalibration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         if not abs(self.zero_tick) <= 1e6:
             raise ValueError(f"{where}: expected a finite zero_tick up to a million, got {self.zero_tick}")
         try:
-            JointLimits((self.lower_deg,), (self.upper_deg,), (self.max_speed_deg_s,), (self.max_acceleration_deg_s2,))
+            JointLimits.of_joints([self])
         except ValueError as error:
             raise ValueError(f"{where}: {error}") from None
         if self.upper_deg - self.lower_deg < LEAST_RANGE_DEG:
@@ -123,12 +123,7 @@ class Calibration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     @property
     def limits(self) -> JointLimits:
         """The limits of this built arm."""
-        return JointLimits(
-            tuple(joint.lower_deg for joint in self.joints),
-            tuple(joint.upper_deg for joint in self.joints),
-            tuple(joint.max_speed_deg_s for joint in self.joints),
-            tuple(joint.max_acceleration_deg_s2 for joint in self.joints),
-        )
+        return JointLimits.of_joints(self.joints)
 
     @property
     def sha256(self) -> str:
