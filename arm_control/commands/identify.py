@@ -19,7 +19,8 @@ class Identify:
 
 def run(command: Identify) -> None:
     """Print the delay, lag and noise of a recorded arm."""
-    from arm_control.recording.identification import format_identification, identify
+    from arm_control.recording.identification import identify
+    from arm_control.recording.identification_table import format_identification
 
     check_writable(command.json)
     figures = identify(command.log)

@@ -17,16 +17,12 @@ from arm_control.drivers.simulation import SimulationDriver
 from arm_control.evaluation import validation
 from arm_control.exporter import exporter
 from arm_control.exporter.exporter import export
-from arm_control.recording.identification import (
-    JointFit,
-    compare_presets,
-    format_identification,
-    identify_recording,
-    pool,
-)
+from arm_control.recording.identification import compare_presets, identify_recording, pool
+from arm_control.recording.identification_table import format_identification
 from arm_control.recording.reading import Recording
 from arm_control.recording.recorder import Recorder
 from arm_control.recording.schema import Event, Tick
+from arm_control.recording.servo_fit import JointFit
 from arm_control.runner import PolicyRunner
 from arm_control.runner.clocks import FastTime
 from arm_control.runner.loop import ControlLoop, Script
