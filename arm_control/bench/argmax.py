@@ -43,7 +43,7 @@ from policies.agent import Agent, Observation, Spec, Transition
 from policies.branching_dqn.settings import BranchingDQNSettings
 from policies.common.action_grid import ActionGrid
 from policies.ddpg.settings import DDPGSettings
-from policies.dqn.heads import FlatHead, LazyAdam
+from policies.dqn.flat_head import FlatHead, LazyAdam
 from policies.dqn.settings import DQNSettings
 from policies.registry import make_agent
 
@@ -303,10 +303,10 @@ def update_times(grid: ActionGrid, rounds: int) -> dict[str, float]:
     def sparse_update() -> Tensor:
         """Update the touched columns only; returns their gradient."""
         y = target.maximum(next_x)
-        mse_loss(head.q(x, positions), y).backward()  # type: ignore[no-untyped-call]
-        assert head.batch is not None
-        gradient = head.batch[1].grad
-        lazy.step(1e-3)
+        gathered = head.gather(positions)
+        mse_loss(head.q(x, positions, gathered), y).backward()  # type: ignore[no-untyped-call]
+        gradient = gathered.columns.grad
+        lazy.step(gathered, 1e-3)
         assert gradient is not None
         return gradient
 

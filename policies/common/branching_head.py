@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from policies.common.action_grid import ActionGrid
-from policies.common.heads import refuse_nan
+from policies.common.heads import BatchColumns, refuse_nan
 
 RAMPS = (0.125, 0.25, 0.5, 1.0)  # of the largest step: how far ramps around the present position reach
 
@@ -39,7 +39,8 @@ class BranchingHead(nn.Module):
 
     def worths(self, x: Tensor) -> list[Tensor]:
         """What each joint's positions are worth, (batch, positions) for each joint."""
-        features, present = x[:, : -self.joints], x[:, -self.joints :]
+        features = x[:, : -self.joints]
+        present = x[:, -self.joints :]
         gains = self.gains(features).view(len(x), self.joints, -1)
         worths = []
         for joint, table in enumerate(self.table(features).split(self.grid.shape, dim=1)):
@@ -59,13 +60,18 @@ class BranchingHead(nn.Module):
         """The largest Q (batch,)."""
         return self.greedy(x)[0]
 
-    def q(self, x: Tensor, positions: Tensor) -> Tensor:
+    def gather(self, positions: Tensor) -> None:
+        """All it learns are parameters."""
+
+    def q(self, x: Tensor, positions: Tensor, gathered: BatchColumns | None = None) -> Tensor:
         """Q (batch,) of these actions, with gradients."""
-        features, present = x[:, : -self.joints], x[:, -self.joints :]
+        features = x[:, : -self.joints]
+        present = x[:, -self.joints :]
         offsets = torch.tensor([sum(self.grid.shape[:joint]) for joint in range(self.joints)])
         table = self.table(features).gather(1, positions + offsets)
         ramps = self._ramps((positions - present)[:, :, None], slice(None))
         gains = self.gains(features).view(ramps.shape)
+        # Q(s, a) = mean over joints of  table_j(a_j) + gains_j . ramps(a_j - present_j)
         q: Tensor = (table + (gains * ramps).sum(dim=-1)).mean(dim=1)
         return q
 

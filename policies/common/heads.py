@@ -6,6 +6,7 @@ It sees the trunk's features (batch, hidden) and knows Q for every action of the
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
@@ -15,10 +16,19 @@ from policies.agent import Spec
 from policies.common.networks import ActionScaling, mlp
 
 
+@dataclass(frozen=True)
+class BatchColumns:
+    """Copies of the columns of a batch's actions, on which gradients accumulate."""
+
+    actions: Tensor  # indices of the different actions, ascending
+    columns: Tensor  # (column, actions)
+    place: Tensor  # (batch,): which of the columns each row of the batch has
+
+
 class HeadOptimizer(Protocol):
     """Optimiser of what a head learns beside its `parameters`."""
 
-    def step(self, learning_rate: float) -> None: ...
+    def step(self, gathered: "BatchColumns", learning_rate: float) -> None: ...
     def state_dict(self) -> dict[str, Any]: ...
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
@@ -32,8 +42,11 @@ class Head(Protocol):
     def maximum(self, x: Tensor) -> Tensor:
         """The largest Q (batch,)."""
 
-    def q(self, x: Tensor, positions: Tensor) -> Tensor:
-        """Q (batch,) of these actions, with gradients."""
+    def gather(self, positions: Tensor) -> BatchColumns | None:
+        """Copies of these actions' columns, for gradients; None for a head that has all it learns as parameters."""
+
+    def q(self, x: Tensor, positions: Tensor, gathered: BatchColumns | None = None) -> Tensor:
+        """Q (batch,) of these actions, with gradients for parameters, and for the columns gathered for the actions."""
 
     def margin(self, x: Tensor) -> Tensor:
         """By how much (batch,) the largest Q surpasses the next."""

@@ -1,9 +1,13 @@
 """Hindsight goals: transitions relabelled for goals that they were not made for.
 
 Andrychowicz et al. 2017, "Hindsight experience replay" (arXiv:1707.01495): an arm moves the same way whatever its goal.
+
+A batch is made in three steps: transitions are drawn (`ReplayBuffer.draw`), some of them get another goal
+(`choose_goals`), and their rewards are computed for it, over one step or several (`n_step`).
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -15,10 +19,15 @@ from policies.agent import ComputeReward, FloatArray, Spec
 from policies.common.replay_buffer import ReplayBuffer
 
 RELABEL_RATIO = 100.0  # of the largest to the smallest distance of a goal near the tip
+GOALS = ("desired_goal", "next_desired_goal")
+AFTER_STEP = ("next_observation", "next_achieved_goal", "next_desired_goal", "terminated")
+
+Batch = dict[str, FloatArray]
+LeadsTo = Callable[[Batch], FloatArray]
 
 
 class RelabelSettings(Protocol):
-    """What `sample_relabelled` must be told."""
+    """The settings of an agent that `sample_relabelled` uses."""
 
     @property
     def batch_size(self) -> int: ...
@@ -28,6 +37,27 @@ class RelabelSettings(Protocol):
     def relabel_other(self) -> float: ...
     @property
     def relabel_distance(self) -> float: ...
+
+
+@dataclass(frozen=True)
+class NewGoals:
+    """Which transitions of a batch get another goal: the same for every step of an n-step transition.
+
+    A goal moves, if it does, whatever the arm does. So another transition's goal, before and after the step, is as good
+    as the own one, and so is the own one elsewhere.
+    """
+
+    swapped: NDArray[np.bool_]  # (batch, 1): the transition gets the goal of another one
+    shift: FloatArray  # (batch, point size): the displacement of the goal's position, 0 for goals that stay
+
+    def relabel(self, batch: Batch, other: Batch) -> Batch:
+        """The batch with its new goals; `other` are the transitions that goals are taken from."""
+        relabelled = dict(batch)
+        for name in GOALS:
+            goal = np.where(self.swapped, other[name], batch[name])
+            goal[:, : self.shift.shape[1]] += self.shift
+            relabelled[name] = goal
+        return relabelled
 
 
 def sample_relabelled(
@@ -40,62 +70,95 @@ def sample_relabelled(
     discount: float,
     steps: int = 1,
     latest: bool = False,
-    leads_to: Callable[[dict[str, FloatArray]], FloatArray] | None = None,
+    leads_to: LeadsTo | None = None,
 ) -> dict[str, Tensor]:
-    """A batch in which some transitions are relabelled for other goals, their rewards computed anew.
+    """A batch in which some transitions are relabelled for other goals, their rewards computed for these.
 
-    A goal moves, if it does, whatever the arm does; so another transition's goal, before and after the step, is as
-    good as the own one, and so is the own one elsewhere.
-
-    Goals near the tip lie around where it was before the step or, with `leads_to`, around the points (batch, point
-    size) that it makes of a batch's observations and actions. Agents whose actions lead far need the latter: few goals
-    near the tip are where one of their actions leads.
-
-    A transition is as many `steps` as were stored of its episode, up to this number: `reward` is then the sum of
-    discount^k r_k, and what comes after it that of the last one. `bootstrap` is what to multiply the value after it by:
-    discount^steps, or 0 where the task ended. With `latest`, all are of the last step of all arms.
+    `reward` is a sum over `steps` steps, fewer at an episode's end, and `bootstrap` the factor of the value after them;
+    see `n_step`. With `latest`, all transitions are of the last step of all arms. For `leads_to` see `choose_goals`.
     """
-    point = spec.goal_point_size
+    # Draw the transitions, and as many others whose goals some of them get.
     places = replay.draw(settings.batch_size, generator, latest=latest)
-    batch = replay.at(places)
     other_places = replay.draw(settings.batch_size, generator, latest=latest)
-    other = replay.at(other_places)
 
-    # Choose the transitions that get a goal near the tip, and those that get the goal of another transition.
-    drawn = generator.random((settings.batch_size, 1))
-    near = drawn < settings.relabel_near
-    swapped = ~near & (drawn < settings.relabel_near + settings.relabel_other)
-    goal = np.where(swapped, other["desired_goal"], batch["desired_goal"])
-    next_goal = np.where(swapped, other["next_desired_goal"], batch["next_desired_goal"])
+    # Choose the new goals.
+    goals = choose_goals(replay.at(places), replay.at(other_places), spec, settings, generator, leads_to)
 
-    # Around the tip before the step, or where the action leads: around the tip after the step, a goal would depend on
-    # what is hidden from the agent.
-    centre = batch["achieved_goal"][:, :point] if leads_to is None else leads_to(batch)
-    farthest = settings.relabel_distance * spec.size
-    away = displacements(centre.shape, farthest / RELABEL_RATIO, farthest, generator)
-    shift = near * (centre + away - goal[:, :point])
-    goal[:, :point] += shift
-    next_goal[:, :point] += shift
-    achieved = batch["next_achieved_goal"]
-    reward = compute_reward(achieved, next_goal, None).astype(np.float32)[:, None]
-    relabelled = batch | {"desired_goal": goal, "next_desired_goal": next_goal, "reward": reward}
-    bootstrap = discount * (1.0 - batch["terminated"].astype(np.float64))
-    goes_on = np.ones_like(near)
-    for step in range(1, steps):
-        (places, own_goes_on), (other_places, other_goes_on) = map(replay.following, (places, other_places))
-        goes_on &= own_goes_on[:, None] & (other_goes_on[:, None] | ~swapped)
-        batch, other = replay.at(places), replay.at(other_places)
-        batch["next_desired_goal"] = np.where(swapped, other["next_desired_goal"], batch["next_desired_goal"])
-        batch["next_desired_goal"][:, :point] += shift
-        reward = compute_reward(batch["next_achieved_goal"], batch["next_desired_goal"], None)[:, None]
-        relabelled["reward"] += goes_on * np.float32(discount**step) * reward.astype(np.float32)
-        later = discount ** (step + 1) * (1.0 - batch["terminated"].astype(np.float64))
-        bootstrap = np.where(goes_on, later, bootstrap)
-        for name in ("next_observation", "next_achieved_goal", "next_desired_goal", "terminated"):
-            relabelled[name] = np.where(goes_on, batch[name], relabelled[name])
-    relabelled["bootstrap"] = bootstrap
+    # Compute the rewards for them.
+    relabelled = n_step(replay, places, other_places, goals, compute_reward, discount, steps)
     tensors = {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in relabelled.items()}
     return tensors | {name: tensors[name].squeeze(-1) for name in ("reward", "terminated", "bootstrap")}
+
+
+def choose_goals(
+    batch: Batch,
+    other: Batch,
+    spec: Spec,
+    settings: RelabelSettings,
+    generator: np.random.Generator,
+    leads_to: LeadsTo | None,
+) -> NewGoals:
+    """Draw which transitions get a goal near the tip, and where, and which get the goal of another transition.
+
+    Goals near the tip lie around where it was before the step or, with `leads_to`, around the points (batch, point
+    size) that it computes from a batch's observations and actions. Agents whose actions lead far need the latter: few
+    goals near the tip are where one of their actions leads. Around the tip after the step, a goal would depend on what
+    is hidden from the agent.
+    """
+    # With probability relabel_near a goal near the tip, with probability relabel_other another transition's goal.
+    drawn = generator.random((len(batch["reward"]), 1))
+    near = drawn < settings.relabel_near
+    swapped = ~near & (drawn < settings.relabel_near + settings.relabel_other)
+
+    # shift = centre + displacement - goal, with a displacement whose length is spread evenly in the logarithm
+    point = spec.goal_point_size
+    goal = np.where(swapped, other["desired_goal"], batch["desired_goal"])
+    centre = batch["achieved_goal"][:, :point] if leads_to is None else leads_to(batch)
+    farthest = settings.relabel_distance * spec.size
+    displacement = displacements(centre.shape, farthest / RELABEL_RATIO, farthest, generator)
+    return NewGoals(swapped, near * (centre + displacement - goal[:, :point]))
+
+
+def n_step(
+    replay: ReplayBuffer,
+    places: NDArray[np.int64],
+    other_places: NDArray[np.int64],
+    goals: NewGoals,
+    compute_reward: ComputeReward,
+    discount: float,
+    steps: int,
+) -> dict[str, NDArray[np.floating]]:
+    """Transitions over several steps, as many as were stored of the same episode, up to `steps`.
+
+    reward     R = sum over k < n of  gamma^k r_t+k
+    bootstrap  gamma^n, or 0 where the task ended:  Q(s_t, a_t)  <-  R + bootstrap * max Q(s_t+n, .)
+    """
+    batch = goals.relabel(replay.at(places), replay.at(other_places))
+    batch["reward"] = rewards(batch, compute_reward)
+    bootstrap = discount * (1.0 - batch["terminated"].astype(np.float64))
+    continues = np.ones_like(goals.swapped)
+    for step in range(1, steps):
+        # The next step of the same episode, and of the one that the goal is from.
+        places, own_continues = replay.following(places)
+        other_places, other_continues = replay.following(other_places)
+        continues &= own_continues[:, None] & (other_continues[:, None] | ~goals.swapped)
+        following = goals.relabel(replay.at(places), replay.at(other_places))
+
+        # R <- R + gamma^k r_t+k
+        batch["reward"] += continues * np.float32(discount**step) * rewards(following, compute_reward)
+        later = discount ** (step + 1) * (1.0 - following["terminated"].astype(np.float64))
+        bootstrap = np.where(continues, later, bootstrap)
+        for name in AFTER_STEP:
+            batch[name] = np.where(continues, following[name], batch[name])
+    return {**batch, "bootstrap": bootstrap}
+
+
+def rewards(batch: Batch, compute_reward: ComputeReward) -> FloatArray:
+    """The reward (batch, 1) of each transition for its goal: r = R(achieved goal, desired goal) after the step."""
+    reward: FloatArray = compute_reward(batch["next_achieved_goal"], batch["next_desired_goal"], None).astype(
+        np.float32
+    )
+    return reward[:, None]
 
 
 def displacements(

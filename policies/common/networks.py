@@ -1,7 +1,5 @@
 """The networks' parts: what they see, how their actions are scaled, and the layers between."""
 
-from typing import Any
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -198,45 +196,9 @@ class DeterministicPolicy(nn.Module):
         return self.scaling.stepped(step, observation, achieved_goal, desired_goal)
 
 
-class Critic(nn.Module):
-    """Q: features, unit action, the steps that lead to it, and where it leads -> expected return (batch,)."""
-
-    STEP_SCALE = 1.5  # steps from the present value are from -max_step to max_step: scale them towards unit variance
-    SLOWED_SCALE = 2.0
-
-    def __init__(self, spec: Spec, hidden: int, octaves: int, features: int, arrival: int) -> None:
-        super().__init__()
-        self.octaves = octaves
-        actions = 3 if spec.slowing_distance else 2
-        self.net = mlp(
-            features + arrival + actions * len(spec.action_low) * (1 + 2 * octaves), hidden, 1, layer_norm=True
-        )
-
-    def forward(
-        self, features: Tensor, unit_action: Tensor, step: Tensor, slowed_step: Tensor | None, arrival: Tensor
-    ) -> Tensor:
-        """Steps are from the present value, in units of the largest; `slowed_step` is the policy's own output."""
-        action = [unit_action, step * self.STEP_SCALE]
-        if slowed_step is not None:
-            action.append(self.SLOWED_SCALE * torch.tanh(slowed_step))
-        q: Tensor = self.net(torch.cat([features, arrival, fourier_features(torch.cat(action, -1), self.octaves)], -1))
-        return q.squeeze(-1)
-
-
 SMALLEST_LEARNING_RATE = 0.02  # of the first one
 
 
 def falling_rate(learning_rate: float, progress: float) -> float:
     """The learning rate that falls in a straight line to a fiftieth while `progress` goes from 0 to 1."""
     return learning_rate * max(SMALLEST_LEARNING_RATE, 1.0 - progress)
-
-
-def optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """The optimiser's moments, by the parameter's place."""
-    return {str(place): dict(moments) for place, moments in optimizer.state_dict()["state"].items()}
-
-
-def load_optimizer_state(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """Go on from `optimizer_state`."""
-    groups = optimizer.state_dict()["param_groups"]
-    optimizer.load_state_dict({"state": {int(place): m for place, m in state.items()}, "param_groups": groups})

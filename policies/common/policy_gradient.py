@@ -17,9 +17,10 @@ from policies.agent import Actions, Observation, Spec, Transition, tensors_of
 from policies.common.actors import Actor, GaussianPolicy, SoftmaxPolicy
 from policies.common.averaging import PolicyAverage
 from policies.common.distributions import Distribution, SquashedGaussian
-from policies.common.networks import SQUASH_PENALTY, falling_rate, load_optimizer_state, mlp, optimizer_state
+from policies.common.networks import SQUASH_PENALTY, falling_rate, mlp
 from policies.common.rollout import Credit, Rollout, Steps, fit_from
 from policies.common.settings import PolicyGradientSettings
+from policies.common.state import Part, load_parts, save_parts
 
 VALUE_WEIGHT = 0.5  # of the value's loss beside the policy's
 SMALLEST_SCALE = 1e-3
@@ -70,7 +71,8 @@ class PolicyGradient:
         self._generator = np.random.default_rng(seed)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self._policy: Actor = (SoftmaxPolicy if settings.policy == "softmax" else GaussianPolicy)(spec, settings)
+            kind = SoftmaxPolicy if settings.policy == "softmax" else GaussianPolicy
+            self._policy: Actor = kind(spec, settings)
             self._value = mlp(self._policy.features, settings.hidden_units, 1, layer_norm=True)
         self._average = PolicyAverage(self._policy)
         networks = nn.ModuleList([self._policy, self._value])
@@ -87,19 +89,23 @@ class PolicyGradient:
     @torch.no_grad()
     def act(self, observation: Observation, *, explore: bool) -> Actions:
         """An action drawn from the policy, or, without exploring, its deterministic one."""
-        if explore and self.shared is not None and len(self._rollout) == 0:
+        # At the start of a rollout, take over what other workers have learned.
+        starts_rollout = explore and len(self._rollout) == 0
+        if starts_rollout and self.shared is not None:
             self.shared.copy()
+
+        # Encode what is observed and, for a recurrent policy, remembered.
         seen = tensors_of(observation)
         features = self._policy.encoder(*seen)
         if self._policy.memory is not None:
-            memory = self._memory
-            if memory is None or len(memory) != len(features):
-                memory = torch.zeros(len(features), self._policy.memory.size)
-            if explore and len(self._rollout) == 0:
+            memory = self._memory_for(len(features), self._policy.memory.size)
+            if starts_rollout:
                 self._first_memory = memory
             features, memory = self._policy.memory(features, memory)
             if explore:
                 self._memory = memory
+
+        # Draw from pi(a | s), or take its mode; until the inputs are scaled, from a wide distribution.
         distribution = self._policy.distribution if self.normalizer_fitted else self._policy.uniform
         drawn = distribution(features, seen[0])
         choice = drawn.sample(self._generator) if explore else drawn.mode()
@@ -107,6 +113,12 @@ class PolicyGradient:
             self._choice = choice
         action: Actions = self._policy.action(drawn.action(choice), *seen).numpy()
         return action
+
+    def _memory_for(self, arms: int, size: int) -> Tensor:
+        """The recurrent state of so many arms: the present one, or zeros where there is none."""
+        if self._memory is None or len(self._memory) != arms:
+            return torch.zeros(arms, size)
+        return self._memory
 
     def observe(self, transition: Transition) -> None:
         """Append a step of all arms, made by the last exploring action, to the rollout."""
@@ -123,21 +135,7 @@ class PolicyGradient:
         if not self._ready:
             return {}
         rate = falling_rate(self._settings.learning_rate, progress)
-        loss, metrics = self._loss(self._rollout.take())
-        for parameter in self._parameters:
-            parameter.grad = None
-        loss.backward()  # type: ignore[no-untyped-call]
-        # Separately: a large loss of the value must not shrink the policy's step.
-        norm = nn.utils.clip_grad_norm_(self._policy.parameters(), self._settings.largest_gradient)
-        nn.utils.clip_grad_norm_(self._value.parameters(), self._settings.largest_gradient)
-        if self.shared is None:
-            self._adam.param_groups[0]["lr"] = rate
-            self._adam.step()
-            self._average.update(self._policy)
-        else:
-            self.shared.step(rate)
-            metrics["staleness"] = self.shared.staleness
-        return metrics | {"gradient_norm": float(norm), "learning_rate": rate, "updates": 1}
+        return self._learn(self._rollout.take(), rate) | {"learning_rate": rate, "updates": 1}
 
     @property
     def _ready(self) -> bool:
@@ -147,44 +145,75 @@ class PolicyGradient:
             return self._rollout.every_arm_has_ended
         return len(self._rollout) >= steps
 
-    def _loss(self, steps: Steps) -> tuple[Tensor, dict[str, float]]:
-        """What to descend: the policy's, the value's, and the entropy that is wanted."""
+    def _learn(self, steps: Steps, rate: float) -> dict[str, float]:
+        """One gradient step from these steps."""
         settings = self._settings
-        with torch.no_grad():
-            features = self._policy.encoder(*steps.observation)
-            next_features = self._policy.encoder(*steps.next_observation)
-        if self._policy.memory is not None:
-            assert self._first_memory is not None
-            features, next_features = self._policy.memory.unroll(
-                features, next_features, self._first_memory, steps.ended
-            )
+
+        # Values V(s) and V(s') of the states before and after each step.
+        features, next_features = self._encode(steps)
         with torch.no_grad():
             next_value = self._value(next_features).squeeze(-1)
         value = self._value(features).squeeze(-1)
+
+        # The method's advantages and targets; advantages optionally in units of their root mean square.
         credit = self._give_credit(steps, value.detach(), next_value, settings)
-
-        def mean(x: Tensor) -> Tensor:
-            return (x * credit.learned_from).sum() / credit.learned_from.sum()
-
         advantage = credit.advantage
         if settings.scale_advantage:
-            advantage = advantage / (mean(advantage.square()).sqrt() + SMALLEST_SCALE)
+            advantage = advantage / (credit.mean(advantage.square()).sqrt() + SMALLEST_SCALE)
+
+        # log pi(a | s) and the entropy of pi( . | s), which is only logged where it does not count.
         flat = (features.flatten(0, 1), steps.observation[0].flatten(0, 1))
         distribution: Distribution = self._policy.distribution(*flat)
         log_prob = distribution.log_prob(steps.choice.flatten(0, 1)).view_as(value)
-        with torch.set_grad_enabled(settings.entropy_bonus > 0):  # else it is only logged
+        with torch.set_grad_enabled(settings.entropy_bonus > 0):
             entropy = distribution.entropy().view_as(value)
-        policy_loss = -mean(log_prob * credit.weight * advantage)
-        value_loss = mean((value - credit.target).square())
-        loss = policy_loss + VALUE_WEIGHT * value_loss - settings.entropy_bonus * mean(entropy)
+
+        # L = -mean w A log pi(a | s)  +  c mean (V(s) - target)^2  -  beta mean H(pi)
+        policy_loss = -credit.mean(log_prob * credit.weight * advantage)
+        value_loss = credit.mean((value - credit.target).square())
+        loss = policy_loss + VALUE_WEIGHT * value_loss - settings.entropy_bonus * credit.mean(entropy)
+        # Keep the outputs of a squashed policy where tanh still has a slope.
         if isinstance(distribution, SquashedGaussian):
             loss = loss + SQUASH_PENALTY * distribution.mean.square().sum(-1).mean()
-        return loss, {
+
+        # Gradients, cut separately: a large loss of the value must not shrink the policy's step.
+        for parameter in self._parameters:
+            parameter.grad = None
+        loss.backward()  # type: ignore[no-untyped-call]
+        norm = nn.utils.clip_grad_norm_(self._policy.parameters(), settings.largest_gradient)
+        nn.utils.clip_grad_norm_(self._value.parameters(), settings.largest_gradient)
+
+        # The step itself.
+        metrics = {
             "policy_loss": float(policy_loss.detach()),
             "value_loss": float(value_loss.detach()),
-            "entropy": float(mean(entropy).detach()),
-            "value": float(mean(value).detach()),
+            "entropy": float(credit.mean(entropy).detach()),
+            "value": float(credit.mean(value).detach()),
         }
+        return metrics | self._descend(rate) | {"gradient_norm": float(norm)}
+
+    def _encode(self, steps: Steps) -> tuple[Tensor, Tensor]:
+        """Features (steps, arms, size) of the states before and after each step, with the memory of a recurrent policy.
+
+        The scale of the inputs is not learned by gradients, the memory is.
+        """
+        with torch.no_grad():
+            features = self._policy.encoder(*steps.observation)
+            next_features = self._policy.encoder(*steps.next_observation)
+        if self._policy.memory is None:
+            return features, next_features
+        assert self._first_memory is not None
+        return self._policy.memory.unroll(features, next_features, self._first_memory, steps.ended)
+
+    def _descend(self, rate: float) -> dict[str, float]:
+        """Move the parameters along their gradients: one's own by Adam, or the ones that workers share."""
+        if self.shared is not None:
+            self.shared.step(rate)
+            return {"staleness": self.shared.staleness}
+        self._adam.param_groups[0]["lr"] = rate
+        self._adam.step()
+        self._average.update(self._policy)
+        return {}
 
     def policy(self) -> Actor:
         """The policy, its parameters averaged over the latest updates; as a module it gives the action of its mode."""
@@ -198,9 +227,8 @@ class PolicyGradient:
 
     def load_networks(self, state: dict[str, Any]) -> None:
         """Start from another run's policy and value."""
-        self._policy.load_state_dict(state["policy"])
+        load_parts(self._networks, state)
         self._average.policy.load_state_dict(state["average"]["policy"])
-        self._value.load_state_dict(state["value"])
         self.normalizer_fitted = state["normalizer_fitted"]
         if self.shared is not None:
             self.shared.publish()
@@ -212,15 +240,26 @@ class PolicyGradient:
         self.normalizer_fitted = state["normalizer_fitted"]
         self.shared.copy()
 
+    @property
+    def _networks(self) -> dict[str, nn.Module]:
+        """The networks by their names in a state."""
+        return {"policy": self._policy, "value": self._value}
+
+    @property
+    def _learning(self) -> dict[str, Part]:
+        """What else the training to come depends on."""
+        return {
+            "average": self._average,
+            "optimizer": self._adam if self.shared is None else self.shared,
+            "rollout": self._rollout,
+            "generator": self._generator,
+        }
+
     def state_dict(self) -> dict[str, Any]:
         """Networks, optimiser, the steps not yet learned from, and the generator's state."""
         return {
-            "policy": self._policy.state_dict(),
-            "average": self._average.state_dict(),
-            "value": self._value.state_dict(),
-            "optimizer": optimizer_state(self._adam) if self.shared is None else self.shared.state_dict(),
-            "rollout": self._rollout.state_dict(),
-            "generator": self._generator.bit_generator.state,
+            **save_parts(self._networks),
+            **save_parts(self._learning),
             "normalizer_fitted": self.normalizer_fitted,
             "memory": [self._memory, self._first_memory],
         }
@@ -228,11 +267,5 @@ class PolicyGradient:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a state of `state_dict`."""
         self.load_networks(state)
-        self._average.load_state_dict(state["average"])
-        if self.shared is None:
-            load_optimizer_state(self._adam, state["optimizer"])
-        else:
-            self.shared.load_state_dict(state["optimizer"])
-        self._rollout.load_state_dict(state["rollout"])
-        self._generator.bit_generator.state = state["generator"]
+        load_parts(self._learning, state)
         self._memory, self._first_memory = state["memory"]

@@ -37,6 +37,10 @@ class Credit:
     learned_from: Tensor  # 1.0, or 0.0 for a step that is left out
     weight: Tensor | float = 1.0  # of the step's advantage
 
+    def mean(self, x: Tensor) -> Tensor:
+        """The mean of values (steps, arms) over the steps that are learned from."""
+        return (x * self.learned_from).sum() / self.learned_from.sum()
+
 
 class Rollout:
     """Collects steps until they are taken."""

@@ -11,7 +11,7 @@ Differences from the paper, each measured on the arm:
 """
 
 import copy
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,30 +20,17 @@ from torch.nn.functional import mse_loss
 
 from policies.agent import OBSERVED, ComputeReward, FloatArray, Observation, Spec, Transition, tensors_of
 from policies.common.averaging import PolicyAverage
+from policies.common.exploration import amounts
 from policies.common.hindsight import sample_relabelled
-from policies.common.networks import (
-    SQUASH_PENALTY,
-    Critic,
-    DeterministicPolicy,
-    falling_rate,
-    load_optimizer_state,
-    optimizer_state,
-)
+from policies.common.networks import SQUASH_PENALTY, DeterministicPolicy, falling_rate
 from policies.common.replay_buffer import ReplayBuffer
+from policies.common.state import Part, load_parts, save_parts
+from policies.ddpg.critic import Critic, Inputs, View
 from policies.ddpg.settings import DDPGSettings
 
 DISCOUNT = 0.97  # of a goal that stays: a detour around a joint's limit takes 20 steps, of which the last must count
 MOVING_DISCOUNT = 0.5  # of a goal that moves: how it will go on is not known
 RANDOM_ACTIONS = 0.1  # share of actions drawn uniformly while exploring
-
-
-class View(NamedTuple):
-    """Inputs of actor and critic for a batch of states, (batch, size) each."""
-
-    features: Tensor
-    observation: Tensor
-    goal: Tensor
-    approach: Tensor
 
 
 def make(spec: Spec, settings: DDPGSettings, compute_reward: ComputeReward, seed: int) -> "DDPG":
@@ -56,20 +43,25 @@ class DDPG:
 
     def __init__(self, spec: Spec, settings: DDPGSettings, compute_reward: ComputeReward, seed: int) -> None:
         spec = spec.with_steps(settings.largest_step, settings.slowing_distance)
-        self._spec, self._settings, self._compute_reward = spec, settings, compute_reward
-        moving = spec.goal_size > spec.point_size
-        self._discount = (MOVING_DISCOUNT if moving else DISCOUNT) if settings.discount is None else settings.discount
+        self._spec = spec
+        self._settings = settings
+        self._compute_reward = compute_reward
+        self._discount = discount_of(settings, spec)
         self._generator = np.random.default_rng(seed)
+
+        # Networks: mu and Q, and mu' and Q', which start as copies.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self._policy = DeterministicPolicy(spec, settings.hidden_units, settings.fourier_octaves)
             features = self._policy.encoder.size
             arrival = self._policy.encoder.arrival_size if spec.kinematics else 0
             self._critic = Critic(spec, settings.hidden_units, settings.fourier_octaves, features, arrival)
+        self._inputs = Inputs(spec, self._policy)
         self._average = PolicyAverage(self._policy)
         self._actor = self._policy.net
         self._target_actor = copy.deepcopy(self._actor).requires_grad_(False)
         self._target_critic = copy.deepcopy(self._critic).requires_grad_(False)
+
         self._actor_optimizer = torch.optim.Adam(self._actor.parameters(), settings.learning_rate, fused=True)
         self._critic_optimizer = torch.optim.Adam(self._critic.parameters(), settings.learning_rate, fused=True)
         self._replay = ReplayBuffer(settings.replay_capacity, spec)
@@ -81,19 +73,20 @@ class DDPG:
         action: FloatArray = self._policy(*tensors_of(observation)).numpy()
         if not explore:
             return action
-        arms, bounds = len(action), self._bounds(observation)
+        bounds = self._bounds(observation)
         uniform = self._generator.uniform(*bounds)
         if not self._warm:
             return uniform.astype(np.float32)
-        smallest, largest = self._settings.smallest_noise, self._settings.largest_noise
-        size = np.geomspace(smallest, largest, arms) if arms > 1 else np.array([np.sqrt(smallest * largest)])
-        noise = self._generator.normal(size=action.shape) * size[:, None] * self._largest_step
-        noisy = action + noise  # equation (7)
-        random = self._generator.random((arms, 1)) < RANDOM_ACTIONS
-        return np.clip(np.where(random, uniform, noisy), *bounds).astype(np.float32)
+
+        # Equation (7):  a = mu(s) + N, with noise of another size for each arm
+        sizes = amounts(self._settings.smallest_noise, self._settings.largest_noise, len(action))
+        noise = self._generator.normal(size=action.shape) * sizes * self._largest_step
+        random = self._generator.random((len(action), 1)) < RANDOM_ACTIONS
+        return np.clip(np.where(random, uniform, action + noise), *bounds).astype(np.float32)
 
     @property
     def _largest_step(self) -> FloatArray:
+        """The largest step of each action, in the environment's units."""
         scaling = self._policy.scaling
         largest: FloatArray = (scaling.max_step * (scaling.high - scaling.low) / 2).numpy()
         return largest
@@ -106,32 +99,14 @@ class DDPG:
         high = torch.clamp(present + scaling.max_step, -1.0, 1.0)
         return scaling.from_unit(low).numpy(), scaling.from_unit(high).numpy()
 
-    def _view(self, batch: dict[str, Tensor], prefix: str = "") -> View:
-        """Inputs for the states before a batch's steps or, with the prefix "next_", after them."""
-        observation, achieved_goal, desired_goal = (batch[prefix + name] for name in OBSERVED)
-        features = self._policy.encoder(observation, achieved_goal, desired_goal)
-        approach = self._policy.scaling.approach(achieved_goal, desired_goal)
-        return View(features, observation, desired_goal, approach)
-
-    def _mu(self, output: Tensor, view: View) -> Tensor:
-        """mu(s) for the actor's output, in -1..1 and beyond."""
-        return self._policy.scaling.unit_target(view.observation, torch.tanh(output), view.approach)
-
-    def _q(self, critic: Critic, view: View, a: Tensor) -> Tensor:
-        """Q(s, a). Where kinematics are known, the critic also sees how far from the goal the action leads."""
-        scaling = self._policy.scaling
-        step = (a - scaling.present(view.observation)) / scaling.max_step
-        slowed_step = scaling.step_to(a, view.observation, view.approach) if self._spec.slowing_distance else None
-        arrival = view.goal[:, :0]
-        if self._spec.kinematics is not None:
-            point = self._spec.kinematics(view.observation, scaling.from_unit(a))
-            arrival = self._policy.encoder.arrival(point, view.goal)
-        q: Tensor = critic(view.features, a, step, slowed_step, arrival)
-        return q
-
     def observe(self, transition: Transition) -> None:
         """Put a step of all arms into the replay buffer."""
         self._replay.add(transition)
+
+    @property
+    def _warm(self) -> bool:
+        """Whether there is enough replay to learn from."""
+        return self._replay.size >= self._settings.random_steps
 
     def update(self, progress: float) -> dict[str, float]:
         """As many steps of Algorithm 1 as the settings say; none until there is enough replay."""
@@ -149,98 +124,119 @@ class DDPG:
         return metrics | {"learning_rate": rate, "updates": self._settings.updates_per_step}
 
     def _update_once(self) -> dict[str, float]:
-        settings, scaling = self._settings, self._policy.scaling
+        """One step of Algorithm 1."""
+        # Sample a minibatch from the replay buffer, with goals in hindsight.
         batch = sample_relabelled(
             self._replay,
             self._spec,
-            settings,
+            self._settings,
             self._compute_reward,
             self._generator,
             discount=self._discount,
-            steps=settings.n_step,
-            latest=not settings.replay,
+            steps=self._settings.n_step,
+            latest=not self._settings.replay,
         )
+
+        # Equation (5), with the target networks of Algorithm 1:  y = r + gamma Q'(s', mu'(s'))
+        inputs = self._inputs
         with torch.no_grad():
-            view = self._view(batch)
-            next_view = self._view(batch, "next_")
-            a = scaling.to_unit(batch["action"])
-            # Equation (5), with the target networks of Algorithm 1:  y = r + gamma Q'(s', mu'(s'))
+            view = inputs.view(batch)
+            next_view = inputs.view(batch, "next_")
+            a = self._policy.scaling.to_unit(batch["action"])
             target_actor, target_critic = self._targets
-            next_a = torch.clamp(self._mu(target_actor(next_view.features), next_view), -1.0, 1.0)
-            next_q = self._q(target_critic, next_view, next_a)
+            next_a = torch.clamp(inputs.mu(target_actor(next_view.features), next_view), -1.0, 1.0)
+            next_q = inputs.q(target_critic, next_view, next_a)
             y = batch["reward"] + batch["bootstrap"].to(next_q.dtype) * next_q
 
-        # Equation (4):  L = mean (Q(s, a) - y)^2
-        q = self._q(self._critic, view, a)
+        # Update the critic. Equation (4):  L = mean (Q(s, a) - y)^2
+        q = inputs.q(self._critic, view, a)
         critic_loss = mse_loss(q, y)
         self._critic_optimizer.zero_grad()
         critic_loss.backward()  # type: ignore[no-untyped-call]
         self._critic_optimizer.step()
 
-        # Equation (6):  dJ/dtheta = mean  dQ(s, a)/da at a = mu(s)  *  dmu(s)/dtheta
-        # Where mu(s) is at a bound, only what leads away from it counts (Hausknecht and Stone 2016).
+        # Update the actor. Equation (6):  dJ/dtheta = mean  dQ(s, a)/da at a = mu(s)  *  dmu(s)/dtheta
         output = self._actor(view.features)
-        mu = self._mu(output, view)
-        a = torch.clamp(mu.detach(), -1.0, 1.0).requires_grad_()
-        (dq_da,) = torch.autograd.grad(self._q(self._critic, view, a).mean(), a)
-        dq_da = torch.where(((a >= 1.0) & (dq_da > 0.0)) | ((a <= -1.0) & (dq_da < 0.0)), 0.0, dq_da)
+        mu = inputs.mu(output, view)
+        dq_da = self._action_gradient(view, mu)
         penalty = SQUASH_PENALTY * output.square().sum(-1).mean()
         self._actor_optimizer.zero_grad()
         (penalty - (mu * dq_da).sum()).backward()  # type: ignore[no-untyped-call]
         self._actor_optimizer.step()
 
-        # Algorithm 1, last lines:  theta' <- tau theta + (1 - tau) theta'
-        for target, online in ((self._target_actor, self._actor), (self._target_critic, self._critic)):
-            torch._foreach_lerp_(
-                list(target.parameters()), [p.detach() for p in online.parameters()], self._settings.target_rate
-            )
+        # Update the target networks:  theta' <- tau theta + (1 - tau) theta'
+        self._follow(self._target_critic, self._critic)
+        self._follow(self._target_actor, self._actor)
         self._average.update(self._policy)
         return {"critic_loss": float(critic_loss.detach()), "q": float(q.detach().mean())}
 
+    def _action_gradient(self, view: View, mu: Tensor) -> Tensor:
+        """dQ(s, a)/da at a = mu(s), of the batch's mean.
+
+        Where mu(s) is at a bound, only what leads away from it counts (Hausknecht and Stone 2016).
+        """
+        a = torch.clamp(mu.detach(), -1.0, 1.0).requires_grad_()
+        (dq_da,) = torch.autograd.grad(self._inputs.q(self._critic, view, a).mean(), a)
+        outwards = ((a >= 1.0) & (dq_da > 0.0)) | ((a <= -1.0) & (dq_da < 0.0))
+        return torch.where(outwards, 0.0, dq_da)
+
+    def _follow(self, target: nn.Module, online: nn.Module) -> None:
+        """theta' <- tau theta + (1 - tau) theta'"""
+        parameters = [parameter.detach() for parameter in online.parameters()]
+        torch._foreach_lerp_(list(target.parameters()), parameters, self._settings.target_rate)
+
     @property
     def _targets(self) -> tuple[nn.Module, Critic]:
-        """Those that judge the next state; without target networks, the ones that learn."""
+        """The networks that judge the next state; without target networks, the ones that learn."""
         if self._settings.target_networks:
             return self._target_actor, self._target_critic
         return self._actor, self._critic
-
-    @property
-    def _warm(self) -> bool:
-        return self._replay.size >= self._settings.random_steps
 
     def policy(self) -> DeterministicPolicy:
         """The controller mu, its parameters averaged over the latest updates."""
         return self._average.policy
 
+    @property
+    def _networks(self) -> dict[str, nn.Module]:
+        """The networks by their names in a state."""
+        return {
+            "policy": self._policy,
+            "critic": self._critic,
+            "target_actor": self._target_actor,
+            "target_critic": self._target_critic,
+        }
+
+    @property
+    def _learning(self) -> dict[str, Part]:
+        """What else the training to come depends on."""
+        return {
+            "average": self._average,
+            "actor_optimizer": self._actor_optimizer,
+            "critic_optimizer": self._critic_optimizer,
+            "replay": self._replay,
+            "generator": self._generator,
+        }
+
     def load_networks(self, state: dict[str, Any]) -> None:
         """Start from another run's networks; a critic that knew nothing would spoil the policy at once."""
-        self._policy.load_state_dict(state["policy"])
+        load_parts(self._networks, state)
         self._average.policy.load_state_dict(state["average"]["policy"])
-        self._critic.load_state_dict(state["critic"])
-        self._target_actor.load_state_dict(state["target_actor"])
-        self._target_critic.load_state_dict(state["target_critic"])
         self._normalizer_fitted = state["normalizer_fitted"]
 
     def state_dict(self) -> dict[str, Any]:
         """Networks, targets, optimisers, replay and the generator's state."""
-        return {
-            "policy": self._policy.state_dict(),
-            "average": self._average.state_dict(),
-            "critic": self._critic.state_dict(),
-            "target_actor": self._target_actor.state_dict(),
-            "target_critic": self._target_critic.state_dict(),
-            "actor_optimizer": optimizer_state(self._actor_optimizer),
-            "critic_optimizer": optimizer_state(self._critic_optimizer),
-            "replay": self._replay.state_dict(),
-            "generator": self._generator.bit_generator.state,
-            "normalizer_fitted": self._normalizer_fitted,
-        }
+        parts = save_parts(self._networks) | save_parts(self._learning)
+        return parts | {"normalizer_fitted": self._normalizer_fitted}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a state of `state_dict`."""
         self.load_networks(state)
-        self._average.load_state_dict(state["average"])
-        load_optimizer_state(self._actor_optimizer, state["actor_optimizer"])
-        load_optimizer_state(self._critic_optimizer, state["critic_optimizer"])
-        self._replay.load_state_dict(state["replay"])
-        self._generator.bit_generator.state = state["generator"]
+        load_parts(self._learning, state)
+
+
+def discount_of(settings: DDPGSettings, spec: Spec) -> float:
+    """The discount of the settings or, where they leave it open, that of goals that stay or move."""
+    if settings.discount is not None:
+        return settings.discount
+    moving = spec.goal_size > spec.point_size
+    return MOVING_DISCOUNT if moving else DISCOUNT

@@ -21,69 +21,15 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, jvp
 from torch.nn.functional import mse_loss
 
 from policies.agent import ComputeReward, FloatArray, Observation, Spec, Transition, tensors_of
 from policies.common.averaging import PolicyAverage
-from policies.common.networks import (
-    SQUASH_PENALTY,
-    DeterministicPolicy,
-    falling_rate,
-    load_optimizer_state,
-    mlp,
-    optimizer_state,
-)
+from policies.common.networks import SQUASH_PENALTY, DeterministicPolicy, falling_rate
 from policies.common.rollout import Rollout, Steps, fit_from
+from policies.common.state import Part, load_parts, save_parts
+from policies.dpg.critics import CompatibleCritic, NetworkCritic
 from policies.dpg.settings import DPGSettings
-
-
-class CompatibleCritic(nn.Module):
-    """Q(s, a) = (a - mu(s)) . (grad mu(s))^T w + V(s), section 4.3 (compatible by Theorem 3)."""
-
-    def __init__(self, actor: nn.Module, features: int, hidden: int) -> None:
-        super().__init__()
-        self.w = nn.ParameterList([torch.zeros_like(parameter) for parameter in actor.parameters()])
-        self.value = mlp(features, hidden, 1, layer_norm=True)
-
-    def slope(self, actor: nn.Module, s: Tensor) -> tuple[Tensor, Tensor]:
-        """mu(s) and dQ(s, a)/da = (grad mu(s))^T w, (batch, actions) each: how mu would change if moved along w."""
-        theta = {name: parameter.detach() for name, parameter in actor.named_parameters()}
-        direction = dict(zip(theta, (part.detach() for part in self.w), strict=True))
-        mu, slope = jvp(lambda parameters: functional_call(actor, parameters, (s,)), (theta,), (direction,))[:2]
-        return mu, slope
-
-    def forward(self, actor: nn.Module, s: Tensor, a: Tensor) -> Tensor:
-        """Q(s, a), (batch,), with gradients of V only."""
-        mu, slope = self.slope(actor, s)
-        q: Tensor = ((a - mu) * slope).sum(-1) + self.value(s).squeeze(-1)
-        return q
-
-    def learn(self, actor: nn.Module, s: Tensor, a: Tensor, y: Tensor) -> Tensor:
-        """delta = y - Q(s, a), (batch,); leaves -delta phi and -delta dV, means over the batch, as gradients."""
-        q = self(actor, s, a)
-        delta: Tensor = (y - q).detach()
-        (0.5 * mse_loss(q, y)).backward()  # type: ignore[no-untyped-call]
-        # phi(s, a) = grad mu(s) (a - mu(s)), so that delta phi is the gradient by theta of delta (a - mu) . mu(s).
-        mu = actor(s)
-        weighted = (delta[:, None] * (a - mu).detach() * mu).sum(-1).mean()
-        gradients = torch.autograd.grad(-weighted, list(actor.parameters()))
-        for part, by_w in zip(self.w, gradients, strict=True):
-            part.grad = by_w
-        return delta
-
-
-class NetworkCritic(nn.Module):
-    """Q(s, a) as a network."""
-
-    def __init__(self, features: int, actions: int, hidden: int) -> None:
-        super().__init__()
-        self.net = mlp(features + actions, hidden, 1, layer_norm=True)
-
-    def forward(self, s: Tensor, a: Tensor) -> Tensor:
-        """Q(s, a), (batch,)."""
-        q: Tensor = self.net(torch.cat([s, a], -1)).squeeze(-1)
-        return q
 
 
 def make(spec: Spec, settings: DPGSettings, compute_reward: ComputeReward, seed: int) -> "DPG":
@@ -150,67 +96,89 @@ class DPG:
         }
 
     def _learn(self, steps: Steps) -> dict[str, float]:
+        """One step of actor and critic."""
         s = self._policy.encoder(*(part[0] for part in steps.observation))
-        next_s = self._policy.encoder(*(part[0] for part in steps.next_observation))
-        a, reward = steps.choice[0], steps.reward[0]
-        discount = self._settings.discount * (1.0 - steps.terminated[0])
         self._actor_optimizer.zero_grad()
         self._critic_optimizer.zero_grad()
+
+        # Gradients of the critic, and dQ(s, a)/da at a = mu(s), both with the parameters before the step.
         if isinstance(self._critic, CompatibleCritic):
-            # Equation (19):  delta = r + gamma Q(s', mu(s')) - Q(s, a)
-            # Equations (21), (22):  w <- w + alpha_w delta phi(s, a),  v <- v + alpha_v delta dV/dv
-            y = (reward + discount * self._critic.value(next_s).squeeze(-1)).detach()
-            delta = self._critic.learn(self._actor, s, a, y)
-            _, dq_da = self._critic.slope(self._actor, s)
+            delta, dq_da = self._learn_compatible(self._critic, s, steps)
         else:
-            next_a = self._actor(next_s)
-            if self._settings.critic == "sarsa":  # nothing was done after an episode's last step
-                next_a = torch.where(steps.ended[0, :, None] > 0, next_a, steps.choice[1])
-            # Equations (11), (12) and (16), (17):  delta = r + gamma Q(s', a') - Q(s, a),  w <- w + alpha delta dQ/dw
-            y = (reward + discount * self._critic(next_s, next_a)).detach()
-            q = self._critic(s, a)
-            delta = (y - q).detach()
-            (0.5 * mse_loss(q, y)).backward()  # type: ignore[no-untyped-call]
-            mu = self._actor(s).detach().requires_grad_()
-            (dq_da,) = torch.autograd.grad(self._critic(s, mu).sum(), mu)
+            delta, dq_da = self._learn_network(self._critic, s, steps)
+
+        # Gradient of the actor.
         # Equations (13), (18) and (20):  theta <- theta + alpha grad mu(s) dQ(s, a)/da at a = mu(s)
         output = self._policy.net(s)
         penalty = SQUASH_PENALTY * output.square().sum(-1).mean()
         (penalty - (torch.tanh(output) * dq_da).sum(-1).mean()).backward()
+
+        # Step both.
         self._critic_optimizer.step()
         self._actor_optimizer.step()
         self._average.update(self._policy)
         return {"td_error": float(delta.square().mean().sqrt()), "slope": float(dq_da.abs().mean())}
 
+    def _learn_compatible(self, critic: CompatibleCritic, s: Tensor, steps: Steps) -> tuple[Tensor, Tensor]:
+        """COPDAC-Q: delta (arms,) and dQ/da (arms, actions); leaves the critic's gradients."""
+        next_s = self._policy.encoder(*(part[0] for part in steps.next_observation))
+        discount = self._settings.discount * (1.0 - steps.terminated[0])
+        # Equation (19):  delta = r + gamma Q(s', mu(s')) - Q(s, a), where Q(s', mu(s')) = V(s')
+        y = (steps.reward[0] + discount * critic.value(next_s).squeeze(-1)).detach()
+        # Equations (21), (22):  w <- w + alpha_w delta phi(s, a),  v <- v + alpha_v delta dV/dv
+        delta = critic.learn(self._actor, s, steps.choice[0], y)
+        _, dq_da = critic.slope(self._actor, s)
+        return delta, dq_da
+
+    def _learn_network(self, critic: nn.Module, s: Tensor, steps: Steps) -> tuple[Tensor, Tensor]:
+        """Q as a network: delta (arms,) and dQ/da (arms, actions); leaves the critic's gradients."""
+        next_s = self._policy.encoder(*(part[0] for part in steps.next_observation))
+        discount = self._settings.discount * (1.0 - steps.terminated[0])
+        # The next action: mu(s') or, of sarsa, the one that was taken; after an episode's last step there was none.
+        next_a = self._actor(next_s)
+        if self._settings.critic == "sarsa":
+            next_a = torch.where(steps.ended[0, :, None] > 0, next_a, steps.choice[1])
+        # Equations (11), (12) and (16), (17):  delta = r + gamma Q(s', a') - Q(s, a),  w <- w + alpha delta dQ/dw
+        y = (steps.reward[0] + discount * critic(next_s, next_a)).detach()
+        q = critic(s, steps.choice[0])
+        (0.5 * mse_loss(q, y)).backward()  # type: ignore[no-untyped-call]
+        # dQ(s, a)/da at a = mu(s)
+        mu = self._actor(s).detach().requires_grad_()
+        (dq_da,) = torch.autograd.grad(critic(s, mu).sum(), mu)
+        return (y - q).detach(), dq_da
+
     def policy(self) -> DeterministicPolicy:
         """The controller mu, its parameters averaged over the latest updates."""
         return self._average.policy
 
+    @property
+    def _networks(self) -> dict[str, nn.Module]:
+        """The networks by their names in a state."""
+        return {"policy": self._policy, "critic": self._critic}
+
+    @property
+    def _learning(self) -> dict[str, Part]:
+        """What else the training to come depends on."""
+        return {
+            "average": self._average,
+            "actor_optimizer": self._actor_optimizer,
+            "critic_optimizer": self._critic_optimizer,
+            "rollout": self._rollout,
+            "generator": self._generator,
+        }
+
     def load_networks(self, state: dict[str, Any]) -> None:
         """Start from another run's actor and critic."""
-        self._policy.load_state_dict(state["policy"])
+        load_parts(self._networks, state)
         self._average.policy.load_state_dict(state["average"]["policy"])
-        self._critic.load_state_dict(state["critic"])
         self._normalizer_fitted = state["normalizer_fitted"]
 
     def state_dict(self) -> dict[str, Any]:
         """Networks, optimisers, the step not yet learned from, and the generator's state."""
-        return {
-            "policy": self._policy.state_dict(),
-            "average": self._average.state_dict(),
-            "critic": self._critic.state_dict(),
-            "actor_optimizer": optimizer_state(self._actor_optimizer),
-            "critic_optimizer": optimizer_state(self._critic_optimizer),
-            "rollout": self._rollout.state_dict(),
-            "generator": self._generator.bit_generator.state,
-            "normalizer_fitted": self._normalizer_fitted,
-        }
+        parts = save_parts(self._networks) | save_parts(self._learning)
+        return parts | {"normalizer_fitted": self._normalizer_fitted}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a state of `state_dict`."""
         self.load_networks(state)
-        self._average.load_state_dict(state["average"])
-        load_optimizer_state(self._actor_optimizer, state["actor_optimizer"])
-        load_optimizer_state(self._critic_optimizer, state["critic_optimizer"])
-        self._rollout.load_state_dict(state["rollout"])
-        self._generator.bit_generator.state = state["generator"]
+        load_parts(self._learning, state)

@@ -17,17 +17,19 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
 from policies.agent import OBSERVED, Actions, ComputeReward, FloatArray, Observation, Spec, Transition, tensors_of
 from policies.common.action_grid import ActionGrid
+from policies.common.exploration import amounts
 from policies.common.heads import Head, Trunk
 from policies.common.hindsight import sample_relabelled
-from policies.common.networks import Encoder, falling_rate, load_optimizer_state, optimizer_state
+from policies.common.networks import Encoder, falling_rate
 from policies.common.replay_buffer import ReplayBuffer
 from policies.common.settings import QLearningSettings
+from policies.common.state import Part, load_parts, save_parts
+from policies.dqn.coverage import Coverage
 from policies.dqn.heads import make_heads
 from policies.dqn.settings import DQNSettings
 
@@ -37,7 +39,10 @@ class GreedyPolicy(nn.Module):
 
     def __init__(self, encoder: Encoder, trunk: Trunk, head: Any, grid: ActionGrid) -> None:
         super().__init__()
-        self.encoder, self.trunk, self.head, self.grid = encoder, trunk, head, grid
+        self.encoder = encoder
+        self.trunk = trunk
+        self.head = head
+        self.grid = grid
 
     def features(self, observation: Tensor, achieved_goal: Tensor, desired_goal: Tensor) -> Tensor:
         """What the head sees, (batch, hidden)."""
@@ -53,9 +58,10 @@ class GreedyPolicy(nn.Module):
 
         NaN for an action that is not on the grid.
         """
-        x, positions = self.features(*observed), self.grid.positions_of(action)
+        x = self.features(*observed)
         largest = self.head.maximum(x)
-        return torch.where(self.grid.holds(action), largest - self.head.q(x, positions), torch.nan), largest
+        shortfall = largest - self.head.q(x, self.grid.positions_of(action))
+        return torch.where(self.grid.holds(action), shortfall, torch.nan), largest
 
     def prepare_export(self) -> None:
         """Compute now what a graph would otherwise compute for each decision."""
@@ -92,7 +98,9 @@ class DQN:
 
         With `tells_positions`, heads also see the joints' present positions.
         """
-        self._spec, self._settings, self._compute_reward = spec, settings, compute_reward
+        self._spec = spec
+        self._settings = settings
+        self._compute_reward = compute_reward
         self._grid = ActionGrid(spec)
         self._generator = np.random.default_rng(seed)
         with torch.random.fork_rng(devices=[]):
@@ -108,43 +116,40 @@ class DQN:
         self._replay = ReplayBuffer(settings.replay_capacity, spec)
         self._normalizer_fitted = False
         self._updates = 0
-        self._tried = torch.zeros(self._grid.size, dtype=torch.bool)
-        self._updated = torch.zeros(self._grid.size, dtype=torch.bool)
-        self._coverage = 0  # how many of them are: counting anew would cost as much as a tenth of an update
-        self._greedy_picks = self._untried_picks = 0
+        self._coverage = Coverage(self._grid.size)
 
     @torch.no_grad()
     def act(self, observation: Observation, *, explore: bool) -> Actions:
         """The best actions, and each arm's share of random ones if asked for; all random until learning starts."""
         arms = len(observation["observation"])
         if explore and not self._warm:
-            positions = self._random(arms)
-        else:
-            _, positions = self._head.greedy(self._policy.features(*tensors_of(observation)))
-            if explore:
-                self._greedy_picks += arms
-                self._untried_picks += int((~self._tried[self._grid.index(positions)]).sum())
-                lot = torch.from_numpy(self._generator.random((arms, 1)) < self._epsilon(arms))
-                positions = torch.where(lot, self._random(arms), positions)
-        actions = self._grid.index(positions) if self._settings.actions == "index" else positions
-        return actions.numpy()
+            return self._as_actions(self._random(arms))
+        _, positions = self._head.greedy(self._policy.features(*tensors_of(observation)))
+        if not explore:
+            return self._as_actions(positions)
+
+        # With probability epsilon, of another size for each arm, a random action.
+        self._coverage.pick(self._grid.index(positions))
+        epsilon = amounts(self._settings.smallest_epsilon, self._settings.largest_epsilon, arms)
+        random = torch.from_numpy(self._generator.random((arms, 1)) < epsilon)
+        return self._as_actions(torch.where(random, self._random(arms), positions))
+
+    def _as_actions(self, positions: Tensor) -> Actions:
+        """Grid positions (arms, actions) as the environment takes actions."""
+        actions: Actions = (self._grid.index(positions) if self._settings.actions == "index" else positions).numpy()
+        return actions
 
     def _random(self, arms: int) -> Tensor:
+        """Random positions (arms, actions)."""
         shape = self._grid.shape
         return torch.from_numpy(self._generator.integers(shape, size=(arms, len(shape))))
-
-    def _epsilon(self, arms: int) -> NDArray[np.float64]:
-        """Each arm's share of random actions, (arms, 1)."""
-        smallest, largest = self._settings.smallest_epsilon, self._settings.largest_epsilon
-        epsilon = np.geomspace(smallest, largest, arms) if arms > 1 else np.array([np.sqrt(smallest * largest)])
-        return epsilon[:, None]
 
     def observe(self, transition: Transition) -> None:
         """Put a step of all arms into the replay buffer, their actions as positions."""
         action = torch.from_numpy(transition.action)
         positions = self._grid.positions(action) if self._settings.actions == "index" else action
         self._replay.add(replace(transition, action=positions.numpy()))
-        self._tried[self._grid.index(positions)] = True
+        self._coverage.try_actions(self._grid.index(positions))
 
     def update(self, progress: float) -> dict[str, float]:
         """As many updates as the settings say; none until there is enough replay."""
@@ -160,12 +165,13 @@ class DQN:
             metrics = self._update_once(rate)
         return metrics | {
             "learning_rate": rate,
-            "coverage": self._coverage / self._grid.size,
-            "untried_picks": self._untried_picks / max(1, self._greedy_picks),
+            **self._coverage.metrics(),
             "updates": self._settings.updates_per_step,
         }
 
     def _update_once(self, rate: float) -> dict[str, float]:
+        """One update of Algorithm 1."""
+        # Sample a minibatch from the replay buffer, with goals in hindsight.
         batch = sample_relabelled(
             self._replay,
             self._spec,
@@ -175,37 +181,44 @@ class DQN:
             discount=self._settings.discount,
             leads_to=self._leads_to if self._spec.kinematics else None,
         )
-        policy, head = self._policy, self._head
+        policy = self._policy
         positions = batch["action"].long()
+
+        # Targets of Algorithm 1:  y = r + gamma max Q'(s', a)
         with torch.no_grad():
             s = policy.encoder(*(batch[name] for name in OBSERVED))
             next_s = policy.encoder(*(batch[f"next_{name}"] for name in OBSERVED))
-            # Algorithm 1:  y = r + gamma max Q'(s', a)    or, of double Q-learning,  r + gamma Q'(s', argmax Q(s', a))
-            next_x = self._target_trunk(next_s, batch["next_observation"])
-            if self._settings.double_q:
-                _, best = head.greedy(policy.trunk(next_s, batch["next_observation"]))
-                next_q = self._target_head.q(next_x, best)
-            else:
-                next_q = self._target_head.maximum(next_x)
+            next_q = self._next_q(next_s, batch["next_observation"])
             y = batch["reward"] + batch["bootstrap"].to(next_q.dtype) * next_q
 
-        # L = mean (Q(s, a) - y)^2
-        q = head.q(policy.trunk(s, batch["observation"]), positions)
+        # Loss:  L = mean (Q(s, a) - y)^2
+        gathered = self._head.gather(positions)
+        q = self._head.q(policy.trunk(s, batch["observation"]), positions, gathered)
         loss = mse_loss(q, y)
+
+        # Gradient step.
         self._optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         self._optimizer.step()
-        if self._columns_optimizer is not None:
-            self._columns_optimizer.step(rate)
+        if self._columns_optimizer is not None and gathered is not None:
+            self._columns_optimizer.step(gathered, rate)
 
-        actions = self._grid.index(positions).unique()  # type: ignore[no-untyped-call]
-        self._coverage += int((~self._updated[actions]).sum())
-        self._updated[actions] = True
+        # Every C updates:  Q' <- Q
         self._updates += 1
         if self._updates % self._settings.target_period == 0:
             self._target_trunk.load_state_dict(policy.trunk.state_dict())
-            self._target_head.follow(head)
+            self._target_head.follow(self._head)
+
+        self._coverage.update_actions(self._grid.index(positions))
         return {"loss": float(loss.detach()), "q": float(q.detach().mean())}
+
+    def _next_q(self, next_s: Tensor, next_observation: Tensor) -> Tensor:
+        """max Q'(s', a) or, of double Q-learning, Q'(s', argmax Q(s', a)), for encoded states: (batch,)."""
+        next_x = self._target_trunk(next_s, next_observation)
+        if not self._settings.double_q:
+            return self._target_head.maximum(next_x)
+        _, best = self._head.greedy(self._policy.trunk(next_s, next_observation))
+        return self._target_head.q(next_x, best)
 
     def _leads_to(self, batch: dict[str, FloatArray]) -> FloatArray:
         """Where the tip is (batch, point size) once the joints are where the actions ask for."""
@@ -222,49 +235,51 @@ class DQN:
         """The present greedy controller."""
         return self._policy
 
+    @property
+    def _networks(self) -> dict[str, Part]:
+        """The networks by their names in a state."""
+        return {
+            "encoder": self._policy.encoder,
+            "trunk": self._policy.trunk,
+            "head": self._head,
+            "target_trunk": self._target_trunk,
+            "target_head": self._target_head,
+        }
+
+    @property
+    def _learning(self) -> dict[str, Part]:
+        """What else the training to come depends on, beside counters."""
+        parts: dict[str, Part] = {
+            "optimizer": self._optimizer,
+            "replay": self._replay,
+            "generator": self._generator,
+        }
+        if self._columns_optimizer is not None:
+            parts["columns_optimizer"] = self._columns_optimizer
+        return parts
+
     def load_networks(self, state: dict[str, Any]) -> None:
         """Start from another run's networks. Raises RuntimeError if they are of another grid."""
         if state["grid"] != list(self._grid.shape):
             raise RuntimeError(f"wanted a grid of {list(self._grid.shape)} positions, got {state['grid']}")
-        self._policy.encoder.load_state_dict(state["encoder"])
-        self._policy.trunk.load_state_dict(state["trunk"])
-        self._head.load_state_dict(state["head"])
-        self._target_trunk.load_state_dict(state["target_trunk"])
-        self._target_head.load_state_dict(state["target_head"])
+        load_parts(self._networks, state)
         self._normalizer_fitted = state["normalizer_fitted"]
 
     def state_dict(self) -> dict[str, Any]:
         """Networks, targets, optimisers, replay, counters and the generator's state."""
-        columns = self._columns_optimizer
         return {
             "grid": list(self._grid.shape),
-            "encoder": self._policy.encoder.state_dict(),
-            "trunk": self._policy.trunk.state_dict(),
-            "head": self._head.state_dict(),
-            "target_trunk": self._target_trunk.state_dict(),
-            "target_head": self._target_head.state_dict(),
-            "optimizer": optimizer_state(self._optimizer),
-            "columns_optimizer": None if columns is None else columns.state_dict(),
-            "replay": self._replay.state_dict(),
-            "generator": self._generator.bit_generator.state,
+            "columns_optimizer": None,  # unless there is one
+            **save_parts(self._networks),
+            **save_parts(self._learning),
             "normalizer_fitted": self._normalizer_fitted,
+            **self._coverage.state_dict(),
             "updates": self._updates,
-            "tried": self._tried.nonzero()[:, 0],
-            "updated": self._updated.nonzero()[:, 0],
-            "picks": [self._greedy_picks, self._untried_picks],
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a state of `state_dict`."""
         self.load_networks(state)
-        load_optimizer_state(self._optimizer, state["optimizer"])
-        if self._columns_optimizer is not None:
-            self._columns_optimizer.load_state_dict(state["columns_optimizer"])
-        self._replay.load_state_dict(state["replay"])
-        self._generator.bit_generator.state = state["generator"]
+        load_parts(self._learning, state)
         self._updates = state["updates"]
-        for flags, name in ((self._tried, "tried"), (self._updated, "updated")):
-            flags.zero_()
-            flags[state[name]] = True
-        self._coverage = len(state["updated"])
-        self._greedy_picks, self._untried_picks = state["picks"]
+        self._coverage.load_state_dict(state)

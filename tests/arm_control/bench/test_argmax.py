@@ -12,7 +12,7 @@ from arm_control.bench import argmax
 from arm_control.bench.argmax import agent_costs, batch_times, bench_argmax, format_argmax, four_joints, update_times
 from arm_control.cli import main
 from policies.common.action_grid import ActionGrid
-from policies.dqn.heads import FlatHead
+from policies.dqn.flat_head import FlatHead
 
 RATIOS = {
     "greedy_over_stream",

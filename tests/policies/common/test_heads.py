@@ -17,9 +17,11 @@ from policies.branching_dqn.settings import BranchingDQNSettings
 from policies.common import memory
 from policies.common.action_grid import ActionGrid
 from policies.common.branching_head import BranchingHead, make_branching_heads
-from policies.common.heads import refuse_nan
-from policies.dqn import heads
-from policies.dqn.heads import FeatureHead, FlatHead, LazyAdam, make_heads
+from policies.common.heads import BatchColumns, refuse_nan
+from policies.dqn import enumerated_head, flat_head, heads
+from policies.dqn.feature_head import FeatureHead
+from policies.dqn.flat_head import FlatHead, LazyAdam
+from policies.dqn.heads import make_heads
 from policies.dqn.settings import DQNSettings
 
 HIDDEN = 6
@@ -121,7 +123,7 @@ def assert_brute_force(head: FlatHead, x: Tensor, shape: tuple[int, ...]) -> Non
 def test_the_largest_of_a_table_is_that_of_the_whole_product(
     shape: tuple[int, ...], numbers: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(heads, "BLOCK_NUMBERS", numbers)
+    monkeypatch.setattr(enumerated_head, "BLOCK_NUMBERS", numbers)
     generator = generator_of(math.prod(shape))
     for rows in (1, 2, 3, 7, 16, 33, 64, 70):
         table = integers(generator, HIDDEN + 1, math.prod(shape))
@@ -139,7 +141,7 @@ def test_of_equal_ones_it_is_the_one_with_the_lowest_index_whatever_the_blocks(
     shape: tuple[int, ...], rows: int, numbers: int, size: int, seed: int
 ) -> None:
     with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(heads, "BLOCK_NUMBERS", numbers)
+        monkeypatch.setattr(enumerated_head, "BLOCK_NUMBERS", numbers)
         generator = generator_of(seed)
         x = integers(generator, rows, 2, size=size)
         assert_brute_force(flat(shape, integers(generator, 3, math.prod(shape), size=size)), x, shape)
@@ -154,7 +156,7 @@ def test_of_equal_ones_it_is_the_one_with_the_lowest_index_whatever_the_blocks(
 def test_equal_columns_within_a_block_and_across_blocks(
     equal: tuple[int, ...], numbers: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(heads, "BLOCK_NUMBERS", numbers)
+    monkeypatch.setattr(enumerated_head, "BLOCK_NUMBERS", numbers)
     table = integers(generator_of(1), HIDDEN + 1, 270)
     table[:, list(equal)] = table[:, equal[:1]]
     table[-1, list(equal)] = 1000.0  # better than all others
@@ -168,7 +170,7 @@ def test_equal_columns_within_a_block_and_across_blocks(
 def test_a_table_of_equal_columns_has_its_largest_at_index_0(
     bias: float, numbers: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(heads, "BLOCK_NUMBERS", numbers)
+    monkeypatch.setattr(enumerated_head, "BLOCK_NUMBERS", numbers)
     table = torch.zeros(HIDDEN + 1, 270)
     table[-1] = bias
     head, x = flat((6, 5, 9), table), integers(generator_of(0), 5, HIDDEN)
@@ -194,7 +196,7 @@ def test_a_table_of_equal_columns_has_its_largest_at_index_0(
 def test_infinite_biases_are_the_largest_and_the_smallest(
     up: tuple[int, ...], down: tuple[int, ...], numbers: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(heads, "BLOCK_NUMBERS", numbers)
+    monkeypatch.setattr(enumerated_head, "BLOCK_NUMBERS", numbers)
     table = integers(generator_of(3), HIDDEN + 1, 270)
     table[-1, list(up)], table[-1, list(down)] = INFINITY, -INFINITY
     head, x = flat((6, 5, 9), table), integers(generator_of(4), 17, HIDDEN)
@@ -241,7 +243,7 @@ def test_a_tables_rows_are_64_numbers_or_a_multiple_apart_and_nothing_reads_what
     whole[:, size:] = math.nan  # which would show
     x = seen("flat", shape, 5, 2)
     for numbers in (1, 1000, 2**17):
-        monkeypatch.setattr(heads, "BLOCK_NUMBERS", numbers)
+        monkeypatch.setattr(enumerated_head, "BLOCK_NUMBERS", numbers)
         for got, wanted in zip(head.greedy(x), like.greedy(x), strict=True):
             assert torch.equal(got, wanted)
         assert torch.equal(head.maximum(x), like.maximum(x))
@@ -251,8 +253,8 @@ def test_a_tables_rows_are_64_numbers_or_a_multiple_apart_and_nothing_reads_what
     optimizers = [LazyAdam(one) for one in (head, like)]
     for step in range(3):
         for one, optimizer in zip((head, like), optimizers, strict=True):
-            backward(one, *random_batch(step, size, 6))
-            optimizer.step(0.01)
+            _, gathered = backward(one, *random_batch(step, size, 6))
+            optimizer.step(gathered, 0.01)
     state = copy.deepcopy(head.state_dict())
     assert_equal(state, like.state_dict())
     assert state["_extra_state"]["size"] == [HIDDEN + 1, size]
@@ -269,7 +271,7 @@ def test_a_tables_rows_are_64_numbers_or_a_multiple_apart_and_nothing_reads_what
 def test_blocks_are_all_the_actions_and_as_many_of_them_at_a_time_as_there_may_be(
     rows: int, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(heads, "BLOCK_NUMBERS", numbers := 1000)
+    monkeypatch.setattr(enumerated_head, "BLOCK_NUMBERS", numbers := 1000)
     head, x = made(kind, (6, 5, 9), 0), torch.ones(rows, HIDDEN)
     quantum = head.quantum
     assert 1 <= quantum <= 64
@@ -283,7 +285,7 @@ def test_blocks_are_all_the_actions_and_as_many_of_them_at_a_time_as_there_may_b
 
 
 def test_a_last_block_of_one_action_has_a_margin_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(heads, "BLOCK_NUMBERS", 1)
+    monkeypatch.setattr(enumerated_head, "BLOCK_NUMBERS", 1)
     for shape in ((5, 13), (43, 3)):  # one more than a multiple of 64
         table = integers(generator_of(0), HIDDEN + 1, math.prod(shape))
         assert_brute_force(flat(shape, table), integers(generator_of(1), 5, HIDDEN), shape)
@@ -419,7 +421,7 @@ def test_a_branching_heads_infinite_outputs_are_the_largest_and_the_smallest(inf
 def test_the_largest_q_and_the_margin_are_those_of_every_action_enumerated(
     kind: str, shape: tuple[int, ...], numbers: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(heads, "BLOCK_NUMBERS", numbers)
+    monkeypatch.setattr(enumerated_head, "BLOCK_NUMBERS", numbers)
     head = made(kind, shape, 1)
     for rows in (1, 5, 66):
         x = seen(kind, shape, rows, rows)
@@ -450,7 +452,7 @@ def test_what_was_frozen_is_that_of_all_columns_and_stays_so_while_blocks_go_on(
     frozen = head._frozen.clone()
     with torch.no_grad():
         assert torch.equal(frozen, head.columns()(0, 270))
-    monkeypatch.setattr(heads, "BLOCK_NUMBERS", 1)
+    monkeypatch.setattr(enumerated_head, "BLOCK_NUMBERS", 1)
     head.greedy(2.0 * x), head.maximum(x), head.margin(x)
     assert torch.equal(head._frozen, frozen)
     # Another time it is that of other weights.
@@ -497,7 +499,7 @@ def test_a_feature_that_is_nan_is_refused(kind: str) -> None:
 def test_one_nan_in_a_table_is_refused_wherever_it_is_and_whatever_else_there_is(
     row: int, top: float, place: int, numbers: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(heads, "BLOCK_NUMBERS", numbers)
+    monkeypatch.setattr(enumerated_head, "BLOCK_NUMBERS", numbers)
     table = integers(generator_of(0), HIDDEN + 1, 270)
     table[-1, 130] = top
     table[row, place] = math.nan
@@ -541,11 +543,9 @@ def test_looking_for_the_largest_changes_nothing(kind: str) -> None:
     x.requires_grad_()
     before = copy.deepcopy(head.state_dict())
     head.q(x, torch.zeros(4, 2, dtype=torch.int64))
-    batch = getattr(head, "batch", None)
     with torch.no_grad():
         head.greedy(x), head.maximum(x), head.margin(x), head.q(x, torch.ones(4, 2, dtype=torch.int64))
         as_in_a_graph(head, x)
-    assert getattr(head, "batch", None) is batch
     assert_equal(head.state_dict(), before)
 
 
@@ -571,12 +571,13 @@ def gradient_of(layer: nn.Linear) -> Tensor:
     return torch.cat([layer.weight.grad.T, layer.bias.grad[None]])
 
 
-def backward(head: FlatHead, x: Tensor, actions: Tensor, y: Tensor) -> Tensor:
-    """The loss of a batch, and its gradients."""
-    q = head.q(x, head.grid.positions(actions))
-    loss = ((q - y) ** 2).mean()
+def backward(head: FlatHead, x: Tensor, actions: Tensor, y: Tensor) -> tuple[Tensor, BatchColumns]:
+    """The loss of a batch, and its columns with their gradients."""
+    positions = head.grid.positions(actions)
+    gathered = head.gather(positions)
+    loss = ((head.q(x, positions, gathered) - y) ** 2).mean()
     loss.backward()  # type: ignore[no-untyped-call]
-    return loss.detach()
+    return loss.detach(), gathered
 
 
 def backward_plain(layer: nn.Linear, x: Tensor, actions: Tensor, y: Tensor) -> Tensor:
@@ -601,9 +602,10 @@ def test_a_tables_gradients_are_a_plain_layers_and_elsewhere_a_plain_layer_has_n
     x, actions, y = random_batch(rows, 60, rows)
     actions[rows // 2] = actions[0]
     own, plain = x.clone().requires_grad_(), x.clone().requires_grad_()
-    assert backward(head, own, actions, y) == pytest.approx(backward_plain(layer, plain, actions, y).item(), abs=1e-6)
-    assert head.batch is not None
-    touched, columns = head.batch
+    loss, gathered = backward(head, own, actions, y)
+    assert loss == pytest.approx(backward_plain(layer, plain, actions, y).item(), abs=1e-6)
+    touched = gathered.actions
+    columns = gathered.columns
     wanted, rest = gradient_of(layer), torch.ones(60, dtype=torch.bool)
     assert touched.tolist() == sorted(set(actions.tolist()))
     torch.testing.assert_close(columns.grad, wanted[:, touched], rtol=1e-6, atol=1e-6)
@@ -622,9 +624,9 @@ def test_the_first_step_moves_a_batchs_columns_as_adam_does_and_leaves_the_other
     before, layer = head.table.clone(), plain_layer(head.table)
     optimizer, adam = LazyAdam(head), torch.optim.Adam(layer.parameters(), 0.01)
     x, actions, y = random_batch(5, 60, 20)
-    backward(head, x, actions, y)
+    _, gathered = backward(head, x, actions, y)
     backward_plain(layer, x, actions, y)
-    optimizer.step(0.01)
+    optimizer.step(gathered, 0.01)
     adam.step()
     touched = actions.unique()
     rest = [action for action in range(60) if action not in touched.tolist()]
@@ -644,10 +646,10 @@ def test_where_every_batch_has_all_actions_the_path_is_adams(seed: int) -> None:
         rate = 0.01 * (1.0 - step / 50)
         x, actions, y = random_batch(100 * seed + step, 15, 40)
         actions[:15] = torch.randperm(15, generator=generator_of(step))
-        backward(head, x, actions, y)
+        _, gathered = backward(head, x, actions, y)
         backward_plain(layer, x, actions, y)
         adam.param_groups[0]["lr"] = rate
-        optimizer.step(rate)
+        optimizer.step(gathered, rate)
         adam.step()
         torch.testing.assert_close(head.table, table_of(layer), rtol=0, atol=2e-6)
 
@@ -660,13 +662,12 @@ def test_an_action_that_rests_keeps_its_column_its_moments_and_its_count() -> No
     gradients = []
     for step, action in enumerate((2, 0, 5, 0, 2)):
         x, _, y = random_batch(step, 6, 4)
-        backward(head, x, torch.full((4,), action), y)
-        assert head.batch is not None
-        gradient = head.batch[1].grad
+        _, gathered = backward(head, x, torch.full((4,), action), y)
+        gradient = gathered.columns.grad
         assert gradient is not None
         if action == 2:
             gradients.append(gradient[:, 0].double())
-        optimizer.step(rate)
+        optimizer.step(gathered, rate)
         if step == 0:
             after_one = head.table[:, 2].clone()
         if step == 3:
@@ -690,8 +691,8 @@ def test_the_columns_optimizer_goes_on_from_its_state_bit_for_bit() -> None:
 
     def learn(head: FlatHead, optimizer: LazyAdam, steps: range) -> None:
         for step in steps:
-            backward(head, *random_batch(step, 60, 8))
-            optimizer.step(0.01)
+            _, gathered = backward(head, *random_batch(step, 60, 8))
+            optimizer.step(gathered, 0.01)
 
     learn(head, optimizer, range(5))
     state = copy.deepcopy((head.state_dict(), optimizer.state_dict()))
@@ -769,8 +770,8 @@ def test_whatever_was_changed_the_target_is_a_whole_copy_after_each_period(
                 distinct = torch.tensor(sorted(set(actions)))
                 head.put(distinct, x.new_full((HIDDEN + 1, len(distinct)), float(y[0])))
             else:
-                backward(head, x, torch.tensor(actions), y)
-                optimizer.step(0.01)
+                _, gathered = backward(head, x, torch.tensor(actions), y)
+                optimizer.step(gathered, 0.01)
             assert torch.equal(target.table, before)  # until the period is over
         target.follow(head)
         assert torch.equal(target.table, head.table)
@@ -833,8 +834,8 @@ def test_a_table_comes_back_from_a_state_of_its_learned_columns_alone(random: bo
     head = FlatHead(grid_of((3, 5, 4)), HIDDEN, random=random, seed=7)
     optimizer = LazyAdam(head)
     for step in range(3):
-        backward(head, *random_batch(step, 60, 4))
-        optimizer.step(0.01)
+        _, gathered = backward(head, *random_batch(step, 60, 4))
+        optimizer.step(gathered, 0.01)
     state = copy.deepcopy(head.state_dict())
     touched = torch.cat([random_batch(step, 60, 4)[1] for step in range(3)]).unique()
     assert list(state) == ["_extra_state"]
@@ -1010,7 +1011,7 @@ def test_too_little_memory_is_refused_with_both_figures_before_anything_is_taken
     def allocate(*_: Any, **__: Any) -> None:
         raise AssertionError("allocated")
 
-    monkeypatch.setattr(heads, "untouched_zeros", allocate)
+    monkeypatch.setattr(flat_head, "untouched_zeros", allocate)
     needed = 16 * 65 * WHOLE  # 783,713,840
     settings = DQNSettings(hidden_units=64, head=head)
     monkeypatch.setattr(memory, "free_memory", lambda: 500_000_000)

@@ -15,7 +15,6 @@ from policies.agent import Spec
 from policies.common.actors import GaussianPolicy
 from policies.common.networks import (
     ActionScaling,
-    Critic,
     DeterministicPolicy,
     Encoder,
     direction,
@@ -24,6 +23,7 @@ from policies.common.networks import (
 )
 from policies.common.normalizer import Normalizer
 from policies.common.settings import PolicyGradientSettings
+from policies.ddpg.critic import Critic
 
 DEGREES = 180.0 / math.pi
 ARM = Spec(9, 3, (0.0,) * 3, (90.0,) * 3, measured_columns=(0, 1, 2), measured_unit=DEGREES)

@@ -637,10 +637,10 @@ def test_the_critic_learns_from_as_many_rewards_as_asked_for(n_step: int, monkey
     discount = SMALL.discount
     assert float((batch["bootstrap"] == discount**n_step).double().mean()) > 0.8  # but for the newest
     with torch.no_grad():
-        view = before._view(batch)
-        next_view = before._view(batch, "next_")
-        next_a = before._mu(before._target_actor(next_view.features), next_view).clamp(-1.0, 1.0)
-        y = batch["reward"] + batch["bootstrap"] * before._q(before._target_critic, next_view, next_a)
+        view = before._inputs.view(batch)
+        next_view = before._inputs.view(batch, "next_")
+        next_a = before._inputs.mu(before._target_actor(next_view.features), next_view).clamp(-1.0, 1.0)
+        y = batch["reward"] + batch["bootstrap"] * before._inputs.q(before._target_critic, next_view, next_a)
         a = before._policy.scaling.to_unit(batch["action"])
-        q = before._q(before._critic, view, a)
+        q = before._inputs.q(before._critic, view, a)
     assert metrics["critic_loss"] == pytest.approx(float((q - y).square().mean()), rel=1e-4)

@@ -17,11 +17,12 @@ from torch.nn.functional import relu
 
 from policies.agent import FloatArray, Observation, Spec, Transition
 from policies.branching_dqn.settings import BranchingDQNSettings
+from policies.common.heads import BatchColumns
 from policies.common.hindsight import sample_relabelled
 from policies.common.settings import QLearningSettings
 from policies.dqn import agent as dqn
 from policies.dqn.agent import DQN
-from policies.dqn.heads import FlatHead
+from policies.dqn.flat_head import FlatHead, LazyAdam
 from policies.dqn.settings import DQNSettings
 
 DEGREES = 180.0 / math.pi
@@ -206,12 +207,32 @@ def assert_close(got: Tensor | None, wanted: Tensor | None, name: str) -> None:
     torch.testing.assert_close(got.double(), wanted, rtol=1e-4, atol=1e-5, msg=lambda text: f"{name}: {text}")
 
 
+@pytest.fixture
+def stepped(monkeypatch: pytest.MonkeyPatch) -> list[BatchColumns]:
+    """The columns, with their gradients, that the optimiser of a flat head has moved."""
+    moved: list[BatchColumns] = []
+    step = LazyAdam.step
+
+    def noted(self: LazyAdam, gathered: BatchColumns, learning_rate: float) -> None:
+        moved.append(gathered)
+        step(self, gathered, learning_rate)
+
+    monkeypatch.setattr(LazyAdam, "step", noted)
+    return moved
+
+
 @pytest.mark.parametrize("double_q", [True, False], ids=["double", "plain-q"])
 @pytest.mark.parametrize("spec", [ARM, PLAIN, MOVING], ids=["arm", "plain", "moving"])
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(("seed", "terminated", "relabelled"), [(0, 0.0, 0.0), (1, 0.3, 0.3), (2, 0.3, 0.0)])
 def test_one_update_is_that_of_the_papers(
-    seed: int, terminated: float, relabelled: float, kind: str, spec: Spec, double_q: bool
+    seed: int,
+    terminated: float,
+    relabelled: float,
+    kind: str,
+    spec: Spec,
+    double_q: bool,
+    stepped: list[BatchColumns],
 ) -> None:
     settings = settings_of(kind, double_q=double_q, relabel_near=relabelled, relabel_other=relabelled)
     agent = filled(spec, kind, settings, terminated=terminated, seed=seed)
@@ -245,8 +266,9 @@ def test_one_update_is_that_of_the_papers(
     assert trunk["net.0.weight"].grad is not None
     assert trunk["net.0.weight"].grad.abs().max() > 1e-2
     if isinstance(agent._head, FlatHead):
-        assert agent._head.batch is not None
-        actions, columns = agent._head.batch
+        [gathered] = stepped
+        actions = gathered.actions
+        columns = gathered.columns
         wanted_grad = head["table"].grad
         assert wanted_grad is not None
         assert_close(columns.grad, wanted_grad[:, actions], "table")
@@ -259,7 +281,7 @@ def test_one_update_is_that_of_the_papers(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_trunk_and_head_take_adams_first_step_down_their_own_gradients(kind: str) -> None:
+def test_trunk_and_head_take_adams_first_step_down_their_own_gradients(kind: str, stepped: list[BatchColumns]) -> None:
     settings = settings_of(kind)
     agent = filled(ARM, kind, settings)
     head: Any = agent._head
@@ -274,7 +296,9 @@ def test_trunk_and_head_take_adams_first_step_down_their_own_gradients(kind: str
         for name, parameter in module.named_parameters()
     ]
     if table is not None:
-        actions, columns = head.batch
+        [gathered] = stepped
+        actions = gathered.actions
+        columns = gathered.columns
         pairs.append((head.table[:, actions], table[:, actions], columns.grad))
         rest = torch.ones(head.grid.size, dtype=torch.bool)
         rest[actions] = False
