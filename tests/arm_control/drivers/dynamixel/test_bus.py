@@ -1,0 +1,58 @@
+"""Registers over the bus: errors of servos, and the status return level."""
+
+from contextlib import closing
+
+import pytest
+from dynamixel_arm import connected, one_line, send
+
+from arm_control.drivers.dynamixel.bus import Bus, NoAnswerError, RefusedError
+from arm_control.drivers.emulator.emulator import Emulator
+
+
+class TestErrors:
+    """Errors that servos answer with."""
+
+    def test_values_that_are_not_accepted(self, servos: Emulator) -> None:
+        """The message has the register, the value and the reason."""
+        bus = Bus(servos.path, patience_s=0.5)
+        with closing(bus):
+            with pytest.raises(
+                RefusedError, match="servo 1 has limits that exclude the value: goal position 5000"
+            ) as error:
+                bus.write(1, "goal_position", 5000)
+            one_line(error)
+            with pytest.raises(RefusedError, match="does not accept the value"):
+                bus.write(1, "bus_watchdog", -5)
+            assert bus.read(1, ["goal_position", "torque_enable"])["torque_enable"] == 0
+
+
+class TestStatusReturnLevel:
+    """Servos that are set to answer pings alone, or no writes, are set to answer everything."""
+
+    @pytest.mark.parametrize("levels", [(0, 0, 0), (1, 1, 1), (2, 0, 1)])
+    def test_a_servo_that_does_not_answer_everything_is_set_to(self, servos: Emulator, levels: tuple[int, ...]) -> None:
+        """As another program left it: the register is written over the bus, without an answer to wait for."""
+        with closing(Bus(servos.path)) as bus:
+            for id, level in enumerate(levels, 1):
+                bus.write_all("status_return_level", {id: level})
+                assert bus.ping(id) == 1060
+                assert servos.register("status_return_level", id) == level
+        with connected(servos.path) as driver:
+            assert [servos.register("status_return_level", id) for id in (1, 2, 3)] == [2, 2, 2]
+            driver.enable()
+            send(driver, [10.0, 10.0, 80.0])
+            driver.disable()
+
+    def test_a_servo_that_stays_silent_is_named_with_the_remedy(
+        self, servos: Emulator, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """One that answers pings has power."""
+        with closing(Bus(servos.path)) as bus:
+            bus.write_all("status_return_level", {2: 0})
+            monkeypatch.setattr(Bus, "write_all", lambda self, name, by_id: None)
+            with pytest.raises(NoAnswerError) as error:
+                bus.enable_answers([1, 2, 3])
+        text = one_line(error)
+        assert "servo 2 on" in text
+        assert "status return level (register 68)" in text
+        assert "powered" not in text
