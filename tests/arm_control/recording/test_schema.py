@@ -3,9 +3,10 @@
 import json
 
 import msgspec
+import pytest
 from recordings import tick
 
-from arm_control.recording.schema import Tick
+from arm_control.recording.schema import Tick, of_simulated_arm
 from arm_control.recording.writer import schema_of
 
 
@@ -17,3 +18,22 @@ def test_the_schemas_say_what_is_in_a_message() -> None:
         *json.loads(msgspec.json.encode(tick(goal_m=None, angle_deg=None, target_deg=None)))
     }
     assert schema["properties"]["angle_deg"] == {"type": "array", "items": {"type": "number"}}
+
+
+class TestSimulatedArm:
+    """Whether the recorded arm was a simulation."""
+
+    @pytest.mark.parametrize(
+        ("metadata", "simulated"),
+        [
+            ({"driver": "other", "simulated": "true"}, True),
+            ({"driver": "dynamixel", "simulated": "false"}, False),
+            # Recorded before drivers declared it.
+            ({"driver": "sim"}, True),
+            ({"driver": "dynamixel"}, False),
+            ({}, False),
+        ],
+    )
+    def test_metadata(self, metadata: dict[str, str], simulated: bool) -> None:
+        """The declaration counts; without one, the driver's name."""
+        assert of_simulated_arm(metadata) == simulated

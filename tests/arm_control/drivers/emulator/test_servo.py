@@ -128,3 +128,23 @@ class TestHardware:
             ("velocity_limit", 100),
         ):
             assert servos.register(name, 1) == value
+
+
+class TestByHand:
+    """What a test, or an earlier program, does to a servo past its bus."""
+
+    def test_a_servo_without_torque_is_turned(self, servos: Emulator) -> None:
+        """Its reading follows."""
+        servos.turn(2, 2500)
+        assert servos.positions() == {1: 1000, 2: 2500, 3: 3000}
+
+    def test_a_servo_with_torque_is_not_turned(self, servos: Emulator) -> None:
+        """That is an error."""
+        write(servos, 2, "torque_enable", 1)
+        with pytest.raises(ValueError, match="its torque is on"):
+            servos.turn(2, 2500)
+
+    def test_any_register_can_be_set(self, servos: Emulator) -> None:
+        """Also those that cannot be written over the bus."""
+        servos.set_register("model_number", 3, 1020)
+        assert servos.register("model_number", 3) == 1020
