@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from envs.files import read_file
+from envs.inverse_kinematics import InverseKinematics
+from envs.inverse_kinematics import UnreachableGoalError as UnreachableGoalError
 from envs.kinematics import RADIANS as RADIANS
 from envs.kinematics import Kinematics, rotation_parts
 from envs.limits import ABOVE_TABLE, ROUNDING_M, Box, JointLimits
@@ -26,12 +28,6 @@ DEFAULT_URDF = ASSETS / "arm3.urdf"
 
 TABLE_CLEARANCE_M = 0.02  # above the table, which a default pose has if any pose has it: more than noise and play
 DEFAULT_POSES = 512  # tried if the one with every joint at zero is outside
-STARTS = 32  # poses from which inverse kinematics tries to reach a goal before it gives up
-NEAR_STEPS = 40  # of each descent, where all of those are tried for the solution nearest to the present pose
-
-
-class UnreachableGoalError(ValueError):
-    """A goal that no pose inside the joint limits reaches."""
 
 
 class Arm:
@@ -162,13 +158,7 @@ class Arm:
 
         With speeds (..., joints) in degrees/s, position and velocity in m/s, (..., 6).
         """
-        columns = [angles_deg[..., index] for index in range(self.joint_count)]
-        if speeds_deg_s is None:
-            rows = self.tip_position(columns, xp)
-        else:
-            rows = self.tip_motion(columns, [speeds_deg_s[..., index] for index in range(self.joint_count)], xp)
-        zero = 0.0 * columns[0]  # a coordinate that no joint moves is a plain number: give it the others' shape
-        return xp.stack([row + zero for row in rows], -1)
+        return self.kinematics.tip(angles_deg, xp, speeds_deg_s)
 
     def gravity_torques_nm(self, angles_deg: ArrayLike) -> Array:
         """Torques (..., joints) that hold the arm still in these poses (..., joints) against gravity."""
@@ -204,123 +194,20 @@ class Arm:
             torques.append(GRAVITY_M_S2 * np.cross(axis, levers)[..., 2])
         return np.stack(torques, -1)
 
+    @cached_property
+    def _inverse(self) -> InverseKinematics:
+        return InverseKinematics(self.name, self.kinematics, self.limits)
+
     def inverse_kinematics(
         self, goals_m: ArrayLike, tolerance_m: float = 1e-6, *, start_deg: ArrayLike | None = None
     ) -> Array:
-        """Joint angles (..., joints) in degrees, inside the limits, that put the tip on `goals_m` (..., 3).
+        """Joint angles (..., joints) that put the tip on goals (..., 3): `InverseKinematics.solve`."""
+        return self._inverse.solve(goals_m, tolerance_m, start_deg=start_deg)
 
-        Damped least squares (Wampler 1986; Levenberg-Marquardt damping) from the nearest poses of a fixed random set; a
-        joint at a limit is held there while a step would push it out. With `start_deg` (..., joints), of the solutions
-        found from there and from those poses, the one that the arm reaches soonest from `start_deg`.
-        Raises UnreachableGoalError for a goal that ends further than `tolerance_m` from the tip, ValueError for a
-        non-finite one.
-        """
-        goals = np.asarray(goals_m, dtype=np.float64)
-        if goals.shape[-1:] != (3,) or not np.isfinite(goals).all():
-            raise ValueError(f"wanted goals (..., 3) of finite numbers in metres, got {goals.tolist()}")
-        flat = goals.reshape(-1, 3)
-        poses, tips = self._starting_poses
-        distance = np.linalg.norm(tips[None] - flat[:, None], axis=-1)
-        starts = poses[np.argsort(distance, axis=1)[:, :STARTS]]
-        if start_deg is None:
-            best_angles = np.zeros((len(flat), self.joint_count))
-            best_error = np.full(len(flat), np.inf)
-        else:
-            present = np.clip(start_deg, self.limits.lower_deg, self.limits.upper_deg).reshape(len(flat), -1)
-            best_angles, best_error = self._nearest_solutions(flat, present, starts, tolerance_m)
-        for start in np.moveaxis(starts, 1, 0):
-            todo = best_error > tolerance_m
-            if not todo.any():
-                break
-            angles = self.descend(start[todo], flat[todo], tolerance_m)
-            error = np.linalg.norm(self.forward_kinematics(angles) - flat[todo], axis=-1)
-            better = error < best_error[todo]
-            rows = np.flatnonzero(todo)[better]
-            best_angles[rows], best_error[rows] = angles[better], error[better]
-        if (best_error > tolerance_m).any():
-            worst = int(np.argmax(best_error))
-            x, y, z = flat[worst]
-            raise UnreachableGoalError(
-                f"goal ({x:.4f}, {y:.4f}, {z:.4f}) m is out of reach of {self.name}: the nearest point found is "
-                f"{best_error[worst] * 1000:.2f} mm away"
-            )
-        return best_angles.reshape(*goals.shape[:-1], self.joint_count)
-
-    def travel_time_s(self, from_deg: Array, to_deg: Array) -> Array:
-        """Time (...,) that the slowest joint takes between poses (..., joints) at its full speed, in seconds."""
-        seconds: Array = (np.abs(to_deg - from_deg) / np.array(self.limits.max_speed_deg_s)).max(axis=-1)
-        return seconds
-
-    def _nearest_solutions(
-        self, goals: Array, present_deg: Array, starts: Array, tolerance_m: float
-    ) -> tuple[Array, Array]:
-        """Of the solutions found for each goal, the one soonest reached, (n, joints), and its error in metres (n,).
-
-        Where none is found, the pose that comes nearest.
-        """
-        # Descend from the present pose and from all starts at once.
-        candidates = np.concatenate([present_deg[:, None], starts], axis=1)
-        count = candidates.shape[1]
-        repeated = np.repeat(goals, count, axis=0)
-        angles = self.descend(candidates.reshape(-1, self.joint_count), repeated, tolerance_m, NEAR_STEPS)
-        error = np.linalg.norm(self.forward_kinematics(angles) - repeated, axis=-1).reshape(-1, count)
-        angles = angles.reshape(-1, count, self.joint_count)
-        # A solution costs the time to get there, anything else more than any time by its error.
-        seconds = self.travel_time_s(present_deg[:, None], angles)
-        cost = np.where(error <= tolerance_m, seconds, seconds.max() + 1.0 + error)
-        rows = np.arange(len(goals))
-        best = cost.argmin(axis=1)
-        return angles[rows, best], error[rows, best]
+    def descend(self, angles_deg: Array, goals_m: Array, tolerance_m: float, steps: int = 200) -> Array:
+        """Angles (n, joints) that bring the tip nearer to goals (n, 3): `InverseKinematics.descend`."""
+        return self._inverse.descend(angles_deg, goals_m, tolerance_m, steps)
 
     def nearest_reachable(self, point_m: Sequence[float]) -> tuple[float, float, float]:
-        """The point that the tip can be at nearest to this one, as far as downhill from one of 512 poses leads."""
-        point = np.array([point_m], np.float64)
-        poses, tips = self._starting_poses
-        start = poses[np.linalg.norm(tips - point, axis=-1).argmin()]
-        x, y, z = self.tip_position(self.descend(start[None], point, 1e-6, 60)[0].tolist())
-        return float(x), float(y), float(z)
-
-    @cached_property
-    def _starting_poses(self) -> tuple[Array, Array]:
-        """Poses all over the joint ranges and their tips, the same ones every time."""
-        low, high = np.array(self.limits.lower_deg), np.array(self.limits.upper_deg)
-        poses = np.random.default_rng(0).uniform(low, high, (512, self.joint_count))
-        return poses, self.forward_kinematics(poses)
-
-    def descend(self, angles: Array, goals: Array, tolerance_m: float, steps: int = 200) -> Array:
-        """Angles (n, joints) that bring the tip as near to goals (n, 3) as downhill from these angles goes.
-
-        Each row stops by itself, a tenth of the tolerance from its goal: what it ends in depends on no other row.
-        """
-        low, high = np.array(self.limits.lower_deg), np.array(self.limits.upper_deg)
-        found = np.array(angles, dtype=np.float64)
-        rows = np.arange(len(found))  # those that are still on their way; the arrays below have only them
-        angles = found
-        damping = np.full(len(found), 1e-3)
-        error = goals - self.forward_kinematics(angles)
-        for _ in range(steps):
-            size = np.linalg.norm(error, axis=-1)
-            away = size > 0.1 * tolerance_m
-            if not away.all():
-                found[rows] = angles
-                rows, angles, goals, damping, error, size = (
-                    values[away] for values in (rows, angles, goals, damping, error, size)
-                )
-                if not len(rows):
-                    return found
-            # Steepest direction of each joint, and which joints a limit holds.
-            jacobian = self.jacobian(angles) / RADIANS
-            downhill = np.einsum("nij,ni->nj", jacobian, error)
-            blocked = ((angles <= low) & (downhill < 0)) | ((angles >= high) & (downhill > 0))
-            jacobian = np.where(blocked[:, None, :], 0.0, jacobian)
-            # step = J^T (J J^T + damping^2 I)^-1 error
-            normal = jacobian @ jacobian.swapaxes(-1, -2) + (damping**2)[:, None, None] * np.eye(3)
-            step = np.einsum("nij,ni->nj", jacobian, np.linalg.solve(normal, error[..., None])[..., 0]) / RADIANS
-            candidate = np.clip(angles + step, low, high)
-            candidate_error = goals - self.forward_kinematics(candidate)
-            better = np.linalg.norm(candidate_error, axis=-1) < size
-            angles = np.where(better[:, None], candidate, angles)
-            error = np.where(better[:, None], candidate_error, error)
-            damping = np.clip(np.where(better, damping * 0.3, damping * 4.0), 1e-6, 1.0)
-        found[rows] = angles
-        return found
+        """The point that the tip can be at nearest to this one: `InverseKinematics.nearest_reachable`."""
+        return self._inverse.nearest_reachable(point_m)

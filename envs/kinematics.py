@@ -91,6 +91,21 @@ class Kinematics:
             point = _transformed(self._rows[index], cosines[index], sines[index], point)
         return (*_numbers(point), *_numbers(velocity))
 
+    def tip(self, angles_deg: Any, xp: Any = np, speeds_deg_s: Any = None) -> Any:
+        """Tip position (..., 3) in metres from arrays of angles (..., joints) in degrees; `xp` is numpy or torch.
+
+        With speeds (..., joints) in degrees/s, position and velocity in m/s, (..., 6).
+        """
+        columns = [angles_deg[..., index] for index in range(len(self._rows))]
+        rows: tuple[Any, ...]
+        if speeds_deg_s is None:
+            rows = self.tip_position(columns, xp.cos, xp.sin)
+        else:
+            speeds = [speeds_deg_s[..., index] for index in range(len(self._rows))]
+            rows = self.tip_motion(columns, speeds, xp.cos, xp.sin)
+        zero = 0.0 * columns[0]  # a coordinate that no joint moves is a plain number: give it the others' shape
+        return xp.stack([row + zero for row in rows], -1)
+
     def jacobian(self, angles_deg: ArrayLike) -> Array:
         """Derivative of the tip by the angles, (..., 3, joints), in metres per degree."""
         radians = np.asarray(angles_deg, dtype=np.float64) * RADIANS
