@@ -72,9 +72,12 @@ class ComputeReward(Protocol):
 
 @dataclass(frozen=True)
 class Transition:
-    """One step of several arms at once; every field has a leading axis of arms.
+    """One action of several arms at once; every field has a leading axis of arms.
 
     `terminated` says where the task itself ended, `ended` where the episode did, for that or for a time limit.
+
+    An action may be held for several control steps. `reward` is then the mean of their rewards, and `achieved_between`
+    and `desired_between`, (arms, control steps - 1, size), are the goals after each of them but the last.
     """
 
     observation: Observation
@@ -83,6 +86,8 @@ class Transition:
     next_observation: Observation
     terminated: NDArray[np.bool_]
     ended: NDArray[np.bool_]
+    achieved_between: FloatArray | None = None
+    desired_between: FloatArray | None = None
 
 
 class Agent(Protocol):

@@ -155,7 +155,7 @@ def agent_costs(shape: tuple[int, ...], rounds: int) -> list[dict[str, Any]]:
         "replay_capacity": 1000,
     }
     agents: dict[str, tuple[Agent, int]] = {
-        "flat": (make_agent("dqn", spec, DQNSettings(**common), minus_distance, 0), 1),
+        "flat": (make_agent("dqn", spec, DQNSettings(**common, action_repeat=1), minus_distance, 0), 1),
         "branching": (make_agent("branching-dqn", spec, BranchingDQNSettings(**common), minus_distance, 0), joints),
         "deterministic": (make_agent("ddpg", spec, DDPGSettings(**common), minus_distance, 0), joints),
     }

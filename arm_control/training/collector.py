@@ -13,7 +13,7 @@ from arm_control.runs.agent import check_arm, make_agent
 from arm_control.runs.config import TrainConfig
 from arm_control.runs.environment import environment_maker
 from envs.vector.env import ArmVectorEnv
-from policies.agent import Transition
+from policies.agent import FloatArray, Transition
 
 
 class Advance(NamedTuple):
@@ -51,9 +51,15 @@ class Interaction:
         """
         repeat = self._config.settings.action_repeat
         action = self.agent.act(self.observation, explore=True)
-        for _ in range(repeat):
+        rewards, between = [], []
+        for step in range(repeat):
             following, reward, terminated, truncated, info = self.arms.step(action)
-        ended = terminated | truncated
+            ended = terminated | truncated
+            rewards.append(reward)
+            if step + 1 < repeat:
+                if ended.any():
+                    raise RuntimeError("an episode ended before the last of an action's repeated steps")
+                between.append(following)
         next_observation = following
         if ended.any():
             # An arm that was reset within the step: the transition ends in what it saw before.
@@ -62,7 +68,17 @@ class Interaction:
                 for key, value in next_observation.items():
                     value[index] = info["final_obs"][index][key]
         self.agent.observe(
-            Transition(self.observation, action, reward.astype(np.float32), next_observation, terminated, ended)
+            Transition(
+                observation=self.observation,
+                action=action,
+                # r = 1/K sum of the rewards of the K repeated steps
+                reward=np.mean(rewards, axis=0).astype(np.float32),
+                next_observation=next_observation,
+                terminated=terminated,
+                ended=ended,
+                achieved_between=_goals_of(between, "achieved_goal"),
+                desired_between=_goals_of(between, "desired_goal"),
+            )
         )
         self.observation = following
         steps = self.arms.num_envs * repeat
@@ -113,3 +129,10 @@ class Interaction:
         if isinstance(self.arms, ArmVectorEnv):
             return self.arms.save_state()
         return [arm.save_state() for arm in self._bare_arms]
+
+
+def _goals_of(observations: Sequence[Observation], name: str) -> FloatArray | None:
+    """One kind of goal in several observations, (arms, observations, size); None if there are none."""
+    if not observations:
+        return None
+    return np.stack([observation[name] for observation in observations], axis=1)

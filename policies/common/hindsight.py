@@ -19,7 +19,7 @@ from policies.agent import ComputeReward, FloatArray, Spec
 from policies.common.replay_buffer import ReplayBuffer
 
 RELABEL_RATIO = 100.0  # of the largest to the smallest distance of a goal near the tip
-GOALS = ("desired_goal", "next_desired_goal")
+GOALS = ("desired_goal", "next_desired_goal", "desired_between")
 AFTER_STEP = ("next_observation", "next_achieved_goal", "next_desired_goal", "terminated")
 
 Batch = dict[str, FloatArray]
@@ -54,8 +54,12 @@ class NewGoals:
         """The batch with its new goals; `other` are the transitions that goals are taken from."""
         relabelled = dict(batch)
         for name in GOALS:
+            if name not in batch:  # without repeated steps there are no goals between
+                continue
             goal = np.where(self.swapped, other[name], batch[name])
-            goal[:, : self.shift.shape[1]] += self.shift
+            # One goal, or several after another.
+            goals = goal.reshape(len(goal), -1, batch["desired_goal"].shape[1])
+            goals[:, :, : self.shift.shape[1]] += self.shift[:, None]
             relabelled[name] = goal
         return relabelled
 
@@ -154,10 +158,20 @@ def n_step(
 
 
 def rewards(batch: Batch, compute_reward: ComputeReward) -> FloatArray:
-    """The reward (batch, 1) of each transition for its goal: r = R(achieved goal, desired goal) after the step."""
-    reward: FloatArray = compute_reward(batch["next_achieved_goal"], batch["next_desired_goal"], None).astype(
-        np.float32
-    )
+    """The reward (batch, 1) of each transition for its goal.
+
+    Of an action that is held for K control steps:  r = 1/K sum over these of  R(achieved goal, desired goal) after each
+    The sum is divided by K so that Q-values, and the learning rate that suits them, do not depend on K.
+    """
+    achieved_goal = batch["next_achieved_goal"]
+    reward: FloatArray = compute_reward(achieved_goal, batch["next_desired_goal"], None).astype(np.float32)
+    if "achieved_between" in batch:
+        between = (len(reward), -1, achieved_goal.shape[1])
+        achieved = batch["achieved_between"].reshape(between)
+        desired = batch["desired_between"].reshape(between)
+        for step in range(achieved.shape[1]):
+            reward = reward + compute_reward(achieved[:, step], desired[:, step], None).astype(np.float32)
+        reward = reward / np.float32(achieved.shape[1] + 1)
     return reward[:, None]
 
 

@@ -7,11 +7,17 @@ from numpy.typing import NDArray
 
 from policies.agent import FloatArray, Spec, Transition
 
+BETWEEN = ("achieved_between", "desired_between")
+
 
 class ReplayBuffer:
-    """A ring of transitions in one float32 array, so that a batch is a single gather."""
+    """A ring of transitions in one float32 array, so that a batch is a single gather.
 
-    def __init__(self, capacity: int, spec: Spec) -> None:
+    Where an action is held for several control steps (`action_repeat`), it also keeps the goals after each of them but
+    the last: `achieved_between` and `desired_between`, which the rewards of relabelled transitions depend on.
+    """
+
+    def __init__(self, capacity: int, spec: Spec, action_repeat: int = 1) -> None:
         sizes = {
             "observation": spec.observation_size,
             "achieved_goal": spec.goal_size,
@@ -24,6 +30,10 @@ class ReplayBuffer:
             "terminated": 1,
             "ended": 1,
         }
+        self._between = action_repeat - 1  # control steps of a transition but the last
+        self._without_between = sum(sizes.values())  # width of a row without the goals after these
+        if self._between:
+            sizes |= dict.fromkeys(BETWEEN, self._between * spec.goal_size)
         ends = np.cumsum(list(sizes.values())).tolist()
         self.columns = {name: slice(end - size, end) for (name, size), end in zip(sizes.items(), ends, strict=True)}
         self._rows = np.zeros((capacity, ends[-1]), np.float32)
@@ -37,7 +47,7 @@ class ReplayBuffer:
 
     def add(self, transition: Transition) -> None:
         """Store one step of several arms, over the oldest rows once the ring is full."""
-        fields = (
+        fields = [
             transition.observation["observation"],
             transition.observation["achieved_goal"],
             transition.observation["desired_goal"],
@@ -48,7 +58,11 @@ class ReplayBuffer:
             transition.next_observation["desired_goal"],
             transition.terminated[:, None],
             transition.ended[:, None],
-        )
+        ]
+        if self._between:
+            for goals in (transition.achieved_between, transition.desired_between):
+                assert goals is not None
+                fields.append(goals.reshape(len(goals), -1))
         rows = np.concatenate(fields, axis=-1, dtype=np.float32)
         self._arms = len(rows)
         self._rows[(self._next + np.arange(len(rows))) % self.capacity] = rows
@@ -85,8 +99,15 @@ class ReplayBuffer:
         return {"rows": self._rows[: self.size].copy(), "next": self._next, "arms": self._arms}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a state of `state_dict`. Raises ValueError for rows of another width or too many of them."""
+        """Go on from a state of `state_dict`. Raises ValueError for rows of another width or too many of them.
+
+        Checkpoints of earlier versions lack the goals between repeated steps: those after the last step stand for them.
+        """
         rows: NDArray[np.float32] = np.asarray(state["rows"])
+        if self._between and rows.ndim == 2 and rows.shape[1] == self._without_between:
+            achieved = np.tile(rows[:, self.columns["next_achieved_goal"]], self._between)
+            desired = np.tile(rows[:, self.columns["next_desired_goal"]], self._between)
+            rows = np.concatenate([rows, achieved, desired], axis=1)
         if rows.ndim != 2 or rows.shape[1] != self._rows.shape[1] or len(rows) > self.capacity:
             raise ValueError(f"replay: wanted up to {self._rows.shape} rows, got {rows.shape}")
         self.size, self._next, self._arms = len(rows), int(state["next"]), int(state["arms"])

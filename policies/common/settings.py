@@ -35,7 +35,7 @@ class AgentSettings:
 
     @property
     def action_repeat(self) -> int:
-        """Control steps for which an action is held while learning."""
+        """Control steps for which an action is held while learning; their rewards are averaged, without a discount."""
         return 1
 
     @property
@@ -139,7 +139,7 @@ class QLearningSettings(AgentSettings):
     double_q: bool = True
     """Let the network that learns choose the action that its older copy judges (van Hasselt et al. 2016)."""
     action_repeat: int = 1
-    """Steps for which an arm keeps to an action while it learns (the paper's frame skip)."""
+    """Control steps for which an action is held while learning (the paper's frame skip); their rewards are averaged."""
     target_period: int = 100
     """Updates after which the target network becomes a copy of the one that learns."""
     batch_size: int = 64

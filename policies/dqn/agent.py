@@ -113,7 +113,7 @@ class DQN:
         parameters = [*trunk.parameters(), *self._head.parameters()]
         self._optimizer = torch.optim.Adam(parameters, settings.learning_rate, fused=True)
         self._columns_optimizer = self._head.own_optimizer()
-        self._replay = ReplayBuffer(settings.replay_capacity, spec)
+        self._replay = ReplayBuffer(settings.replay_capacity, spec, settings.action_repeat)
         self._normalizer_fitted = False
         self._updates = 0
         self._coverage = Coverage(self._grid.size)

@@ -13,7 +13,7 @@ class DQNSettings(QLearningSettings):
     actions: ClassVar[ActionKind] = "index"
 
     action_repeat: int = 5
-    """Steps for which an arm keeps to an action while it learns (the paper's frame skip)."""
+    """Control steps for which an action is held while learning (the paper's frame skip); their rewards are averaged."""
     updates_per_step: int = 5
     """Updates for each action of all arms together."""
     head: Literal["random", "zero", "features"] = "zero"

@@ -11,9 +11,11 @@ from locations import DESK
 from arm_control.runs.agent import make_agent
 from arm_control.runs.config import TrainConfig
 from arm_control.runs.environment import environment_maker
+from arm_control.training.collector import Interaction
 from envs.arm import RADIANS
-from policies.agent import Spec
+from policies.agent import Spec, Transition
 from policies.ddpg.settings import DDPGSettings
+from policies.dqn.settings import DQNSettings
 
 REACH_M = {"default": 0.7, "desk": 0.08 + 0.04 + 0.15 + 0.12}
 SETTINGS = DDPGSettings(hidden_units=8, fourier_octaves=0, slowing_distance=0.03)
@@ -63,3 +65,37 @@ class TestSlowing:
         spec, _ = made(control=control)
         assert spec.target_columns is None
         assert spec.measured_columns is None
+
+
+class TestRepeatedSteps:
+    """An action that is held for several control steps makes one transition."""
+
+    def test_its_reward_is_the_mean_and_its_goals_are_those_after_each_step(self) -> None:
+        """As in environments that are stepped one by one with the same action."""
+        settings = DQNSettings(hidden_units=8, action_repeat=5, random_steps=100)
+        config = TrainConfig("dqn", settings, grid_step_deg=30.0, arms=2)
+        seen: list[Transition] = []
+        with closing(Interaction(config, [3, 4])) as collector:
+            collector.agent.observe = seen.append  # type: ignore[method-assign]
+            assert collector.advance(lambda steps: 0.0).steps == 10
+        [transition] = seen
+        assert transition.achieved_between is not None
+        assert transition.desired_between is not None
+        for arm, seed in enumerate((3, 4)):
+            with closing(environment_maker(config)()) as env:
+                env.reset(seed=seed)
+                steps = [env.step(transition.action[arm]) for _ in range(5)]
+            goals = [step[0]["achieved_goal"] for step in steps]
+            assert transition.reward[arm] == pytest.approx(np.mean([step[1] for step in steps]))
+            np.testing.assert_array_equal(transition.achieved_between[arm], goals[:-1])
+            np.testing.assert_array_equal(transition.next_observation["achieved_goal"][arm], goals[-1])
+            np.testing.assert_array_equal(transition.desired_between[arm][0], steps[0][0]["desired_goal"])
+
+    def test_without_repeats_there_are_no_goals_between(self) -> None:
+        """And the reward is that of the one step."""
+        seen: list[Transition] = []
+        with closing(Interaction(TrainConfig("ddpg", SETTINGS, arms=2), [3, 4])) as collector:
+            collector.agent.observe = seen.append  # type: ignore[method-assign]
+            collector.advance(lambda steps: 0.0)
+        assert seen[0].achieved_between is None
+        assert seen[0].desired_between is None

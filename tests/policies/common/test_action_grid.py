@@ -3,11 +3,13 @@
 import itertools
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from envs.action_grid import DegreeGrid
 from policies.agent import Spec
 from policies.common.action_grid import ActionGrid
 
@@ -112,3 +114,16 @@ def test_bounds_and_counts_are_taken_joint_by_joint() -> None:
     grid = grid_of((3, 2), (0.0, 5.0), (1.0, 9.0))
     assert grid.values(torch.tensor([[0, 0], [1, 1], [2, 0]])).tolist() == [[0.0, 5.0], [0.5, 9.0], [1.0, 5.0]]
     assert math.prod(grid.shape) == grid.size == 6
+
+
+@pytest.mark.parametrize("step_deg", [1.0, 30.0])
+def test_actions_are_numbered_as_in_the_environments_grid(step_deg: float) -> None:
+    """The grid of the environment and that of the policies are two, of NumPy and PyTorch: their numbers agree."""
+    low, high = (0.0, -90.0, 10.0), (90.0, 90.0, 70.0)
+    theirs = DegreeGrid(low, high, step_deg)
+    ours = grid_of(theirs.shape, low, high)
+    index = np.random.default_rng(0).integers(theirs.size, size=1000)
+    positions = theirs.positions(index)
+    np.testing.assert_array_equal(ours.positions(torch.from_numpy(index)), positions)
+    np.testing.assert_array_equal(ours.index(torch.from_numpy(positions)), index)
+    np.testing.assert_allclose(ours.values(torch.from_numpy(positions)), theirs.degrees(positions), rtol=0, atol=1e-5)

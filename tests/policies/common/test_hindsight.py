@@ -314,3 +314,67 @@ def test_a_goal_near_the_tip_stays_the_same_over_several_steps() -> None:
     for goal in goals[1:]:
         np.testing.assert_allclose(goal[full], goals[0][full], atol=1e-6)
     np.testing.assert_allclose(batch["next_desired_goal"].numpy()[full], goals[0][full], atol=1e-6)
+
+
+class TestRepeatedSteps:
+    """An action that is held for several control steps: its reward is the mean of theirs, for whatever goal."""
+
+    SPEC = Spec(1, 1, (0.0,), (1.0,))
+
+    def held(self, achieved: list[list[float]], desired: list[list[float]]) -> Transition:
+        """Actions of several arms by the goals after each of their control steps; they start at 0."""
+        after = np.array(achieved, np.float32)[:, :, None]
+        goals = np.array(desired, np.float32)[:, :, None]
+        zeros = np.zeros((len(after), 1), np.float32)
+        nothing = np.zeros(len(after), np.bool_)
+        return Transition(
+            observation={"observation": zeros, "achieved_goal": zeros, "desired_goal": goals[:, 0]},
+            action=zeros,
+            reward=np.zeros(len(after), np.float32),  # which is computed anew
+            next_observation={"observation": zeros, "achieved_goal": after[:, -1], "desired_goal": goals[:, -1]},
+            terminated=nothing,
+            ended=nothing,
+            achieved_between=after[:, :-1],
+            desired_between=goals[:, :-1],
+        )
+
+    def drawn(self, stored: list[Transition], steps: int = 1, **changed: Any) -> dict[str, Tensor]:
+        """A batch from a replay buffer of these transitions, one arm each."""
+        assert stored[0].achieved_between is not None
+        replay = ReplayBuffer(100, self.SPEC, action_repeat=stored[0].achieved_between.shape[1] + 1)
+        for transition in stored:
+            replay.add(transition)
+        settings = replace(SMALL, **changed)
+        generator = np.random.default_rng(0)
+        return sample_relabelled(replay, self.SPEC, settings, minus_distance, generator, discount=0.5, steps=steps)
+
+    def test_rewards_of_all_steps_are_averaged(self) -> None:
+        """At 1, 3 and 6.5 with the goal at 10: -(9 + 7 + 3.5) / 3."""
+        batch = self.drawn([self.held([[1.0, 3.0, 6.5]], [[10.0, 10.0, 10.0]])])
+        assert batch["reward"].tolist() == [-6.5] * 32
+        assert batch["bootstrap"].tolist() == [0.5] * 32  # one action later, however long it took
+
+    def test_another_transitions_goal_moves_as_it_did_there(self) -> None:
+        """At 1, 3 and 5 with the own goal at 10, or with the goals of the other, 20, 21 and 22."""
+        own, other = [[1.0, 3.0, 5.0]], [[0.0, 0.0, 0.0]]
+        stored = [self.held(own, [[10.0, 10.0, 10.0]]), self.held(other, [[20.0, 21.0, 22.0]])]
+        batch = self.drawn(stored, relabel_other=1.0)
+        # By hand: |goal - tip| of each of the three steps, for each pair of transition and goals.
+        wanted = {-(9 + 7 + 5) / 3, -(19 + 18 + 17) / 3, -30 / 3, -63 / 3}
+        assert set(batch["reward"].tolist()) == wanted
+
+    def test_a_goal_near_the_tip_is_moved_by_as_much_at_every_step(self) -> None:
+        """The new goal, x before the action where it was 20, is x, x + 1 and x + 2 after its steps."""
+        batch = self.drawn([self.held([[1.0, 3.0, 6.0]], [[20.0, 21.0, 22.0]])], relabel_near=1.0)
+        goal = batch["desired_goal"][:, 0].double()
+        assert goal.abs().max() < 0.11
+        wanted = -((1 - goal).abs() + (3 - goal - 1).abs() + (6 - goal - 2).abs()) / 3
+        np.testing.assert_allclose(batch["reward"].double(), wanted, rtol=1e-5)
+
+    def test_n_step_rewards_are_discounted_once_an_action(self) -> None:
+        """Two actions of two control steps each: -(9 + 7) / 2 - 0.5 (4 + 2) / 2."""
+        goal = [[10.0, 10.0]]
+        stored = [self.held([[1.0, 3.0]], goal), self.held([[6.0, 8.0]], goal)]
+        batch = self.drawn(stored, steps=2)
+        found = set(zip(batch["reward"].tolist(), batch["bootstrap"].tolist(), strict=True))
+        assert found == {(-8.0 - 0.5 * 3.0, 0.25), (-3.0, 0.5)}

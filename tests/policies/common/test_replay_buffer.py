@@ -1,6 +1,7 @@
 """ReplayBuffer: what is kept, what is overwritten and what is drawn."""
 
 from collections import deque
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -170,3 +171,39 @@ def test_the_latest_are_those_of_the_last_step_of_all_arms() -> None:
         buffer.add(transition(first, first + 1, first + 2))
     places = buffer.draw(200, np.random.default_rng(0), latest=True)
     assert set(buffer.at(places)["observation"][:, 0].astype(int).tolist()) == {7, 8, 9}
+
+
+class TestRepeatedSteps:
+    """Goals after the control steps of an action that is held for several."""
+
+    def held(self, number: int) -> Transition:
+        """The transition of this number, with the goals after two more control steps."""
+        return replace(
+            transition(number),
+            achieved_between=np.array([[[number + 0.01], [number + 0.02]]], np.float32),
+            desired_between=np.array([[[number + 0.03], [number + 0.04]]], np.float32),
+        )
+
+    def test_they_are_kept_beside_the_other_fields(self) -> None:
+        """In the order of the steps."""
+        buffer = ReplayBuffer(5, SPEC, action_repeat=3)
+        buffer.add(self.held(1))
+        buffer.add(self.held(2))
+        np.testing.assert_allclose(buffer.column("achieved_between"), [[1.01, 1.02], [2.01, 2.02]])
+        np.testing.assert_allclose(buffer.column("desired_between"), [[1.03, 1.04], [2.03, 2.04]])
+        for name in FIELDS:
+            np.testing.assert_array_equal(buffer.column(name), table(name, [1, 2]))
+
+    def test_without_repeats_nothing_more_is_kept(self) -> None:
+        """The rows are as wide as those of earlier versions."""
+        assert set(ReplayBuffer(5, SPEC, action_repeat=1).columns) == set(FIELDS)
+        assert ReplayBuffer(5, SPEC).state_dict()["rows"].shape == (0, 13)
+
+    def test_rows_of_earlier_versions_are_read(self) -> None:
+        """The goals after the last step stand for those between, which they lack."""
+        before = ReplayBuffer(5, SPEC)
+        before.add(transition(1))
+        buffer = ReplayBuffer(5, SPEC, action_repeat=3)
+        buffer.load_state_dict(before.state_dict())
+        np.testing.assert_array_equal(buffer.column("achieved_between"), table("next_achieved_goal", [1]).repeat(2, 1))
+        np.testing.assert_array_equal(buffer.column("desired_between"), table("next_desired_goal", [1]).repeat(2, 1))

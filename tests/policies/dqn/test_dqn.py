@@ -62,7 +62,7 @@ def settings_of(kind: str, **changed: Any) -> Any:
     """Small ones for a head of this kind."""
     if kind == "branching":
         return BranchingDQNSettings(**(SMALL | changed))
-    return DQNSettings(head=kind, **(SMALL | changed))  # type: ignore[arg-type]
+    return DQNSettings(head=kind, **({"action_repeat": 1} | SMALL | changed))  # type: ignore[arg-type]
 
 
 def minus_distance(achieved_goal: FloatArray, desired_goal: FloatArray, info: Any) -> Any:
