@@ -6,11 +6,12 @@ from statistics import NormalDist
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from arm_control.evaluation.controllers import Controller
 from arm_control.evaluation.episodes import Rollouts
 from arm_control.evaluation.references import NEAR, reference_fault
-from arm_control.evaluation.simulation import simulate
+from arm_control.evaluation.simulation import Simulated, simulate
 from arm_control.runner.rest import rest_figures
 from arm_control.runs.config import TrainConfig
 from envs.imperfections import open_imperfections
@@ -30,32 +31,13 @@ def evaluate_controller(controller: Controller, config: TrainConfig, *, goals: i
     simulated = simulate(controller, config, goals, seed)
     own = simulated.own
     error_mm = own.error_mm
-    success: dict[str, float] = {}
-    success_interval: dict[str, list[float]] = {}
-    for mm in LADDER_MM:
-        count = int((error_mm <= mm).sum())
-        success[str(mm)] = count / goals
-        success_interval[str(mm)] = list(wilson_interval(count, goals))
-
-    undefined: dict[str, str] = {}
+    returns = return_figures(simulated, config.goal_tolerance_m)
     rest = None
+    undefined = returns.pop("undefined")
     if own.rest_fault is None:
         rest = dataclasses.asdict(rest_figures(own.targets_deg, own.angles_deg))
     else:
         undefined["rest"] = own.rest_fault
-
-    # normalised return = (R - R_random) / (R_ik - R_random)
-    mean_return = float(own.returns.mean())
-    random_return = float(simulated.random.returns.mean())
-    planned_return = float(simulated.planned.returns.mean())
-    near_mm = 1000 * max(config.goal_tolerance_m, NEAR * simulated.reach_m)
-    fault = reference_fault(simulated.planned.error_mm, near_mm, random_return, planned_return)
-    normalised_return = None
-    if fault is None:
-        normalised_return = (mean_return - random_return) / (planned_return - random_return)
-    else:
-        undefined["normalised_return"] = fault
-
     return {
         "env": config.env,
         "error": own.task.error_name,
@@ -66,10 +48,40 @@ def evaluate_controller(controller: Controller, config: TrainConfig, *, goals: i
         "median_error_mm": float(np.median(error_mm)),
         "p95_error_mm": float(np.percentile(error_mm, 95)),
         "max_error_mm": float(error_mm.max()),
-        "success": success,
-        "success_interval": success_interval,
+        **success_figures(error_mm),
         "time_to_reach_s": time_to_reach(own, config.goal_tolerance_m),
         "rest": rest,
+        **returns,
+        "undefined": undefined,
+    }
+
+
+def success_figures(error_mm: NDArray[np.float64]) -> dict[str, Any]:
+    """Fractions of goals within the distances of LADDER_MM, with 95 % intervals."""
+    success: dict[str, float] = {}
+    success_interval: dict[str, list[float]] = {}
+    for mm in LADDER_MM:
+        count = int((error_mm <= mm).sum())
+        success[str(mm)] = count / len(error_mm)
+        success_interval[str(mm)] = list(wilson_interval(count, len(error_mm)))
+    return {"success": success, "success_interval": success_interval}
+
+
+def return_figures(simulated: Simulated, goal_tolerance_m: float) -> dict[str, Any]:
+    """Mean returns of the controller and the references, and the normalised return or why it is undefined."""
+    mean_return = float(simulated.own.returns.mean())
+    random_return = float(simulated.random.returns.mean())
+    planned_return = float(simulated.planned.returns.mean())
+    near_mm = 1000 * max(goal_tolerance_m, NEAR * simulated.reach_m)
+    fault = reference_fault(simulated.planned.error_mm, near_mm, random_return, planned_return)
+    normalised_return = None
+    undefined = {}
+    if fault is None:
+        # (R - R_random) / (R_ik - R_random)
+        normalised_return = (mean_return - random_return) / (planned_return - random_return)
+    else:
+        undefined["normalised_return"] = fault
+    return {
         "return": mean_return,
         "normalised_return": normalised_return,
         "return_random": random_return,

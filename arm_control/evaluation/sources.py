@@ -79,29 +79,50 @@ def open_source(
     `imperfections` stand in for those of the training. Of a run it is the best validated policy, or the `last`
     one.
     """
-    if last and not Path(source).is_dir():
+    path = Path(source)
+    if last and not path.is_dir():
         raise ValueError(f"--last: {source} is no run folder")
     if source in PLAIN:
         plain = TrainConfig("ddpg", arm=arm, env=env or "", imperfections=imperfections or "ideal")
-        controllers: dict[str, Controller] = {
-            "zero": zero_controller,
-            "random": RandomController(seed + 1),  # not the very actions that define a normalised return of 0
-            "ik": IKController(),
-        }
-        return Source(source, controllers[source], plain)
+        return Source(source, plain_controller(source, seed), plain)
     if env is not None:
-        raise ValueError(f"--env {env}: {source} knows its own environment; --env is for {', '.join(PLAIN)}")
-    path = Path(source)
+        raise ValueError(f"--env {env}: {source} has its own environment; --env is for {', '.join(PLAIN)}")
     if path.is_dir():
-        from arm_control.evaluation.torch_controller import PolicyController
-        from arm_control.runs.agent import load_policy
+        opened = open_run(path, arm, last=last)
+    elif path.exists():
+        opened = open_policy_file(path, arm)
+    else:
+        raise ValueError(f"no run folder and no policy {source}; expected one of them, or {', '.join(PLAIN)}")
+    if imperfections is None:
+        return opened
+    return dataclasses.replace(opened, config=dataclasses.replace(opened.config, imperfections=imperfections))
 
-        config, policy, origin = load_policy(path, last=last)
-        if arm is not None:
-            config = dataclasses.replace(config, arm=str(open_arm(Arm(config.arm or DEFAULT_URDF), arm).urdf))
-        return Source(source, PolicyController(policy), _with(config, imperfections), origin)
-    if not path.exists():
-        raise ValueError(f"no run folder and no policy {source}; wanted one of them, or {', '.join(PLAIN)}")
+
+def plain_controller(name: str, seed: int) -> Controller:
+    """The controller that never learned: zero, random or ik."""
+    if name == "zero":
+        return zero_controller
+    if name == "random":
+        # Other actions than those that define a normalised return of 0.
+        return RandomController(seed + 1)
+    return IKController()
+
+
+def open_run(path: Path, arm: str | None, *, last: bool) -> Source:
+    """The best validated policy of a run, or its last one, for the run's arm or one in the file `arm` that matches."""
+    from arm_control.evaluation.torch_controller import PolicyController
+    from arm_control.runs.agent import load_policy
+
+    loaded = load_policy(path, last=last)
+    config = loaded.config
+    if arm is not None:
+        matching = open_arm(Arm(config.arm or DEFAULT_URDF), arm)
+        config = dataclasses.replace(config, arm=str(matching.urdf))
+    return Source(str(path), PolicyController(loaded.policy), config, loaded.origin)
+
+
+def open_policy_file(path: Path, arm: str | None) -> Source:
+    """An exported policy, in the environment that its contract names."""
     from arm_control.runner import PolicyRunner
 
     runner = PolicyRunner.load(path)
@@ -116,11 +137,7 @@ def open_source(
         control_rate_hz=contract.control_rate_hz,
         arm=str(open_arm(runner.arm, arm).urdf),
     )
-    return Source(source, RunnerController(runner), _with(config, imperfections))
-
-
-def _with(config: TrainConfig, imperfections: str | Imperfections | None) -> TrainConfig:
-    return config if imperfections is None else dataclasses.replace(config, imperfections=imperfections)
+    return Source(str(path), RunnerController(runner), config)
 
 
 def evaluate(

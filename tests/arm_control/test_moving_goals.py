@@ -438,7 +438,7 @@ def test_an_environment_is_asked_only_for_plain_controllers(
     for source in (runs["track"], policies["track"]):
         for command, more in (("evaluate", []), ("replay", ["--save", tmp_path / "video.mp4"])):
             said = refused(command, source, "--env", "ArmTrack-v0", "--goals", "1", *more)
-            assert f"--env ArmTrack-v0: {source} knows its own environment; --env is for zero, random, ik" in said
+            assert f"--env ArmTrack-v0: {source} has its own environment; --env is for zero, random, ik" in said
     assert "unknown environment" in refused("evaluate", "ik", "--env", "ArmTrek-v0", "--goals", "1")
     assert list(tmp_path.iterdir()) == []
 
