@@ -52,7 +52,7 @@ NORMAL_95 = 1.96
 def identify(log: str | Path) -> dict[str, Any]:
     """Delay, lag and what goes with them, from a recording's file, as plain values; times in s, angles in degrees.
 
-    Raises ValueError for a file that cannot be read, a shadow run, too little motion, and motion that no delay and lag
+    Raises ValueError for a file that cannot be read, a dry run, too little motion, and motion that no delay and lag
     account for.
     """
     try:

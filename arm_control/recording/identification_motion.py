@@ -40,7 +40,7 @@ def read_motion(recording: Recording) -> Motion:
     """Targets and readings of a recording. Raises ValueError if there are none to compare."""
     metadata, ticks = recording.metadata, recording.ticks
     if metadata.get("shadow") == "true":
-        raise ValueError("it is of a shadow run, in which nothing was sent to the arm: record one without --shadow")
+        raise ValueError("it is of a dry run, in which nothing was sent to the arm: record one without --shadow")
     sent = [tick for tick in ticks if tick.target_deg is not None]
     read = [tick for tick in ticks if tick.angle_deg is not None]
     if len(sent) < LEAST_READINGS or len(read) < LEAST_READINGS:

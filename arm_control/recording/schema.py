@@ -41,9 +41,9 @@ class Tick(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     temperature_c: list[float] | None = None
     load: list[float] | None = None
     voltage_v: list[float] | None = None
-    raw_deg: list[float] | None = None  # what the policy said; None in a tick that it was not asked
+    raw_deg: list[float] | None = None  # the policy's command; None in a tick without one
     target_deg: list[float] | None = None  # what was sent; None if nothing was
-    band: str  # "pass", "clamp" or "refuse"
+    band: str  # the safety level: "pass" (ok), "clamp" (clamped) or "refuse" (fault)
     period_error_us: float  # how much later than due it began
     read_us: float
     decide_us: float
@@ -54,7 +54,7 @@ class Tick(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class Event(msgspec.Struct, frozen=True):
     """Something that happened: the text says what.
 
-    Kinds: "refusal", "failure", "driver", "phase", "goal" (one begins), "drops" and "end".
+    Kinds: "refusal" (a fault stop), "failure", "driver", "phase", "goal" (one begins), "drops" and "end".
     """
 
     time_s: float

@@ -27,7 +27,7 @@ FLUSH_S = 0.2  # at most this much is lost if this process is killed
 REST_S = 0.05  # between two looks into the pipe: to wake this process costs a control loop more than to write a tick
 CHUNK_BYTES = 1 << 16
 KEPT_BYTES = 16 << 20  # of the last seconds, however many ticks they have
-AFTERMATH_S = 2.0  # of a refusal, in a post-mortem
+AFTERMATH_S = 2.0  # of a fault, in a post-mortem
 DECODERS: dict[int, msgspec.msgpack.Decoder[Any]] = {
     TICK: msgspec.msgpack.Decoder(Tick),
     EVENT: msgspec.msgpack.Decoder(Event),
@@ -83,7 +83,7 @@ class Message(NamedTuple):
     channel: int
     time_s: float
     data: bytes
-    refusal: bool
+    is_fault: bool
 
 
 class FullRecording:
@@ -112,7 +112,7 @@ class FullRecording:
 
 
 class PostMortem:
-    """A file that is written only if a refusal comes: from some seconds before to 2 s after it."""
+    """A file that is written only if the arm is stopped by a fault: from some seconds before to 2 s after it."""
 
     def __init__(self, path: Path, metadata: Mapping[str, str], keep_last_seconds: float) -> None:
         self.path = path
@@ -123,7 +123,7 @@ class PostMortem:
         self._file: FullRecording | None = None
 
     def add(self, message: Message) -> None:
-        """Keep it, or write it after a refusal."""
+        """Keep it, or write it after a fault."""
         if self._until_s is not None:
             if message.time_s > self._until_s:
                 self.finish()
@@ -134,7 +134,7 @@ class PostMortem:
         self._bytes += len(message.data)
         while message.time_s - self._kept[0].time_s > self._keep_s or self._bytes > KEPT_BYTES:
             self._bytes -= len(self._kept.popleft().data)
-        if message.refusal:
+        if message.is_fault:
             self._until_s = message.time_s + AFTERMATH_S
             self._file = FullRecording(self.path, self.path.open("xb"), self._metadata)
             while self._kept:
@@ -182,8 +182,8 @@ class Messages:
             self._add(kind, what)
 
     def _add(self, channel: int, what: Tick | Event) -> None:
-        refusal = isinstance(what, Event) and what.kind == "refusal"
-        message = Message(channel, what.time_s, msgspec.json.encode(what), refusal)
+        is_fault = isinstance(what, Event) and what.kind == "refusal"
+        message = Message(channel, what.time_s, msgspec.json.encode(what), is_fault)
         self.each(lambda output: output.add(message))
 
     def each(self, do: Callable[[FullRecording | PostMortem], None]) -> None:

@@ -172,7 +172,7 @@ class GoalProgress:
 
     def _rest(self, *, moving: bool) -> Rest | None:
         """The figures of rest at a goal; None where they are not defined, or where nothing is sent."""
-        if self._loop.shadow or rest_fault(self._window.steps, moving=moving):
+        if self._loop.dry_run or rest_fault(self._window.steps, moving=moving):
             return None
         return rest_figures(self._window.targets_deg, self._window.angles_deg)
 

@@ -77,7 +77,7 @@ class ControlLoop:
         clock: Clock,
         *,
         park_deg: Sequence[float] | None = None,
-        shadow: bool = False,
+        dry_run: bool = False,
         recorder: TickRecorder | None = None,
         stopped: Callable[[], bool] = lambda: False,
         key: Callable[[], str] | None = None,
@@ -95,7 +95,7 @@ class ControlLoop:
         self.driver = driver
         self.safety = safety
         self.clock = clock
-        self.shadow = shadow
+        self.dry_run = dry_run
         self.stopped = stopped
         self.key = key
         self.say = say
@@ -109,7 +109,7 @@ class ControlLoop:
             clock,
             self.report,
             lost_s=settings.lost_s,
-            shadow=shadow,
+            dry_run=dry_run,
             recorder=recorder,
             say=say,
         )
@@ -129,7 +129,7 @@ class ControlLoop:
         """
         self._work = work
         self.driver.read()  # an arm that does not answer is not switched on
-        if not self.shadow:
+        if not self.dry_run:
             self._enable()
         begin_s = time.monotonic()
         try:
@@ -180,7 +180,7 @@ class ControlLoop:
             return LoopState.FAULT
         if end is PhaseEnd.STOP_REQUESTED:
             self.report.interrupted = True
-            if not self.shadow:
+            if not self.dry_run:
                 self.say("parking; a second request exits at once, without parking")
         return LoopState.PARK
 
@@ -190,7 +190,7 @@ class ControlLoop:
         assert fault is not None
         self.report.faults.append(fault)
         self.ticker.tell("refusal", f"{fault.check}: {fault.text}")
-        if self.shadow:
+        if self.dry_run:
             self.say(f"STOPPED. {fault.check}: {fault.text}")
             return LoopState.END
         self.say(f"STOPPED, and held. {fault.check}: {fault.text}")
@@ -214,7 +214,7 @@ class ControlLoop:
 
     def _park(self) -> LoopState:
         """Move to the parking pose and switch the torque off at rest."""
-        if self.shadow:
+        if self.dry_run:
             return LoopState.END
         self._is_parking = True
         if self._play("park", self._motion_to_rest(), stoppable=False) is PhaseEnd.FAULT:

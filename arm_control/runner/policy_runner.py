@@ -122,7 +122,7 @@ class PolicyRunner:
         goal_m: Sequence[float],
         goal_velocity_m_s: Sequence[float] = (0.0, 0.0, 0.0),
     ) -> list[float]:
-        """The policy's own answer in degrees, before any limit, for a loop that holds the limits itself.
+        """The policy's command in degrees, before any limit, for a loop that holds the limits itself.
 
         `previous_target_deg` and `previous_target_speed_deg_s` are what `limit_target` returned in the step before;
         a policy with a contract before version 4 does not take the speed.
@@ -147,8 +147,8 @@ class PolicyRunner:
         self._run(self._binding)
         if self._next_memory is not None:
             self._memory[:] = self._next_memory
-        answer: list[float] = self._answer.tolist()
-        return answer
+        command_deg: list[float] = self._command.tolist()
+        return command_deg
 
     def infer(self, inputs: Mapping[str, ArrayLike]) -> FloatArray:
         """What the graph itself says, (batch, joints) in degrees, for inputs (batch, size) by name."""
@@ -179,10 +179,11 @@ class PolicyRunner:
             if name in taken:
                 binding.bind_input(name, "cpu", 0, np.float32, (1, size), given[start:].ctypes.data)
             start += size
-        answers = [np.zeros(tensor.size, np.float32) for tensor in contract.outputs]
-        for tensor, answer in zip(contract.outputs, answers, strict=True):
-            binding.bind_output(tensor.name, "cpu", 0, np.float32, (1, tensor.size), answer.ctypes.data)
-        self._answer, self._next_memory = answers[0], answers[1] if len(answers) > 1 else None
+        outputs = [np.zeros(tensor.size, np.float32) for tensor in contract.outputs]
+        for tensor, output in zip(contract.outputs, outputs, strict=True):
+            binding.bind_output(tensor.name, "cpu", 0, np.float32, (1, tensor.size), output.ctypes.data)
+        self._command = outputs[0]
+        self._next_memory = outputs[1] if len(outputs) > 1 else None
         self._binding, self._run, self._follows = binding, self._session.run_with_iobinding, contract.follows
 
     def _check_length(self, what: str, values: Sequence[float]) -> None:

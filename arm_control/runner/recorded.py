@@ -144,12 +144,12 @@ class RecordingWork:
         at_s = min(at_s, self.length_s)
         after = min(bisect.bisect_right(self.times_s, at_s), len(self.times_s) - 1)
         passed_s = at_s - self.times_s[after - 1]
-        share = passed_s / (self.times_s[after] - self.times_s[after - 1])
+        fraction = passed_s / (self.times_s[after] - self.times_s[after - 1])
         angles, integral = [], []
         for here, there, so_far in zip(
             self.targets_deg[after - 1], self.targets_deg[after], self._integrals[after - 1], strict=True
         ):
-            angle = (1.0 - share) * here + share * there
+            angle = (1.0 - fraction) * here + fraction * there
             angles.append(angle)
             integral.append(so_far + 0.5 * (here + angle) * passed_s)
         return angles, integral

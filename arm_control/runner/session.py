@@ -72,7 +72,7 @@ def connected_loop(
         safety,
         clock,
         park_deg=parse_pose(config.park),
-        shadow=config.shadow,
+        dry_run=config.shadow,
         recorder=recorder,
         stopped=stop,
         key=key,
@@ -83,7 +83,7 @@ def connected_loop(
 
 def announce(config: SessionConfig, plan: Plan, driver_type: DriverType, console: Console) -> None:
     """Print what was checked, and the head of the table of goals."""
-    console.out(plan.said + ("; shadow: nothing is sent" if config.shadow else ""))
+    console.out(plan.said + ("; dry run: nothing is sent" if config.shadow else ""))
     if not driver_type.simulated:
         console.out(ask_for_priority())
     if not config.of_recording:

@@ -42,7 +42,7 @@ class Ticker:
         report: LoopReport,
         *,
         lost_s: float,
-        shadow: bool,
+        dry_run: bool,
         recorder: TickRecorder | None,
         say: Callable[[str], None],
     ) -> None:
@@ -51,7 +51,7 @@ class Ticker:
         self.clock = clock
         self.report = report
         self.lost_s = lost_s
-        self.shadow = shadow
+        self.dry_run = dry_run
         self.recorder = recorder
         self.say = say
         self.period_s = safety.period_s
@@ -121,7 +121,7 @@ class Ticker:
         """Send the target, and record the tick."""
         start = time.perf_counter()
         # Where nobody knows where the arm is, no target is right; its torque holds it as it was switched on.
-        sent = not self.shadow and self.safety.placed
+        sent = not self.dry_run and self.safety.placed
         if sent:
             try:
                 self.driver.write(target_deg)
@@ -140,7 +140,7 @@ class Ticker:
         report.timings["tick"].add(time.perf_counter() - self._began)
         report.timings["period error"].add(abs(self._late_s))
         report.ticks += 1
-        if self.shadow:
+        if self.dry_run:
             self._show(target_deg)
         self.command_deg = None
         self.goal_error_mm = None

@@ -27,9 +27,9 @@ class Timings:
         if time_s > self.worst_s:
             self.worst_s = time_s
 
-    def percentile_s(self, share: float) -> float:
-        """The time that so large a share of all did not exceed, to the bucket's upper edge. 0 if there was none."""
-        left = share * self.count
+    def percentile_s(self, fraction: float) -> float:
+        """The time that this fraction of all did not exceed, to the bucket's upper edge. 0 if there was none."""
+        left = fraction * self.count
         for place, count in enumerate(self._counts):
             left -= count
             if left <= 0:
@@ -38,5 +38,5 @@ class Timings:
 
     def figures_us(self) -> dict[str, Any]:
         """Percentiles and the worst, in microseconds."""
-        times = {name: 1e6 * self.percentile_s(share) for name, share in PERCENTILES.items()}
+        times = {name: 1e6 * self.percentile_s(fraction) for name, fraction in PERCENTILES.items()}
         return {**times, "worst": 1e6 * self.worst_s}

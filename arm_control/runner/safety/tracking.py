@@ -74,8 +74,8 @@ class ExpectedMotion:
         # For each lag, by time, the newest last: a row for each delay, and older ones before them.
         self._tips_m = np.zeros((8 * self._rows, len(lags_s), 3))
         self._rows_deg = np.zeros((8 * self._rows, len(lags_s), arm.joint_count))
-        self._recent_share = -math.expm1(-max(period_s, self._row_s) / WINDOW_S)
-        self._fit_share = -math.expm1(-max(period_s, self._row_s) / FIT_S)
+        self._recent_fraction = -math.expm1(-max(period_s, self._row_s) / WINDOW_S)
+        self._fit_fraction = -math.expm1(-max(period_s, self._row_s) / FIT_S)
         self._forgotten = -math.expm1(-period_s / memory_s(max_delay_s, max_lag_s))
         self._row_forgotten = -math.expm1(-self._row_s / memory_s(max_delay_s, max_lag_s))
 
@@ -138,8 +138,8 @@ class ExpectedMotion:
         gap_m = self._tips_m[first : self._end] - self._arm.tip_position(angles_deg)
         distance_m = np.sqrt(np.einsum("dlx,dlx->dl", gap_m, gap_m))
         # Exponentially weighted means, for every delay and lag.
-        self._recent_m += self._recent_share * (distance_m - self._recent_m)
-        self._fit_m += self._fit_share * (distance_m - self._fit_m)
+        self._recent_m += self._recent_fraction * (distance_m - self._recent_m)
+        self._fit_m += self._fit_fraction * (distance_m - self._fit_m)
         best_row, best_lag = divmod(int(self._fit_m.argmin()), len(self._left))
         self.angles_deg = self._rows_deg[first + best_row, best_lag].tolist()
         # A tip that moves is off by its speed times whatever is not known of the time; twice, since the deviation is

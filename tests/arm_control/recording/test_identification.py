@@ -457,7 +457,7 @@ def test_what_nothing_can_be_told_from_is_refused(
 def test_a_shadow_run_is_refused(tiny_policy: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     log = tmp_path / "log.mcap"
     assert main(["run", str(tiny_policy), "--random", "1", "--pace", "fast", "--shadow", "--record", str(log)]) == 0
-    assert "shadow run, in which nothing was sent" in refusal(log, capfd)
+    assert "dry run, in which nothing was sent" in refusal(log, capfd)
 
 
 def test_files_that_are_no_recordings_are_refused(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -437,7 +437,7 @@ class TestRun:
         assert run.report.rest is not None
         assert format_rest(run.report.rest) in line
 
-    @pytest.mark.parametrize("settings", [{"seconds": 0.03}, {"shadow": True}], ids=["one step", "shadow"])
+    @pytest.mark.parametrize("settings", [{"seconds": 0.03}, {"dry_run": True}], ids=["one step", "shadow"])
     def test_where_rest_is_undefined(self, settings: dict[str, Any]) -> None:
         """At a goal of a single control step, and where nothing is sent."""
         report = Run(trembling, HERE, **settings).report

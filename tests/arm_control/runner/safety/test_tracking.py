@@ -270,7 +270,7 @@ class TestHealthyArms:
         clock = FakeClock()
         arm = FakeArm(clock)
         safety = Safety(ARM, ARM.limits, 1 / 30, SafetySettings(tracking_deg=math.inf))
-        loop = ControlLoop(arm, safety, clock, shadow=True)
+        loop = ControlLoop(arm, safety, clock, dry_run=True)
         courses = [StillGoal(ARM.tip_position([80.0, 80.0, 10.0]))] * 2
         report = loop.run(GoalWork(Skilled(), courses, seconds_per_goal=2.0))  # type: ignore[arg-type]
         assert report.faults == []
