@@ -12,48 +12,56 @@ from arm_control.cli import main
 WORDS = ["bench", "ablation", "--minutes", "0.1", "--seeds", "1", "--goals", "2", "--grid-step-deg", "30"]
 
 
-@pytest.mark.soak  # the page on discretisation runs a shorter one
-def test_an_ablation_is_trained_evaluated_drawn_and_not_done_twice(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    out, figure, file = tmp_path / "runs", tmp_path / "ablation.png", tmp_path / "ablation.json"
-    words = [*WORDS, "--out", str(out), "--save", str(figure), "--json", str(file)]
-    assert main(words) == 0
-    said = capfd.readouterr()
-    assert said.err.count(" min left)") == len(VARIANTS)
-    assert all(f"| {name} |" in said.out for name in VARIANTS)
-    figures = json.loads(file.read_text())
-    assert [row["variant"] for row in figures["variants"]] == list(VARIANTS)
-    assert set(figures["ratios"]) == {"flat_over_branching", "branching_over_ddpg"}
-    for row in figures["variants"]:
-        assert 0 < row["errors_mm"][0] < 1000
-        assert row["peak_memory_mb"] > 50
-        assert row["decision_ms"] > 0
-        assert row["update_ms"] > 0
-        assert (row["coverage"] is None) == (row["variant"] == "ddpg")
-    assert figure.stat().st_size > 10_000
+class TestAblation:
+    """Trainings, timings and figures of the variants."""
 
-    # Once more: nothing is trained, the errors are the same.
-    assert main(words) == 0
-    assert " min left)" not in capfd.readouterr().err
-    again = json.loads(file.read_text())
-    assert [row["errors_mm"] for row in again["variants"]] == [row["errors_mm"] for row in figures["variants"]]
+    @pytest.mark.soak  # the page on discretisation runs a shorter one
+    def test_an_ablation_is_trained_evaluated_drawn_and_not_done_twice(
+        self, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        """The command trains every variant once; a second call skips finished runs."""
+        out, figure, file = tmp_path / "runs", tmp_path / "ablation.png", tmp_path / "ablation.json"
+        words = [*WORDS, "--out", str(out), "--save", str(figure), "--json", str(file)]
+        assert main(words) == 0
+        said = capfd.readouterr()
+        assert said.err.count(" min left)") == len(VARIANTS)
+        assert all(f"| {name} |" in said.out for name in VARIANTS)
+        figures = json.loads(file.read_text())
+        assert [row["variant"] for row in figures["variants"]] == list(VARIANTS)
+        assert set(figures["ratios"]) == {"flat_over_branching", "branching_over_ddpg"}
+        for row in figures["variants"]:
+            assert 0 < row["errors_mm"][0] < 1000
+            assert row["peak_memory_mb"] > 50
+            assert row["decision_ms"] > 0
+            assert row["update_ms"] > 0
+            assert (row["coverage"] is None) == (row["variant"] == "ddpg")
+        assert figure.stat().st_size > 10_000
 
-    # Another ablation's folder.
-    assert main([*words[:3], "0.05", *words[4:]]) == 2
-    assert "is of another comparison, with minutes 0.1 instead of 0.05" in capfd.readouterr().err
+        # Once more: nothing is trained, the errors are the same.
+        assert main(words) == 0
+        assert " min left)" not in capfd.readouterr().err
+        again = json.loads(file.read_text())
+        assert [row["errors_mm"] for row in again["variants"]] == [row["errors_mm"] for row in figures["variants"]]
 
+        # Another ablation's folder.
+        assert main([*words[:3], "0.05", *words[4:]]) == 2
+        assert "is of another comparison, with minutes 0.1 instead of 0.05" in capfd.readouterr().err
 
-def test_a_training_that_fails_is_told_with_its_own_last_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(
-        ablation, "run_trials", lambda trials: {name: {"failed": "what it said"} for name in trials if "zero" in name}
-    )
-    with pytest.raises(RuntimeError, match="flat, zero, seed 0: what it said"):
-        bench_ablation(Length(0.1, 30), seeds=1, goals=2, out=str(tmp_path))
+    def test_a_training_that_fails_is_told_with_its_own_last_line(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        """A failed training is an error that names the variant and the reason."""
+        monkeypatch.setattr(
+            ablation,
+            "run_trials",
+            lambda trials: {name: {"failed": "what it said"} for name in trials if "zero" in name},
+        )
+        with pytest.raises(RuntimeError, match="flat, zero, seed 0: what it said"):
+            bench_ablation(Length(0.1, 30), seeds=1, goals=2, out=str(tmp_path))
 
-
-def test_the_variants_of_a_seed_have_folders_and_grids_of_their_own(tmp_path: Path) -> None:
-    trials = [trial_of(name, 3, Length(1.0, 30.0), 10, tmp_path) for name in VARIANTS]
-    assert len({trial.folder for trial in trials}) == len(VARIANTS)
-    assert {trial.config.seed for trial in trials} == {3}
-    assert [getattr(trial.config, "grid_step_deg", None) for trial in trials] == [30, 30, 30, 30, 1]
+    def test_the_variants_of_a_seed_have_folders_and_grids_of_their_own(self, tmp_path: Path) -> None:
+        """Each variant has its own folder; DDPG has no grid."""
+        trials = [trial_of(name, 3, Length(1.0, 30.0), 10, tmp_path) for name in VARIANTS]
+        assert len({trial.folder for trial in trials}) == len(VARIANTS)
+        assert {trial.config.seed for trial in trials} == {3}
+        assert [getattr(trial.config, "grid_step_deg", None) for trial in trials] == [30, 30, 30, 30, 1]

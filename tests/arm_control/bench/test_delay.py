@@ -40,104 +40,117 @@ def refused(capfd: pytest.CaptureFixture[str]) -> Callable[..., str]:
     return run
 
 
-@pytest.mark.slow
-def test_the_command_measures_draws_and_writes_each_controller_at_each_delay(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    figures_file, picture = tmp_path / "delay.json", tmp_path / "delay.png"
-    words = ["ik", "zero", "--goals", "6", "--seed", "3", "--save", str(picture), "--json", str(figures_file)]
-    assert main(["bench", "delay", *words]) == 0, capfd.readouterr().err
-    figures = json.loads(figures_file.read_text())
-    assert (figures["goals"], figures["seed"]) == (6, 3)
-    assert picture.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
-    assert len(picture.read_bytes()) > 5000
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["delay.json", "delay.png"]
-    for table in (figures["mean_error_mm"], figures["success_10_mm"]):
-        assert list(table) == ["ik", "zero"]
-        assert all(list(row) == DELAYS for row in table.values())
-    # A pose that is asked for from the first step on is reached, late or not.
-    assert max(figures["mean_error_mm"]["ik"].values()) < 0.1
-    assert set(figures["success_10_mm"]["ik"].values()) == {1.0}
-    for source in ("ik", "zero"):
-        wanted = evaluate(source, goals=6, seed=3)
-        assert figures["mean_error_mm"][source]["0"] == pytest.approx(wanted["mean_error_mm"], rel=1e-12)
-        assert figures["success_10_mm"][source]["0"] == wanted["success"]["10"]
-    table = capfd.readouterr().out
-    assert "6 held-out goals, seed 3" in table
-    for source in ("ik", "zero"):
-        (line,) = re.findall(rf"^  {source} .*$", table, re.MULTILINE)
-        cells = re.findall(r"([\d.]+) \((\d+)%\)", line)
-        for delay, (error, share) in zip(DELAYS, cells, strict=True):
-            assert float(error) == pytest.approx(figures["mean_error_mm"][source][delay], abs=0.051)
-            assert float(share) == pytest.approx(100 * figures["success_10_mm"][source][delay], abs=0.51)
+class TestCommand:
+    """The command `bench delay`."""
+
+    @pytest.mark.slow
+    def test_the_command_measures_draws_and_writes_each_controller_at_each_delay(
+        self, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        """It measures every controller at every delay."""
+        figures_file, picture = tmp_path / "delay.json", tmp_path / "delay.png"
+        words = ["ik", "zero", "--goals", "6", "--seed", "3", "--save", str(picture), "--json", str(figures_file)]
+        assert main(["bench", "delay", *words]) == 0, capfd.readouterr().err
+        figures = json.loads(figures_file.read_text())
+        assert (figures["goals"], figures["seed"]) == (6, 3)
+        assert picture.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+        assert len(picture.read_bytes()) > 5000
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["delay.json", "delay.png"]
+        for table in (figures["mean_error_mm"], figures["success_10_mm"]):
+            assert list(table) == ["ik", "zero"]
+            assert all(list(row) == DELAYS for row in table.values())
+        # A pose that is asked for from the first step on is reached, late or not.
+        assert max(figures["mean_error_mm"]["ik"].values()) < 0.1
+        assert set(figures["success_10_mm"]["ik"].values()) == {1.0}
+        for source in ("ik", "zero"):
+            wanted = evaluate(source, goals=6, seed=3)
+            assert figures["mean_error_mm"][source]["0"] == pytest.approx(wanted["mean_error_mm"], rel=1e-12)
+            assert figures["success_10_mm"][source]["0"] == wanted["success"]["10"]
+        table = capfd.readouterr().out
+        assert "6 held-out goals, seed 3" in table
+        for source in ("ik", "zero"):
+            (line,) = re.findall(rf"^  {source} .*$", table, re.MULTILINE)
+            cells = re.findall(r"([\d.]+) \((\d+)%\)", line)
+            for delay, (error, share) in zip(DELAYS, cells, strict=True):
+                assert float(error) == pytest.approx(figures["mean_error_mm"][source][delay], abs=0.051)
+                assert float(share) == pytest.approx(100 * figures["success_10_mm"][source][delay], abs=0.51)
+
+    def test_an_exported_policy_is_measured_as_its_run(
+        self, tiny_run: Path, tiny_policy: Path, monkeypatch: Any
+    ) -> None:
+        """A policy file has the errors of its run."""
+        monkeypatch.setattr(module, "DELAYS_MS", (0, 100))
+        # In long episodes the rounding of a policy that has hardly learned, and so never rests, adds up.
+        monkeypatch.setattr(module, "environment_maker", functools.partial(module.environment_maker, episode_steps=10))
+        run, policy = str(tiny_run), str(tiny_policy)
+        errors = bench_delay((run, policy), 3, 0)["mean_error_mm"]
+        assert errors[policy] == pytest.approx(errors[run], abs=0.05)
+
+    def test_the_table_lines_up_whatever_the_names(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The columns are aligned for names of any length."""
+        row = dict.fromkeys(DELAYS, 1.25)
+        names = {"a": row, "a long name of a run": row}
+        table = format_delay({"goals": 1, "seed": 0, "mean_error_mm": names, "success_10_mm": names})
+        assert len({len(line) for line in table.splitlines()[1:]}) == 1
+
+    @pytest.mark.slow
+    def test_in_episodes_too_short_to_arrive_the_error_is_that_of_so_much_less_time(
+        self,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """A delay has the effect of an episode that is shorter by the delay."""
+        seeds = derived_seeds(1, EVALUATION, 8)
+        ideal = roll_out(IKController(), environment_maker(TrainConfig("ddpg")), seeds).distances_m.mean(0) * 1000
+        monkeypatch.setattr(Reach, "episode_steps", 10)
+        errors = bench_delay(("ik",), 8, 1)["mean_error_mm"]["ik"]
+        assert np.diff(list(errors.values())).min() > 1
+        # 100 ms are three control periods, 200 ms six.
+        assert errors["0"] == pytest.approx(ideal[10])
+        assert errors["100"] == pytest.approx(ideal[7], abs=0.1)
+        assert errors["200"] == pytest.approx(ideal[4], abs=0.1)
+        assert ideal[7] < errors["125"] < ideal[6]
 
 
-@pytest.mark.slow
-def test_in_episodes_too_short_to_arrive_the_error_is_that_of_so_much_less_time(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    seeds = derived_seeds(1, EVALUATION, 8)
-    ideal = roll_out(IKController(), environment_maker(TrainConfig("ddpg")), seeds).distances_m.mean(0) * 1000
-    monkeypatch.setattr(Reach, "episode_steps", 10)
-    errors = bench_delay(("ik",), 8, 1)["mean_error_mm"]["ik"]
-    assert np.diff(list(errors.values())).min() > 1
-    # 100 ms are three control periods, 200 ms six.
-    assert errors["0"] == pytest.approx(ideal[10])
-    assert errors["100"] == pytest.approx(ideal[7], abs=0.1)
-    assert errors["200"] == pytest.approx(ideal[4], abs=0.1)
-    assert ideal[7] < errors["125"] < ideal[6]
+class TestBadInput:
+    """Errors before anything is measured."""
 
+    @pytest.mark.parametrize(
+        ("words", "said"),
+        [
+            ([], "expected run folders, policy files, or zero, random, ik; got none"),
+            (["ik", "--save", "delay.jpg"], "--save: wanted a file that ends in .png, got delay.jpg"),
+            (["ik", "--save", "delay"], "--save: wanted a file that ends in .png, got delay"),
+            (["ik", "--goals", "0"], "--goals: wanted a number from 1 to 1000000, got 0"),
+            (["ik", "--seed", "-1"], "--seed: wanted a number from 0, of at most 63 bits, got -1"),
+            (["nowhere"], "no run folder and no policy nowhere"),
+        ],
+        ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+    )
+    def test_what_makes_no_sense_is_refused(
+        self, refused: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], said: str
+    ) -> None:
+        """Invalid flags are one line and exit code 2."""
+        monkeypatch.chdir(tmp_path)
+        assert said in refused(*words)
+        assert list(tmp_path.iterdir()) == []
 
-def test_an_exported_policy_is_measured_as_its_run(tiny_run: Path, tiny_policy: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr(module, "DELAYS_MS", (0, 100))
-    # In long episodes the rounding of a policy that has hardly learned, and so never rests, adds up.
-    monkeypatch.setattr(module, "environment_maker", functools.partial(module.environment_maker, episode_steps=10))
-    run, policy = str(tiny_run), str(tiny_policy)
-    errors = bench_delay((run, policy), 3, 0)["mean_error_mm"]
-    assert errors[policy] == pytest.approx(errors[run], abs=0.05)
+    @pytest.mark.parametrize("flag", ["--save", "--json"])
+    def test_a_file_that_cannot_be_written_is_told_before_the_work(
+        self, refused: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flag: str
+    ) -> None:
+        """Files that cannot be written are reported first."""
+        monkeypatch.setattr(module, "roll_out", lambda *_: pytest.fail("the work was begun"))
+        (tmp_path / "file").write_text("kept")
+        (tmp_path / "folder.png").mkdir()
+        for target in (tmp_path / "missing" / "x.png", tmp_path / "file" / "x.png", tmp_path / "folder.png"):
+            assert f"cannot write {target}" in refused("ik", "--goals", "1", flag, target)
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder.png"]
 
-
-def test_the_table_lines_up_whatever_the_names(monkeypatch: pytest.MonkeyPatch) -> None:
-    row = dict.fromkeys(DELAYS, 1.25)
-    names = {"a": row, "a long name of a run": row}
-    table = format_delay({"goals": 1, "seed": 0, "mean_error_mm": names, "success_10_mm": names})
-    assert len({len(line) for line in table.splitlines()[1:]}) == 1
-
-
-@pytest.mark.parametrize(
-    ("words", "said"),
-    [
-        ([], "expected run folders, policy files, or zero, random, ik; got none"),
-        (["ik", "--save", "delay.jpg"], "--save: wanted a file that ends in .png, got delay.jpg"),
-        (["ik", "--save", "delay"], "--save: wanted a file that ends in .png, got delay"),
-        (["ik", "--goals", "0"], "--goals: wanted a number from 1 to 1000000, got 0"),
-        (["ik", "--seed", "-1"], "--seed: wanted a number from 0, of at most 63 bits, got -1"),
-        (["nowhere"], "no run folder and no policy nowhere"),
-    ],
-    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
-)
-def test_what_makes_no_sense_is_refused(
-    refused: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], said: str
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert said in refused(*words)
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize("flag", ["--save", "--json"])
-def test_a_file_that_cannot_be_written_is_told_before_the_work(
-    refused: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flag: str
-) -> None:
-    monkeypatch.setattr(module, "roll_out", lambda *_: pytest.fail("the work was begun"))
-    (tmp_path / "file").write_text("kept")
-    (tmp_path / "folder.png").mkdir()
-    for target in (tmp_path / "missing" / "x.png", tmp_path / "file" / "x.png", tmp_path / "folder.png"):
-        assert f"cannot write {target}" in refused("ik", "--goals", "1", flag, target)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder.png"]
-
-
-def test_a_source_that_is_not_there_is_told_before_the_others_are_measured(
-    refused: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "roll_out", lambda *_: pytest.fail("the work was begun"))
-    assert f"no run folder and no policy {tmp_path / 'nowhere'}" in refused("ik", tmp_path / "nowhere", "--goals", "1")
+    def test_a_source_that_is_not_there_is_told_before_the_others_are_measured(
+        self, refused: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A missing source is reported first."""
+        monkeypatch.setattr(module, "roll_out", lambda *_: pytest.fail("the work was begun"))
+        assert f"no run folder and no policy {tmp_path / 'nowhere'}" in refused(
+            "ik", tmp_path / "nowhere", "--goals", "1"
+        )

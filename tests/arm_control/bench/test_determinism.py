@@ -28,34 +28,6 @@ CHECKS = {
 }
 
 
-def test_all_that_is_compared_is_compared_to_the_bit() -> None:
-    assert row({"b": np.float32(0.5), "a": np.zeros(2)}, 1.0, True) == [
-        *[(0.0).hex()] * 2,
-        (0.5).hex(),
-        (1.0).hex(),
-        (1.0).hex(),
-    ]
-    assert row(0.1 + 0.2) != row(0.3)
-    assert row(0.0) != row(-0.0)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("preset", ["ideal", "rough"])
-@pytest.mark.parametrize("name", ["ArmReach-v0", "ArmTrack-v0"])
-def test_an_environment_is_exact_in_all_six_ways(name: str, preset: str) -> None:
-    checks = check_environment(name, preset)
-    assert set(checks) == CHECKS
-    assert checks == dict.fromkeys(checks, True)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("preset", [*(pytest.param(p, marks=pytest.mark.soak) for p in ("ideal", "xl430")), "rough"])
-def test_every_environment_is_exact_in_all_six_ways(preset: Any) -> None:
-    figures = bench_determinism((preset,))
-    assert set(figures["exact"]) == {f"{name}, {preset}" for name in environment_ids()}
-    assert figures["all_exact"] is True, figures
-
-
 def unseeded(monkeypatch: pytest.MonkeyPatch) -> None:
     """A start from a generator that nobody seeded."""
     reset = ArmEnv.reset
@@ -102,61 +74,106 @@ def remembering(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ArmEnv, "_begin", on_the_move)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("spoil", "differing"),
-    [
-        (unseeded, CHECKS),
-        (of_its_process, {"fresh process", "arm 4 of 5"}),  # a fresh process knows nothing of what is done here
-        (forgetful, {"save and restore"}),
-        (remembering, {"fresh process", "arm 4 of 5", "after a dirty episode", "second reset"}),
-    ],
-)
-def test_an_environment_that_is_not_exact_is_found_out(
-    monkeypatch: pytest.MonkeyPatch, spoil: Callable[[pytest.MonkeyPatch], None], differing: set[str]
-) -> None:
-    spoil(monkeypatch)
-    checks = check_environment("ArmReach-v0", "ideal")
-    assert {name for name, exact in checks.items() if not exact} == differing
+class TestChecks:
+    """The checks of an environment."""
+
+    def test_all_that_is_compared_is_compared_to_the_bit(self) -> None:
+        """Values are compared bit for bit."""
+        assert row({"b": np.float32(0.5), "a": np.zeros(2)}, 1.0, True) == [
+            *[(0.0).hex()] * 2,
+            (0.5).hex(),
+            (1.0).hex(),
+            (1.0).hex(),
+        ]
+        assert row(0.1 + 0.2) != row(0.3)
+        assert row(0.0) != row(-0.0)
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize("preset", ["ideal", "rough"])
+    @pytest.mark.parametrize("name", ["ArmReach-v0", "ArmTrack-v0"])
+    def test_an_environment_is_exact_in_all_six_ways(self, name: str, preset: str) -> None:
+        """An environment passes all checks."""
+        checks = check_environment(name, preset)
+        assert set(checks) == CHECKS
+        assert checks == dict.fromkeys(checks, True)
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize(
+        "preset", [*(pytest.param(p, marks=pytest.mark.soak) for p in ("ideal", "xl430")), "rough"]
+    )
+    def test_every_environment_is_exact_in_all_six_ways(self, preset: Any) -> None:
+        """Every environment passes all checks."""
+        figures = bench_determinism((preset,))
+        assert set(figures["exact"]) == {f"{name}, {preset}" for name in environment_ids()}
+        assert figures["all_exact"] is True, figures
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize(
+        ("spoil", "differing"),
+        [
+            (unseeded, CHECKS),
+            (of_its_process, {"fresh process", "arm 4 of 5"}),  # a fresh process knows nothing of what is done here
+            (forgetful, {"save and restore"}),
+            (remembering, {"fresh process", "arm 4 of 5", "after a dirty episode", "second reset"}),
+        ],
+    )
+    def test_an_environment_that_is_not_exact_is_found_out(
+        self, monkeypatch: pytest.MonkeyPatch, spoil: Callable[[pytest.MonkeyPatch], None], differing: set[str]
+    ) -> None:
+        """Each check detects an environment that violates it."""
+        spoil(monkeypatch)
+        checks = check_environment("ArmReach-v0", "ideal")
+        assert {name for name, exact in checks.items() if not exact} == differing
 
 
-def test_the_command_says_what_differs_writes_it_and_ends_with_code_2(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(module, "environment_ids", lambda: ["ArmReach-v0", "ArmTrack-v0"])
-    monkeypatch.setattr(module, "fresh_trace", lambda name, preset: [["0x0"]] if name == "ArmTrack-v0" else trace(name))
+class TestCommand:
+    """The command `bench determinism`."""
 
-    def trace(name: str) -> Any:
-        return module.trace(lambda: module.gymnasium.make(name, disable_env_checker=True))
+    def test_the_command_says_what_differs_writes_it_and_ends_with_code_2(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        """Differences are printed, written as JSON, and exit with 2."""
+        monkeypatch.setattr(module, "environment_ids", lambda: ["ArmReach-v0", "ArmTrack-v0"])
+        monkeypatch.setattr(
+            module, "fresh_trace", lambda name, preset: [["0x0"]] if name == "ArmTrack-v0" else trace(name)
+        )
 
-    for task in (Reach, Track):
-        monkeypatch.setattr(task, "episode_steps", 4)
-    monkeypatch.setattr(module, "vector_trace", module.alone)  # its workers know nothing of the short episodes
-    path = tmp_path / "determinism.json"
-    assert main(["bench", "determinism", "--imperfections", "ideal", "--json", str(path)]) == 2
-    printed = capfd.readouterr()
-    assert printed.err == "arm-control: error: not everything is bit-exact\n"
-    reach, track = (next(line for line in printed.out.splitlines() if f" {name}" in line) for name in ("ArmR", "ArmT"))
-    assert (reach.count("exact"), reach.count("DIFFERS")) == (6, 0)
-    assert (track.count("exact"), track.count("DIFFERS")) == (5, 1)
-    figures = json.loads(path.read_text())
-    assert figures["all_exact"] is False
-    assert [key for key, exact in figures["exact"]["ArmTrack-v0, ideal"].items() if not exact] == ["fresh process"]
-    assert all(figures["exact"]["ArmReach-v0, ideal"].values())
+        def trace(name: str) -> Any:
+            return module.trace(lambda: module.gymnasium.make(name, disable_env_checker=True))
 
+        for task in (Reach, Track):
+            monkeypatch.setattr(task, "episode_steps", 4)
+        monkeypatch.setattr(module, "vector_trace", module.alone)  # its workers know nothing of the short episodes
+        path = tmp_path / "determinism.json"
+        assert main(["bench", "determinism", "--imperfections", "ideal", "--json", str(path)]) == 2
+        printed = capfd.readouterr()
+        assert printed.err == "arm-control: error: not everything is bit-exact\n"
+        reach, track = (
+            next(line for line in printed.out.splitlines() if f" {name}" in line) for name in ("ArmR", "ArmT")
+        )
+        assert (reach.count("exact"), reach.count("DIFFERS")) == (6, 0)
+        assert (track.count("exact"), track.count("DIFFERS")) == (5, 1)
+        figures = json.loads(path.read_text())
+        assert figures["all_exact"] is False
+        assert [key for key, exact in figures["exact"]["ArmTrack-v0, ideal"].items() if not exact] == ["fresh process"]
+        assert all(figures["exact"]["ArmReach-v0, ideal"].values())
 
-def test_no_arms_at_all_are_refused_in_one_line(capfd: pytest.CaptureFixture[str]) -> None:
-    assert main(["bench", "determinism", "--imperfections"]) == 2
-    printed = capfd.readouterr()
-    assert printed.out == ""
-    assert printed.err.startswith("arm-control: error: ")
-    assert "imperfections" in printed.err
-    assert printed.err.count("\n") == 1
+    def test_no_arms_at_all_are_refused_in_one_line(self, capfd: pytest.CaptureFixture[str]) -> None:
+        """An empty list of imperfections is an error."""
+        assert main(["bench", "determinism", "--imperfections"]) == 2
+        printed = capfd.readouterr()
+        assert printed.out == ""
+        assert printed.err.startswith("arm-control: error: ")
+        assert "imperfections" in printed.err
+        assert printed.err.count("\n") == 1
 
-
-def test_the_table_has_a_line_for_each_environment_under_the_checks() -> None:
-    exact = {"A-v0, ideal": dict.fromkeys(sorted(CHECKS), True), "Long-v0, rough": dict.fromkeys(sorted(CHECKS), False)}
-    table = format_determinism({"exact": exact, "all_exact": False}).splitlines()
-    assert [len(line) for line in table[1:]] == [len(table[1])] * 3
-    assert all(check in table[1] for check in CHECKS)
-    assert table[2].count("exact") == table[3].count("DIFFERS") == 6
+    def test_the_table_has_a_line_for_each_environment_under_the_checks(self) -> None:
+        """The table has a row for each environment."""
+        exact = {
+            "A-v0, ideal": dict.fromkeys(sorted(CHECKS), True),
+            "Long-v0, rough": dict.fromkeys(sorted(CHECKS), False),
+        }
+        table = format_determinism({"exact": exact, "all_exact": False}).splitlines()
+        assert [len(line) for line in table[1:]] == [len(table[1])] * 3
+        assert all(check in table[1] for check in CHECKS)
+        assert table[2].count("exact") == table[3].count("DIFFERS") == 6

@@ -12,36 +12,40 @@ from envs.action_grid import DegreeGrid
 from envs.arm import Arm
 
 
-@pytest.mark.slow
-def test_the_best_pose_is_that_of_a_search_through_all() -> None:
-    arm = Arm()
-    grid = DegreeGrid([0] * 3, [90] * 3, 5.0)
-    poses = np.random.default_rng(1).uniform(0, 90, (40, 3))
-    rounded, best = grid_errors_m(arm, grid, poses)
-    for pose, near, nearest in zip(poses, rounded, best, strict=True):
-        goal = np.array(arm.tip_position(pose.tolist()))
-        every = [
-            np.linalg.norm(arm.tip_position([float(a), float(b), float(c)]) - goal)
-            for a in range(0, 91, 5)
-            for b in range(0, 91, 5)
-            for c in range(0, 91, 5)
-        ]
-        assert np.isclose(nearest, np.min(every), rtol=1e-12)
-        to_grid = (np.round(pose / 5.0) * 5.0).tolist()
-        assert np.isclose(near, np.linalg.norm(arm.tip_position(to_grid) - goal), atol=1e-12)
+class TestGridFloor:
+    """The discretisation error of the degree grid."""
 
+    @pytest.mark.slow
+    def test_the_best_pose_is_that_of_a_search_through_all(self) -> None:
+        """The best pose is that of a search through all poses."""
+        arm = Arm()
+        grid = DegreeGrid([0] * 3, [90] * 3, 5.0)
+        poses = np.random.default_rng(1).uniform(0, 90, (40, 3))
+        rounded, best = grid_errors_m(arm, grid, poses)
+        for pose, near, nearest in zip(poses, rounded, best, strict=True):
+            goal = np.array(arm.tip_position(pose.tolist()))
+            every = [
+                np.linalg.norm(arm.tip_position([float(a), float(b), float(c)]) - goal)
+                for a in range(0, 91, 5)
+                for b in range(0, 91, 5)
+                for c in range(0, 91, 5)
+            ]
+            assert np.isclose(nearest, np.min(every), rtol=1e-12)
+            to_grid = (np.round(pose / 5.0) * 5.0).tolist()
+            assert np.isclose(near, np.linalg.norm(arm.tip_position(to_grid) - goal), atol=1e-12)
 
-def test_a_grid_that_holds_the_pose_has_no_error() -> None:
-    poses = np.array([[10.0, 20.0, 30.0], [90.0, 0.0, 45.0]])
-    rounded, best = grid_errors_m(Arm(), DegreeGrid([0] * 3, [90] * 3), poses)
-    assert rounded.max() < 1e-12
-    assert best.max() < 1e-12
+    def test_a_grid_that_holds_the_pose_has_no_error(self) -> None:
+        """A goal made from a pose of the grid has no error."""
+        poses = np.array([[10.0, 20.0, 30.0], [90.0, 0.0, 45.0]])
+        rounded, best = grid_errors_m(Arm(), DegreeGrid([0] * 3, [90] * 3), poses)
+        assert rounded.max() < 1e-12
+        assert best.max() < 1e-12
 
-
-def test_the_command_writes_the_figures(tmp_path: Path) -> None:
-    path = tmp_path / "grid.json"
-    assert main(["bench", "grid", "--goals", "50", "--step-deg", "5", "--json", str(path)]) == 0
-    figures = json.loads(path.read_text())
-    assert figures == json.loads(json.dumps(grid_floor(50, 0, 5.0)))
-    assert figures["actions"] == 19**3
-    assert 0 < figures["best_mean_mm"] < figures["rounding_mean_mm"]
+    def test_the_command_writes_the_figures(self, tmp_path: Path) -> None:
+        """The command prints a table and writes JSON."""
+        path = tmp_path / "grid.json"
+        assert main(["bench", "grid", "--goals", "50", "--step-deg", "5", "--json", str(path)]) == 0
+        figures = json.loads(path.read_text())
+        assert figures == json.loads(json.dumps(grid_floor(50, 0, 5.0)))
+        assert figures["actions"] == 19**3
+        assert 0 < figures["best_mean_mm"] < figures["rounding_mean_mm"]

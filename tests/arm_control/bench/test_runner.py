@@ -40,110 +40,124 @@ def measured() -> tuple[dict[str, Any], str]:
     return figures, format_runner(figures)
 
 
-def test_every_ratio_is_a_quotient_of_two_figures(measured: tuple[dict[str, Any], str]) -> None:
-    figures, _ = measured
-    times, loops = figures["times_us"], figures["loops"]
-    medians = {name: row["p50"] for name, row in times.items()}
-    assert figures["ratios"] == {
-        "sb3_predict_over_inference": medians["sb3_ppo"] / medians["inference"],
-        "torch_over_inference": medians["torch"] / medians["inference"],
-        "inference_over_bare": medians["inference"] / medians["bare"],
-        "tick_over_sb3_predict": medians["tick"] / medians["sb3_ppo"],
-        "tick_p99_over_p50": times["tick"]["p99"] / medians["tick"],
-        "period_p99_over_empty_loop": loops["control"]["period_error_us"]["p99_of_all"]
-        / loops["empty"]["period_error_us"]["p99_of_all"],
-    }
-    for row in (*times.values(), *(loop["period_error_us"] for loop in loops.values())):
-        assert 0 < row["p50"] <= row["p99"] <= row["worst"]
+class TestFigures:
+    """The figures and their table."""
+
+    def test_every_ratio_is_a_quotient_of_two_figures(self, measured: tuple[dict[str, Any], str]) -> None:
+        """Each ratio is computed from the reported figures."""
+        figures, _ = measured
+        times, loops = figures["times_us"], figures["loops"]
+        medians = {name: row["p50"] for name, row in times.items()}
+        assert figures["ratios"] == {
+            "sb3_predict_over_inference": medians["sb3_ppo"] / medians["inference"],
+            "torch_over_inference": medians["torch"] / medians["inference"],
+            "inference_over_bare": medians["inference"] / medians["bare"],
+            "tick_over_sb3_predict": medians["tick"] / medians["sb3_ppo"],
+            "tick_p99_over_p50": times["tick"]["p99"] / medians["tick"],
+            "period_p99_over_empty_loop": loops["control"]["period_error_us"]["p99_of_all"]
+            / loops["empty"]["period_error_us"]["p99_of_all"],
+        }
+        for row in (*times.values(), *(loop["period_error_us"] for loop in loops.values())):
+            assert 0 < row["p50"] <= row["p99"] <= row["worst"]
+
+    def test_it_says_what_was_compared(self, measured: tuple[dict[str, Any], str]) -> None:
+        """The table names the compared libraries and network sizes."""
+        figures, printed = measured
+        assert (figures["hidden_units"], figures["sb3_hidden_units"]) == (128, 64)
+        assert "PolicyRunner.decide, 128-128" in printed
+        assert "Stable-Baselines3 predict, PPO, 64-64" in printed
+        assert figures["priority"] in printed
+        for name, ratio in figures["ratios"].items():
+            assert f"{name} {ratio:.2f}" in printed
+
+    def test_both_loops_tick_as_often_and_no_tick_is_lost(self, measured: tuple[dict[str, Any], str]) -> None:
+        """Both loops have the same number of ticks."""
+        figures, _ = measured
+        control, empty = figures["loops"]["control"], figures["loops"]["empty"]
+        assert control["ticks"] == empty["ticks"] == 200
+        assert control["lost_ticks"] == 0
+        assert len(control["memory_mb"]) == 2
+        assert set(figures["versions"]) >= {"onnxruntime", "stable-baselines3", "torch"}
+
+    @pytest.mark.slow
+    def test_dropped_records_are_told(self) -> None:
+        """Dropped records are counted and printed."""
+
+        class FullRecorder(Recorder):
+            """Drops every second tick."""
+
+            count = 0
+
+            def tick(self, tick: Any) -> None:
+                self.count += 1
+                if self.count % 2:
+                    self.dropped += 1
+                else:
+                    super().tick(tick)
+
+        figures = bench_runner(0.1, 1, settings=SMALL, sizes=SHORT, recorder=FullRecorder)
+        assert figures["loops"]["control"]["dropped_records"] > 20
+        assert figures["dropped_records"] > figures["loops"]["control"]["dropped_records"]
+        assert f"{figures['dropped_records']:,} records dropped" in format_runner(figures)
 
 
-def test_it_says_what_was_compared(measured: tuple[dict[str, Any], str]) -> None:
-    figures, printed = measured
-    assert (figures["hidden_units"], figures["sb3_hidden_units"]) == (128, 64)
-    assert "PolicyRunner.decide, 128-128" in printed
-    assert "Stable-Baselines3 predict, PPO, 64-64" in printed
-    assert figures["priority"] in printed
-    for name, ratio in figures["ratios"].items():
-        assert f"{name} {ratio:.2f}" in printed
+class TestMeasurements:
+    """What is measured."""
+
+    @pytest.mark.slow
+    def test_a_tick_contains_the_safety_checks(self) -> None:
+        """A slower safety check makes ticks slower, but not inferences."""
+        figures = bench_runner(0.2, 1, settings=SMALL, sizes=SHORT, safety=SlowSafety)
+        assert figures["times_us"]["tick"]["p50"] > 3000.0 > figures["times_us"]["inference"]["p50"]
+        assert figures["loops"]["control"]["tick_us"]["p50"] > 3000.0
+        # Every tick takes longer than its period: each is late, and all that is put off is told.
+        control = figures["loops"]["control"]
+        assert control["overruns"] > 0.9 * control["ticks"]
+        assert control["shifted_ms"] > 1.0 * control["ticks"]
+        assert control["lost_ticks"] == 0
+
+    @pytest.mark.slow
+    def test_all_ways_to_infer_give_the_same_answer(self, tmp_path: Path) -> None:
+        """All ways to infer with the policy give the same targets."""
+        ways = ways_to_infer(LoopSetup(tmp_path, SMALL))
+        target_deg = ways["bare"]()
+        assert ways["inference"]() == target_deg
+        np.testing.assert_allclose(ways["torch"](), target_deg, atol=1e-3)
+        for name in ("sb3_ppo", "sb3_ddpg"):
+            assert ways[name]()[0].shape == (3,)
 
 
-def test_both_loops_tick_as_often_and_no_tick_is_lost(measured: tuple[dict[str, Any], str]) -> None:
-    figures, _ = measured
-    control, empty = figures["loops"]["control"], figures["loops"]["empty"]
-    assert control["ticks"] == empty["ticks"] == 200
-    assert control["lost_ticks"] == 0
-    assert len(control["memory_mb"]) == 2
-    assert set(figures["versions"]) >= {"onnxruntime", "stable-baselines3", "torch"}
+class TestErrors:
+    """Errors of the bench."""
 
+    @pytest.mark.slow
+    def test_a_refusal_ends_the_bench(self) -> None:
+        """A fault stop ends the bench with an error."""
 
-@pytest.mark.slow
-def test_a_tick_contains_the_safety_checks() -> None:
-    figures = bench_runner(0.2, 1, settings=SMALL, sizes=SHORT, safety=SlowSafety)
-    assert figures["times_us"]["tick"]["p50"] > 3000.0 > figures["times_us"]["inference"]["p50"]
-    assert figures["loops"]["control"]["tick_us"]["p50"] > 3000.0
-    # Every tick takes longer than its period: each is late, and all that is put off is told.
-    control = figures["loops"]["control"]
-    assert control["overruns"] > 0.9 * control["ticks"]
-    assert control["shifted_ms"] > 1.0 * control["ticks"]
-    assert control["lost_ticks"] == 0
+        class Wary(Safety):
+            """Refuses the tenth reading."""
 
+            count = 0
 
-@pytest.mark.slow
-def test_dropped_records_are_told() -> None:
-    class FullRecorder(Recorder):
-        """Drops every second tick."""
+            def reads(self, *reading: Any) -> bool:
+                self.count += 1
+                if self.count == 10:
+                    self.fault_stop("mood", "it was the tenth")
+                return super().reads(*reading)
 
-        count = 0
+        with pytest.raises(RuntimeError, match=r"without a fault stop, got .*it was the tenth"):
+            bench_runner(0.1, 1, settings=SMALL, sizes=SHORT, safety=Wary)
 
-        def tick(self, tick: Any) -> None:
-            self.count += 1
-            if self.count % 2:
-                self.dropped += 1
-            else:
-                super().tick(tick)
-
-    figures = bench_runner(0.1, 1, settings=SMALL, sizes=SHORT, recorder=FullRecorder)
-    assert figures["loops"]["control"]["dropped_records"] > 20
-    assert figures["dropped_records"] > figures["loops"]["control"]["dropped_records"]
-    assert f"{figures['dropped_records']:,} records dropped" in format_runner(figures)
-
-
-@pytest.mark.slow
-def test_all_ways_to_infer_give_the_same_answer(tmp_path: Path) -> None:
-    ways = ways_to_infer(LoopSetup(tmp_path, SMALL))
-    target_deg = ways["bare"]()
-    assert ways["inference"]() == target_deg
-    np.testing.assert_allclose(ways["torch"](), target_deg, atol=1e-3)
-    for name in ("sb3_ppo", "sb3_ddpg"):
-        assert ways[name]()[0].shape == (3,)
-
-
-@pytest.mark.slow
-def test_a_refusal_ends_the_bench() -> None:
-    class Wary(Safety):
-        """Refuses the tenth reading."""
-
-        count = 0
-
-        def reads(self, *reading: Any) -> bool:
-            self.count += 1
-            if self.count == 10:
-                self.fault_stop("mood", "it was the tenth")
-            return super().reads(*reading)
-
-    with pytest.raises(RuntimeError, match=r"without a fault stop, got .*it was the tenth"):
-        bench_runner(0.1, 1, settings=SMALL, sizes=SHORT, safety=Wary)
-
-
-@pytest.mark.parametrize(
-    ("words", "wanted"),
-    [
-        (["--seconds", "0"], "--seconds: expected 0.1 to 3600"),
-        (["--seconds", "nan"], "--seconds: expected 0.1 to 3600"),
-        (["--rounds", "0"], "--rounds"),
-        (["--json", "/no/such/folder/x.json"], "cannot write"),
-    ],
-)
-def test_bad_flags_are_refused(words: list[str], wanted: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["bench", "runner", *words]) == 2
-    assert wanted in capsys.readouterr().err
+    @pytest.mark.parametrize(
+        ("words", "wanted"),
+        [
+            (["--seconds", "0"], "--seconds: expected 0.1 to 3600"),
+            (["--seconds", "nan"], "--seconds: expected 0.1 to 3600"),
+            (["--rounds", "0"], "--rounds"),
+            (["--json", "/no/such/folder/x.json"], "cannot write"),
+        ],
+    )
+    def test_bad_flags_are_refused(self, words: list[str], wanted: str, capsys: pytest.CaptureFixture[str]) -> None:
+        """Invalid flags are one line and exit code 2."""
+        assert main(["bench", "runner", *words]) == 2
+        assert wanted in capsys.readouterr().err

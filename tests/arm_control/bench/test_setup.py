@@ -7,21 +7,29 @@ from arm_control.bench._setup import MemoryDriver, percentiles_us
 from envs.arm import Arm
 
 
-def test_the_arm_in_memory_is_where_it_was_told_to_be() -> None:
-    arm = Arm()
-    driver = MemoryDriver(arm, lambda: 7.0, 0.002)
-    driver.write([1.0, 2.0, 3.0])
-    driver.write([1.1, 2.0, 2.9])
-    state = driver.read()
-    assert (state.stamp_s, state.angles_deg) == (7.0, [1.1, 2.0, 2.9])
-    assert state.speeds_deg_s == pytest.approx([50.0, 0.0, -50.0])
-    assert None not in (state.temperatures_c, state.loads, state.voltages_v)
+class TestMemoryDriver:
+    """The arm in memory."""
+
+    def test_the_arm_in_memory_is_where_it_was_told_to_be(self) -> None:
+        """Its readings are the last target, its speed and its health."""
+        arm = Arm()
+        driver = MemoryDriver(arm, lambda: 7.0, 0.002)
+        driver.write([1.0, 2.0, 3.0])
+        driver.write([1.1, 2.0, 2.9])
+        state = driver.read()
+        assert (state.stamp_s, state.angles_deg) == (7.0, [1.1, 2.0, 2.9])
+        assert state.speeds_deg_s == pytest.approx([50.0, 0.0, -50.0])
+        assert None not in (state.temperatures_c, state.loads, state.voltages_v)
 
 
-def test_percentiles_are_medians_over_rounds() -> None:
-    quiet, disturbed = np.linspace(1e-6, 2e-6, 101), np.linspace(1e-3, 2e-3, 101)
-    figures = percentiles_us(np.array([*quiet, *disturbed, *quiet]), 3)
-    assert figures["p50"] == pytest.approx(1.5)
-    assert figures["p99"] == pytest.approx(1.99)
-    assert figures["p99_of_all"] > 1900.0
-    assert figures["worst"] == pytest.approx(2000.0)
+class TestPercentiles:
+    """Times become percentiles."""
+
+    def test_percentiles_are_medians_over_rounds(self) -> None:
+        """One disturbed round does not change p50 and p99."""
+        quiet, disturbed = np.linspace(1e-6, 2e-6, 101), np.linspace(1e-3, 2e-3, 101)
+        figures = percentiles_us(np.array([*quiet, *disturbed, *quiet]), 3)
+        assert figures["p50"] == pytest.approx(1.5)
+        assert figures["p99"] == pytest.approx(1.99)
+        assert figures["p99_of_all"] > 1900.0
+        assert figures["worst"] == pytest.approx(2000.0)

@@ -84,33 +84,37 @@ def test_the_bound_counts_the_physics_alone(monkeypatch: pytest.MonkeyPatch) -> 
     env.close()
 
 
-def test_an_environment_without_physics_has_no_bound() -> None:
-    env = gymnasium.make("MountainCarContinuous-v0")
-    with pytest.raises(RuntimeError, match=r"at least a call of pybullet\.stepSimulation a step, got 0"):
-        measure_raw(env, 0.01)
-    env.close()
+class TestErrors:
+    """Errors of the bench."""
 
+    def test_an_environment_without_physics_has_no_bound(self) -> None:
+        """An environment that never calls the physics is an error."""
+        env = gymnasium.make("MountainCarContinuous-v0")
+        with pytest.raises(RuntimeError, match=r"at least a call of pybullet\.stepSimulation a step, got 0"):
+            measure_raw(env, 0.01)
+        env.close()
 
-@pytest.mark.parametrize("package", ["panda_gym", "stable_baselines3"])
-def test_a_missing_peer_is_named_with_its_extra(
-    package: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    real = builtins.__import__
+    @pytest.mark.parametrize("package", ["panda_gym", "stable_baselines3"])
+    def test_a_missing_peer_is_named_with_its_extra(
+        self, package: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """A missing library is reported with its extra."""
+        real = builtins.__import__
 
-    def without(name: str, *arguments: Any) -> Any:
-        if name.split(".")[0] == package:
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-        return real(name, *arguments)
+        def without(name: str, *arguments: Any) -> Any:
+            if name.split(".")[0] == package:
+                raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+            return real(name, *arguments)
 
-    monkeypatch.setattr(builtins, "__import__", without)
-    assert main(["bench", "simulation"]) == 2
-    assert capsys.readouterr().err == (
-        f"arm-control: error: this requires {package}, which is not installed: "
-        "pip install '.[peers]' in the folder of arm-control\n"
-    )
+        monkeypatch.setattr(builtins, "__import__", without)
+        assert main(["bench", "simulation"]) == 2
+        assert capsys.readouterr().err == (
+            f"arm-control: error: this requires {package}, which is not installed: "
+            "pip install '.[peers]' in the folder of arm-control\n"
+        )
 
-
-@pytest.mark.parametrize("words", [["--seconds", "0"], ["--seconds", "nan"], ["--rounds", "0"]])
-def test_bad_numbers_are_refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["bench", "simulation", *words]) == 2
-    assert words[0] in capsys.readouterr().err
+    @pytest.mark.parametrize("words", [["--seconds", "0"], ["--seconds", "nan"], ["--rounds", "0"]])
+    def test_bad_numbers_are_refused(self, words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+        """Invalid flags are one line and exit code 2."""
+        assert main(["bench", "simulation", *words]) == 2
+        assert words[0] in capsys.readouterr().err

@@ -75,74 +75,57 @@ def shown(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Any]]:
     return seen
 
 
-@pytest.mark.parametrize("display", [True, False])
-def test_the_window_is_the_default_where_there_is_a_display_and_the_browser_elsewhere(
-    shown: list[tuple[str, Any]], monkeypatch: pytest.MonkeyPatch, display: bool
-) -> None:
-    monkeypatch.setattr("envs.scene.has_display", lambda: display)
-    assert main(["replay", "ik"]) == 0
-    assert main(["replay", "ik", "zero"]) == 0
-    assert main(["replay", "ik", "--viewer", "web"]) == 0
-    assert [viewer for viewer, _ in shown] == ["window" if display else "web", "web", "web"]
+class TestShownSources:
+    """What viewers receive."""
 
+    def test_a_controller_is_live_and_with_goals_or_beside_another_it_is_played(
+        self, shown: list[tuple[str, Any]]
+    ) -> None:
+        """A single controller is live; with --goals or beside another it is recorded first."""
+        for words in (["ik"], ["ik", "--goals", "2"], ["ik", "zero"]):
+            assert main(["replay", *words, "--viewer", "web"]) == 0
+        (_, live), (_, played), (_, compared) = shown
+        assert isinstance(live, LiveArm)
+        assert [episode.name for episode in played[0].episodes] == ["goal 1 of 2", "goal 2 of 2"]
+        assert [trajectory.name for trajectory in compared] == ["ik", "zero"]
+        assert len(compared[0].episodes) == watching.GOALS
 
-def test_a_controller_is_live_and_with_goals_or_beside_another_it_is_played(shown: list[tuple[str, Any]]) -> None:
-    for words in (["ik"], ["ik", "--goals", "2"], ["ik", "zero"]):
-        assert main(["replay", *words, "--viewer", "web"]) == 0
-    (_, live), (_, played), (_, compared) = shown
-    assert isinstance(live, LiveArm)
-    assert [episode.name for episode in played[0].episodes] == ["goal 1 of 2", "goal 2 of 2"]
-    assert [trajectory.name for trajectory in compared] == ["ik", "zero"]
-    assert len(compared[0].episodes) == watching.GOALS
+    def test_two_controllers_are_given_the_same_goals(self, shown: list[tuple[str, Any]]) -> None:
+        """Two controllers get the same goals, which depend on the seed."""
+        assert main(["replay", "ik", "zero", "--viewer", "web", "--goals", "3", "--seed", "5"]) == 0
+        assert main(["replay", "ik", "--viewer", "web", "--goals", "3", "--seed", "6"]) == 0
+        first, second, other = (
+            trajectory.segment(0.0, 100.0).goal_m for _, trajectories in shown for trajectory in trajectories
+        )
+        assert (first == second).all()
+        assert len({tuple(goal) for goal in first}) == 3
+        assert not (first == other).any()
 
+    def test_a_recording_is_played_whatever_viewer_it_is(self, shown: list[tuple[str, Any]], recording: Path) -> None:
+        """Every viewer plays a recording."""
+        for viewer in ("web", "window"):
+            assert main(["replay", str(recording), "--viewer", viewer]) == 0
+        assert main(["replay", str(recording), "ik", "--viewer", "web"]) == 0
+        assert [viewer for viewer, _ in shown] == ["web", "window", "web"]
+        for _, trajectories in shown:
+            assert isinstance(trajectories[0], Trajectory)
+            assert trajectories[0].name == "run.mcap"
 
-def test_two_controllers_are_given_the_same_goals(shown: list[tuple[str, Any]]) -> None:
-    assert main(["replay", "ik", "zero", "--viewer", "web", "--goals", "3", "--seed", "5"]) == 0
-    assert main(["replay", "ik", "--viewer", "web", "--goals", "3", "--seed", "6"]) == 0
-    first, second, other = (
-        trajectory.segment(0.0, 100.0).goal_m for _, trajectories in shown for trajectory in trajectories
-    )
-    assert (first == second).all()
-    assert len({tuple(goal) for goal in first}) == 3
-    assert not (first == other).any()
-
-
-def test_a_recording_is_played_whatever_viewer_it_is(shown: list[tuple[str, Any]], recording: Path) -> None:
-    for viewer in ("web", "window"):
-        assert main(["replay", str(recording), "--viewer", viewer]) == 0
-    assert main(["replay", str(recording), "ik", "--viewer", "web"]) == 0
-    assert [viewer for viewer, _ in shown] == ["web", "window", "web"]
-    for _, trajectories in shown:
-        assert isinstance(trajectories[0], Trajectory)
-        assert trajectories[0].name == "run.mcap"
-
-
-def test_a_controller_beside_a_recording_is_given_its_goals_when_it_had_them(
-    shown: list[tuple[str, Any]], recording: Path
-) -> None:
-    for words in ([recording, "ik"], ["ik", recording]):
-        assert main(["replay", *map(str, words), "--viewer", "web"]) == 0
-    (_, (recorded, simulated)), (_, (first, second)) = shown
-    assert (first.name, second.name) == ("ik", "run.mcap")
-    assert simulated.length_s == pytest.approx(recorded.length_s, abs=recorded.period_s)
-    for episode in recorded.episodes:
-        before_next = recorded.sample(episode.end_s - 2 * recorded.period_s)
-        beside = simulated.sample(episode.end_s - 2 * recorded.period_s)
-        assert (beside.goal_m == before_next.goal_m).all()
-        assert beside.error_mm[0] < 1.0 < before_next.error_mm[0]  # one of them has learned nothing
-    np.testing.assert_allclose(simulated.sample(0.0).angle_deg, recorded.sample(0.0).angle_deg, atol=1e-6)
-
-
-@pytest.mark.parametrize("viewer", [None, "web", "page", "video", "plot"])
-def test_the_ending_of_the_file_says_the_viewer(viewer: Any) -> None:
-    endings = {".mp4": "video", ".MP4": "video", ".png": "plot", ".html": "page"}
-    for ending, meant in endings.items():
-        command = Replay(("ik",), viewer, f"x{ending}")
-        if viewer in (None, meant) or (viewer == "web" and meant == "page"):
-            assert choose_viewer(command).name == meant
-        else:
-            with pytest.raises(ValueError, match="--save: expected a file ending in"):
-                choose_viewer(command)
+    def test_a_controller_beside_a_recording_is_given_its_goals_when_it_had_them(
+        self, shown: list[tuple[str, Any]], recording: Path
+    ) -> None:
+        """A controller beside a recording gets its goals at the recorded times."""
+        for words in ([recording, "ik"], ["ik", recording]):
+            assert main(["replay", *map(str, words), "--viewer", "web"]) == 0
+        (_, (recorded, simulated)), (_, (first, second)) = shown
+        assert (first.name, second.name) == ("ik", "run.mcap")
+        assert simulated.length_s == pytest.approx(recorded.length_s, abs=recorded.period_s)
+        for episode in recorded.episodes:
+            before_next = recorded.sample(episode.end_s - 2 * recorded.period_s)
+            beside = simulated.sample(episode.end_s - 2 * recorded.period_s)
+            assert (beside.goal_m == before_next.goal_m).all()
+            assert beside.error_mm[0] < 1.0 < before_next.error_mm[0]  # one of them has learned nothing
+        np.testing.assert_allclose(simulated.sample(0.0).angle_deg, recorded.sample(0.0).angle_deg, atol=1e-6)
 
 
 # ---------------------------------------------------------------------------------------------------- what is refused
@@ -166,122 +149,142 @@ def only_an_event(path: Path, recording: Path) -> None:
         file.finish()
 
 
-@pytest.mark.parametrize("viewer", [["--viewer", "web"], ["--save", "out.png"], ["--verify"]], ids=" ".join)
-def test_what_is_no_recording_is_refused(
-    refused: Callable[..., str], recording: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, viewer: list[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    Path("empty.mcap").touch()
-    Path("text.mcap").write_text("a,b\n1,2\n")
-    Path("folder.mcap").mkdir()
-    other_program(Path("other.mcap"))
-    only_an_event(Path("nothing.mcap"), recording)
-    Path("cut.mcap").write_bytes(recording.read_bytes()[:3000])
-    for name, said in (
-        ("missing.mcap", "no recording missing.mcap"),
-        ("empty.mcap", "is no MCAP file: it is empty"),
-        ("text.mcap", "is no MCAP file"),
-        ("folder.mcap", "folder.mcap"),
-        ("other.mcap", "is no recording of arm-control"),
-        ("nothing.mcap", "holds no tick, so there is nothing to see"),
-        ("cut.mcap", "cut.mcap"),
-    ):
-        line = refused(name, *viewer)
-        assert name in line
-        assert said in line
-    assert not Path("out.png").exists()
+class TestChoiceOfViewer:
+    """Flags select the viewer."""
+
+    @pytest.mark.parametrize("display", [True, False])
+    def test_the_window_is_the_default_where_there_is_a_display_and_the_browser_elsewhere(
+        self, shown: list[tuple[str, Any]], monkeypatch: pytest.MonkeyPatch, display: bool
+    ) -> None:
+        """The window is the default for one source with a display, else the web viewer."""
+        monkeypatch.setattr("envs.scene.has_display", lambda: display)
+        assert main(["replay", "ik"]) == 0
+        assert main(["replay", "ik", "zero"]) == 0
+        assert main(["replay", "ik", "--viewer", "web"]) == 0
+        assert [viewer for viewer, _ in shown] == ["window" if display else "web", "web", "web"]
+
+    @pytest.mark.parametrize("viewer", [None, "web", "page", "video", "plot"])
+    def test_the_ending_of_the_file_says_the_viewer(self, viewer: Any) -> None:
+        """The ending of --save selects the viewer."""
+        endings = {".mp4": "video", ".MP4": "video", ".png": "plot", ".html": "page"}
+        for ending, meant in endings.items():
+            command = Replay(("ik",), viewer, f"x{ending}")
+            if viewer in (None, meant) or (viewer == "web" and meant == "page"):
+                assert choose_viewer(command).name == meant
+            else:
+                with pytest.raises(ValueError, match="--save: expected a file ending in"):
+                    choose_viewer(command)
+
+    def test_an_address_means_the_browser(self, shown: list[tuple[str, Any]], monkeypatch: pytest.MonkeyPatch) -> None:
+        """--port and --host select the web viewer."""
+        monkeypatch.setattr("envs.scene.has_display", lambda: True)
+        assert main(["replay", "ik", "--port", "9000"]) == 0
+        assert main(["replay", "ik", "--host", "127.0.0.1"]) == 0
+        assert [viewer for viewer, _ in shown] == ["web", "web"]
 
 
-def test_another_arms_recording_and_two_different_arms_are_refused(
-    refused: Callable[..., str], recording: Path, tmp_path: Path
-) -> None:
-    out = tmp_path / "out.png"
-    line = refused(recording, "--arm", KUKA, "--save", out)
-    assert "is of the arm arm3, not of that in" in line
-    assert KUKA in line
-    line = refused(recording, "ik", "--arm", KUKA, "--save", out)
-    assert "arm3" in line
-    assert not out.exists()
+class TestBadInput:
+    """One line on standard error, and exit code 2."""
 
+    @pytest.mark.parametrize("viewer", [["--viewer", "web"], ["--save", "out.png"], ["--verify"]], ids=" ".join)
+    def test_what_is_no_recording_is_refused(
+        self,
+        refused: Callable[..., str],
+        recording: Path,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        viewer: list[str],
+    ) -> None:
+        """Files that are no recordings are rejected with the reason."""
+        monkeypatch.chdir(tmp_path)
+        Path("empty.mcap").touch()
+        Path("text.mcap").write_text("a,b\n1,2\n")
+        Path("folder.mcap").mkdir()
+        other_program(Path("other.mcap"))
+        only_an_event(Path("nothing.mcap"), recording)
+        Path("cut.mcap").write_bytes(recording.read_bytes()[:3000])
+        for name, said in (
+            ("missing.mcap", "no recording missing.mcap"),
+            ("empty.mcap", "is no MCAP file: it is empty"),
+            ("text.mcap", "is no MCAP file"),
+            ("folder.mcap", "folder.mcap"),
+            ("other.mcap", "is no recording of arm-control"),
+            ("nothing.mcap", "holds no tick, so there is nothing to see"),
+            ("cut.mcap", "cut.mcap"),
+        ):
+            line = refused(name, *viewer)
+            assert name in line
+            assert said in line
+        assert not Path("out.png").exists()
 
-@pytest.mark.parametrize("flags", [("--goals", "3"), ("--env", "ArmTrack-v0"), ("--imperfections", "xl430")])
-def test_what_a_recording_has_of_its_own_is_not_for_it(
-    refused: Callable[..., str], recording: Path, tmp_path: Path, flags: tuple[str, str]
-) -> None:
-    assert f"{flags[0]}: {recording} has its own" in refused(recording, *flags, "--save", tmp_path / "out.png")
+    def test_another_arms_recording_and_two_different_arms_are_refused(
+        self, refused: Callable[..., str], recording: Path, tmp_path: Path
+    ) -> None:
+        """Recordings of another arm are rejected."""
+        out = tmp_path / "out.png"
+        line = refused(recording, "--arm", KUKA, "--save", out)
+        assert "is of the arm arm3, not of that in" in line
+        assert KUKA in line
+        line = refused(recording, "ik", "--arm", KUKA, "--save", out)
+        assert "arm3" in line
+        assert not out.exists()
 
+    @pytest.mark.parametrize("flags", [("--goals", "3"), ("--env", "ArmTrack-v0"), ("--imperfections", "xl430")])
+    def test_what_a_recording_has_of_its_own_is_not_for_it(
+        self, refused: Callable[..., str], recording: Path, tmp_path: Path, flags: tuple[str, str]
+    ) -> None:
+        """Flags that a recording determines are rejected."""
+        assert f"{flags[0]}: {recording} has its own" in refused(recording, *flags, "--save", tmp_path / "out.png")
 
-@pytest.mark.parametrize(
-    "flags",
-    [("--goals", "3"), ("--seed", "7"), ("--env", "ArmTrack-v0"), ("--arm", KUKA), ("--imperfections", "xl430")],
-)
-def test_learning_curves_have_their_own_settings(
-    refused: Callable[..., str], tiny_run: Path, tmp_path: Path, flags: tuple[str, str]
-) -> None:
-    line = refused(tiny_run, *flags, "--save", tmp_path / "out.png")
-    assert f"{flags[0]}: the learning curves of runs have their own" in line
+    @pytest.mark.parametrize(
+        "flags",
+        [("--goals", "3"), ("--seed", "7"), ("--env", "ArmTrack-v0"), ("--arm", KUKA), ("--imperfections", "xl430")],
+    )
+    def test_learning_curves_have_their_own_settings(
+        self, refused: Callable[..., str], tiny_run: Path, tmp_path: Path, flags: tuple[str, str]
+    ) -> None:
+        """Flags that learning curves do not use are rejected."""
+        line = refused(tiny_run, *flags, "--save", tmp_path / "out.png")
+        assert f"{flags[0]}: the learning curves of runs have their own" in line
 
+    def test_an_address_that_is_none_is_told(self, refused: Callable[..., str], recording: Path) -> None:
+        """An invalid host is reported."""
+        for host in ("\u00e9\u00e9..x", "nowhere.invalid", "192.0.2.1"):
+            assert f"cannot be opened on {host}" in refused(recording, "--viewer", "web", "--host", host)
 
-def test_an_address_means_the_browser(shown: list[tuple[str, Any]], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("envs.scene.has_display", lambda: True)
-    assert main(["replay", "ik", "--port", "9000"]) == 0
-    assert main(["replay", "ik", "--host", "127.0.0.1"]) == 0
-    assert [viewer for viewer, _ in shown] == ["web", "web"]
+    def test_a_display_that_is_not_there_is_told_with_what_works_without(
+        self, refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A missing display is reported, with the viewers that need none."""
+        monkeypatch.delenv("DISPLAY", raising=False)
+        line = refused("ik", "--viewer", "window")
+        assert "wants a display, and there is none" in line
+        assert "--viewer web" in line
 
+    def test_a_port_in_use_is_told(self, refused: Callable[..., str], recording: Path) -> None:
+        """A port in use is reported."""
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", 0))
+            taken.listen()
+            port = taken.getsockname()[1]
+            line = refused(recording, "--viewer", "web", "--port", port)
+        assert f"port {port} is in use" in line
+        assert "--port" in line.replace(f"port {port}", "")
 
-def test_an_address_that_is_none_is_told(refused: Callable[..., str], recording: Path) -> None:
-    for host in ("\u00e9\u00e9..x", "nowhere.invalid", "192.0.2.1"):
-        assert f"cannot be opened on {host}" in refused(recording, "--viewer", "web", "--host", host)
-
-
-def test_a_display_that_is_not_there_is_told_with_what_works_without(
-    refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("DISPLAY", raising=False)
-    line = refused("ik", "--viewer", "window")
-    assert "wants a display, and there is none" in line
-    assert "--viewer web" in line
-
-
-def test_a_port_in_use_is_told(refused: Callable[..., str], recording: Path) -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        port = taken.getsockname()[1]
-        line = refused(recording, "--viewer", "web", "--port", port)
-    assert f"port {port} is in use" in line
-    assert "--port" in line.replace(f"port {port}", "")
-
-
-@pytest.mark.parametrize("encoder", ["no-such-ffmpeg", "/bin/true", "/bin/false"])
-def test_a_missing_codec_is_told(recording: Path, tmp_path: Path, encoder: str) -> None:
-    words = [sys.executable, "-m", "arm_control.cli", "replay", recording, "--save", tmp_path / "x.mp4"]
-    environment = os.environ | {"IMAGEIO_FFMPEG_EXE": encoder}
-    done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 2
-    assert done.stderr.startswith("arm-control: error: ")
-    assert done.stderr.count("\n") == 1
-    assert "no ffmpeg was found" in done.stderr or f"{encoder} has no codec for it" in done.stderr
-    assert list(tmp_path.iterdir()) == []
+    @pytest.mark.parametrize("encoder", ["no-such-ffmpeg", "/bin/true", "/bin/false"])
+    def test_a_missing_codec_is_told(self, recording: Path, tmp_path: Path, encoder: str) -> None:
+        """A missing or useless ffmpeg is reported."""
+        words = [sys.executable, "-m", "arm_control.cli", "replay", recording, "--save", tmp_path / "x.mp4"]
+        environment = os.environ | {"IMAGEIO_FFMPEG_EXE": encoder}
+        done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 2
+        assert done.stderr.startswith("arm-control: error: ")
+        assert done.stderr.count("\n") == 1
+        assert "no ffmpeg was found" in done.stderr or f"{encoder} has no codec for it" in done.stderr
+        assert list(tmp_path.iterdir()) == []
 
 
 # --------------------------------------------------------------------------------------------------- damaged, but seen
-
-
-def test_a_damaged_recording_is_shown_up_to_the_damage_and_that_is_said(
-    tiny_policy: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    whole, cut = tmp_path / "whole.mcap", tmp_path / "cut.mcap"
-    words = ["run", str(tiny_policy), "--random", "1", "--pace", "fast", "--seconds-per-goal", str(LONG_S)]
-    assert main([*words, "--record", str(whole)]) == 0
-    cut.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
-    capfd.readouterr()
-    assert main(["replay", str(cut), "--save", str(tmp_path / "cut.png")]) == 0
-    out, error = capfd.readouterr()
-    assert re.fullmatch(r"cut\.mcap is damaged: \d+ bytes \(.+\)\n", error)
-    shown = re.fullmatch(rf"{tmp_path}/cut\.png: cut\.mcap, ([\d.]+) s\n", out)
-    assert shown is not None
-    assert 0.1 * LONG_S < float(shown[1]) < 0.9 * LONG_S
 
 
 @pytest.fixture(scope="module")
@@ -298,67 +301,104 @@ def damaged(tiny_policy: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     return path
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["out.png", "out.mp4", "out.html"])
-def test_damage_that_is_found_on_the_way_is_told_too(
-    damaged: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], name: str
-) -> None:
-    capfd.readouterr()
-    assert main(["replay", str(damaged), "--save", str(tmp_path / name)]) == 0
-    assert re.fullmatch(r"run\.mcap is damaged: \d+ bytes \(a damaged chunk\)\n", capfd.readouterr().err)
+class TestDamage:
+    """Damaged recordings."""
 
+    def test_a_damaged_recording_is_shown_up_to_the_damage_and_that_is_said(
+        self, tiny_policy: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        """A truncated recording is shown up to its end, with a warning."""
+        whole, cut = tmp_path / "whole.mcap", tmp_path / "cut.mcap"
+        words = ["run", str(tiny_policy), "--random", "1", "--pace", "fast", "--seconds-per-goal", str(LONG_S)]
+        assert main([*words, "--record", str(whole)]) == 0
+        cut.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+        capfd.readouterr()
+        assert main(["replay", str(cut), "--save", str(tmp_path / "cut.png")]) == 0
+        out, error = capfd.readouterr()
+        assert re.fullmatch(r"cut\.mcap is damaged: \d+ bytes \(.+\)\n", error)
+        shown = re.fullmatch(rf"{tmp_path}/cut\.png: cut\.mcap, ([\d.]+) s\n", out)
+        assert shown is not None
+        assert 0.1 * LONG_S < float(shown[1]) < 0.9 * LONG_S
 
-def test_and_after_ctrl_c(damaged: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
-    def looks_and_stops(trajectories: list[Trajectory], **_: Any) -> None:
-        trajectories[0].segment(0.0, trajectories[0].length_s)
-        raise KeyboardInterrupt
+    @pytest.mark.slow
+    @pytest.mark.parametrize("name", ["out.png", "out.mp4", "out.html"])
+    def test_damage_that_is_found_on_the_way_is_told_too(
+        self, damaged: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], name: str
+    ) -> None:
+        """Damage found while reading is reported at the end."""
+        capfd.readouterr()
+        assert main(["replay", str(damaged), "--save", str(tmp_path / name)]) == 0
+        assert re.fullmatch(r"run\.mcap is damaged: \d+ bytes \(a damaged chunk\)\n", capfd.readouterr().err)
 
-    monkeypatch.setattr("arm_control.viewers.web.pages.serve", looks_and_stops)
-    capfd.readouterr()
-    assert main(["replay", str(damaged), "--viewer", "web"]) == 130
-    assert "run.mcap is damaged: " in capfd.readouterr().err
+    def test_and_after_ctrl_c(
+        self, damaged: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        """Damage found while reading is reported after Ctrl-C."""
+
+        def looks_and_stops(trajectories: list[Trajectory], **_: Any) -> None:
+            trajectories[0].segment(0.0, trajectories[0].length_s)
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr("arm_control.viewers.web.pages.serve", looks_and_stops)
+        capfd.readouterr()
+        assert main(["replay", str(damaged), "--viewer", "web"]) == 130
+        assert "run.mcap is damaged: " in capfd.readouterr().err
 
 
 # ------------------------------------------------------------------------------------------------- as a person does it
 
 
-@pytest.mark.slow
-def test_the_page_is_served_until_ctrl_c(recording: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    words = [sys.executable, "-m", "arm_control.cli", "replay", str(recording), "--viewer", "web", "--port", str(port)]
-    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    try:
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        assert f"http://127.0.0.1:{port}" in line, line
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}", timeout=30) as answer:
-            assert b"<html" in answer.read().lower()
-        process.send_signal(signal.SIGINT)
-        out, error = process.communicate(timeout=60)
-    finally:
-        process.kill()
-        process.communicate()
-    assert process.returncode == 130
-    assert "Traceback" not in error
-    assert out == ""
+class TestOutput:
+    """Pages and files."""
 
+    @pytest.mark.slow
+    def test_the_page_is_served_until_ctrl_c(self, recording: Path) -> None:
+        """The web viewer serves its page until Ctrl-C."""
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        words = [
+            sys.executable,
+            "-m",
+            "arm_control.cli",
+            "replay",
+            str(recording),
+            "--viewer",
+            "web",
+            "--port",
+            str(port),
+        ]
+        process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        try:
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            assert f"http://127.0.0.1:{port}" in line, line
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}", timeout=30) as answer:
+                assert b"<html" in answer.read().lower()
+            process.send_signal(signal.SIGINT)
+            out, error = process.communicate(timeout=60)
+        finally:
+            process.kill()
+            process.communicate()
+        assert process.returncode == 130
+        assert "Traceback" not in error
+        assert out == ""
 
-@pytest.mark.parametrize("name", ["out.png", "out.html"])
-def test_files_are_written_whole_or_not_at_all(
-    recording: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], name: str
-) -> None:
-    path = tmp_path / name
-    capfd.readouterr()
-    assert main(["replay", str(recording), "--save", str(path)]) == 0
-    out, error = capfd.readouterr()
-    assert out.startswith(f"{path}: run.mcap, ")
-    assert error == ""
-    assert [file.name for file in tmp_path.iterdir()] == [name]
-    before = path.read_bytes()
-    cut = tmp_path / "cut.mcap"
-    shutil.copy(recording, cut)
-    os.truncate(cut, 100)
-    assert main(["replay", str(cut), "--save", str(path)]) == 2
-    assert path.read_bytes() == before
+    @pytest.mark.parametrize("name", ["out.png", "out.html"])
+    def test_files_are_written_whole_or_not_at_all(
+        self, recording: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], name: str
+    ) -> None:
+        """A failed replay leaves the older file."""
+        path = tmp_path / name
+        capfd.readouterr()
+        assert main(["replay", str(recording), "--save", str(path)]) == 0
+        out, error = capfd.readouterr()
+        assert out.startswith(f"{path}: run.mcap, ")
+        assert error == ""
+        assert [file.name for file in tmp_path.iterdir()] == [name]
+        before = path.read_bytes()
+        cut = tmp_path / "cut.mcap"
+        shutil.copy(recording, cut)
+        os.truncate(cut, 100)
+        assert main(["replay", str(cut), "--save", str(path)]) == 2
+        assert path.read_bytes() == before

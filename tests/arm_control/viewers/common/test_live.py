@@ -50,119 +50,108 @@ def episode(live: LiveArm) -> float:
     return float(live.recent(0.0).error_mm[-1])
 
 
-def test_the_goals_are_those_of_an_evaluation(ik: Source, live: LiveArm) -> None:
-    goals = [live.now().goal_m]
-    for _ in range(3):
-        live.next_goal()
-        goals.append(live.now().goal_m)
-    np.testing.assert_allclose(np.array(goals), np.array(evaluation_goals(ik, 3, 4)), atol=1e-6)
-    assert live.goal_number == 4
-    assert live.episode_name == "goal 4"
+class TestGoals:
+    """The goals of a live arm."""
 
+    def test_the_goals_are_those_of_an_evaluation(self, ik: Source, live: LiveArm) -> None:
+        """Goals are those of an evaluation with the same seed."""
+        goals = [live.now().goal_m]
+        for _ in range(3):
+            live.next_goal()
+            goals.append(live.now().goal_m)
+        np.testing.assert_allclose(np.array(goals), np.array(evaluation_goals(ik, 3, 4)), atol=1e-6)
+        assert live.goal_number == 4
+        assert live.episode_name == "goal 4"
 
-def test_inverse_kinematics_reaches_goal_after_goal(live: LiveArm) -> None:
-    errors = [episode(live) for _ in range(3)]
-    assert max(errors) < 5.0
-    assert live.goal_number == 3
-    live.step()
-    assert live.goal_number == 4
-
-
-def test_the_next_goal_begins_where_the_arm_is(live: LiveArm) -> None:
-    episode(live)
-    before = live.now()
-    live.next_goal()
-    after = live.now()
-    assert after.goal_m != before.goal_m
-    assert (after.angle_deg, after.speed_deg_s, after.target_deg) == (
-        before.angle_deg,
-        before.speed_deg_s,
-        before.target_deg,
-    )
-
-
-def test_a_goal_put_by_hand_stays_until_the_next(live: LiveArm) -> None:
-    reachable = live.arm.tip_position([30.0, 60.0, 20.0])
-    assert live.move_goal(reachable) == pytest.approx(reachable, abs=1e-5)
-    assert (live.held, live.episode_name) == (True, "goal by hand")
-    assert episode(live) < 5.0
-    assert episode(live) < 5.0  # an episode is over, and it is still there
-    assert live.now().goal_m == pytest.approx(reachable, abs=1e-5)
-    live.next_goal()
-    assert not live.held
-
-
-def test_a_goal_out_of_reach_is_put_as_near_as_can_be(live: LiveArm) -> None:
-    far = (2.0, 1.0, 1.0)
-    put = live.move_goal(far)
-    generator = np.random.default_rng(0)
-    poses = generator.uniform(live.arm.limits.lower_deg, live.arm.limits.upper_deg, (5000, 3))
-    tips = live.arm.forward_kinematics(poses)
-    assert np.linalg.norm(np.subtract(put, far)) <= np.linalg.norm(tips - far, axis=-1).min() + 1e-6
-    assert episode(live) < 10.0
-
-
-def test_a_goal_on_a_path_cannot_be_moved(ik: Source) -> None:
-    live = LiveArm(open_source("ik", 3, env="ArmTrack-v0"), 3)
-    with pytest.raises(ValueError, match="cannot be moved by hand"):
-        live.move_goal((0.1, 0.1, 0.1))
-    assert live.episode_name == "path 1"
-    assert len(live.now().goal_m or ()) == 6
-    live.close()
-
-
-def test_angles_by_hand_move_the_arm_there_and_then_the_controller_has_it(live: LiveArm) -> None:
-    live.manual_deg = [20.0, 70.0, 200.0]  # the last beyond its limit
-    for _ in range(3 * live.episode_steps):
+    def test_inverse_kinematics_reaches_goal_after_goal(self, live: LiveArm) -> None:
+        """A controller reaches one goal after the other."""
+        errors = [episode(live) for _ in range(3)]
+        assert max(errors) < 5.0
+        assert live.goal_number == 3
         live.step()
-    np.testing.assert_allclose(live.now().angle_deg or [], [20.0, 70.0, 90.0], atol=1.0)
-    live.manual_deg = None
-    live.next_goal()
-    assert episode(live) < 5.0
+        assert live.goal_number == 4
+
+    def test_the_next_goal_begins_where_the_arm_is(self, live: LiveArm) -> None:
+        """The next goal starts from the current pose."""
+        episode(live)
+        before = live.now()
+        live.next_goal()
+        after = live.now()
+        assert after.goal_m != before.goal_m
+        assert (after.angle_deg, after.speed_deg_s, after.target_deg) == (
+            before.angle_deg,
+            before.speed_deg_s,
+            before.target_deg,
+        )
+
+    def test_a_goal_put_by_hand_stays_until_the_next(self, live: LiveArm) -> None:
+        """A goal set by hand stays until the next one is drawn."""
+        reachable = live.arm.tip_position([30.0, 60.0, 20.0])
+        assert live.move_goal(reachable) == pytest.approx(reachable, abs=1e-5)
+        assert (live.held, live.episode_name) == (True, "goal by hand")
+        assert episode(live) < 5.0
+        assert episode(live) < 5.0  # an episode is over, and it is still there
+        assert live.now().goal_m == pytest.approx(reachable, abs=1e-5)
+        live.next_goal()
+        assert not live.held
+
+    def test_a_goal_out_of_reach_is_put_as_near_as_can_be(self, live: LiveArm) -> None:
+        """A goal out of reach is moved to the nearest reachable point."""
+        far = (2.0, 1.0, 1.0)
+        put = live.move_goal(far)
+        generator = np.random.default_rng(0)
+        poses = generator.uniform(live.arm.limits.lower_deg, live.arm.limits.upper_deg, (5000, 3))
+        tips = live.arm.forward_kinematics(poses)
+        assert np.linalg.norm(np.subtract(put, far)) <= np.linalg.norm(tips - far, axis=-1).min() + 1e-6
+        assert episode(live) < 10.0
+
+    def test_a_goal_on_a_path_cannot_be_moved(self, ik: Source) -> None:
+        """Goals on a path cannot be moved by hand."""
+        live = LiveArm(open_source("ik", 3, env="ArmTrack-v0"), 3)
+        with pytest.raises(ValueError, match="cannot be moved by hand"):
+            live.move_goal((0.1, 0.1, 0.1))
+        assert live.episode_name == "path 1"
+        assert len(live.now().goal_m or ()) == 6
+        live.close()
 
 
-def test_advancing_stops_at_the_time_or_after_so_many_steps(live: LiveArm) -> None:
-    assert live.advance(1.0, 1000)
-    assert live.time_s == pytest.approx(1.0)
-    assert not live.advance(2.0, 7)
-    assert live.time_s == pytest.approx(1.0 + 7 * live.period_s)
-    assert live.advance(0.5, 7)  # it is there already
-    assert live.time_s == pytest.approx(1.0 + 7 * live.period_s)
+class TestSteps:
+    """Simulation of a live arm."""
 
+    def test_angles_by_hand_move_the_arm_there_and_then_the_controller_has_it(self, live: LiveArm) -> None:
+        """Manual control moves the joints and can be given back."""
+        live.manual_deg = [20.0, 70.0, 200.0]  # the last beyond its limit
+        for _ in range(3 * live.episode_steps):
+            live.step()
+        np.testing.assert_allclose(live.now().angle_deg or [], [20.0, 70.0, 90.0], atol=1.0)
+        live.manual_deg = None
+        live.next_goal()
+        assert episode(live) < 5.0
 
-def test_the_last_seconds_end_now(live: LiveArm) -> None:
-    live.advance(2.0, 1000)
-    recent = live.recent(1.0)
-    assert len(recent) == 31
-    np.testing.assert_allclose(recent.time_s, np.arange(30, 61) / 30.0, atol=1e-9)
-    assert recent.angle_deg[-1].tolist() == live.now().angle_deg
-    assert len(live.recent(1e9)) == 61
+    def test_advancing_stops_at_the_time_or_after_so_many_steps(self, live: LiveArm) -> None:
+        """Advancing stops at the time or after the maximum of steps."""
+        assert live.advance(1.0, 1000)
+        assert live.time_s == pytest.approx(1.0)
+        assert not live.advance(2.0, 7)
+        assert live.time_s == pytest.approx(1.0 + 7 * live.period_s)
+        assert live.advance(0.5, 7)  # it is there already
+        assert live.time_s == pytest.approx(1.0 + 7 * live.period_s)
 
+    def test_the_last_seconds_end_now(self, live: LiveArm) -> None:
+        """The recent segment ends with the current state."""
+        live.advance(2.0, 1000)
+        recent = live.recent(1.0)
+        assert len(recent) == 31
+        np.testing.assert_allclose(recent.time_s, np.arange(30, 61) / 30.0, atol=1e-9)
+        assert recent.angle_deg[-1].tolist() == live.now().angle_deg
+        assert len(live.recent(1e9)) == 61
 
-def test_the_same_seed_gives_the_same_trajectory_and_another_does_not(ik: Source) -> None:
-    one, same, other = (roll_out(ik, 2, seed).segment(0.0, 99.0) for seed in (5, 5, 6))
-    np.testing.assert_array_equal(one.angle_deg, same.angle_deg)
-    np.testing.assert_array_equal(one.target_deg, same.target_deg)
-    assert not np.array_equal(one.angle_deg, other.angle_deg)
-
-
-def test_a_controller_rolled_out_has_every_tick_of_its_episodes(ik: Source) -> None:
-    trajectory = roll_out(ik, 3, 3)
-    ticks = trajectory.segment(0.0, trajectory.length_s)
-    assert len(ticks) == 3 * 50 + 1
-    assert [part.name for part in trajectory.episodes] == ["goal 1 of 3", "goal 2 of 3", "goal 3 of 3"]
-    assert [part.start_s for part in trajectory.episodes] == pytest.approx([0.0, 5 / 3, 10 / 3])
-    assert trajectory.episodes[-1].end_s == pytest.approx(trajectory.length_s) == pytest.approx(5.0)
-    assert np.isfinite(ticks.target_deg).all()
-    np.testing.assert_allclose(ticks.goal_m[[0, 50, 100]], evaluation_goals(ik, 3, 3), atol=1e-6)
-    assert (ticks.error_mm[[49, 99, 150]] < 5.0).all()
-
-
-def test_its_first_goal_is_the_first_episode_of_an_evaluation(ik: Source) -> None:
-    known = evaluated(ik.controller, environment_maker(ik.config), derived_seeds(3, EVALUATION, 1))
-    errors_mm = roll_out(ik, 1, 3).segment(0.0, 99.0).error_mm
-    np.testing.assert_allclose(errors_mm, 1000.0 * known.distances_m[0], atol=1e-3)
-    assert errors_mm[0] > 5.0
+    def test_the_same_seed_gives_the_same_trajectory_and_another_does_not(self, ik: Source) -> None:
+        """The seed determines the trajectory."""
+        one, same, other = (roll_out(ik, 2, seed).segment(0.0, 99.0) for seed in (5, 5, 6))
+        np.testing.assert_array_equal(one.angle_deg, same.angle_deg)
+        np.testing.assert_array_equal(one.target_deg, same.target_deg)
+        assert not np.array_equal(one.angle_deg, other.angle_deg)
 
 
 def test_angles_are_those_of_the_observation(ik: Source) -> None:
@@ -187,29 +176,52 @@ class Forgetful:
         return IKController()(observation, arms)
 
 
-def test_beside_a_trajectory_the_controller_begins_each_goal_anew_and_reaches_it(ik: Source) -> None:
-    trajectory = roll_out(open_source("zero", 0), 3, 0)
-    controller = Forgetful()
-    beside = roll_out_beside(dataclasses.replace(ik, controller=controller), trajectory)
-    assert controller.forgotten == 1 + 3  # and once as it begins
-    assert beside.episodes == trajectory.episodes
-    assert beside.length_s == pytest.approx(trajectory.length_s, abs=trajectory.period_s)
-    np.testing.assert_allclose(beside.sample(0.0).angle_deg, trajectory.sample(0.0).angle_deg, atol=1e-5)
-    for episode in trajectory.episodes:
-        last = beside.sample(episode.end_s - 2 * trajectory.period_s)
-        np.testing.assert_allclose(last.goal_m, trajectory.sample(episode.start_s + 0.5).goal_m, atol=1e-6)
-        assert last.error_mm[0] < 2.0
+class TestRollOut:
+    """Trajectories of controllers."""
 
+    def test_a_controller_rolled_out_has_every_tick_of_its_episodes(self, ik: Source) -> None:
+        """A trajectory has every tick of its episodes."""
+        trajectory = roll_out(ik, 3, 3)
+        ticks = trajectory.segment(0.0, trajectory.length_s)
+        assert len(ticks) == 3 * 50 + 1
+        assert [part.name for part in trajectory.episodes] == ["goal 1 of 3", "goal 2 of 3", "goal 3 of 3"]
+        assert [part.start_s for part in trajectory.episodes] == pytest.approx([0.0, 5 / 3, 10 / 3])
+        assert trajectory.episodes[-1].end_s == pytest.approx(trajectory.length_s) == pytest.approx(5.0)
+        assert np.isfinite(ticks.target_deg).all()
+        np.testing.assert_allclose(ticks.goal_m[[0, 50, 100]], evaluation_goals(ik, 3, 3), atol=1e-6)
+        assert (ticks.error_mm[[49, 99, 150]] < 5.0).all()
 
-def test_it_begins_at_the_first_reading_and_refuses_a_trajectory_without_goals(ik: Source) -> None:
-    trajectory = roll_out(open_source("zero", 0), 1, 0)
-    ticks = trajectory._ticks.ticks(0.0, 9.0)
-    later = [msgspec.structs.replace(ticks[0], angle_deg=None), *ticks[1:]]
-    beside = roll_out_beside(ik, Trajectory("late", trajectory.arm, trajectory.period_s, TicksInMemory(later)))
-    np.testing.assert_allclose(beside.sample(0.0).angle_deg[0], ticks[1].angle_deg, atol=1e-5)
-    goalless = [msgspec.structs.replace(tick, goal_m=None) for tick in ticks]
-    with pytest.raises(ValueError, match="no goals has no goals for ik"):
-        roll_out_beside(ik, Trajectory("no goals", trajectory.arm, trajectory.period_s, TicksInMemory(goalless)))
+    def test_its_first_goal_is_the_first_episode_of_an_evaluation(self, ik: Source) -> None:
+        """The first goal is the first episode of an evaluation."""
+        known = evaluated(ik.controller, environment_maker(ik.config), derived_seeds(3, EVALUATION, 1))
+        errors_mm = roll_out(ik, 1, 3).segment(0.0, 99.0).error_mm
+        np.testing.assert_allclose(errors_mm, 1000.0 * known.distances_m[0], atol=1e-3)
+        assert errors_mm[0] > 5.0
+
+    def test_beside_a_trajectory_the_controller_begins_each_goal_anew_and_reaches_it(self, ik: Source) -> None:
+        """Beside a recording, each goal is a new episode."""
+        trajectory = roll_out(open_source("zero", 0), 3, 0)
+        controller = Forgetful()
+        beside = roll_out_beside(dataclasses.replace(ik, controller=controller), trajectory)
+        assert controller.forgotten == 1 + 3  # and once as it begins
+        assert beside.episodes == trajectory.episodes
+        assert beside.length_s == pytest.approx(trajectory.length_s, abs=trajectory.period_s)
+        np.testing.assert_allclose(beside.sample(0.0).angle_deg, trajectory.sample(0.0).angle_deg, atol=1e-5)
+        for episode in trajectory.episodes:
+            last = beside.sample(episode.end_s - 2 * trajectory.period_s)
+            np.testing.assert_allclose(last.goal_m, trajectory.sample(episode.start_s + 0.5).goal_m, atol=1e-6)
+            assert last.error_mm[0] < 2.0
+
+    def test_it_begins_at_the_first_reading_and_refuses_a_trajectory_without_goals(self, ik: Source) -> None:
+        """It starts at the first reading; a recording without goals is an error."""
+        trajectory = roll_out(open_source("zero", 0), 1, 0)
+        ticks = trajectory._ticks.ticks(0.0, 9.0)
+        later = [msgspec.structs.replace(ticks[0], angle_deg=None), *ticks[1:]]
+        beside = roll_out_beside(ik, Trajectory("late", trajectory.arm, trajectory.period_s, TicksInMemory(later)))
+        np.testing.assert_allclose(beside.sample(0.0).angle_deg[0], ticks[1].angle_deg, atol=1e-5)
+        goalless = [msgspec.structs.replace(tick, goal_m=None) for tick in ticks]
+        with pytest.raises(ValueError, match="no goals has no goals for ik"):
+            roll_out_beside(ik, Trajectory("no goals", trajectory.arm, trajectory.period_s, TicksInMemory(goalless)))
 
 
 Point = tuple[float, float, float]

@@ -48,124 +48,143 @@ def rewritten(recording: Recording, path: Path, ticks: list[Tick], **metadata: s
     return path
 
 
-def test_a_recording_of_the_simulated_arm_is_made_again_bit_for_bit(
-    plain: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    ticks = len(read_recording(plain).ticks)
-    assert verify(plain) == (ticks, "")
-    assert main(["replay", str(plain), "--verify"]) == 0
-    assert capfd.readouterr() == (f"{plain}: {ticks} ticks, each read bit for bit as recorded\n", "")
+class TestExactRecordings:
+    """Recordings that are re-simulated bit for bit."""
+
+    def test_a_recording_of_the_simulated_arm_is_made_again_bit_for_bit(
+        self, plain: Path, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        """A recording of the simulated arm is verified."""
+        ticks = len(read_recording(plain).ticks)
+        assert verify(plain) == (ticks, "")
+        assert main(["replay", str(plain), "--verify"]) == 0
+        assert capfd.readouterr() == (f"{plain}: {ticks} ticks, each read bit for bit as recorded\n", "")
+
+    def test_a_recording_may_end_in_capitals(self, plain: Path, tmp_path: Path) -> None:
+        """The ending may be in capitals."""
+        path = tmp_path / "RUN.MCAP"
+        path.write_bytes(plain.read_bytes())
+        assert main(["replay", str(path), "--verify"]) == 0
+
+    @pytest.mark.parametrize(
+        "flags", [("--imperfections", "xl430"), ("--rate", "100"), ("--shadow",), ("--max-speed", "30")], ids=" ".join
+    )
+    def test_so_is_one_with_other_settings(self, record: Callable[..., Path], flags: tuple[str, ...]) -> None:
+        """So are recordings with other settings."""
+        path = record(*flags)
+        assert verify(path) == (len(read_recording(path).ticks), "")
+
+    def test_so_is_one_of_a_recording(self, record: Callable[..., Path], plain: Path) -> None:
+        """So is a recording of recorded targets."""
+        path = record(source=plain)
+        assert verify(path) == (len(read_recording(path).ticks), "")
+
+    def test_one_cut_short_is_made_again_up_to_the_cut_and_that_is_said(
+        self, record: Callable[..., Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        """A truncated recording is verified up to the cut, with a note."""
+        whole, cut = record(seconds=10.0), tmp_path / "cut.mcap"
+        cut.write_bytes(whole.read_bytes()[: whole.stat().st_size * 3 // 5])
+        ticks, missing = verify(cut)
+        assert 0 < ticks < len(read_recording(whole).ticks)
+        assert missing
+        assert main(["replay", str(cut), "--verify"]) == 0
+        assert capfd.readouterr().out.endswith(f"; missing: {missing}\n")
 
 
-def test_a_recording_may_end_in_capitals(plain: Path, tmp_path: Path) -> None:
-    path = tmp_path / "RUN.MCAP"
-    path.write_bytes(plain.read_bytes())
-    assert main(["replay", str(path), "--verify"]) == 0
+class TestDifferences:
+    """Recordings that differ from their re-simulation."""
+
+    @pytest.mark.parametrize("place", [0, 17, -1])
+    def test_a_reading_that_was_changed_is_the_first_that_differs(
+        self, plain: Path, tmp_path: Path, place: int
+    ) -> None:
+        """A changed reading is the first difference."""
+        recording = read_recording(plain)
+        ticks = recording.ticks
+        assert ticks[place].angle_deg is not None
+        angles = [*ticks[place].angle_deg]
+        angles[1] += 0.25
+        ticks[place] = msgspec.structs.replace(ticks[place], angle_deg=angles)
+        number, time_s = place % len(ticks) + 1, ticks[place].time_s - ticks[0].time_s
+        path = rewritten(recording, tmp_path / "changed.mcap", ticks)
+        with pytest.raises(
+            RuntimeError, match=rf"tick {number}, at {time_s:.3f} s, .*: shoulder .*, 0\.25 degrees apart$"
+        ):
+            verify(path)
+
+    def test_the_smallest_change_of_a_speed_is_seen(self, plain: Path, tmp_path: Path) -> None:
+        """The smallest change of a speed is detected."""
+        recording = read_recording(plain)
+        tick = recording.ticks[20]
+        assert tick.speed_deg_s is not None
+        speeds = [math.nextafter(tick.speed_deg_s[0], math.inf), *tick.speed_deg_s[1:]]
+        recording.ticks[20] = msgspec.structs.replace(tick, speed_deg_s=speeds)
+        with pytest.raises(RuntimeError, match=r"tick 21, .*base_yaw's speed .*e-\d+ degrees/s apart$"):
+            verify(rewritten(recording, tmp_path / "changed.mcap", recording.ticks))
+
+    def test_a_target_that_was_changed_shows_in_the_reading_after_it(self, plain: Path, tmp_path: Path) -> None:
+        """A changed target shows in the next reading."""
+        recording = read_recording(plain)
+        tick = recording.ticks[20]
+        assert tick.target_deg is not None
+        recording.ticks[20] = msgspec.structs.replace(tick, target_deg=[tick.target_deg[0] + 1.0, *tick.target_deg[1:]])
+        with pytest.raises(RuntimeError, match=r"tick 22, .*base_yaw"):
+            verify(rewritten(recording, tmp_path / "changed.mcap", recording.ticks))
+
+    def test_another_arm_like_imperfections_differs(self, record: Callable[..., Path], tmp_path: Path) -> None:
+        """Other imperfections differ."""
+        recording = read_recording(record("--imperfections", "xl430"))
+        path = rewritten(recording, tmp_path / "changed.mcap", recording.ticks, imperfections="ideal")
+        with pytest.raises(RuntimeError, match="is the first that differs"):
+            verify(path)
+
+    def test_ticks_that_are_missing_are_named_as_the_likely_cause(
+        self, record: Callable[..., Path], tmp_path: Path
+    ) -> None:
+        """Missing ticks are named as the likely cause."""
+        whole = record(seconds=10.0)
+        with whole.open("rb") as stream:
+            summary = make_reader(stream).get_summary()
+        assert summary is not None
+        data, at = whole.read_bytes(), summary.chunk_indexes[0].chunk_start_offset + 1000
+        path = tmp_path / "damaged.mcap"
+        path.write_bytes(data[:at] + bytes([data[at] ^ 0xFF]) + data[at + 1 :])
+        with pytest.raises(RuntimeError, match=r"differs .*; the recording is incomplete \(.+\)"):
+            verify(path)
 
 
-@pytest.mark.parametrize(
-    "flags", [("--imperfections", "xl430"), ("--rate", "100"), ("--shadow",), ("--max-speed", "30")], ids=" ".join
-)
-def test_so_is_one_with_other_settings(record: Callable[..., Path], flags: tuple[str, ...]) -> None:
-    path = record(*flags)
-    assert verify(path) == (len(read_recording(path).ticks), "")
+class TestBadInput:
+    """Recordings that cannot be re-simulated."""
 
-
-def test_so_is_one_of_a_recording(record: Callable[..., Path], plain: Path) -> None:
-    path = record(source=plain)
-    assert verify(path) == (len(read_recording(path).ticks), "")
-
-
-@pytest.mark.parametrize("place", [0, 17, -1])
-def test_a_reading_that_was_changed_is_the_first_that_differs(plain: Path, tmp_path: Path, place: int) -> None:
-    recording = read_recording(plain)
-    ticks = recording.ticks
-    assert ticks[place].angle_deg is not None
-    angles = [*ticks[place].angle_deg]
-    angles[1] += 0.25
-    ticks[place] = msgspec.structs.replace(ticks[place], angle_deg=angles)
-    number, time_s = place % len(ticks) + 1, ticks[place].time_s - ticks[0].time_s
-    path = rewritten(recording, tmp_path / "changed.mcap", ticks)
-    with pytest.raises(RuntimeError, match=rf"tick {number}, at {time_s:.3f} s, .*: shoulder .*, 0\.25 degrees apart$"):
-        verify(path)
-
-
-def test_the_smallest_change_of_a_speed_is_seen(plain: Path, tmp_path: Path) -> None:
-    recording = read_recording(plain)
-    tick = recording.ticks[20]
-    assert tick.speed_deg_s is not None
-    speeds = [math.nextafter(tick.speed_deg_s[0], math.inf), *tick.speed_deg_s[1:]]
-    recording.ticks[20] = msgspec.structs.replace(tick, speed_deg_s=speeds)
-    with pytest.raises(RuntimeError, match=r"tick 21, .*base_yaw's speed .*e-\d+ degrees/s apart$"):
-        verify(rewritten(recording, tmp_path / "changed.mcap", recording.ticks))
-
-
-def test_a_target_that_was_changed_shows_in_the_reading_after_it(plain: Path, tmp_path: Path) -> None:
-    recording = read_recording(plain)
-    tick = recording.ticks[20]
-    assert tick.target_deg is not None
-    recording.ticks[20] = msgspec.structs.replace(tick, target_deg=[tick.target_deg[0] + 1.0, *tick.target_deg[1:]])
-    with pytest.raises(RuntimeError, match=r"tick 22, .*base_yaw"):
-        verify(rewritten(recording, tmp_path / "changed.mcap", recording.ticks))
-
-
-def test_another_arm_like_imperfections_differs(record: Callable[..., Path], tmp_path: Path) -> None:
-    recording = read_recording(record("--imperfections", "xl430"))
-    path = rewritten(recording, tmp_path / "changed.mcap", recording.ticks, imperfections="ideal")
-    with pytest.raises(RuntimeError, match="is the first that differs"):
-        verify(path)
-
-
-def test_one_cut_short_is_made_again_up_to_the_cut_and_that_is_said(
-    record: Callable[..., Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    whole, cut = record(seconds=10.0), tmp_path / "cut.mcap"
-    cut.write_bytes(whole.read_bytes()[: whole.stat().st_size * 3 // 5])
-    ticks, missing = verify(cut)
-    assert 0 < ticks < len(read_recording(whole).ticks)
-    assert missing
-    assert main(["replay", str(cut), "--verify"]) == 0
-    assert capfd.readouterr().out.endswith(f"; missing: {missing}\n")
-
-
-def test_ticks_that_are_missing_are_named_as_the_likely_cause(record: Callable[..., Path], tmp_path: Path) -> None:
-    whole = record(seconds=10.0)
-    with whole.open("rb") as stream:
-        summary = make_reader(stream).get_summary()
-    assert summary is not None
-    data, at = whole.read_bytes(), summary.chunk_indexes[0].chunk_start_offset + 1000
-    path = tmp_path / "damaged.mcap"
-    path.write_bytes(data[:at] + bytes([data[at] ^ 0xFF]) + data[at + 1 :])
-    with pytest.raises(RuntimeError, match=r"differs .*; the recording is incomplete \(.+\)"):
-        verify(path)
-
-
-@pytest.mark.parametrize(
-    ("metadata", "words", "said"),
-    [
-        ({"driver": "dynamixel"}, (), "recorded on the driver dynamixel: only a simulated arm can be re-simulated"),
-        ({POST_MORTEM: "true"}, (), "is a post-mortem, which begins in mid-motion"),
-        ({"start_deg": "[1, 2]"}, (), "start_deg: expected a pose within the arm's limits, got '[1, 2]'"),
-        ({"start_deg": "[0, 0, 91]"}, (), "start_deg: expected a pose within the arm's limits"),
-        ({"start_deg": "nowhere"}, (), "start_deg: expected a pose within the arm's limits"),
-        ({}, ("--arm", KUKA), "is of the arm arm3, not of that in"),
-        ({}, ("--goals", "2"), "--verify shows nothing: expected no --goals"),
-        ({}, ("--viewer", "web", "--save", "x.html"), "expected no --viewer, --save"),
-        ({}, ("again.mcap",), "--verify: expected one recording"),
-    ],
-)
-def test_what_cannot_be_made_again_is_refused_in_one_line(
-    plain: Path,
-    tmp_path: Path,
-    capfd: pytest.CaptureFixture[str],
-    metadata: dict[str, Any],
-    words: tuple[str, ...],
-    said: str,
-) -> None:
-    recording = read_recording(plain)
-    path = rewritten(recording, tmp_path / "run.mcap", recording.ticks, **metadata)
-    assert main(["replay", str(path), *words, "--verify"]) == 2
-    out, error = capfd.readouterr()
-    assert out == ""
-    assert said in error
-    assert error.count("\n") == 1
+    @pytest.mark.parametrize(
+        ("metadata", "words", "said"),
+        [
+            ({"driver": "dynamixel"}, (), "recorded on the driver dynamixel: only a simulated arm can be re-simulated"),
+            ({POST_MORTEM: "true"}, (), "is a post-mortem, which begins in mid-motion"),
+            ({"start_deg": "[1, 2]"}, (), "start_deg: expected a pose within the arm's limits, got '[1, 2]'"),
+            ({"start_deg": "[0, 0, 91]"}, (), "start_deg: expected a pose within the arm's limits"),
+            ({"start_deg": "nowhere"}, (), "start_deg: expected a pose within the arm's limits"),
+            ({}, ("--arm", KUKA), "is of the arm arm3, not of that in"),
+            ({}, ("--goals", "2"), "--verify shows nothing: expected no --goals"),
+            ({}, ("--viewer", "web", "--save", "x.html"), "expected no --viewer, --save"),
+            ({}, ("again.mcap",), "--verify: expected one recording"),
+        ],
+    )
+    def test_what_cannot_be_made_again_is_refused_in_one_line(
+        self,
+        plain: Path,
+        tmp_path: Path,
+        capfd: pytest.CaptureFixture[str],
+        metadata: dict[str, Any],
+        words: tuple[str, ...],
+        said: str,
+    ) -> None:
+        """Each is one line and exit code 2."""
+        recording = read_recording(plain)
+        path = rewritten(recording, tmp_path / "run.mcap", recording.ticks, **metadata)
+        assert main(["replay", str(path), *words, "--verify"]) == 2
+        out, error = capfd.readouterr()
+        assert out == ""
+        assert said in error
+        assert error.count("\n") == 1

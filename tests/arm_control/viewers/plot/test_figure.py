@@ -50,89 +50,44 @@ def line(axes: Any, label: str) -> list[float]:
     return list(found.get_ydata())
 
 
-def test_a_panel_a_joint_shows_what_was_measured_and_told() -> None:
-    trajectory = a_trajectory()
-    panels = trajectory_figure([trajectory]).axes
-    for joint in panels[:3]:
-        assert line(joint, "measured") == [20.0] * 20
-        assert line(joint, "commanded") == [25.0] * 20
-    segment = trajectory.sample(0.0)
-    assert np.asarray(panels[3].get_lines()[0].get_ydata())[0] == pytest.approx(float(segment.error_mm[0]))
-    assert line(panels[4], trajectory.arm.joint_names[1]) == [8.0] * 20
+class TestTexts:
+    """Names in figures."""
 
+    def test_a_name_may_have_dollars_in_it(self, tmp_path: Path) -> None:
+        """Dollar signs are not formulas."""
+        trajectory = a_trajectory()
+        trajectory.name = r"a$\frac$b"
+        save_plot([trajectory], tmp_path / "out.png")
 
-def test_times_and_safety_have_panels_only_where_they_were_recorded() -> None:
-    joints = list(Arm().joint_names)
-    assert labels([a_trajectory()]) == [*joints, "tip to goal", "speed"]
-    assert labels([a_trajectory(took_us=50.0)]) == [*joints, "tip to goal", "speed", "safety", "times"]
-    assert labels([a_trajectory(took_us=50.0), a_trajectory(took_us=70.0)])[-2:] == ["times", "times"]
-
-
-def test_a_refusal_is_marked_at_its_time_and_told() -> None:
-    figure = trajectory_figure([a_trajectory(bands=("pass",) * 4 + ("clamp",) * 2 + ("refuse",) * 4)])
-    assert "stopped: too fast" in [text.get_text() for text in figure.axes[0].texts]
-    assert any(np.asarray(line.get_xdata()).tolist() == [0.6, 0.6] for line in figure.axes[0].get_lines())
-
-
-@pytest.mark.parametrize(("goals", "marked"), [(1, False), (5, True), (1000, False)])
-def test_goals_are_marked_unless_their_lines_would_hide_the_curves(goals: int, marked: bool) -> None:
-    episodes = [Episode(f"goal {at}", 1.9 * at / goals, 1.9 * (at + 1) / goals) for at in range(goals)]
-    trajectory = a_trajectory()
-    trajectory.episodes = episodes
-    upright = [
-        line
-        for line in trajectory_figure([trajectory]).axes[0].get_lines()
-        if np.asarray(line.get_ydata()).tolist() == [0, 1]
-    ]
-    assert len(upright) == (goals if marked else 0)
-
-
-def test_a_plot_says_that_ticks_were_left_out_only_if_they_were(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "not all" not in str(trajectory_figure([a_trajectory()]).get_suptitle())
-    monkeypatch.setattr("arm_control.viewers.plot.figure.MOST_TICKS", 5)
-    assert "not all ticks are drawn" in str(trajectory_figure([a_trajectory()]).get_suptitle())
-
-
-def test_a_name_may_have_dollars_in_it(tmp_path: Path) -> None:
-    trajectory = a_trajectory()
-    trajectory.name = r"a$\frac$b"
-    save_plot([trajectory], tmp_path / "out.png")
-
-
-@pytest.mark.parametrize(
-    ("text", "longest", "shown"),
-    [
-        ("ab", 5, "ab"),
-        ("abcdef", 5, "ab..."),
-        ("a\nb\x1b\u202e", 5, "a\ufffdb\ufffd\ufffd"),
-        ("\x00" * 99, 4, "\ufffd..."),
-    ],
-)
-def test_texts_fit_and_have_only_characters_that_are_seen(text: str, longest: int, shown: str) -> None:
-    assert shortened(text, longest) == shown
-
-
-def test_two_trajectories_are_told_apart() -> None:
-    joint = trajectory_figure([a_trajectory(), a_trajectory(angle_deg=60.0)]).axes[0]
-    low, high = (
-        [line for line in joint.get_lines() if np.asarray(line.get_ydata()).tolist() == [angle] * 20]
-        for angle in (20, 60)
+    @pytest.mark.parametrize(
+        ("text", "longest", "shown"),
+        [
+            ("ab", 5, "ab"),
+            ("abcdef", 5, "ab..."),
+            ("a\nb\x1b\u202e", 5, "a\ufffdb\ufffd\ufffd"),
+            ("\x00" * 99, 4, "\ufffd..."),
+        ],
     )
-    assert len(low) == len(high) == 1
-    assert low[0].get_color() != high[0].get_color()
+    def test_texts_fit_and_have_only_characters_that_are_seen(self, text: str, longest: int, shown: str) -> None:
+        """Long texts are cut, and unprintable characters replaced."""
+        assert shortened(text, longest) == shown
 
 
-def test_bands_are_found_where_they_begin_and_end() -> None:
-    bands = ["pass", "clamp", "clamp", "pass", "clamp"]
-    assert runs_of(bands, "clamp") == [(1, 2), (4, 4)]
-    assert runs_of(bands, "refuse") == []
+class TestLines:
+    """Runs of levels, and gaps."""
 
+    def test_bands_are_found_where_they_begin_and_end(self) -> None:
+        """Runs of a safety level have their first and last index."""
+        bands = ["pass", "clamp", "clamp", "pass", "clamp"]
+        assert runs_of(bands, "clamp") == [(1, 2), (4, 4)]
+        assert runs_of(bands, "refuse") == []
 
-def test_a_line_is_interrupted_where_ticks_are_missing() -> None:
-    ticks = [Tick(**fields) for fields in ({**tick_fields(at / 10)} for at in (*range(10), *range(100, 110)))]
-    segment = Trajectory("gap", Arm(), 0.1, TicksInMemory(ticks)).segment(0.0, 20.0)
-    times, values = broken(segment, segment.time_s)
-    assert np.flatnonzero(np.isnan(values)).tolist() == np.flatnonzero(np.isnan(times)).tolist() == [10]
+    def test_a_line_is_interrupted_where_ticks_are_missing(self) -> None:
+        """A gap interrupts a line."""
+        ticks = [Tick(**fields) for fields in ({**tick_fields(at / 10)} for at in (*range(10), *range(100, 110)))]
+        segment = Trajectory("gap", Arm(), 0.1, TicksInMemory(ticks)).segment(0.0, 20.0)
+        times, values = broken(segment, segment.time_s)
+        assert np.flatnonzero(np.isnan(values)).tolist() == np.flatnonzero(np.isnan(times)).tolist() == [10]
 
 
 def tick_fields(time_s: float) -> dict[str, Any]:
@@ -140,20 +95,81 @@ def tick_fields(time_s: float) -> dict[str, Any]:
     return {"time_s": time_s, "phase": "run", "band": "pass", "period_error_us": 0.0, **dict.fromkeys(TIMES, 0.0)}
 
 
-def test_nothing_but_ticks_without_readings_can_be_drawn(tmp_path: Path) -> None:
-    ticks = [Tick(**tick_fields(at / 10)) for at in range(5)]
-    save_plot([Trajectory("blind", Arm(), 0.1, TicksInMemory(ticks))], tmp_path / "out.png")
-    with Image.open(tmp_path / "out.png") as picture:
-        assert picture.format == "PNG"
+class TestPanels:
+    """What the panels show."""
+
+    def test_a_panel_a_joint_shows_what_was_measured_and_told(self) -> None:
+        """Each joint has a panel with measured and commanded angles."""
+        trajectory = a_trajectory()
+        panels = trajectory_figure([trajectory]).axes
+        for joint in panels[:3]:
+            assert line(joint, "measured") == [20.0] * 20
+            assert line(joint, "commanded") == [25.0] * 20
+        segment = trajectory.sample(0.0)
+        assert np.asarray(panels[3].get_lines()[0].get_ydata())[0] == pytest.approx(float(segment.error_mm[0]))
+        assert line(panels[4], trajectory.arm.joint_names[1]) == [8.0] * 20
+
+    def test_times_and_safety_have_panels_only_where_they_were_recorded(self) -> None:
+        """Timings and safety levels have panels if they were recorded."""
+        joints = list(Arm().joint_names)
+        assert labels([a_trajectory()]) == [*joints, "tip to goal", "speed"]
+        assert labels([a_trajectory(took_us=50.0)]) == [*joints, "tip to goal", "speed", "safety", "times"]
+        assert labels([a_trajectory(took_us=50.0), a_trajectory(took_us=70.0)])[-2:] == ["times", "times"]
+
+    def test_a_refusal_is_marked_at_its_time_and_told(self) -> None:
+        """A fault is marked with its reason."""
+        figure = trajectory_figure([a_trajectory(bands=("pass",) * 4 + ("clamp",) * 2 + ("refuse",) * 4)])
+        assert "stopped: too fast" in [text.get_text() for text in figure.axes[0].texts]
+        assert any(np.asarray(line.get_xdata()).tolist() == [0.6, 0.6] for line in figure.axes[0].get_lines())
+
+    @pytest.mark.parametrize(("goals", "marked"), [(1, False), (5, True), (1000, False)])
+    def test_goals_are_marked_unless_their_lines_would_hide_the_curves(self, goals: int, marked: bool) -> None:
+        """Goals are marked unless there are too many."""
+        episodes = [Episode(f"goal {at}", 1.9 * at / goals, 1.9 * (at + 1) / goals) for at in range(goals)]
+        trajectory = a_trajectory()
+        trajectory.episodes = episodes
+        upright = [
+            line
+            for line in trajectory_figure([trajectory]).axes[0].get_lines()
+            if np.asarray(line.get_ydata()).tolist() == [0, 1]
+        ]
+        assert len(upright) == (goals if marked else 0)
+
+    def test_a_plot_says_that_ticks_were_left_out_only_if_they_were(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The title says if ticks were thinned."""
+        assert "not all" not in str(trajectory_figure([a_trajectory()]).get_suptitle())
+        monkeypatch.setattr("arm_control.viewers.plot.figure.MOST_TICKS", 5)
+        assert "not all ticks are drawn" in str(trajectory_figure([a_trajectory()]).get_suptitle())
+
+    def test_two_trajectories_are_told_apart(self) -> None:
+        """Two trajectories have different colours."""
+        joint = trajectory_figure([a_trajectory(), a_trajectory(angle_deg=60.0)]).axes[0]
+        low, high = (
+            [line for line in joint.get_lines() if np.asarray(line.get_ydata()).tolist() == [angle] * 20]
+            for angle in (20, 60)
+        )
+        assert len(low) == len(high) == 1
+        assert low[0].get_color() != high[0].get_color()
+
+    def test_nothing_but_ticks_without_readings_can_be_drawn(self, tmp_path: Path) -> None:
+        """Ticks without readings can be plotted."""
+        ticks = [Tick(**tick_fields(at / 10)) for at in range(5)]
+        save_plot([Trajectory("blind", Arm(), 0.1, TicksInMemory(ticks))], tmp_path / "out.png")
+        with Image.open(tmp_path / "out.png") as picture:
+            assert picture.format == "PNG"
 
 
-def test_the_picture_is_a_png_and_written_whole_or_not_at_all(tmp_path: Path) -> None:
-    save_plot([a_trajectory()], tmp_path / "out.png")
-    with Image.open(tmp_path / "out.png") as picture:
-        pixels = np.asarray(picture.convert("RGB")).astype(int)
-    assert (pixels.min(axis=-1) > 240).mean() > 0.7  # paper
-    assert (pixels[..., 2] > pixels[..., 0] + 100).sum() > 500  # the blue line
-    for name, wanted in (("out.pdf", "ending in .png"), ("missing/out.png", "cannot write")):
-        with pytest.raises((ValueError, OSError), match=wanted):
-            save_plot([a_trajectory()], tmp_path / name)
-    assert [path.name for path in tmp_path.iterdir()] == ["out.png"]
+class TestSavePlot:
+    """Writing a PNG."""
+
+    def test_the_picture_is_a_png_and_written_whole_or_not_at_all(self, tmp_path: Path) -> None:
+        """The file is a whole PNG, or there is none."""
+        save_plot([a_trajectory()], tmp_path / "out.png")
+        with Image.open(tmp_path / "out.png") as picture:
+            pixels = np.asarray(picture.convert("RGB")).astype(int)
+        assert (pixels.min(axis=-1) > 240).mean() > 0.7  # paper
+        assert (pixels[..., 2] > pixels[..., 0] + 100).sum() > 500  # the blue line
+        for name, wanted in (("out.pdf", "ending in .png"), ("missing/out.png", "cannot write")):
+            with pytest.raises((ValueError, OSError), match=wanted):
+                save_plot([a_trajectory()], tmp_path / name)
+        assert [path.name for path in tmp_path.iterdir()] == ["out.png"]

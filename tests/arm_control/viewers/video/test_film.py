@@ -71,72 +71,6 @@ def green(frame: Frames) -> NDArray[np.bool_]:
     return (green > red + 40) & (green > blue + 25)
 
 
-def test_size_rate_and_length_are_those_of_the_episodes(video: Path, frames: Frames) -> None:
-    reader = imageio_ffmpeg.read_frames(str(video))
-    properties: dict[str, Any] = next(reader)
-    reader.close()
-    assert properties["size"] == (640, 480)
-    assert properties["fps"] == 30
-    assert properties["codec"] == "h264"
-    assert properties["pix_fmt"].startswith("yuv420p")  # what every player and browser shows
-    assert properties["duration"] == pytest.approx(GOALS * STEPS / 30, abs=0.02)
-    assert frames.shape == (GOALS * STEPS, 480, 640, 3)
-    assert [path.name for path in video.parent.iterdir()] == ["out.mp4"]
-
-
-@pytest.mark.slow
-def test_the_picture_moves_within_each_goal(frames: Frames) -> None:
-    picture = frames[:, : 480 - CAPTION_HEIGHT].astype(int)
-    for goal in range(GOALS):
-        first, middle, last = (picture[goal * STEPS + step] for step in (0, 8, STEPS - 1))
-        assert (np.abs(middle - first).max(axis=-1) > 40).mean() > 0.005
-        assert (np.abs(last - first).max(axis=-1) > 40).mean() > 0.005
-
-
-def test_each_goal_is_marked_in_green_in_a_place_of_its_own(frames: Frames) -> None:
-    places = []
-    for goal in range(GOALS):
-        mask = green(frames[goal * STEPS, : 480 - CAPTION_HEIGHT])
-        assert 50 < mask.sum() < 5000
-        rows, columns = np.nonzero(mask)
-        places.append((rows.mean(), columns.mean()))
-        assert max(np.ptp(rows), np.ptp(columns)) < 60  # one ball
-    assert np.hypot(*np.subtract(*places)) > 20
-
-
-def test_the_caption_is_dark_on_light_and_tells_when_the_goal_is_reached(frames: Frames) -> None:
-    strips = frames[:, 480 - CAPTION_HEIGHT :].astype(int)
-    for goal in range(GOALS):
-        first, last = strips[goal * STEPS], strips[goal * STEPS + STEPS - 1]
-        for strip in (first, last):
-            assert (strip.min(axis=-1) > 230).mean() > 0.8
-            assert 300 < (strip.max(axis=-1) < 110).sum() < 4000
-            assert (strip.max(axis=-1) < 110)[:, :140].any()  # which goal
-            assert (strip.max(axis=-1) < 110)[:, 300:480].any()  # how near
-        word = slice(500, 640)
-        assert green(first[:, word]).sum() == 0
-        assert green(last[:, word]).sum() > 100  # "reached"
-    assert (np.abs(strips[10] - strips[11]).max(axis=-1) > 60).any()  # time goes on
-
-
-def test_goals_follow_each_other_without_a_jump_of_the_arm(frames: Frames) -> None:
-    picture = frames[:, : 480 - CAPTION_HEIGHT].astype(int)
-
-    def changed(first: int) -> float:
-        unmarked = ~(green(picture[first]) | green(picture[first + 1]))
-        return float((np.abs(picture[first + 1] - picture[first]).max(axis=-1) > 40)[unmarked].mean())
-
-    steps = [changed(first) for first in range(GOALS * STEPS - 1)]
-    assert steps[STEPS - 1] <= max(steps[: STEPS - 1])
-
-
-def test_the_same_trajectory_gives_the_same_file_and_another_another(tmp_path: Path) -> None:
-    for name, seed in (("first", 0), ("again", 0), ("other", 1)):
-        assert write_video(cut(roll_out(open_source("ik", 0), 1, seed), 7), tmp_path / f"{name}.mp4") == 6
-    first, again, other = ((tmp_path / f"{name}.mp4").read_bytes() for name in ("first", "again", "other"))
-    assert first == again != other
-
-
 def test_the_pictures_are_those_of_the_scene_wherever_the_arm_has_moved(trajectory: Trajectory, frames: Frames) -> None:
     """What is drawn anew only in part is the same as if all of it were."""
     scene = Scene(trajectory.arm)
@@ -149,38 +83,108 @@ def test_the_pictures_are_those_of_the_scene_wherever_the_arm_has_moved(trajecto
     scene.close()
 
 
-@pytest.mark.parametrize("rate_hz", [12.5, 200.0])
-def test_a_trajectory_of_any_rate_plays_in_its_own_time(rate_hz: float, tmp_path: Path) -> None:
-    ticks = [tick(at / rate_hz, [20.0 + at / rate_hz, 30.0, 40.0]) for at in range(round(2 * rate_hz) + 1)]
-    path = tmp_path / "out.mp4"
-    assert write_video(Trajectory("swing", Arm(), 1 / rate_hz, TicksInMemory(ticks)), path) == 60
-    assert imageio_ffmpeg.count_frames_and_secs(str(path)) == (60, pytest.approx(2.0, abs=0.04))
-
-
 def tick(time_s: float, angles_deg: list[float] | None, **fields: Any) -> Tick:
     none: Any = dict.fromkeys(("period_error_us", "read_us", "decide_us", "safety_us", "write_us"), 0.0)
     return Tick(time_s=time_s, phase="run", band="pass", angle_deg=angles_deg, **(none | fields))
 
 
-def test_readings_and_goals_that_are_missing_are_no_obstacle(tmp_path: Path) -> None:
-    ticks = [tick(at / 30, None if at % 3 == 0 else [at, 30.0, 40.0]) for at in range(13)]
-    assert write_video(Trajectory("gaps", Arm(), 1 / 30, TicksInMemory(ticks)), tmp_path / "out.mp4") == 12
+class TestFrames:
+    """The frames of a video."""
 
+    def test_size_rate_and_length_are_those_of_the_episodes(self, video: Path, frames: Frames) -> None:
+        """Size, rate and length match the episodes."""
+        reader = imageio_ffmpeg.read_frames(str(video))
+        properties: dict[str, Any] = next(reader)
+        reader.close()
+        assert properties["size"] == (640, 480)
+        assert properties["fps"] == 30
+        assert properties["codec"] == "h264"
+        assert properties["pix_fmt"].startswith("yuv420p")  # what every player and browser shows
+        assert properties["duration"] == pytest.approx(GOALS * STEPS / 30, abs=0.02)
+        assert frames.shape == (GOALS * STEPS, 480, 640, 3)
+        assert [path.name for path in video.parent.iterdir()] == ["out.mp4"]
 
-def test_a_refusal_is_told_in_red_while_it_lasts(tmp_path: Path) -> None:
-    ticks = [tick(at / 30, [20.0, 30.0, 40.0], goal_m=(0.2, 0.2, 0.3)) for at in range(31)]
-    events = [Event(0.5, "refusal", "tracking: 20 degrees from the target"), Event(0.8, "phase", "park")]
-    path = tmp_path / "out.mp4"
-    write_video(Trajectory("stopped", Arm(), 1 / 30, TicksInMemory(ticks), events=events), path)
+    @pytest.mark.slow
+    def test_the_picture_moves_within_each_goal(self, frames: Frames) -> None:
+        """The picture changes during each goal."""
+        picture = frames[:, : 480 - CAPTION_HEIGHT].astype(int)
+        for goal in range(GOALS):
+            first, middle, last = (picture[goal * STEPS + step] for step in (0, 8, STEPS - 1))
+            assert (np.abs(middle - first).max(axis=-1) > 40).mean() > 0.005
+            assert (np.abs(last - first).max(axis=-1) > 40).mean() > 0.005
 
-    def red(frame: Frames) -> int:
-        channels = np.moveaxis(frame.astype(int), -1, 0)
-        return int(((channels[0] > channels[1] + 80) & (channels[0] > channels[2] + 80)).sum())
+    def test_each_goal_is_marked_in_green_in_a_place_of_its_own(self, frames: Frames) -> None:
+        """Each goal is a green ball at its own place."""
+        places = []
+        for goal in range(GOALS):
+            mask = green(frames[goal * STEPS, : 480 - CAPTION_HEIGHT])
+            assert 50 < mask.sum() < 5000
+            rows, columns = np.nonzero(mask)
+            places.append((rows.mean(), columns.mean()))
+            assert max(np.ptp(rows), np.ptp(columns)) < 60  # one ball
+        assert np.hypot(*np.subtract(*places)) > 20
 
-    for number, told in ((5, False), (14, False), (16, True), (22, True), (26, False)):
-        frame = frames_of(path)[number]
-        assert (red(frame[:30]) > 200) == told
-        assert (red(frame[440:, 490:]) > 50) == told
+    def test_the_caption_is_dark_on_light_and_tells_when_the_goal_is_reached(self, frames: Frames) -> None:
+        """The caption shows when a goal is reached."""
+        strips = frames[:, 480 - CAPTION_HEIGHT :].astype(int)
+        for goal in range(GOALS):
+            first, last = strips[goal * STEPS], strips[goal * STEPS + STEPS - 1]
+            for strip in (first, last):
+                assert (strip.min(axis=-1) > 230).mean() > 0.8
+                assert 300 < (strip.max(axis=-1) < 110).sum() < 4000
+                assert (strip.max(axis=-1) < 110)[:, :140].any()  # which goal
+                assert (strip.max(axis=-1) < 110)[:, 300:480].any()  # how near
+            word = slice(500, 640)
+            assert green(first[:, word]).sum() == 0
+            assert green(last[:, word]).sum() > 100  # "reached"
+        assert (np.abs(strips[10] - strips[11]).max(axis=-1) > 60).any()  # time goes on
+
+    def test_goals_follow_each_other_without_a_jump_of_the_arm(self, frames: Frames) -> None:
+        """The arm does not jump between goals."""
+        picture = frames[:, : 480 - CAPTION_HEIGHT].astype(int)
+
+        def changed(first: int) -> float:
+            unmarked = ~(green(picture[first]) | green(picture[first + 1]))
+            return float((np.abs(picture[first + 1] - picture[first]).max(axis=-1) > 40)[unmarked].mean())
+
+        steps = [changed(first) for first in range(GOALS * STEPS - 1)]
+        assert steps[STEPS - 1] <= max(steps[: STEPS - 1])
+
+    def test_the_same_trajectory_gives_the_same_file_and_another_another(self, tmp_path: Path) -> None:
+        """Files are reproducible."""
+        for name, seed in (("first", 0), ("again", 0), ("other", 1)):
+            assert write_video(cut(roll_out(open_source("ik", 0), 1, seed), 7), tmp_path / f"{name}.mp4") == 6
+        first, again, other = ((tmp_path / f"{name}.mp4").read_bytes() for name in ("first", "again", "other"))
+        assert first == again != other
+
+    @pytest.mark.parametrize("rate_hz", [12.5, 200.0])
+    def test_a_trajectory_of_any_rate_plays_in_its_own_time(self, rate_hz: float, tmp_path: Path) -> None:
+        """Trajectories of any rate play in real time."""
+        ticks = [tick(at / rate_hz, [20.0 + at / rate_hz, 30.0, 40.0]) for at in range(round(2 * rate_hz) + 1)]
+        path = tmp_path / "out.mp4"
+        assert write_video(Trajectory("swing", Arm(), 1 / rate_hz, TicksInMemory(ticks)), path) == 60
+        assert imageio_ffmpeg.count_frames_and_secs(str(path)) == (60, pytest.approx(2.0, abs=0.04))
+
+    def test_readings_and_goals_that_are_missing_are_no_obstacle(self, tmp_path: Path) -> None:
+        """Missing readings and goals are accepted."""
+        ticks = [tick(at / 30, None if at % 3 == 0 else [at, 30.0, 40.0]) for at in range(13)]
+        assert write_video(Trajectory("gaps", Arm(), 1 / 30, TicksInMemory(ticks)), tmp_path / "out.mp4") == 12
+
+    def test_a_refusal_is_told_in_red_while_it_lasts(self, tmp_path: Path) -> None:
+        """A fault is shown in red while it lasts."""
+        ticks = [tick(at / 30, [20.0, 30.0, 40.0], goal_m=(0.2, 0.2, 0.3)) for at in range(31)]
+        events = [Event(0.5, "refusal", "tracking: 20 degrees from the target"), Event(0.8, "phase", "park")]
+        path = tmp_path / "out.mp4"
+        write_video(Trajectory("stopped", Arm(), 1 / 30, TicksInMemory(ticks), events=events), path)
+
+        def red(frame: Frames) -> int:
+            channels = np.moveaxis(frame.astype(int), -1, 0)
+            return int(((channels[0] > channels[1] + 80) & (channels[0] > channels[2] + 80)).sum())
+
+        for number, told in ((5, False), (14, False), (16, True), (22, True), (26, False)):
+            frame = frames_of(path)[number]
+            assert (red(frame[:30]) > 200) == told
+            assert (red(frame[440:, 490:]) > 50) == told
 
 
 def replayed(source: Path, folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -192,73 +196,81 @@ def replayed(source: Path, folder: Path, capfd: pytest.CaptureFixture[str]) -> N
     assert imageio_ffmpeg.count_frames_and_secs(str(path))[0] == STEPS
 
 
-def test_replay_shows_a_policy(tiny_policy: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    replayed(tiny_policy, tmp_path, capfd)
+class TestReplay:
+    """Videos by the command line."""
+
+    def test_replay_shows_a_policy(self, tiny_policy: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+        """A policy file becomes a video."""
+        replayed(tiny_policy, tmp_path, capfd)
+
+    @pytest.mark.slow
+    def test_replay_shows_a_run(self, tiny_run: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+        """A run folder becomes a video."""
+        replayed(tiny_run, tmp_path, capfd)
 
 
-@pytest.mark.slow
-def test_replay_shows_a_run(tiny_run: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    replayed(tiny_run, tmp_path, capfd)
+class TestFile:
+    """Writing the file."""
 
-
-@pytest.mark.parametrize("name", ["out.avi", "out", "out.mp4.txt", ".mp4"])
-def test_another_suffix_is_refused(short: Trajectory, tmp_path: Path, name: str) -> None:
-    with pytest.raises(ValueError, match=r"expected a file ending in \.mp4"):
-        write_video(short, tmp_path / name)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_missing_folder_a_file_in_the_way_and_a_folder_in_the_files_place_are_refused(
-    short: Trajectory, tmp_path: Path
-) -> None:
-    (tmp_path / "file").touch()
-    (tmp_path / "folder.mp4").mkdir()
-    before = sorted(tmp_path.rglob("*"))
-    for name in ("missing/out.mp4", "file/out.mp4", "folder.mp4"):
-        with pytest.raises((ValueError, OSError), match="cannot write"):
+    @pytest.mark.parametrize("name", ["out.avi", "out", "out.mp4.txt", ".mp4"])
+    def test_another_suffix_is_refused(self, short: Trajectory, tmp_path: Path, name: str) -> None:
+        """Another ending is an error."""
+        with pytest.raises(ValueError, match=r"expected a file ending in \.mp4"):
             write_video(short, tmp_path / name)
-        assert sorted(tmp_path.rglob("*")) == before
+        assert list(tmp_path.iterdir()) == []
 
+    def test_a_missing_folder_a_file_in_the_way_and_a_folder_in_the_files_place_are_refused(
+        self, short: Trajectory, tmp_path: Path
+    ) -> None:
+        """Paths that cannot be written are errors."""
+        (tmp_path / "file").touch()
+        (tmp_path / "folder.mp4").mkdir()
+        before = sorted(tmp_path.rglob("*"))
+        for name in ("missing/out.mp4", "file/out.mp4", "folder.mp4"):
+            with pytest.raises((ValueError, OSError), match="cannot write"):
+                write_video(short, tmp_path / name)
+            assert sorted(tmp_path.rglob("*")) == before
 
-def test_a_trajectory_that_fails_on_the_way_leaves_the_older_video_and_nothing_else(
-    short: Trajectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    calls = 0
+    def test_a_trajectory_that_fails_on_the_way_leaves_the_older_video_and_nothing_else(
+        self, short: Trajectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """An error leaves the older video."""
+        calls = 0
 
-    def fails(self: Trajectory, time_s: float) -> Any:
-        nonlocal calls
-        calls += 1
-        if calls == 4:
-            raise ValueError("no more")
-        return sample(self, time_s)
+        def fails(self: Trajectory, time_s: float) -> Any:
+            nonlocal calls
+            calls += 1
+            if calls == 4:
+                raise ValueError("no more")
+            return sample(self, time_s)
 
-    sample = Trajectory.sample
-    monkeypatch.setattr(Trajectory, "sample", fails)
-    path = tmp_path / "out.mp4"
-    path.write_bytes(b"an older video")
-    with pytest.raises(ValueError, match="no more"):
+        sample = Trajectory.sample
+        monkeypatch.setattr(Trajectory, "sample", fails)
+        path = tmp_path / "out.mp4"
+        path.write_bytes(b"an older video")
+        with pytest.raises(ValueError, match="no more"):
+            write_video(short, path)
+        assert calls == 4
+        assert path.read_bytes() == b"an older video"
+        assert list(tmp_path.iterdir()) == [path]
+
+    @pytest.mark.parametrize("share", [0.0, 0.2, 0.9])
+    def test_a_full_disk_is_told_and_leaves_the_older_video(
+        self, files_at_most: Callable[[int], Any], short: Trajectory, tmp_path: Path, share: float
+    ) -> None:
+        """A full disk leaves the older video."""
+        path = tmp_path / "out.mp4"
         write_video(short, path)
-    assert calls == 4
-    assert path.read_bytes() == b"an older video"
-    assert list(tmp_path.iterdir()) == [path]
+        whole = path.stat().st_size
+        path.write_bytes(b"an older video")
+        with files_at_most(int(share * whole)), pytest.raises(OSError, match="cannot write"):
+            write_video(short, path)
+        assert path.read_bytes() == b"an older video"
+        assert list(tmp_path.iterdir()) == [path]
 
-
-@pytest.mark.parametrize("share", [0.0, 0.2, 0.9])
-def test_a_full_disk_is_told_and_leaves_the_older_video(
-    files_at_most: Callable[[int], Any], short: Trajectory, tmp_path: Path, share: float
-) -> None:
-    path = tmp_path / "out.mp4"
-    write_video(short, path)
-    whole = path.stat().st_size
-    path.write_bytes(b"an older video")
-    with files_at_most(int(share * whole)), pytest.raises(OSError, match="cannot write"):
-        write_video(short, path)
-    assert path.read_bytes() == b"an older video"
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_the_file_can_be_played_before_it_is_whole_and_has_no_sound(video: Path) -> None:
-    data = video.read_bytes()
-    assert 0 < data.find(b"moov") < data.find(b"mdat")
-    told = subprocess.run([imageio_ffmpeg.get_ffmpeg_exe(), "-i", video], capture_output=True, text=True).stderr
-    assert told.count("Stream #") == 1
+    def test_the_file_can_be_played_before_it_is_whole_and_has_no_sound(self, video: Path) -> None:
+        """The index precedes the data, and there is no sound."""
+        data = video.read_bytes()
+        assert 0 < data.find(b"moov") < data.find(b"mdat")
+        told = subprocess.run([imageio_ffmpeg.get_ffmpeg_exe(), "-i", video], capture_output=True, text=True).stderr
+        assert told.count("Stream #") == 1

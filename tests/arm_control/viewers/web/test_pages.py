@@ -101,112 +101,6 @@ def seek(played: tuple[Served, BrowserPage], position_s: float) -> Any:
     return settled(browser)
 
 
-def test_the_picture_changes_with_the_timeline_and_comes_back(played: tuple[Served, BrowserPage]) -> None:
-    served, browser = played
-    first, later = seek(played, 0.2), seek(played, 1.9)
-    assert apart(first, later) > 0.003
-    fill(browser, "Time (s)", 0.2)
-    eventually(lambda: served.ask(lambda page: page.playback.position_s) == pytest.approx(0.2))
-    assert apart(settled(browser), first) < 0.2 * apart(first, later)
-
-
-def test_it_plays_pauses_steps_and_keeps_the_pace_that_was_chosen(played: tuple[Served, BrowserPage]) -> None:
-    served, browser = played
-    seek(played, 1.0)
-    eventually(lambda: browser.get_by_role("button", name="Play", exact=True).count() == 1)
-    press(browser, "on")
-    eventually(lambda: served.ask(lambda page: page.playback.position_s) == pytest.approx(1.0 + 1 / 30))
-    press(browser, "back")
-    press(browser, "back")
-    eventually(lambda: served.ask(lambda page: page.playback.position_s) == pytest.approx(1.0 - 1 / 30))
-    fill(browser, "Speed", 0.5)
-    eventually(lambda: served.ask(lambda page: page.playback.speed) == 0.5)
-    press(browser, "Play")
-    eventually(lambda: served.ask(lambda page: page.playback.position_s) > 1.2)
-    press(browser, "Pause")
-    eventually(lambda: not served.ask(lambda page: page.playback.playing))
-
-
-def test_an_episode_can_be_chosen(played: tuple[Served, BrowserPage], trajectory: Trajectory) -> None:
-    served, browser = played
-    seek(played, 0.0)
-    browser.locator("input[value^='goal 1 of 3']").first.click()
-    browser.get_by_text("goal 3 of 3, ", exact=False).last.click()
-    eventually(
-        lambda: served.ask(lambda page: page.playback.position_s) == pytest.approx(trajectory.episodes[2].start_s)
-    )
-    eventually(lambda: "goal 3 of 3" in browser.inner_text("body"))
-
-
-def test_the_plots_carry_the_trajectories_columns(played: tuple[Served, BrowserPage], trajectory: Trajectory) -> None:
-    served, browser = played
-    seek(played, 3.0)
-    now, columns = trajectory.sample(3.0), trajectory.segment(0.0, trajectory.length_s)
-    eventually(lambda: marked(columns, served.ask(lambda page: page.error.data[-1])) == {3.0: now.error_mm[0]})
-    error, reward, angles = served.ask(
-        lambda page: (page.error.data, page.reward.data, [it.data for it in page.angles])
-    )
-    np.testing.assert_array_equal(error[0], columns.time_s)
-    np.testing.assert_array_equal(error[1], columns.error_mm)
-    np.testing.assert_array_equal(reward[1], columns.reward)
-    for joint, (_, measured, commanded, mark) in enumerate(angles):
-        assert marked(columns, mark) == {3.0: now.angle_deg[0][joint]}
-        np.testing.assert_array_equal(measured, columns.angle_deg[:, joint])
-        np.testing.assert_array_equal(commanded, columns.target_deg[:, joint])
-    assert f"{now.error_mm[0]:.1f} mm" in browser.inner_text("body")
-    drawn = browser.locator("canvas").all()
-    assert len(drawn) >= 3  # the scene, and plots
-    inside = browser.evaluate(
-        "() => [...document.querySelectorAll('.uplot canvas')].map(c => {"
-        "const d = c.getContext('2d').getImageData(0, 0, c.width, c.height).data; let n = 0;"
-        "for (let i = 0; i < d.length; i += 4) if (d[i + 3] && d[i + 2] > d[i] + 80) n++; return n; })"
-    )
-    assert len(inside) == 2 + trajectory.arm.joint_count
-    assert min(inside) > 50  # blue lines
-
-
-def test_of_a_long_trajectory_the_plots_show_ten_seconds_and_what_happened_is_told(
-    browser: Browser, trajectory: Trajectory
-) -> None:
-    ticks = trajectory._ticks.ticks(0.0, 5.0)
-    late = [msgspec.structs.replace(tick, time_s=tick.time_s + 20.0) for tick in ticks[1:]]
-    events = [Event(21.0, "refusal", "joint <1> is too fast"), Event(21.5, "driver", "torque off")]
-    long = Trajectory(
-        "a & b", trajectory.arm, trajectory.period_s, TicksInMemory([*ticks, *late]), events=events, opens_at_s=22.0
-    )
-    with watched(browser, lambda server: PlayedPage(server, [long])) as (served, page):
-        eventually(lambda: "STOPPED. joint <1> is too fast" in page.inner_text("body"))
-        assert "driver at 21.50 s: torque off" in page.inner_text("body")
-        assert "a & b: error" in page.inner_text("body")
-        assert not served.ask(lambda page: page.playback.playing)
-        times, measured = served.ask(lambda page: page.angles[0].data[:2])
-        shown = long.segment(14.5, 24.5)
-        np.testing.assert_array_equal(times, shown.time_s)
-        np.testing.assert_array_equal(measured, shown.angle_deg[:, 0])
-
-
-def test_the_end_is_the_end_and_play_begins_again(played: tuple[Served, BrowserPage], trajectory: Trajectory) -> None:
-    served, browser = played
-    seek(played, trajectory.length_s)
-    press(browser, "Play")
-    eventually(lambda: 0.0 < served.ask(lambda page: page.playback.position_s) < trajectory.length_s)
-
-
-def test_two_trajectories_are_laid_over_each_other(browser: Browser, trajectory: Trajectory) -> None:
-    other = roll_out(open_source("zero", 0), 3, 0)
-    with watched(browser, lambda server: PlayedPage(server, [trajectory, other])) as both:
-        served, page = both
-        shot = seek(both, 1.5)
-        alone = len(served.ask(lambda page: page.angles[0].data))
-        assert alone == 1 + 2 * 2 + 1  # times, measured and commanded of both, now
-        np.testing.assert_allclose(served.ask(lambda page: page.error.data[2]), other.segment(0.0, 5.0).error_mm)
-        red, middle, blue = np.moveaxis(shot, -1, 0)
-        assert ((red > middle + 60) & (red > blue + 90)).sum() > 300  # orange
-        text = page.inner_text("body")
-        assert "ik: error" in text
-        assert "zero: error" in text
-
-
 def pixel(camera: viser.CameraHandle, point: tuple[float, float, float]) -> tuple[float, float]:
     """Where a pinhole camera that looks along its z axis, y downwards, sees a point of the scene."""
     w, x, y, z = camera.wxyz
@@ -218,94 +112,218 @@ def pixel(camera: viser.CameraHandle, point: tuple[float, float, float]) -> tupl
     return WIDTH / 2 + scale * (right @ from_camera), HEIGHT / 2 + scale * (down @ from_camera)
 
 
-def test_a_goal_that_is_dragged_is_followed(browser: Browser) -> None:
-    live = LiveArm(open_source("ik", 0), 0)
-    try:
-        with watched(browser, lambda server: LivePage(server, live)) as (served, page):
-            press(page, "Pause")
-            eventually(lambda: not served.ask(lambda it: it.playback.playing))
-            time.sleep(1.0)
-            before = served.ask(lambda it: it.live.now())
-            (x, y, z), camera = before.goal_m, next(iter(served.page.server.get_clients().values())).camera
-            down_m = 0.1 if z > 0.25 else -0.1
-            arrow_m = z + 0.07  # the handle's arrow upwards
-            page.mouse.move(*pixel(camera, (x, y, arrow_m)))
+class TestLivePage:
+    """A page with a live arm."""
+
+    def test_a_goal_that_is_dragged_is_followed(self, browser: Browser) -> None:
+        """The arm follows a dragged goal."""
+        live = LiveArm(open_source("ik", 0), 0)
+        try:
+            with watched(browser, lambda server: LivePage(server, live)) as (served, page):
+                press(page, "Pause")
+                eventually(lambda: not served.ask(lambda it: it.playback.playing))
+                time.sleep(1.0)
+                before = served.ask(lambda it: it.live.now())
+                (x, y, z), camera = before.goal_m, next(iter(served.page.server.get_clients().values())).camera
+                down_m = 0.1 if z > 0.25 else -0.1
+                arrow_m = z + 0.07  # the handle's arrow upwards
+                page.mouse.move(*pixel(camera, (x, y, arrow_m)))
+                time.sleep(0.5)
+                page.mouse.down()
+                page.mouse.move(*pixel(camera, (x, y, arrow_m - down_m)), steps=12)
+                page.mouse.up()
+                eventually(lambda: served.ask(lambda it: it.live.held))
+                settled(page)
+                moved = served.ask(lambda it: it.live.now()).goal_m
+                assert moved == pytest.approx(live.arm.nearest_reachable((x, y, z - down_m)), abs=0.01)
+                assert served.ask(lambda it: it.handle.position) == pytest.approx(moved, abs=1e-6)
+                press(page, "Play")
+                eventually(lambda: served.ask(lambda it: it.live.recent(0.0).error_mm[0]) < 2.0)
+                followed = served.ask(lambda it: it.live.now())
+                assert np.abs(np.subtract(followed.target_deg, before.angle_deg)).max() > 1.0
+                assert followed.goal_m == moved
+                press(page, "Next goal")
+                eventually(lambda: not served.ask(lambda it: it.live.held))
+        finally:
+            live.close()
+
+    def test_a_live_arm_is_paused_stepped_and_moved_by_hand(self, browser: Browser) -> None:
+        """A live arm is paused, stepped and moved by hand."""
+        live = LiveArm(open_source("ik", 0), 0)
+        try:
+            with watched(browser, lambda server: LivePage(server, live)) as (served, page):
+                press(page, "Pause")
+                eventually(lambda: not served.ask(lambda it: it.playback.playing))
+                stood = served.ask(lambda it: it.live.time_s)
+                time.sleep(0.5)
+                assert served.ask(lambda it: it.live.time_s) == stood
+                press(page, "on")
+                eventually(lambda: served.ask(lambda it: it.live.time_s) == pytest.approx(stood + live.period_s))
+                press(page, "Play")
+                page.get_by_text("By hand").click()
+                page.locator("input[type=checkbox]").last.check()
+                eventually(lambda: served.ask(lambda it: it.live.manual_deg) is not None)
+                fill(page, "shoulder", 60.0)
+                eventually(
+                    lambda: served.ask(lambda it: it.live.recent(0.0)).angle_deg[0][1] == pytest.approx(60, abs=1)
+                )
+        finally:
+            live.close()
+
+
+class TestPlayedPage:
+    """A page that plays trajectories."""
+
+    def test_the_picture_changes_with_the_timeline_and_comes_back(self, played: tuple[Served, BrowserPage]) -> None:
+        """The timeline changes the picture."""
+        served, browser = played
+        first, later = seek(played, 0.2), seek(played, 1.9)
+        assert apart(first, later) > 0.003
+        fill(browser, "Time (s)", 0.2)
+        eventually(lambda: served.ask(lambda page: page.playback.position_s) == pytest.approx(0.2))
+        assert apart(settled(browser), first) < 0.2 * apart(first, later)
+
+    def test_it_plays_pauses_steps_and_keeps_the_pace_that_was_chosen(self, played: tuple[Served, BrowserPage]) -> None:
+        """Play, pause, step and speed work."""
+        served, browser = played
+        seek(played, 1.0)
+        eventually(lambda: browser.get_by_role("button", name="Play", exact=True).count() == 1)
+        press(browser, "on")
+        eventually(lambda: served.ask(lambda page: page.playback.position_s) == pytest.approx(1.0 + 1 / 30))
+        press(browser, "back")
+        press(browser, "back")
+        eventually(lambda: served.ask(lambda page: page.playback.position_s) == pytest.approx(1.0 - 1 / 30))
+        fill(browser, "Speed", 0.5)
+        eventually(lambda: served.ask(lambda page: page.playback.speed) == 0.5)
+        press(browser, "Play")
+        eventually(lambda: served.ask(lambda page: page.playback.position_s) > 1.2)
+        press(browser, "Pause")
+        eventually(lambda: not served.ask(lambda page: page.playback.playing))
+
+    def test_an_episode_can_be_chosen(self, played: tuple[Served, BrowserPage], trajectory: Trajectory) -> None:
+        """Choosing an episode jumps to it."""
+        served, browser = played
+        seek(played, 0.0)
+        browser.locator("input[value^='goal 1 of 3']").first.click()
+        browser.get_by_text("goal 3 of 3, ", exact=False).last.click()
+        eventually(
+            lambda: served.ask(lambda page: page.playback.position_s) == pytest.approx(trajectory.episodes[2].start_s)
+        )
+        eventually(lambda: "goal 3 of 3" in browser.inner_text("body"))
+
+    def test_the_plots_carry_the_trajectories_columns(
+        self, played: tuple[Served, BrowserPage], trajectory: Trajectory
+    ) -> None:
+        """The plots have the columns of the trajectory."""
+        served, browser = played
+        seek(played, 3.0)
+        now, columns = trajectory.sample(3.0), trajectory.segment(0.0, trajectory.length_s)
+        eventually(lambda: marked(columns, served.ask(lambda page: page.error.data[-1])) == {3.0: now.error_mm[0]})
+        error, reward, angles = served.ask(
+            lambda page: (page.error.data, page.reward.data, [it.data for it in page.angles])
+        )
+        np.testing.assert_array_equal(error[0], columns.time_s)
+        np.testing.assert_array_equal(error[1], columns.error_mm)
+        np.testing.assert_array_equal(reward[1], columns.reward)
+        for joint, (_, measured, commanded, mark) in enumerate(angles):
+            assert marked(columns, mark) == {3.0: now.angle_deg[0][joint]}
+            np.testing.assert_array_equal(measured, columns.angle_deg[:, joint])
+            np.testing.assert_array_equal(commanded, columns.target_deg[:, joint])
+        assert f"{now.error_mm[0]:.1f} mm" in browser.inner_text("body")
+        drawn = browser.locator("canvas").all()
+        assert len(drawn) >= 3  # the scene, and plots
+        inside = browser.evaluate(
+            "() => [...document.querySelectorAll('.uplot canvas')].map(c => {"
+            "const d = c.getContext('2d').getImageData(0, 0, c.width, c.height).data; let n = 0;"
+            "for (let i = 0; i < d.length; i += 4) if (d[i + 3] && d[i + 2] > d[i] + 80) n++; return n; })"
+        )
+        assert len(inside) == 2 + trajectory.arm.joint_count
+        assert min(inside) > 50  # blue lines
+
+    def test_of_a_long_trajectory_the_plots_show_ten_seconds_and_what_happened_is_told(
+        self, browser: Browser, trajectory: Trajectory
+    ) -> None:
+        """Plots show ten seconds, and events are shown."""
+        ticks = trajectory._ticks.ticks(0.0, 5.0)
+        late = [msgspec.structs.replace(tick, time_s=tick.time_s + 20.0) for tick in ticks[1:]]
+        events = [Event(21.0, "refusal", "joint <1> is too fast"), Event(21.5, "driver", "torque off")]
+        long = Trajectory(
+            "a & b", trajectory.arm, trajectory.period_s, TicksInMemory([*ticks, *late]), events=events, opens_at_s=22.0
+        )
+        with watched(browser, lambda server: PlayedPage(server, [long])) as (served, page):
+            eventually(lambda: "STOPPED. joint <1> is too fast" in page.inner_text("body"))
+            assert "driver at 21.50 s: torque off" in page.inner_text("body")
+            assert "a & b: error" in page.inner_text("body")
+            assert not served.ask(lambda page: page.playback.playing)
+            times, measured = served.ask(lambda page: page.angles[0].data[:2])
+            shown = long.segment(14.5, 24.5)
+            np.testing.assert_array_equal(times, shown.time_s)
+            np.testing.assert_array_equal(measured, shown.angle_deg[:, 0])
+
+    def test_the_end_is_the_end_and_play_begins_again(
+        self, played: tuple[Served, BrowserPage], trajectory: Trajectory
+    ) -> None:
+        """It stops at the end; Play starts again."""
+        served, browser = played
+        seek(played, trajectory.length_s)
+        press(browser, "Play")
+        eventually(lambda: 0.0 < served.ask(lambda page: page.playback.position_s) < trajectory.length_s)
+
+    def test_two_trajectories_are_laid_over_each_other(self, browser: Browser, trajectory: Trajectory) -> None:
+        """Two trajectories are overlaid."""
+        other = roll_out(open_source("zero", 0), 3, 0)
+        with watched(browser, lambda server: PlayedPage(server, [trajectory, other])) as both:
+            served, page = both
+            shot = seek(both, 1.5)
+            alone = len(served.ask(lambda page: page.angles[0].data))
+            assert alone == 1 + 2 * 2 + 1  # times, measured and commanded of both, now
+            np.testing.assert_allclose(served.ask(lambda page: page.error.data[2]), other.segment(0.0, 5.0).error_mm)
+            red, middle, blue = np.moveaxis(shot, -1, 0)
+            assert ((red > middle + 60) & (red > blue + 90)).sum() > 300  # orange
+            text = page.inner_text("body")
+            assert "ik: error" in text
+            assert "zero: error" in text
+
+    def test_it_waits_until_somebody_looks(self, trajectory: Trajectory) -> None:
+        """It waits for a browser."""
+        served = Served(lambda server: PlayedPage(server, [trajectory]))
+        try:
+            drawn: list[float] = []
+            served.ask(lambda page: setattr(page, "draw", drawn.append))
             time.sleep(0.5)
-            page.mouse.down()
-            page.mouse.move(*pixel(camera, (x, y, arrow_m - down_m)), steps=12)
-            page.mouse.up()
-            eventually(lambda: served.ask(lambda it: it.live.held))
-            settled(page)
-            moved = served.ask(lambda it: it.live.now()).goal_m
-            assert moved == pytest.approx(live.arm.nearest_reachable((x, y, z - down_m)), abs=0.01)
-            assert served.ask(lambda it: it.handle.position) == pytest.approx(moved, abs=1e-6)
-            press(page, "Play")
-            eventually(lambda: served.ask(lambda it: it.live.recent(0.0).error_mm[0]) < 2.0)
-            followed = served.ask(lambda it: it.live.now())
-            assert np.abs(np.subtract(followed.target_deg, before.angle_deg)).max() > 1.0
-            assert followed.goal_m == moved
-            press(page, "Next goal")
-            eventually(lambda: not served.ask(lambda it: it.live.held))
-    finally:
-        live.close()
+            assert served.ask(lambda page: (page.playback.playing, page.playback.position_s < 0.4)) == (True, True)
+            assert drawn == []
+        finally:
+            served.close()
+
+    def test_plots_leave_out_where_there_is_no_goal_but_not_the_angles(self, trajectory: Trajectory) -> None:
+        """Plots of the error skip rows without a goal."""
+        ticks = [msgspec.structs.replace(tick, goal_m=None) for tick in trajectory._ticks.ticks(0.0, 0.99)]
+        begins = Trajectory(
+            "ik", trajectory.arm, trajectory.period_s, TicksInMemory([*ticks, *trajectory._ticks.ticks(1.0, 5.0)])
+        )
+        with serving("127.0.0.1", 8300) as server:
+            page = PlayedPage(server, [begins])
+            page.write(2.0)
+            with_goal = trajectory.segment(1.0, trajectory.length_s)
+            np.testing.assert_array_equal(page.error.data[0], with_goal.time_s)
+            np.testing.assert_array_equal(page.error.data[1], with_goal.error_mm)
+            np.testing.assert_array_equal(page.angles[2].data[1], trajectory.segment(0.0, 5.0).angle_deg[:, 2])
 
 
-def test_a_live_arm_is_paused_stepped_and_moved_by_hand(browser: Browser) -> None:
-    live = LiveArm(open_source("ik", 0), 0)
-    try:
-        with watched(browser, lambda server: LivePage(server, live)) as (served, page):
-            press(page, "Pause")
-            eventually(lambda: not served.ask(lambda it: it.playback.playing))
-            stood = served.ask(lambda it: it.live.time_s)
-            time.sleep(0.5)
-            assert served.ask(lambda it: it.live.time_s) == stood
-            press(page, "on")
-            eventually(lambda: served.ask(lambda it: it.live.time_s) == pytest.approx(stood + live.period_s))
-            press(page, "Play")
-            page.get_by_text("By hand").click()
-            page.locator("input[type=checkbox]").last.check()
-            eventually(lambda: served.ask(lambda it: it.live.manual_deg) is not None)
-            fill(page, "shoulder", 60.0)
-            eventually(lambda: served.ask(lambda it: it.live.recent(0.0)).angle_deg[0][1] == pytest.approx(60, abs=1))
-    finally:
-        live.close()
+class TestServe:
+    """Ports and values."""
 
+    def test_a_port_in_use_is_told_before_anything_is_served(self) -> None:
+        """A port in use is an error."""
+        with serving("127.0.0.1", 8300) as server:
+            port = server.get_port()
+            with pytest.raises(OSError, match=f"port {port} is in use: --port names another"):
+                check_port("127.0.0.1", port)
+        with pytest.raises(OSError, match=r"port 8300 cannot be opened on 192\.0\.2\.1"):
+            check_port("192.0.2.1", 8300)
 
-def test_it_waits_until_somebody_looks(trajectory: Trajectory) -> None:
-    served = Served(lambda server: PlayedPage(server, [trajectory]))
-    try:
-        drawn: list[float] = []
-        served.ask(lambda page: setattr(page, "draw", drawn.append))
-        time.sleep(0.5)
-        assert served.ask(lambda page: (page.playback.playing, page.playback.position_s < 0.4)) == (True, True)
-        assert drawn == []
-    finally:
-        served.close()
-
-
-def test_plots_leave_out_where_there_is_no_goal_but_not_the_angles(trajectory: Trajectory) -> None:
-    ticks = [msgspec.structs.replace(tick, goal_m=None) for tick in trajectory._ticks.ticks(0.0, 0.99)]
-    begins = Trajectory(
-        "ik", trajectory.arm, trajectory.period_s, TicksInMemory([*ticks, *trajectory._ticks.ticks(1.0, 5.0)])
-    )
-    with serving("127.0.0.1", 8300) as server:
-        page = PlayedPage(server, [begins])
-        page.write(2.0)
-        with_goal = trajectory.segment(1.0, trajectory.length_s)
-        np.testing.assert_array_equal(page.error.data[0], with_goal.time_s)
-        np.testing.assert_array_equal(page.error.data[1], with_goal.error_mm)
-        np.testing.assert_array_equal(page.angles[2].data[1], trajectory.segment(0.0, 5.0).angle_deg[:, 2])
-
-
-def test_a_port_in_use_is_told_before_anything_is_served() -> None:
-    with serving("127.0.0.1", 8300) as server:
-        port = server.get_port()
-        with pytest.raises(OSError, match=f"port {port} is in use: --port names another"):
-            check_port("127.0.0.1", port)
-    with pytest.raises(OSError, match=r"port 8300 cannot be opened on 192\.0\.2\.1"):
-        check_port("192.0.2.1", 8300)
-
-
-@pytest.mark.parametrize(("time_s", "shown"), [(0.0, 0.0), (1.0 / 3.0, 0.33), (14.066666, 14.06), (0.29, 0.29)])
-def test_times_are_rounded_down_for_the_slider(time_s: float, shown: float) -> None:
-    assert rounded(time_s) == shown
+    @pytest.mark.parametrize(("time_s", "shown"), [(0.0, 0.0), (1.0 / 3.0, 0.33), (14.066666, 14.06), (0.29, 0.29)])
+    def test_times_are_rounded_down_for_the_slider(self, time_s: float, shown: float) -> None:
+        """Times are rounded down to hundredths."""
+        assert rounded(time_s) == shown

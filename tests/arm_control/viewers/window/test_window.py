@@ -164,115 +164,123 @@ def pause(shown: Shown) -> dict[str, Any]:
     return shown.state
 
 
-def test_arm_goal_and_numbers_are_seen_and_move(live: Shown) -> None:
-    if not live.state["playing"]:
+class TestWindow:
+    """Keys, sliders and pictures of the window."""
+
+    def test_arm_goal_and_numbers_are_seen_and_move(self, live: Shown) -> None:
+        """Arm, goal and numbers are visible and change."""
+        if not live.state["playing"]:
+            live.press("space")
+        shots = []
+        for _ in range(8):
+            shots.append(live.screen())
+            time.sleep(0.7)
+        assert all(arm(shot).sum() > 100 for shot in shots)
+        assert max(balls(shot).sum() for shot in shots) > 20
+        places = np.array([middle(arm(shot)) for shot in shots])
+        assert np.ptp(places, axis=0).max() > 10  # pixels
+        words = [shot[WORDS].max(axis=-1) < 90 for shot in shots]
+        assert all(150 < mask.sum() < 8000 for mask in words)
+        assert (words[0] != words[-1]).sum() > 20  # other numbers
+
+    def test_space_pauses_and_an_arrow_steps(self, live: Shown) -> None:
+        """Space pauses, arrows step."""
+        stood = pause(live)
+        time.sleep(0.5)
+        assert live.state["time_s"] == stood["time_s"]
+        assert "paused" in live.state["text"]
+        live.press("Right")
+        eventually(lambda: live.state["time_s"] == pytest.approx(stood["time_s"] + 1 / 30))
+        live.press("Left")  # a live arm's time does not go back
+        time.sleep(0.5)
+        assert live.state["time_s"] == pytest.approx(stood["time_s"] + 1 / 30)
+
+    def test_n_is_the_next_goal_and_the_ball_is_elsewhere(self, live: Shown) -> None:
+        """n draws the next goal."""
+        before = pause(live)
+        first = balls(live.screen())
+        live.press("n")
+        eventually(lambda: live.state["goal_m"] != before["goal_m"])
+        time.sleep(1.0)
+        second = balls(live.screen())
+        assert (first != second).sum() > 20
+        assert second.sum() > 20
+
+    def test_keys_and_the_slider_set_the_pace(self, live: Shown) -> None:
+        """Keys and the slider set the speed."""
+        pause(live)
+        speed = live.state["speed"]
+        live.press("plus")
+        eventually(lambda: live.state["speed"] == pytest.approx(1.25 * speed))
+        live.press("minus")
+        eventually(lambda: live.state["speed"] == pytest.approx(speed))
+        live.drag(SPEED, 0.5)
+        eventually(lambda: 4.0 < live.state["speed"] < 6.5)
+        live.drag(SPEED, 0.0)
+        eventually(lambda: live.state["speed"] < 0.5)
+
+    def test_a_joints_slider_takes_the_arm_and_m_gives_it_back(self, live: Shown) -> None:
+        """A slider takes manual control, m gives it back."""
+        if not live.state["playing"]:
+            live.press("space")
+        live.drag(SPEED, 0.3)
+        others = pause(live)["angles_deg"][1:]
+        live.drag(SECOND, 0.9)  # the base: sideways
+        eventually(lambda: live.state["manual"])
+        assert "by hand" in live.state["text"]
         live.press("space")
-    shots = []
-    for _ in range(8):
-        shots.append(live.screen())
-        time.sleep(0.7)
-    assert all(arm(shot).sum() > 100 for shot in shots)
-    assert max(balls(shot).sum() for shot in shots) > 20
-    places = np.array([middle(arm(shot)) for shot in shots])
-    assert np.ptp(places, axis=0).max() > 10  # pixels
-    words = [shot[WORDS].max(axis=-1) < 90 for shot in shots]
-    assert all(150 < mask.sum() < 8000 for mask in words)
-    assert (words[0] != words[-1]).sum() > 20  # other numbers
+        eventually(lambda: 70 < live.state["angles_deg"][0] < 90)
+        time.sleep(1.0)
+        assert live.state["angles_deg"][1:] == pytest.approx(others, abs=3.0)
+        far = middle(arm(live.screen()))
+        live.drag(THIRD, 0.8)  # the shoulder: down
+        eventually(lambda: live.state["angles_deg"][1] > 60)
+        time.sleep(1.0)
+        assert live.state["angles_deg"][0] > 70
+        assert np.linalg.norm(middle(arm(live.screen())) - far) > 10
+        live.press("m")
+        eventually(lambda: not live.state["manual"])
 
+    def test_a_trajectory_is_scrubbed_stepped_back_and_goes_to_the_next_goal(self, played: Shown) -> None:
+        """A recording is scrubbed, stepped and skipped to the next goal."""
+        pause(played)
+        played.drag(SECOND, 0.5)  # its time
+        eventually(lambda: 2.0 < played.state["position_s"] < 3.0)
+        time.sleep(2.0)  # until the mouse has come to rest
+        at = played.state["position_s"]
+        played.press("Left")
+        eventually(lambda: played.state["position_s"] == pytest.approx(at - 1 / 30, abs=0.018))
+        played.press("n")
+        eventually(lambda: played.state["position_s"] == pytest.approx(100 / 30, abs=1e-6))
+        assert "goal 3 of 3" in played.state["text"]
+        time.sleep(1.0)
+        assert balls(played.screen()).sum() > 20
 
-def test_space_pauses_and_an_arrow_steps(live: Shown) -> None:
-    stood = pause(live)
-    time.sleep(0.5)
-    assert live.state["time_s"] == stood["time_s"]
-    assert "paused" in live.state["text"]
-    live.press("Right")
-    eventually(lambda: live.state["time_s"] == pytest.approx(stood["time_s"] + 1 / 30))
-    live.press("Left")  # a live arm's time does not go back
-    time.sleep(0.5)
-    assert live.state["time_s"] == pytest.approx(stood["time_s"] + 1 / 30)
-
-
-def test_n_is_the_next_goal_and_the_ball_is_elsewhere(live: Shown) -> None:
-    before = pause(live)
-    first = balls(live.screen())
-    live.press("n")
-    eventually(lambda: live.state["goal_m"] != before["goal_m"])
-    time.sleep(1.0)
-    second = balls(live.screen())
-    assert (first != second).sum() > 20
-    assert second.sum() > 20
-
-
-def test_keys_and_the_slider_set_the_pace(live: Shown) -> None:
-    pause(live)
-    speed = live.state["speed"]
-    live.press("plus")
-    eventually(lambda: live.state["speed"] == pytest.approx(1.25 * speed))
-    live.press("minus")
-    eventually(lambda: live.state["speed"] == pytest.approx(speed))
-    live.drag(SPEED, 0.5)
-    eventually(lambda: 4.0 < live.state["speed"] < 6.5)
-    live.drag(SPEED, 0.0)
-    eventually(lambda: live.state["speed"] < 0.5)
-
-
-def test_a_joints_slider_takes_the_arm_and_m_gives_it_back(live: Shown) -> None:
-    if not live.state["playing"]:
-        live.press("space")
-    live.drag(SPEED, 0.3)
-    others = pause(live)["angles_deg"][1:]
-    live.drag(SECOND, 0.9)  # the base: sideways
-    eventually(lambda: live.state["manual"])
-    assert "by hand" in live.state["text"]
-    live.press("space")
-    eventually(lambda: 70 < live.state["angles_deg"][0] < 90)
-    time.sleep(1.0)
-    assert live.state["angles_deg"][1:] == pytest.approx(others, abs=3.0)
-    far = middle(arm(live.screen()))
-    live.drag(THIRD, 0.8)  # the shoulder: down
-    eventually(lambda: live.state["angles_deg"][1] > 60)
-    time.sleep(1.0)
-    assert live.state["angles_deg"][0] > 70
-    assert np.linalg.norm(middle(arm(live.screen())) - far) > 10
-    live.press("m")
-    eventually(lambda: not live.state["manual"])
-
-
-def test_a_trajectory_is_scrubbed_stepped_back_and_goes_to_the_next_goal(played: Shown) -> None:
-    pause(played)
-    played.drag(SECOND, 0.5)  # its time
-    eventually(lambda: 2.0 < played.state["position_s"] < 3.0)
-    time.sleep(2.0)  # until the mouse has come to rest
-    at = played.state["position_s"]
-    played.press("Left")
-    eventually(lambda: played.state["position_s"] == pytest.approx(at - 1 / 30, abs=0.018))
-    played.press("n")
-    eventually(lambda: played.state["position_s"] == pytest.approx(100 / 30, abs=1e-6))
-    assert "goal 3 of 3" in played.state["text"]
-    time.sleep(1.0)
-    assert balls(played.screen()).sum() > 20
-
-
-@pytest.mark.parametrize("key", ["q", "Escape"])
-def test_a_key_ends_the_command_cleanly(key: str) -> None:
-    with screen() as display:
-        environment = {**os.environ, "DISPLAY": display}
-        words = [sys.executable, "-m", "arm_control.cli", "replay", "ik"]  # the window is the default
-        process = subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        try:
-            assert process.stdout is not None
-            assert process.stdout.readline() == "sliders, from the top: speed, base_yaw, shoulder, elbow, next goal\n"
-            assert "q or Esc: close" in process.stdout.readline()
-            time.sleep(3.0)
-            shown = Shown(display, Path("unused"))
-            end = time.monotonic() + 60
-            while process.poll() is None and time.monotonic() < end:
-                shown.press(key)
-                time.sleep(0.5)
-            out, error = process.communicate(timeout=30)
-        finally:
-            process.kill()
-            process.communicate()
-    assert process.returncode == 0, error
-    assert out == ""
-    assert "Traceback" not in error
+    @pytest.mark.parametrize("key", ["q", "Escape"])
+    def test_a_key_ends_the_command_cleanly(self, key: str) -> None:
+        """A key closes the window with exit code 0."""
+        with screen() as display:
+            environment = {**os.environ, "DISPLAY": display}
+            words = [sys.executable, "-m", "arm_control.cli", "replay", "ik"]  # the window is the default
+            process = subprocess.Popen(
+                words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            )
+            try:
+                assert process.stdout is not None
+                assert (
+                    process.stdout.readline() == "sliders, from the top: speed, base_yaw, shoulder, elbow, next goal\n"
+                )
+                assert "q or Esc: close" in process.stdout.readline()
+                time.sleep(3.0)
+                shown = Shown(display, Path("unused"))
+                end = time.monotonic() + 60
+                while process.poll() is None and time.monotonic() < end:
+                    shown.press(key)
+                    time.sleep(0.5)
+                out, error = process.communicate(timeout=30)
+            finally:
+                process.kill()
+                process.communicate()
+        assert process.returncode == 0, error
+        assert out == ""
+        assert "Traceback" not in error
