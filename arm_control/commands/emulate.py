@@ -110,6 +110,7 @@ def run(command: Emulate) -> None:
 
     Raises ValueError for bad flags, before anything is created.
     """
+    # The servos: ids, start positions and, for an arm, their calibration.
     faults = [parse_fault(text) for text in command.fault]
     path = command.calibration
     ids = command.servo_ids
@@ -138,6 +139,7 @@ def run(command: Emulate) -> None:
         link=command.link,
         on_event=queue_line,
     )
+    # Serve until the end, and print events meanwhile.
     with Console() as console, stop_on_signals() as stop, emulator:
         if calibration is not None and path is not None and not Path(path).exists():
             calibration.save(path)

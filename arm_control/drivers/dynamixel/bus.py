@@ -151,6 +151,7 @@ class Bus:
             if self._packets.syncReadTx(self._port, address, size, list(ids), len(ids), False) != sdk.COMM_SUCCESS:
                 return answers
             self._port.setPacketTimeout((_ANSWER_BYTES + size) * len(ids))
+            # Collect answers, in any order, until all are there or the time is over.
             while len(answers) < len(ids):
                 packet, result = self._packets.rxPacket(self._port, False)
                 if result != sdk.COMM_SUCCESS:

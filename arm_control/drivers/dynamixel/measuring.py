@@ -99,6 +99,7 @@ def choose_ids(bus: Bus, arm: Arm, wanted: Sequence[int] | None, operator: Opera
 
     Raises ValueError unless each joint has a servo of the known model.
     """
+    # Search the bus.
     operator.show(f"looking for servos on {printable(bus.path)} ...")
     found = bus.scan()
     ids = list(found) if wanted is None else list(wanted)
@@ -151,6 +152,7 @@ def measure_joint(bus: Bus, arm: Arm, ids: Sequence[int], index: int, operator: 
     low_deg, high_deg, speed, acceleration = arm.limits.by_joint[index]
     fit = _fit_poses(bus, name, ids, id, _reference_poses(low_deg, high_deg), operator)
     low_deg, high_deg = _measurable_range(f"{name} (servo {id})", low_deg, high_deg, fit, operator)
+    # The servo's own limits restrict speed, and must contain the joint's range.
     settings = bus.read(id, SETTINGS)
     joint = JointCalibration(
         name=name,

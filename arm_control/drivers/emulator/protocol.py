@@ -129,6 +129,7 @@ class PacketReader:
     def _next(self) -> Packet | None:
         received = self._bytes
         while True:
+            # Skip to the next header.
             start = received.find(HEADER)
             if start < 0:
                 del received[: max(0, len(received) - 2)]  # the last two may begin a header
@@ -136,6 +137,7 @@ class PacketReader:
             del received[:start]
             if len(received) < 7:
                 return None
+            # A header followed by impossible values is noise: continue the search behind it.
             length = received[5] | received[6] << 8
             if received[3] == 0xFD or received[4] in (0xFD, 0xFF) or not 3 <= length <= MAX_LENGTH:
                 del received[:3]
@@ -143,6 +145,7 @@ class PacketReader:
             end = 7 + length
             if len(received) < end:
                 return None
+            # A damaged packet may contain the header of the next one.
             if crc16(bytes(received[: end - 2])) != received[end - 2] | received[end - 1] << 8:
                 del received[:3]
                 continue
