@@ -274,7 +274,7 @@ def test_the_figures_are_drawn_for_one_agent_and_for_many(tmp_path: Path) -> Non
         out = tmp_path / str(count)
         out.mkdir()
         write_comparison(
-            figures_of({f"sb3-{n}" if n % 2 else f"{n}": [n + 1.0, n + 2.0] for n in range(count)}, out), out
+            figures_of({f"sb3-{n}" if n % 2 else f"{n}": [n + 1.0, n + 2.0] for n in range(count)}), out
         )
         for name in ("errors", "progress-by-time", "progress-by-steps"):
             picture = matplotlib.image.imread(out / f"{name}.png")
