@@ -273,9 +273,7 @@ def test_the_figures_are_drawn_for_one_agent_and_for_many(tmp_path: Path) -> Non
     for count in (1, 6):
         out = tmp_path / str(count)
         out.mkdir()
-        write_comparison(
-            figures_of({f"sb3-{n}" if n % 2 else f"{n}": [n + 1.0, n + 2.0] for n in range(count)}), out
-        )
+        write_comparison(figures_of({f"sb3-{n}" if n % 2 else f"{n}": [n + 1.0, n + 2.0] for n in range(count)}), out)
         for name in ("errors", "progress-by-time", "progress-by-steps"):
             picture = matplotlib.image.imread(out / f"{name}.png")
             assert min(picture.shape[:2]) > 150
