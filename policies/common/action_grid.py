@@ -25,7 +25,8 @@ class ActionGrid(nn.Module):
         assert spec.grid_shape is not None
         self.shape = spec.grid_shape
         self.size = math.prod(self.shape)
-        low, counts = torch.tensor(spec.action_low), torch.tensor(self.shape)
+        low = torch.tensor(spec.action_low)
+        counts = torch.tensor(self.shape)
         strides = [math.prod(self.shape[place + 1 :]) for place in range(len(self.shape))]
         self.register_buffer("low", low, persistent=False)
         self.register_buffer("step", (torch.tensor(spec.action_high) - low) / (counts - 1), persistent=False)

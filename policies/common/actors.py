@@ -35,7 +35,8 @@ class Memory(nn.Module):
 
     def unroll(self, features: Tensor, next_features: Tensor, memory: Tensor, ended: Tensor) -> tuple[Tensor, Tensor]:
         """The same for steps in order (steps, arms, features), from a memory; and for the states after each."""
-        along, after = [], []
+        along = []
+        after = []
         for now, following, end in zip(features, next_features, ended, strict=True):
             seen, memory = self(now, memory)
             along.append(seen)
@@ -170,7 +171,9 @@ Actor = GaussianPolicy | SoftmaxPolicy
 
 def bounded(x: Tensor, low: float, high: float) -> Tensor:
     """clip(x, low, high), but of the gradient, at a bound, what leads away from it: x neither sticks nor runs off."""
-    at_low, at_high = x <= low, x >= high  # not x itself in the hook: they would hold each other for ever
+    # Not x itself in the hook: they would hold each other for ever.
+    at_low = x <= low
+    at_high = x >= high
 
     def inwards(gradient: Tensor) -> Tensor:
         """The gradient without what would take x, which moves against it, farther out."""

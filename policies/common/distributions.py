@@ -104,7 +104,8 @@ class ClippedGaussian(Gaussian):
 
     def entropy(self) -> Tensor:
         """-E[log_prob]: of the normal between the ends, in closed form, and of the two ends."""
-        low, high = (-1.0 - self.mean) / self.std, (1.0 - self.mean) / self.std
+        low = (-1.0 - self.mean) / self.std
+        high = (1.0 - self.mean) / self.std
         log_ends = self._log_ends()
         share = 1.0 - log_ends[0].exp() - log_ends[1].exp()
         edges = (torch.exp(-0.5 * low * low) * low - torch.exp(-0.5 * high * high) * high) / math.sqrt(2.0 * math.pi)

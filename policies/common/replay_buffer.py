@@ -110,5 +110,7 @@ class ReplayBuffer:
             rows = np.concatenate([rows, achieved, desired], axis=1)
         if rows.ndim != 2 or rows.shape[1] != self._rows.shape[1] or len(rows) > self.capacity:
             raise ValueError(f"replay: wanted up to {self._rows.shape} rows, got {rows.shape}")
-        self.size, self._next, self._arms = len(rows), int(state["next"]), int(state["arms"])
+        self.size = len(rows)
+        self._next = int(state["next"])
+        self._arms = int(state["arms"])
         self._rows[: self.size] = rows

@@ -69,7 +69,8 @@ class Rollout:
             self._place = np.zeros(len(choice), np.int64)
         if not self._rows:
             self._has_ended = np.zeros(len(choice), np.bool_)
-        before, after = transition.observation, transition.next_observation
+        before = transition.observation
+        after = transition.next_observation
         self._rows.append(
             [
                 *(before[name] for name in OBSERVED),
@@ -105,7 +106,8 @@ class Rollout:
         """Go on from a state of `state_dict`."""
         columns = [np.asarray(column) for column in state["columns"]]
         self._rows = [list(row) for row in zip(*columns, strict=True)]
-        self._place, self._has_ended = np.asarray(state["place"]), np.asarray(state["has_ended"])
+        self._place = np.asarray(state["place"])
+        self._has_ended = np.asarray(state["has_ended"])
 
 
 def fit_from(rollout: Rollout, encoder: Encoder, random_steps: int) -> bool:

@@ -8,7 +8,8 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal, Protocol
 
-SMALLEST_DEVIATION, LARGEST_DEVIATION = 0.01, 2.0  # of a normal step, as shares of the largest one
+SMALLEST_DEVIATION = 0.01  # of a normal step, as a fraction of the largest one
+LARGEST_DEVIATION = 2.0
 
 LARGEST_SLOWING_DISTANCE = 10.0
 

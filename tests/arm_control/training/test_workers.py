@@ -297,7 +297,7 @@ def test_workers_do_not_wait_for_each_other_and_say_how_stale_their_copies_were(
         assert [each.metrics["staleness"] for each in done] == [0] * 5
         for process in pids_of(learner):
             maps = Path(f"/proc/{process}/maps").read_text()
-            assert "/memfd:a3c (deleted)" in maps  # memory without a name, of which nothing can be left behind
+            assert "/memfd:parameters (deleted)" in maps  # memory without a name, of which nothing can be left behind
             assert "/dev/shm" not in maps
         (here / "released").touch()
         while done[-1].metrics["number"] != 0:
