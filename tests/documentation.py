@@ -42,6 +42,30 @@ def blocks(page: Path, language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", page.read_text(), re.DOTALL)
 
 
+def saved_files(page: Path) -> dict[str, str]:
+    """The files that the page says to save, by their paths: blocks after "Save this as `PATH` ...:"."""
+    return dict(re.findall(r"[Ss]ave this as\s`([^`]+)`[^:]*:\n\n```\w+\n(.*?)```", page.read_text(), re.DOTALL))
+
+
+def write_saved_files(page: Path, folder: Path) -> None:
+    """Write the files that the page says to save, below a folder."""
+    for name, text in saved_files(page).items():
+        file = folder / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+
+
+def adds_code(page: Path) -> bool:
+    """Whether the page adds a task, an agent or a driver, without which its commands are not valid."""
+    return any(name.endswith((".py", ".toml")) for name in saved_files(page))
+
+
+def programs(page: Path) -> list[str]:
+    """The page's Python programs: its blocks, but for those to be saved."""
+    saved = saved_files(page).values()
+    return [program for program in blocks(page, "python") if program not in saved]
+
+
 def commands(page: Path) -> list[str]:
     """What follows `arm-control` in the page's shell blocks, one string a command, without comments."""
     return [words_of(line) for block in blocks(page, "sh") for line in block.splitlines() if line.startswith(PROGRAM)]

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,11 +21,14 @@ from documentation import (
     ROOT,
     SHORTER,
     SHORTER_PYTHON,
-    blocks,
+    adds_code,
     commands,
     mentioned_commands,
+    programs,
+    saved_files,
     shortened,
     shortened_python,
+    write_saved_files,
 )
 
 from arm_control import cli
@@ -36,7 +40,10 @@ from arm_control.exporter import exporter
 from arm_control.training import loop
 
 COMMANDS = {page: commands(page) for page in PAGES}
-PRINTED = list(dict.fromkeys(command for page in PAGES for command in (*COMMANDS[page], *mentioned_commands(page))))
+# Pages whose commands work as they stand, and those whose commands need the code that the page adds.
+PLAIN = [page for page in PAGES if not adds_code(page)]
+EXTENDING = [page for page in PAGES if adds_code(page)]
+PRINTED = list(dict.fromkeys(command for page in PLAIN for command in (*COMMANDS[page], *mentioned_commands(page))))
 
 
 def environment() -> dict[str, str]:
@@ -57,6 +64,8 @@ def measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in re.findall(r"^identify .*--json (\S+)", "\n".join(PRINTED), re.MULTILINE):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / "assets" / "imperfections" / "xl430.json", tmp_path / name)
+    for page in PLAIN:
+        write_saved_files(page, tmp_path)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -104,14 +113,15 @@ class TestShortForms:
     @pytest.mark.parametrize("pattern", [pattern for pattern, _ in SHORTER_PYTHON])
     def test_every_entry_for_programs_applies(self, pattern: str) -> None:
         """The same for the table of the Python programs."""
-        assert any(re.search(pattern, program) for page in PAGES for program in blocks(page, "python"))
+        assert any(re.search(pattern, program) for page in PAGES for program in programs(page))
 
     @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
     def test_no_command_stays_long(self, page: Path, measured: Path) -> None:
         """Nothing is trained by the clock, for long, with many seeds, or judged on many goals."""
         for command in COMMANDS[page]:
             short = shortened(command)
-            check(short)
+            if page in PLAIN:
+                check(short)
             name = " ".join(short.split()[:2])
             if name.startswith(("train", "compare")):
                 assert re.search(r"--steps [1-9]\d{,2}( |$)", short), short
@@ -172,7 +182,11 @@ def run_on_servos(words: list[str], folder: Path) -> tuple[int, str]:
 @pytest.mark.usefixtures("one_process")
 @pytest.mark.parametrize(
     "page",
-    [pytest.param(page, marks=pytest.mark.alone if page.name == "running.md" else ()) for page in PAGES],
+    [
+        pytest.param(page, marks=pytest.mark.alone if page.name == "running.md" else ())
+        for page in PLAIN
+        if COMMANDS[page]
+    ],
     ids=lambda page: page.name,
 )
 def test_the_commands_of_the_pages_work(
@@ -182,6 +196,7 @@ def test_the_commands_of_the_pages_work(
     if page.name in ("running.md", "watching.md"):  # what `make demo` leaves
         (tmp_path / "runs/demo").mkdir(parents=True)
         shutil.copy(tiny_policy, tmp_path / "runs/demo/policy.onnx")
+    write_saved_files(page, tmp_path)
     monkeypatch.chdir(tmp_path)
     comparisons = {command for other in PAGES[: PAGES.index(page)] for command in COMMANDS[other]}
     with contextlib.ExitStack() as others:
@@ -204,10 +219,11 @@ def test_the_commands_of_the_pages_work(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")], ids=lambda page: page.name)
+@pytest.mark.parametrize("page", [page for page in PLAIN if programs(page)], ids=lambda page: page.name)
 def test_the_python_of_the_pages_works(page: Path, tmp_path: Path) -> None:
     """The page's programs, each in a process of its own."""
-    for program in blocks(page, "python"):
+    write_saved_files(page, tmp_path)
+    for program in programs(page):
         code = shortened_python(program)
         done = subprocess.run(
             [sys.executable, "-c", code], cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=300
@@ -215,12 +231,64 @@ def test_the_python_of_the_pages_works(page: Path, tmp_path: Path) -> None:
         assert done.returncode == 0, f"{code}\n{done.stdout}{done.stderr}"
 
 
+def install(project: Path) -> None:
+    """Install a project of one module, as pip would, for a PYTHONPATH with its folder."""
+    described = tomllib.loads((project / "pyproject.toml").read_text())["project"]
+    information = project / f"{described['name'].replace('-', '_')}-{described['version']}.dist-info"
+    information.mkdir()
+    (information / "METADATA").write_text(
+        f"Metadata-Version: 2.1\nName: {described['name']}\nVersion: {described['version']}\n"
+    )
+    lines = []
+    for group, entries in described["entry-points"].items():
+        lines.append(f"[{group}]")
+        lines += [f"{name} = {value}" for name, value in entries.items()]
+    (information / "entry_points.txt").write_text("\n".join(lines))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", EXTENDING, ids=lambda page: page.name)
+def test_the_code_that_a_page_adds_works(page: Path, tmp_path: Path, tiny_policy: Path) -> None:
+    """The page's files, saved in a copy of the program; its tests, programs and commands run there."""
+    for name in ("arm_control", "envs", "policies", "assets"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    write_saved_files(page, tmp_path)
+    (tmp_path / "runs/first").mkdir(parents=True)  # of the first tutorial
+    shutil.copy(tiny_policy, tmp_path / "runs/first/policy.onnx")
+    paths = [tmp_path]
+    for settings in tmp_path.glob("*/pyproject.toml"):
+        install(settings.parent)
+        paths.append(settings.parent)
+
+    def run(*words: str) -> None:
+        path = os.pathsep.join(map(str, paths))
+        done = subprocess.run(
+            [sys.executable, *words],
+            cwd=tmp_path,
+            env=environment() | {"PYTHONPATH": path},
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        assert done.returncode == 0, f"{words}\n{done.stdout}{done.stderr}"
+
+    for name in saved_files(page):
+        if Path(name).name.startswith("test_"):
+            run("-m", "pytest", "-q", "-p", "no:cacheprovider", name)
+    for program in programs(page):
+        run("-c", shortened_python(program))
+    for command in COMMANDS[page]:
+        run("-m", "arm_control.cli", *shlex.split(shortened(command)))
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_and_files_named_in_the_pages_exist(page: Path) -> None:
-    for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+    """Outside of code blocks; `make docs` also checks anchors."""
+    text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+    for target in re.findall(r"\]\(([^)#]+)\)", text):
         assert (page.parent / target).exists(), f"{page.name} names {target}"
-    for target in re.findall(r"`((?:envs|policies|arm_control|assets|tests)/[\w./]*)`", page.read_text()):
-        assert (ROOT / target).exists(), f"{page.name} names {target}"
+    for target in re.findall(r"`((?:envs|policies|arm_control|assets|tests)/[\w./]*)`", text):
+        assert (ROOT / target).exists() or target in saved_files(page), f"{page.name} names {target}"
 
 
 @pytest.mark.slow
