@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -19,6 +19,7 @@ from envs.inverse_kinematics import UnreachableGoalError as UnreachableGoalError
 from envs.kinematics import RADIANS as RADIANS
 from envs.kinematics import Kinematics, rotation_parts
 from envs.limits import ABOVE_TABLE, ROUNDING_M, Box, JointLimits
+from envs.traced_kinematics import TracedKinematics
 from envs.urdf import GRAVITY_M_S2, LARGEST_URDF, decode_urdf, read_chain
 
 Array = NDArray[np.float64]
@@ -64,6 +65,10 @@ class Arm:
         self.max_torque_nm = tuple(joint.max_torque_nm for joint in joints)
         self.kinematics = Kinematics(self.chain)
 
+    @cached_property
+    def _traced(self) -> TracedKinematics:
+        return TracedKinematics(self.kinematics, self.joint_count)
+
     @property
     def joint_count(self) -> int:
         return len(self.chain.joints)
@@ -95,14 +100,20 @@ class Arm:
 
     def tip_position(self, angles_deg: Any, xp: Any = math) -> tuple[Any, Any, Any]:
         """x, y, z of the tip in metres from one angle a joint: floats with `math`, columns with NumPy or PyTorch."""
+        if xp is math:
+            return cast("tuple[float, float, float]", self._traced.tip_position(angles_deg))
         return self.kinematics.tip_position(angles_deg, xp.cos, xp.sin)
 
     def tip_motion(self, angles_deg: Any, speeds_deg_s: Any, xp: Any = math) -> tuple[Any, ...]:
         """x, y, z of the tip in metres and its velocity in m/s, from angles and speeds, as `tip_position`."""
+        if xp is math:
+            return cast("tuple[float, ...]", self._traced.tip_motion(angles_deg, speeds_deg_s))
         return self.kinematics.tip_motion(angles_deg, speeds_deg_s, xp.cos, xp.sin)
 
     def link_ends(self, angles_deg: Any, xp: Any = math) -> list[tuple[Any, Any, Any]]:
         """x, y, z in metres of the far end of each moving link, the tip's last, as `tip_position`."""
+        if xp is math:
+            return cast("list[tuple[float, float, float]]", self._traced.link_ends(angles_deg))
         return self.kinematics.link_ends(angles_deg, xp.cos, xp.sin)
 
     def jacobian(self, angles_deg: ArrayLike) -> Array:
@@ -150,8 +161,7 @@ class Arm:
             for joint, length in zip(self.chain.joints, lengths, strict=True)
         ]
         chain = replace(self.chain, joints=tuple(joints), tip_offset_m=self.chain.tip_offset_m * last)
-        kinematics = Kinematics(chain)
-        return lambda angles_deg: kinematics.tip_position(angles_deg, math.cos, math.sin)
+        return TracedKinematics(Kinematics(chain), len(joints)).tip_position
 
     def forward_kinematics(self, angles_deg: Any, xp: Any = np, speeds_deg_s: Any = None) -> Any:
         """Tip position (..., 3) in metres from joint angles (..., joints) in degrees; `xp` is numpy or torch.

@@ -9,8 +9,7 @@ The tip is carried through all joints like this, from the last one to the base. 
 axes are mostly parallel to those of a frame: only the others are computed with. The same lines compute floats, columns
 of NumPy and columns of PyTorch, which the exporter traces into a graph as small.
 
-Python code generated for one arm, with all constants folded, took 0.4 us for the tip of the default arm instead of
-2.5 us, and 0.8 us instead of 7 us with its velocity. A step of ArmReach-v0, 56 us, was 4 % faster with it.
+For single poses in floats `envs.traced_kinematics` computes the same, equal to the last bit, in a quarter of the time.
 """
 
 import math

@@ -123,3 +123,17 @@ class TestObservation:
             assert observation == observations[row].tolist()
             assert tip == pytest.approx(tips[row], abs=1e-12)
         assert observations[:, : arm.joint_count] == pytest.approx(readings[0] * RADIANS, abs=0)
+
+
+class TestTracedKinematics:
+    """The straight-line functions for floats."""
+
+    def test_they_equal_the_reference_to_the_last_bit(self, arm: Arm) -> None:
+        """The tip, its velocity and the ends of all links in 50 poses."""
+        reference = arm.kinematics
+        generator = np.random.default_rng(7)
+        for pose in poses(arm, 7).tolist():
+            speeds = generator.normal(0.0, 100.0, arm.joint_count).tolist()
+            assert arm.tip_position(pose) == reference.tip_position(pose, math.cos, math.sin)
+            assert arm.tip_motion(pose, speeds) == reference.tip_motion(pose, speeds, math.cos, math.sin)
+            assert arm.link_ends(pose) == reference.link_ends(pose, math.cos, math.sin)
