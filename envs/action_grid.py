@@ -25,15 +25,15 @@ class DegreeGrid:
     def __init__(self, lower_deg: Sequence[float], upper_deg: Sequence[float], step_deg: float = 1.0) -> None:
         """Raises ValueError unless the step divides each joint's range."""
         if not 0 < step_deg < math.inf:
-            raise ValueError(f"wanted a positive grid step in degrees, got {step_deg}")
+            raise ValueError(f"expected a positive grid step in degrees, got {step_deg}")
         steps = [(high - low) / step_deg for low, high in zip(lower_deg, upper_deg, strict=True)]
         if any(round(count) < 1 or not math.isclose(count, round(count), abs_tol=1e-6) for count in steps):
             ranges = ", ".join(f"{low:g} to {high:g}" for low, high in zip(lower_deg, upper_deg, strict=True))
-            raise ValueError(f"wanted a grid step that divides the joint ranges ({ranges} degrees), got {step_deg:g}")
+            raise ValueError(f"expected a grid step that divides the joint ranges ({ranges} degrees), got {step_deg:g}")
         self.shape = tuple(round(count) + 1 for count in steps)  # positions a joint
         self.size = math.prod(self.shape)
         if self.size > LARGEST_SIZE:
-            raise ValueError(f"wanted a grid that 64-bit indices can count, got {self.size} actions")
+            raise ValueError(f"expected a grid that 64-bit indices can count, got {self.size} actions")
         self.step_deg = step_deg
         self._lower = np.array(lower_deg, dtype=np.float64)
         self._counts = np.array(self.shape, dtype=np.int64)
@@ -44,7 +44,7 @@ class DegreeGrid:
         """Positions (..., joints) of indices (...,). Raises ValueError for an index that is none."""
         indices = _integers(index)
         if ((indices < 0) | (indices >= self.size)).any():
-            raise ValueError(f"wanted grid indices from 0 to {self.size - 1}, got {np.asarray(index).tolist()}")
+            raise ValueError(f"expected grid indices from 0 to {self.size - 1}, got {np.asarray(index).tolist()}")
         places: Integers = indices[..., None] // self._strides % self._counts
         return places
 
@@ -67,12 +67,12 @@ class DegreeGrid:
         places = _integers(positions)
         if places.shape[-1:] != self._counts.shape or ((places < 0) | (places >= self._counts)).any():
             highest = [count - 1 for count in self.shape]
-            raise ValueError(f"wanted {len(self.shape)} grid positions from 0 to {highest}, got {places.tolist()}")
+            raise ValueError(f"expected {len(self.shape)} grid positions from 0 to {highest}, got {places.tolist()}")
         return places
 
 
 def _integers(values: ArrayLike) -> Integers:
     array = np.asarray(values)
     if array.dtype.kind not in "iu":
-        raise ValueError(f"wanted whole numbers for the grid, got {array.tolist()}")
+        raise ValueError(f"expected whole numbers for the grid, got {array.tolist()}")
     return array.astype(np.int64)

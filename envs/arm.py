@@ -59,7 +59,8 @@ class Arm:
             raise ValueError(f"cannot read arm {urdf}: {error.strerror}") from None
         except ValueError as error:
             raise ValueError(f"arm {urdf}: {error}") from None
-        self.name, self.tip_link = self.chain.name, self.chain.tip_link
+        self.name = self.chain.name
+        self.tip_link = self.chain.tip_link
         self.joint_names = tuple(joint.name for joint in joints)
         self.link_names = (*(joint.link for joint in joints[:-1]), self.tip_link)
         self.max_torque_nm = tuple(joint.max_torque_nm for joint in joints)
@@ -137,7 +138,8 @@ class Arm:
         is inside, the one that is least outside.
         """
         limits = limits or self.limits
-        low, high = np.array(limits.lower_deg), np.array(limits.upper_deg)
+        low = np.array(limits.lower_deg)
+        high = np.array(limits.upper_deg)
         zero = np.clip(0.0, low, high)
         others = np.random.default_rng(0).uniform(low, high, (DEFAULT_POSES, self.joint_count))
         # In tenths of a degree, for people to read; as near to zero as possible first.

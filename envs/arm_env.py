@@ -113,15 +113,15 @@ class ArmEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
         if unknown := set(task_options) - set(options_of(task_type)):
             raise TypeError(f"unexpected arguments {sorted(unknown)}: the task '{task}' has no such options")
         if render_mode not in (None, *self.metadata["render_modes"]):
-            raise ValueError(f"wanted a render mode of {self.metadata['render_modes']}, got '{render_mode}'")
+            raise ValueError(f"expected a render mode of {self.metadata['render_modes']}, got '{render_mode}'")
         if actions not in get_args(ActionKind):
-            raise ValueError(f"wanted actions of {get_args(ActionKind)}, got '{actions}'")
+            raise ValueError(f"expected actions of {get_args(ActionKind)}, got '{actions}'")
         if control not in get_args(Control):
-            raise ValueError(f"wanted control of {get_args(Control)}, got '{control}'")
+            raise ValueError(f"expected control of {get_args(Control)}, got '{control}'")
         if actions != "degrees" and control != "absolute":
-            raise ValueError(f"wanted control 'absolute' with actions on the degree grid, got '{control}'")
+            raise ValueError(f"expected control 'absolute' with actions on the degree grid, got '{control}'")
         if not (0 < control_period_s < math.inf):
-            raise ValueError(f"wanted a positive control period, got {control_period_s} s")
+            raise ValueError(f"expected a positive control period, got {control_period_s} s")
         self.arm = Arm(arm)
         self.task = task_type.for_arm(
             self.arm, control_period_s, reward=reward, goal_tolerance_m=goal_tolerance_m, **task_options
@@ -129,7 +129,7 @@ class ArmEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
         if episode_steps is None:
             episode_steps = steps_for(self.task.episode_steps, self.arm.limits, control_period_s)
         if episode_steps < 1:
-            raise ValueError(f"wanted at least one step an episode, got {episode_steps}")
+            raise ValueError(f"expected at least one step an episode, got {episode_steps}")
         self.episode_steps = episode_steps
         self._moving = self.task.moving
         self.actions = actions
@@ -197,7 +197,7 @@ class ArmEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
         options = options or {}
         known = ["angles_deg"] if self.task.moving else ["angles_deg", "goal_m"]
         if unknown := set(options) - set(known):
-            raise ValueError(f"wanted reset options {' and '.join(known)}, got {sorted(unknown)}")
+            raise ValueError(f"expected reset options {' and '.join(known)}, got {sorted(unknown)}")
         # Refused before anything has changed.
         wanted_goal = check_goal(self.arm, options["goal_m"]) if "goal_m" in options else None
         if "angles_deg" in options:
@@ -291,16 +291,16 @@ class ArmEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
         """The angles that an action holds."""
         if self.grid is not None:
             if self.actions == "index" and np.ndim(action) != 0:
-                raise ValueError(f"wanted one grid index, got {action!r}")
+                raise ValueError(f"expected one grid index, got {action!r}")
             positions = self.grid.positions(action) if self.actions == "index" else action
             return self.grid.degrees(positions).tolist()  # type: ignore[no-any-return]
         array = np.asarray(action)
         if array.shape != self._action_shape or array.dtype.kind not in "fiu":
-            raise ValueError(f"wanted an action of {self._wanted_action()}, got {action!r}")
+            raise ValueError(f"expected an action of {self._wanted_action()}, got {action!r}")
         angles: list[float] = array.tolist()
         for angle, (low, high) in zip(angles, self._action_bounds, strict=True):
             if not low <= angle <= high:  # also refuses NaN
-                raise ValueError(f"wanted an action of {self._wanted_action()}, got {angles}")
+                raise ValueError(f"expected an action of {self._wanted_action()}, got {angles}")
         return angles
 
     def _wanted_action(self) -> str:
@@ -398,7 +398,7 @@ class ArmEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
     def render(self) -> Any:
         """The picture (480, 640, 3) uint8 in `rgb_array` mode; nothing in `human` mode, which has a window."""
         if self.render_mode is None:
-            raise ValueError("render wants a render_mode: make the environment with 'human' or 'rgb_array'")
+            raise ValueError("render requires a render_mode: make the environment with 'human' or 'rgb_array'")
         if self._scene is None:
             from envs.scene import Scene
 

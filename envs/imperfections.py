@@ -84,7 +84,7 @@ class Imperfections:
             lowest, highest = BOUNDS.get(field.name, (0.0, math.inf))
             if len(pair) != 2 or not (lowest <= pair[0] <= pair[1] <= highest and pair[1] < math.inf):
                 raise ValueError(
-                    f"{field.name}: wanted a number or a range (low, high) from {lowest:g} to {highest:g}, "
+                    f"{field.name}: expected a number or a range (low, high) from {lowest:g} to {highest:g}, "
                     f"got {value!s:.80}"
                 )
             object.__setattr__(self, field.name, (pair[0], pair[1]))
@@ -249,7 +249,8 @@ class ImperfectSimulation:
         self._use(values, lengths)
 
     def _use(self, values: dict[str, float], length_errors: Sequence[float]) -> None:
-        self.values, self.length_errors = values, list(length_errors)
+        self.values = values
+        self.length_errors = list(length_errors)
         self._delay_steps = round(values["action_delay_s"] / self._physics_step_s)
         self._reading_age = values["observation_delay_s"] / self.simulation.control_period_s  # in periods
         factors = [1.0 + error for error in self.length_errors]
@@ -269,7 +270,8 @@ class ImperfectSimulation:
         self._waiting: list[tuple[int, list[float]]] = []  # commands, and in how many physics steps they act
         self._servo_deg = list(self.simulation.angles_deg)  # the target that each servo follows
         self._play_deg = [0.0] * count  # the link's angle minus its servo's
-        angles, speeds = list(self.simulation.angles_deg), list(self.simulation.speeds_deg_s)
+        angles = list(self.simulation.angles_deg)
+        speeds = list(self.simulation.speeds_deg_s)
         self._readings = [(angles, speeds)] * (math.ceil(self._reading_age) + 1)  # the newest last
         self._sense()
 
@@ -280,7 +282,8 @@ class ImperfectSimulation:
 
     def step(self) -> None:
         """Let one control period pass and measure."""
-        done, substeps = 0, self.simulation.substeps
+        done = 0
+        substeps = self.simulation.substeps
         while self._waiting and self._waiting[0][0] < substeps:
             due, target = self._waiting.pop(0)
             self.simulation.advance(due - done)
@@ -295,7 +298,8 @@ class ImperfectSimulation:
 
     def _act(self, target_deg: list[float]) -> None:
         """The servos get a target."""
-        dead_band, half_play = self.values["dead_band_deg"], 0.5 * self.values["backlash_deg"]
+        dead_band = self.values["dead_band_deg"]
+        half_play = 0.5 * self.values["backlash_deg"]
         links = []
         for joint, target in enumerate(target_deg):
             target = self._rounded(target)
@@ -303,7 +307,8 @@ class ImperfectSimulation:
                 target = self._servo_deg[joint]
             link = self._servo_deg[joint] + self._play_deg[joint]
             link = min(max(link, target - half_play), target + half_play)
-            self._servo_deg[joint], self._play_deg[joint] = target, link - target
+            self._servo_deg[joint] = target
+            self._play_deg[joint] = link - target
             links.append(link)
         self.simulation.command(self.arm.limits.clip(links))
 
@@ -317,7 +322,8 @@ class ImperfectSimulation:
             [new + share * (old - new) for new, old in zip(*pair, strict=True)]
             for pair in zip(newer, older, strict=True)
         )
-        angle_noise, speed_noise = self.values["angle_noise_deg"], self.values["speed_noise_deg_s"]
+        angle_noise = self.values["angle_noise_deg"]
+        speed_noise = self.values["speed_noise_deg_s"]
         if angle_noise or speed_noise:
             count = len(angles)
             noise = self._generator.normal(size=2 * count).clip(-NOISE_BOUND, NOISE_BOUND).tolist()
@@ -352,6 +358,7 @@ class ImperfectSimulation:
         self._use(dict(state["values"]), state["length_errors"])
         self._generator = generator
         self._waiting = [(due, list(target)) for due, target in state["waiting"]]
-        self._servo_deg, self._play_deg = list(state["servo_deg"]), list(state["play_deg"])
+        self._servo_deg = list(state["servo_deg"])
+        self._play_deg = list(state["play_deg"])
         self._readings = [(list(angles), list(speeds)) for angles, speeds in state["readings"]]
         self.angles_deg, self.speeds_deg_s = (list(row) for row in state["measured"])

@@ -50,7 +50,7 @@ class InverseKinematics:
         """
         goals = np.asarray(goals_m, dtype=np.float64)
         if goals.shape[-1:] != (3,) or not np.isfinite(goals).all():
-            raise ValueError(f"wanted goals (..., 3) of finite numbers in metres, got {goals.tolist()}")
+            raise ValueError(f"expected goals (..., 3) of finite numbers in metres, got {goals.tolist()}")
         flat = goals.reshape(-1, 3)
         poses, tips = self._starting_poses
         distance = np.linalg.norm(tips[None] - flat[:, None], axis=-1)
@@ -69,7 +69,8 @@ class InverseKinematics:
             error = np.linalg.norm(self._kinematics.tip(angles) - flat[todo], axis=-1)
             better = error < best_error[todo]
             rows = np.flatnonzero(todo)[better]
-            best_angles[rows], best_error[rows] = angles[better], error[better]
+            best_angles[rows] = angles[better]
+            best_error[rows] = error[better]
         if (best_error > tolerance_m).any():
             worst = int(np.argmax(best_error))
             x, y, z = flat[worst]

@@ -48,13 +48,13 @@ class JointLimits:
     def __post_init__(self) -> None:
         columns = (self.lower_deg, self.upper_deg, self.max_speed_deg_s, self.max_acceleration_deg_s2)
         if len({len(column) for column in columns}) != 1 or not self.lower_deg:
-            raise ValueError(f"joint limits: wanted one value a joint in each field, got {self}")
+            raise ValueError(f"joint limits: expected one value a joint in each field, got {self}")
         if not all(isfinite(value) for column in columns for value in column):
-            raise ValueError(f"joint limits: wanted finite values, got {self}")
+            raise ValueError(f"joint limits: expected finite values, got {self}")
         if any(low >= high for low, high in zip(self.lower_deg, self.upper_deg, strict=True)):
-            raise ValueError(f"joint limits: wanted lower < upper, got {self.lower_deg} and {self.upper_deg} degrees")
+            raise ValueError(f"joint limits: expected lower < upper, got {self.lower_deg} and {self.upper_deg} degrees")
         if min(self.max_speed_deg_s) <= 0 or min(self.max_acceleration_deg_s2) <= 0:
-            raise ValueError(f"joint limits: wanted positive speeds and accelerations, got {self}")
+            raise ValueError(f"joint limits: expected positive speeds and accelerations, got {self}")
         angles = (*self.lower_deg, *self.upper_deg)
         for name, unit, values, (least, most) in (
             ("angles", "degrees", angles, (-LARGEST_ANGLE_DEG, LARGEST_ANGLE_DEG)),
@@ -101,7 +101,7 @@ class JointLimits:
         Raises ValueError if the numbers of joints differ or ranges do not overlap.
         """
         if len(other.by_joint) != len(self.by_joint):
-            raise ValueError(f"joint limits: wanted {len(self.by_joint)} joints, got {len(other.by_joint)}")
+            raise ValueError(f"joint limits: expected {len(self.by_joint)} joints, got {len(other.by_joint)}")
         return JointLimits(
             tuple(map(max, self.lower_deg, other.lower_deg)),
             tuple(map(min, self.upper_deg, other.upper_deg)),
@@ -119,7 +119,7 @@ def stopping_speed(distance_deg: float, change_deg_s: float, max_acceleration_de
 
 
 def next_speed(wanted_deg_s: float, speed_deg_s: float, max_speed_deg_s: float, change_deg_s: float) -> float:
-    """The speed nearest to the wanted one that keeps the speed limit and is at most `change` away from `speed_deg_s`.
+    """The speed nearest to the expected one that keeps the speed limit and is at most `change` away from `speed_deg_s`.
 
     Comparisons, since `min` and `max` would cost more than all the arithmetic of a step.
     """
@@ -164,7 +164,7 @@ def limit_target(
     joints = zip(desired_deg, target_deg, speed_deg_s, limits.by_joint, strict=True)
     for desired, target, speed, (low, high, max_speed, max_acceleration) in joints:
         if not isfinite(desired):
-            raise ValueError(f"wanted finite target angles in degrees, got {[float(d) for d in desired_deg]}")
+            raise ValueError(f"expected finite target angles in degrees, got {[float(d) for d in desired_deg]}")
         if desired < low:
             desired = low
         elif desired > high:
@@ -239,9 +239,9 @@ def follow_target(
     joints = zip(desired_deg, desired_speed_deg_s, target_deg, speed_deg_s, limits.by_joint, strict=True)
     for desired, desired_speed, target, speed, (low, high, max_speed, max_acceleration) in joints:
         if not (isfinite(desired) and isfinite(desired_speed)):
-            raise ValueError(f"wanted finite target angles in degrees, got {[float(d) for d in desired_deg]}")
+            raise ValueError(f"expected finite target angles in degrees, got {[float(d) for d in desired_deg]}")
         change = max_acceleration * period_s
-        # No faster than it can still stop before the ends of its range, which goes before what the path wants.
+        # No faster than it can still stop before the ends of its range, which takes precedence over the path.
         fastest_up = stopping_speed(max(0.0, high - target), change, max_acceleration)
         fastest_down = stopping_speed(max(0.0, target - low), change, max_acceleration)
         straight = (desired - target) / period_s

@@ -27,7 +27,9 @@ NOWHERE_M = (0.0, 0.0, -100.0)
 FIELD_OF_VIEW_DEG = 38.0
 NEAR_M = 0.05
 COARSENESS = 8  # pixels a side, in which it is looked for what is where
-BACKDROP_TOP, BACKDROP_BOTTOM = (206, 217, 228), (244, 246, 248)  # of the sky, so to say
+# of the sky, so to say
+BACKDROP_TOP = (206, 217, 228)
+BACKDROP_BOTTOM = (244, 246, 248)
 
 
 class Part(NamedTuple):
@@ -43,10 +45,10 @@ class Scene:
     """The arm, a table under it and a ball at the goal; in a window, or as pictures without a display."""
 
     def __init__(self, arm: Arm, *, window: bool = False) -> None:
-        """Raises RuntimeError if a window is wanted and there is no display."""
+        """Raises RuntimeError if a window is expected and there is no display."""
         if window and not has_display():
             raise RuntimeError(
-                f"a window wants a display, and there is none (DISPLAY={os.environ.get('DISPLAY', 'not set')}); "
+                f"a window requires a display, and there is none (DISPLAY={os.environ.get('DISPLAY', 'not set')}); "
                 "without one, 'arm-control replay --viewer web' shows the arm in a browser, '--save FILE.mp4' "
                 "makes a video, and render mode 'rgb_array' gives pictures"
             )
@@ -116,8 +118,10 @@ class Scene:
         rows, columns = np.nonzero((bodies == self._body) | (bodies == self._goal))
         if not len(rows):
             return Part(0, 0, 0, 0)
-        left, right = (max(0, int(columns.min()) - 1), int(columns.max()) + 2)
-        top, bottom = (max(0, int(rows.min()) - 1), int(rows.max()) + 2)
+        left = max(0, int(columns.min()) - 1)
+        right = int(columns.max()) + 2
+        top = max(0, int(rows.min()) - 1)
+        bottom = int(rows.max()) + 2
         edges = (left * COARSENESS, top * COARSENESS, right * COARSENESS, bottom * COARSENESS)
         return Part(*edges[:2], min(width, edges[2]), min(height, edges[3]))
 
@@ -134,7 +138,8 @@ class Scene:
             NEAR_M,
             10.0 * self._extent,
         )
-        columns, rows = part.right - part.left, part.bottom - part.top
+        columns = part.right - part.left
+        rows = part.bottom - part.top
         _, _, *found = pybullet.getCameraImage(
             columns,
             rows,

@@ -82,11 +82,11 @@ class Simulation:
         be simulated: a link that turns has no mass, or the servos cannot hold the arm.
         """
         if not (0 < physics_step_s < math.inf and 0 < control_period_s < math.inf):
-            raise ValueError(f"wanted positive periods, got {physics_step_s} s and {control_period_s} s")
+            raise ValueError(f"expected positive periods, got {physics_step_s} s and {control_period_s} s")
         self.substeps = round(control_period_s / physics_step_s)
         if self.substeps < 1 or not math.isclose(self.substeps * physics_step_s, control_period_s, rel_tol=1e-9):
             raise ValueError(
-                f"wanted a control period that is a whole multiple of the physics step {physics_step_s:.6g} s, "
+                f"expected a control period that is a whole multiple of the physics step {physics_step_s:.6g} s, "
                 f"got {control_period_s:.6g} s = {control_period_s / physics_step_s:.4f} steps"
             )
         self._solver = solver or fastest_solver(arm)
@@ -182,7 +182,8 @@ class Simulation:
 
     def advance(self, substeps: int) -> None:
         """Let some physics steps of a control period pass, without measuring."""
-        step, client = pybullet.stepSimulation, self._open_client()
+        step = pybullet.stepSimulation
+        client = self._open_client()
         for _ in range(substeps):
             step(client)
 
@@ -221,14 +222,14 @@ class Simulation:
     def check_angles(self, angles_deg: Sequence[float]) -> tuple[float, ...]:
         """The angles in radians. Raises ValueError for a wrong number of them, or one outside the joint limits."""
         if len(angles_deg) != len(self._joints):
-            raise ValueError(f"wanted {len(self._joints)} angles in degrees, got {list(angles_deg)}")
+            raise ValueError(f"expected {len(self._joints)} angles in degrees, got {list(angles_deg)}")
         radians = []
         for angle, (low, high) in zip(angles_deg, self._allowed, strict=True):
             angle *= RADIANS
             if not low <= angle <= high:
                 limits = self.arm.limits
                 raise ValueError(
-                    f"wanted angles from {limits.lower_deg} to {limits.upper_deg} degrees, got {list(angles_deg)}"
+                    f"expected angles from {limits.lower_deg} to {limits.upper_deg} degrees, got {list(angles_deg)}"
                 )
             radians.append(angle)
         return tuple(radians)
@@ -250,14 +251,17 @@ class Simulation:
     def measure(self) -> None:
         """Read `angles_deg` and `speeds_deg_s`; `step` does it too."""
         self._states = states = pybullet.getJointStates(self._body, self._joints, self._client)
-        angles, speeds, beyond = [], [], False
+        angles = []
+        speeds = []
+        beyond = False
         for (angle, speed, _, _), (low, high) in zip(states, self._stops, strict=True):
             angle *= DEGREES
             if not low <= angle <= high:
                 beyond = True
             angles.append(angle)
             speeds.append(speed * DEGREES)
-        self.angles_deg, self.speeds_deg_s = angles, speeds
+        self.angles_deg = angles
+        self.speeds_deg_s = speeds
         if beyond:
             self._stop_at_limits()
 

@@ -53,9 +53,9 @@ class Spec:
     kinematics: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None
     grid_shape: tuple[int, ...] | None = None
 
-    def with_steps(self, largest_step: float, slowing_distance: float) -> "Spec":
-        """The same with `max_step` multiplied by `largest_step`, and steps that slow down within this distance."""
-        max_step = tuple(largest_step * step for step in self.max_step) if self.max_step else None
+    def with_steps(self, step_factor: float, slowing_distance: float) -> "Spec":
+        """The same with `max_step` multiplied by `step_factor`, and steps that slow down within this distance."""
+        max_step = tuple(step_factor * step for step in self.max_step) if self.max_step else None
         return replace(self, max_step=max_step, slowing_distance=slowing_distance * self.size)
 
     @property

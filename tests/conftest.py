@@ -79,8 +79,8 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from arm_control.training.loop import train
     from policies.ddpg.settings import DDPGSettings
 
-    settings = DDPGSettings(hidden_units=16, fourier_octaves=1, batch_size=32, random_steps=200)
-    config = TrainConfig("ddpg", settings, arms=4, steps=2000)
+    settings = DDPGSettings(hidden_units=16, fourier_octaves=1, batch_size=32, learning_starts=200)
+    config = TrainConfig("ddpg", settings, num_envs=4, steps=2000)
     with pytest.MonkeyPatch.context() as patch:  # validations would be most of it
         patch.setattr(loop, "REPORTS", 4)
         patch.setattr(validation, "VALIDATION_GOALS", 5)

@@ -28,5 +28,5 @@ class Refuse:
     def __call__(self, number: int) -> int:
         """The number."""
         if number == 3:
-            raise ValueError("wanted anything but 3")
+            raise ValueError("expected anything but 3")
         return number

@@ -358,7 +358,7 @@ class TestNewViewer:
 class TestNewTask:
     """A file in `envs/tasks/` is a task."""
 
-    SHORT = ("--steps", "256", "--arms", "4", "--hidden-units", "16", "--fourier-octaves", "1")
+    SHORT = ("--steps", "256", "--num-envs", "4", "--hidden-units", "16", "--fourier-octaves", "1")
 
     @pytest.fixture
     def tree(self, tree: Tree) -> Tree:
@@ -529,7 +529,7 @@ class TestNewDriver:
                 ("--driver", "lamps"),
                 "unknown driver 'lamps' (did you mean lamp?); available: broken, dynamixel, instant, lamp, sim",
             ),
-            (("--driver", "lamp", "--option", "size"), "--option: wanted NAME=VALUE, got 'size'"),
+            (("--driver", "lamp", "--option", "size"), "--option: expected NAME=VALUE, got 'size'"),
             (("--driver", "lamp", "--pace", "fast"), "--pace: is for the simulated arm, not for --driver lamp"),
         ],
     )

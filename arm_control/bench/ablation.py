@@ -28,7 +28,7 @@ from arm_control.runs.checks import (
 from arm_control.runs.config import TrainConfig
 from arm_control.runs.figures import check_writable, report_figures
 from arm_control.runs.run_folder import RunFolder
-from arm_control.training.collector import Interaction
+from arm_control.training.collector import Collector
 from arm_control.training.loop import Training
 from arm_control.viewers.common.figures import COLOURS, finish, label_plainly
 from policies.branching_dqn.settings import BranchingDQNSettings
@@ -151,7 +151,7 @@ def time_run(path: Path) -> tuple[float, float]:
     config = TrainConfig.from_json(RunFolder.open(path)[1])
     with Training(config) as training:
         learner = training.learner
-        assert isinstance(learner, Interaction)
+        assert isinstance(learner, Collector)
         training.load_state_dict(load_latest(RunFolder(path).checkpoints)[1])
         one = {key: value[:1] for key, value in learner.observation.items()}
         decision = median_ms(lambda: learner.agent.act(one, explore=False))

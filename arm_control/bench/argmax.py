@@ -151,8 +151,8 @@ def agent_costs(shape: tuple[int, ...], rounds: int) -> list[dict[str, Any]]:
         "updates_per_step": 1,
         "hidden_units": HIDDEN,
         "batch_size": BATCH,
-        "random_steps": BATCH,
-        "replay_capacity": 1000,
+        "learning_starts": BATCH,
+        "buffer_size": 1000,
     }
     agents: dict[str, tuple[Agent, int]] = {
         "flat": (make_agent("dqn", spec, DQNSettings(**common, action_repeat=1), minus_distance, 0), 1),

@@ -159,7 +159,7 @@ def measure_raw(env: gymnasium.Env[Any, Any], seconds: float) -> float:
     finally:
         pybullet.stepSimulation = step
     if calls < steps:
-        raise RuntimeError(f"wanted at least a call of pybullet.stepSimulation a step, got {calls} in {steps} steps")
+        raise RuntimeError(f"expected at least a call of pybullet.stepSimulation a step, got {calls} in {steps} steps")
     return steps / (spent_s - calls * _clock_s())
 
 

@@ -66,7 +66,7 @@ class Compare:
 
     def __post_init__(self) -> None:
         if not self.agents:
-            raise ValueError(f"wanted agents to compare; available: {', '.join(AGENTS)}, and sb3-a2c and others")
+            raise ValueError(f"expected agents to compare; available: {', '.join(AGENTS)}, and sb3-a2c and others")
         check_count("seeds", self.seeds, MOST_SEEDS)
         check_count("goals", self.goals, MOST_GOALS)
         check_seed("first-seed", self.first_seed)
@@ -138,9 +138,11 @@ def parse_contestant(
     if name in BASELINES and importlib.util.find_spec("stable_baselines3") is None:
         raise ModuleNotFoundError(name="stable_baselines3")
     default = BaselineConfig(name) if name in BASELINES else TrainConfig(name)
-    program, see = f"{PROGRAM} train {name}", None
+    program = f"{PROGRAM} train {name}"
+    see = None
     if name in BASELINES:
-        program, see = f"{PROGRAM} compare {name}", f"{PROGRAM} compare '{name} --help'"
+        program = f"{PROGRAM} compare {name}"
+        see = f"{PROGRAM} compare '{name} --help'"
     config: TrainConfig | BaselineConfig | None = parse_flags(type(default), program, flags, default, see)
     if config is None:
         return None

@@ -20,7 +20,7 @@ from arm_control.viewers.common.trajectory import Trajectory, open_trajectory
 from arm_control.viewers.common.viewer import Show, Viewer, load_viewers, viewer_names
 
 if TYPE_CHECKING:
-    from arm_control.evaluation.sources import Source
+    from arm_control.evaluation.policy_spec import OpenedController
 
     ViewerName = str
 else:
@@ -238,11 +238,11 @@ def is_recording(source: str) -> bool:
     return source.lower().endswith(".mcap")
 
 
-def open_controller(command: Replay, source: str) -> "Source":
+def open_controller(command: Replay, source: str) -> "OpenedController":
     """Open a controller, on the arm and in the environment of the flags."""
-    from arm_control.evaluation.sources import open_source
+    from arm_control.evaluation.policy_spec import open_policy_spec
 
-    return open_source(source, command.seed, arm=command.arm, env=command.env, imperfections=command.imperfections)
+    return open_policy_spec(source, command.seed, arm=command.arm, env=command.env, imperfections=command.imperfections)
 
 
 @contextlib.contextmanager

@@ -63,10 +63,10 @@ class BaselineConfig:
         if self.discount is None:
             object.__setattr__(self, "discount", best_discount)
         if not 0 <= self.discount <= 1:
-            raise ValueError(f"discount: wanted a number from 0 to 1, got {self.discount}")
+            raise ValueError(f"discount: expected a number from 0 to 1, got {self.discount}")
         check_count("processes", self.processes, MOST_PROCESSES)
         if self.task.on_grid:
-            raise ValueError(f"--env: {self.agent} wants actions in degrees, got {self.env}, of the degree grid")
+            raise ValueError(f"--env: {self.agent} requires actions in degrees, got {self.env}, of the degree grid")
 
     @property
     def task(self) -> TrainConfig:
@@ -131,7 +131,8 @@ def train_baseline(
 
         def __init__(self) -> None:
             super().__init__()
-            self.begin, self.reported = time.perf_counter(), 0
+            self.begin = time.perf_counter()
+            self.reported = 0
 
         def progress(self) -> float:
             """From 0 to 1."""
@@ -156,7 +157,7 @@ def train_baseline(
 
 
 def _environments(config: BaselineConfig) -> "VecEnv":
-    """The environments of a training, scaled as its settings want."""
+    """The environments of a training, scaled as its settings say."""
     from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecNormalize
 
     make_arm = environment_maker(config.task)

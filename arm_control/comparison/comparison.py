@@ -101,7 +101,7 @@ def check_same_task(configs: dict[str, Config]) -> None:
             if value != tasks[first][key]:
                 raise ValueError(
                     f"'{first}' and '{name}' have different tasks, {key.replace('_', '-')} {tasks[first][key]} and "
-                    f"{value}: wanted one for all"
+                    f"{value}: expected one for all"
                 )
 
 

@@ -30,7 +30,7 @@ Result = dict[str, Any]
 def run_trials(trials: dict[str, Trial]) -> dict[str, Result]:
     """The results of trials by their names; of one that has crashed, `{"failed": its last words}`.
 
-    Those that want several cores come first, one after the other. Raises ValueError or OSError, before anything is
+    Those that need several cores come first, one after the other. Raises ValueError or OSError, before anything is
     trained, for a folder of another comparison or of two trials, and for what `check_trials` finds.
     """
     results = {name: result for name, trial in trials.items() if (result := trial.result()) is not None}
@@ -88,7 +88,8 @@ def _run_on(cores: list[int], width: int, trials: dict[str, Trial], tell: Callab
     at_once = max(1, len(cores) // width)
     for place in range(at_once):
         free.put(cores[place * width : (place + 1) * width])
-    stopping, processes = threading.Event(), set[subprocess.Popen[str]]()
+    stopping = threading.Event()
+    processes = set[subprocess.Popen[str]]()
 
     def work(trial: Trial) -> Result:
         """One of them, on cores of its own, which its process inherits from this thread."""

@@ -38,9 +38,12 @@ def write_comparison(figures: dict[str, Any], out: Path) -> str:
 
 def format_comparison(figures: dict[str, Any]) -> str:
     """The figures as a table for people, in Markdown."""
-    steps, minutes = figures["steps"], figures["minutes"]
+    steps = figures["steps"]
+    minutes = figures["minutes"]
     length = counted(steps, "step") if minutes is None else counted(minutes, "minute", form="g")
-    task, agents, seeds = figures["task"], figures["agents"], figures["seeds"]
+    task = figures["task"]
+    agents = figures["agents"]
+    seeds = figures["seeds"]
     imperfections = imperfections_from_json(task["imperfections"]).name
     arm = "" if imperfections == "ideal" else f", {imperfections} arm"
     sure = ", with 95 % bootstrap intervals," if any("mean_error_mm_interval" in it for it in agents.values()) else ""

@@ -132,7 +132,8 @@ class Trial:
     def _check(self, there: dict[str, Any]) -> None:
         if there != (wanted := self.identity()):
             settings = there.get("config")
-            flat, other = {**wanted, **wanted["config"]}, {**there, **(settings if isinstance(settings, dict) else {})}
+            flat = {**wanted, **wanted["config"]}
+            other = {**there, **(settings if isinstance(settings, dict) else {})}
             differ = (name for name in [*flat, *other] if flat.get(name) != other.get(name) and name != "config")
             name = next(differ, "config")
             raise ValueError(
@@ -151,7 +152,7 @@ class Trial:
 
 
 def _run_own(trial: Trial, config: TrainConfig) -> dict[str, Any]:
-    from arm_control.evaluation.sources import evaluate
+    from arm_control.evaluation.policy_spec import evaluate
     from arm_control.exporter.exporter import export
     from arm_control.runner import PolicyRunner
     from arm_control.runs.checkpoint import list_checkpoints
@@ -167,7 +168,8 @@ def _run_own(trial: Trial, config: TrainConfig) -> dict[str, Any]:
     figures = evaluate(run.path, goals=trial.goals, seed=trial.goals_seed)
     runner = PolicyRunner.load(export(run.path))
     middle = 0.5 * (np.array(runner.limits.lower_deg) + np.array(runner.limits.upper_deg))
-    readings, goal = (middle.tolist(), [0.0] * len(middle)), runner.arm.forward_kinematics(middle).tolist()
+    readings = (middle.tolist(), [0.0] * len(middle))
+    goal = runner.arm.forward_kinematics(middle).tolist()
     decision_us = median_us(lambda: runner.step(*readings, goal))
     return _figures(rows, figures, memory_mb(), decision_us)
 
@@ -232,7 +234,8 @@ def peak_memory() -> Iterator[Callable[[], float]]:
     """The largest memory of this process and those that it has started, in MB; what they share counts once (PSS)."""
     import psutil
 
-    peak, ended = 0.0, threading.Event()
+    peak = 0.0
+    ended = threading.Event()
 
     def look() -> None:
         """Look at it now."""

@@ -34,7 +34,8 @@ class Remembering(Protocol):
 
 def actions_for(targets_deg: NDArray[np.floating], arms: list[Any]) -> NDArray[Any]:
     """The actions (arms, ...) that ask for these target angles (arms, joints), or for the nearest on an arm's grid."""
-    grid, kind = arms[0].grid, arms[0].actions
+    grid = arms[0].grid
+    kind = arms[0].actions
     if grid is None:
         return targets_deg.astype(np.float32)
     positions: NDArray[Any] = grid.nearest(targets_deg)

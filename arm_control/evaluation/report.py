@@ -159,7 +159,7 @@ def _trained(config: TrainConfig, last: dict[str, Any]) -> list[str]:
     """Length of the training, from its last validation, and the learning curve."""
     batch = f" of {size} transitions" if (size := getattr(config.settings, "batch_size", None)) else ""
     return [
-        f"Trained for {last['elapsed_s']:.0f} s: {counted(last['step'], 'step')} by {counted(config.arms, 'arm')}, "
+        f"Trained for {last['elapsed_s']:.0f} s: {counted(last['step'], 'step')} by {counted(config.num_envs, 'arm')}, "
         f"{counted(last['updates'], 'update')}{batch}.",
         "",
         "![learning curve](curve.png)",

@@ -21,7 +21,7 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-class PolicyController:
+class TorchController:
     """A PyTorch policy as a controller for `arm_control.evaluation`."""
 
     def __init__(self, policy: torch.nn.Module) -> None:

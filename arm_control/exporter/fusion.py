@@ -43,7 +43,9 @@ class FusedPolicy(nn.Module):
     def __init__(self, arm: Arm, policy: DeterministicPolicy) -> None:
         super().__init__()
         policy = copy.deepcopy(policy).double()
-        encoder, scaling, first = policy.encoder, policy.scaling, policy.net[0]
+        encoder = policy.encoder
+        scaling = policy.scaling
+        first = policy.net[0]
         assert isinstance(first, nn.Linear)
         joints = arm.joint_count
         sums, place = tip_as_sines(arm)
@@ -52,12 +54,14 @@ class FusedPolicy(nn.Module):
         readings, goal, sines = u.tensor_split([4 * joints, 4 * joints + 3], 1)
         tip = sines @ torch.from_numpy(place[:, 1:].T) + torch.from_numpy(place[:, 0])
         x = encoder.normalizer(encoder.raw(readings * RADIANS, tip, goal))
-        constant, factors = x[0], (x[1:] - x[0]).T
+        constant = x[0]
+        factors = (x[1:] - x[0]).T
         # The features are x and the sines and cosines of some multiples of it; a cosine is a sine a quarter turn later.
         scales = [2.0 ** (octave - 1) for octave in range(encoder.octaves)]
         turns = [turn for turn in (0.0, math.pi / 2) for _ in scales]
         multiples = list(zip(scales * 2, turns, strict=True))
-        x_weight, other_weight = first.weight[:, : len(constant)], first.weight[:, len(constant) :]
+        x_weight = first.weight[:, : len(constant)]
+        other_weight = first.weight[:, len(constant) :]
         self.tip_sines = linear(torch.from_numpy(sums[:, :-1]) * RADIANS, torch.from_numpy(sums[:, -1]))
         # The displacement and its length, in units of the slowing distance.
         unit_m = scaling.slowing_distance or 1.0
@@ -74,7 +78,8 @@ class FusedPolicy(nn.Module):
         self.first = linear(torch.cat([x_weight @ factors, other_weight], 1), first.bias + x_weight @ constant)
         self.rest = policy.net[1:].float()
         self.register_buffer("step_deg", torch.diag(0.5 * scaling.max_step * (scaling.high - scaling.low)).float())
-        self._lower, self._upper = scaling.low.float(), scaling.high.float()
+        self._lower = scaling.low.float()
+        self._upper = scaling.high.float()
 
     def forward(
         self,
@@ -104,7 +109,8 @@ class FusedPolicy(nn.Module):
         else:
             # An addition and a product of matrices at once: angle + step * largest step.
             target = torch.addmm(joint_angle_deg, step, self.step_deg)
-        lower, upper = self._lower.tolist(), self._upper.tolist()
+        lower = self._lower.tolist()
+        upper = self._upper.tolist()
         if len({*lower}) == len({*upper}) == 1:  # for all joints the same: one operation instead of two
             return torch.clamp(target, lower[0], upper[0])
         return torch.clamp(target, self._lower, self._upper)
@@ -114,7 +120,8 @@ def fuse(arm: Arm, policy: nn.Module) -> FusedPolicy | None:
     """The fused policy; None for one of another kind, or whose actions are no angles, or for goals that move."""
     if type(policy) is not DeterministicPolicy or not policy.encoder.octaves or arm.joint_count > MOST_JOINTS:
         return None
-    limits, joints = arm.limits, arm.joint_count
+    limits = arm.limits
+    joints = arm.joint_count
     if len(policy.encoder.normalizer.mean) != 4 * joints + 9:
         return None
     angles = torch.tensor([limits.lower_deg, limits.upper_deg])

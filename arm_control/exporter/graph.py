@@ -27,7 +27,8 @@ class ExportedPolicy(nn.Module):
 
     def __init__(self, arm: Arm, policy: nn.Module, control: Control) -> None:
         super().__init__()
-        self._arm, self._control = arm, control
+        self._arm = arm
+        self._control = control
         self.policy = policy
         if isinstance(policy, GridPolicy):
             policy.prepare_export()
@@ -95,6 +96,7 @@ def trace(module: ExportedPolicy, contract: Contract) -> Any:
         node.ClearField("doc_string")
     del model.metadata_props[:]
     entry = model.metadata_props.add()
-    entry.key, entry.value = METADATA_KEY, contract.to_json()
+    entry.key = METADATA_KEY
+    entry.value = contract.to_json()
     onnx.checker.check_model(model, full_check=True)
     return model

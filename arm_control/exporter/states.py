@@ -82,7 +82,8 @@ def environment_path(
 
     And the memory from now on, of a policy that has one.
     """
-    action, remembered = policy(*environment_observation(arm, inputs)), None
+    action = policy(*environment_observation(arm, inputs))
+    remembered = None
     if MEMORY in inputs:
         action, remembered = action
     targets: FloatArray = target_of(action.numpy(), control, inputs["joint_angle_deg"], inputs["previous_target_deg"])

@@ -29,7 +29,9 @@ READINGS = ("joint_angle_deg", "joint_speed_deg_s", "previous_target_deg", PREVI
 GOAL = "goal_m"
 INPUTS = (*READINGS, GOAL)
 GOAL_VELOCITY = "goal_velocity_m_s"  # one more input, of a policy that follows a moving goal
-MEMORY, NEXT_MEMORY = "memory", "next_memory"  # the last input and output, of a policy that remembers
+# the last input and output, of a policy that remembers
+MEMORY = "memory"
+NEXT_MEMORY = "next_memory"
 LARGEST_TOLERANCE_DEG = 0.01
 LONGEST_TEXT = 2**20  # characters of JSON; the largest of arm-control's have 17,000
 LONGEST_NAME = 256  # of whatever else is a text
@@ -166,7 +168,7 @@ class Contract:
         """
         try:
             if len(text) > LONGEST_TEXT:
-                raise ValueError(f"the contract has {len(text)} characters, wanted at most {LONGEST_TEXT}")
+                raise ValueError(f"the contract has {len(text)} characters, expected at most {LONGEST_TEXT}")
             return _read(text)
         except ValueError as error:
             raise ValueError(printable(error)) from None
@@ -189,7 +191,7 @@ class Contract:
         if not 0 < self.golden.tolerance_deg <= LARGEST_TOLERANCE_DEG:
             raise ValueError(
                 f"the contract is malformed: golden tolerance {self.golden.tolerance_deg:g} degrees, "
-                f"wanted up to {LARGEST_TOLERANCE_DEG:g}"
+                f"expected up to {LARGEST_TOLERANCE_DEG:g}"
             )
         self._check_samples()
 
@@ -205,11 +207,11 @@ class Contract:
             *((f"size of '{tensor.name}'", tensor.size, 1, LARGEST_SIZE) for tensor in tensors),
         ):
             if not least <= count <= most:
-                raise ValueError(f"the contract is malformed: wanted {least} to {most} as {what}, got {count}")
+                raise ValueError(f"the contract is malformed: expected {least} to {most} as {what}, got {count}")
         for name in self._texts():
             if len(name) > LONGEST_NAME:
                 wanted = f"texts of at most {LONGEST_NAME} characters"
-                raise ValueError(f"the contract is malformed: wanted {wanted}, got {len(name)}: '{name[:40]}...'")
+                raise ValueError(f"the contract is malformed: expected {wanted}, got {len(name)}: '{name[:40]}...'")
         if len({tensor.name for tensor in tensors}) != len(tensors):
             raise ValueError("the contract is malformed: two of its inputs and outputs have one name")
 

@@ -58,12 +58,12 @@ def check_self_contained(content: bytes) -> None:
     those that come up as it runs, that are beyond the bounds.
     """
     if len(content) > LARGEST_FILE:
-        raise ValueError(f"it has {len(content)} bytes, wanted at most {LARGEST_FILE}")
+        raise ValueError(f"it has {len(content)} bytes, expected at most {LARGEST_FILE}")
     walk = _Walk()
     walk.message(memoryview(content), "model", 0)
     if len(content) - walk.values > LARGEST_REST:
         raise ValueError(
-            f"it has {len(content) - walk.values} bytes beside its tensors' values, wanted at most {LARGEST_REST}"
+            f"it has {len(content) - walk.values} bytes beside its tensors' values, expected at most {LARGEST_REST}"
         )
     model = Message(memoryview(content))
     for number, what in _NEVER_WRITTEN.items():

@@ -32,7 +32,10 @@ OLDEST_OPSET = 18  # from which on the operators take shapes and axes as they ar
 ITEM_BYTES = {1: 4, 6: 4, 7: 8, 9: 1, 11: 8}  # by TensorProto.DataType: float, int32, int64, bool, double
 WHOLE = (6, 7)
 MOST_KNOWN = 64  # numbers of a constant that are kept, for shapes and axes
-INT, FLOAT, INTS = 2, 1, 7  # AttributeProto.AttributeType
+# AttributeProto.AttributeType
+INT = 2
+FLOAT = 1
+INTS = 7
 
 Shape = tuple[int, ...]
 Attribute = int | tuple[int, ...]
@@ -42,14 +45,14 @@ def check_graph(graph: Message, opsets: list[Message]) -> None:
     """Raise ValueError, in one line, for a GraphProto and its OperatorSetIdProtos that are not to be run."""
     for opset in opsets:
         if (domain := opset.text(1)) not in ("", "ai.onnx"):
-            raise ValueError(f"it wants custom operators, of {_shown(domain)}")
+            raise ValueError(f"it requires custom operators, of {_shown(domain)}")
     if len(opsets) != 1 or opsets[0].number(2) < OLDEST_OPSET:
         versions = [opset.number(2) for opset in opsets]
-        raise ValueError(f"it has operators of versions {versions[:8]}, wanted one from {OLDEST_OPSET}")
+        raise ValueError(f"it has operators of versions {versions[:8]}, expected one from {OLDEST_OPSET}")
     if graph.all(15):
         raise ValueError("it has sparse tensors, which arm-control never writes")
     if len(graph.all(1)) > MOST_NODES:
-        raise ValueError(f"it has {len(graph.all(1))} nodes, wanted at most {MOST_NODES}")
+        raise ValueError(f"it has {len(graph.all(1))} nodes, expected at most {MOST_NODES}")
     nodes = [_node(message) for message in graph.messages(1)]
     constants = _Tensors()
     for tensor in graph.messages(5):
@@ -75,7 +78,7 @@ class _Tensors:
         if name in self.shapes:
             raise ValueError(f"it has two tensors {_shown(name)}")
         if len(shape) > MOST_AXES or any(size < 0 for size in shape) or math.prod(shape) > LARGEST_TENSOR:
-            wanted = f"wanted at most {MOST_AXES} axes and {LARGEST_TENSOR} elements"
+            wanted = f"expected at most {MOST_AXES} axes and {LARGEST_TENSOR} elements"
             raise ValueError(f"its tensor {_shown(name)} has the shape {_sizes(shape)}, {wanted}")
         self.shapes[name] = shape
 
@@ -104,14 +107,16 @@ class _Node:
 
 
 def _node(message: Message) -> _Node:
-    operator, domain = message.text(4), message.text(7)
+    operator = message.text(4)
+    domain = message.text(7)
     if domain not in ("", "ai.onnx"):
         raise ValueError(f"it has a custom operator, {_shown(operator)} of {_shown(domain)}")
     if operator not in _OPERATORS:
         raise ValueError(f"it has an operator {_shown(operator)}, which arm-control never writes")
     attributes: dict[str, Attribute] = {}
     for attribute in message.messages(5):
-        name, kind = attribute.text(1), attribute.number(20)
+        name = attribute.text(1)
+        kind = attribute.number(20)
         # Of another kind, or referring to a function's, onnxruntime might take the default instead of what is read.
         known = kind in (INT, INTS) or (kind == FLOAT and name in ("alpha", "beta"))
         if name in attributes or not known or attribute.all(21):
@@ -121,7 +126,9 @@ def _node(message: Message) -> _Node:
 
 
 def _add_constant(constants: _Tensors, tensor: Message) -> None:
-    name, kind, shape = tensor.text(8), tensor.number(2), tensor.numbers(1)
+    name = tensor.text(8)
+    kind = tensor.number(2)
+    shape = tensor.numbers(1)
     if kind not in ITEM_BYTES:
         raise ValueError(f"its tensor {_shown(name)} has elements of kind {kind}, which arm-control never writes")
     constants.add(name, shape)
@@ -174,12 +181,12 @@ def _run(nodes: list[_Node], tensors: _Tensors) -> None:
             if name:
                 tensors.add(name, shape)
         if len(node.outputs) > len(shapes):
-            raise ValueError(f"its {node.operator} has {len(node.outputs)} outputs, wanted at most {len(shapes)}")
+            raise ValueError(f"its {node.operator} has {len(node.outputs)} outputs, expected at most {len(shapes)}")
         elements += sum(map(math.prod, shapes))
         multiplications += products
         if elements > LARGEST_TOTAL or multiplications > MOST_MULTIPLICATIONS:
             wanted = f"{LARGEST_TOTAL} elements and {MOST_MULTIPLICATIONS} multiplications"
-            raise ValueError(f"running it gives {elements} elements in {multiplications}, wanted at most {wanted}")
+            raise ValueError(f"running it gives {elements} elements in {multiplications}, expected at most {wanted}")
 
 
 class _Unclear(Exception):
@@ -279,7 +286,8 @@ def _shape(node: _Node, tensors: _Tensors) -> tuple[Sequence[Shape], int]:
 
 
 def _reshape(node: _Node, tensors: _Tensors) -> tuple[Sequence[Shape], int]:
-    shape, wanted = tensors.shape(node.inputs[0]), _constant(node, tensors, 1)
+    shape = tensors.shape(node.inputs[0])
+    wanted = _constant(node, tensors, 1)
     sizes = list(wanted)
     if not node.whole("allowzero", 0):
         sizes = [shape[axis] if size == 0 else size for axis, size in enumerate(wanted)]
@@ -294,7 +302,8 @@ def _reshape(node: _Node, tensors: _Tensors) -> tuple[Sequence[Shape], int]:
 
 
 def _unsqueeze(node: _Node, tensors: _Tensors) -> tuple[Sequence[Shape], int]:
-    shape, axes = tensors.shape(node.inputs[0]), _constant(node, tensors, 1)
+    shape = tensors.shape(node.inputs[0])
+    axes = _constant(node, tensors, 1)
     axes_then = (0,) * (len(shape) + len(axes))
     new = {_axis(axis, axes_then) for axis in axes}
     if len(new) != len(axes):

@@ -11,7 +11,8 @@ def fields(message: memoryview) -> Iterator[tuple[int, int | memoryview, bool]]:
     place = 0
     while place < len(message):
         key, place = _varint(message, place)
-        number, wire = key >> 3, key & 7
+        number = key >> 3
+        wire = key & 7
         if not 0 < number < 2**29:
             raise ValueError("it is not an ONNX model")
         if wire == 0:
@@ -73,7 +74,7 @@ class Message:
         """The message in a field. Raises ValueError for several, which protobuf would merge."""
         found = self.messages(number)
         if len(found) > 1:
-            raise ValueError(f"it has field {number} {len(found)} times where one was wanted")
+            raise ValueError(f"it has field {number} {len(found)} times where one was expected")
         return found[0] if found else None
 
     def text(self, number: int) -> str:

@@ -89,7 +89,8 @@ class Console:
     """Why standard output was lost; None if it was not."""
 
     def __init__(self) -> None:
-        self._output, self._error = unwrapped(sys.stdout), unwrapped(sys.stderr)
+        self._output = unwrapped(sys.stdout)
+        self._error = unwrapped(sys.stderr)
         self._lines: queue.SimpleQueue[tuple[TextIO, str] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._write_lines, name="console", daemon=True)
 

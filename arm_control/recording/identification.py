@@ -157,10 +157,12 @@ def compare_presets(delay: dict[str, float], lag: dict[str, float], computing_s:
             "delay_s": tuple(action + observation for action, observation in pairs),
             "lag_s": tuple(bound or IDEAL_LAG_S for bound in preset.servo_lag_s),
         }
-        off_s, inside = 0.0, True
+        off_s = 0.0
+        inside = True
         for key, measured, more in (("delay_s", delay, computing_s), ("lag_s", lag, 0.0)):
             low, high = ranges[key]
-            value, slack = measured["value"] + more, max(ACCURACY_S, measured["high"] - measured["value"])
+            value = measured["value"] + more
+            slack = max(ACCURACY_S, measured["high"] - measured["value"])
             beyond = max(0.0, low - value, value - high)
             inside = inside and beyond <= slack
             off_s += max(0.0, beyond - slack)

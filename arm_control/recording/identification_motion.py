@@ -38,14 +38,15 @@ class Motion:
 
 def read_motion(recording: Recording) -> Motion:
     """Targets and readings of a recording. Raises ValueError if there are none to compare."""
-    metadata, ticks = recording.metadata, recording.ticks
+    metadata = recording.metadata
+    ticks = recording.ticks
     if metadata.get("shadow") == "true":
         raise ValueError("it is of a dry run, in which nothing was sent to the arm: record one without --shadow")
     sent = [tick for tick in ticks if tick.target_deg is not None]
     read = [tick for tick in ticks if tick.angle_deg is not None]
     if len(sent) < LEAST_READINGS or len(read) < LEAST_READINGS:
         raise ValueError(
-            f"wanted at least {LEAST_READINGS} targets and readings, got {len(sent)} and {len(read)}: "
+            f"expected at least {LEAST_READINGS} targets and readings, got {len(sent)} and {len(read)}: "
             "record a run over several goals"
         )
     # On a simulated arm a period begins with the reading and the target at once, whatever computing took.
@@ -61,7 +62,8 @@ def read_motion(recording: Recording) -> Motion:
     )
     read_s = np.array([tick.time_s if tick.stamp_s is None else tick.stamp_s for tick in read])
     in_order = np.argsort(read_s, kind="stable")
-    read_s, angle_deg = read_s[in_order], np.array([tick.angle_deg for tick in read], dtype=np.float64)[in_order]
+    read_s = read_s[in_order]
+    angle_deg = np.array([tick.angle_deg for tick in read], dtype=np.float64)[in_order]
     # Whatever was refused came before the hold; the arm may then have been anywhere.
     holes += [(tick.time_s - SETTLE_S, tick.time_s) for tick in ticks if tick.phase == "hold"]
     return Motion(
@@ -85,7 +87,7 @@ def _period_s(metadata: dict[str, str], begun_s: Array) -> float:
     """As it was meant to be, if that is near to what it was. Raises ValueError for one that no loop has."""
     between_s = float(np.median(np.diff(begun_s)))
     if not 1e-4 <= between_s <= 1.0:
-        raise ValueError(f"wanted ticks at 1 to 10000 Hz, got one every {between_s:g} s")
+        raise ValueError(f"expected ticks at 1 to 10000 Hz, got one every {between_s:g} s")
     try:
         period_s = float(metadata.get("period_s", math.nan))
     except ValueError:
@@ -101,9 +103,12 @@ def _fill(
     A tick that began late left no other out: by how much is in it.
     """
     gaps_s = np.diff(sent_s) - np.maximum(late_s[1:], 0.0)
-    times, targets, holes = [sent_s], [target_deg], []
+    times = [sent_s]
+    targets = [target_deg]
+    holes = []
     for index in np.flatnonzero(gaps_s > 1.5 * period_s):
-        start_s, end_s = float(sent_s[index]), float(sent_s[index + 1])
+        start_s = float(sent_s[index])
+        end_s = float(sent_s[index + 1])
         if gaps_s[index] > HOLE_S:
             holes.append((start_s, end_s))
             continue

@@ -41,7 +41,8 @@ def format_identification(figures: dict[str, Any], saved: str | None = None) -> 
         lines.append(f"delay and lag are told apart better in a run with --rate {HIGH_RATE_HZ:g} or more")
     lines.append("")
     for name, preset in figures["presets"].items():
-        (least_delay, delay), (least_lag, lag) = preset["delay_s"], preset["lag_s"]
+        (least_delay, delay) = preset["delay_s"]
+        (least_lag, lag) = preset["lag_s"]
         off = "" if preset["inside"] else f", off by {1000 * preset['off_by_s']:.0f} ms"
         lines.append(
             f"  {name:<8} delay {1000 * least_delay:.0f} to {1000 * delay:.0f} ms, "
@@ -52,7 +53,8 @@ def format_identification(figures: dict[str, Any], saved: str | None = None) -> 
         lines.append(f"the nearest preset is {nearest}")
     else:
         lines.append(f"no preset has such delay and lag; the nearest is {nearest}")
-    noise, most = max(figures["imperfections"].get("angle_noise_deg", [0.0])), PRESETS[nearest].angle_noise_deg[1]
+    noise = max(figures["imperfections"].get("angle_noise_deg", [0.0]))
+    most = PRESETS[nearest].angle_noise_deg[1]
     if noise > most + 0.01:
         lines.append(f"(its readings are noisier than that: {noise:.3f} degrees, where {nearest} has up to {most:g})")
     if saved is None:

@@ -83,7 +83,8 @@ class IndexedRecording:
             self._sound.joints = None if names is None else len(names)
             self._spans: list[Span] = []
             self.events: list[Event] = []
-            self.start_s, self.end_s = math.inf, -math.inf
+            self.start_s = math.inf
+            self.end_s = -math.inf
             self._take_in(spans)
             if self.start_s > self.end_s:
                 raise ValueError(f"{path} holds no tick, so there is nothing to see{self._because}")
@@ -130,7 +131,8 @@ class IndexedRecording:
     def ticks(self, start_s: float, end_s: float, most: int | None = None) -> list[Tick]:
         """The ticks from one time to another, both included, in order; of very many only about `most`, evenly."""
         with self._lock:
-            spans, step = self._spans_between(start_s, end_s), 1
+            spans = self._spans_between(start_s, end_s)
+            step = 1
             if most is not None and spans:
                 in_each = max(1, *(len(self._ticks_in(spans[len(spans) * part // 4])) for part in (1, 2, 3)))
                 if len(spans) * in_each > most:
@@ -206,7 +208,8 @@ class IndexedRecording:
         if (kept := self._kept.get(span.offset)) is not None:
             self._kept.move_to_end(span.offset)
             return kept[0]
-        ticks, size = [], 0
+        ticks = []
+        size = 0
         for row, tick in self._decoded(span, Tick):
             if isinstance(tick, Tick):
                 if self._zero_ns is None:
@@ -262,7 +265,8 @@ class IndexedRecording:
 
     def _spans_of_index(self) -> list[Span]:
         """The chunks by the index at the end of the file; none if it is not there, damaged, or lacks the metadata."""
-        file, size = self._file, self._scan.size
+        file = self._file
+        size = self._scan.size
         if size < FOOTER_BYTES + len(MAGIC):
             return []
         file.seek(size - FOOTER_BYTES)
@@ -271,7 +275,8 @@ class IndexedRecording:
         if code != Opcode.FOOTER or length != 20 or not end.endswith(MAGIC):
             return []
         footer = Footer.read(stream_of(end[HEAD.size :]))
-        start, length = footer.summary_start, size - FOOTER_BYTES - footer.summary_start
+        start = footer.summary_start
+        length = size - FOOTER_BYTES - footer.summary_start
         if not len(MAGIC) <= start or not 0 < length <= MAX_INDEX:
             return []
         file.seek(start)
@@ -314,7 +319,8 @@ class IndexedRecording:
 
         Messages outside chunks are taken together in runs. Called again, it continues from there.
         """
-        file, scan = self._file, self._scan
+        file = self._file
+        scan = self._scan
         chunk: Span | None = None
         while left := scan.size - self._at:
             at = self._at
@@ -325,7 +331,8 @@ class IndexedRecording:
                 if not self.growing:
                     scan.lose(left, "the file ends within a record")
                 break
-            code, size = head[0], HEAD.size + length
+            code = head[0]
+            size = HEAD.size + length
             if code in READ and length > MAX_RECORD:
                 self._lose(at, 0, length, f"a record of {length} bytes")
             elif code == Opcode.CHUNK and len(head) == HEAD.size + TIMES.size:
@@ -361,6 +368,7 @@ def _joined(run: Span, message: Span) -> Span | None:
     length = run.length + message.length
     if not run.is_run or run.offset + run.length != message.offset or length > RUN_BYTES:
         return None
-    start_ns, end_ns = min(run.start_ns, message.start_ns), max(run.end_ns, message.end_ns)
+    start_ns = min(run.start_ns, message.start_ns)
+    end_ns = max(run.end_ns, message.end_ns)
     channels = (run.channels or frozenset()) | (message.channels or frozenset())
     return Span(run.offset, length, start_ns, end_ns, channels, is_run=True)

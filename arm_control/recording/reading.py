@@ -31,7 +31,8 @@ def read_recording(path: str | Path) -> Recording:
     """
     scan = Scan(Path(path))
     found: list[tuple[int, Tick | Event]] = []  # with log times
-    sound, total = Soundness(None), 0
+    sound = Soundness(None)
+    total = 0
     for row in scan:
         total += len(row.data)
         if total > MAX_TOTAL:

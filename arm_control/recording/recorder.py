@@ -49,20 +49,25 @@ class Recorder:
         """
         wanted = [Path(file).absolute() for file in (path, post_mortem) if file is not None]
         if not wanted or len({*wanted}) < len(wanted):
-            raise ValueError("a recorder wants a file for everything, one for the post-mortem, or both, not the same")
+            raise ValueError(
+                "a recorder requires a file for everything, one for the post-mortem, or both, not the same"
+            )
         if not 0 < keep_last_seconds <= 3600:
-            raise ValueError(f"keep_last_seconds: wanted more than 0 and up to 3600, got {keep_last_seconds}")
+            raise ValueError(f"keep_last_seconds: expected more than 0 and up to 3600, got {keep_last_seconds}")
         joint_names(metadata)
         for file in wanted:
             check_new_file(file)
-        self.path, self.post_mortem = Path(path) if path else None, Path(post_mortem) if post_mortem else None
+        self.path = Path(path) if path else None
+        self.post_mortem = Path(post_mortem) if post_mortem else None
         self.ticks = 0
         """How many were recorded."""
         self.dropped = 0
         self.problem: str | None = None
         """What went wrong, known once it is closed."""
-        self._untold, self._why = 0, ""
-        self._buffer, self._encode = bytearray(PIPE_BUF), msgspec.msgpack.Encoder(enc_hook=float).encode_into
+        self._untold = 0
+        self._why = ""
+        self._buffer = bytearray(PIPE_BUF)
+        self._encode = msgspec.msgpack.Encoder(enc_hook=float).encode_into
         self._pipe, self._process = _start_writer(
             None if path is None else wanted[0],
             {

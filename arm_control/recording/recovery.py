@@ -26,10 +26,12 @@ def recover(path: str | Path, out: str | Path) -> Recovery:
 
     Raises ValueError if nothing can be read, or if there is such a file already.
     """
-    scan, sound = Scan(Path(path)), Soundness(None)
+    scan = Scan(Path(path))
+    sound = Soundness(None)
     check_new_file(Path(out))
     counts = {Tick: 0, Event: 0}
-    latest_ns, in_order = 0, True
+    latest_ns = 0
+    in_order = True
     with written_whole(Path(out)) as aside:
         with aside.open("wb") as stream:
             file = RecordingFile(stream)

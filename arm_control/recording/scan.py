@@ -31,12 +31,15 @@ MAX_RECORD = 16 << 20  # bytes; the recorder's chunks have 64 kB
 # How much all chunks together may hold: so many bytes for each byte of the file, and what even a small file may have.
 # An arm at rest, whose rows differ by their times alone, comes to 25; without a bound, the work would not be in
 # proportion to the file.
-MAX_RATIO, MAX_SMALL = 64, 16 << 20
+MAX_RATIO = 64
+MAX_SMALL = 16 << 20
 MOST_FAULTS = 10_000  # after which the rest counts as lost
 LONGEST_ROW = 1 << 15  # bytes of JSON; the longest text of an event, all of it escaped, has 18,000
 MOST_NULLS = MOST_JOINTS * len(PER_JOINT)
 # What a compressed chunk has behind its opcode, length, times, size and checksum: by this one is found again.
-CHUNK_MARK, LZ4_MARK, MARK_OFFSET = b"\x04\0\0\0zstd", b"\x03\0\0\0lz4", 37
+CHUNK_MARK = b"\x04\0\0\0zstd"
+LZ4_MARK = b"\x03\0\0\0lz4"
+MARK_OFFSET = 37
 MARKS = re.compile(CHUNK_MARK + b"|" + LZ4_MARK)
 SEARCHES = 100  # of a file: each may cost a decompression
 READ = {
@@ -156,7 +159,8 @@ class Scan:
             raise ValueError(f"{self.path} holds nothing that can be read: {self.lost or 'it was never closed'}")
 
     def _rows(self, file: BinaryIO) -> Iterator[Row]:
-        in_data, sound_to = True, file.tell()
+        in_data = True
+        sound_to = file.tell()
         while left := self.size - file.tell():
             if self.hopeless:
                 return self.lose(left, "too many faults")
@@ -192,7 +196,8 @@ class Scan:
                 if code == Opcode.DATA_END:
                     if int.from_bytes(body, "little") not in (0, before):
                         self.lose(0, "the checksum of the whole is wrong")
-                    in_data, self._crc = False, 0
+                    in_data = False
+                    self._crc = 0
                 elif in_data:
                     yield from self.rows_of(code, body)
                 sound_to = file.tell()
@@ -260,7 +265,8 @@ class Scan:
         elif code == Opcode.METADATA:
             metadata = Metadata.read(stream_of(body))
             if metadata.name == METADATA:
-                self.metadata, self.ours = metadata.metadata, True
+                self.metadata = metadata.metadata
+                self.ours = True
 
 
 def stream_of(body: bytes) -> ReadDataStream:

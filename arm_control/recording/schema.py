@@ -18,13 +18,17 @@ import msgspec
 
 METADATA = "arm_control.recording"
 POST_MORTEM = "post_mortem"  # name in the metadata of one
-TICK, EVENT = 1, 2  # ids of the channels
+# ids of the channels
+TICK = 1
+EVENT = 2
 TEXT_BYTES = 3000  # of an event, so that it fits into a pipe
 
 # What a file may claim, so that nothing that reads it is overwhelmed.
 MOST_JOINTS = 32
 LONGEST_NAME = 256  # of phases, bands, kinds of events and joints
-LARGEST_DEG, LARGEST_M, LARGEST_US = 1e6, 1e3, 1e15
+LARGEST_DEG = 1e6
+LARGEST_M = 1e3
+LARGEST_US = 1e15
 PERIODS_S = (1e-4, 1.0)
 
 
@@ -81,7 +85,7 @@ def joint_names(metadata: Mapping[str, str]) -> list[str] | None:
     try:
         names = msgspec.json.decode(metadata["joint_names"], type=list[str])
     except (msgspec.MsgspecError, RecursionError):
-        raise ValueError(f"joint_names: wanted a JSON list of names, got {metadata['joint_names'][:80]!r}") from None
+        raise ValueError(f"joint_names: expected a JSON list of names, got {metadata['joint_names'][:80]!r}") from None
     if len(names) > MOST_JOINTS or any(len(name) > LONGEST_NAME for name in names):
         raise ValueError(f"joint_names: expected at most {MOST_JOINTS} names of at most {LONGEST_NAME} characters")
     return names

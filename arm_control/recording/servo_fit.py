@@ -147,11 +147,11 @@ def _motion_fault(samples: Samples, travel_deg: float) -> str | None:
     """The reason why a joint moved too little to be measured; None if it moved enough."""
     count = len(samples.times_s)
     if count < LEAST_READINGS:
-        return f"wanted at least {LEAST_READINGS} usable readings, got {count}"
+        return f"expected at least {LEAST_READINGS} usable readings, got {count}"
     span_deg = float(np.ptp(samples.held_deg))
     if travel_deg < LEAST_TRAVEL_DEG or span_deg < LEAST_SPAN_DEG:
         return (
-            f"wanted at least {LEAST_TRAVEL_DEG:g} degrees of motion over a range of {LEAST_SPAN_DEG:g}, "
+            f"expected at least {LEAST_TRAVEL_DEG:g} degrees of motion over a range of {LEAST_SPAN_DEG:g}, "
             f"got {travel_deg:.0f} over {span_deg:.1f}: record a run over several goals"
         )
     return None
@@ -162,11 +162,11 @@ def _fit_fault(delay_s: float, lag_s: float, explained: float) -> str | None:
     if explained < LEAST_EXPLAINED:
         return (
             f"a delay and a lag explain only {100 * max(0.0, explained):.0f} % of how it differs from its targets, "
-            f"wanted {100 * LEAST_EXPLAINED:.0f}: was it blocked, its torque off, or so slow a motion lost in noise?"
+            f"expected {100 * LEAST_EXPLAINED:.0f}: was it blocked, its torque off, or so slow a motion lost in noise?"
         )
     if delay_s > 0.99 * LONGEST_DELAY_S or lag_s > 0.99 * LONGEST_LAG_S:
         return (
-            f"wanted a delay below {LONGEST_DELAY_S:g} s and a lag below {LONGEST_LAG_S:g} s, "
+            f"expected a delay below {LONGEST_DELAY_S:g} s and a lag below {LONGEST_LAG_S:g} s, "
             f"got {delay_s:.2f} and {lag_s:.2f} or more"
         )
     return None
@@ -230,11 +230,15 @@ def _golden_section(cost: Callable[[float], float], low: float, high: float, ste
     at_second = cost(second)
     for _ in range(steps):
         if at_first <= at_second:
-            high, second, at_second = second, first, at_first
+            high = second
+            second = first
+            at_second = at_first
             first = high - ratio * (high - low)
             at_first = cost(first)
         else:
-            low, first, at_first = first, second, at_second
+            low = first
+            first = second
+            at_first = at_second
             second = low + ratio * (high - low)
             at_second = cost(second)
     best = [(cost(low), low), (at_first, first), (at_second, second), (cost(high), high)]  # an edge may be the least

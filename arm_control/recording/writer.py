@@ -93,7 +93,8 @@ class FullRecording:
         self.path = path
         with contextlib.suppress(OSError):  # tells viewers that it grows; not every file system can
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        self._stream, self._file = stream, RecordingFile(stream)
+        self._stream = stream
+        self._file = RecordingFile(stream)
         self._zero_ns = int(metadata["wall_at_zero_ns"])
         self._file.add_metadata(metadata)
 
@@ -116,7 +117,8 @@ class PostMortem:
 
     def __init__(self, path: Path, metadata: Mapping[str, str], keep_last_seconds: float) -> None:
         self.path = path
-        self._metadata, self._keep_s = {**metadata, POST_MORTEM: "true"}, keep_last_seconds
+        self._metadata = {**metadata, POST_MORTEM: "true"}
+        self._keep_s = keep_last_seconds
         self._kept: deque[Message] = deque()
         self._bytes = 0
         self._until_s: float | None = None
@@ -148,7 +150,8 @@ class PostMortem:
     def finish(self) -> None:
         """End the file, if there is one."""
         if self._file is not None:
-            file, self._file = self._file, None
+            file = self._file
+            self._file = None
             file.finish()
 
 
@@ -164,7 +167,8 @@ class Messages:
 
     def take(self, kind: int, dropped: int, payload: bytes) -> None:
         """Take a message, and before it what it says was dropped."""
-        what, fault = None, None
+        what = None
+        fault = None
         if kind in DECODERS:
             try:
                 what = DECODERS[kind].decode(payload)
@@ -204,7 +208,8 @@ class Messages:
 
 def take_all(pipe: BinaryIO, messages: Messages) -> None:
     """Take messages until the pipe ends, or no output works any more; flush in between."""
-    buffer, due_s = b"", math.inf
+    buffer = b""
+    due_s = math.inf
     while messages.outputs:
         if (wait_s := due_s - time.monotonic()) <= 0.0:
             messages.each(lambda output: output.flush())
@@ -215,7 +220,8 @@ def take_all(pipe: BinaryIO, messages: Messages) -> None:
         if not (more := pipe.read(CHUNK_BYTES)):
             break
         due_s = min(due_s, time.monotonic() + FLUSH_S)
-        buffer, start = buffer + more, 0
+        buffer = buffer + more
+        start = 0
         while len(buffer) - start >= HEADER.size:
             size, kind, dropped = HEADER.unpack_from(buffer, start)
             if len(buffer) - start < size:
@@ -247,7 +253,8 @@ def main() -> NoReturn:
         os.nice(5)
     with open(0, "rb", buffering=0) as pipe:
         order = msgspec.json.decode(read_exactly(pipe, int.from_bytes(read_exactly(pipe, 4), "little")))
-        metadata, messages = order["metadata"], Messages(order["metadata"])
+        metadata = order["metadata"]
+        messages = Messages(order["metadata"])
         if "path" in order:
             path = Path(order["path"])
             with messages.excluding(path):

@@ -17,7 +17,8 @@ def connect(config: SessionConfig, plan: Plan, driver_type: DriverType, clock: C
 
 def check_driver(driver: Driver, plan: Plan) -> None:
     """Raise ValueError for an arm that is not the one that was planned for, with both values."""
-    wanted, got = plan.arm.joint_names, tuple(driver.joint_names)
+    wanted = plan.arm.joint_names
+    got = tuple(driver.joint_names)
     if wanted != got:
         raise ValueError(f"the {plan.arm.name} to be moved has joints {wanted}, the driver's arm {got}")
     calibrated = driver.calibration_sha256
@@ -34,7 +35,8 @@ def check_rate(driver: Driver, plan: Plan) -> None:
     rate_hz = 1.0 / plan.period_s
     if rate_hz <= driver.fastest_rate_hz * (1.0 + 1e-9):
         return
-    slowest_hz, fastest_hz = max(plan.slowest_rate_hz, LOWEST_RATE_HZ), round_down(driver.fastest_rate_hz)
+    slowest_hz = max(plan.slowest_rate_hz, LOWEST_RATE_HZ)
+    fastest_hz = round_down(driver.fastest_rate_hz)
     hint = getattr(driver, "rate_hint", "")
     faster = f"; faster: {hint}" if hint else ""
     if slowest_hz <= fastest_hz:

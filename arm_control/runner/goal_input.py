@@ -62,7 +62,7 @@ def file_goals(path: str, runner: PolicyRunner, safety: Safety) -> list[Course]:
         raise ValueError(f"{path} has {count:,} goals; expected at most {MOST_RUN_GOALS:,}")
     goals = list(parse_lines(lines, path, runner, safety))
     if not goals:
-        raise ValueError(f"there is no goal in {path}: wanted x,y,z in metres on each line")
+        raise ValueError(f"there is no goal in {path}: expected x,y,z in metres on each line")
     return goals
 
 
@@ -185,7 +185,7 @@ def parse_goal(text: str, where: str, runner: PolicyRunner, safety: Safety) -> S
     except ValueError:
         numbers = []
     if len(numbers) != 3 or not all(map(math.isfinite, numbers)):
-        raise ValueError(f"{where}: wanted a goal x,y,z of finite numbers in metres, got '{text}'")
+        raise ValueError(f"{where}: expected a goal x,y,z of finite numbers in metres, got '{text}'")
     try:
         goal = StillGoal(runner.check_goal(numbers))
         safety.workspace.check_point(goal.goal_m)

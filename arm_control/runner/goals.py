@@ -45,7 +45,7 @@ class GoalWork:
         """The targets of all goals that are left."""
         if loop.period_s > self._runner.period_s * (1.0 + 1e-9):
             raise ValueError(
-                f"wanted a rate of at least the policy's {1 / self._runner.period_s:g} Hz, got {1 / loop.period_s:g}"
+                f"expected a rate of at least the policy's {1 / self._runner.period_s:g} Hz, got {1 / loop.period_s:g}"
             )
         predictor = Predictor(self._arm, self._runner.arm.joint_count, loop.period_s)
         soft = True

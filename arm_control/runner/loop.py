@@ -368,7 +368,7 @@ def parking_pose(safety: Safety, park_deg: Sequence[float] | None) -> list[float
     limits = safety.limits
     if len(pose_deg) != safety.arm.joint_count or pose_deg != limits.clip(pose_deg):
         ranges = ", ".join(f"{low:g} to {high:g}" for low, high, _, _ in limits.by_joint)
-        raise ValueError(f"parking pose: wanted an angle for each joint, {ranges} degrees, got {pose_deg}")
+        raise ValueError(f"parking pose: expected an angle for each joint, {ranges} degrees, got {pose_deg}")
     safety.workspace.check_pose(pose_deg, f"the parking pose {pose_deg}", "--park names another pose")
     return pose_deg
 

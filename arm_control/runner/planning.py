@@ -47,7 +47,7 @@ def plan_policy(config: SessionConfig, driver_type: DriverType) -> Plan:
     contract = runner.contract
     period_s = runner.period_s if config.rate is None else 1.0 / config.rate
     if period_s > runner.period_s * (1.0 + 1e-9):
-        raise ValueError(f"--rate: wanted at least the policy's {1 / runner.period_s:g} Hz, got {config.rate:g}")
+        raise ValueError(f"--rate: expected at least the policy's {1 / runner.period_s:g} Hz, got {config.rate:g}")
 
     imperfections = imperfections_of(config, driver_type, imperfections_from_json(contract.imperfections))
 

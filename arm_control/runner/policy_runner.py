@@ -134,7 +134,7 @@ class PolicyRunner:
             # In the order in which `_bind` has laid them side by side.
             goal_m = (*goal_m, *goal_velocity_m_s)
         elif any(goal_velocity_m_s):
-            raise ValueError(f"wanted a goal at rest: the policy was trained on {self.contract.environment}")
+            raise ValueError(f"expected a goal at rest: the policy was trained on {self.contract.environment}")
         self._write(
             self._readings,
             0,
@@ -166,13 +166,15 @@ class PolicyRunner:
         Written by one call, for which the arrays' own assignments would take half as long as a small network. A reading
         that an older policy does not take has its place there, too, but is bound to nothing.
         """
-        contract, binding = self.contract, self._session.io_binding()
+        contract = self.contract
+        binding = self._session.io_binding()
         taken = {tensor.name: tensor.size for tensor in contract.inputs}
         sizes = dict.fromkeys(READINGS, len(contract.joints)) | {GOAL: 3}
         sizes |= {name: taken[name] for name in (GOAL_VELOCITY, MEMORY) if name in taken}
         given = np.zeros(sum(sizes.values()), np.float32)
         numbers = len(given) - sizes.get(MEMORY, 0)
-        self._readings, self._memory = given[:numbers].data.cast("B"), given[numbers:]
+        self._readings = given[:numbers].data.cast("B")
+        self._memory = given[numbers:]
         self._write = struct.Struct(f"{numbers}f").pack_into
         start = 0
         for name, size in sizes.items():
@@ -184,11 +186,13 @@ class PolicyRunner:
             binding.bind_output(tensor.name, "cpu", 0, np.float32, (1, tensor.size), output.ctypes.data)
         self._command = outputs[0]
         self._next_memory = outputs[1] if len(outputs) > 1 else None
-        self._binding, self._run, self._follows = binding, self._session.run_with_iobinding, contract.follows
+        self._binding = binding
+        self._run = self._session.run_with_iobinding
+        self._follows = contract.follows
 
     def _check_length(self, what: str, values: Sequence[float]) -> None:
         if len(values) != len(self.contract.joints):
-            raise ValueError(f"wanted {what} of {counted(len(self.contract.joints), 'joint')}, got {list(values)}")
+            raise ValueError(f"expected {what} of {counted(len(self.contract.joints), 'joint')}, got {list(values)}")
 
     def _check_golden_samples(self) -> None:
         golden = self.contract.golden
@@ -252,7 +256,7 @@ def _check_shapes(session: onnxruntime.InferenceSession, contract: Contract) -> 
             missed = {name: shape for name, shape in wanted.items() if got.get(name) != shape}
             raise ValueError(f"its {kind} are {other}, its contract promises {missed} (type, axes, size)")
         if any(isinstance(node.shape[0], int) for node in nodes):
-            raise ValueError(f"its {kind} want a fixed batch of {[node.shape[0] for node in nodes]}")
+            raise ValueError(f"its {kind} have a fixed batch of {[node.shape[0] for node in nodes]}")
 
 
 def _first_line(error: Exception) -> str:

@@ -30,7 +30,8 @@ class Predictor:
     def forget(self) -> None:
         """Begin anew, with an arm whose targets rest."""
         self._waiting.extend([[0.0] * self._joints] * (self._waiting.maxlen or 2))
-        self.angles_deg, self.speeds_deg_s = [0.0] * self._joints, [0.0] * self._joints
+        self.angles_deg = [0.0] * self._joints
+        self.speeds_deg_s = [0.0] * self._joints
         self._rests = True  # both targets have been the same so far: at the policy's own rate they always are
 
     def tick(self, ahead_deg: Sequence[float]) -> None:
@@ -39,7 +40,8 @@ class Predictor:
             return
         self._rests = False
         self._waiting.append(list(ahead_deg))
-        older, newer = self._waiting[0], self._waiting[1]
+        older = self._waiting[0]
+        newer = self._waiting[1]
         left_older, left_newer = self._left
         middle = [ahead + left_older * (angle - ahead) for ahead, angle in zip(older, self.angles_deg, strict=True)]
         gaps = [left_newer * (ahead - angle) for ahead, angle in zip(newer, middle, strict=True)]

@@ -145,7 +145,8 @@ class RecordingWork:
         after = min(bisect.bisect_right(self.times_s, at_s), len(self.times_s) - 1)
         passed_s = at_s - self.times_s[after - 1]
         fraction = passed_s / (self.times_s[after] - self.times_s[after - 1])
-        angles, integral = [], []
+        angles = []
+        integral = []
         for here, there, so_far in zip(
             self.targets_deg[after - 1], self.targets_deg[after], self._integrals[after - 1], strict=True
         ):
@@ -168,7 +169,8 @@ def arm_of(path: str | Path, metadata: Mapping[str, str]) -> tuple[Arm, float]:
         raise ValueError(f"{path} does not say its {', '.join(sorted(missing))}: not of 'arm-control run', or damaged")
     try:
         arm = Arm("recorded.urdf", text=metadata["arm_urdf"])
-        names, period_s = tuple(joint_names(metadata) or ()), float(metadata["period_s"])
+        names = tuple(joint_names(metadata) or ())
+        period_s = float(metadata["period_s"])
         if names != arm.joint_names:
             raise ValueError(f"its arm has joints {arm.joint_names}, its ticks {names}")
         least_s, most_s = PERIODS_S

@@ -103,7 +103,7 @@ def format_report(report: LoopReport, *, fast: bool) -> Iterator[str]:
         yield f"mean error {report.mean_error_mm:.2f} mm over {counted(len(report.goals), 'goal')}{at_rest}"
     if report.ticks and not fast:
         yield (
-            f"loop {report.ticks / report.loop_s:.1f} Hz, wanted {1 / report.period_s:.1f}; "
+            f"loop {report.ticks / report.loop_s:.1f} Hz, expected {1 / report.period_s:.1f}; "
             f"{counted(report.ticks, 'tick', form='')}, {counted(report.overruns, 'overrun', form='')}, "
             f"{counted(report.lost_replies, 'reply', 'replies', form='')} lost"
         )

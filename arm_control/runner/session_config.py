@@ -35,7 +35,7 @@ class SessionConfig:
     calibration: str | None = None
     """The arm's calibration file, as 'arm-control calibrate' writes it."""
     option: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """NAME=VALUE for a driver that wants more; may be given several times."""
+    """NAME=VALUE an option of the driver; may be given several times."""
     goal: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """A goal as x,y,z in metres; may be given several times."""
     goals_file: str | None = None
@@ -87,30 +87,30 @@ class SessionConfig:
         given = sum((bool(self.goal), self.goals_file is not None, self.random is not None))
         if self.of_recording and given:
             raise ValueError(
-                f"{self.source} is a recording, which has its own goals: wanted no --goal, --goals-file, --random"
+                f"{self.source} is a recording, which has its own goals: expected no --goal, --goals-file, --random"
             )
         if not self.of_recording and given != 1:
             got = "several" if given else "none"
-            raise ValueError(f"wanted goals by just one of --goal, --goals-file and --random, got {got}")
+            raise ValueError(f"expected goals by just one of --goal, --goals-file and --random, got {got}")
         if self.random is not None:
             check_count("random", self.random, MOST_RUN_GOALS)
         check_seed("seed", self.seed)
         if not 0 < self.seconds_per_goal <= 3600:
-            raise ValueError(f"--seconds-per-goal: wanted more than 0 and up to 3600, got {self.seconds_per_goal}")
+            raise ValueError(f"--seconds-per-goal: expected more than 0 and up to 3600, got {self.seconds_per_goal}")
 
     def _check_motion(self) -> None:
         if not 0.05 <= self.speed <= 1.0 or (self.speed != 1.0 and not self.of_recording):
-            raise ValueError(f"--speed: wanted 0.05 to 1, and a recording, got {self.speed} and {self.source}")
+            raise ValueError(f"--speed: expected 0.05 to 1, and a recording, got {self.speed} and {self.source}")
         if self.rate is not None and not LOWEST_RATE_HZ <= self.rate <= HIGHEST_RATE_HZ:
-            raise ValueError(f"--rate: wanted {LOWEST_RATE_HZ:g} to {HIGHEST_RATE_HZ:g} Hz, got {self.rate}")
+            raise ValueError(f"--rate: expected {LOWEST_RATE_HZ:g} to {HIGHEST_RATE_HZ:g} Hz, got {self.rate}")
         check_limit("max-speed", self.max_speed, SPEEDS_DEG_S)
         check_limit("max-acceleration", self.max_acceleration, ACCELERATIONS_DEG_S2)
 
     def _check_arm(self) -> None:
         if self.table is not None and not abs(self.table) <= HIGHEST_TABLE_M:
-            raise ValueError(f"--table: wanted a height in metres, up to {HIGHEST_TABLE_M:g}, got {self.table}")
+            raise ValueError(f"--table: expected a height in metres, up to {HIGHEST_TABLE_M:g}, got {self.table}")
         if self.record is not None and not self.record.endswith(".mcap"):
-            raise ValueError(f"--record: wanted a file ending in .mcap, got {self.record}")
+            raise ValueError(f"--record: expected a file ending in .mcap, got {self.record}")
         check_choice("driver", self.driver, available_drivers())
 
     def check_driver(self, driver_type: DriverType) -> None:
@@ -134,7 +134,7 @@ def check_limit(flag: str, value: float | None, bounds: tuple[float, float]) -> 
     """Raise ValueError for a limit, if there is one, that no joint may have."""
     least, most = bounds
     if value is not None and not least <= value <= most:
-        raise ValueError(f"--{flag}: wanted a positive number, from {least:g} to {most:g}, got {value}")
+        raise ValueError(f"--{flag}: expected a positive number, from {least:g} to {most:g}, got {value}")
 
 
 def parse_workspace(text: str | None) -> Box | None:
@@ -157,6 +157,6 @@ def driver_options(config: SessionConfig) -> dict[str, str]:
     for text in config.option:
         name, _, value = text.partition("=")
         if not name or not value:
-            raise ValueError(f"--option: wanted NAME=VALUE, got '{text}'")
+            raise ValueError(f"--option: expected NAME=VALUE, got '{text}'")
         options[name] = value
     return options

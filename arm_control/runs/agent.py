@@ -26,15 +26,19 @@ def make_agent(config: TrainConfig, env: Any, seed: int | None = None, **options
     if env.actions != config.settings.actions:
         wanted = default_environment(config.settings.actions)
         chosen = f" with {flag}" if (flag := config.settings.actions_flag) else ""
-        raise ValueError(f"agent {config.agent}{chosen} wants --env {wanted}, got {config.env}, of {env.action_space}")
+        raise ValueError(
+            f"agent {config.agent}{chosen} requires --env {wanted}, got {config.env}, of {env.action_space}"
+        )
     if env.episode_steps % (repeat := config.settings.action_repeat):
-        raise ValueError(f"--action-repeat: wanted a divisor of an episode's {env.episode_steps} steps, got {repeat}")
-    spaces, limits = env.observation_space.spaces, env.arm.limits
+        raise ValueError(f"--action-repeat: expected a divisor of an episode's {env.episode_steps} steps, got {repeat}")
+    spaces = env.observation_space.spaces
+    limits = env.arm.limits
     step_deg = tuple(speed * env.simulation.control_period_s for speed in limits.max_speed_deg_s)
     joints = env.arm.joint_count
     # On an arm that acts late, targets that go on from the previous one would overshoot by what is still to come.
     acts_at_once = env.imperfections.mean_delay_s < env.simulation.control_period_s
-    absolute, box = config.control == "absolute", env.action_space
+    absolute = config.control == "absolute"
+    box = env.action_space
     low, high = (box.low, box.high) if env.grid is None else (limits.lower_deg, limits.upper_deg)
     spec = Spec(
         observation_size=spaces["observation"].shape[0],

@@ -19,6 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from arm_control.runs.files import read_json
+from arm_control.runs.older_formats import present_state
 
 FORMAT_VERSION = 1
 KEPT = 2  # how many of the latest are kept
@@ -109,12 +110,12 @@ def load_checkpoint(path: Path) -> tuple[int, dict[str, Any]]:
     if not file.is_file():
         raise ValueError(f"checkpoint file {file} is missing")
     if (size := file.stat().st_size) != wanted.bytes:
-        raise ValueError(f"checkpoint file {file} is damaged: wanted {wanted.bytes} bytes, got {size}")
+        raise ValueError(f"checkpoint file {file} is damaged: expected {wanted.bytes} bytes, got {size}")
     if _sha256(file) != wanted.sha256:
         raise ValueError(f"checkpoint file {file} is damaged: its content does not match its hash")
     try:
         tensors = load_file(file)
-        return int(step), _join(values, tensors)
+        return int(step), present_state(_join(values, tensors))
     except (SafetensorError, KeyError) as error:
         raise ValueError(f"checkpoint file {file} is damaged ({error})") from None
 

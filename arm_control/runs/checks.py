@@ -25,13 +25,13 @@ def check_choice(kind: str, name: str, available: Iterable[str]) -> None:
 def check_png(path: str | None) -> None:
     """Raise ValueError unless a file's name, if there is one, is that of a picture."""
     if path is not None and not path.lower().endswith(".png"):
-        raise ValueError(f"--save: wanted a file that ends in .png, got {path}")
+        raise ValueError(f"--save: expected a file that ends in .png, got {path}")
 
 
 def check_count(name: str, value: int, most: int) -> None:
     """Raise ValueError unless a count is from 1 to this."""
     if not 1 <= value <= most:
-        raise ValueError(f"--{name}: wanted a number from 1 to {most}, got {value}")
+        raise ValueError(f"--{name}: expected a number from 1 to {most}, got {value}")
 
 
 def check_range(name: str, value: float, limits: tuple[float, float], unit: str = "") -> None:
@@ -44,7 +44,7 @@ def check_range(name: str, value: float, limits: tuple[float, float], unit: str 
 def check_seed(name: str, value: int) -> None:
     """Raise ValueError unless a seed has at most 63 bits."""
     if not 0 <= value < 2**63:
-        raise ValueError(f"--{name}: wanted a number from 0, of at most 63 bits, got {value}")
+        raise ValueError(f"--{name}: expected a number from 0, of at most 63 bits, got {value}")
 
 
 def check_length(steps: int | None, minutes: float | None) -> None:
@@ -52,9 +52,9 @@ def check_length(steps: int | None, minutes: float | None) -> None:
     if steps is not None and minutes is not None:
         raise ValueError("expected one of --steps and --minutes, got both")
     if steps is not None and not 1 <= steps <= MOST_STEPS:
-        raise ValueError(f"--steps: wanted a positive number, up to {MOST_STEPS}, got {steps}")
+        raise ValueError(f"--steps: expected a positive number, up to {MOST_STEPS}, got {steps}")
     if minutes is not None and not 0 < minutes <= MOST_MINUTES:
-        raise ValueError(f"--minutes: wanted a positive number, up to {MOST_MINUTES}, got {minutes}")
+        raise ValueError(f"--minutes: expected a positive number, up to {MOST_MINUTES}, got {minutes}")
 
 
 def check_grid_step(step_deg: float) -> None:
@@ -63,11 +63,11 @@ def check_grid_step(step_deg: float) -> None:
 
 
 def parse_numbers(name: str, text: str, wanted: str, count: int | None = None) -> tuple[float, ...]:
-    """Finite numbers with commas between them. Raises ValueError, with what was `wanted`, for anything else."""
+    """Finite numbers with commas between them. Raises ValueError, with what was `expected`, for anything else."""
     try:
         numbers = tuple(float(word) for word in text.split(","))
     except ValueError:
         numbers = ()
     if not numbers or not all(map(math.isfinite, numbers)) or (count is not None and len(numbers) != count):
-        raise ValueError(f"--{name}: wanted {wanted}, got '{text}'")
+        raise ValueError(f"--{name}: expected {wanted}, got '{text}'")
     return numbers

@@ -54,7 +54,7 @@ class TrainConfig:
     env: str = ""
     """The environment's id."""
     reward: RewardKind = "dense"
-    """The reward that the environment gives. A sparse one wants DDPG to look farther: --n-step 3."""
+    """The reward that the environment gives. With a sparse reward DDPG needs a longer horizon: --n-step 3."""
     goal_tolerance_m: float = 0.01
     """How near the tip must be to a goal to have reached it, in metres."""
     arm: str | None = None
@@ -73,7 +73,7 @@ class TrainConfig:
     the time in which the slowest joint crosses its range, and at least 1.67 s)."""
     control_rate_hz: Annotated[float | None, tyro.conf.arg(name="control-rate")] = None
     """Control steps a second, in Hz (30, unless given)."""
-    arms: int = None  # type: ignore[assignment]
+    num_envs: int = None  # type: ignore[assignment]
     """Arms simulated side by side."""
     processes: int = 1
     """Processes among which the arms are divided. More are faster for many arms, and change nothing else."""
@@ -102,16 +102,16 @@ class TrainConfig:
             set_field("settings", AGENTS[self.agent]())
         if not self.env:
             set_field("env", default_environment(self.settings.actions))
-        if self.arms is None:
-            set_field("arms", self.settings.arms)
+        if self.num_envs is None:
+            set_field("num_envs", self.settings.num_envs)
         set_field("imperfections", as_imperfections(self.imperfections))
 
     def _check_parallel_environments(self) -> None:
-        if not 1 <= self.arms <= MOST_PROCESSES:
-            raise ValueError(f"--arms: expected from 1 to {MOST_PROCESSES}, got {self.arms}")
-        if not 1 <= self.processes <= self.arms:
-            raise ValueError(f"--processes: expected from 1 to {self.arms}, one for each arm, got {self.processes}")
-        self.settings.check_arms(self.arms, self.processes)
+        if not 1 <= self.num_envs <= MOST_PROCESSES:
+            raise ValueError(f"--num-envs: expected from 1 to {MOST_PROCESSES}, got {self.num_envs}")
+        if not 1 <= self.processes <= self.num_envs:
+            raise ValueError(f"--processes: expected from 1 to {self.num_envs}, one for each arm, got {self.processes}")
+        self.settings.check_num_envs(self.num_envs, self.processes)
 
     def _check_environment(self) -> None:
         check_task_options(self.env, self.task_options)
@@ -228,7 +228,7 @@ def _read(values: dict[str, Any]) -> TrainConfig:
             given[name] = _converted(name, value, kinds.get(name))
     read = TrainConfig(**given)
     if read.to_json() != values:
-        raise ValueError(f"wanted the fields {list(read.to_json())}, got {list(values)}, or others in settings")
+        raise ValueError(f"expected the fields {list(read.to_json())}, got {list(values)}, or others in settings")
     return read
 
 

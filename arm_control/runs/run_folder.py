@@ -14,7 +14,8 @@ from arm_control.runs.config import ARM_FILE
 from arm_control.runs.files import check_no_link, parse_json, read_json, remove_partial, write_text, written_whole
 from envs.files import open_regular, read_text
 
-FORMAT_VERSION = 5
+FORMAT_VERSION = 6
+READABLE_VERSIONS = (5, FORMAT_VERSION)  # 5: other names of settings, see `arm_control.runs.older_formats`
 NO_TARGET_SPEED = "its observation lacks the previous target's speed"
 # Why older versions cannot be read.
 OLDER_VERSIONS = {
@@ -104,7 +105,7 @@ class RunFolder:
             ) from None
         except (OSError, ValueError) as error:
             raise ValueError(f"{run.config} is damaged ({getattr(error, 'strerror', None) or error})") from None
-        if not isinstance(config, dict) or config.get("version") != FORMAT_VERSION:
+        if not isinstance(config, dict) or config.get("version") not in READABLE_VERSIONS:
             version = config.get("version") if isinstance(config, dict) else None
             cause = "it was written by another arm-control"
             if version in OLDER_VERSIONS:
@@ -156,7 +157,7 @@ class RunFolder:
         except (OSError, ValueError) as error:
             raise ValueError(f"{self.metrics} is damaged ({getattr(error, 'strerror', None) or error})") from None
         if not all(isinstance(row, dict) and row.keys() >= REPORTED for row in rows):
-            raise ValueError(f"{self.metrics} is damaged: wanted {', '.join(sorted(REPORTED))} on each line")
+            raise ValueError(f"{self.metrics} is damaged: expected {', '.join(sorted(REPORTED))} on each line")
         numbers = (value for row in rows for name, value in row.items() if value is not None or name in REPORTED)
         if not all(isinstance(value, int | float) for value in numbers):
             raise ValueError(f"{self.metrics} is damaged: expected numbers as values")

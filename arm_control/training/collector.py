@@ -24,7 +24,7 @@ class Advance(NamedTuple):
     metrics: dict[str, float]
 
 
-class Interaction:
+class Collector:
     """Arms side by side, in this process or in several of their own, and one agent for all of them."""
 
     def __init__(self, config: TrainConfig, seeds: Sequence[int], **options: Any) -> None:
@@ -51,7 +51,8 @@ class Interaction:
         """
         repeat = self._config.settings.action_repeat
         action = self.agent.act(self.observation, explore=True)
-        rewards, between = [], []
+        rewards = []
+        between = []
         for step in range(repeat):
             following, reward, terminated, truncated, info = self.arms.step(action)
             ended = terminated | truncated

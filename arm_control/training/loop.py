@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from arm_control.evaluation.torch_controller import PolicyController, one_thread
+from arm_control.evaluation.torch_controller import TorchController, one_thread
 from arm_control.evaluation.validation import REPORTS, Validation, is_kept
 from arm_control.process.signals import stop_on_signals
 from arm_control.runs.agent import fit_state
@@ -14,7 +14,7 @@ from arm_control.runs.checkpoint import list_checkpoints, load_latest, save_chec
 from arm_control.runs.config import TrainConfig
 from arm_control.runs.run_folder import RunFolder
 from arm_control.runs.seeding import TRAINING, derived_seeds
-from arm_control.training.collector import Interaction
+from arm_control.training.collector import Collector
 from arm_control.training.progress import Reporter
 from arm_control.training.workers import Workers
 from envs.files import read_file
@@ -67,11 +67,11 @@ class Training:
     def __init__(self, config: TrainConfig) -> None:
         self.config = config
         self._validation = Validation(config)
-        self.learner: Interaction | Workers
+        self.learner: Collector | Workers
         if config.settings.worker_processes:
             self.learner = Workers(config)
         else:
-            self.learner = Interaction(config, derived_seeds(config.seed, TRAINING, config.arms))
+            self.learner = Collector(config, derived_seeds(config.seed, TRAINING, config.num_envs))
         self.step = 0
         self.updates = 0
         self.elapsed_s = 0.0
@@ -99,7 +99,9 @@ class Training:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a state of `state_dict`."""
         self.learner.load_state_dict(state)
-        self.step, self.updates, self.elapsed_s = state["step"], state["updates"], state["elapsed_s"]
+        self.step = state["step"]
+        self.updates = state["updates"]
+        self.elapsed_s = state["elapsed_s"]
         self._best = state["best"]
 
     def run(self, run: RunFolder, *, quiet: bool) -> None:
@@ -149,7 +151,7 @@ class Training:
 
     def _report(self, reporter: Reporter, metrics: dict[str, float]) -> None:
         policy = self.learner.policy()
-        figures = self._validation(PolicyController(policy))
+        figures = self._validation(TorchController(policy))
         error_mm = figures["mean_error_mm"]
         lowest_mm = error_mm if self._best is None else min(error_mm, self._best["lowest_mm"])
         if is_kept(error_mm, lowest_mm):

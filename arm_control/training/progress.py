@@ -27,7 +27,8 @@ class Reporter:
         self._tolerance_mm = 1000 * config.goal_tolerance_m
         self._error_name = environment_of(config.env).task.error_name
         self._last_tick = 0.0
-        self._start, self._first_progress = time.monotonic(), config.progress(step, elapsed_s)
+        self._start = time.monotonic()
+        self._first_progress = config.progress(step, elapsed_s)
         self._tensorboard = SummaryWriter(str(run.tensorboard), purge_step=step + 1 if step else None)  # type: ignore[no-untyped-call]
         verb = f"going on from step {step:,}" if step else "training"
         self._say(f"{verb}: {config.agent} on {config.env}, seed {config.seed}, into {run.path}")

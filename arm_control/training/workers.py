@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from arm_control.process.printing import counted
 from arm_control.runs.config import TrainConfig
 from arm_control.runs.seeding import LEARNING, TRAINING, derived_seeds
-from arm_control.training.collector import Advance, Interaction
+from arm_control.training.collector import Advance, Collector
 from envs.vector.process import START_S, Failure, WorkerDeath, WorkerProcess, end_all, message, serve_calls
 from policies.agent import SharingAgent
 
@@ -30,7 +30,7 @@ DEATHS_IN_A_ROW = 5  # of workers in one place without an update, after which tr
 
 
 class Workers:
-    """What `Interaction` is for other agents: several of them, in processes, on shared parameters.
+    """What `Collector` is for other agents: several of them, in processes, on shared parameters.
 
     The first steps, from which the inputs' scale is taken, are made in this process; then the workers are started. One
     that dies is replaced by another, with new arms.
@@ -72,7 +72,8 @@ class Workers:
                 self._begin(place, progress(0))
             place = self._wait()
         else:
-            place, self._turn = self._turn, (self._turn + 1) % self._count
+            place = self._turn
+            self._turn = (self._turn + 1) % self._count
             self._begin(place, progress(0))
         return self._finish(place)
 
@@ -105,7 +106,9 @@ class Workers:
             raise ValueError(f"the checkpoint is of {counted(len(state['numbers']), 'worker')}, not of {self._count}")
         self._first.load_state_dict({key: state[key] for key in ("agent", "arm_urdf", "arms")})
         self._late = [Advance(steps, updates, {}) for steps, updates in state["late"]]
-        self._number, self._started, self._turn = state["numbers"], state["started"], state["turn"]
+        self._number = state["numbers"]
+        self._started = state["started"]
+        self._turn = state["turn"]
         self.replaced = state["replaced"]
         self._start(dict(enumerate(state["workers"])))
         # Each worker has put its own copy there.
@@ -205,14 +208,12 @@ def _view(memory: int) -> Memory:
     return np.frombuffer(mmap.mmap(memory, 0), np.uint8)
 
 
-def _interaction(
-    config: TrainConfig, number: int, shared_memory: Callable[[int], Memory], *, first: bool
-) -> Interaction:
+def _interaction(config: TrainConfig, number: int, shared_memory: Callable[[int], Memory], *, first: bool) -> Collector:
     """The arms and the agent of the `number`-th worker; the `first` agent's parameters become the shared ones."""
-    arms = config.arms // config.settings.worker_processes
+    arms = config.num_envs // config.settings.worker_processes
     seeds = derived_seeds(config.seed, TRAINING, arms * (number + 1))[-arms:]
     seed = derived_seeds(config.seed, LEARNING, number + 1)[-1]
-    return Interaction(config, seeds, seed=seed, shared_memory=shared_memory, first=first)
+    return Collector(config, seeds, seed=seed, shared_memory=shared_memory, first=first)
 
 
 class Worker:
@@ -221,7 +222,7 @@ class Worker:
     def __init__(self, memory: int) -> None:
         self.number = -1
         self._memory = memory
-        self._interaction: Interaction | None = None
+        self._interaction: Collector | None = None
 
     def make(self, config: dict[str, Any], number: int, saved: Any, other: Any) -> None:
         """Make the arms and the agent, of a saved state, or a newcomer beside `other`, an agent's state."""

@@ -181,9 +181,9 @@ def steps_for(steps: int, limits: JointLimits, period_s: float) -> int:
 def check_reward(kind: str, tolerance_m: float) -> None:
     """Raise ValueError for an unknown reward, or a tolerance that is no positive length."""
     if kind not in get_args(RewardKind):
-        raise ValueError(f"wanted reward dense or sparse, got '{kind}'")
+        raise ValueError(f"expected reward dense or sparse, got '{kind}'")
     if not (0 < tolerance_m < math.inf):
-        raise ValueError(f"wanted a positive goal tolerance in metres, got {tolerance_m}")
+        raise ValueError(f"expected a positive goal tolerance in metres, got {tolerance_m}")
 
 
 def distance_reward(kind: RewardKind, tolerance_m: float, reach_m: float, distance_m: Any) -> Any:
@@ -280,6 +280,6 @@ def check_goal(arm: Arm, goal_m: Any) -> tuple[float, float, float]:
     """The goal as three floats. Raises ValueError if it is not three finite numbers or the arm cannot reach it."""
     goal = np.asarray(goal_m, dtype=np.float64)
     if goal.shape != (3,):
-        raise ValueError(f"wanted a goal x,y,z in metres, got {goal_m}")
+        raise ValueError(f"expected a goal x,y,z in metres, got {goal_m}")
     arm.inverse_kinematics(goal, tolerance_m=1e-5)
     return float(goal[0]), float(goal[1]), float(goal[2])

@@ -21,7 +21,9 @@ SHARE = 0.8  # of the joints' speed and acceleration limits that a path may need
 CANDIDATES = 8  # paths drawn and tried at once
 TABLE_CLEARANCE = 0.001  # of the arm's reach, above the table: more than a path sinks between two points of it
 TRIES = 80  # so many times, before giving up
-POINTS, FINE_POINTS = 24, 192  # on a path, at which it is tried, and tried again if it may be the one
+# on a path, at which it is tried, and tried again if it may be the one
+POINTS = 24
+FINE_POINTS = 192
 
 
 @dataclass(frozen=True)
@@ -69,9 +71,11 @@ def _curve(kind: PathKind, shape: Array, turns: Array) -> tuple[Array, Array]:
         points = np.take_along_axis(shape, rows.reshape(*shape.shape[:-2], -1, 1), axis=-2).reshape(*rows.shape, 3)
         return (weights[..., None] * points).sum(-2), (rates[..., None] * points).sum(-2)
     u = 2 * math.pi * turns[..., None]
-    a, b = shape[..., 0, :], shape[..., 1, :]
+    a = shape[..., 0, :]
+    b = shape[..., 1, :]
     if turns.ndim == shape.ndim - 1:  # several points on each of several shapes
-        a, b = a[..., None, :], b[..., None, :]
+        a = a[..., None, :]
+        b = b[..., None, :]
     if kind == "circle":
         return a * np.cos(u) + b * np.sin(u), 2 * math.pi * (b * np.cos(u) - a * np.sin(u))
     return a * np.sin(u) + b * np.sin(2 * u) / 2, 2 * math.pi * (a * np.cos(u) + b * np.cos(2 * u))
@@ -108,7 +112,7 @@ def draw_path(
                 centre = arm.tip_position(poses[row].tolist())
                 return Path(kind, centre, shape, float(phases[row]), float(length_m) / speed_m_s)
     raise ValueError(
-        f"wanted a speed at which {arm.name} can follow a path ({', '.join(kinds)}), got {speed_m_s:g} m/s: "
+        f"expected a speed at which {arm.name} can follow a path ({', '.join(kinds)}), got {speed_m_s:g} m/s: "
         f"of {tries * CANDIDATES} random paths above the table, z = {table_m:g} m, the best allows {fastest:.3g} m/s"
     )
 

@@ -35,7 +35,8 @@ class Origin:
     @property
     def rotation(self) -> Array:
         """The rotation matrix (3, 3)."""
-        (cr, cp, cy), (sr, sp, sy) = np.cos(self.rpy_rad), np.sin(self.rpy_rad)
+        (cr, cp, cy) = np.cos(self.rpy_rad)
+        (sr, sp, sy) = np.sin(self.rpy_rad)
         return np.array(
             [
                 [cy * cp, cy * sp * sr - sy * cr, cy * sp * cr + sy * sr],

@@ -21,7 +21,7 @@ def inertial(link: ElementTree.Element) -> Inertial | None:
     frame = origin(element, named)
     (mass_kg,) = numbers(named, element.find("mass"), "mass", "value", 1)
     if mass_kg < 0.0:
-        raise ValueError(f"{named}: wanted a mass of at least 0 kg, got {mass_kg:g}")
+        raise ValueError(f"{named}: expected a mass of at least 0 kg, got {mass_kg:g}")
     if mass_kg == 0.0:
         return None
     inertia = element.find("inertia")

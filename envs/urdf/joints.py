@@ -24,7 +24,7 @@ def axis(joint: ElementTree.Element) -> Array:
     direction = np.array(numbers(named, joint.find("axis"), "axis", "xyz", 3, "1 0 0"))
     length = float(np.linalg.norm(direction))
     if length < 1e-6:
-        raise ValueError(f"{named}: wanted an axis, got one of no length")
+        raise ValueError(f"{named}: expected an axis, got one of no length")
     return direction / length
 
 
@@ -37,7 +37,7 @@ def limits(joint: ElementTree.Element, time_to_full_speed_s: float) -> tuple[flo
     if lower_deg >= upper_deg or min(velocity, acceleration) <= 0 or effort < LEAST_EFFORT_NM:
         got = {key: value for element in joint.findall("limit") for key, value in element.attrib.items()}
         raise ValueError(
-            f"joint '{joint.get('name')}': wanted lower < upper, a positive velocity and an effort of at least "
+            f"joint '{joint.get('name')}': expected lower < upper, a positive velocity and an effort of at least "
             f"{LEAST_EFFORT_NM:g} N m, got {got}"
         )
     return lower_deg, upper_deg, math.degrees(velocity), math.degrees(acceleration), effort
@@ -55,7 +55,7 @@ def _limit_numbers(joint: ElementTree.Element, *names: str, default: float = 0.0
     name = joint.get("name")
     element = joint.find("limit")
     if element is None or "velocity" not in element.attrib or "effort" not in element.attrib:
-        raise ValueError(f"joint '{name}' wants a <limit> with lower, upper, effort, velocity")
+        raise ValueError(f"joint '{name}' requires a <limit> with lower, upper, effort, velocity")
     return [numbers(f"joint '{name}'", element, "limit", key, 1, repr(default))[0] for key in names]
 
 

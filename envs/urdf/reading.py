@@ -33,7 +33,7 @@ def read_chain(text: str) -> Chain:
     check_references(links, [*turning, *fixed])
     placed, joints = _place_links(robot, links)
     if len(placed) != len(links):
-        raise ValueError("wanted one chain of links, got joints that the base is not connected to")
+        raise ValueError("expected one chain of links, got joints that the base is not connected to")
     time_to_full_speed_s = time_to_full_speed(placed, [joint.element for joint in joints])
     tip = _tip(placed, len(joints) - 1)
     return Chain(
@@ -106,7 +106,7 @@ def _refuse_branches(links: list[Link], one: int, other: int | None) -> None:
         other = links[other].parent
     fork = links[other or 0].name
     raise ValueError(
-        f"wanted one chain of revolute joints, but link '{fork}' has several branches with some (remove all but one, "
+        f"expected one chain of revolute joints, but link '{fork}' has several branches with some (remove all but one, "
         "or make their joints fixed)"
     )
 

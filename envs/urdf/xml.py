@@ -66,7 +66,7 @@ def parse(text: str | bytes) -> ElementTree.Element:
         raise ValueError(f"expected a URDF of at most {LARGEST_URDF:,} characters, got {len(text):,}")
     # Before the parser sees it: a few lines of entities can make gigabytes.
     if _contains(text, "<!DOCTYPE"):
-        raise ValueError("wanted a URDF without a DOCTYPE, in which entities may be defined")
+        raise ValueError("expected a URDF without a DOCTYPE, in which entities may be defined")
     try:
         robot = ElementTree.fromstring(text.removeprefix("\ufeff") if isinstance(text, str) else text)
     except (ElementTree.ParseError, LookupError, ValueError) as error:
@@ -150,7 +150,7 @@ def joint_elements(robot: ElementTree.Element) -> tuple[list[ElementTree.Element
         kind = joint.get("type", "")
         if not name or name in names:
             raise ValueError(
-                f"wanted a name of its own for each joint, got '{name}' {'twice' if name else ''}".rstrip()
+                f"expected a name of its own for each joint, got '{name}' {'twice' if name else ''}".rstrip()
             )
         names.add(name)
         if kind == "continuous":
@@ -170,7 +170,7 @@ def joint_elements(robot: ElementTree.Element) -> tuple[list[ElementTree.Element
             )
         (turning if kind == "revolute" else fixed).append(joint)
     if not 1 <= len(turning) <= MOST_JOINTS:
-        raise ValueError(f"wanted 1 to {MOST_JOINTS} revolute joints, got {len(turning) or 'none'}")
+        raise ValueError(f"expected 1 to {MOST_JOINTS} revolute joints, got {len(turning) or 'none'}")
     count = len(turning) + len(fixed)
     if count > MOST_ALL_JOINTS:
         raise ValueError(f"expected at most {MOST_ALL_JOINTS} joints, fixed ones included, got {count}")
@@ -183,7 +183,9 @@ def link_elements(robot: ElementTree.Element) -> dict[str, ElementTree.Element]:
     for link in robot.findall("link"):
         name = link.get("name", "")
         if not name or name in links:
-            raise ValueError(f"wanted a name of its own for each link, got '{name}' {'twice' if name else ''}".rstrip())
+            raise ValueError(
+                f"expected a name of its own for each link, got '{name}' {'twice' if name else ''}".rstrip()
+            )
         links[name] = link
     return links
 
@@ -201,14 +203,14 @@ def check_references(links: dict[str, ElementTree.Element], joints: list[Element
             joined.add(name)
         child = linked(joint, "child")
         if child in children:
-            raise ValueError(f"wanted one chain of links, but link '{child}' has several parents")
+            raise ValueError(f"expected one chain of links, but link '{child}' has several parents")
         children.add(child)
     for name in links:
         if name not in joined:
             raise ValueError(f"link '{name}' is loose: no joint joins it to another link (join it, or remove it)")
     bases = [name for name in links if name not in children]
     if len(bases) != 1:
-        raise ValueError(f"wanted one chain of links with one base, got bases {bases}")
+        raise ValueError(f"expected one chain of links with one base, got bases {bases}")
 
 
 def linked(joint: ElementTree.Element, end: str) -> str:

@@ -64,15 +64,15 @@ class ArmVectorEnv(VectorEnv[Observations, Any, Array]):
         """Start the workers and make the arms. One more arm is made and closed here, to learn the spaces and infos."""
         for name, value in (("arms", arms), ("processes", processes)):
             if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-                raise ValueError(f"wanted a positive number of {name}, got {value!r}")
+                raise ValueError(f"expected a positive number of {name}, got {value!r}")
         if processes > arms:
-            raise ValueError(f"wanted at least one arm a process, got {arms} arms for {processes} processes")
+            raise ValueError(f"expected at least one arm a process, got {arms} arms for {processes} processes")
         if not 0 < timeout_s < math.inf:
-            raise ValueError(f"wanted a positive timeout in seconds, got {timeout_s}")
+            raise ValueError(f"expected a positive timeout in seconds, got {timeout_s}")
         try:
             pickled = cloudpickle.dumps(make_env)
         except Exception as error:
-            raise ValueError(f"wanted a make_env that can be sent to a process, got {make_env!r}: {error}") from error
+            raise ValueError(f"expected a make_env that can be sent to a process, got {make_env!r}: {error}") from error
         record = self._look_at(make_env)
         self.num_envs = int(arms)
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
@@ -110,12 +110,14 @@ class ArmVectorEnv(VectorEnv[Observations, Any, Array]):
         """One control period of each arm, by actions (arms, ...). Raises ValueError, naming the arm, for a bad one."""
         self._check_open()
         if not self._was_reset:
-            raise gymnasium.error.ResetNeeded("wanted a reset before the first step")
-        array, shared = self._checked(actions), self._shared
+            raise gymnasium.error.ResetNeeded("expected a reset before the first step")
+        array = self._checked(actions)
+        shared = self._shared
         shared.action[...] = array
         # Each arm gets its action in the caller's own dtype, as it would alone.
         self._ask([message("step", array.dtype.str)] * len(self._workers), fatal=True)
-        terminated, truncated = shared.terminated.copy(), shared.truncated.copy()
+        terminated = shared.terminated.copy()
+        truncated = shared.truncated.copy()
         infos = self._infos(shared.info)
         ended = terminated | truncated
         if ended.any():
@@ -132,7 +134,7 @@ class ArmVectorEnv(VectorEnv[Observations, Any, Array]):
         What follows is bit for bit what followed then.
         """
         if len(states) != self.num_envs:
-            raise ValueError(f"wanted the states of {self.num_envs} arms, got {len(states)}")
+            raise ValueError(f"expected the states of {self.num_envs} arms, got {len(states)}")
         self._ask([message("restore", worker.part_of(states)) for worker in self._workers])
         self._was_reset = True
         return _copied(self._shared.observation)
@@ -147,15 +149,16 @@ class ArmVectorEnv(VectorEnv[Observations, Any, Array]):
         env = make_env()
         try:
             if env.render_mode is not None:
-                raise ValueError(f"wanted arms without a render mode, got '{env.render_mode}': many are not shown")
+                raise ValueError(f"expected arms without a render mode, got '{env.render_mode}': many are not shown")
             self.metadata = {**env.metadata, "autoreset_mode": AutoresetMode.SAME_STEP}
-            self.single_observation_space, self.single_action_space = env.observation_space, env.action_space
+            self.single_observation_space = env.observation_space
+            self.single_action_space = env.action_space
             self._low, self._high = _bounds(env.action_space)
             observation = _observation_record(env.observation_space)
             info = _info_record(env.reset(seed=0)[1])
             following = _info_record(env.step(copy.deepcopy(env.action_space).sample())[4])
             if info != following:
-                raise ValueError(f"wanted the same infos at each step, got {info} after reset and then {following}")
+                raise ValueError(f"expected the same infos at each step, got {info} after reset and then {following}")
         finally:
             env.close()
         return record_of(observation, info, self._low)
@@ -166,10 +169,10 @@ class ArmVectorEnv(VectorEnv[Observations, Any, Array]):
         else:
             seeds = list(seed)
         if len(seeds) != self.num_envs:
-            raise ValueError(f"wanted {self.num_envs} seeds, one an arm, got {len(seeds)}")
+            raise ValueError(f"expected {self.num_envs} seeds, one an arm, got {len(seeds)}")
         for arm, value in enumerate(seeds):
             if value is not None and (not isinstance(value, int | np.integer) or value < 0):
-                raise ValueError(f"arm {arm}: wanted a seed from 0, or None, got {value!r}")
+                raise ValueError(f"arm {arm}: expected a seed from 0, or None, got {value!r}")
         return seeds
 
     def _checked(self, actions: Any) -> Array:
@@ -179,7 +182,7 @@ class ArmVectorEnv(VectorEnv[Observations, Any, Array]):
         if not fine or array is not actions:  # an array of several kinds of rows hides what some were
             self._check_each(actions)
         if not fine:
-            raise ValueError(f"wanted actions of one kind, got {actions!r}")
+            raise ValueError(f"expected actions of one kind, got {actions!r}")
         return array
 
     def _good(self, actions: Array, shape: tuple[int, ...]) -> bool:
@@ -192,9 +195,9 @@ class ArmVectorEnv(VectorEnv[Observations, Any, Array]):
     def _check_each(self, actions: Any) -> None:
         """Raise ValueError for the first arm's bad action: which it is, what it should be, and what it is."""
         space = self.single_action_space
-        wanted = f"wanted an action of {space}"
+        wanted = f"expected an action of {space}"
         if isinstance(space, spaces.Box):
-            wanted = f"wanted an action of shape {space.shape} from {space.low.tolist()} to {space.high.tolist()}"
+            wanted = f"expected an action of shape {space.shape} from {space.low.tolist()} to {space.high.tolist()}"
         try:
             rows = list(actions)
         except TypeError:  # none or one
@@ -264,7 +267,8 @@ class _Worker(WorkerProcess):
     """The caller's end of a worker process and of its arms."""
 
     def __init__(self, number: int, arms: range, memory: int) -> None:
-        self.number, self.arms = number, arms
+        self.number = number
+        self.arms = arms
         which = f"arm {arms[0]}" if len(arms) == 1 else f"arms {arms[0]} to {arms[-1]}"
         super().__init__(f"worker {number} ({which})", serve, memory)
 
@@ -286,7 +290,7 @@ def _copied(arrays: Observations) -> Observations:
 
 def _observation_record(space: spaces.Space[Any]) -> Record:
     if not isinstance(space, spaces.Dict) or not all(isinstance(box, spaces.Box) for box in space.values()):
-        raise ValueError(f"wanted a Dict of Box as observation space, got {space}")
+        raise ValueError(f"expected a Dict of Box as observation space, got {space}")
     return np.dtype([(key, box.dtype, box.shape) for key, box in space.items()])
 
 
@@ -294,7 +298,7 @@ def _info_record(info: dict[str, Any]) -> Record:
     arrays = {key: np.asarray(value) for key, value in info.items()}
     for key, array in arrays.items():
         if array.dtype.kind not in "biuf":
-            raise ValueError(f"wanted infos that are numbers, got {key} = {info[key]!r}")
+            raise ValueError(f"expected infos that are numbers, got {key} = {info[key]!r}")
     return np.dtype([(key, array.dtype, array.shape) for key, array in arrays.items()])
 
 
@@ -306,4 +310,4 @@ def _bounds(space: spaces.Space[Any]) -> tuple[Array, Array]:
         return np.array(space.start), np.array(space.start + space.n - 1)
     if isinstance(space, spaces.MultiDiscrete):
         return np.array(space.start), np.array(space.start + space.nvec - 1)
-    raise ValueError(f"wanted a Box, Discrete or MultiDiscrete as action space, got {space}")
+    raise ValueError(f"expected a Box, Discrete or MultiDiscrete as action space, got {space}")

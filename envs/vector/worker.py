@@ -69,7 +69,8 @@ class Worker:
 
     def make(self, make_env: bytes, number: int, arms: range, record: Record) -> None:
         """Make these of all the arms, by a pickled function."""
-        self.number, self._arms = number, arms
+        self.number = number
+        self._arms = arms
         self._shared = SharedArms(self._memory_fd, record, slice(arms.start, arms.stop))
         os.close(self._memory_fd)
         for self.arm in arms:
@@ -85,7 +86,9 @@ class Worker:
         shared = self._shared
         for place, env, action in self._each(shared.action.astype(dtype)):
             observation, reward, terminated, truncated, info = env.step(action)
-            shared.reward[place], shared.terminated[place], shared.truncated[place] = reward, terminated, truncated
+            shared.reward[place] = reward
+            shared.terminated[place] = terminated
+            shared.truncated[place] = truncated
             if terminated or truncated:
                 _put(shared.final_observation, place, observation)
                 _put(shared.final_info, place, info)
@@ -120,6 +123,6 @@ class Worker:
 
 def _put(arrays: dict[str, Array], place: int, values: dict[str, Any]) -> None:
     if len(values) != len(arrays):
-        raise ValueError(f"wanted {sorted(arrays)}, got {sorted(values)}")
+        raise ValueError(f"expected {sorted(arrays)}, got {sorted(values)}")
     for key, array in arrays.items():
         array[place] = values[key]

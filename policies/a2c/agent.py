@@ -16,7 +16,7 @@ from policies.common.rollout import Credit, Steps
 def a2c(steps: Steps, value: torch.Tensor, next_value: torch.Tensor, settings: A2CSettings) -> Credit:
     """The sum of (gamma lambda)^k delta_t+k: how much better than expected the steps from each one on went."""
     advantage = advantages(
-        steps.reward, value, next_value, steps.terminated, steps.ended, settings.discount, settings.trace_decay
+        steps.reward, value, next_value, steps.terminated, steps.ended, settings.discount, settings.gae_lambda
     )
     return Credit(advantage=advantage, target=value + advantage, learned_from=torch.ones_like(value))
 

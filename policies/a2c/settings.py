@@ -11,14 +11,14 @@ class A2CSettings(PolicyGradientSettings):
 
     steps_per_update: int = 10
     """Steps of each arm before each update."""
-    trace_decay: float = 0.95
+    gae_lambda: float = 0.95
     """lambda: from 0, the next value alone, to 1, all rewards up to the last step."""
     recurrent: bool = False
     """Let policy and value remember what they saw, by an LSTM, for arms that do not show all (late or noisy ones)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_numbers(self, ("steps_per_update",), fractions=("trace_decay",))
+        check_numbers(self, ("steps_per_update",), fractions=("gae_lambda",))
 
     @property
     def rollout_steps(self) -> int | None:

@@ -10,7 +10,7 @@ from policies.common.settings import PolicyGradientSettings, check_numbers
 class A3CSettings(PolicyGradientSettings):
     """Asynchronous advantage actor-critic (Mnih et al. 2016): workers learn side by side, without waiting."""
 
-    arms: ClassVar[int] = 16
+    num_envs: ClassVar[int] = 16
 
     workers: int = 2
     """Worker processes, among which the arms are divided evenly."""
@@ -25,7 +25,7 @@ class A3CSettings(PolicyGradientSettings):
         super().__post_init__()
         check_numbers(self, ("steps_per_update",), fractions=())
         if not 1 <= self.workers <= 64:
-            raise ValueError(f"workers: wanted from 1 to 64, got {self.workers}")
+            raise ValueError(f"workers: expected from 1 to 64, got {self.workers}")
 
     @property
     def rollout_steps(self) -> int | None:
@@ -37,9 +37,9 @@ class A3CSettings(PolicyGradientSettings):
         """Number of processes that learn on shared parameters."""
         return self.workers
 
-    def check_arms(self, arms: int, processes: int) -> None:
+    def check_num_envs(self, num_envs: int, processes: int) -> None:
         """Raise ValueError unless the arms can be divided among the workers, which are the only processes."""
         if processes > 1:
             raise ValueError(f"--processes: the arms of a3c are in its --workers, got {processes} processes")
-        if arms % self.workers:
-            raise ValueError(f"--arms: wanted a multiple of {self.workers} workers, got {arms}")
+        if num_envs % self.workers:
+            raise ValueError(f"--num-envs: expected a multiple of {self.workers} workers, got {num_envs}")

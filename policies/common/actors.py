@@ -12,7 +12,7 @@ from policies.common.branching_head import BranchingHead
 from policies.common.distributions import ClippedGaussian, Gaussian, Softmax, SquashedGaussian
 from policies.common.heads import Trunk, refuse_nan
 from policies.common.networks import ActionScaling, Encoder, mlp, start_small
-from policies.common.settings import LARGEST_DEVIATION, SMALLEST_DEVIATION, PolicyGradientSettings
+from policies.common.settings import MAX_STD, MIN_STD, PolicyGradientSettings
 
 GAUSSIANS = {"gaussian": Gaussian, "squashed": SquashedGaussian, "clipped": ClippedGaussian}
 
@@ -59,7 +59,7 @@ class GaussianPolicy(nn.Module):
     Their standard deviation is fixed, a parameter, or an output of the network.
     """
 
-    log_deviation: Tensor
+    log_std: Tensor
 
     def __init__(self, spec: Spec, settings: PolicyGradientSettings) -> None:
         super().__init__()
@@ -67,18 +67,18 @@ class GaussianPolicy(nn.Module):
         self.scaling = ActionScaling(spec)
         self._kind = GAUSSIANS[settings.policy]
         self._actions = len(spec.action_low)
-        outputs = self._actions * (2 if settings.deviation == "state" else 1)
+        outputs = self._actions * (2 if settings.std == "state" else 1)
         self.memory, self.features = remembering(settings, self.encoder.size)
         self.net = mlp(self.features, settings.hidden_units, outputs, layer_norm=False)
         start_small(self.net)
-        log_deviation = torch.full((self._actions,), math.log(settings.initial_deviation))
-        self.log_deviation = nn.Parameter(log_deviation, requires_grad=settings.deviation != "fixed")
+        log_std = torch.full((self._actions,), math.log(settings.initial_std))
+        self.log_std = nn.Parameter(log_std, requires_grad=settings.std != "fixed")
 
     def distribution(self, features: Tensor, observation: Tensor) -> Gaussian:
         """Of the step, from encoded observations (..., features)."""
         mean, *more = self.net(features).split(self._actions, -1)
-        log_deviation = self.log_deviation + (more[0] if more else torch.zeros_like(mean))
-        return self._kind(mean, bounded(log_deviation, math.log(SMALLEST_DEVIATION), math.log(LARGEST_DEVIATION)).exp())
+        log_std = self.log_std + (more[0] if more else torch.zeros_like(mean))
+        return self._kind(mean, bounded(log_std, math.log(MIN_STD), math.log(MAX_STD)).exp())
 
     def uniform(self, features: Tensor, observation: Tensor) -> Gaussian:
         """A wide distribution that does not depend on what is observed, to begin with."""

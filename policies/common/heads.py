@@ -68,12 +68,12 @@ class Head(Protocol):
 def refuse_nan(q: Tensor) -> Tensor:
     """The same values of actions. Raises ValueError if one is NaN: it has no place in an order."""
     if torch.isnan(q).any():
-        raise ValueError("wanted values that can be compared, got NaN: the training has diverged")
+        raise ValueError("expected values that can be compared, got NaN: the training has diverged")
     return q
 
 
 class Trunk(nn.Module):
-    """The layers below the head, and, for a head that wants them, the present grid positions of the joints."""
+    """The layers below the head, and, for a head that uses them, the present grid positions of the joints."""
 
     halves: Tensor
 

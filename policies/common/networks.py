@@ -199,6 +199,6 @@ class DeterministicPolicy(nn.Module):
 SMALLEST_LEARNING_RATE = 0.02  # of the first one
 
 
-def falling_rate(learning_rate: float, progress: float) -> float:
+def linear_schedule(learning_rate: float, progress: float) -> float:
     """The learning rate that falls in a straight line to a fiftieth while `progress` goes from 0 to 1."""
     return learning_rate * max(SMALLEST_LEARNING_RATE, 1.0 - progress)

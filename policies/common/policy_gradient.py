@@ -17,7 +17,7 @@ from policies.agent import Actions, Observation, Spec, Transition, tensors_of
 from policies.common.actors import Actor, GaussianPolicy, SoftmaxPolicy
 from policies.common.averaging import PolicyAverage
 from policies.common.distributions import Distribution, SquashedGaussian
-from policies.common.networks import SQUASH_PENALTY, falling_rate, mlp
+from policies.common.networks import SQUASH_PENALTY, linear_schedule, mlp
 from policies.common.rollout import Credit, Rollout, Steps, fit_from
 from policies.common.settings import PolicyGradientSettings
 from policies.common.state import Part, load_parts, save_parts
@@ -66,7 +66,7 @@ class PolicyGradient:
         Agents with shared parameters create no Adam, which loads PyTorch's compiler: a second and 160 MB a process.
         """
         self._settings = settings
-        spec = spec.with_steps(settings.largest_step, settings.slowing_distance)
+        spec = spec.with_steps(settings.max_step, settings.slowing_distance)
         self._give_credit = give_credit
         self._generator = np.random.default_rng(seed)
         with torch.random.fork_rng(devices=[]):
@@ -130,11 +130,11 @@ class PolicyGradient:
     def update(self, progress: float) -> dict[str, float]:
         """One gradient step from the steps since the last one, once there are enough; they are forgotten then."""
         if not self.normalizer_fitted:
-            self.normalizer_fitted = fit_from(self._rollout, self._policy.encoder, self._settings.random_steps)
+            self.normalizer_fitted = fit_from(self._rollout, self._policy.encoder, self._settings.learning_starts)
             return {}
         if not self._ready:
             return {}
-        rate = falling_rate(self._settings.learning_rate, progress)
+        rate = linear_schedule(self._settings.learning_rate, progress)
         return self._learn(self._rollout.take(), rate) | {"learning_rate": rate, "updates": 1}
 
     @property
@@ -165,13 +165,13 @@ class PolicyGradient:
         flat = (features.flatten(0, 1), steps.observation[0].flatten(0, 1))
         distribution: Distribution = self._policy.distribution(*flat)
         log_prob = distribution.log_prob(steps.choice.flatten(0, 1)).view_as(value)
-        with torch.set_grad_enabled(settings.entropy_bonus > 0):
+        with torch.set_grad_enabled(settings.entropy_coef > 0):
             entropy = distribution.entropy().view_as(value)
 
         # L = -mean w A log pi(a | s)  +  c mean (V(s) - target)^2  -  beta mean H(pi)
         policy_loss = -credit.mean(log_prob * credit.weight * advantage)
         value_loss = credit.mean((value - credit.target).square())
-        loss = policy_loss + VALUE_WEIGHT * value_loss - settings.entropy_bonus * credit.mean(entropy)
+        loss = policy_loss + VALUE_WEIGHT * value_loss - settings.entropy_coef * credit.mean(entropy)
         # Keep the outputs of a squashed policy where tanh still has a slope.
         if isinstance(distribution, SquashedGaussian):
             loss = loss + SQUASH_PENALTY * distribution.mean.square().sum(-1).mean()
@@ -180,8 +180,8 @@ class PolicyGradient:
         for parameter in self._parameters:
             parameter.grad = None
         loss.backward()  # type: ignore[no-untyped-call]
-        norm = nn.utils.clip_grad_norm_(self._policy.parameters(), settings.largest_gradient)
-        nn.utils.clip_grad_norm_(self._value.parameters(), settings.largest_gradient)
+        norm = nn.utils.clip_grad_norm_(self._policy.parameters(), settings.max_grad_norm)
+        nn.utils.clip_grad_norm_(self._value.parameters(), settings.max_grad_norm)
 
         # The step itself.
         metrics = {

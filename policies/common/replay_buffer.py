@@ -109,7 +109,7 @@ class ReplayBuffer:
             desired = np.tile(rows[:, self.columns["next_desired_goal"]], self._between)
             rows = np.concatenate([rows, achieved, desired], axis=1)
         if rows.ndim != 2 or rows.shape[1] != self._rows.shape[1] or len(rows) > self.capacity:
-            raise ValueError(f"replay: wanted up to {self._rows.shape} rows, got {rows.shape}")
+            raise ValueError(f"replay: expected up to {self._rows.shape} rows, got {rows.shape}")
         self.size = len(rows)
         self._next = int(state["next"])
         self._arms = int(state["arms"])

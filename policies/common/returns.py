@@ -20,7 +20,7 @@ def advantages(
     terminated: Tensor,
     ended: Tensor,
     discount: float,
-    trace_decay: float,
+    gae_lambda: float,
 ) -> Tensor:
     """A_t = delta_t + gamma lambda A_t+1 (Schulman et al. 2016, arXiv:1506.02438, equation 16).
 
@@ -30,7 +30,7 @@ def advantages(
     advantage = torch.empty_like(delta)
     following = torch.zeros_like(delta[0])
     for step in reversed(range(len(delta))):
-        following = delta[step] + discount * trace_decay * (1.0 - ended[step]) * following
+        following = delta[step] + discount * gae_lambda * (1.0 - ended[step]) * following
         advantage[step] = following
     return advantage
 

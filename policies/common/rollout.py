@@ -110,9 +110,9 @@ class Rollout:
         self._has_ended = np.asarray(state["has_ended"])
 
 
-def fit_from(rollout: Rollout, encoder: Encoder, random_steps: int) -> bool:
+def fit_from(rollout: Rollout, encoder: Encoder, learning_starts: int) -> bool:
     """Take the inputs' scale from a rollout of random steps and forget them, if there are enough; says whether."""
-    if rollout.count < random_steps:
+    if rollout.count < learning_starts:
         return False
     encoder.fit(*rollout.observed())
     rollout.take()

@@ -8,8 +8,8 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal, Protocol
 
-SMALLEST_DEVIATION = 0.01  # of a normal step, as a fraction of the largest one
-LARGEST_DEVIATION = 2.0
+MIN_STD = 0.01  # of a normal step, as a fraction of the largest one
+MAX_STD = 2.0
 
 LARGEST_SLOWING_DISTANCE = 10.0
 
@@ -30,7 +30,7 @@ class AgentSettings:
         return ""
 
     @property
-    def arms(self) -> int:
+    def num_envs(self) -> int:
         """Number of arms simulated in parallel by default."""
         return 8
 
@@ -49,7 +49,7 @@ class AgentSettings:
         """Whether worker processes learn at the same time, rather than in turns."""
         return False
 
-    def check_arms(self, arms: int, processes: int) -> None:
+    def check_num_envs(self, num_envs: int, processes: int) -> None:
         """Raise ValueError if the agent cannot learn from so many arms, simulated in so many processes."""
 
 
@@ -59,8 +59,8 @@ LARGEST = {
     "critic_units": 4096,
     "n_step": 10_000,
     "batch_size": 1_000_000,
-    "replay_capacity": 10**9,
-    "random_steps": 10**9,
+    "buffer_size": 10**9,
+    "learning_starts": 10**9,
     "updates_per_step": 10_000,
     "action_repeat": 10_000,
     "target_period": 10**9,
@@ -73,12 +73,12 @@ def check_numbers(settings: object, positive: tuple[str, ...], fractions: tuple[
     for name in positive:
         value = getattr(settings, name)
         if not 0 < value < math.inf:
-            raise ValueError(f"{name.replace('_', '-')}: wanted a positive number, got {value}")
+            raise ValueError(f"{name.replace('_', '-')}: expected a positive number, got {value}")
         if value > LARGEST.get(name, math.inf):
             raise ValueError(f"{name.replace('_', '-')}: expected at most {LARGEST[name]}, got {value}")
     for name in fractions:
         if not 0 <= (value := getattr(settings, name)) <= 1:
-            raise ValueError(f"{name.replace('_', '-')}: wanted a number from 0 to 1, got {value}")
+            raise ValueError(f"{name.replace('_', '-')}: expected a number from 0 to 1, got {value}")
 
 
 def check_slowing_distance(distance: float) -> None:
@@ -90,7 +90,7 @@ def check_slowing_distance(distance: float) -> None:
 def check_fourier_octaves(octaves: int) -> None:
     """Raise ValueError unless the number of octaves is within its bounds."""
     if not 0 <= octaves <= 10:
-        raise ValueError(f"fourier-octaves: wanted a number from 0 to 10, got {octaves}")
+        raise ValueError(f"fourier-octaves: expected a number from 0 to 10, got {octaves}")
 
 
 class ReplaySettings(Protocol):
@@ -101,9 +101,9 @@ class ReplaySettings(Protocol):
     @property
     def batch_size(self) -> int: ...
     @property
-    def replay_capacity(self) -> int: ...
+    def buffer_size(self) -> int: ...
     @property
-    def random_steps(self) -> int: ...
+    def learning_starts(self) -> int: ...
     @property
     def relabel_near(self) -> float: ...
     @property
@@ -115,13 +115,13 @@ def check_replay(settings: ReplaySettings) -> None:
     check_fourier_octaves(settings.fourier_octaves)
     if settings.relabel_near + settings.relabel_other > 1:
         raise ValueError(
-            "relabel-near and relabel-other: wanted shares that add up to at most 1, got "
+            "relabel-near and relabel-other: expected shares that add up to at most 1, got "
             f"{settings.relabel_near} and {settings.relabel_other}"
         )
-    if not settings.batch_size <= settings.random_steps <= settings.replay_capacity:
+    if not settings.batch_size <= settings.learning_starts <= settings.buffer_size:
         raise ValueError(
-            "random-steps: wanted from batch-size to replay-capacity, "
-            f"{settings.batch_size} to {settings.replay_capacity}, got {settings.random_steps}"
+            "learning-starts: expected from batch-size to buffer-size, "
+            f"{settings.batch_size} to {settings.buffer_size}, got {settings.learning_starts}"
         )
 
 
@@ -145,15 +145,15 @@ class QLearningSettings(AgentSettings):
     """Updates after which the target network becomes a copy of the one that learns."""
     batch_size: int = 64
     """Transitions in one update."""
-    replay_capacity: int = 400_000
+    buffer_size: int = 400_000
     """Transitions remembered."""
-    random_steps: int = 2_000
+    learning_starts: int = 2_000
     """Steps of uniformly random actions before learning starts."""
     updates_per_step: int = 1
     """Updates for each action of all arms together."""
-    smallest_epsilon: float = 0.001
+    min_epsilon: float = 0.001
     """Share of random actions of the calmest arm."""
-    largest_epsilon: float = 0.4
+    max_epsilon: float = 0.4
     """The same of the wildest arm; the others lie between, in equal ratios."""
     relabel_near: float = 0.4
     """Share of a batch relabelled for a goal near the tip."""
@@ -164,9 +164,9 @@ class QLearningSettings(AgentSettings):
     reach of 0.7 m, and in proportion for others)."""
 
     def __post_init__(self) -> None:
-        positive = ("hidden_units", "learning_rate", "batch_size", "replay_capacity", "updates_per_step")
-        more = ("action_repeat", "target_period", "smallest_epsilon", "largest_epsilon", "relabel_distance")
-        fractions = ("discount", "smallest_epsilon", "largest_epsilon", "relabel_near", "relabel_other")
+        positive = ("hidden_units", "learning_rate", "batch_size", "buffer_size", "updates_per_step")
+        more = ("action_repeat", "target_period", "min_epsilon", "max_epsilon", "relabel_distance")
+        fractions = ("discount", "min_epsilon", "max_epsilon", "relabel_near", "relabel_other")
         check_numbers(self, positive + more, fractions)
         check_replay(self)
 
@@ -175,13 +175,13 @@ class QLearningSettings(AgentSettings):
 class PolicyGradientSettings(AgentSettings):
     """Settings shared by the agents that follow the gradient of a stochastic policy."""
 
-    arms: ClassVar[int] = 32
+    num_envs: ClassVar[int] = 32
 
     policy: Literal["gaussian", "squashed", "clipped", "softmax"] = "squashed"
     """What actions are drawn from: a normal step, as it is, squashed or clipped; or, on the degree grid, a softmax."""
-    deviation: Literal["fixed", "learned", "state"] = "state"
+    std: Literal["fixed", "learned", "state"] = "state"
     """A normal step's standard deviation: fixed, a parameter that is learned, or learned for each state."""
-    initial_deviation: float = 0.3
+    initial_std: float = 0.3
     """The standard deviation at the start, as a share of the largest step."""
     hidden_units: int = 64
     """Units in each of the two hidden layers of policy and value."""
@@ -191,18 +191,18 @@ class PolicyGradientSettings(AgentSettings):
     """The step size at the start; it falls to nearly zero over the training."""
     discount: float = 0.9
     """gamma: how much a reward one step later counts."""
-    entropy_bonus: float = 0.0
+    entropy_coef: float = 0.0
     """beta: how much the policy's entropy counts beside its advantages (beside scaled ones, little)."""
-    largest_step: float = 2.0
+    max_step: float = 2.0
     """Farthest from the measured angle that a target is asked for, in what a joint can move in one control period."""
     slowing_distance: float = 0.02
     """Distance to the goal, in metres, within which steps get smaller in proportion to it (0: never; for an arm with a
     reach of 0.7 m, and in proportion for others)."""
-    random_steps: int = 4_000
+    learning_starts: int = 4_000
     """Steps of random actions before learning starts, for the inputs' scale."""
     scale_advantage: bool = True
     """Divide an update's advantages by their root mean square, or steps would shrink as the policy gets better."""
-    largest_gradient: float = 0.5
+    max_grad_norm: float = 0.5
     """Norm to which longer gradients, of the policy and of the value separately, are cut."""
 
     @property
@@ -226,16 +226,14 @@ class PolicyGradientSettings(AgentSettings):
         return False
 
     def __post_init__(self) -> None:
-        positive = ("hidden_units", "learning_rate", "largest_step", "random_steps")
-        check_numbers(self, (*positive, "largest_gradient"), fractions=("discount",))
+        positive = ("hidden_units", "learning_rate", "max_step", "learning_starts")
+        check_numbers(self, (*positive, "max_grad_norm"), fractions=("discount",))
         check_slowing_distance(self.slowing_distance)
         check_fourier_octaves(self.fourier_octaves)
-        if not SMALLEST_DEVIATION <= self.initial_deviation <= LARGEST_DEVIATION:
-            bounds = f"from {SMALLEST_DEVIATION} to {LARGEST_DEVIATION}"
-            raise ValueError(f"initial-deviation: wanted {bounds}, got {self.initial_deviation}")
-        if self.policy == "softmax" and (self.deviation, self.initial_deviation) != ("state", 0.3):
-            raise ValueError(
-                "deviation and initial-deviation: a softmax policy has none, its randomness is its logits'"
-            )
-        if not 0 <= self.entropy_bonus < math.inf:
-            raise ValueError(f"entropy-bonus: wanted a number from 0, got {self.entropy_bonus}")
+        if not MIN_STD <= self.initial_std <= MAX_STD:
+            bounds = f"from {MIN_STD} to {MAX_STD}"
+            raise ValueError(f"initial-std: expected {bounds}, got {self.initial_std}")
+        if self.policy == "softmax" and (self.std, self.initial_std) != ("state", 0.3):
+            raise ValueError("std and initial-std: a softmax policy has none, its randomness is its logits'")
+        if not 0 <= self.entropy_coef < math.inf:
+            raise ValueError(f"entropy-coef: expected a number from 0, got {self.entropy_coef}")

@@ -22,7 +22,7 @@ from policies.agent import OBSERVED, ComputeReward, FloatArray, Observation, Spe
 from policies.common.averaging import PolicyAverage
 from policies.common.exploration import amounts
 from policies.common.hindsight import sample_relabelled
-from policies.common.networks import SQUASH_PENALTY, DeterministicPolicy, falling_rate
+from policies.common.networks import SQUASH_PENALTY, DeterministicPolicy, linear_schedule
 from policies.common.replay_buffer import ReplayBuffer
 from policies.common.state import Part, load_parts, save_parts
 from policies.ddpg.critic import Critic, Inputs, View
@@ -42,7 +42,7 @@ class DDPG:
     """The agent: an actor mu, a critic Q, a slowly following copy of each, and a replay buffer."""
 
     def __init__(self, spec: Spec, settings: DDPGSettings, compute_reward: ComputeReward, seed: int) -> None:
-        spec = spec.with_steps(settings.largest_step, settings.slowing_distance)
+        spec = spec.with_steps(settings.max_step, settings.slowing_distance)
         self._spec = spec
         self._settings = settings
         self._compute_reward = compute_reward
@@ -64,7 +64,7 @@ class DDPG:
 
         self._actor_optimizer = torch.optim.Adam(self._actor.parameters(), settings.learning_rate, fused=True)
         self._critic_optimizer = torch.optim.Adam(self._critic.parameters(), settings.learning_rate, fused=True)
-        self._replay = ReplayBuffer(settings.replay_capacity, spec)
+        self._replay = ReplayBuffer(settings.buffer_size, spec)
         self._normalizer_fitted = False
 
     @torch.no_grad()
@@ -79,13 +79,13 @@ class DDPG:
             return uniform.astype(np.float32)
 
         # Equation (7):  a = mu(s) + N, with noise of another size for each arm
-        sizes = amounts(self._settings.smallest_noise, self._settings.largest_noise, len(action))
-        noise = self._generator.normal(size=action.shape) * sizes * self._largest_step
+        sizes = amounts(self._settings.min_noise, self._settings.max_noise, len(action))
+        noise = self._generator.normal(size=action.shape) * sizes * self._max_step
         random = self._generator.random((len(action), 1)) < RANDOM_ACTIONS
         return np.clip(np.where(random, uniform, action + noise), *bounds).astype(np.float32)
 
     @property
-    def _largest_step(self) -> FloatArray:
+    def _max_step(self) -> FloatArray:
         """The largest step of each action, in the environment's units."""
         scaling = self._policy.scaling
         largest: FloatArray = (scaling.max_step * (scaling.high - scaling.low) / 2).numpy()
@@ -106,7 +106,7 @@ class DDPG:
     @property
     def _warm(self) -> bool:
         """Whether there is enough replay to learn from."""
-        return self._replay.size >= self._settings.random_steps
+        return self._replay.size >= self._settings.learning_starts
 
     def update(self, progress: float) -> dict[str, float]:
         """As many steps of Algorithm 1 as the settings say; none until there is enough replay."""
@@ -115,7 +115,7 @@ class DDPG:
         if not self._normalizer_fitted:
             self._policy.encoder.fit(*(self._replay.column(name) for name in OBSERVED))
             self._normalizer_fitted = True
-        rate = falling_rate(self._settings.learning_rate, progress)
+        rate = linear_schedule(self._settings.learning_rate, progress)
         for optimizer in (self._actor_optimizer, self._critic_optimizer):
             optimizer.param_groups[0]["lr"] = rate
         metrics = {}
@@ -183,7 +183,7 @@ class DDPG:
     def _follow(self, target: nn.Module, online: nn.Module) -> None:
         """theta' <- tau theta + (1 - tau) theta'"""
         parameters = [parameter.detach() for parameter in online.parameters()]
-        torch._foreach_lerp_(list(target.parameters()), parameters, self._settings.target_rate)
+        torch._foreach_lerp_(list(target.parameters()), parameters, self._settings.tau)
 
     @property
     def _targets(self) -> tuple[nn.Module, Critic]:

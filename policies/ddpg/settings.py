@@ -24,24 +24,24 @@ class DDPGSettings(AgentSettings):
     """Let slowly following copies judge the next state; without, the critic runs after itself."""
     replay: bool = True
     """Draw from all that is remembered; without, from the last step of all arms."""
-    target_rate: float = 0.03
+    tau: float = 0.03
     """tau of Algorithm 1: how far the target networks follow in one update."""
     batch_size: int = 256
     """Transitions in one update."""
-    replay_capacity: int = 400_000
+    buffer_size: int = 400_000
     """Transitions remembered."""
-    random_steps: int = 2_000
+    learning_starts: int = 2_000
     """Steps of uniformly random actions before learning starts."""
     updates_per_step: int = 1
     """Updates for each step of all arms together."""
-    largest_step: float = 2.0
+    max_step: float = 2.0
     """Farthest from the measured angle that a target is asked for, in what a joint can move in one control period."""
     slowing_distance: float = 0.02
     """Distance to the goal, in metres, within which steps get smaller in proportion to it (0: never; for an arm with a
     reach of 0.7 m, and in proportion for others)."""
-    smallest_noise: float = 0.01
+    min_noise: float = 0.01
     """Standard deviation of the exploration noise of the calmest arm, as a share of the largest step."""
-    largest_noise: float = 0.5
+    max_noise: float = 0.5
     """The same of the wildest arm; the others lie between, in equal ratios."""
     relabel_near: float = 0.4
     """Share of a batch relabelled for a goal near the tip."""
@@ -52,9 +52,9 @@ class DDPGSettings(AgentSettings):
     reach of 0.7 m, and in proportion for others)."""
 
     def __post_init__(self) -> None:
-        positive = ("hidden_units", "learning_rate", "n_step", "batch_size", "replay_capacity", "updates_per_step")
-        noises = ("largest_step", "smallest_noise", "largest_noise", "relabel_distance")
+        positive = ("hidden_units", "learning_rate", "n_step", "batch_size", "buffer_size", "updates_per_step")
+        noises = ("max_step", "min_noise", "max_noise", "relabel_distance")
         discount = () if self.discount is None else ("discount",)
-        check_numbers(self, positive + noises, fractions=(*discount, "target_rate", "relabel_near", "relabel_other"))
+        check_numbers(self, positive + noises, fractions=(*discount, "tau", "relabel_near", "relabel_other"))
         check_slowing_distance(self.slowing_distance)
         check_replay(self)

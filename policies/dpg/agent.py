@@ -25,7 +25,7 @@ from torch.nn.functional import mse_loss
 
 from policies.agent import ComputeReward, FloatArray, Observation, Spec, Transition, tensors_of
 from policies.common.averaging import PolicyAverage
-from policies.common.networks import SQUASH_PENALTY, DeterministicPolicy, falling_rate
+from policies.common.networks import SQUASH_PENALTY, DeterministicPolicy, linear_schedule
 from policies.common.rollout import Rollout, Steps, fit_from
 from policies.common.state import Part, load_parts, save_parts
 from policies.dpg.critics import CompatibleCritic, NetworkCritic
@@ -42,7 +42,7 @@ class DPG:
 
     def __init__(self, spec: Spec, settings: DPGSettings, seed: int) -> None:
         self._settings = settings
-        spec = spec.with_steps(settings.largest_step, settings.slowing_distance)
+        spec = spec.with_steps(settings.max_step, settings.slowing_distance)
         self._generator = np.random.default_rng(seed)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -82,12 +82,12 @@ class DPG:
     def update(self, progress: float) -> dict[str, float]:
         """One step of actor and critic from the last step of all arms (of `sarsa`, the one before)."""
         if not self._normalizer_fitted:
-            self._normalizer_fitted = fit_from(self._rollout, self._policy.encoder, self._settings.random_steps)
+            self._normalizer_fitted = fit_from(self._rollout, self._policy.encoder, self._settings.learning_starts)
             return {}
         waiting = 1 if self._settings.critic == "sarsa" else 0  # for the action that is taken next
         if len(self._rollout) <= waiting:
             return {}
-        rate = falling_rate(1.0, progress)
+        rate = linear_schedule(1.0, progress)
         self._actor_optimizer.param_groups[0]["lr"] = rate * self._settings.learning_rate
         self._critic_optimizer.param_groups[0]["lr"] = rate * self._settings.critic_learning_rate
         return self._learn(self._rollout.take(kept=waiting)) | {

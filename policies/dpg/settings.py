@@ -10,7 +10,7 @@ from policies.common.settings import AgentSettings, check_fourier_octaves, check
 class DPGSettings(AgentSettings):
     """The deterministic policy gradient itself (Silver et al. 2014), learned online."""
 
-    arms: ClassVar[int] = 32
+    num_envs: ClassVar[int] = 32
 
     critic: Literal["compatible", "q", "sarsa"] = "compatible"
     """What says how actions should change: COPDAC-Q's compatible features, a network, or one of the actions taken."""
@@ -28,16 +28,16 @@ class DPGSettings(AgentSettings):
     """gamma: how much a reward one step later counts."""
     noise: float = 0.3
     """Standard deviation of the exploration noise, as a share of the largest step."""
-    largest_step: float = 2.0
+    max_step: float = 2.0
     """Farthest from the measured angle that a target is asked for, in what a joint can move in one control period."""
     slowing_distance: float = 0.02
     """Distance to the goal, in metres, within which steps get smaller in proportion to it (0: never; for an arm with a
     reach of 0.7 m, and in proportion for others)."""
-    random_steps: int = 4_000
+    learning_starts: int = 4_000
     """Steps of random actions before learning starts, for the inputs' scale."""
 
     def __post_init__(self) -> None:
-        positive = ("hidden_units", "critic_units", "learning_rate", "critic_learning_rate", "noise", "largest_step")
-        check_numbers(self, (*positive, "random_steps"), fractions=("discount",))
+        positive = ("hidden_units", "critic_units", "learning_rate", "critic_learning_rate", "noise", "max_step")
+        check_numbers(self, (*positive, "learning_starts"), fractions=("discount",))
         check_slowing_distance(self.slowing_distance)
         check_fourier_octaves(self.fourier_octaves)

@@ -25,7 +25,7 @@ from policies.common.action_grid import ActionGrid
 from policies.common.exploration import amounts
 from policies.common.heads import Head, Trunk
 from policies.common.hindsight import sample_relabelled
-from policies.common.networks import Encoder, falling_rate
+from policies.common.networks import Encoder, linear_schedule
 from policies.common.replay_buffer import ReplayBuffer
 from policies.common.settings import QLearningSettings
 from policies.common.state import Part, load_parts, save_parts
@@ -113,7 +113,7 @@ class DQN:
         parameters = [*trunk.parameters(), *self._head.parameters()]
         self._optimizer = torch.optim.Adam(parameters, settings.learning_rate, fused=True)
         self._columns_optimizer = self._head.own_optimizer()
-        self._replay = ReplayBuffer(settings.replay_capacity, spec, settings.action_repeat)
+        self._replay = ReplayBuffer(settings.buffer_size, spec, settings.action_repeat)
         self._normalizer_fitted = False
         self._updates = 0
         self._coverage = Coverage(self._grid.size)
@@ -130,7 +130,7 @@ class DQN:
 
         # With probability epsilon, of another size for each arm, a random action.
         self._coverage.pick(self._grid.index(positions))
-        epsilon = amounts(self._settings.smallest_epsilon, self._settings.largest_epsilon, arms)
+        epsilon = amounts(self._settings.min_epsilon, self._settings.max_epsilon, arms)
         random = torch.from_numpy(self._generator.random((arms, 1)) < epsilon)
         return self._as_actions(torch.where(random, self._random(arms), positions))
 
@@ -158,7 +158,7 @@ class DQN:
         if not self._normalizer_fitted:
             self._policy.encoder.fit(*(self._replay.column(name) for name in OBSERVED))
             self._normalizer_fitted = True
-        rate = falling_rate(self._settings.learning_rate, progress)
+        rate = linear_schedule(self._settings.learning_rate, progress)
         self._optimizer.param_groups[0]["lr"] = rate
         metrics = {}
         for _ in range(self._settings.updates_per_step):
@@ -229,7 +229,7 @@ class DQN:
 
     @property
     def _warm(self) -> bool:
-        return self._replay.size >= self._settings.random_steps
+        return self._replay.size >= self._settings.learning_starts
 
     def policy(self) -> GreedyPolicy:
         """The present greedy controller."""
@@ -261,7 +261,7 @@ class DQN:
     def load_networks(self, state: dict[str, Any]) -> None:
         """Start from another run's networks. Raises RuntimeError if they are of another grid."""
         if state["grid"] != list(self._grid.shape):
-            raise RuntimeError(f"wanted a grid of {list(self._grid.shape)} positions, got {state['grid']}")
+            raise RuntimeError(f"expected a grid of {list(self._grid.shape)} positions, got {state['grid']}")
         load_parts(self._networks, state)
         self._normalizer_fitted = state["normalizer_fitted"]
 

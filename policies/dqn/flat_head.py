@@ -101,7 +101,7 @@ class FlatHead(EnumeratedHead):
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """Go on from a state. Raises RuntimeError for one of another size."""
         if state["size"] != list(self.table.shape):
-            raise RuntimeError(f"wanted a head of {list(self.table.shape)} weights, got {state['size']}")
+            raise RuntimeError(f"expected a head of {list(self.table.shape)} weights, got {state['size']}")
         self._random = state["random"]
         self._seed = state["seed"]
         self.table.zero_()

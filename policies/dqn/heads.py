@@ -23,7 +23,7 @@ def make_heads(settings: DQNSettings, grid: ActionGrid, seed: int) -> tuple[Head
         widest = max(0, LARGEST_EXPORT // (4 * grid.size) - 1)
         raise ValueError(
             f"hidden-units: {hidden} on {grid.size:,} actions make a head of {exported / 2**30:.2f} GiB, and an ONNX "
-            f"file holds at most 2 (protobuf's limit): wanted at most {widest}"
+            f"file holds at most 2 (protobuf's limit): expected at most {widest}"
         )
     if settings.head == "features":
         features = FeatureHead(grid, hidden)

@@ -18,7 +18,7 @@ class ReinforceSettings(PolicyGradientSettings):
         """None: returns need whole episodes."""
         return None
 
-    def check_arms(self, arms: int, processes: int) -> None:
+    def check_num_envs(self, num_envs: int, processes: int) -> None:
         """Raise ValueError for a baseline that needs the returns of other arms where there are none."""
-        if self.baseline == "average" and arms == 1:
-            raise ValueError("--baseline average: wanted at least 2 arms, whose returns to average, got 1")
+        if self.baseline == "average" and num_envs == 1:
+            raise ValueError("--baseline average: expected at least 2 arms, whose returns to average, got 1")

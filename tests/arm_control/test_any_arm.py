@@ -64,8 +64,8 @@ def low_desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def desk_policy(low_desk: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A policy of that arm."""
-    settings = DDPGSettings(hidden_units=16, fourier_octaves=1, batch_size=32, random_steps=100)
-    config = TrainConfig("ddpg", settings, arms=2, steps=200, arm=str(low_desk))
+    settings = DDPGSettings(hidden_units=16, fourier_octaves=1, batch_size=32, learning_starts=100)
+    config = TrainConfig("ddpg", settings, num_envs=2, steps=200, arm=str(low_desk))
     return export(train(config, tmp_path_factory.mktemp("runs") / "desk", quiet=True))
 
 

@@ -97,7 +97,7 @@ def tick(number: int, **fields: Any) -> Tick:
 def recording(
     path: Path, *, events: tuple[Event, ...] = (), metadata: dict[str, str] | None = None, **fields: Any
 ) -> Path:
-    """A recording of the default arm with whatever is wanted in it."""
+    """A recording of the default arm with whatever is expected in it."""
     known = {
         "wall_at_zero_ns": "0",
         "arm": ARM.name,
@@ -772,7 +772,7 @@ class TestWholeNumbers:
         self, words: list[str], tiny_policy: Path, capfd: Capture
     ) -> None:
         """As in files."""
-        assert f"{words[0]}: wanted" in printed(capfd, "run", tiny_policy, "--goal", GOAL, *QUICK, *words, code=2)
+        assert f"{words[0]}: expected" in printed(capfd, "run", tiny_policy, "--goal", GOAL, *QUICK, *words, code=2)
 
 
 def record(code: int, body: bytes) -> bytes:

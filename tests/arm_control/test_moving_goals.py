@@ -19,8 +19,8 @@ import envs.imperfections
 from arm_control.cli import main
 from arm_control.drivers.simulation import SimulationDriver
 from arm_control.evaluation import validation
-from arm_control.evaluation.sources import RunnerController, evaluate
-from arm_control.evaluation.torch_controller import PolicyController
+from arm_control.evaluation.policy_spec import ExportedPolicyController, evaluate
+from arm_control.evaluation.torch_controller import TorchController
 from arm_control.exporter import exporter
 from arm_control.exporter.exporter import export
 from arm_control.policy_file.contract import GOAL_VELOCITY, INPUTS, READINGS, Contract
@@ -40,10 +40,10 @@ from envs.tasks.paths import PathKind
 from envs.tasks.track import MovingGoal, PathChoice, Track
 from policies.ddpg.settings import DDPGSettings
 
-SETTINGS = DDPGSettings(hidden_units=16, fourier_octaves=1, batch_size=32, random_steps=200, replay_capacity=500)
+SETTINGS = DDPGSettings(hidden_units=16, fourier_octaves=1, batch_size=32, learning_starts=200, buffer_size=500)
 OPTIONS = TaskOptions(path="circle", speed_m_s=0.15)
-TRACK = TrainConfig("ddpg", SETTINGS, env="ArmTrack-v0", task_options=OPTIONS, arms=4, seed=3, steps=800)
-INCREMENTS = TrainConfig("ddpg", SETTINGS, control="from_target", imperfections="rough", arms=4, seed=3, steps=800)
+TRACK = TrainConfig("ddpg", SETTINGS, env="ArmTrack-v0", task_options=OPTIONS, num_envs=4, seed=3, steps=800)
+INCREMENTS = TrainConfig("ddpg", SETTINGS, control="from_target", imperfections="rough", num_envs=4, seed=3, steps=800)
 CONFIGS = {"track": TRACK, "increments": INCREMENTS}
 GOAL_M = (0.25, 0.15, 0.4)
 
@@ -216,7 +216,7 @@ def test_a_moving_goal_is_refused_by_a_policy_that_reaches_and_taken_by_one_that
     pose, still = (45.0, 45.0, 45.0), (0.0, 0.0, 0.0)
     for runner in (reach, track):
         runner.start(pose)
-    with pytest.raises(ValueError, match="wanted a goal at rest: the policy was trained on ArmReach-v0"):
+    with pytest.raises(ValueError, match="expected a goal at rest: the policy was trained on ArmReach-v0"):
         reach.step(pose, still, GOAL_M, (0.0, 0.1, 0.0))
     assert reach.target_deg == list(pose)
     assert reach.step(pose, still, GOAL_M) == (reach.start(pose), reach.step(pose, still, GOAL_M, still))[1]
@@ -236,7 +236,7 @@ def test_run_and_exported_policy_decide_alike_all_along_an_episode(
     runs: dict[str, Path], policies: dict[str, Path], name: str
 ) -> None:
     config, policy, _ = load_policy(runs[name])
-    ours, theirs = PolicyController(policy), RunnerController(PolicyRunner.load(policies[name]))
+    ours, theirs = TorchController(policy), ExportedPolicyController(PolicyRunner.load(policies[name]))
     env: Any = environment_maker(config)().unwrapped
     observation, _ = env.reset(seed=1)
     for _ in range(50):
@@ -413,7 +413,7 @@ def test_a_path_is_replayed(
         (["--path", "circle"], "path: an option of ArmTrack-v0, not of ArmReach-v0"),
         (["--speed-m-s", "0.1"], "speed_m_s: an option of ArmTrack-v0, not of ArmReach-v0"),
         (["--env", "ArmTrack-v0", "--path", "square"], "square"),
-        (["--env", "ArmTrack-v0", "--speed-m-s", "5"], "wanted a speed at which arm3 can follow a path"),
+        (["--env", "ArmTrack-v0", "--speed-m-s", "5"], "expected a speed at which arm3 can follow a path"),
         (["--env", "ArmTrack-v0", "--speed-m-s", "0"], "expected from 1e-06 to 100 m/s"),
         (["--env", "ArmTrack-v0", "--speed-m-s", "-1"], "expected from 1e-06 to 100 m/s"),
         (["--env", "ArmTrack-v0", "--speed-m-s", "nan"], "expected from 1e-06 to 100 m/s"),
@@ -421,7 +421,7 @@ def test_a_path_is_replayed(
         (["--env", "ArmTrek-v0"], "unknown environment 'ArmTrek-v0' (did you mean ArmTrack-v0?)"),
         (["--imperfections", "ruff"], "ruff"),
         (["--control", "relative"], "relative"),
-        (["--env", "ArmReachDiscrete-v0", "--control", "from_target"], "wanted control 'absolute'"),
+        (["--env", "ArmReachDiscrete-v0", "--control", "from_target"], "expected control 'absolute'"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

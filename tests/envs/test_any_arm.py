@@ -101,7 +101,7 @@ def test_more_than_seven_joints_are_refused(tmp_path: Path) -> None:
     limit = '<limit lower="0" upper="1" effort="1" velocity="1"/>'
     joints = "".join(joint.format(n, n + 1, limit) for n in range(8))
     (tmp_path / "long.urdf").write_text(f'<robot name="long">{links}{joints}</robot>')
-    with pytest.raises(ValueError, match="wanted 1 to 7 revolute joints, got 8"):
+    with pytest.raises(ValueError, match="expected 1 to 7 revolute joints, got 8"):
         Arm(tmp_path / "long.urdf")
 
 
@@ -112,7 +112,7 @@ def test_thousands_of_joints_are_refused_before_anything_is_worked_out() -> None
     )
     text = f'<robot name="long">{"".join(joint.format(n, n + 1) for n in range(1800))}</robot>'
     begin = time.process_time()
-    with pytest.raises(ValueError, match="wanted 1 to 7 revolute joints, got 1800"):
+    with pytest.raises(ValueError, match="expected 1 to 7 revolute joints, got 1800"):
         Arm("long.urdf", text=text)
     assert time.process_time() - begin < 5.0  # their momenta, by the cube of their number, would take many minutes
 

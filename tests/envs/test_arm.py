@@ -252,7 +252,7 @@ def test_one_unreachable_goal_among_reachable_ones_is_refused(arm: Arm) -> None:
     "goal_m", [(math.nan, 0, 0.5), (0, math.inf, 0.5), (0, 0, -math.inf), (0.1, 0.2), (0.1, 0.2, 0.3, 0.4), 0.3]
 )
 def test_goals_that_are_not_three_finite_numbers_are_refused(arm: Arm, goal_m: Any) -> None:
-    with pytest.raises(ValueError, match=r"wanted goals \(\.\.\., 3\) of finite numbers"):
+    with pytest.raises(ValueError, match=r"expected goals \(\.\.\., 3\) of finite numbers"):
         arm.inverse_kinematics(goal_m)
 
 
@@ -334,16 +334,16 @@ TWO_LINKS = link("a") + link("b")
         pytest.param(robot(TWO_LINKS, joint("j", "a", "b", "continuous")), "'continuous'", id="continuous joint"),
         pytest.param(robot(TWO_LINKS, joint("j", "a", "b", "prismatic")), "'prismatic'", id="prismatic joint"),
         pytest.param(
-            robot(TWO_LINKS, joint("j", "a", "b", inside="")), "joint 'j' wants a <limit>", id="missing limit"
+            robot(TWO_LINKS, joint("j", "a", "b", inside="")), "joint 'j' requires a <limit>", id="missing limit"
         ),
         pytest.param(
             robot(TWO_LINKS, joint("j", "a", "b", inside='<limit lower="0" upper="1" effort="1"/>')),
-            "joint 'j' wants a <limit>",
+            "joint 'j' requires a <limit>",
             id="missing speed",
         ),
         pytest.param(
             robot(TWO_LINKS, joint("j", "a", "b", inside='<limit lower="1" upper="0" effort="1" velocity="1"/>')),
-            "wanted lower < upper",
+            "expected lower < upper",
             id="reversed range",
         ),
         pytest.param(
@@ -357,9 +357,11 @@ TWO_LINKS = link("a") + link("b")
             id="no speed",
         ),
         pytest.param(
-            robot(TWO_LINKS, joint("j", "a", "b", "fixed")), "wanted 1 to 7 revolute joints, got none", id="only fixed"
+            robot(TWO_LINKS, joint("j", "a", "b", "fixed")),
+            "expected 1 to 7 revolute joints, got none",
+            id="only fixed",
         ),
-        pytest.param(robot(link("a")), "wanted 1 to 7 revolute joints, got none", id="no joint"),
+        pytest.param(robot(link("a")), "expected 1 to 7 revolute joints, got none", id="no joint"),
     ],
 )
 def test_a_file_that_is_no_serial_arm_is_refused(text: str, message: str, tmp_path: Path) -> None:

@@ -357,13 +357,13 @@ def test_options_set_the_start_or_the_goal_and_leave_the_rest_as_drawn(env: ArmE
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"goal": GOAL_M}, ValueError, r"wanted reset options angles_deg and goal_m, got \['goal'\]"),
+        ({"goal": GOAL_M}, ValueError, r"expected reset options angles_deg and goal_m, got \['goal'\]"),
         ({"goal_m": (0.0, 0.0, 0.8)}, UnreachableGoalError, r"goal \(0\.0000, 0\.0000, 0\.8000\) m is out of reach"),
         ({"goal_m": (0.1, math.nan, 0.3)}, ValueError, "finite numbers in metres"),
-        ({"goal_m": (0.1, 0.2)}, ValueError, r"wanted a goal x,y,z in metres, got \(0\.1, 0\.2\)"),
-        ({"angles_deg": (0, 0, 90.1)}, ValueError, r"wanted angles from .* degrees, got \[0, 0, 90\.1\]"),
-        ({"angles_deg": (0, 0, math.nan), "goal_m": OTHER_GOAL_M}, ValueError, "wanted angles from"),
-        ({"angles_deg": (0, 0), "goal_m": OTHER_GOAL_M}, ValueError, "wanted 3 angles in degrees"),
+        ({"goal_m": (0.1, 0.2)}, ValueError, r"expected a goal x,y,z in metres, got \(0\.1, 0\.2\)"),
+        ({"angles_deg": (0, 0, 90.1)}, ValueError, r"expected angles from .* degrees, got \[0, 0, 90\.1\]"),
+        ({"angles_deg": (0, 0, math.nan), "goal_m": OTHER_GOAL_M}, ValueError, "expected angles from"),
+        ({"angles_deg": (0, 0), "goal_m": OTHER_GOAL_M}, ValueError, "expected 3 angles in degrees"),
     ],
 )
 def test_bad_reset_options_are_refused_and_the_episode_goes_on(
@@ -400,7 +400,7 @@ def test_bad_actions_are_refused_and_the_episode_goes_on_unharmed(env: ArmEnv, o
     for each in (env, other):
         each.reset(seed=13)
         roll(each, actions(10))
-    with pytest.raises(ValueError, match=r"wanted (an action of 3 numbers|target angles from)"):
+    with pytest.raises(ValueError, match=r"expected (an action of 3 numbers|target angles from)"):
         env.step(bad)
     steps = roll(env, actions(40, 2))
     assert same(steps, roll(other, actions(40, 2)))
@@ -436,7 +436,7 @@ def test_rescaled_actions_are_the_same_motion(env: ArmEnv, other: ArmEnv) -> Non
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"reward": "shaped"}, "wanted reward dense or sparse, got 'shaped'"),
+        ({"reward": "shaped"}, "expected reward dense or sparse, got 'shaped'"),
         ({"goal_tolerance_m": 0.0}, "positive goal tolerance"),
         ({"goal_tolerance_m": math.nan}, "positive goal tolerance"),
         ({"episode_steps": 0}, "at least one step"),
@@ -452,7 +452,7 @@ def test_bad_settings_are_refused(settings: dict[str, Any], message: str) -> Non
 
 def test_rendering_without_a_render_mode_is_refused(env: ArmEnv) -> None:
     env.reset(seed=0)
-    with pytest.raises(ValueError, match="render wants a render_mode"):
+    with pytest.raises(ValueError, match="render requires a render_mode"):
         env.render()
 
 

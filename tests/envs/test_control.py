@@ -198,7 +198,9 @@ def test_a_saved_state_goes_on_bit_for_bit(control: str) -> None:
 @pytest.mark.parametrize("name", ["ArmReachDiscrete-v0", "ArmReachMultiDiscrete-v0"])
 @pytest.mark.parametrize("control", INCREMENTS)
 def test_the_degree_grid_refuses_increments(name: str, control: str) -> None:
-    with pytest.raises(ValueError, match=f"wanted control 'absolute' with actions on the degree grid, got '{control}'"):
+    with pytest.raises(
+        ValueError, match=f"expected control 'absolute' with actions on the degree grid, got '{control}'"
+    ):
         gymnasium.make(name, control=control)
     env = gymnasium.make(name, control="absolute")
     env.close()
@@ -208,10 +210,13 @@ def test_the_degree_grid_refuses_increments(name: str, control: str) -> None:
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"control": "relative"}, r"wanted control of \('absolute', 'from_measured', 'from_target'\), got 'relative'"),
-        ({"control": ""}, "wanted control of"),
-        ({"control": None}, "wanted control of"),
-        ({"actions": "radians"}, r"wanted actions of \('degrees', 'index', 'positions'\), got 'radians'"),
+        (
+            {"control": "relative"},
+            r"expected control of \('absolute', 'from_measured', 'from_target'\), got 'relative'",
+        ),
+        ({"control": ""}, "expected control of"),
+        ({"control": None}, "expected control of"),
+        ({"actions": "radians"}, r"expected actions of \('degrees', 'index', 'positions'\), got 'radians'"),
     ],
 )
 def test_unknown_kinds_of_control_and_action_are_refused(
@@ -245,7 +250,9 @@ def test_bad_increments_are_refused_and_the_episode_goes_on_unharmed(control: st
         each.reset(seed=13)
         for move in increments(10):
             each.step(move)
-    said = r"wanted an action of 3 numbers, changes of the target angles from \[-11\.\d+.* to \[11\.\d+.* degrees, got"
+    said = (
+        r"expected an action of 3 numbers, changes of the target angles from \[-11\.\d+.* to \[11\.\d+.* degrees, got"
+    )
     with pytest.raises(ValueError, match=said):
         env.step(bad)
     assert [bits(env.step(move)) for move in increments(40, 1)] == [

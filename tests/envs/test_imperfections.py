@@ -515,13 +515,13 @@ def test_a_number_is_a_range_of_no_width() -> None:
     ids=str,
 )
 def test_ranges_that_make_no_sense_are_refused_by_name(field: str, bad: Any) -> None:
-    with pytest.raises(ValueError, match=f"^{field}: wanted a number or a range"):
+    with pytest.raises(ValueError, match=f"^{field}: expected a number or a range"):
         Imperfections(**{field: bad})
 
 
 @pytest.mark.parametrize("bad", ["a", "ab", (None, None), None, ("0", "1")], ids=repr)
 def test_what_is_no_number_is_refused_by_name(bad: Any) -> None:
-    with pytest.raises(ValueError, match=r"^payload_kg: wanted a number or a range"):
+    with pytest.raises(ValueError, match=r"^payload_kg: expected a number or a range"):
         Imperfections(payload_kg=bad)
 
 
@@ -533,12 +533,12 @@ def test_numpys_numbers_are_numbers_too() -> None:
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ({"action_delay_s": (0.0, 0.51)}, "action_delay_s: wanted a number or a range .* from 0 to 0.5"),
-        ({"observation_delay_s": 0.51}, "observation_delay_s: wanted .* from 0 to 0.5"),
-        ({"length_error": 0.51}, "length_error: wanted .* from -0.5 to 0.5"),
-        ({"length_error": (-0.51, 0.0)}, "length_error: wanted .* from -0.5 to 0.5"),
-        ({"speed_loss": 1.01}, "speed_loss: wanted .* from 0 to 1,"),
-        ({"payload_kg": -0.001}, "payload_kg: wanted .* from 0 to inf, got -0.001"),
+        ({"action_delay_s": (0.0, 0.51)}, "action_delay_s: expected a number or a range .* from 0 to 0.5"),
+        ({"observation_delay_s": 0.51}, "observation_delay_s: expected .* from 0 to 0.5"),
+        ({"length_error": 0.51}, "length_error: expected .* from -0.5 to 0.5"),
+        ({"length_error": (-0.51, 0.0)}, "length_error: expected .* from -0.5 to 0.5"),
+        ({"speed_loss": 1.01}, "speed_loss: expected .* from 0 to 1,"),
+        ({"payload_kg": -0.001}, "payload_kg: expected .* from 0 to inf, got -0.001"),
     ],
 )
 def test_delays_and_lengths_have_bounds(values: dict[str, Any], said: str) -> None:
@@ -602,15 +602,15 @@ class TestDescriptions:
                 {"imperfections": {"servo_lag": 0.1}},
                 "unknown field 'servo_lag'; available: action_delay_s, servo_lag_s",
             ),
-            ({"imperfections": {"servo_lag_s": "0.1"}}, "servo_lag_s: wanted a number or a range"),
-            ({"imperfections": {"servo_lag_s": True}}, "servo_lag_s: wanted"),
-            ({"imperfections": {"servo_lag_s": [0.1, 0.05]}}, "servo_lag_s: wanted"),
-            ({"imperfections": {"action_delay_s": [0.0, 0.6]}}, "action_delay_s: wanted .* from 0 to 0.5"),
-            ({"imperfections": {"payload_kg": [0.0] * 100_000}}, "payload_kg: wanted"),
-            ({"imperfections": {"payload_kg": math.inf}}, "payload_kg: wanted"),
-            ({"imperfections": {"payload_kg": math.nan}}, "payload_kg: wanted"),
-            ({"imperfections": {"payload_kg": 10**400}}, "payload_kg: wanted"),
-            ({"imperfections": {"payload_kg": {"low": 0}}}, "payload_kg: wanted"),
+            ({"imperfections": {"servo_lag_s": "0.1"}}, "servo_lag_s: expected a number or a range"),
+            ({"imperfections": {"servo_lag_s": True}}, "servo_lag_s: expected"),
+            ({"imperfections": {"servo_lag_s": [0.1, 0.05]}}, "servo_lag_s: expected"),
+            ({"imperfections": {"action_delay_s": [0.0, 0.6]}}, "action_delay_s: expected .* from 0 to 0.5"),
+            ({"imperfections": {"payload_kg": [0.0] * 100_000}}, "payload_kg: expected"),
+            ({"imperfections": {"payload_kg": math.inf}}, "payload_kg: expected"),
+            ({"imperfections": {"payload_kg": math.nan}}, "payload_kg: expected"),
+            ({"imperfections": {"payload_kg": 10**400}}, "payload_kg: expected"),
+            ({"imperfections": {"payload_kg": {"low": 0}}}, "payload_kg: expected"),
         ],
         ids=lambda value: str(value)[:40],
     )
@@ -798,7 +798,7 @@ def test_a_rough_arm_refuses_what_an_ideal_one_does_and_is_unharmed(target: list
     said = []
     for each in (ideal, driver):
         each.write([5.0, 6.0, 7.0])
-        with pytest.raises(ValueError, match="wanted") as error:
+        with pytest.raises(ValueError, match="expected") as error:
             each.write(target)
         said.append(str(error.value))
     assert said[0] == said[1]

@@ -180,7 +180,7 @@ def test_interpolated_steps_are_those_of_the_limiter_and_every_tick_keeps_the_li
 def test_non_finite_angles_are_refused_and_the_arguments_left_alone(bad: float) -> None:
     limits = Arm().limits
     target, speed = [10.0, 20.0, 30.0], [1.0, 2.0, 3.0]
-    with pytest.raises(ValueError, match="wanted finite target angles in degrees, got"):
+    with pytest.raises(ValueError, match="expected finite target angles in degrees, got"):
         limit_target([45.0, 45.0, bad], target, speed, limits, 1 / 30)
     assert (target, speed) == ([10.0, 20.0, 30.0], [1.0, 2.0, 3.0])
 
@@ -205,7 +205,7 @@ def test_a_wrong_number_of_angles_is_refused() -> None:
     ],
 )
 def test_limits_that_limit_nothing_are_refused(columns: Any, message: str) -> None:
-    with pytest.raises(ValueError, match=f"joint limits: wanted .*{message}"):
+    with pytest.raises(ValueError, match=f"joint limits: expected .*{message}"):
         JointLimits(*columns)
 
 

@@ -152,7 +152,7 @@ def test_human_mode_without_a_display_is_an_error_that_the_process_survives(
     done = run(NO_WINDOW, **environment)
     assert done.returncode == 0, done.stderr
     error, survived = done.stdout.splitlines()
-    assert error.startswith(f"a window wants a display, and there is none (DISPLAY={display});")
+    assert error.startswith(f"a window requires a display, and there is none (DISPLAY={display});")
     assert "rgb_array" in error
     assert survived == "still here (480, 640, 3)"
 

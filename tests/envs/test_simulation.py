@@ -129,10 +129,10 @@ def test_an_unpowered_shoulder_falls_as_newton_says() -> None:
         (1 / 200, 1 / 30, r"whole multiple of the physics step 0\.005 s, got 0\.0333333 s = 6\.6667 steps"),
         (1 / 240, 1 / 480, r"= 0\.5000 steps"),
         (1 / 240, 0.0333, r"= 7\.9920 steps"),
-        (0.0, 1 / 30, "wanted positive periods"),
-        (1 / 240, -1 / 30, "wanted positive periods"),
-        (math.nan, 1 / 30, "wanted positive periods"),
-        (1 / 240, math.inf, "wanted positive periods"),
+        (0.0, 1 / 30, "expected positive periods"),
+        (1 / 240, -1 / 30, "expected positive periods"),
+        (math.nan, 1 / 30, "expected positive periods"),
+        (1 / 240, math.inf, "expected positive periods"),
     ],
 )
 def test_a_control_period_of_no_whole_number_of_physics_steps_is_refused(
@@ -298,7 +298,7 @@ def test_a_refused_command_or_reset_changes_nothing(simulation: Simulation, bad:
     disturbed = record(simulation, targets[:20])
     state = simulation.save()
     for use in (simulation.command, simulation.reset):
-        with pytest.raises(ValueError, match=r"wanted .*angles"):
+        with pytest.raises(ValueError, match=r"expected .*angles"):
             use(bad)
         assert simulation.save() == state
     assert disturbed + record(simulation, targets[20:]) == undisturbed

@@ -103,10 +103,10 @@ class ReadingMonitor:
         # As many numbers as joints.
         count = self._arm.joint_count
         if len(state.angles_deg) != count or len(state.speeds_deg_s) != count:
-            return f"wanted readings of {counted(count, 'joint')}, got {state.angles_deg} and {state.speeds_deg_s}"
+            return f"expected readings of {counted(count, 'joint')}, got {state.angles_deg} and {state.speeds_deg_s}"
         for health in (state.temperatures_c, state.voltages_v, state.loads):
             if health is not None and len(health) != count:
-                return f"wanted temperatures, voltages and loads of {counted(count, 'joint')}, got {health}"
+                return f"expected temperatures, voltages and loads of {counted(count, 'joint')}, got {health}"
         # Finite, and possible.
         if not all(map(math.isfinite, (state.stamp_s, *state.angles_deg, *state.speeds_deg_s))):
             return f"a reading is not finite: {state.angles_deg} degrees, {state.speeds_deg_s} degrees/s"
@@ -124,7 +124,7 @@ class ReadingMonitor:
             if not low - most_deg <= angle <= high + most_deg:
                 self._latch.trip(
                     "start",
-                    f"{name} starts at {angle:.1f} degrees, wanted {low:g} to {high:g}: "
+                    f"{name} starts at {angle:.1f} degrees, expected {low:g} to {high:g}: "
                     "switch its power off and move the arm there by hand, or calibrate again",
                 )
 

@@ -33,7 +33,7 @@ class Safety:
     def __init__(self, arm: Arm, limits: JointLimits, period_s: float, settings: SafetySettings | None = None) -> None:
         """Limits may be tighter than the arm's own, never wider. Raises ValueError if they are."""
         if limits.tightened(arm.limits) != limits:
-            raise ValueError(f"safety: wanted limits within the arm's {arm.limits}, got {limits}")
+            raise ValueError(f"safety: expected limits within the arm's {arm.limits}, got {limits}")
         settings = settings or SafetySettings()
         self.arm = arm
         self.limits = limits

@@ -48,7 +48,9 @@ class SafetySettings:
 
     def __post_init__(self) -> None:
         if self.workspace_m is not None and not is_box(self.workspace_m):
-            raise ValueError(f"workspace: wanted x, y, z lowest and x, y, z highest in metres, got {self.workspace_m}")
+            raise ValueError(
+                f"workspace: expected x, y, z lowest and x, y, z highest in metres, got {self.workspace_m}"
+            )
 
 
 def is_box(box: Box) -> bool:

@@ -142,7 +142,7 @@ class TargetLimiter:
         count = self._arm.joint_count
         if len(command_deg) == count and all(map(math.isfinite, command_deg)):
             return True
-        self._latch.trip("finite", f"wanted {count} finite target angles in degrees, got {list(command_deg)}")
+        self._latch.trip("finite", f"expected {count} finite target angles in degrees, got {list(command_deg)}")
         return False
 
     def _is_in_range(self, command_deg: Sequence[float]) -> bool:
@@ -154,7 +154,7 @@ class TargetLimiter:
             if beyond > self._settings.clamp_deg:
                 name = self._arm.joint_names[joint]
                 self._latch.trip(
-                    "position", f"{name} is told to go to {command:.1f} degrees, wanted {low:g} to {high:g}"
+                    "position", f"{name} is told to go to {command:.1f} degrees, expected {low:g} to {high:g}"
                 )
                 return False
             clamped |= beyond > ROUNDING_DEG

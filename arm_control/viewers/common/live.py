@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 
 from arm_control.evaluation.controllers import Observation, begin_episodes
-from arm_control.evaluation.sources import Source
+from arm_control.evaluation.policy_spec import OpenedController
 from arm_control.process.printing import printable
 from arm_control.recording.schema import Tick
 from arm_control.runner.safety.latch import SafetyLevel
@@ -42,7 +42,7 @@ class LiveArm:
     `manual_deg` are target angles set by the user; with None, the controller decides.
     """
 
-    def __init__(self, source: Source, seed: int, start_deg: FloatArray | None = None) -> None:
+    def __init__(self, source: OpenedController, seed: int, start_deg: FloatArray | None = None) -> None:
         """Goals, and the start pose unless given, are those of an evaluation with this seed, which no training uses."""
         self.name = printable("/".join(Path(source.name).parts[-2:]))
         self._controller = source.controller
@@ -186,7 +186,7 @@ class LiveArm:
         self._env.close()
 
 
-def roll_out(source: Source, goals: int, seed: int) -> Trajectory:
+def roll_out(source: OpenedController, goals: int, seed: int) -> Trajectory:
     """Simulate a controller for a number of goals."""
     live = LiveArm(source, seed)
     try:
@@ -212,7 +212,7 @@ def roll_out(source: Source, goals: int, seed: int) -> Trajectory:
     )
 
 
-def roll_out_beside(source: Source, trajectory: Trajectory) -> Trajectory:
+def roll_out_beside(source: OpenedController, trajectory: Trajectory) -> Trajectory:
     """Simulate a controller with the goals of a recording, each at its time, from the recorded start pose.
 
     Each tick has the goal of the last recorded tick at or before it; while there is none, the arm holds its pose.

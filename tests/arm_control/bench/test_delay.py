@@ -15,7 +15,7 @@ from arm_control.bench.delay import DELAYS_MS, bench_delay, format_delay
 from arm_control.cli import main
 from arm_control.evaluation.controllers import IKController
 from arm_control.evaluation.episodes import roll_out
-from arm_control.evaluation.sources import evaluate
+from arm_control.evaluation.policy_spec import evaluate
 from arm_control.runs.config import TrainConfig
 from arm_control.runs.environment import environment_maker
 from arm_control.runs.seeding import EVALUATION, derived_seeds
@@ -118,10 +118,10 @@ class TestBadInput:
         ("words", "said"),
         [
             ([], "expected run folders, policy files, or zero, random, ik; got none"),
-            (["ik", "--save", "delay.jpg"], "--save: wanted a file that ends in .png, got delay.jpg"),
-            (["ik", "--save", "delay"], "--save: wanted a file that ends in .png, got delay"),
-            (["ik", "--goals", "0"], "--goals: wanted a number from 1 to 1000000, got 0"),
-            (["ik", "--seed", "-1"], "--seed: wanted a number from 0, of at most 63 bits, got -1"),
+            (["ik", "--save", "delay.jpg"], "--save: expected a file that ends in .png, got delay.jpg"),
+            (["ik", "--save", "delay"], "--save: expected a file that ends in .png, got delay"),
+            (["ik", "--goals", "0"], "--goals: expected a number from 1 to 1000000, got 0"),
+            (["ik", "--seed", "-1"], "--seed: expected a number from 0, of at most 63 bits, got -1"),
             (["nowhere"], "no run folder and no policy nowhere"),
         ],
         ids=lambda value: " ".join(value) if isinstance(value, list) else "",

@@ -87,7 +87,7 @@ class TestEmulate:
             (["--fault", "gremlins"], "unknown fault 'gremlins'; available: lost, corrupt"),
             (["--fault", "lost=lots"], "expected a fault as KIND[=PROBABILITY][@SECONDS][:ID]"),
             (["--fault", "overload@5:9"], "no servo 9; expected one of [1, 2, 3]"),
-            (["--servos", "0"], "wanted a number from 1"),
+            (["--servos", "0"], "expected a number from 1"),
             (["--servos", "2", "--ids", "1,2"], "got both"),
             (["--ids", "1,x"], "expected whole numbers as 1,2,3, got '1,x'"),
             (["--ids", "1,1"], "expected different ones"),

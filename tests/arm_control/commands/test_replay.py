@@ -258,7 +258,7 @@ class TestBadInput:
         """A missing display is reported, with the viewers that need none."""
         monkeypatch.delenv("DISPLAY", raising=False)
         line = refused("ik", "--viewer", "window")
-        assert "wants a display, and there is none" in line
+        assert "requires a display, and there is none" in line
         assert "--viewer web" in line
 
     def test_a_port_in_use_is_told(self, refused: Callable[..., str], recording: Path) -> None:

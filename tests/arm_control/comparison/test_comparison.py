@@ -36,7 +36,7 @@ from arm_control.runs.config import TrainConfig
 from envs.arm import DEFAULT_URDF
 from envs.imperfections import Imperfections
 
-TINY = "ddpg --hidden-units 8 --fourier-octaves 0 --random-steps 256"
+TINY = "ddpg --hidden-units 8 --fourier-octaves 0 --learning-starts 256"
 LONG = f"{TINY} --episode-steps 5"  # validated early, its episodes being short
 
 
@@ -189,14 +189,14 @@ def test_a_comparison_in_which_no_training_succeeded_is_an_error_after_its_table
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["bench", "ablation", "--grid-step-deg", "7"], "wanted a grid step that divides the joint ranges"),
+        (["bench", "ablation", "--grid-step-deg", "7"], "expected a grid step that divides the joint ranges"),
         (["bench", "ablation", "--grid-step-deg", "0"], "--grid-step-deg: expected from 0.01"),
         (["bench", "ablation", "--grid-step-deg", "nan"], "--grid-step-deg: expected from 0.01"),
-        (["bench", "ablation", "--seeds", "1001"], "--seeds: wanted a number from 1 to 1000"),
-        (["compare", "dqn --grid-step-deg 7", "ddpg"], "'dqn --grid-step-deg 7, seed 0': wanted a grid step"),
+        (["bench", "ablation", "--seeds", "1001"], "--seeds: expected a number from 1 to 1000"),
+        (["compare", "dqn --grid-step-deg 7", "ddpg"], "'dqn --grid-step-deg 7, seed 0': expected a grid step"),
         (["compare", "ddpg", "dqn --grid-step-deg 45 --arm none.urdf"], "different tasks"),
         (["compare", "ddpg --arm none.urdf"], "cannot read arm"),
-        (["compare", "ddpg --env ArmTrack-v0 --speed-m-s 50"], "wanted a speed at which arm3 can follow a path"),
+        (["compare", "ddpg --env ArmTrack-v0 --speed-m-s 50"], "expected a speed at which arm3 can follow a path"),
         (["compare", "ddpg --init none"], "no run folder none"),
         (["compare", "ddpg", "--out", "file/runs"], "file"),
         (["bench", "ablation", "--out", "file/runs"], "file"),
@@ -371,7 +371,7 @@ def test_two_agents_of_one_folder_are_refused(monkeypatch: pytest.MonkeyPatch, t
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ([], "wanted agents to compare"),
+        ([], "expected agents to compare"),
         (["ddqg"], "unknown agent 'ddqg' (did you mean ddpg?)"),
         (["sb3-pop"], "unknown agent 'sb3-pop' (did you mean sb3-ppo?)"),
         ([""], "unknown agent ''"),
@@ -381,12 +381,12 @@ def test_two_agents_of_one_folder_are_refused(monkeypatch: pytest.MonkeyPatch, t
         (["ddpg --hiden-units 3"], "did you mean --hidden-units?"),
         (["sb3-a2c --settings best"], "settings"),
         (["ddpg", "--seeds", "1"], "an interval requires at least 2, got 1"),
-        (["ddpg", "--seeds", "0", "--no-intervals"], "--seeds: wanted a number from 1 to 1000, got 0"),
+        (["ddpg", "--seeds", "0", "--no-intervals"], "--seeds: expected a number from 1 to 1000, got 0"),
         (["ddpg", "--steps", "5", "--minutes", "1"], "expected one of --steps and --minutes"),
-        (["ddpg", "--steps", "0"], "--steps: wanted a positive number, up to 1000000000000, got 0"),
-        (["sb3-ddpg", "--steps", "0"], "--steps: wanted a positive number, up to 1000000000000, got 0"),
-        (["sb3-ddpg --env ArmReachMultiDiscrete-v0"], "wants actions in degrees"),
-        (["ddpg", "sb3-ddpg", "--minutes", "nan"], "--minutes: wanted a positive number, up to 527040, got nan"),
+        (["ddpg", "--steps", "0"], "--steps: expected a positive number, up to 1000000000000, got 0"),
+        (["sb3-ddpg", "--steps", "0"], "--steps: expected a positive number, up to 1000000000000, got 0"),
+        (["sb3-ddpg --env ArmReachMultiDiscrete-v0"], "requires actions in degrees"),
+        (["ddpg", "sb3-ddpg", "--minutes", "nan"], "--minutes: expected a positive number, up to 527040, got nan"),
         (["ddpg", "a2c --imperfections rough"], "'ddpg' and 'a2c --imperfections rough' have different tasks"),
         (["ddpg", "ddpg --env ArmTrack-v0"], "different tasks"),
         (["ddpg", "ddpg --episode-steps 60"], "different tasks, episode-steps None and 60"),

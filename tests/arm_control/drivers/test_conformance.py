@@ -33,7 +33,7 @@ class ModelArm:
 
     def write(self, target_deg: list[float]) -> None:
         if len(target_deg) != 3 or not all(-1 < angle < 91 for angle in target_deg):
-            raise DriverError(f"wanted three angles from 0 to 90 degrees, got {target_deg}")
+            raise DriverError(f"expected three angles from 0 to 90 degrees, got {target_deg}")
         self.angles = list(target_deg)
 
     def disable(self) -> None:

@@ -17,10 +17,10 @@ from arm_control.evaluation import episodes, simulation
 from arm_control.evaluation.controllers import FloatArray, IKController, Observation, RandomController, zero_controller
 from arm_control.evaluation.episodes import Rollouts, roll_out
 from arm_control.evaluation.metrics import evaluate_controller, time_to_reach, wilson_interval
+from arm_control.evaluation.policy_spec import evaluate
 from arm_control.evaluation.references import reference_fault
-from arm_control.evaluation.sources import evaluate
 from arm_control.evaluation.table import format_evaluation
-from arm_control.evaluation.torch_controller import PolicyController
+from arm_control.evaluation.torch_controller import TorchController
 from arm_control.runs.config import TrainConfig
 from arm_control.runs.environment import environment_maker
 from arm_control.runs.seeding import EVALUATION, TRAINING, VALIDATION, derived_seeds
@@ -205,7 +205,7 @@ def test_a_learned_policys_episode_is_the_same_alone_and_beside_others(side_by_s
     torch.manual_seed(0)
     policy = DeterministicPolicy(SPEC, 32, 2)
     policy.net[-1].weight.data.mul_(10.0)
-    controller = PolicyController(policy)
+    controller = TorchController(policy)
     # A matrix product of other size rounds otherwise: far below a thousandth of a millimetre in the end.
     np.testing.assert_allclose(side_by_side(controller, 3), side_by_side(controller, 1), rtol=0, atol=1e-6)
 

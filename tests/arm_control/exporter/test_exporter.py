@@ -16,8 +16,8 @@ from onnx import numpy_helper
 
 import arm_control.exporter.exporter as module
 from arm_control.evaluation import validation
-from arm_control.evaluation.sources import evaluate, open_source
-from arm_control.evaluation.torch_controller import PolicyController
+from arm_control.evaluation.policy_spec import evaluate, open_policy_spec
+from arm_control.evaluation.torch_controller import TorchController
 from arm_control.exporter import agreement
 from arm_control.exporter.agreement import ExportError
 from arm_control.exporter.exporter import export
@@ -138,7 +138,7 @@ def test_targets_stay_inside_the_limits_whatever_the_readings(tiny_policy: Path,
 def test_onnx_and_environment_agree_on_states_that_a_motion_passes(tiny_run: Path, tiny_policy: Path) -> None:
     runner = PolicyRunner.load(tiny_policy)
     config, policy, _ = load_policy(tiny_run)
-    controller, generator = PolicyController(policy), np.random.default_rng(0)
+    controller, generator = TorchController(policy), np.random.default_rng(0)
     env = environment_maker(config)()
     try:
         arm: Any = env.unwrapped
@@ -325,8 +325,8 @@ class TestEpisode:
     @staticmethod
     def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         """A run at 50 Hz, with episodes of 30 steps."""
-        settings = DDPGSettings(hidden_units=8, fourier_octaves=0, batch_size=32, random_steps=100)
-        config = TrainConfig("ddpg", settings, arms=2, steps=200, episode_steps=30, control_rate_hz=50.0)
+        settings = DDPGSettings(hidden_units=8, fourier_octaves=0, batch_size=32, learning_starts=100)
+        config = TrainConfig("ddpg", settings, num_envs=2, steps=200, episode_steps=30, control_rate_hz=50.0)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(validation, "VALIDATION_GOALS", 1)
             return train(config, tmp_path_factory.mktemp("runs") / "50hz", quiet=True)
@@ -336,7 +336,7 @@ class TestEpisode:
         policy = export(run)
         contract = PolicyRunner.load(policy).contract
         assert (contract.episode_steps, contract.control_rate_hz) == (30, pytest.approx(50.0, rel=1e-12))
-        opened = [open_source(str(path), 0).config for path in (run, policy)]
+        opened = [open_policy_spec(str(path), 0).config for path in (run, policy)]
         for config in opened:
             env = environment_maker(config)().unwrapped
             assert env.episode_steps == 30  # type: ignore[attr-defined]

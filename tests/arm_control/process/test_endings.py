@@ -264,7 +264,7 @@ def wrote(folder: Path, pattern: str) -> Callable[[Program], None]:
     return lambda program: program.read_until(lambda _: bool(list(folder.glob(pattern))))
 
 
-TRAINED = "ddpg --hidden-units 8 --random-steps 256 --episode-steps 5"  # validated early, its episodes being short
+TRAINED = "ddpg --hidden-units 8 --learning-starts 256 --episode-steps 5"  # validated early, its episodes being short
 LONG = {
     "train": ["train", *TRAINED.split(), "--steps", "10000000", "--out", "run"],
     "compare": ["compare", TRAINED, "--steps", "10000000", "--seeds", "2", "--out", "runs"],

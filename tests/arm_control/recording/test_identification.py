@@ -290,7 +290,7 @@ def test_a_joint_that_does_not_move_is_not_measured() -> None:
     assert first["unmeasured"] is third["unmeasured"] is None
     assert figures["delay_s"]["value"] == pytest.approx(0.06, abs=5e-4)
     text = format_identification({"recording": "x.mcap", **figures})
-    assert "shoulder      not measured: wanted at least 60 degrees of motion" in text
+    assert "shoulder      not measured: expected at least 60 degrees of motion" in text
 
 
 def test_a_joint_that_is_blocked_is_not_measured() -> None:
@@ -394,7 +394,18 @@ def test_what_was_measured_goes_from_training_to_the_policy(
     path, run = tmp_path / "arm.json", tmp_path / "run"
     assert main(["identify", str(late_log), "--json", str(path)]) == 0
     measured = open_imperfections(str(path))
-    words = ["--hidden-units", "16", "--batch-size", "16", "--random-steps", "16", "--steps", "64", "--arms", "4"]
+    words = [
+        "--hidden-units",
+        "16",
+        "--batch-size",
+        "16",
+        "--learning-starts",
+        "16",
+        "--steps",
+        "64",
+        "--num-envs",
+        "4",
+    ]
     assert main(["train", "ddpg", "--imperfections", str(path), *words, "--out", str(run)]) == 0
     recorded = tmp_path / "run.mcap"
     policy = export(run)
@@ -440,12 +451,12 @@ def refusal(path: Path, capfd: pytest.CaptureFixture[str]) -> str:
     [
         (
             lambda: by_hand(0.05, 0.03, still=[0, 1, 2]),
-            "no joint can be measured: base_yaw: wanted at least 60 degrees",
+            "no joint can be measured: base_yaw: expected at least 60 degrees",
         ),
-        (lambda: by_hand(0.05, 0.03, seconds=0.5), "wanted at least 100 targets and readings, got 50 and 50"),
+        (lambda: by_hand(0.05, 0.03, seconds=0.5), "expected at least 100 targets and readings, got 50 and 50"),
         (lambda: by_hand(0.05, 0.03, seconds=1.5), "usable readings"),
         (lambda: by_hand(0.05, 0.03, seconds=10.0, blocked=(0.0, math.inf)), "was it blocked, its torque off"),
-        (lambda: by_hand(0.8, 0.03), "wanted a delay below 0.6 s"),
+        (lambda: by_hand(0.8, 0.03), "expected a delay below 0.6 s"),
     ],
 )
 def test_what_nothing_can_be_told_from_is_refused(

@@ -127,7 +127,7 @@ JSON = msgspec.json.encode(tick()).decode()
         (foreign(JSON.replace('"time_s":1.0', '"time_s":-1').encode()), "time_s is -1"),
         (foreign(b"5"), "makes no sense: Expected `object`"),
         (write([tick()], metadata={"joint_names": '["base"]'}), "names 1 joints, but its ticks have 3"),
-        (write([tick()], metadata={"joint_names": "["}), "joint_names: wanted a JSON list"),
+        (write([tick()], metadata={"joint_names": "["}), "joint_names: expected a JSON list"),
     ],
 )
 def test_a_recording_that_makes_no_sense_is_refused(tmp_path: Path, data: bytes, said: str) -> None:

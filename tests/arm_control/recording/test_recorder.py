@@ -185,9 +185,9 @@ def test_a_file_that_cannot_be_written_is_told_at_once(tmp_path: Path) -> None:
             start(there)
         with pytest.raises(ValueError, match="is no folder that can be written to"):
             start(tmp_path / "none" / "log.mcap")
-    with pytest.raises(ValueError, match="joint_names: wanted a JSON list"):
+    with pytest.raises(ValueError, match="joint_names: expected a JSON list"):
         Recorder(tmp_path / "log.mcap", {"joint_names": "base"})
-    with pytest.raises(ValueError, match="wants a file"):
+    with pytest.raises(ValueError, match="requires a file"):
         Recorder(None, NAMES)
     with pytest.raises(ValueError, match="keep_last_seconds"):
         Recorder(None, NAMES, post_mortem=tmp_path / "log.mcap", keep_last_seconds=math.nan)

@@ -43,7 +43,7 @@ def test_a_goal_that_is_left_again_was_not_reached() -> None:
 
 def test_a_loop_slower_than_the_policy_is_refused_and_the_arm_parked() -> None:
     rig = Rig(rate=20.0)
-    with pytest.raises(ValueError, match="wanted a rate of at least the policy's 30 Hz, got 20"):
+    with pytest.raises(ValueError, match="expected a rate of at least the policy's 30 Hz, got 20"):
         rig.run()
     rig.assert_parked()
 

@@ -90,10 +90,10 @@ def test_a_pose_to_park_in_can_be_named_and_is_checked() -> None:
     np.testing.assert_allclose(rig.arm.disabled_at_deg, [45.0, 10.0, 80.0], atol=0.1)
     rig.assert_parked()
     with pytest.raises(
-        ValueError, match=r"parking pose: wanted an angle for each joint, 0 to 90, .* got \[45.0, 10.0, 91.0\]"
+        ValueError, match=r"parking pose: expected an angle for each joint, 0 to 90, .* got \[45.0, 10.0, 91.0\]"
     ):
         Rig(park_deg=[45.0, 10.0, 91.0])
-    with pytest.raises(ValueError, match="parking pose: wanted an angle for each joint"):
+    with pytest.raises(ValueError, match="parking pose: expected an angle for each joint"):
         Rig(park_deg=[45.0, 10.0])
     with pytest.raises(WorkspaceError, match=r"the parking pose .* is 150 mm outside the workspace"):
         Rig(park_deg=[0.0, 90.0, 90.0], settings=SafetySettings(table_m=0.2))
@@ -207,7 +207,7 @@ def test_a_refusal_brakes_and_holds_with_torque_on() -> None:
     braking = speeds[np.argmax(np.abs(speeds[:, 0])) :]
     assert np.abs(braking[0, 0]) > 60.0
     assert (np.abs(braking[1:]) <= np.abs(braking[:-1]) + 1e-6).all()
-    assert any("STOPPED, and held. finite: wanted 3 finite target angles" in text for text in rig.said)
+    assert any("STOPPED, and held. finite: expected 3 finite target angles" in text for text in rig.said)
     assert report.parked is report.interrupted is False
 
 

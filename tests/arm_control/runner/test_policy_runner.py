@@ -17,7 +17,7 @@ from helpers import drive
 from onnx import TensorProto, helper, numpy_helper
 
 from arm_control.drivers.simulation import SimulationDriver
-from arm_control.evaluation.sources import evaluate
+from arm_control.evaluation.policy_spec import evaluate
 from arm_control.policy_file.contract import METADATA_KEY, GoldenSamples
 from arm_control.runner import PolicyFileError, PolicyRunner
 from envs.arm import DEFAULT_URDF, RADIANS, Arm
@@ -242,7 +242,7 @@ def test_limits_that_were_not_rounded_to_whole_degrees_are_the_arms(
         (more_output, "its outputs are .*goal_m"),
         (three_axes, "its outputs are .* its contract promises"),
         (double_precision, "its outputs are .*double.* its contract promises .*float"),
-        (fix_batch, r"want a fixed batch of \[16"),
+        (fix_batch, r"have a fixed batch of \[16"),
         (runs_only_with_many_rows, "golden samples do not run"),
         (unknown_operator, "an operator 'NoSuchOperator', which arm-control never writes"),
         (without_contract, "has no contract: it was not written by 'arm-control export'"),
@@ -410,7 +410,7 @@ def test_check_goal_refuses_what_the_arm_cannot_reach(tiny_policy: Path) -> None
         ([5.0, 0.0, 0.0], "out of reach"),
         ([math.nan, 0.0, 0.0], "finite"),
         ([0.1, math.inf, 0.0], "finite"),
-        ([0.1, 0.1], "wanted a goal x,y,z"),
+        ([0.1, 0.1], "expected a goal x,y,z"),
     ):
         with pytest.raises(ValueError, match=said):
             runner.check_goal(goal)

@@ -302,11 +302,11 @@ def test_a_run_that_was_recorded_is_run_again_without_its_policy(
     ("words", "said"),
     [
         (("--goal", "0.1,0.2,0.3"), "is a recording, whose goals are its own|is a recording, which has its own goals"),
-        (("--speed", "2"), "--speed: wanted 0.05 to 1"),
-        (("--speed", "nan"), "--speed: wanted 0.05 to 1"),
+        (("--speed", "2"), "--speed: expected 0.05 to 1"),
+        (("--speed", "nan"), "--speed: expected 0.05 to 1"),
         (("--table", "0.4"), "mm outside the workspace"),
         (("--driver", "sims"), "unknown driver 'sims'"),
-        (("--rate", "5"), "--rate: wanted 10 to 1000 Hz"),
+        (("--rate", "5"), "--rate: expected 10 to 1000 Hz"),
     ],
 )
 def test_a_recording_with_what_does_not_go_with_it_is_told_in_one_line(

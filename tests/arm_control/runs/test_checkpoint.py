@@ -221,7 +221,7 @@ def test_truncated_tensors_are_told(tmp_path: Path, size: int) -> None:
     path = save_checkpoint(tmp_path, 1, small_state(1))
     file = path / TENSORS
     file.write_bytes(file.read_bytes()[:size])
-    assert f"{file} is damaged: wanted" in damaged(path, file)
+    assert f"{file} is damaged: expected" in damaged(path, file)
 
 
 @pytest.mark.parametrize("name", [TENSORS, MANIFEST])

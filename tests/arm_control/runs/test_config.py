@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from arm_control.cli import main
 from arm_control.evaluation import validation
-from arm_control.evaluation.sources import evaluate
+from arm_control.evaluation.policy_spec import evaluate
 from arm_control.exporter import exporter
 from arm_control.exporter.exporter import export
 from arm_control.runner import PolicyRunner
@@ -165,11 +165,11 @@ class TestReadingBack:
 def small(generator: random.Random) -> TrainConfig:
     """A configuration that is quick to train, otherwise drawn at random."""
     agent = generator.choice(sorted(AGENTS))
-    sizes = {"hidden_units": 16, "critic_units": 16, "fourier_octaves": 1, "batch_size": 16, "random_steps": 32}
+    sizes = {"hidden_units": 16, "critic_units": 16, "fourier_octaves": 1, "batch_size": 16, "learning_starts": 32}
     settings = {name: value for name, value in sizes.items() if name in SETTINGS[agent]}
     for name in generator.sample(sorted(SETTINGS[agent].keys() - sizes.keys()), 2):
         settings[name] = generator.choice(SETTINGS[agent][name])
-    fields: dict[str, Any] = {"steps": 128, "arms": 4, "grid_step_deg": 30.0 if "dqn" in agent else 1.0}
+    fields: dict[str, Any] = {"steps": 128, "num_envs": 4, "grid_step_deg": 30.0 if "dqn" in agent else 1.0}
     for name in generator.sample(["reward", "control", "task_options", "goal_tolerance_m", "env"], 2):
         fields[name] = generator.choice(FIELDS[name])
     if generator.random() < 0.5:

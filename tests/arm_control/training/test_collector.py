@@ -11,7 +11,7 @@ from locations import DESK
 from arm_control.runs.agent import make_agent
 from arm_control.runs.config import TrainConfig
 from arm_control.runs.environment import environment_maker
-from arm_control.training.collector import Interaction
+from arm_control.training.collector import Collector
 from envs.arm import RADIANS
 from policies.agent import Spec, Transition
 from policies.ddpg.settings import DDPGSettings
@@ -72,10 +72,10 @@ class TestRepeatedSteps:
 
     def test_its_reward_is_the_mean_and_its_goals_are_those_after_each_step(self) -> None:
         """As in environments that are stepped one by one with the same action."""
-        settings = DQNSettings(hidden_units=8, action_repeat=5, random_steps=100)
-        config = TrainConfig("dqn", settings, grid_step_deg=30.0, arms=2)
+        settings = DQNSettings(hidden_units=8, action_repeat=5, learning_starts=100)
+        config = TrainConfig("dqn", settings, grid_step_deg=30.0, num_envs=2)
         seen: list[Transition] = []
-        with closing(Interaction(config, [3, 4])) as collector:
+        with closing(Collector(config, [3, 4])) as collector:
             collector.agent.observe = seen.append  # type: ignore[method-assign]
             assert collector.advance(lambda steps: 0.0).steps == 10
         [transition] = seen
@@ -94,7 +94,7 @@ class TestRepeatedSteps:
     def test_without_repeats_there_are_no_goals_between(self) -> None:
         """And the reward is that of the one step."""
         seen: list[Transition] = []
-        with closing(Interaction(TrainConfig("ddpg", SETTINGS, arms=2), [3, 4])) as collector:
+        with closing(Collector(TrainConfig("ddpg", SETTINGS, num_envs=2), [3, 4])) as collector:
             collector.agent.observe = seen.append  # type: ignore[method-assign]
             collector.advance(lambda steps: 0.0)
         assert seen[0].achieved_between is None

@@ -23,8 +23,8 @@ from helpers import Size, exact, reports
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from arm_control.evaluation import controllers, episodes, validation
-from arm_control.evaluation.sources import evaluate
-from arm_control.evaluation.torch_controller import PolicyController
+from arm_control.evaluation.policy_spec import evaluate
+from arm_control.evaluation.torch_controller import TorchController
 from arm_control.evaluation.validation import Validation
 from arm_control.runs import environment
 from arm_control.runs.agent import load_policy
@@ -40,8 +40,8 @@ from policies.a2c.settings import A2CSettings
 from policies.ddpg.settings import DDPGSettings
 
 # The replay goes round twice, and each arm's episodes end eight times.
-SETTINGS = DDPGSettings(hidden_units=16, fourier_octaves=1, batch_size=32, random_steps=200, replay_capacity=640)
-CONFIG = TrainConfig("ddpg", SETTINGS, arms=4, seed=3, steps=1600)
+SETTINGS = DDPGSettings(hidden_units=16, fourier_octaves=1, batch_size=32, learning_starts=200, buffer_size=640)
+CONFIG = TrainConfig("ddpg", SETTINGS, num_envs=4, seed=3, steps=1600)
 EPISODE_STEPS = 50
 
 
@@ -171,7 +171,7 @@ def test_a_fresh_process_trains_the_same_to_the_last_bit(whole: Path, tmp_path: 
 
 
 def test_every_step_is_stored_as_it_happened_and_none_terminates(tmp_path: Path) -> None:
-    config = replace(CONFIG, arms=2, steps=2 * 120, settings=replace(SETTINGS, random_steps=240))
+    config = replace(CONFIG, num_envs=2, steps=2 * 120, settings=replace(SETTINGS, learning_starts=240))
     with Training(config) as run:
         for _ in range(120):
             run.advance()
@@ -381,7 +381,7 @@ class TestBestPolicy:
         loaded = load_policy(whole)
         assert loaded.origin == PolicyOrigin("best", best["step"], best["mean_error_mm"])
         with contextlib.closing(Validation(loaded.config)) as validation:
-            figures = validation(PolicyController(loaded.policy))
+            figures = validation(TorchController(loaded.policy))
         assert figures["mean_error_mm"] == best["mean_error_mm"]
 
     def test_the_last_policy_is_there_too(self, whole: Path) -> None:
@@ -389,7 +389,7 @@ class TestBestPolicy:
         loaded = load_policy(whole, last=True)
         assert loaded.origin == PolicyOrigin("last", 1600, None)
         with contextlib.closing(Validation(loaded.config)) as validation:
-            figures = validation(PolicyController(loaded.policy))
+            figures = validation(TorchController(loaded.policy))
         assert figures["mean_error_mm"] == reports(whole)[-1]["mean_error_mm"]
 
     def test_a_policy_that_gets_worse_does_not_replace_the_best(
@@ -515,16 +515,16 @@ def drop(run: Path, name: str) -> None:
         (lambda run: shutil.rmtree(run), "no run folder"),
         (lambda run: drop(run, "config.json"), "it has no config.json"),
         (lambda run: drop(run, "checkpoints"), "no checkpoint in"),
-        (lambda run: change_config(run, version=6), "config.json has format version 6, this program reads 5"),
+        (lambda run: change_config(run, version=7), "config.json has format version 7, this program reads 6"),
         (lambda run: change_config(run, version=3), "format version 3, .* lacks the previous target's speed"),
         (lambda run: (run / "config.json").write_text("{"), "config.json is damaged"),
         (lambda run: (run / "config.json").write_bytes(b"\xff\xfe"), "config.json is damaged"),
         (lambda run: (run / "config.json").write_text("[]"), "config.json"),
-        (lambda run: change_config(run, steps=-5), "config.json is damaged: --steps: wanted a positive number"),
+        (lambda run: change_config(run, steps=-5), "config.json is damaged: --steps: expected a positive number"),
         (lambda run: change_config(run, steps="many"), "config.json is damaged.*steps"),
         (lambda run: change_config(run, agent="dagger"), "unknown agent 'dagger'"),
-        (lambda run: change_config(run, settings={"batch_size": 0}), "batch-size: wanted a positive number, got 0"),
-        (lambda run: change_config(run, arms=5), "the checkpoint is of 4 arms, config.json says 5"),
+        (lambda run: change_config(run, settings={"batch_size": 0}), "batch-size: expected a positive number, got 0"),
+        (lambda run: change_config(run, num_envs=5), "the checkpoint is of 4 arms, config.json says 5"),
         (lambda run: change_config(run, settings={"hidden_units": 8}), "hidden|size|others in settings"),
         (lambda run: drop(list_checkpoints(run / "checkpoints")[-1], "manifest.json"), "manifest.json is damaged"),
         (lambda run: drop(list_checkpoints(run / "checkpoints")[-1], "tensors.safetensors"), "safetensors is missing"),
@@ -627,8 +627,8 @@ def test_only_a_run_that_was_killed_before_its_first_checkpoint_is_replaced(whol
 def test_arms_in_processes_of_their_own_change_nothing_and_go_on_after_an_interruption(
     tmp_path: Path, interrupt: Callable[[int], None]
 ) -> None:
-    settings = A2CSettings(hidden_units=8, fourier_octaves=1, random_steps=40, steps_per_update=5)
-    config = TrainConfig("a2c", settings, arms=4, steps=480)  # each arm's episodes end twice
+    settings = A2CSettings(hidden_units=8, fourier_octaves=1, learning_starts=40, steps_per_update=5)
+    config = TrainConfig("a2c", settings, num_envs=4, steps=480)  # each arm's episodes end twice
     here = train(config, tmp_path / "here", quiet=True)
     there = train(replace(config, processes=2), tmp_path / "there", quiet=True)
     assert_same_run(there, here)
@@ -643,7 +643,7 @@ class TestValidations:
 
     def test_none_comes_before_the_first_update(self, tmp_path: Path) -> None:
         """There is nothing to validate yet: the first 1000 of 1600 steps are random."""
-        settings = replace(SETTINGS, random_steps=600, replay_capacity=640)
+        settings = replace(SETTINGS, learning_starts=600, buffer_size=640)
         run = train(replace(CONFIG, settings=settings, steps=800), tmp_path / "run", quiet=True)
         rows = reports(run)
         assert [row["step"] for row in rows] == [600, 800]

@@ -16,7 +16,7 @@ from onnx import numpy_helper
 from arm_control.cli import main
 from arm_control.evaluation import validation
 from arm_control.evaluation.controllers import actions_for
-from arm_control.evaluation.sources import evaluate
+from arm_control.evaluation.policy_spec import evaluate
 from arm_control.exporter import exporter
 from arm_control.exporter.agreement import ExportError
 from arm_control.exporter.exporter import export
@@ -40,7 +40,7 @@ SMALL = {
     "learning_rate": 0.02,
     "fourier_octaves": 1,
     "batch_size": 16,
-    "random_steps": 64,
+    "learning_starts": 64,
     "target_period": 7,
 }
 LEARNERS: dict[str, tuple[str, AgentSettings]] = {
@@ -75,7 +75,9 @@ def short_validations(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def config_of(name: str, **other: Any) -> TrainConfig:
     agent, settings = LEARNERS[name]
-    return TrainConfig(agent, settings, **{"arms": 4, "steps": 1200, "seed": 5, "grid_step_deg": COARSE_DEG, **other})
+    return TrainConfig(
+        agent, settings, **{"num_envs": 4, "steps": 1200, "seed": 5, "grid_step_deg": COARSE_DEG, **other}
+    )
 
 
 @pytest.fixture(scope="module")
@@ -140,7 +142,7 @@ def test_an_action_is_kept_for_as_many_steps_as_the_settings_say() -> None:
         before = [arm._steps for arm in training_.learner._bare_arms]
         training_.advance()
         assert [arm._steps for arm in training_.learner._bare_arms] == [steps + 5 for steps in before]
-        assert training_.step == 5 * config.arms
+        assert training_.step == 5 * config.num_envs
 
 
 def test_what_is_reported_of_the_search(runs: dict[str, Path]) -> None:
@@ -272,21 +274,21 @@ def test_over_the_whole_degree_grid_the_file_holds_the_argmax(
 # ----------------------------------------------------------------------------------------------------------- bad input
 
 REFUSED = {
-    "train dqn --env ArmReach-v0": "agent dqn wants --env ArmReachDiscrete-v0, got ArmReach-v0",
-    "train branching-dqn --env ArmReachDiscrete-v0": "wants --env ArmReachMultiDiscrete-v0",
-    "train ddpg --env ArmReachDiscrete-v0": "agent ddpg wants --env ArmReach-v0",
-    "train dqn --grid-step-deg 7": "wanted a grid step that divides the joint ranges (0 to 90",
-    "bench argmax --grid-step-deg 7": "wanted a grid step that divides the joint ranges (0 to 90",
-    "bench argmax --rounds 0": "--rounds: wanted a number from 1",
-    "bench argmax --save figure.txt": "wanted a file that ends in .png",
-    "bench ablation --minutes 0": "--minutes: wanted a positive number",
-    "bench ablation --seeds 0": "--seeds: wanted a number from 1",
+    "train dqn --env ArmReach-v0": "agent dqn requires --env ArmReachDiscrete-v0, got ArmReach-v0",
+    "train branching-dqn --env ArmReachDiscrete-v0": "requires --env ArmReachMultiDiscrete-v0",
+    "train ddpg --env ArmReachDiscrete-v0": "agent ddpg requires --env ArmReach-v0",
+    "train dqn --grid-step-deg 7": "expected a grid step that divides the joint ranges (0 to 90",
+    "bench argmax --grid-step-deg 7": "expected a grid step that divides the joint ranges (0 to 90",
+    "bench argmax --rounds 0": "--rounds: expected a number from 1",
+    "bench argmax --save figure.txt": "expected a file that ends in .png",
+    "bench ablation --minutes 0": "--minutes: expected a positive number",
+    "bench ablation --seeds 0": "--seeds: expected a number from 1",
     "train ddpg --grid-step-deg 5": "actions in ArmReach-v0 are on no grid",
     "train dqn --hidden-units 712": "a head of 2.00 GiB, and an ONNX file holds at most 2",
-    "train dqn --hidden-units 2000": "wanted at most 7",
-    "train dqn --action-repeat 7": "wanted a divisor of an episode's 50 steps, got 7",
-    "train dqn --target-period 0": "target-period: wanted a positive number",
-    "train dqn --largest-epsilon 1.5": "largest-epsilon: wanted a number from 0 to 1",
+    "train dqn --hidden-units 2000": "expected at most 7",
+    "train dqn --action-repeat 7": "expected a divisor of an episode's 50 steps, got 7",
+    "train dqn --target-period 0": "target-period: expected a positive number",
+    "train dqn --max-epsilon 1.5": "max-epsilon: expected a number from 0 to 1",
     "train dqn --head other": "head",
 }
 

@@ -11,8 +11,8 @@ from helpers import drive
 from arm_control import PolicyRunner
 from arm_control.drivers.simulation import SimulationDriver
 from arm_control.evaluation.episodes import roll_out
-from arm_control.evaluation.sources import RunnerController
-from arm_control.evaluation.torch_controller import PolicyController
+from arm_control.evaluation.policy_spec import ExportedPolicyController
+from arm_control.evaluation.torch_controller import TorchController
 from arm_control.exporter.exporter import export
 from arm_control.policy_file.contract import MEMORY, NEXT_MEMORY
 from arm_control.runs.agent import load_policy
@@ -27,8 +27,8 @@ from policies.agent import Spec, Transition
 from policies.common.actors import Memory
 from policies.common.policy_gradient import PolicyGradient
 
-SETTINGS = A2CSettings(recurrent=True, hidden_units=8, fourier_octaves=1, random_steps=40)
-CONFIG = TrainConfig("a2c", SETTINGS, arms=2, steps=500)
+SETTINGS = A2CSettings(recurrent=True, hidden_units=8, fourier_octaves=1, learning_starts=40)
+CONFIG = TrainConfig("a2c", SETTINGS, num_envs=2, steps=500)
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +88,7 @@ def test_what_is_remembered_is_worth_something_where_the_goal_is_seen_only_at_fi
             recurrent=recurrent,
             hidden_units=16,
             fourier_octaves=0,
-            random_steps=100,
+            learning_starts=100,
             learning_rate=5e-3,
             discount=0.9,
             slowing_distance=0.0,
@@ -123,7 +123,7 @@ def test_the_runner_carries_the_memory_as_training_does(run: Path, policy_file: 
     assert (names[-1], runner.contract.outputs[-1].name) == (MEMORY, NEXT_MEMORY)
     env: Any = environment_maker(config)().unwrapped
     observation, _ = env.reset(seed=3)
-    controller = PolicyController(policy)
+    controller = TorchController(policy)
     angles = (observation["observation"][:3] / RADIANS).tolist()
     runner.start(angles)
     memories = []
@@ -149,7 +149,7 @@ def test_the_runner_carries_the_memory_as_training_does(run: Path, policy_file: 
 def test_file_and_run_folder_reach_the_same_and_begin_each_episode_anew(run: Path, policy_file: Path) -> None:
     config, policy, _ = load_policy(run)
     make_env = environment_maker(config)
-    from_run, from_file = PolicyController(policy), RunnerController(PolicyRunner.load(policy_file))
+    from_run, from_file = TorchController(policy), ExportedPolicyController(PolicyRunner.load(policy_file))
     together = roll_out(from_run, make_env, [1, 2, 3]).distances_m
     np.testing.assert_allclose(roll_out(from_file, make_env, [1, 2, 3]).distances_m, together, atol=1e-4)
     np.testing.assert_allclose(roll_out(from_run, make_env, [3]).distances_m[0], together[2], atol=1e-6)

@@ -37,11 +37,11 @@ from policies.a3c.settings import A3CSettings
 
 # 40 random steps, then updates of 2 arms x 5 steps each; every arm's episodes end three times.
 IN_TURNS = A3CSettings(
-    workers=2, asynchronous=False, hidden_units=8, fourier_octaves=1, random_steps=40, steps_per_update=5
+    workers=2, asynchronous=False, hidden_units=8, fourier_octaves=1, learning_starts=40, steps_per_update=5
 )
-CONFIG = TrainConfig("a3c", IN_TURNS, arms=4, seed=3, steps=640)
+CONFIG = TrainConfig("a3c", IN_TURNS, num_envs=4, seed=3, steps=640)
 AT_WILL = replace(CONFIG, settings=replace(IN_TURNS, asynchronous=True))
-ALONE = replace(CONFIG, settings=replace(IN_TURNS, workers=1), arms=2)
+ALONE = replace(CONFIG, settings=replace(IN_TURNS, workers=1), num_envs=2)
 RANDOM_STEPS, UPDATE_STEPS = 40, 10
 LONG = 10_000_000
 
@@ -170,7 +170,7 @@ def test_workers_learn_and_have_arms_noise_and_goals_of_their_own(whole: Path) -
     one, other = state["workers"]
     assert one["agent"]["generator"] != other["agent"]["generator"]
     goals = {tuple(arm["course"]) for worker in (one, other) for arm in worker["arms"]}
-    assert len(goals) == CONFIG.arms
+    assert len(goals) == CONFIG.num_envs
     rows = reports(whole)
     assert rows[-1]["step"] == 640
     # The first 40 steps are random; then an update comes every 10 steps.
@@ -207,7 +207,7 @@ def test_a_run_of_another_number_of_workers_is_refused(whole: Path, tmp_path: Pa
     with pytest.raises(ValueError, match=said):
         resume(run, quiet=True)
     # Neither does one do that has not started any.
-    more = replace(CONFIG, arms=8, settings=replace(IN_TURNS, workers=4))
+    more = replace(CONFIG, num_envs=8, settings=replace(IN_TURNS, workers=4))
     with Training(CONFIG) as before, Training(more) as other, pytest.raises(ValueError, match=said):
         other.load_state_dict(before.state_dict())
 
@@ -513,7 +513,7 @@ def test_five_deaths_end_a_training_with_one_line_and_exit_code_2_and_leave_a_ch
 ) -> None:
     served_by(light({"go_on": ALL}))
     run = tmp_path / "run"
-    words = ["train", "a3c", "--workers", "1", "--arms", "1", "--random-steps", "10", "--out", str(run)]
+    words = ["train", "a3c", "--workers", "1", "--num-envs", "1", "--learning-starts", "10", "--out", str(run)]
     assert main(words) == 2
     [line] = [line for line in capfd.readouterr().err.splitlines() if "error:" in line]
     assert line.startswith("arm-control: error: worker 0 was killed by SIGKILL")
@@ -524,7 +524,7 @@ def test_five_deaths_end_a_training_with_one_line_and_exit_code_2_and_leave_a_ch
 @pytest.mark.parametrize(
     ("config", "fault", "kind", "message"),
     [
-        (CONFIG, "raise ValueError('wanted a number, got NaN')", ValueError, "^worker.*: wanted a number, got NaN"),
+        (CONFIG, "raise ValueError('expected a number, got NaN')", ValueError, "^worker.*: expected a number, got NaN"),
         (AT_WILL, "[][3]", RuntimeError, "^worker.*: IndexError: list index out of range"),
     ],
     ids=["in turns", "at will"],
@@ -549,7 +549,7 @@ def test_steps_that_a_checkpoint_has_waited_for_are_counted_by_the_run_that_goes
     with Training(AT_WILL) as first, Training(AT_WILL) as second:
         while first.updates < 3:
             first.advance()
-        random_steps = first.step - 10 * first.updates
+        learning_starts = first.step - 10 * first.updates
         save_checkpoint(tmp_path / "checkpoints", first.step, first.state_dict())
         assert len(lines(here / "updates")) == 4  # both workers had been told to go on
         second.load_state_dict(load_latest(tmp_path / "checkpoints")[1])
@@ -560,7 +560,7 @@ def test_steps_that_a_checkpoint_has_waited_for_are_counted_by_the_run_that_goes
         while second.learner._late:
             second.advance()
         assert second.updates == len(lines(here / "updates"))
-        assert second.step == random_steps + 10 * second.updates
+        assert second.step == learning_starts + 10 * second.updates
 
 
 @pytest.mark.slow
@@ -658,7 +658,7 @@ from arm_control import cli
 loop.REPORTS, validation.VALIDATION_GOALS = 1000, 2
 sys.exit(cli.main(sys.argv[1:]))
 """
-WORDS = ["--arms", "4", "--workers", "2", "--hidden-units", "8", "--random-steps", "40", "--steps", "500_000"]
+WORDS = ["--num-envs", "4", "--workers", "2", "--hidden-units", "8", "--learning-starts", "40", "--steps", "500_000"]
 
 
 @contextlib.contextmanager
@@ -728,14 +728,14 @@ def test_no_worker_outlives_a_training_however_it_is_ended(
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--arms", "5", "--workers", "2"], "--arms: wanted a multiple of 2 workers, got 5"),
-        (["--arms", "1"], "--arms: wanted a multiple of 2 workers, got 1"),
-        (["--workers", "0"], "workers: wanted from 1 to 64, got 0"),
-        (["--workers", "65"], "workers: wanted from 1 to 64, got 65"),
+        (["--num-envs", "5", "--workers", "2"], "--num-envs: expected a multiple of 2 workers, got 5"),
+        (["--num-envs", "1"], "--num-envs: expected a multiple of 2 workers, got 1"),
+        (["--workers", "0"], "workers: expected from 1 to 64, got 0"),
+        (["--workers", "65"], "workers: expected from 1 to 64, got 65"),
         (["--workers", "two"], "workers"),
-        (["--steps-per-update", "0"], "steps-per-update: wanted a positive number, got 0"),
+        (["--steps-per-update", "0"], "steps-per-update: expected a positive number, got 0"),
         (["--processes", "2"], "--processes: the arms of a3c are in its --workers, got 2 processes"),
-        (["--env", "ArmReachDiscrete-v0"], "wants --env ArmReach-v0, got ArmReachDiscrete-v0"),
+        (["--env", "ArmReachDiscrete-v0"], "requires --env ArmReach-v0, got ArmReachDiscrete-v0"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

@@ -185,7 +185,9 @@ def test_an_impossible_speed_is_refused_with_the_best_that_was_found(kind: PathK
     with pytest.raises(ValueError, match=r"best allows [\d.]+ m/s") as error:
         drawn(kind, 0, 50.0)
     said = str(error.value)
-    assert said.startswith(f"wanted a speed at which arm3 can follow a path ({kind}), got 50 m/s: of 640 random paths")
+    assert said.startswith(
+        f"expected a speed at which arm3 can follow a path ({kind}), got 50 m/s: of 640 random paths"
+    )
     best = float(re.findall(r"allows ([\d.]+) m/s", said)[0])
     # Among the very same random paths there is one for a little less, and none for a little more.
     assert drawn(kind, 0, 0.99 * best).kind == kind
@@ -253,8 +255,8 @@ def test_a_path_survives_json_to_the_bit(kind: PathKind, seed: int) -> None:
         ({"speed_m_s": -0.1}, "speed_m_s: expected from 1e-06 to 100 m/s, got -0.1"),
         ({"speed_m_s": math.nan}, "speed_m_s: expected from 1e-06 to 100 m/s, got nan"),
         ({"speed_m_s": math.inf}, "speed_m_s: expected from 1e-06 to 100 m/s, got inf"),
-        ({"reward_kind": "shaped"}, "wanted reward dense or sparse, got 'shaped'"),
-        ({"goal_tolerance_m": 0.0}, "wanted a positive goal tolerance"),
+        ({"reward_kind": "shaped"}, "expected reward dense or sparse, got 'shaped'"),
+        ({"goal_tolerance_m": 0.0}, "expected a positive goal tolerance"),
     ],
 )
 def test_tasks_that_make_no_sense_are_refused(settings: dict[str, Any], said: str) -> None:

@@ -288,10 +288,10 @@ def test_reach_has_no_rms_error_and_three_numbers_a_goal() -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"goal_m": (0.1, 0.2, 0.5)}, r"wanted reset options angles_deg, got \['goal_m'\]"),
-        ({"path": "circle"}, r"wanted reset options angles_deg, got \['path'\]"),
-        ({"angles_deg": (0, 0, 90.1)}, "wanted angles from"),
-        ({"angles_deg": (0, 0)}, "wanted 3 angles"),
+        ({"goal_m": (0.1, 0.2, 0.5)}, r"expected reset options angles_deg, got \['goal_m'\]"),
+        ({"path": "circle"}, r"expected reset options angles_deg, got \['path'\]"),
+        ({"angles_deg": (0, 0, 90.1)}, "expected angles from"),
+        ({"angles_deg": (0, 0)}, "expected 3 angles"),
     ],
 )
 def test_bad_reset_options_are_refused_and_the_episode_goes_on(
@@ -321,7 +321,7 @@ def test_the_start_may_be_given_and_leaves_the_path_as_drawn(env: ArmEnv) -> Non
         ({"speed_m_s": 0.0}, "speed_m_s: expected from 1e-06 to 100 m/s"),
         ({"speed_m_s": -1.0}, "speed_m_s: expected from 1e-06 to 100 m/s"),
         ({"speed_m_s": math.nan}, "speed_m_s: expected from 1e-06 to 100 m/s"),
-        ({"speed_m_s": 5.0}, r"wanted a speed at which arm3 can follow a path .*got 5 m/s.*best allows 0\.\d+ m/s"),
+        ({"speed_m_s": 5.0}, r"expected a speed at which arm3 can follow a path .*got 5 m/s.*best allows 0\.\d+ m/s"),
         ({"goal_m": (0, 0, 0)}, "goal_m"),
     ],
 )

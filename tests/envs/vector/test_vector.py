@@ -204,7 +204,7 @@ def test_states_are_restored_to_the_bit_by_any_number_of_processes() -> None:
         for each in (env, other):
             assert plain(each.restore_state(states)) == plain(observations)
             assert [plain(each.step(actions)) for actions in moves[5:]] == followed
-        with pytest.raises(ValueError, match="wanted the states of 3 arms, got 2"):
+        with pytest.raises(ValueError, match="expected the states of 3 arms, got 2"):
             env.restore_state(states[:2])
 
 
@@ -254,11 +254,11 @@ def test_functions_of_a_script_and_lambdas_will_do() -> None:
 @pytest.mark.parametrize(
     ("arms", "processes", "message"),
     [
-        (0, 1, "wanted a positive number of arms, got 0"),
-        (2, 0, "wanted a positive number of processes, got 0"),
-        (2.0, 1, r"wanted a positive number of arms, got 2\.0"),
-        (True, 1, "wanted a positive number of arms, got True"),
-        (2, 3, "wanted at least one arm a process, got 2 arms for 3 processes"),
+        (0, 1, "expected a positive number of arms, got 0"),
+        (2, 0, "expected a positive number of processes, got 0"),
+        (2.0, 1, r"expected a positive number of arms, got 2\.0"),
+        (True, 1, "expected a positive number of arms, got True"),
+        (2, 3, "expected at least one arm a process, got 2 arms for 3 processes"),
     ],
 )
 def test_bad_numbers_are_refused(arms: Any, processes: Any, message: str) -> None:
@@ -287,11 +287,11 @@ class Late(Bare):
     [
         (maker(reward="shaped"), ValueError, "reward"),
         (maker("Nowhere-v0"), gymnasium.error.NameNotFound, "Nowhere"),
-        (Flat, ValueError, "wanted a Dict of Box as observation space, got Box"),
-        (functools.partial(Wordy, "reach"), ValueError, "wanted infos that are numbers, got said = 'hello'"),
-        (functools.partial(Late, "reach"), ValueError, "wanted the same infos at each step"),
-        (maker(render_mode="rgb_array"), ValueError, "wanted arms without a render mode, got 'rgb_array'"),
-        (functools.partial(ArmEnv, "reach", arm=(x for x in ())), ValueError, "wanted a make_env that can be sent"),
+        (Flat, ValueError, "expected a Dict of Box as observation space, got Box"),
+        (functools.partial(Wordy, "reach"), ValueError, "expected infos that are numbers, got said = 'hello'"),
+        (functools.partial(Late, "reach"), ValueError, "expected the same infos at each step"),
+        (maker(render_mode="rgb_array"), ValueError, "expected arms without a render mode, got 'rgb_array'"),
+        (functools.partial(ArmEnv, "reach", arm=(x for x in ())), ValueError, "expected a make_env that can be sent"),
     ],
     ids=range(7),
 )
@@ -330,11 +330,11 @@ def test_a_bad_action_is_refused_before_any_arm_steps_and_the_arm_is_named(name:
         for bad in (action for of, action in BAD_ACTIONS if of == name):
             actions = list(good[0])
             actions[1] = bad
-            with pytest.raises(ValueError, match=r"^arm 1: wanted an action of .*, got ") as caught:
+            with pytest.raises(ValueError, match=r"^arm 1: expected an action of .*, got ") as caught:
                 env.step(actions)
             assert "\n" not in str(caught.value)
         for bad in (good[0][:2], 1.0, None, [*good[0], good[0][0]]):
-            with pytest.raises(ValueError, match=r"wanted an action of .* for each of 3 arms, got"):
+            with pytest.raises(ValueError, match=r"expected an action of .* for each of 3 arms, got"):
                 env.step(bad)
         for actions in good:
             assert plain(env.step(actions)) == plain(other.step(actions))
@@ -353,9 +353,9 @@ def test_actions_on_the_edge_are_accepted_with_what_float32_may_add() -> None:
 @pytest.mark.parametrize(
     ("seed", "message"),
     [
-        ([1, 2], "wanted 3 seeds, one an arm, got 2"),
-        (-1, "arm 0: wanted a seed from 0, or None, got -1"),
-        ([0, 1, 1.5], r"arm 2: wanted a seed from 0, or None, got 1\.5"),
+        ([1, 2], "expected 3 seeds, one an arm, got 2"),
+        (-1, "arm 0: expected a seed from 0, or None, got -1"),
+        ([0, 1, 1.5], r"arm 2: expected a seed from 0, or None, got 1\.5"),
     ],
 )
 def test_bad_seeds_are_refused(seed: Any, message: str) -> None:
@@ -372,7 +372,7 @@ def test_an_arms_own_refusal_of_reset_options_names_it_and_changes_nothing() -> 
     with vector() as env, vector() as other:
         for each in (env, other):
             each.reset(seed=6)
-        with pytest.raises(ValueError, match=r"^arm 0 \(worker 0\): wanted reset options") as caught:
+        with pytest.raises(ValueError, match=r"^arm 0 \(worker 0\): expected reset options") as caught:
             env.reset(options={"wrong": 1})
         assert "Traceback" in caught.value.__notes__[0]
         for actions in draw(env, 5):

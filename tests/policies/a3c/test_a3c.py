@@ -24,10 +24,10 @@ SETTINGS = A3CSettings(
     policy="gaussian",
     hidden_units=8,
     fourier_octaves=1,
-    random_steps=30,
+    learning_starts=30,
     steps_per_update=4,
     scale_advantage=False,
-    largest_gradient=1e9,
+    max_grad_norm=1e9,
     slowing_distance=0.0,
 )
 RATE = 0.1
@@ -520,7 +520,7 @@ def test_who_joins_takes_over_the_scale_of_inputs_and_changes_nothing_that_is_sh
 
 
 def test_long_gradients_are_cut() -> None:
-    agent = agent_of(replace(SETTINGS, largest_gradient=0.01))
+    agent = agent_of(replace(SETTINGS, max_grad_norm=0.01))
     for number in range(4):
         step(agent, number)
     assert agent.update(0.0)["gradient_norm"] > 0.01
@@ -533,10 +533,10 @@ def test_long_gradients_are_cut() -> None:
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"workers": 0}, "workers: wanted from 1 to 64, got 0"),
-        ({"workers": 65}, "workers: wanted from 1 to 64, got 65"),
-        ({"steps_per_update": 0}, "steps-per-update: wanted a positive number, got 0"),
-        ({"learning_rate": -1.0}, "learning-rate: wanted a positive number"),
+        ({"workers": 0}, "workers: expected from 1 to 64, got 0"),
+        ({"workers": 65}, "workers: expected from 1 to 64, got 65"),
+        ({"steps_per_update": 0}, "steps-per-update: expected a positive number, got 0"),
+        ({"learning_rate": -1.0}, "learning-rate: expected a positive number"),
     ],
 )
 def test_bad_settings_are_refused(wrong: dict[str, Any], message: str) -> None:

@@ -88,49 +88,49 @@ def constant(layer: Any, *bias: float) -> None:
 
 
 @pytest.mark.parametrize("policy", KINDS)
-@pytest.mark.parametrize("deviation", DEVIATIONS)
+@pytest.mark.parametrize("kind", DEVIATIONS)
 @pytest.mark.parametrize("asked", [0.01, 0.3, 2.0])
 def test_the_deviation_is_at_first_the_one_that_was_asked_for_and_steps_are_small(
-    policy: str, deviation: str, asked: float
+    policy: str, kind: str, asked: float
 ) -> None:
-    first = drawn(gaussian(ARM, policy=policy, deviation=deviation, initial_deviation=asked), seen(ARM, 50))
+    first = drawn(gaussian(ARM, policy=policy, std=kind, initial_std=asked), seen(ARM, 50))
     assert type(first) is KINDS[policy]
     assert first.mean.shape == first.std.shape == (50, 2)
     assert 0 < first.mean.abs().max() < 0.15
-    close = 0.2 if deviation == "state" else 1e-6  # the network's own share is small, not nothing
+    close = 0.2 if kind == "state" else 1e-6  # the network's own share is small, not nothing
     torch.testing.assert_close(first.std, torch.full((50, 2), asked), rtol=close, atol=0)
 
 
-@pytest.mark.parametrize("deviation", DEVIATIONS)
-def test_only_a_learned_deviation_learns_and_only_that_of_the_state_depends_on_it(deviation: str) -> None:
-    policy = gaussian(ARM, deviation=deviation)
+@pytest.mark.parametrize("kind", DEVIATIONS)
+def test_only_a_learned_deviation_learns_and_only_that_of_the_state_depends_on_it(kind: str) -> None:
+    policy = gaussian(ARM, std=kind)
     names = {name for name, parameter in policy.named_parameters() if parameter.requires_grad}
     assert names == {name for name, _ in policy.net.named_parameters(prefix="net")} | (
-        set() if deviation == "fixed" else {"log_deviation"}
+        set() if kind == "fixed" else {"log_std"}
     )
     observed = seen(ARM, 20)
     std = drawn(policy, observed).std
-    assert (std == std[0]).all().item() == (deviation != "state")
+    assert (std == std[0]).all().item() == (kind != "state")
     log_prob: Any = policy.distribution(policy.encoder(*observed), observed[0]).log_prob(torch.ones(20, 2))
     log_prob.sum().backward()
-    last, gradient = policy.net[-1], policy.log_deviation.grad
+    last, gradient = policy.net[-1], policy.log_std.grad
     assert isinstance(last, nn.Linear)
     assert last.weight.grad is not None
-    assert len(last.weight.grad) == (4 if deviation == "state" else 2)
+    assert len(last.weight.grad) == (4 if kind == "state" else 2)
     assert (last.weight.grad.abs().sum(1) > 0).all()
-    assert (gradient is None) == (deviation == "fixed")
+    assert (gradient is None) == (kind == "fixed")
     assert gradient is None or (gradient != 0).all()
 
 
-@pytest.mark.parametrize("deviation", DEVIATIONS)
-def test_deviations_are_kept_from_vanishing_and_from_growing_without_bound(deviation: str) -> None:
-    policy = gaussian(ARM, deviation=deviation)
+@pytest.mark.parametrize("kind", DEVIATIONS)
+def test_deviations_are_kept_from_vanishing_and_from_growing_without_bound(kind: str) -> None:
+    policy = gaussian(ARM, std=kind)
     observed = seen(ARM, 5)
     for far, wanted in ((-20.0, 0.01), (20.0, 2.0)):
-        policy.log_deviation.data.fill_(far)
+        policy.log_std.data.fill_(far)
         torch.testing.assert_close(drawn(policy, observed).std, torch.full((5, 2), wanted))
-    if deviation == "state":
-        policy.log_deviation.data.zero_()
+    if kind == "state":
+        policy.log_std.data.zero_()
         constant(policy.net[-1], 0.0, 0.0, -50.0, 50.0)
         torch.testing.assert_close(drawn(policy, observed).std, torch.tensor([[0.01, 2.0]] * 5))
         constant(policy.net[-1], 0.3, -0.7, math.log(0.5), math.log(1.5))
@@ -142,12 +142,12 @@ def test_deviations_are_kept_from_vanishing_and_from_growing_without_bound(devia
     ("policy", "step"),
     [("gaussian", (0.5, -1.5)), ("squashed", (math.tanh(0.5), math.tanh(-1.5))), ("clipped", (0.5, -1.0))],
 )
-@pytest.mark.parametrize("deviation", DEVIATIONS)
+@pytest.mark.parametrize("kind", DEVIATIONS)
 def test_steps_are_from_the_measured_angle_in_units_of_the_largest_and_end_at_the_bounds(
-    policy: str, step: tuple[float, float], deviation: str
+    policy: str, step: tuple[float, float], kind: str
 ) -> None:
-    actor = gaussian(ARM, policy=policy, deviation=deviation)
-    constant(actor.net[-1], 0.5, -1.5, *((0.1, 0.2) if deviation == "state" else ()))
+    actor = gaussian(ARM, policy=policy, std=kind)
+    constant(actor.net[-1], 0.5, -1.5, *((0.1, 0.2) if kind == "state" else ()))
     angles = [(45.0, 40.0), (10.0, 59.0), (80.0, 12.0), (95.0, 5.0)]
     wanted = [
         [min(max(first + 36.0 * step[0], 0.0), 90.0), min(max(second + 15.0 * step[1], 10.0), 60.0)]
@@ -158,8 +158,8 @@ def test_steps_are_from_the_measured_angle_in_units_of_the_largest_and_end_at_th
     with torch.no_grad():
         torch.testing.assert_close(actor(*measured(*angles)), torch.tensor(wanted), rtol=0, atol=1e-4)
     # Where nothing is measured, from the middle and by half the range.
-    actor = gaussian(PLAIN, policy=policy, deviation=deviation)
-    constant(actor.net[-1], 0.5, -1.5, *((0.1, 0.2) if deviation == "state" else ()))
+    actor = gaussian(PLAIN, policy=policy, std=kind)
+    constant(actor.net[-1], 0.5, -1.5, *((0.1, 0.2) if kind == "state" else ()))
     wanted = [[2.0 + 4.0 * step[0], max(0.5 + 0.5 * step[1], 0.0)]] * 3
     with torch.no_grad():
         torch.testing.assert_close(actor(*seen(PLAIN, 3)), torch.tensor(wanted), rtol=0, atol=1e-5)
@@ -175,7 +175,7 @@ def test_near_the_goal_steps_are_from_the_previous_target_and_in_proportion_to_t
 ) -> None:
     """target = previous + g (angle + step - previous), with g = (distance - rest distance) / slowing distance."""
     spec = replace(ARM, target_columns=(3, 4), rest_distance=0.002, size=size).with_steps(0.5, 0.04)
-    actor = gaussian(spec, policy=policy, deviation="fixed")
+    actor = gaussian(spec, policy=policy, std="fixed")
     constant(actor.net[-1], 0.5, -1.5)
     observation, tip, goal = measured((45.0, 40.0), (45.0, 40.0), (45.0, 40.0), (10.0, 59.0))
     targets = [(50.0, 30.0), (50.0, 30.0), (50.0, 30.0), (0.0, 60.0)]
@@ -203,10 +203,10 @@ def test_near_the_goal_steps_are_from_the_previous_target_and_in_proportion_to_t
     st.integers(0, 1000),
 )
 def test_a_controllers_action_is_the_modes_and_all_actions_are_within_the_bounds(
-    name: str, policy: str, deviation: str, size: float, seed: int
+    name: str, policy: str, kind: str, size: float, seed: int
 ) -> None:
     spec = SPECS[name]
-    actor = gaussian(spec, seed, policy=policy, deviation=deviation, initial_deviation=2.0)
+    actor = gaussian(spec, seed, policy=policy, std=kind, initial_std=2.0)
     actor.net[-1].weight.data.mul_(size)  # type: ignore[operator]
     observed = seen(spec, 20, seed, size)
     likely = drawn(actor, observed)
@@ -221,7 +221,7 @@ def test_a_controllers_action_is_the_modes_and_all_actions_are_within_the_bounds
 
 @pytest.mark.parametrize("policy", KINDS)
 def test_to_begin_with_steps_are_wide_whatever_is_observed(policy: str) -> None:
-    actor = gaussian(ARM, policy=policy, deviation="fixed", initial_deviation=0.1)
+    actor = gaussian(ARM, policy=policy, std="fixed", initial_std=0.1)
     constant(actor.net[-1], 5.0, 5.0)
     observed = seen(ARM, 4)
     wide = actor.uniform(actor.encoder(*observed), observed[0])
@@ -230,9 +230,9 @@ def test_to_begin_with_steps_are_wide_whatever_is_observed(policy: str) -> None:
     assert torch.equal(wide.std, torch.ones(4, 2))
 
 
-@pytest.mark.parametrize("deviation", DEVIATIONS)
-def test_steps_of_several_arms_have_the_distributions_that_each_has_alone(deviation: str) -> None:
-    policy = gaussian(ARM, deviation=deviation)
+@pytest.mark.parametrize("kind", DEVIATIONS)
+def test_steps_of_several_arms_have_the_distributions_that_each_has_alone(kind: str) -> None:
+    policy = gaussian(ARM, std=kind)
     observed = seen(ARM, 6)
     whole, parts = drawn(policy, observed), drawn(policy, tuple(column.view(3, 2, -1) for column in observed))
     assert parts.mean.shape == parts.std.shape == (3, 2, 2)
@@ -240,9 +240,9 @@ def test_steps_of_several_arms_have_the_distributions_that_each_has_alone(deviat
         torch.testing.assert_close(apart.reshape(6, 2), together)
 
 
-@pytest.mark.parametrize("deviation", DEVIATIONS)
-def test_a_policys_state_holds_its_deviation(deviation: str) -> None:
-    first, second = gaussian(ARM, 1, deviation=deviation), gaussian(ARM, 2, deviation=deviation, initial_deviation=1.0)
+@pytest.mark.parametrize("kind", DEVIATIONS)
+def test_a_policys_state_holds_its_deviation(kind: str) -> None:
+    first, second = gaussian(ARM, 1, std=kind), gaussian(ARM, 2, std=kind, initial_std=1.0)
     first.encoder.fit(*(column.numpy() for column in seen(ARM, 30, seed=5)))
     second.load_state_dict(copy.deepcopy(first.state_dict()))
     observed = seen(ARM, 7)

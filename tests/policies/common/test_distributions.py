@@ -28,7 +28,7 @@ def doubles(*values: float) -> Tensor:
 
 
 def gaussian(kind: Any, *shapes: tuple[float, float], rows: int = 1, dtype: torch.dtype = torch.float64) -> Any:
-    """One with an action for each mean and deviation, the same for all rows; both are leaves, (rows, actions)."""
+    """One with an action for each mean and std, the same for all rows; both are leaves, (rows, actions)."""
     mean, std = (torch.tensor(values, dtype=dtype).repeat(rows, 1) for values in zip(*shapes, strict=True))
     return kind(mean.requires_grad_(), std.requires_grad_())
 

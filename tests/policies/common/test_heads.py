@@ -965,14 +965,14 @@ def test_the_widest_head_that_an_onnx_file_holds_is_accepted_and_the_next_is_not
     with pytest.raises(_EnoughAsked):
         make(widest)
     assert len(asked) == 1
-    with pytest.raises(ValueError, match=f"wanted at most {widest}$"):
+    with pytest.raises(ValueError, match=f"expected at most {widest}$"):
         make(widest + 1)
     assert len(asked) == 1
 
 
 def test_a_feature_head_is_refused_where_its_columns_would_not_fit_a_file() -> None:
     settings = DQNSettings(hidden_units=711, head="features")
-    with pytest.raises(ValueError, match=r"wanted at most 710$"):
+    with pytest.raises(ValueError, match=r"expected at most 710$"):
         pair_of(settings, grid_of((91, 91, 91)), 0)
 
 
@@ -982,7 +982,7 @@ def test_where_not_even_one_unit_fits_a_file_the_most_that_is_wanted_is_0(
     head: Any, shape: tuple[int, ...], asked: list[tuple[int, str]]
 ) -> None:
     settings = DQNSettings(hidden_units=1, head=head)
-    with pytest.raises(ValueError, match=r"hidden-units: 1 on .* wanted at most 0$"):
+    with pytest.raises(ValueError, match=r"hidden-units: 1 on .* expected at most 0$"):
         pair_of(settings, grid_of(shape), 0)
     assert asked == []
 
@@ -990,7 +990,7 @@ def test_where_not_even_one_unit_fits_a_file_the_most_that_is_wanted_is_0(
 @pytest.mark.parametrize("head", ["random", "zero"])
 def test_the_largest_grid_that_one_unit_fits_is_accepted(head: Any, asked: list[tuple[int, str]]) -> None:
     shape = (1022, 2**18)  # of 8 bytes each: 2^31 - 2^22
-    with pytest.raises(ValueError, match=r"wanted at most 1$"):
+    with pytest.raises(ValueError, match=r"expected at most 1$"):
         pair_of(DQNSettings(hidden_units=2, head=head), grid_of(shape), 0)
     with pytest.raises(_EnoughAsked):
         pair_of(DQNSettings(hidden_units=1, head=head), grid_of(shape), 0)

@@ -17,7 +17,7 @@ from policies.ddpg.settings import DDPGSettings
 from policies.dqn.settings import DQNSettings
 
 ARM = Spec(5, 2, (0.0, 10.0), (90.0, 60.0), grid_shape=(91, 51))
-SMALL = DDPGSettings(batch_size=32, random_steps=64, relabel_near=0.0, relabel_other=0.0, relabel_distance=0.1)
+SMALL = DDPGSettings(batch_size=32, learning_starts=64, relabel_near=0.0, relabel_other=0.0, relabel_distance=0.1)
 
 
 def minus_distance(achieved_goal: FloatArray, desired_goal: FloatArray, info: Any) -> Any:
@@ -92,7 +92,7 @@ class TestUnbiasedness:
         after = seen | {"achieved_goal": (move * coin[:, None]).astype(np.float32)}
         nothing = np.zeros(size, bool)
         stored = Transition(seen, zeros, np.zeros(size, np.float32), after, nothing, nothing)
-        sizes = {"batch_size": size, "random_steps": size, "replay_capacity": size}
+        sizes = {"batch_size": size, "learning_starts": size, "buffer_size": size}
         settings = replace(SMALL, relabel_near=1.0, **sizes)
         centres = np.full((size, 1), centre, np.float32)
         batch = sample(stored, spec, settings, seed=6, leads_to=(lambda _: centres) if centre else None)
@@ -122,7 +122,7 @@ def test_without_relabelling_goals_stay_those_that_were_pursued() -> None:
 @pytest.mark.parametrize(("near", "other"), [(0.0, 0.0), (0.3, 0.0), (0.0, 0.3), (0.25, 0.5), (1.0, 0.0), (0.0, 1.0)])
 def test_only_the_shares_given_are_relabelled(near: float, other: float) -> None:
     size = 20_000
-    sizes = {"batch_size": size, "random_steps": size, "replay_capacity": size}
+    sizes = {"batch_size": size, "learning_starts": size, "buffer_size": size}
     stored = transitions(ARM, size)
     batch = sample(stored, ARM, replace(SMALL, relabel_near=near, relabel_other=other, **sizes), seed=3)
     rows = batch["observation"][:, 0].long().numpy()
@@ -149,7 +149,7 @@ def test_only_the_shares_given_are_relabelled(near: float, other: float) -> None
 def test_goals_may_be_drawn_around_where_the_actions_lead() -> None:
     """Of those near the tip only, and from the batch's own observations and actions."""
     size = 20_000
-    sizes = {"batch_size": size, "random_steps": size, "replay_capacity": size}
+    sizes = {"batch_size": size, "learning_starts": size, "buffer_size": size}
     stored = transitions(ARM, size)
     settings = replace(SMALL, relabel_near=0.5, **sizes)
 
@@ -182,7 +182,7 @@ def test_a_relabelled_transition_has_the_reward_of_its_new_goal() -> None:
 @pytest.mark.parametrize(("near", "other"), [(1.0, 0.0), (0.0, 1.0), (0.0, 0.0), (0.3, 0.3)])
 def test_a_relabelled_goal_that_moves_keeps_its_motion(near: float, other: float) -> None:
     spec, size = Spec(5, 6, (0.0, 0.0), (1.0, 1.0), goal_point_size=3), 4000
-    sizes = {"batch_size": size, "random_steps": size, "replay_capacity": size}
+    sizes = {"batch_size": size, "learning_starts": size, "buffer_size": size}
     settings = replace(SMALL, relabel_near=near, relabel_other=other, **sizes)
     stored = transitions(spec, size)
     goals, following = stored.observation["desired_goal"], stored.next_observation["desired_goal"].copy()
@@ -223,7 +223,7 @@ def test_a_relabelled_goal_that_moves_keeps_its_motion(near: float, other: float
 @pytest.mark.parametrize("kind", [DDPGSettings, DQNSettings, BranchingDQNSettings])
 def test_every_agents_settings_say_how_to_relabel(kind: Any) -> None:
     stored = transitions(ARM, 200, on_grid=kind is not DDPGSettings)
-    settings = kind(batch_size=50, random_steps=64, relabel_near=0.0, relabel_other=1.0)
+    settings = kind(batch_size=50, learning_starts=64, relabel_near=0.0, relabel_other=1.0)
     batch = sample(stored, ARM, settings, seed=0)
     rows = batch["observation"][:, 0].long().numpy()
     assert len(rows) == 50
@@ -267,7 +267,7 @@ def test_several_steps_are_summed_up_to_the_end_of_the_episode_or_of_what_is_sto
         kept[-1].observation["observation"][:, 0] = len(kept) - 1
         kept[-1].observation["observation"][:, 1] = np.arange(arms)
         replay.add(kept[-1])
-    settings = replace(SMALL, relabel_near=0.0, relabel_other=0.0, batch_size=500, random_steps=500)
+    settings = replace(SMALL, relabel_near=0.0, relabel_other=0.0, batch_size=500, learning_starts=500)
     batch = sample_relabelled(
         replay, ARM, settings, minus_distance, np.random.default_rng(1), discount=0.8, steps=steps
     )

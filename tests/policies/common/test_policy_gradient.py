@@ -50,8 +50,8 @@ PLAIN = Spec(5, 2, (-2.0, 0.0), (6.0, 1.0), grid_shape=(5, 3))
 SMALL: dict[str, Any] = {
     "hidden_units": 16,
     "fourier_octaves": 1,
-    "random_steps": 30,
-    "largest_step": 1.5,
+    "learning_starts": 30,
+    "max_step": 1.5,
     "slowing_distance": 0.0,
 }
 POLICIES = ("gaussian", "squashed", "clipped", "softmax")
@@ -62,7 +62,7 @@ def settings_of(method: str, **changed: Any) -> PolicyGradientSettings:
     """Small ones."""
     values = SMALL | changed
     if values.get("policy") == "softmax":  # which has none
-        values = {name: value for name, value in values.items() if "deviation" not in name}
+        values = {name: value for name, value in values.items() if "std" not in name}
     name, _, baseline = method.partition("reinforce-")
     if baseline:
         return ReinforceSettings(baseline=baseline, **values)  # type: ignore[arg-type]
@@ -192,7 +192,7 @@ class Logits(nn.Module):
         return torch.cat(self.head.worths(torch.cat([latent, self._middle.expand(len(latent), -1)], -1)), -1)
 
 
-def peer_of(agent: PolicyGradient, envs: list[Recorded], steps: int, trace_decay: float) -> A2C:
+def peer_of(agent: PolicyGradient, envs: list[Recorded], steps: int, gae_lambda: float) -> A2C:
     """Stable-Baselines3's A2C with the agent's networks."""
     policy, settings = agent._policy, agent._settings
     peer = A2C(
@@ -200,10 +200,10 @@ def peer_of(agent: PolicyGradient, envs: list[Recorded], steps: int, trace_decay
         DummyVecEnv([lambda env=env: env for env in envs]),
         n_steps=steps,
         gamma=settings.discount,
-        gae_lambda=trace_decay,
-        ent_coef=settings.entropy_bonus,
+        gae_lambda=gae_lambda,
+        ent_coef=settings.entropy_coef,
         vf_coef=0.5,
-        max_grad_norm=settings.largest_gradient,
+        max_grad_norm=settings.max_grad_norm,
         use_rms_prop=False,
         seed=0,
         device="cpu",
@@ -218,7 +218,7 @@ def peer_of(agent: PolicyGradient, envs: list[Recorded], steps: int, trace_decay
         extractor.policy_net, peer.policy.action_net = copy.deepcopy(policy.trunk.net), Logits(agent)
     else:
         extractor.policy_net, peer.policy.action_net = copy.deepcopy(policy.net[:-1]), copy.deepcopy(policy.net[-1])
-        peer.policy.log_std.data.copy_(policy.log_deviation)
+        peer.policy.log_std.data.copy_(policy.log_std)
     extractor.value_net, peer.policy.value_net = copy.deepcopy(agent._value[:-1]), copy.deepcopy(agent._value[-1])
     return peer
 
@@ -240,33 +240,33 @@ def gradients_of_peer(peer: A2C, agent: PolicyGradient) -> dict[str, Tensor]:
         for name, parameter in module.named_parameters()
         if parameter.grad is not None
     }
-    return found if agent._settings.policy == "softmax" else found | {"policy.log_deviation": policy.log_std.grad}
+    return found if agent._settings.policy == "softmax" else found | {"policy.log_std": policy.log_std.grad}
 
 
 @pytest.mark.parametrize("policy", ["gaussian", "softmax"])
 @pytest.mark.parametrize(
-    ("method", "steps", "trace_decay", "last"),
+    ("method", "steps", "gae_lambda", "last"),
     [("a2c", 7, 0.9, None), ("a2c", 7, 1.0, None), ("actor-critic", 1, 0.0, None), ("reinforce-value", 7, 1.0, 7)],
 )
 def test_losses_and_gradients_are_those_of_stable_baselines3(
-    method: str, steps: int, trace_decay: float, last: int | None, policy: str
+    method: str, steps: int, gae_lambda: float, last: int | None, policy: str
 ) -> None:
     """On the same steps, through its own collection of them, its own advantages and its own update."""
-    more = {"trace_decay": trace_decay, "steps_per_update": steps} if method == "a2c" else {}
+    more = {"gae_lambda": gae_lambda, "steps_per_update": steps} if method == "a2c" else {}
     settings = settings_of(
         method,
         policy=policy,
-        deviation="learned",
+        std="learned",
         discount=0.9,
         scale_advantage=False,
-        entropy_bonus=0.02,
-        largest_gradient=1e9,
+        entropy_coef=0.02,
+        max_grad_norm=1e9,
         **more,
     )
     agent = fitted(PLAIN, settings)
     actions = spaces.MultiDiscrete(PLAIN.grid_shape) if policy == "softmax" else spaces.Box(-1.0, 1.0, (2,))
     envs = [Recorded(PLAIN, actions, seed, last) for seed in range(5)]
-    peer = peer_of(agent, envs, steps, trace_decay)
+    peer = peer_of(agent, envs, steps, gae_lambda)
     peer.learn(steps * len(envs))
     choices = peer.rollout_buffer.actions.reshape(len(envs), steps, 2).swapaxes(0, 1)
     flags = []
@@ -363,7 +363,7 @@ def test_reinforce_leaves_out_the_steps_of_an_episode_that_has_not_ended(method:
 
 @pytest.mark.parametrize("policy", POLICIES)
 def test_an_update_is_adams_step_down_the_gradient_cut_to_its_largest(policy: str) -> None:
-    cut, whole = (fitted(ARM, settings_of("a2c", policy=policy, largest_gradient=largest)) for largest in (0.01, 1e9))
+    cut, whole = (fitted(ARM, settings_of("a2c", policy=policy, max_grad_norm=largest)) for largest in (0.01, 1e9))
     before = copy.deepcopy(cut.state_dict())
     metrics = [play(agent, ARM, range(4))[-1] for agent in (cut, whole)]
     assert metrics[0] == metrics[1]
@@ -395,7 +395,7 @@ class TestClipping:
         steps = []
         for weight in (0.5, 5e4):
             monkeypatch.setattr(policy_gradient, "VALUE_WEIGHT", weight)
-            agent = fitted(ARM, settings_of(method, policy=policy, largest_gradient=0.1))
+            agent = fitted(ARM, settings_of(method, policy=policy, max_grad_norm=0.1))
             before = copy.deepcopy(agent._policy.state_dict())
             last = 0 if method == "actor-critic" else 3  # the step with which it learns
             for step in range(last + 1):
@@ -415,7 +415,7 @@ class TestClipping:
 
         def learned(largest: float) -> PolicyGradient:
             """Rewards are so large that the value's gradient is the longer one."""
-            agent = fitted(PLAIN, settings_of("a2c", policy="gaussian", largest_gradient=largest))
+            agent = fitted(PLAIN, settings_of("a2c", policy="gaussian", max_grad_norm=largest))
             for step in range(4):
                 observe(agent, PLAIN, step, reward=np.full(6, 10.0 + step, np.float32))
                 agent.update(0.0)
@@ -487,7 +487,7 @@ def test_the_learning_rate_falls_to_a_fiftieth_of_the_first() -> None:
 
 def policy_gradients(settings: PolicyGradientSettings, *, scale: float = 1.0) -> list[dict[str, Tensor]]:
     """The policy's gradient after each of four steps, of episodes of two, while the networks stay as they are."""
-    agent = fitted(PLAIN, replace(settings, largest_gradient=1e9))
+    agent = fitted(PLAIN, replace(settings, max_grad_norm=1e9))
     networks = copy.deepcopy(agent.state_dict())
     found = []
     for step in range(4):
@@ -522,7 +522,7 @@ def test_scaled_advantages_make_steps_that_do_not_depend_on_the_rewards_size() -
 @pytest.mark.parametrize("policy", ["gaussian", "squashed", "clipped"])
 def test_only_means_that_are_squashed_are_drawn_towards_the_middle(policy: str) -> None:
     """Where nothing else is to be learned: no rewards, and no baseline."""
-    agent = fitted(PLAIN, settings_of("reinforce-none", policy=policy, largest_gradient=1e9))
+    agent = fitted(PLAIN, settings_of("reinforce-none", policy=policy, max_grad_norm=1e9))
     seen = tensors_of(observe(agent, PLAIN, 1, reward=np.zeros(6, np.float32), ended=np.ones(6, bool)).observation)
     before = copy.deepcopy(agent._policy)
     agent.update(0.0)
@@ -536,14 +536,14 @@ def test_only_means_that_are_squashed_are_drawn_towards_the_middle(policy: str) 
             assert not parameter.grad.any()
 
 
-@pytest.mark.parametrize("deviation", ["fixed", "learned", "state"])
-def test_a_deviation_stays_or_is_learned_for_all_states_or_for_each(deviation: str) -> None:
-    agent = make(PLAIN, settings_of("a2c", deviation=deviation, initial_deviation=0.25, learning_rate=0.01), 0)
+@pytest.mark.parametrize("kind", ["fixed", "learned", "state"])
+def test_a_deviation_stays_or_is_learned_for_all_states_or_for_each(kind: str) -> None:
+    agent = make(PLAIN, settings_of("a2c", std=kind, initial_std=0.25, learning_rate=0.01), 0)
     play(agent, PLAIN, range(60))
     seen = tensors_of(draw(PLAIN, 50, seed=7))
     std = agent._policy.distribution(agent.policy().encoder(*seen), seen[0]).std
-    assert torch.allclose(std, torch.full((50, 2), 0.25), rtol=1e-6) == (deviation == "fixed")
-    assert (std.std(0) < 1e-6).all() == (deviation != "state")
+    assert torch.allclose(std, torch.full((50, 2), 0.25), rtol=1e-6) == (kind == "fixed")
+    assert (std.std(0) < 1e-6).all() == (kind != "state")
 
 
 # ------------------------------------------------------------------------------------------------ acting and states
@@ -570,7 +570,7 @@ def test_without_exploration_the_policys_action_is_repeated_exactly(policy: str)
 
 @given(st.sampled_from(POLICIES), st.sampled_from([ARM, PLAIN]), st.booleans(), st.integers(0, 100))
 def test_actions_are_within_the_bounds(policy: str, spec: Spec, learning: bool, seed: int) -> None:
-    settings = settings_of("a2c", policy=policy, initial_deviation=2.0, random_steps=5)
+    settings = settings_of("a2c", policy=policy, initial_std=2.0, learning_starts=5)
     agent = (fitted if learning else make)(spec, settings, seed)
     action = agent.act(draw(spec, 20, seed), explore=True)
     assert action.shape == (20, 2)
@@ -610,7 +610,7 @@ def test_making_an_agent_and_acting_leave_torchs_own_generator_alone() -> None:
 @pytest.mark.parametrize("method", METHODS)
 def test_an_agent_goes_on_from_its_checkpoint_bit_for_bit(method: str, policy: str, stop: int, tmp_path: Path) -> None:
     changed = {"discounted_start": True, "scale_advantage": False} if method == "actor-critic" else {}
-    settings = settings_of(method, policy=policy, entropy_bonus=0.01, **changed)
+    settings = settings_of(method, policy=policy, entropy_coef=0.01, **changed)
     agent, copied = (make(ARM, settings, seed) for seed in (3, 99))
     play(agent, ARM, range(stop))
     assert stop == 3 or agent.normalizer_fitted
@@ -712,11 +712,11 @@ def quick(method: str, **changed: Any) -> PolicyGradientSettings:
         "hidden_units": 32,
         "fourier_octaves": 0,
         "learning_rate": 1e-2,
-        "random_steps": 200,
+        "learning_starts": 200,
         "discount": 0.5,
-        "deviation": "learned",
-        "initial_deviation": 0.4,
-        "entropy_bonus": 0.01,
+        "std": "learned",
+        "initial_std": 0.4,
+        "entropy_coef": 0.01,
     }
     # So that updates come anywhere in episodes of two.
     steps = {"steps_per_update": 3} if method in ("a2c", "a3c") else {}
@@ -777,7 +777,7 @@ def test_an_action_is_given_credit_for_what_comes_later(method: str, policy: str
         return -4.0 * seen["observation"][:, 0] * np.square(seen["achieved_goal"] - seen["desired_goal"])[:, 0]
 
     task = Task(late, length=2, on_grid=policy == "softmax")
-    agent = learned(quick(method, policy=policy, deviation="fixed"), task, steps=500)
+    agent = learned(quick(method, policy=policy, std="fixed"), task, steps=500)
     assert miss_of(agent, task).mean() < 0.08  # the middle misses by 0.22 or, on the grid, 0.3
 
 
@@ -809,7 +809,7 @@ def test_a_bonus_for_entropy_keeps_the_deviation_larger() -> None:
     task = Task(lambda seen, action: -np.square(2.0 * action - 1.0)[:, 0])
     deviations = []
     for bonus in (0.0, 0.18):
-        settings = quick("reinforce-average", policy="gaussian", entropy_bonus=bonus, scale_advantage=False)
-        deviations.append(learned(settings, task, steps=300).policy().log_deviation.exp().item())
+        settings = quick("reinforce-average", policy="gaussian", entropy_coef=bonus, scale_advantage=False)
+        deviations.append(learned(settings, task, steps=300).policy().log_std.exp().item())
     assert deviations[0] < 0.2
     assert deviations[1] == pytest.approx(0.3, rel=0.1)

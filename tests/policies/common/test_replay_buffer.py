@@ -144,7 +144,7 @@ def test_a_state_does_not_change_with_the_buffer_it_was_taken_from() -> None:
 def test_a_state_of_another_width_or_with_too_many_rows_is_refused(shape: tuple[int, ...]) -> None:
     buffer = ReplayBuffer(5, SPEC)
     buffer.add(transition(1))
-    with pytest.raises(ValueError, match="replay: wanted up to"):
+    with pytest.raises(ValueError, match="replay: expected up to"):
         buffer.load_state_dict({"rows": np.zeros(shape, np.float32), "next": 0, "arms": 1})
     assert stored(buffer) == [1]
 

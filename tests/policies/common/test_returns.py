@@ -26,8 +26,8 @@ class Path:
     def delta(self, discount: float) -> Tensor:
         return td_errors(self.reward, self.value, self.next_value, self.terminated, discount)
 
-    def advantages(self, discount: float, trace_decay: float) -> Tensor:
-        return advantages(self.reward, self.value, self.next_value, self.terminated, self.ended, discount, trace_decay)
+    def advantages(self, discount: float, gae_lambda: float) -> Tensor:
+        return advantages(self.reward, self.value, self.next_value, self.terminated, self.ended, discount, gae_lambda)
 
     def returns(self, discount: float) -> Tensor:
         return returns(self.reward, self.next_value, self.terminated, self.ended, discount)

@@ -44,7 +44,7 @@ def without_values(steps: Steps, settings: ReinforceSettings) -> Credit:
 def assert_mean_is(samples: Tensor, wanted: float) -> None:
     """Within three standard errors."""
     mean, error = samples.mean().item(), samples.std().item() / math.sqrt(len(samples))
-    assert abs(mean - wanted) < 3 * error, f"{mean} +- {error}, wanted {wanted}"
+    assert abs(mean - wanted) < 3 * error, f"{mean} +- {error}, expected {wanted}"
 
 
 # ------------------------------------------------------------------------------------------------- the short corridor
@@ -409,9 +409,9 @@ def method_of(settings: PolicyGradientSettings) -> Method:
         (PLAIN, False),
         (VALUE, False),
         (ActorCriticSettings(discount=1.0), True),
-        (A2CSettings(discount=1.0, trace_decay=0.0), True),
-        (A2CSettings(discount=1.0, trace_decay=0.6), True),
-        (A2CSettings(discount=1.0, trace_decay=1.0), False),
+        (A2CSettings(discount=1.0, gae_lambda=0.0), True),
+        (A2CSettings(discount=1.0, gae_lambda=0.6), True),
+        (A2CSettings(discount=1.0, gae_lambda=1.0), False),
         (A3CSettings(discount=1.0), False),
     ],
     ids=["reinforce", "reinforce-value", "actor-critic", "a2c-0", "a2c-0.6", "a2c-1", "a3c"],

@@ -41,12 +41,12 @@ UNSEEN = replace(ARM, size=20.0, rest_distance=0.3)
 SMALL = DDPGSettings(
     hidden_units=16,
     fourier_octaves=2,
-    largest_step=1.5,
+    max_step=1.5,
     batch_size=32,
-    random_steps=64,
-    replay_capacity=256,
+    learning_starts=64,
+    buffer_size=256,
     discount=0.9,
-    target_rate=0.03,
+    tau=0.03,
     relabel_near=0.0,
     relabel_other=0.0,
     relabel_distance=0.1,
@@ -334,7 +334,7 @@ def test_each_network_takes_adams_first_step_down_its_own_gradient() -> None:
 
 @pytest.mark.parametrize("tau", [0.0, 0.03, 1.0])
 def test_targets_follow_by_tau_of_the_way_to_the_networks_after_the_update(tau: float) -> None:
-    agent = filled(ARM, replace(SMALL, target_rate=tau))
+    agent = filled(ARM, replace(SMALL, tau=tau))
     before = copy.deepcopy(agent.state_dict())
     agent.update(0.0)
     after = agent.state_dict()
@@ -405,7 +405,7 @@ def test_until_learning_starts_exploration_is_uniform_over_the_actions() -> None
 
 def test_each_arm_explores_with_noise_of_its_own_size() -> None:
     spec = replace(PLAIN, action_low=(-1000.0,) * 2, action_high=(1000.0,) * 2)
-    agent = filled(spec, replace(SMALL, smallest_noise=0.0005, largest_noise=0.05))  # of the largest step, 1000
+    agent = filled(spec, replace(SMALL, min_noise=0.0005, max_noise=0.05))  # of the largest step, 1000
     seen = observation(spec, 3)
     calm = agent.act(seen, explore=False)
     away = np.stack([agent.act(seen, explore=True) - calm for _ in range(3000)])
@@ -418,7 +418,7 @@ def test_each_arm_explores_with_noise_of_its_own_size() -> None:
 
 @given(st.sampled_from([ARM, PLAIN]), st.sampled_from([1, 2, 7]), st.booleans(), st.integers(0, 100))
 def test_actions_are_within_the_bounds_however_much_noise(spec: Spec, arms: int, warm: bool, seed: int) -> None:
-    settings = replace(SMALL, smallest_noise=1.0, largest_noise=1e4)
+    settings = replace(SMALL, min_noise=1.0, max_noise=1e4)
     agent = filled(spec, settings, seed=seed) if warm else DDPG(spec, settings, minus_distance, seed)
     actions = agent.act(observation(spec, arms, seed), explore=True)
     assert actions.shape == (arms, 2)
@@ -429,7 +429,7 @@ def test_actions_are_within_the_bounds_however_much_noise(spec: Spec, arms: int,
 
 def test_nothing_is_learned_before_there_is_enough_replay() -> None:
     agent = DDPG(ARM, SMALL, minus_distance, seed=0)
-    agent.observe(transitions(ARM, SMALL.random_steps - 1))
+    agent.observe(transitions(ARM, SMALL.learning_starts - 1))
     before = copy.deepcopy(agent.state_dict())
     assert agent.update(0.0) == {}
     assert_equal(agent.state_dict(), before)
@@ -499,12 +499,12 @@ def test_doing_what_the_goal_says_is_learned(seed: int) -> None:
         fourier_octaves=0,
         learning_rate=1e-2,
         batch_size=256,
-        random_steps=500,
+        learning_starts=500,
         # Where the tip is before the step is not near where the action leads: other goals alone.
         relabel_near=0.0,
         relabel_other=0.8,
-        smallest_noise=0.02,
-        largest_noise=1.0,
+        min_noise=0.02,
+        max_noise=1.0,
         slowing_distance=0.0,
     )
     agent = DDPG(spec, settings, minus_square, seed)
@@ -546,37 +546,37 @@ def test_doing_what_the_goal_says_is_learned(seed: int) -> None:
             "hidden_units",
             "learning_rate",
             "batch_size",
-            "replay_capacity",
+            "buffer_size",
             "updates_per_step",
-            "smallest_noise",
-            "largest_noise",
+            "min_noise",
+            "max_noise",
             "relabel_distance",
         )
         for bad in (0, -1, math.nan, math.inf)
     ]
     + [
         ({name: bad}, name.replace("_", "-"))
-        for name in ("discount", "target_rate", "relabel_near", "relabel_other")
+        for name in ("discount", "tau", "relabel_near", "relabel_other")
         for bad in (-0.01, 1.01, math.nan)
     ]
     + [({"fourier_octaves": bad}, "fourier-octaves") for bad in (-1, 11, math.nan)]
     + [
         ({"relabel_near": 0.6, "relabel_other": 0.5}, "relabel-near and relabel-other"),
-        ({"random_steps": 127}, "random-steps"),
-        ({"random_steps": -1}, "random-steps"),
-        ({"random_steps": 500, "replay_capacity": 499}, "random-steps"),
-        ({"batch_size": 3000}, "random-steps"),
+        ({"learning_starts": 127}, "learning-starts"),
+        ({"learning_starts": -1}, "learning-starts"),
+        ({"learning_starts": 500, "buffer_size": 499}, "learning-starts"),
+        ({"batch_size": 3000}, "learning-starts"),
     ],
     ids=str,
 )
 def test_settings_that_make_no_sense_are_refused_by_name(values: dict[str, Any], named: str) -> None:
-    with pytest.raises(ValueError, match=f"{named}: wanted"):
+    with pytest.raises(ValueError, match=f"{named}: expected"):
         DDPGSettings(**values)
 
 
 def test_settings_at_their_bounds_are_accepted() -> None:
-    DDPGSettings(discount=0, target_rate=1, relabel_near=1, relabel_other=0, fourier_octaves=0)
-    DDPGSettings(batch_size=5, random_steps=5, replay_capacity=5)
+    DDPGSettings(discount=0, tau=1, relabel_near=1, relabel_other=0, fourier_octaves=0)
+    DDPGSettings(batch_size=5, learning_starts=5, buffer_size=5)
 
 
 # ----------------------------------------------------------------------------------------------------------- left out
@@ -586,9 +586,9 @@ def test_without_target_networks_the_learning_ones_judge_the_next_state() -> Non
     """With copies that follow at once (tau = 1) the two are the same, with others they are not."""
     losses = {}
     for name, changed in (
-        ("without", {"target_networks": False, "target_rate": 0.01}),
-        ("at once", {"target_rate": 1.0}),
-        ("slowly", {"target_rate": 0.01}),
+        ("without", {"target_networks": False, "tau": 0.01}),
+        ("at once", {"tau": 1.0}),
+        ("slowly", {"tau": 0.01}),
     ):
         agent = DDPG(ARM, replace(SMALL, **changed), minus_distance, 0)
         agent.observe(transitions(ARM, 200, terminated=0.3, seed=0))

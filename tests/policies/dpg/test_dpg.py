@@ -33,7 +33,7 @@ Matrix = NDArray[np.float64]
 
 
 def small(critic: str, **changes: Any) -> DPGSettings:
-    values = {"fourier_octaves": 0, "critic_units": 16, "random_steps": 64, "slowing_distance": 0.0, **changes}
+    values = {"fourier_octaves": 0, "critic_units": 16, "learning_starts": 64, "slowing_distance": 0.0, **changes}
     return DPGSettings(critic=critic, **values)  # type: ignore[arg-type]
 
 
@@ -521,7 +521,7 @@ def deterministic_cost(size: int, seed: int) -> float:
 
 
 def stochastic_cost(size: int, seed: int, *, baseline: bool) -> Tensor:
-    """The same of the score function's gradient, (sweep,), if wanted with the batch's mean as baseline."""
+    """The same of the score function's gradient, (sweep,), if expected with the batch's mean as baseline."""
     cost, generator = bandit(size, seed), np.random.default_rng(seed)
     sweep = torch.cartesian_prod(2.0 ** -torch.arange(1.0, 11.0, 2.0), torch.tensor([0.03, 0.1, 0.3, 1.0])).double()
     rate, std = sweep[:, :1], sweep[:, 1, None, None].expand(-1, 2 * size, size)
@@ -766,12 +766,12 @@ def still(spec: Spec, arms: int, angles: tuple[float, ...]) -> Observation:
 def test_steps_are_from_the_measured_angle_and_at_most_the_largest(largest: float) -> None:
     seen = still(ARM, 4000, (30.0, 45.0))
     reach = largest * np.array(ARM.max_step)
-    wide = (DPG(ARM, small("q", largest_step=largest), 0).act(seen, explore=True) - (30.0, 45.0)) / reach
+    wide = (DPG(ARM, small("q", max_step=largest), 0).act(seen, explore=True) - (30.0, 45.0)) / reach
     assert np.abs(wide).max() == pytest.approx(1.0, abs=1e-4)
     # Normal of deviation one, clipped: a third of the steps are as large as can be.
     assert (np.abs(wide) > 0.999).mean() == pytest.approx(0.317, abs=0.02)
     assert wide[np.abs(wide) < 0.999].std() == pytest.approx(0.54, abs=0.02)
-    agent = learning(ARM, small("q", largest_step=largest, noise=0.1))
+    agent = learning(ARM, small("q", max_step=largest, noise=0.1))
     calm = agent.act(seen, explore=False)
     agent._policy.net[-1].bias.data.fill_(100.0)  # type: ignore[union-attr,operator]
     np.testing.assert_allclose(agent.act(seen, explore=False)[0] - (30.0, 45.0), reach, rtol=1e-4)
@@ -794,7 +794,7 @@ def test_exploration_is_normal_noise_around_the_policys_step() -> None:
 def test_near_the_goal_the_steps_that_are_learned_from_are_slowed_down_on_their_way_to_the_arm(size: float) -> None:
     """action = previous + g (angle + step - previous), with g = (distance - rest distance) / slowing distance."""
     spec = replace(ARM, target_columns=(3, 4), rest_distance=0.002, size=size)
-    agent = learning(spec, small("q", slowing_distance=0.04, largest_step=0.5))
+    agent = learning(spec, small("q", slowing_distance=0.04, max_step=0.5))
     seen = still(spec, 5, (30.0, 45.0))
     seen["observation"][:, 3:] = np.array([35.0, 40.0]) / DEGREES
     share = np.array([0.0, 0.0, 0.25, 0.75, 1.0])[:, None]
@@ -906,7 +906,7 @@ def play(
 def learner(critic: str, **changes: Any) -> DPGSettings:
     rates = (3e-3, 3e-2) if critic == "compatible" else (5e-3, 1e-2)
     values = {"learning_rate": rates[0], "critic_learning_rate": rates[1], "noise": 0.2, "critic_units": 64, **changes}
-    return small(critic, random_steps=640, **values)
+    return small(critic, learning_starts=640, **values)
 
 
 def share(spec: Spec, action: FloatArray) -> Any:
@@ -999,8 +999,8 @@ def test_a_step_that_terminates_is_worth_its_reward_and_one_that_is_cut_what_wou
             "learning_rate",
             "critic_learning_rate",
             "noise",
-            "largest_step",
-            "random_steps",
+            "max_step",
+            "learning_starts",
         )
         for bad in (0, -1, math.nan, math.inf)
     ]
@@ -1009,10 +1009,10 @@ def test_a_step_that_terminates_is_worth_its_reward_and_one_that_is_cut_what_wou
     ids=str,
 )
 def test_settings_that_make_no_sense_are_refused_by_name(values: dict[str, Any], named: str) -> None:
-    with pytest.raises(ValueError, match=f"{named}: wanted"):
+    with pytest.raises(ValueError, match=f"{named}: expected"):
         DPGSettings(**values)
 
 
 def test_settings_at_their_bounds_are_accepted() -> None:
-    DPGSettings(discount=0, fourier_octaves=0, random_steps=1)
+    DPGSettings(discount=0, fourier_octaves=0, learning_starts=1)
     DPGSettings(discount=1, fourier_octaves=10)

@@ -45,11 +45,11 @@ SMALL = {
     "double_q": True,
     "target_period": 100,
     "updates_per_step": 1,
-    "smallest_epsilon": 0.001,
-    "largest_epsilon": 0.4,
+    "min_epsilon": 0.001,
+    "max_epsilon": 0.4,
     "batch_size": 32,
-    "random_steps": 64,
-    "replay_capacity": 256,
+    "learning_starts": 64,
+    "buffer_size": 256,
     "discount": 0.9,
     "relabel_near": 0.0,
     "relabel_other": 0.0,
@@ -422,7 +422,7 @@ def test_an_action_of_the_whole_grid_is_learned_as_the_one_that_was_done(kind: s
 
 def test_an_action_beyond_2_to_the_24_is_done_and_observed_as_the_best_one() -> None:
     spec = Spec(5, 2, (0.0, 0.0), (90.0, 90.0), grid_shape=(4100, 4100))
-    settings = settings_of("zero", hidden_units=1, smallest_epsilon=1e-9, largest_epsilon=1e-9)
+    settings = settings_of("zero", hidden_units=1, min_epsilon=1e-9, max_epsilon=1e-9)
     agent = make(spec, settings, 0, minus_distance)
     agent.observe(replace(transitions(spec, "zero", 64), action=np.arange(64)))
     best = 4100**2 - 1234 - 1
@@ -498,7 +498,7 @@ def test_the_policy_tells_how_far_an_action_falls_short_of_the_best(kind: str) -
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_without_exploration_the_same_is_done_again(kind: str) -> None:
-    agent = filled(ARM, kind, settings_of(kind, smallest_epsilon=1.0, largest_epsilon=1.0))
+    agent = filled(ARM, kind, settings_of(kind, min_epsilon=1.0, max_epsilon=1.0))
     seen = observation(ARM, 6)
     first = agent.act(seen, explore=False)
     agent.act(seen, explore=True)
@@ -511,7 +511,7 @@ def test_without_exploration_the_same_is_done_again(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["zero", "branching"])
 def test_until_learning_starts_exploration_is_uniform_over_the_grid(kind: str) -> None:
-    agent = make(PLAIN, settings_of(kind, smallest_epsilon=1e-9, largest_epsilon=1e-9), 0, minus_distance)
+    agent = make(PLAIN, settings_of(kind, min_epsilon=1e-9, max_epsilon=1e-9), 0, minus_distance)
     seen = observation(PLAIN, 20_000)
     agent.observe(transitions(PLAIN, kind, 63))
     action = agent.act(seen, explore=True)
@@ -528,7 +528,7 @@ def test_until_learning_starts_exploration_is_uniform_over_the_grid(kind: str) -
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["zero", "branching"])
 def test_each_arm_explores_with_a_share_of_its_own_in_equal_ratios(kind: str) -> None:
-    agent = filled(ARM, kind, settings_of(kind, smallest_epsilon=0.02, largest_epsilon=0.5))
+    agent = filled(ARM, kind, settings_of(kind, min_epsilon=0.02, max_epsilon=0.5))
     seen, rounds = observation(ARM, 3), 4000
     calm = index_of(agent.act(seen, explore=False), ARM)
     done = np.stack([index_of(agent.act(seen, explore=True), ARM) for _ in range(rounds)])
@@ -549,7 +549,7 @@ def test_each_arm_explores_with_a_share_of_its_own_in_equal_ratios(kind: str) ->
 def test_a_lone_arm_explores_with_the_geometric_mean_and_two_with_both_ends(
     kind: str, arms: int, epsilons: tuple[float, ...]
 ) -> None:
-    agent = filled(ARM, kind, settings_of(kind, smallest_epsilon=0.02, largest_epsilon=0.5))
+    agent = filled(ARM, kind, settings_of(kind, min_epsilon=0.02, max_epsilon=0.5))
     seen, rounds = observation(ARM, arms), 4000
     calm = index_of(agent.act(seen, explore=False), ARM)
     done = np.stack([index_of(agent.act(seen, explore=True), ARM) for _ in range(rounds)])
@@ -561,7 +561,7 @@ def test_a_lone_arm_explores_with_the_geometric_mean_and_two_with_both_ends(
 
 @given(st.sampled_from(KINDS), st.sampled_from([1, 2, 7]), st.booleans(), st.booleans(), st.integers(0, 100))
 def test_actions_are_on_the_grid(kind: str, arms: int, warm: bool, explore: bool, seed: int) -> None:
-    settings = settings_of(kind, smallest_epsilon=0.5, largest_epsilon=1.0)
+    settings = settings_of(kind, min_epsilon=0.5, max_epsilon=1.0)
     agent = filled(ARM, kind, settings, seed=seed) if warm else make(ARM, settings, seed, minus_distance)
     action = agent.act(observation(ARM, arms, seed), explore=explore)
     assert action.dtype == np.int64
@@ -572,7 +572,7 @@ def test_actions_are_on_the_grid(kind: str, arms: int, warm: bool, explore: bool
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_greedy_picks_are_counted_and_those_that_were_never_tried(kind: str) -> None:
-    agent = make(ARM, settings_of(kind, smallest_epsilon=1.0, largest_epsilon=1.0), 0, minus_distance)
+    agent = make(ARM, settings_of(kind, min_epsilon=1.0, max_epsilon=1.0), 0, minus_distance)
     seen = observation(ARM, 40)
     assert agent.state_dict()["tried"].tolist() == []
     agent.act(seen, explore=True)
@@ -602,7 +602,7 @@ def test_greedy_picks_are_counted_and_those_that_were_never_tried(kind: str) -> 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_metrics_tell_how_many_actions_were_learned_and_how_many_picks_were_never_tried(kind: str) -> None:
-    agent = make(ARM, settings_of(kind, smallest_epsilon=1.0, largest_epsilon=1.0), 0, minus_distance)
+    agent = make(ARM, settings_of(kind, min_epsilon=1.0, max_epsilon=1.0), 0, minus_distance)
     agent.observe(transitions(ARM, kind, 64))
     learned: set[int] = set()
     for _ in range(4):
@@ -818,7 +818,7 @@ def test_states_of_another_grid_are_refused_even_where_all_their_sizes_fit(kind:
     before = copy.deepcopy(agent.state_dict())
     assert before["grid"] == list(shape)
     for load in (agent.load_networks, agent.load_state_dict):
-        with pytest.raises(RuntimeError, match=r"wanted a grid of .* positions, got \[5, 3\]"):
+        with pytest.raises(RuntimeError, match=r"expected a grid of .* positions, got \[5, 3\]"):
             load(state)
         assert_equal(agent.state_dict(), before)
     same = make(PLAIN, settings_of(kind), 1, minus_distance)
@@ -845,12 +845,12 @@ def test_doing_what_the_goal_says_is_learned(kind: str, double_q: bool) -> None:
         hidden_units=32,
         learning_rate=1e-2,
         batch_size=64,
-        random_steps=200,
-        replay_capacity=10_000,
+        learning_starts=200,
+        buffer_size=10_000,
         target_period=50,
         relabel_near=0.4,
         relabel_other=0.4,
-        smallest_epsilon=0.01,
+        min_epsilon=0.01,
         double_q=double_q,
     )
     agent = make(spec, settings, 0, minus_square)
@@ -891,40 +891,40 @@ def test_doing_what_the_goal_says_is_learned(kind: str, double_q: bool) -> None:
             "hidden_units",
             "learning_rate",
             "batch_size",
-            "replay_capacity",
+            "buffer_size",
             "updates_per_step",
             "action_repeat",
             "target_period",
-            "smallest_epsilon",
-            "largest_epsilon",
+            "min_epsilon",
+            "max_epsilon",
             "relabel_distance",
         )
         for bad in (0, -1, math.nan, math.inf)
     ]
     + [
         ({name: bad}, name.replace("_", "-"))
-        for name in ("discount", "smallest_epsilon", "largest_epsilon", "relabel_near", "relabel_other")
+        for name in ("discount", "min_epsilon", "max_epsilon", "relabel_near", "relabel_other")
         for bad in (-0.01, 1.01, math.nan)
     ]
     + [({"fourier_octaves": bad}, "fourier-octaves") for bad in (-1, 11, math.nan)]
     + [
         ({"relabel_near": 0.6, "relabel_other": 0.5}, "relabel-near and relabel-other"),
-        ({"batch_size": 64, "random_steps": 63}, "random-steps"),
-        ({"random_steps": -1}, "random-steps"),
-        ({"random_steps": 500, "replay_capacity": 499}, "random-steps"),
-        ({"batch_size": 3000}, "random-steps"),
+        ({"batch_size": 64, "learning_starts": 63}, "learning-starts"),
+        ({"learning_starts": -1}, "learning-starts"),
+        ({"learning_starts": 500, "buffer_size": 499}, "learning-starts"),
+        ({"batch_size": 3000}, "learning-starts"),
     ],
     ids=str,
 )
 def test_settings_that_make_no_sense_are_refused_by_name(kind: Any, values: dict[str, Any], named: str) -> None:
-    with pytest.raises(ValueError, match=f"{named}: wanted"):
+    with pytest.raises(ValueError, match=f"{named}: expected"):
         kind(**values)
 
 
 def test_settings_at_their_bounds_are_accepted() -> None:
     for kind in (DQNSettings, BranchingDQNSettings):
-        kind(discount=0, smallest_epsilon=1, largest_epsilon=1, relabel_near=1, relabel_other=0, fourier_octaves=0)
-        kind(batch_size=5, random_steps=5, replay_capacity=5, target_period=1, action_repeat=1)
+        kind(discount=0, min_epsilon=1, max_epsilon=1, relabel_near=1, relabel_other=0, fourier_octaves=0)
+        kind(batch_size=5, learning_starts=5, buffer_size=5, target_period=1, action_repeat=1)
 
 
 class TestRelabelling:

@@ -194,12 +194,12 @@ def test_after_a_stall_the_targets_start_from_rest() -> None:
     ],
 )
 def test_limits_wider_than_the_arms_are_refused(wider: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="safety: wanted limits within the arm's"):
+    with pytest.raises(ValueError, match="safety: expected limits within the arm's"):
         Safety(ARM, dataclasses.replace(ARM.limits, **wider), PERIOD_S)
 
 
 def test_limits_of_another_number_of_joints_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"wanted \d joints, got \d"):
+    with pytest.raises(ValueError, match=r"expected \d joints, got \d"):
         Safety(ARM, JointLimits((0.0,), (9.0,), (1.0,), (1.0,)), PERIOD_S)
 
 
@@ -211,5 +211,5 @@ def test_tightened_limits_are_the_tighter_of_both_field_by_field() -> None:
     assert both.tightened(one) == both
     with pytest.raises(ValueError, match="lower < upper"):
         one.tightened(JointLimits((95.0, 0.0), (99.0, 1.0), (1.0, 1.0), (1.0, 1.0)))
-    with pytest.raises(ValueError, match="wanted 2 joints, got 3"):
+    with pytest.raises(ValueError, match="expected 2 joints, got 3"):
         one.tightened(ARM.limits)

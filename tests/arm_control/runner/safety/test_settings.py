@@ -20,5 +20,5 @@ from arm_control.runner.safety import (
     ],
 )
 def test_a_workspace_that_is_no_box_is_refused(box: Any) -> None:
-    with pytest.raises(ValueError, match="workspace: wanted x, y, z lowest and x, y, z highest"):
+    with pytest.raises(ValueError, match="workspace: expected x, y, z lowest and x, y, z highest"):
         SafetySettings(workspace_m=box)

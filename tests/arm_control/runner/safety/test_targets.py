@@ -31,7 +31,7 @@ def test_an_answer_that_is_not_one_finite_number_a_joint_is_refused(answer: list
     arm.tick(answer)
     assert arm.check == "finite"
     assert arm.safety.level is SafetyLevel.FAULT
-    assert "wanted 3 finite target angles" in str(arm.safety.fault)
+    assert "expected 3 finite target angles" in str(arm.safety.fault)
     arm.assert_stops()
 
 

@@ -30,7 +30,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.protocol import State
 from websockets.sync.client import ClientConnection, connect
 
-from arm_control.evaluation.sources import open_source
+from arm_control.evaluation.policy_spec import open_policy_spec
 from arm_control.process.printing import printable
 from arm_control.recording.schema import Event
 from arm_control.viewers.common import guard
@@ -203,7 +203,7 @@ class TestAccess:
 @pytest.fixture(scope="module")
 def live() -> Iterator[Served]:
     """A live arm that is served."""
-    arm = LiveArm(open_source("ik", 0), 0)
+    arm = LiveArm(open_policy_spec("ik", 0), 0)
     served = Served(lambda server: LivePage(server, arm))
     yield served
     served.close()
@@ -545,7 +545,7 @@ def payload(name: str) -> str:
 @pytest.fixture(scope="module")
 def usual() -> Trajectory:
     """A trajectory through two goals."""
-    return roll_out(open_source("ik", 0), 2, 0)
+    return roll_out(open_policy_spec("ik", 0), 2, 0)
 
 
 def hostile(usual: Trajectory, folder: Path) -> Trajectory:

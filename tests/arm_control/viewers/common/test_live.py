@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from arm_control.evaluation.controllers import IKController
 from arm_control.evaluation.episodes import roll_out as evaluated
-from arm_control.evaluation.sources import Source, open_source
+from arm_control.evaluation.policy_spec import OpenedController, open_policy_spec
 from arm_control.recording.schema import Tick
 from arm_control.runs.environment import environment_maker
 from arm_control.runs.seeding import EVALUATION, derived_seeds
@@ -24,18 +24,18 @@ from envs.arm import RADIANS, Arm
 
 
 @pytest.fixture(scope="module")
-def ik() -> Source:
-    return open_source("ik", 3)
+def ik() -> OpenedController:
+    return open_policy_spec("ik", 3)
 
 
 @pytest.fixture
-def live(ik: Source) -> Iterator[LiveArm]:
+def live(ik: OpenedController) -> Iterator[LiveArm]:
     arm = LiveArm(ik, 3)
     yield arm
     arm.close()
 
 
-def evaluation_goals(source: Source, seed: int, count: int) -> list[list[float]]:
+def evaluation_goals(source: OpenedController, seed: int, count: int) -> list[list[float]]:
     """Where an evaluation with this seed sends the arm."""
     env: gymnasium.Env[dict[str, np.ndarray], np.ndarray] = environment_maker(source.config)()  # type: ignore[type-arg]
     goals = [env.reset(seed=one)[0]["desired_goal"].tolist() for one in derived_seeds(seed, EVALUATION, count)]
@@ -53,7 +53,7 @@ def episode(live: LiveArm) -> float:
 class TestGoals:
     """The goals of a live arm."""
 
-    def test_the_goals_are_those_of_an_evaluation(self, ik: Source, live: LiveArm) -> None:
+    def test_the_goals_are_those_of_an_evaluation(self, ik: OpenedController, live: LiveArm) -> None:
         """Goals are those of an evaluation with the same seed."""
         goals = [live.now().goal_m]
         for _ in range(3):
@@ -105,9 +105,9 @@ class TestGoals:
         assert np.linalg.norm(np.subtract(put, far)) <= np.linalg.norm(tips - far, axis=-1).min() + 1e-6
         assert episode(live) < 10.0
 
-    def test_a_goal_on_a_path_cannot_be_moved(self, ik: Source) -> None:
+    def test_a_goal_on_a_path_cannot_be_moved(self, ik: OpenedController) -> None:
         """Goals on a path cannot be moved by hand."""
-        live = LiveArm(open_source("ik", 3, env="ArmTrack-v0"), 3)
+        live = LiveArm(open_policy_spec("ik", 3, env="ArmTrack-v0"), 3)
         with pytest.raises(ValueError, match="cannot be moved by hand"):
             live.move_goal((0.1, 0.1, 0.1))
         assert live.episode_name == "path 1"
@@ -146,7 +146,7 @@ class TestSteps:
         assert recent.angle_deg[-1].tolist() == live.now().angle_deg
         assert len(live.recent(1e9)) == 61
 
-    def test_the_same_seed_gives_the_same_trajectory_and_another_does_not(self, ik: Source) -> None:
+    def test_the_same_seed_gives_the_same_trajectory_and_another_does_not(self, ik: OpenedController) -> None:
         """The seed determines the trajectory."""
         one, same, other = (roll_out(ik, 2, seed).segment(0.0, 99.0) for seed in (5, 5, 6))
         np.testing.assert_array_equal(one.angle_deg, same.angle_deg)
@@ -154,7 +154,7 @@ class TestSteps:
         assert not np.array_equal(one.angle_deg, other.angle_deg)
 
 
-def test_angles_are_those_of_the_observation(ik: Source) -> None:
+def test_angles_are_those_of_the_observation(ik: OpenedController) -> None:
     """Both sides of a picture agree: what is drawn is what the controller sees."""
     live = LiveArm(ik, 3)
     live.advance(0.5, 100)
@@ -179,7 +179,7 @@ class Forgetful:
 class TestRollOut:
     """Trajectories of controllers."""
 
-    def test_a_controller_rolled_out_has_every_tick_of_its_episodes(self, ik: Source) -> None:
+    def test_a_controller_rolled_out_has_every_tick_of_its_episodes(self, ik: OpenedController) -> None:
         """A trajectory has every tick of its episodes."""
         trajectory = roll_out(ik, 3, 3)
         ticks = trajectory.segment(0.0, trajectory.length_s)
@@ -191,16 +191,18 @@ class TestRollOut:
         np.testing.assert_allclose(ticks.goal_m[[0, 50, 100]], evaluation_goals(ik, 3, 3), atol=1e-6)
         assert (ticks.error_mm[[49, 99, 150]] < 5.0).all()
 
-    def test_its_first_goal_is_the_first_episode_of_an_evaluation(self, ik: Source) -> None:
+    def test_its_first_goal_is_the_first_episode_of_an_evaluation(self, ik: OpenedController) -> None:
         """The first goal is the first episode of an evaluation."""
         known = evaluated(ik.controller, environment_maker(ik.config), derived_seeds(3, EVALUATION, 1))
         errors_mm = roll_out(ik, 1, 3).segment(0.0, 99.0).error_mm
         np.testing.assert_allclose(errors_mm, 1000.0 * known.distances_m[0], atol=1e-3)
         assert errors_mm[0] > 5.0
 
-    def test_beside_a_trajectory_the_controller_begins_each_goal_anew_and_reaches_it(self, ik: Source) -> None:
+    def test_beside_a_trajectory_the_controller_begins_each_goal_anew_and_reaches_it(
+        self, ik: OpenedController
+    ) -> None:
         """Beside a recording, each goal is a new episode."""
-        trajectory = roll_out(open_source("zero", 0), 3, 0)
+        trajectory = roll_out(open_policy_spec("zero", 0), 3, 0)
         controller = Forgetful()
         beside = roll_out_beside(dataclasses.replace(ik, controller=controller), trajectory)
         assert controller.forgotten == 1 + 3  # and once as it begins
@@ -212,9 +214,9 @@ class TestRollOut:
             np.testing.assert_allclose(last.goal_m, trajectory.sample(episode.start_s + 0.5).goal_m, atol=1e-6)
             assert last.error_mm[0] < 2.0
 
-    def test_it_begins_at_the_first_reading_and_refuses_a_trajectory_without_goals(self, ik: Source) -> None:
+    def test_it_begins_at_the_first_reading_and_refuses_a_trajectory_without_goals(self, ik: OpenedController) -> None:
         """It starts at the first reading; a recording without goals is an error."""
-        trajectory = roll_out(open_source("zero", 0), 1, 0)
+        trajectory = roll_out(open_policy_spec("zero", 0), 1, 0)
         ticks = trajectory._ticks.ticks(0.0, 9.0)
         later = [msgspec.structs.replace(ticks[0], angle_deg=None), *ticks[1:]]
         beside = roll_out_beside(ik, Trajectory("late", trajectory.arm, trajectory.period_s, TicksInMemory(later)))
@@ -267,14 +269,14 @@ class TestGoalsBesideARecording:
         length_s = ticks[-1].time_s - begin_s
         ends_s = [*events_s[1:], max(length_s, events_s[-1])]
         episodes = [Episode("goal", start, end) for start, end in zip(events_s, ends_s, strict=True) if end > start]
-        beside = roll_out_beside(open_source("zero", 0), recorded(ticks, episodes))._ticks
+        beside = roll_out_beside(open_policy_spec("zero", 0), recorded(ticks, episodes))._ticks
         found = beside.ticks(0.0, math.inf)
         assert len(found) == len([k for k in range(10_000) if k / 30 < length_s]) + 1
         for row in found:
             before = [tick for tick in ticks if tick.time_s - begin_s <= row.time_s + 1e-9]
             assert row.goal_m == before[-1].goal_m
 
-    def test_an_episode_begins_once_though_its_event_comes_after_its_tick(self, ik: Source) -> None:
+    def test_an_episode_begins_once_though_its_event_comes_after_its_tick(self, ik: OpenedController) -> None:
         """A real-time loop says that a goal begins some time after the tick began in which it does."""
         jitter_s = np.random.default_rng(0).uniform(0.0, 0.02, 91)
         ticks = [tick_at(k / 30 + late, GOALS[k // 30 % 3]) for k, late in enumerate(jitter_s.tolist())]
@@ -286,7 +288,7 @@ class TestGoalsBesideARecording:
         assert controller.forgotten == 1 + 3
         assert [beside.error_at_end_mm(episode) < 2.0 for episode in episodes] == [True] * 3
 
-    def test_the_error_at_the_end_is_that_of_the_tick_in_which_the_next_goal_begins(self, ik: Source) -> None:
+    def test_the_error_at_the_end_is_that_of_the_tick_in_which_the_next_goal_begins(self, ik: OpenedController) -> None:
         """Of an arm that is on its way when the time of each goal is over, by hand from its ticks."""
         ticks = [tick_at(k / 10, GOALS[k // 2 % 3]) for k in range(7)]
         episodes = [Episode(f"goal {k + 1}", k / 5 + 0.003, k / 5 + 0.203) for k in range(3)]
@@ -298,7 +300,7 @@ class TestGoalsBesideARecording:
             assert beside.error_at_end_mm(episode) == pytest.approx(wanted_mm, rel=1e-6)
             assert abs(1000.0 * math.dist(rows.tip_m[after - 1], goal_m) - wanted_mm) > 5.0
 
-    def test_an_arm_without_a_goal_stays_where_it_is(self, ik: Source) -> None:
+    def test_an_arm_without_a_goal_stays_where_it_is(self, ik: OpenedController) -> None:
         goals = [None] * 30 + [GOALS[0]] * 30 + [None] * 30
         ticks = [tick_at(k / 30, goal_m) for k, goal_m in enumerate(goals)]
         found = roll_out_beside(ik, recorded(ticks)).segment(0.0, 3.0)
@@ -306,7 +308,7 @@ class TestGoalsBesideARecording:
         np.testing.assert_allclose(found.angle_deg[65:], found.angle_deg[65][None].repeat(25, axis=0), atol=0.01)
         assert np.isnan(found.error_mm).tolist() == [goal is None for goal in goals]
 
-    def test_a_goal_out_of_reach_is_shown_as_it_was_and_come_near_to(self, ik: Source) -> None:
+    def test_a_goal_out_of_reach_is_shown_as_it_was_and_come_near_to(self, ik: OpenedController) -> None:
         beyond = (0.0, 0.3, 0.9)
         found = roll_out_beside(ik, recorded([tick_at(k / 30, beyond) for k in range(60)])).segment(0.0, 2.0)
         assert (found.goal_m == beyond).all()

@@ -31,7 +31,7 @@ PLAIN = ("zero", "random", "ik")
 
 
 @dataclass(frozen=True)
-class Source:
+class OpenedController:
     """A controller and the configuration of the environment that it is for."""
 
     name: str
@@ -41,7 +41,7 @@ class Source:
     """Which of a run's policies it is."""
 
 
-class RunnerController:
+class ExportedPolicyController:
     """An exported policy as a controller for `arm_control.evaluation`."""
 
     def __init__(self, runner: Any) -> None:
@@ -65,7 +65,7 @@ class RunnerController:
         return actions_for(targets, arms)
 
 
-def open_source(
+def open_policy_spec(
     source: str,
     seed: int,
     *,
@@ -73,7 +73,7 @@ def open_source(
     env: str | None = None,
     imperfections: str | Imperfections | None = None,
     last: bool = False,
-) -> Source:
+) -> OpenedController:
     """Open a run folder, a policy file, or `zero`, `random` or `ik`. Raises ValueError for anything else.
 
     `imperfections` stand in for those of the training. Of a run it is the best validated policy, or the `last`
@@ -84,7 +84,7 @@ def open_source(
         raise ValueError(f"--last: {source} is no run folder")
     if source in PLAIN:
         plain = TrainConfig("ddpg", arm=arm, env=env or "", imperfections=imperfections or "ideal")
-        return Source(source, plain_controller(source, seed), plain)
+        return OpenedController(source, plain_controller(source, seed), plain)
     if env is not None:
         raise ValueError(f"--env {env}: {source} has its own environment; --env is for {', '.join(PLAIN)}")
     if path.is_dir():
@@ -108,9 +108,9 @@ def plain_controller(name: str, seed: int) -> Controller:
     return IKController()
 
 
-def open_run(path: Path, arm: str | None, *, last: bool) -> Source:
+def open_run(path: Path, arm: str | None, *, last: bool) -> OpenedController:
     """The best validated policy of a run, or its last one, for the run's arm or one in the file `arm` that matches."""
-    from arm_control.evaluation.torch_controller import PolicyController
+    from arm_control.evaluation.torch_controller import TorchController
     from arm_control.runs.agent import load_policy
 
     loaded = load_policy(path, last=last)
@@ -118,10 +118,10 @@ def open_run(path: Path, arm: str | None, *, last: bool) -> Source:
     if arm is not None:
         matching = open_arm(Arm(config.arm or DEFAULT_URDF), arm)
         config = dataclasses.replace(config, arm=str(matching.urdf))
-    return Source(str(path), PolicyController(loaded.policy), config, loaded.origin)
+    return OpenedController(str(path), TorchController(loaded.policy), config, loaded.origin)
 
 
-def open_policy_file(path: Path, arm: str | None) -> Source:
+def open_policy_file(path: Path, arm: str | None) -> OpenedController:
     """An exported policy, in the environment that its contract names."""
     from arm_control.runner import PolicyRunner
 
@@ -137,7 +137,7 @@ def open_policy_file(path: Path, arm: str | None) -> Source:
         control_rate_hz=contract.control_rate_hz,
         arm=str(open_arm(runner.arm, arm).urdf),
     )
-    return Source(str(path), RunnerController(runner), config)
+    return OpenedController(str(path), ExportedPolicyController(runner), config)
 
 
 def evaluate(
@@ -154,7 +154,7 @@ def evaluate(
 
     And `policy`: which of a run's policies it is, None for others.
     """
-    opened = open_source(str(source), seed, arm=arm, env=env, imperfections=imperfections, last=last)
+    opened = open_policy_spec(str(source), seed, arm=arm, env=env, imperfections=imperfections, last=last)
     policy = None if opened.origin is None else dataclasses.asdict(opened.origin)
     figures = evaluate_controller(opened.controller, opened.config, goals=goals, seed=seed)
     return {"policy": policy, **figures}
