@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from arm_control.process.own_packages import check_own_packages
 
 if TYPE_CHECKING:
-    from arm_control.evaluation.policy_spec import evaluate
+    from arm_control.evaluation.opening import evaluate
     from arm_control.exporter.exporter import export
     from arm_control.runner import PolicyRunner
     from arm_control.runs.config import TrainConfig
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "PolicyRunner": "arm_control.runner",
     "TrainConfig": "arm_control.runs.config",
-    "evaluate": "arm_control.evaluation.policy_spec",
+    "evaluate": "arm_control.evaluation.opening",
     "export": "arm_control.exporter.exporter",
     "resume": "arm_control.training.loop",
     "train": "arm_control.training.loop",

@@ -1,6 +1,6 @@
 """Arm: what a URDF says of a serial arm, and its kinematics.
 
-Angles are in degrees and lengths in metres, as everywhere outside PyBullet.
+Angles are in degrees and lengths in metres, as everywhere but in observations and PyBullet.
 """
 
 import math

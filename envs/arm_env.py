@@ -10,9 +10,9 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from envs.action_grid import DegreeGrid
 from envs.arm import DEFAULT_URDF, RADIANS, Arm
 from envs.control import ActionKind, Control, target_of
+from envs.degree_grid import DegreeGrid
 from envs.imperfections import Imperfections, ImperfectSimulation, open_imperfections
 from envs.limits import limit_target
 from envs.observation import observe_one
@@ -46,7 +46,7 @@ class ArmEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
 
     With `actions="index"` (`ArmReachDiscrete-v0`), `Discrete(753571)`, and with `actions="positions"`
     (`ArmReachMultiDiscrete-v0`), `MultiDiscrete([91, 91, 91])`: absolute targets, `grid_step_deg` apart
-    (`envs.action_grid.DegreeGrid`).
+    (`envs.degree_grid.DegreeGrid`).
 
     ## Observation space
     A `Dict` of `Box(float32)`, for goal-based learning (hindsight relabelling works: nothing in `observation` depends

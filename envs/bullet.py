@@ -1,4 +1,4 @@
-"""PyBullet, of whose lines on standard output and standard error nothing gets through."""
+"""PyBullet, with its lines on standard output and standard error suppressed."""
 
 import ctypes
 import os

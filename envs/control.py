@@ -1,4 +1,7 @@
-"""What an action means: target angles, or changes of the measured angles or of the previous target."""
+"""What an action means: target angles, or changes of the measured angles or of the previous target.
+
+The ranges of actions are the action spaces of `envs.arm_env`; targets are then limited by `envs.limits.limit_target`.
+"""
 
 from typing import Any, Literal
 

@@ -1,13 +1,14 @@
 """Forward kinematics of a serial arm: the places and velocities of its tip and links, and their Jacobian.
 
 A point p in the frame of a joint's link is, in the frame of the link before it, with the joint's offset o, its fixed
-rotation R, its unit axis a, and its angle q (Rodrigues' formula):
+rotation R, its unit axis a, and its angle q (positive: right-handed about the axis; 0: as the URDF draws it), by
+Rodrigues' formula:
 
     p' = o + R (a a^T + (I - a a^T) cos q + [a]_x sin q) p  =  o + (A + B cos q + C sin q) p
 
 The tip is carried through all joints like this, from the last one to the base. Most entries of A, B and C are zero, as
 axes are mostly parallel to those of a frame: only the others are computed with. The same lines compute floats, columns
-of NumPy and columns of PyTorch, which the exporter traces into a graph as small.
+of NumPy and columns of PyTorch, which the exporter traces into an equally small graph.
 
 For single poses in floats `envs.traced_kinematics` computes the same, equal to the last bit, in a quarter of the time.
 """

@@ -119,7 +119,7 @@ def stopping_speed(distance_deg: float, change_deg_s: float, max_acceleration_de
 
 
 def next_speed(wanted_deg_s: float, speed_deg_s: float, max_speed_deg_s: float, change_deg_s: float) -> float:
-    """The speed nearest to the expected one that keeps the speed limit and is at most `change` away from `speed_deg_s`.
+    """The speed nearest to the wanted one that keeps the speed limit and is at most `change` away from `speed_deg_s`.
 
     Comparisons, since `min` and `max` would cost more than all the arithmetic of a step.
     """

@@ -27,7 +27,7 @@ NOWHERE_M = (0.0, 0.0, -100.0)
 FIELD_OF_VIEW_DEG = 38.0
 NEAR_M = 0.05
 COARSENESS = 8  # pixels a side, in which it is looked for what is where
-# of the sky, so to say
+# The colours of the backdrop, at its top and bottom.
 BACKDROP_TOP = (206, 217, 228)
 BACKDROP_BOTTOM = (244, 246, 248)
 
@@ -45,7 +45,7 @@ class Scene:
     """The arm, a table under it and a ball at the goal; in a window, or as pictures without a display."""
 
     def __init__(self, arm: Arm, *, window: bool = False) -> None:
-        """Raises RuntimeError if a window is expected and there is no display."""
+        """Raises RuntimeError if a window is requested and there is no display."""
         if window and not has_display():
             raise RuntimeError(
                 f"a window requires a display, and there is none (DISPLAY={os.environ.get('DISPLAY', 'not set')}); "

@@ -37,8 +37,8 @@ from arm_control.runs.checks import (
 from arm_control.runs.config import TrainConfig
 from arm_control.runs.figures import check_writable, report_figures
 from arm_control.viewers.common.figures import COLOURS, finish
-from envs.action_grid import DegreeGrid
 from envs.arm import RADIANS, Arm
+from envs.degree_grid import DegreeGrid
 from policies.agent import Agent, Observation, Spec, Transition
 from policies.branching_dqn.settings import BranchingDQNSettings
 from policies.common.action_grid import ActionGrid

@@ -8,7 +8,7 @@ from typing import Any
 import tyro
 
 from arm_control.evaluation.episodes import roll_out
-from arm_control.evaluation.policy_spec import open_policy_spec
+from arm_control.evaluation.opening import open_controller
 from arm_control.process.printing import printable_lines
 from arm_control.runs.checks import (
     MOST_GOALS,
@@ -63,7 +63,7 @@ def bench_delay(sources: tuple[str, ...], goals: int, seed: int) -> dict[str, An
     """Mean error in mm of each controller at each delay, on the same held-out goals and an otherwise ideal arm."""
     errors: dict[str, dict[str, float]] = {}
     success: dict[str, dict[str, float]] = {}
-    for source, opened in [(source, open_policy_spec(source, seed)) for source in sources]:
+    for source, opened in [(source, open_controller(source, seed)) for source in sources]:
         errors[source] = {}
         success[source] = {}
         for delay_ms in DELAYS_MS:

@@ -43,7 +43,7 @@ class Evaluate:
 
 def run(command: Evaluate) -> None:
     """Print the figures of a controller."""
-    from arm_control.evaluation.policy_spec import evaluate
+    from arm_control.evaluation.opening import evaluate
     from arm_control.evaluation.table import format_evaluation
 
     check_writable(command.json)

@@ -20,7 +20,7 @@ from arm_control.viewers.common.trajectory import Trajectory, open_trajectory
 from arm_control.viewers.common.viewer import Show, Viewer, load_viewers, viewer_names
 
 if TYPE_CHECKING:
-    from arm_control.evaluation.policy_spec import OpenedController
+    from arm_control.evaluation.opening import OpenedController
 
     ViewerName = str
 else:
@@ -44,7 +44,7 @@ def save_help() -> str:
 
 
 def own_flags_type() -> type[Any]:
-    """A dataclass with the own flags of each viewer that has some, in a field of the viewer's name."""
+    """A dataclass with each viewer's own flags, if it has any, in a field of the viewer's name."""
     own = []
     for name, viewer in load_viewers().items():
         if viewer.flags is not None:
@@ -104,7 +104,7 @@ class Replay:
             raise ValueError(f"--verify shows nothing: expected no {flags}")
 
     def given_flags(self) -> dict[str, list[str]]:
-        """The own flags that were given, by viewer."""
+        """The viewers' own flags that were given, by viewer."""
         given = {}
         for viewer in fields(self.own_flags):
             own = getattr(self.own_flags, viewer.name)
@@ -226,7 +226,7 @@ def show_live(command: Replay, show: Show) -> None:
     """Let a controller move its arm while it is watched."""
     from arm_control.viewers.common.live import LiveArm
 
-    live = LiveArm(open_controller(command, command.sources[0]), command.seed)
+    live = LiveArm(controller_of(command, command.sources[0]), command.seed)
     try:
         show(live)
     finally:
@@ -238,11 +238,11 @@ def is_recording(source: str) -> bool:
     return source.lower().endswith(".mcap")
 
 
-def open_controller(command: Replay, source: str) -> "OpenedController":
+def controller_of(command: Replay, source: str) -> "OpenedController":
     """Open a controller, on the arm and in the environment of the flags."""
-    from arm_control.evaluation.policy_spec import open_policy_spec
+    from arm_control.evaluation.opening import open_controller
 
-    return open_policy_spec(source, command.seed, arm=command.arm, env=command.env, imperfections=command.imperfections)
+    return open_controller(source, command.seed, arm=command.arm, env=command.env, imperfections=command.imperfections)
 
 
 @contextlib.contextmanager
@@ -280,9 +280,9 @@ def simulate_trajectories(command: Replay, recorded: dict[str, Trajectory]) -> l
             trajectories.append(recorded[source])
         elif recorded:
             beside = next(iter(recorded.values()))
-            trajectories.append(roll_out_beside(open_controller(command, source), beside))
+            trajectories.append(roll_out_beside(controller_of(command, source), beside))
         else:
-            trajectories.append(roll_out(open_controller(command, source), command.goals or GOALS, command.seed))
+            trajectories.append(roll_out(controller_of(command, source), command.goals or GOALS, command.seed))
     first, *others = trajectories
     for other in others:
         if not other.arm.moves_like(first.arm):

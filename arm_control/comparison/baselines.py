@@ -1,7 +1,7 @@
-"""Baselines: Stable-Baselines3's learners on our environment, within our budgets, judged by our figures.
+"""Baselines: Stable-Baselines3's learners on our environment, within our budgets, evaluated like our agents.
 
-They see the environment through `RescaleAction`, which learners of normal steps want, and are trained with settings
-from a short list: those of the library, and those that its zoo found for PyBullet's reacher.
+They see the environment through `RescaleAction`, which learners with normally distributed actions require, and are
+trained with settings from a short list: those of the library, and those that its zoo found for PyBullet's reacher.
 """
 
 import contextlib

@@ -1,4 +1,4 @@
-"""Comparison: agents and peers trained over several seeds with the same budget, and how sure their figures are.
+"""Comparison: agents and baselines trained over several seeds with the same budget, and how sure their figures are.
 
 Every training is a process of its own (`arm_control.comparison.trial`), on as many cores as its agent has processes.
 Finished ones are skipped.

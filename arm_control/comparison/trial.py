@@ -52,7 +52,7 @@ class Result(msgspec.Struct):
     success: dict[str, float]
     last: Any
     curve: list[Any]
-    rest: Rest | None = None  # which goals that move and older results have not
+    rest: Rest | None = None  # which moving goals and older results lack
 
     def __post_init__(self) -> None:
         for row in (self.last, *self.curve):
@@ -152,7 +152,7 @@ class Trial:
 
 
 def _run_own(trial: Trial, config: TrainConfig) -> dict[str, Any]:
-    from arm_control.evaluation.policy_spec import evaluate
+    from arm_control.evaluation.opening import evaluate
     from arm_control.exporter.exporter import export
     from arm_control.runner import PolicyRunner
     from arm_control.runs.checkpoint import list_checkpoints

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from scipy.spatial import KDTree
 
 from arm_control.runs.seeding import EVALUATION
-from envs.action_grid import DegreeGrid
 from envs.arm import Arm
+from envs.degree_grid import DegreeGrid
 
 LARGEST_GRID = 20_000_000  # poses, all of which are in memory
 

@@ -2,7 +2,7 @@
 
 Written by `arm_control.exporter.exporter`, read and enforced by `arm_control.runner`. No PyTorch here.
 
-A contract may come of anybody, so reading one is bounded: in the length of its text, in how many of a thing it names,
+A contract may come from anybody, so reading one is bounded: in the length of its text, in how many of a thing it names,
 and in what a refusal says. All its numbers are finite.
 """
 
@@ -29,7 +29,7 @@ READINGS = ("joint_angle_deg", "joint_speed_deg_s", "previous_target_deg", PREVI
 GOAL = "goal_m"
 INPUTS = (*READINGS, GOAL)
 GOAL_VELOCITY = "goal_velocity_m_s"  # one more input, of a policy that follows a moving goal
-# the last input and output, of a policy that remembers
+# The last input and the last output of a policy that remembers.
 MEMORY = "memory"
 NEXT_MEMORY = "next_memory"
 LARGEST_TOLERANCE_DEG = 0.01
@@ -207,7 +207,7 @@ class Contract:
             *((f"size of '{tensor.name}'", tensor.size, 1, LARGEST_SIZE) for tensor in tensors),
         ):
             if not least <= count <= most:
-                raise ValueError(f"the contract is malformed: expected {least} to {most} as {what}, got {count}")
+                raise ValueError(f"the contract is malformed: {what}: expected {least} to {most}, got {count}")
         for name in self._texts():
             if len(name) > LONGEST_NAME:
                 wanted = f"texts of at most {LONGEST_NAME} characters"

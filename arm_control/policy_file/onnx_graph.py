@@ -1,7 +1,7 @@
 """What a graph may hold, and the most that running it can cost.
 
 Only the operators in `_OPERATORS` pass: those that arm-control's exporter writes for any of its agents. None of them
-holds a graph, loops, reads a file or comes of another package. What remains is that small constants can make huge
+holds a graph, loops, reads a file or comes from another package. What remains is that small constants can make huge
 tensors (`Expand`, the sum of a column and a row, a `Concat` of a tensor with itself, over and over) or much work
 (`MatMul`), so the shapes of all tensors are worked out, for one row of inputs, as in a control loop, and for
 `MOST_GOLDEN_SAMPLES` of them, as when a policy is loaded. Refused is a graph in which

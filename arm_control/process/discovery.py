@@ -38,7 +38,7 @@ class Variants:
 
 
 def module_names(package: ModuleType) -> list[str]:
-    """The names of a package's modules in the alphabet's order, with hyphens; those that begin with _ are left out."""
+    """The names of a package's modules in alphabetical order, with hyphens; those that begin with _ are left out."""
     names = [module.name for module in iter_modules(package.__path__)]
     return sorted(name.replace("_", "-") for name in names if not name.startswith("_"))
 

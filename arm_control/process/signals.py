@@ -3,6 +3,8 @@
 A terminal, a shell and programs such as `timeout` may deliver one request several times, to the process and to its
 group. Signals within REPEAT_S of a request are therefore the same request; a later one is a second request, which ends
 the program at once.
+
+A run parks its arm at the first request (`arm_control.runner.loop`); exit codes are in `arm_control.process.errors`.
 """
 
 import atexit

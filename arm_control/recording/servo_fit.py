@@ -158,7 +158,7 @@ def _motion_fault(samples: Samples, travel_deg: float) -> str | None:
 
 
 def _fit_fault(delay_s: float, lag_s: float, explained: float) -> str | None:
-    """The reason why a fit is none; None if it is one."""
+    """The reason why a fit is unusable; None if it is usable."""
     if explained < LEAST_EXPLAINED:
         return (
             f"a delay and a lag explain only {100 * max(0.0, explained):.0f} % of how it differs from its targets, "

@@ -113,7 +113,7 @@ def inside_workspace(course: Course, steps: int, safety: Safety) -> bool:
 
 
 def table_height_m(config: SessionConfig) -> float:
-    """Above which random goals are drawn: of the simulated arm too, which has no table unless one is named."""
+    """Height above which random goals are drawn, also for a simulated arm, which has no table unless one is named."""
     return TABLE_M if config.table is None else config.table
 
 

@@ -1,4 +1,9 @@
-"""`arm-control run`: one run on an arm, from connecting to the report."""
+"""`arm-control run`: one run on an arm, from connecting to the report.
+
+The control loop, and with it the driver, is in the main thread. A thread prints (`process.console`), and one reads
+goals from standard input, if they come from there (`goal_input`). The recording is written by a process
+(`recording.recorder`).
+"""
 
 import contextlib
 import gc

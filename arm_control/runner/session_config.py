@@ -35,7 +35,7 @@ class SessionConfig:
     calibration: str | None = None
     """The arm's calibration file, as 'arm-control calibrate' writes it."""
     option: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """NAME=VALUE an option of the driver; may be given several times."""
+    """An option of the driver as NAME=VALUE; may be given several times."""
     goal: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """A goal as x,y,z in metres; may be given several times."""
     goals_file: str | None = None

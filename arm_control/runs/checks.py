@@ -63,7 +63,7 @@ def check_grid_step(step_deg: float) -> None:
 
 
 def parse_numbers(name: str, text: str, wanted: str, count: int | None = None) -> tuple[float, ...]:
-    """Finite numbers with commas between them. Raises ValueError, with what was `expected`, for anything else."""
+    """Finite numbers with commas between them. Raises ValueError, naming what is `wanted`, for anything else."""
     try:
         numbers = tuple(float(word) for word in text.split(","))
     except ValueError:

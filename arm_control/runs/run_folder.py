@@ -110,7 +110,8 @@ class RunFolder:
             cause = "it was written by another arm-control"
             if version in OLDER_VERSIONS:
                 cause = f"{OLDER_VERSIONS[version]} (train again; its exported policy still runs)"
-            raise ValueError(f"{run.config} has format version {version}, this program reads {FORMAT_VERSION}: {cause}")
+            readable = " and ".join(map(str, READABLE_VERSIONS))
+            raise ValueError(f"{run.config} has format version {version}, this program reads {readable}: {cause}")
         return run, config
 
     def _has_nothing_to_lose(self) -> bool:

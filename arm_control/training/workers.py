@@ -40,7 +40,7 @@ class Workers:
         self._config = config
         self._count = config.settings.worker_processes
         self._memory = -1
-        self._first = _interaction(config, 0, self._shared_memory, first=True)
+        self._first = _make_collector(config, 0, self._shared_memory, first=True)
         assert isinstance(self._first.agent, SharingAgent)
         self._agent = self._first.agent
         self._workers: dict[int, WorkerProcess] = {}
@@ -208,7 +208,9 @@ def _view(memory: int) -> Memory:
     return np.frombuffer(mmap.mmap(memory, 0), np.uint8)
 
 
-def _interaction(config: TrainConfig, number: int, shared_memory: Callable[[int], Memory], *, first: bool) -> Collector:
+def _make_collector(
+    config: TrainConfig, number: int, shared_memory: Callable[[int], Memory], *, first: bool
+) -> Collector:
     """The arms and the agent of the `number`-th worker; the `first` agent's parameters become the shared ones."""
     arms = config.num_envs // config.settings.worker_processes
     seeds = derived_seeds(config.seed, TRAINING, arms * (number + 1))[-arms:]
@@ -217,44 +219,44 @@ def _interaction(config: TrainConfig, number: int, shared_memory: Callable[[int]
 
 
 class Worker:
-    """The other side: an interaction in a process of its own."""
+    """The other side: a collector in a process of its own."""
 
     def __init__(self, memory: int) -> None:
         self.number = -1
         self._memory = memory
-        self._interaction: Collector | None = None
+        self._collector: Collector | None = None
 
     def make(self, config: dict[str, Any], number: int, saved: Any, other: Any) -> None:
         """Make the arms and the agent, of a saved state, or a newcomer beside `other`, an agent's state."""
         torch.set_num_threads(1)
         self.number = number
         read = TrainConfig.from_json(config)
-        self._interaction = _interaction(read, number, lambda _: _view(self._memory), first=False)
+        self._collector = _make_collector(read, number, lambda _: _view(self._memory), first=False)
         if saved is not None:
-            self._interaction.load_state_dict(saved)
+            self._collector.load_state_dict(saved)
         else:
-            assert isinstance(self._interaction.agent, SharingAgent)
-            self._interaction.agent.join(other)
+            assert isinstance(self._collector.agent, SharingAgent)
+            self._collector.agent.join(other)
 
     def go_on(self, progress: float) -> Advance:
         """Make steps until the agent has learned from them."""
-        assert self._interaction is not None
+        assert self._collector is not None
         steps = 0
         while True:
-            done = self._interaction.advance(lambda _: progress)
+            done = self._collector.advance(lambda _: progress)
             steps += done.steps
             if done.updates:
                 return Advance(steps, done.updates, done.metrics)
 
     def save(self) -> dict[str, Any]:
         """All that the steps to come depend on."""
-        assert self._interaction is not None
-        return self._interaction.state_dict()
+        assert self._collector is not None
+        return self._collector.state_dict()
 
     def close(self) -> None:
         """Close the arms."""
-        if self._interaction is not None:
-            self._interaction.close()
+        if self._collector is not None:
+            self._collector.close()
 
 
 def serve(connection: int, memory: int) -> None:

@@ -21,7 +21,7 @@ SHARE = 0.8  # of the joints' speed and acceleration limits that a path may need
 CANDIDATES = 8  # paths drawn and tried at once
 TABLE_CLEARANCE = 0.001  # of the arm's reach, above the table: more than a path sinks between two points of it
 TRIES = 80  # so many times, before giving up
-# on a path, at which it is tried, and tried again if it may be the one
+# Points on a path at which it is tried, and tried again more finely if it may be the one.
 POINTS = 24
 FINE_POINTS = 192
 

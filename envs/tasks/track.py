@@ -84,7 +84,7 @@ class Track:
     def for_arm(
         cls, arm: Arm, period_s: float, *, reward: RewardKind = "dense", goal_tolerance_m: float = 0.01, **options: Any
     ) -> Self:
-        """The task for an arm, whose reach scales the reward and which has the longer to settle the slower it is."""
+        """The task for an arm, whose reach scales the reward and which has longer to settle the slower it is."""
         settle_steps = steps_for(SETTLE_STEPS, arm.limits, period_s)
         return cls(reward, goal_tolerance_m, arm.reach_m, settle_steps=settle_steps, **options)
 

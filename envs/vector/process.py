@@ -168,7 +168,7 @@ def serve_calls(connection_fd: int, worker: Any, place: Callable[[], str]) -> No
 
 
 def _spin(ready: select.poll) -> None:
-    """Stay awake for a moment, in case that the next message comes soon; other processes get the core."""
+    """Stay awake for a moment, in case the next message comes soon; other processes get the core."""
     end = time.perf_counter() + SPIN_S
     while not ready.poll(0) and time.perf_counter() < end:
         os.sched_yield()

@@ -102,7 +102,7 @@ class Worker:
     def restore(self, states: list[Any]) -> None:
         """Bring each arm into its state."""
         for place, env, state in self._each(states):
-            env.reset()  # Gymnasium's wrappers want one before the first step
+            env.reset()  # Gymnasium's wrappers require one before the first step
             _put(self._shared.observation, place, env.unwrapped.restore_state(state))  # type: ignore[attr-defined]
 
     def close(self) -> None:

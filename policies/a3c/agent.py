@@ -6,7 +6,8 @@ moved them since, or be at it.
 
 Differences from the paper:
 - A worker may have several arms, since PyTorch's cost for one state is nearly that for eight.
-- Policy and value are separate networks, as in the paper's continuous tasks; the deviation may depend on the state.
+- Policy and value are separate networks, as in the paper's continuous tasks; the standard deviation may depend on the
+  state.
 - Advantages may be divided by their root mean square, and long gradients are cut.
 """
 

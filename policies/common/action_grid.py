@@ -1,6 +1,6 @@
 """ActionGrid: actions as positions on a grid, as one index, and in the environment's units, inside a network.
 
-It numbers actions as `envs.action_grid.DegreeGrid` does, with PyTorch's integers and buffers that are exported with a
+It numbers actions as `envs.degree_grid.DegreeGrid` does, with PyTorch's integers and buffers that are exported with a
 policy; that one checks positions and indices from outside, in double precision. A test compares them.
 """
 

@@ -61,7 +61,7 @@ class BranchingHead(nn.Module):
         return self.greedy(x)[0]
 
     def gather(self, positions: Tensor) -> None:
-        """All it learns are parameters."""
+        """None: all that it learns is in its parameters."""
 
     def q(self, x: Tensor, positions: Tensor, gathered: BatchColumns | None = None) -> Tensor:
         """Q (batch,) of these actions, with gradients."""
@@ -85,10 +85,10 @@ class BranchingHead(nn.Module):
         self.load_state_dict(other.state_dict())
 
     def freeze(self) -> None:
-        """There is nothing to work out."""
+        """Do nothing: there is nothing to work out."""
 
     def own_optimizer(self) -> None:
-        """All it learns are parameters."""
+        """None: all that it learns is in its parameters."""
 
 
 def make_branching_heads(grid: ActionGrid, hidden: int, max_step: Tensor) -> tuple[BranchingHead, BranchingHead]:

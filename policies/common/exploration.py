@@ -1,4 +1,7 @@
-"""Exploration of several arms, each with noise of its own size (Horgan et al. 2018, Ape-X, arXiv:1803.00933)."""
+"""How much each of several arms explores, constant over the training (Horgan et al. 2018, Ape-X, arXiv:1803.00933).
+
+The amounts are DDPG's noise in units of the largest step and DQN's epsilon; `act` of each agent draws with them.
+"""
 
 import numpy as np
 from numpy.typing import NDArray

@@ -234,6 +234,6 @@ class PolicyGradientSettings(AgentSettings):
             bounds = f"from {MIN_STD} to {MAX_STD}"
             raise ValueError(f"initial-std: expected {bounds}, got {self.initial_std}")
         if self.policy == "softmax" and (self.std, self.initial_std) != ("state", 0.3):
-            raise ValueError("std and initial-std: a softmax policy has none, its randomness is its logits'")
+            raise ValueError("std and initial-std: a softmax policy has none; its randomness comes from its logits")
         if not 0 <= self.entropy_coef < math.inf:
             raise ValueError(f"entropy-coef: expected a number from 0, got {self.entropy_coef}")

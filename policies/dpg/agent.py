@@ -12,7 +12,7 @@ Differences from the paper:
 - The actor's action is a step from the present value, squashed by tanh; inputs are normalised, with Fourier features.
 - A small penalty keeps the actor's outputs where tanh still has a slope.
 - Noisy steps are cut at the largest step: where mu is near it, noise is one-sided, which pulls `compatible` inwards.
-- `sarsa` explores as the others do: on an arm that does always the same, actions without noise never show dQ/da. Its
+- `sarsa` explores as the others do: on an arm that always does the same, actions without noise never show dQ/da. Its
   critic is therefore that of the noisy policy.
 """
 

@@ -21,4 +21,6 @@ class ReinforceSettings(PolicyGradientSettings):
     def check_num_envs(self, num_envs: int, processes: int) -> None:
         """Raise ValueError for a baseline that needs the returns of other arms where there are none."""
         if self.baseline == "average" and num_envs == 1:
-            raise ValueError("--baseline average: expected at least 2 arms, whose returns to average, got 1")
+            raise ValueError(
+                "--baseline average: expected at least 2 environments, to average the returns of the others, got 1"
+            )

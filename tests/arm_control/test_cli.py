@@ -300,15 +300,15 @@ DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "list as config": (damage_config("[]"), "config.json has format version None"),
     "newer config": (
         lambda run: edit_json(run / "config.json", lambda value: value | {"version": 7}),
-        "config.json has format version 7, this program reads 6",
+        "config.json has format version 7, this program reads 5 and 6",
     ),
     "older config": (
         lambda run: edit_json(run / "config.json", lambda value: value | {"version": 3}),
-        "config.json has format version 3, this program reads 6: its observation lacks",
+        "config.json has format version 3, this program reads 5 and 6: its observation lacks",
     ),
     "config of the version before": (
         lambda run: edit_json(run / "config.json", lambda value: value | {"version": 4}),
-        "config.json has format version 4, this program reads 6: its checkpoints lack the averaged",
+        "config.json has format version 4, this program reads 5 and 6: its checkpoints lack the averaged",
     ),
     "config without fields": (damage_config('{"version": 5}'), "config.json is damaged"),
     "config with an unknown agent": (

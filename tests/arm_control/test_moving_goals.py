@@ -19,7 +19,7 @@ import envs.imperfections
 from arm_control.cli import main
 from arm_control.drivers.simulation import SimulationDriver
 from arm_control.evaluation import validation
-from arm_control.evaluation.policy_spec import ExportedPolicyController, evaluate
+from arm_control.evaluation.opening import ExportedPolicyController, evaluate
 from arm_control.evaluation.torch_controller import TorchController
 from arm_control.exporter import exporter
 from arm_control.exporter.exporter import export

@@ -127,7 +127,10 @@ class Bus:
         return None
 
     def read(self, id: int, names: Iterable[str], attempts: int = ATTEMPTS) -> dict[str, int]:
-        """Read registers of a servo in one instruction. Raises NoAnswerError if all attempts fail, RefusedError."""
+        """Read registers of a servo in one instruction.
+
+        Raises NoAnswerError if all attempts fail, and RefusedError if the servo answers with an error.
+        """
         registers = {name: REGISTERS[name] for name in names}
         start = min(register.address for register in registers.values())
         size = max(register.address + register.size for register in registers.values()) - start
@@ -169,7 +172,10 @@ class Bus:
         return answers
 
     def write(self, id: int, name: str, value: int, attempts: int = ATTEMPTS) -> None:
-        """Write a register; the servo acknowledges. Raises NoAnswerError if all attempts fail, RefusedError."""
+        """Write a register; the servo acknowledges.
+
+        Raises NoAnswerError if all attempts fail, and RefusedError if the servo answers with an error.
+        """
         register = REGISTERS[name]
         data = list(value.to_bytes(register.size, "little", signed=register.signed))
         for attempt in range(attempts):

@@ -95,7 +95,7 @@ def fit_joint(near: tuple[float, float], far: tuple[float, float]) -> Fit:
 
 
 def choose_ids(bus: Bus, arm: Arm, wanted: Sequence[int] | None, operator: Operator) -> list[int]:
-    """Search for servos and assign one to each joint: those of `expected` in that order, or all in ascending order.
+    """Search for servos and assign one to each joint: those of `wanted` in that order, or all in ascending order.
 
     Raises ValueError unless each joint has a servo of the known model.
     """

@@ -55,7 +55,7 @@ class Safety:
         """Clear a fault, as a person has asked: go on from where the arm is, and if `parking`, whatever its health.
 
         A joint that is where it was held, but for noise, play and its own weight, goes on from its target: to begin at
-        its reading would let it sink. A stop that was not over is: the caller waits for rest first.
+        its reading would let it sink. A stop still in progress counts as over: the caller waits for rest first.
         """
         self._begin(state, now_s, parking=parking)
 

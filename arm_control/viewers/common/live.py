@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 
 from arm_control.evaluation.controllers import Observation, begin_episodes
-from arm_control.evaluation.policy_spec import OpenedController
+from arm_control.evaluation.opening import OpenedController
 from arm_control.process.printing import printable
 from arm_control.recording.schema import Tick
 from arm_control.runner.safety.latch import SafetyLevel

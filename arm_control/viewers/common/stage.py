@@ -10,8 +10,8 @@ import viser
 import yourdfpy
 from viser.extras import ViserUrdf
 
-from arm_control.viewers.common.guard import start_guarded
 from arm_control.viewers.common.trajectory import FloatArray, Segment
+from arm_control.viewers.common.web_access import start_guarded
 from envs.arm import RADIANS, Arm
 from envs.model import Drawing, drawn_urdf
 

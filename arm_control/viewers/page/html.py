@@ -10,9 +10,9 @@ import numpy as np
 from markupsafe import Markup
 
 from arm_control.runs.files import write_text
-from arm_control.viewers.common.guard import PAGE_POLICY
 from arm_control.viewers.common.stage import TRACE_POINTS, TRACE_S, Stage, serving
 from arm_control.viewers.common.trajectory import Episode, Trajectory
+from arm_control.viewers.common.web_access import PAGE_POLICY
 from arm_control.viewers.plot.figure import trajectory_figure
 
 RATE_HZ = 30.0

@@ -15,7 +15,7 @@ from arm_control.bench.delay import DELAYS_MS, bench_delay, format_delay
 from arm_control.cli import main
 from arm_control.evaluation.controllers import IKController
 from arm_control.evaluation.episodes import roll_out
-from arm_control.evaluation.policy_spec import evaluate
+from arm_control.evaluation.opening import evaluate
 from arm_control.runs.config import TrainConfig
 from arm_control.runs.environment import environment_maker
 from arm_control.runs.seeding import EVALUATION, derived_seeds

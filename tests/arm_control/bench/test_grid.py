@@ -8,8 +8,8 @@ import pytest
 
 from arm_control.cli import main
 from arm_control.evaluation.grid_floor import grid_errors_m, grid_floor
-from envs.action_grid import DegreeGrid
 from envs.arm import Arm
+from envs.degree_grid import DegreeGrid
 
 
 class TestGridFloor:

@@ -17,7 +17,7 @@ from arm_control.evaluation import episodes, simulation
 from arm_control.evaluation.controllers import FloatArray, IKController, Observation, RandomController, zero_controller
 from arm_control.evaluation.episodes import Rollouts, roll_out
 from arm_control.evaluation.metrics import evaluate_controller, time_to_reach, wilson_interval
-from arm_control.evaluation.policy_spec import evaluate
+from arm_control.evaluation.opening import evaluate
 from arm_control.evaluation.references import reference_fault
 from arm_control.evaluation.table import format_evaluation
 from arm_control.evaluation.torch_controller import TorchController

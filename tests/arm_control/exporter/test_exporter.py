@@ -16,7 +16,7 @@ from onnx import numpy_helper
 
 import arm_control.exporter.exporter as module
 from arm_control.evaluation import validation
-from arm_control.evaluation.policy_spec import evaluate, open_policy_spec
+from arm_control.evaluation.opening import evaluate, open_controller
 from arm_control.evaluation.torch_controller import TorchController
 from arm_control.exporter import agreement
 from arm_control.exporter.agreement import ExportError
@@ -336,7 +336,7 @@ class TestEpisode:
         policy = export(run)
         contract = PolicyRunner.load(policy).contract
         assert (contract.episode_steps, contract.control_rate_hz) == (30, pytest.approx(50.0, rel=1e-12))
-        opened = [open_policy_spec(str(path), 0).config for path in (run, policy)]
+        opened = [open_controller(str(path), 0).config for path in (run, policy)]
         for config in opened:
             env = environment_maker(config)().unwrapped
             assert env.episode_steps == 30  # type: ignore[attr-defined]

@@ -323,7 +323,7 @@ def test_a_number_too_small_for_a_float_is_zero() -> None:
 @pytest.mark.parametrize(
     ("path", "value", "said"),
     [
-        ("joints", [dataclasses.asdict(SMALL)] * 33, "0 to 32 as joints, got 33"),
+        ("joints", [dataclasses.asdict(SMALL)] * 33, "joints: expected 0 to 32, got 33"),
         ("joints.0.name", "x" * 257, "texts of at most 256 characters, got 257"),
         ("arm", "x" * 10**5, "texts of at most 256"),
         ("inputs.0.meaning", "x" * 257, "texts of at most 256"),
@@ -337,7 +337,7 @@ def test_a_number_too_small_for_a_float_is_zero() -> None:
         ("inputs.1.size", -3, "as size of 'goal_m', got -3"),
         ("output.size", 10**9, "as size of 'target_deg'"),
         ("arm_urdf", "x" * (2**18 + 1), "0 to 262144 as arm_urdf's characters"),
-        ("golden.target_deg", [[1.0]] * 17, "0 to 16 as golden samples, got 17"),
+        ("golden.target_deg", [[1.0]] * 17, "golden samples: expected 0 to 16, got 17"),
         ("goal_tolerance_m", 0.0, "goal_tolerance_m is 0"),
         ("speed_m_s", -1.0, "speed_m_s is -1"),
         ("path", "x\n" * 1000, "path"),

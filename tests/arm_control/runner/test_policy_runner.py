@@ -17,7 +17,7 @@ from helpers import drive
 from onnx import TensorProto, helper, numpy_helper
 
 from arm_control.drivers.simulation import SimulationDriver
-from arm_control.evaluation.policy_spec import evaluate
+from arm_control.evaluation.opening import evaluate
 from arm_control.policy_file.contract import METADATA_KEY, GoldenSamples
 from arm_control.runner import PolicyFileError, PolicyRunner
 from envs.arm import DEFAULT_URDF, RADIANS, Arm

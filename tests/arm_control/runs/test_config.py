@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from arm_control.cli import main
 from arm_control.evaluation import validation
-from arm_control.evaluation.policy_spec import evaluate
+from arm_control.evaluation.opening import evaluate
 from arm_control.exporter import exporter
 from arm_control.exporter.exporter import export
 from arm_control.runner import PolicyRunner

@@ -23,7 +23,7 @@ from helpers import Size, exact, reports
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from arm_control.evaluation import controllers, episodes, validation
-from arm_control.evaluation.policy_spec import evaluate
+from arm_control.evaluation.opening import evaluate
 from arm_control.evaluation.torch_controller import TorchController
 from arm_control.evaluation.validation import Validation
 from arm_control.runs import environment
@@ -515,7 +515,7 @@ def drop(run: Path, name: str) -> None:
         (lambda run: shutil.rmtree(run), "no run folder"),
         (lambda run: drop(run, "config.json"), "it has no config.json"),
         (lambda run: drop(run, "checkpoints"), "no checkpoint in"),
-        (lambda run: change_config(run, version=7), "config.json has format version 7, this program reads 6"),
+        (lambda run: change_config(run, version=7), "config.json has format version 7, this program reads 5 and 6"),
         (lambda run: change_config(run, version=3), "format version 3, .* lacks the previous target's speed"),
         (lambda run: (run / "config.json").write_text("{"), "config.json is damaged"),
         (lambda run: (run / "config.json").write_bytes(b"\xff\xfe"), "config.json is damaged"),

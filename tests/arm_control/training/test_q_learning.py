@@ -16,7 +16,7 @@ from onnx import numpy_helper
 from arm_control.cli import main
 from arm_control.evaluation import validation
 from arm_control.evaluation.controllers import actions_for
-from arm_control.evaluation.policy_spec import evaluate
+from arm_control.evaluation.opening import evaluate
 from arm_control.exporter import exporter
 from arm_control.exporter.agreement import ExportError
 from arm_control.exporter.exporter import export

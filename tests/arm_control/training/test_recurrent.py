@@ -11,7 +11,7 @@ from helpers import drive
 from arm_control import PolicyRunner
 from arm_control.drivers.simulation import SimulationDriver
 from arm_control.evaluation.episodes import roll_out
-from arm_control.evaluation.policy_spec import ExportedPolicyController
+from arm_control.evaluation.opening import ExportedPolicyController
 from arm_control.evaluation.torch_controller import TorchController
 from arm_control.exporter.exporter import export
 from arm_control.policy_file.contract import MEMORY, NEXT_MEMORY

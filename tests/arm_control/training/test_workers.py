@@ -134,7 +134,8 @@ def test_workers_that_take_turns_do_what_one_process_does_bit_for_bit(whole: Pat
 
     step = updates = 0
     first, *others = [
-        workers._interaction(CONFIG, number, shared_memory, first=place == 0) for place, number in enumerate((0, 0, 1))
+        workers._make_collector(CONFIG, number, shared_memory, first=place == 0)
+        for place, number in enumerate((0, 0, 1))
     ]
     agent: Any = first.agent
     while not agent.normalizer_fitted:

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from envs.action_grid import DegreeGrid
+from envs.degree_grid import DegreeGrid
 from policies.agent import Spec
 from policies.common.action_grid import ActionGrid
 

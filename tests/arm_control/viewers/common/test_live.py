@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from arm_control.evaluation.controllers import IKController
 from arm_control.evaluation.episodes import roll_out as evaluated
-from arm_control.evaluation.policy_spec import OpenedController, open_policy_spec
+from arm_control.evaluation.opening import OpenedController, open_controller
 from arm_control.recording.schema import Tick
 from arm_control.runs.environment import environment_maker
 from arm_control.runs.seeding import EVALUATION, derived_seeds
@@ -25,7 +25,7 @@ from envs.arm import RADIANS, Arm
 
 @pytest.fixture(scope="module")
 def ik() -> OpenedController:
-    return open_policy_spec("ik", 3)
+    return open_controller("ik", 3)
 
 
 @pytest.fixture
@@ -107,7 +107,7 @@ class TestGoals:
 
     def test_a_goal_on_a_path_cannot_be_moved(self, ik: OpenedController) -> None:
         """Goals on a path cannot be moved by hand."""
-        live = LiveArm(open_policy_spec("ik", 3, env="ArmTrack-v0"), 3)
+        live = LiveArm(open_controller("ik", 3, env="ArmTrack-v0"), 3)
         with pytest.raises(ValueError, match="cannot be moved by hand"):
             live.move_goal((0.1, 0.1, 0.1))
         assert live.episode_name == "path 1"
@@ -202,7 +202,7 @@ class TestRollOut:
         self, ik: OpenedController
     ) -> None:
         """Beside a recording, each goal is a new episode."""
-        trajectory = roll_out(open_policy_spec("zero", 0), 3, 0)
+        trajectory = roll_out(open_controller("zero", 0), 3, 0)
         controller = Forgetful()
         beside = roll_out_beside(dataclasses.replace(ik, controller=controller), trajectory)
         assert controller.forgotten == 1 + 3  # and once as it begins
@@ -216,7 +216,7 @@ class TestRollOut:
 
     def test_it_begins_at_the_first_reading_and_refuses_a_trajectory_without_goals(self, ik: OpenedController) -> None:
         """It starts at the first reading; a recording without goals is an error."""
-        trajectory = roll_out(open_policy_spec("zero", 0), 1, 0)
+        trajectory = roll_out(open_controller("zero", 0), 1, 0)
         ticks = trajectory._ticks.ticks(0.0, 9.0)
         later = [msgspec.structs.replace(ticks[0], angle_deg=None), *ticks[1:]]
         beside = roll_out_beside(ik, Trajectory("late", trajectory.arm, trajectory.period_s, TicksInMemory(later)))
@@ -269,7 +269,7 @@ class TestGoalsBesideARecording:
         length_s = ticks[-1].time_s - begin_s
         ends_s = [*events_s[1:], max(length_s, events_s[-1])]
         episodes = [Episode("goal", start, end) for start, end in zip(events_s, ends_s, strict=True) if end > start]
-        beside = roll_out_beside(open_policy_spec("zero", 0), recorded(ticks, episodes))._ticks
+        beside = roll_out_beside(open_controller("zero", 0), recorded(ticks, episodes))._ticks
         found = beside.ticks(0.0, math.inf)
         assert len(found) == len([k for k in range(10_000) if k / 30 < length_s]) + 1
         for row in found:

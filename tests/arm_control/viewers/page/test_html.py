@@ -11,7 +11,7 @@ import pytest
 from browser import browsing, chromium, green, picture
 from playwright.sync_api import Browser
 
-from arm_control.evaluation.policy_spec import open_policy_spec
+from arm_control.evaluation.opening import open_controller
 from arm_control.viewers.common.live import roll_out
 from arm_control.viewers.common.trajectory import TicksInMemory, Trajectory
 from arm_control.viewers.page.html import LONGEST_S, save_page, shown_part
@@ -19,7 +19,7 @@ from arm_control.viewers.page.html import LONGEST_S, save_page, shown_part
 
 @pytest.fixture(scope="module")
 def trajectories() -> list[Trajectory]:
-    return [roll_out(open_policy_spec(name, 0), 2, 0) for name in ("ik", "zero")]
+    return [roll_out(open_controller(name, 0), 2, 0) for name in ("ik", "zero")]
 
 
 @pytest.fixture(scope="module")

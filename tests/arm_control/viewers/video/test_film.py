@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from arm_control.cli import main
-from arm_control.evaluation.policy_spec import open_policy_spec
+from arm_control.evaluation.opening import open_controller
 from arm_control.recording.schema import Event, Tick
 from arm_control.viewers.common.live import roll_out
 from arm_control.viewers.common.trajectory import TicksInMemory, Trajectory
@@ -31,13 +31,13 @@ STEPS = 50  # of an episode
 
 @pytest.fixture(scope="module")
 def trajectory() -> Trajectory:
-    return roll_out(open_policy_spec("ik", 0), GOALS, 0)
+    return roll_out(open_controller("ik", 0), GOALS, 0)
 
 
 @pytest.fixture(scope="module")
 def short() -> Trajectory:
     """0.2 s of another one, where it does not matter what is seen."""
-    return cut(roll_out(open_policy_spec("ik", 0), 1, 0), 7)
+    return cut(roll_out(open_controller("ik", 0), 1, 0), 7)
 
 
 def cut(trajectory: Trajectory, ticks: int) -> Trajectory:
@@ -153,7 +153,7 @@ class TestFrames:
     def test_the_same_trajectory_gives_the_same_file_and_another_another(self, tmp_path: Path) -> None:
         """Files are reproducible."""
         for name, seed in (("first", 0), ("again", 0), ("other", 1)):
-            assert write_video(cut(roll_out(open_policy_spec("ik", 0), 1, seed), 7), tmp_path / f"{name}.mp4") == 6
+            assert write_video(cut(roll_out(open_controller("ik", 0), 1, seed), 7), tmp_path / f"{name}.mp4") == 6
         first, again, other = ((tmp_path / f"{name}.mp4").read_bytes() for name in ("first", "again", "other"))
         assert first == again != other
 

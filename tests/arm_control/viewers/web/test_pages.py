@@ -14,7 +14,7 @@ from playwright.sync_api import Browser
 from playwright.sync_api import Page as BrowserPage
 from served import Served, eventually
 
-from arm_control.evaluation.policy_spec import open_policy_spec
+from arm_control.evaluation.opening import open_controller
 from arm_control.recording.schema import Event
 from arm_control.viewers.common.live import LiveArm, roll_out
 from arm_control.viewers.common.stage import serving
@@ -84,7 +84,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def trajectory() -> Trajectory:
-    return roll_out(open_policy_spec("ik", 0), 3, 0)
+    return roll_out(open_controller("ik", 0), 3, 0)
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +117,7 @@ class TestLivePage:
 
     def test_a_goal_that_is_dragged_is_followed(self, browser: Browser) -> None:
         """The arm follows a dragged goal."""
-        live = LiveArm(open_policy_spec("ik", 0), 0)
+        live = LiveArm(open_controller("ik", 0), 0)
         try:
             with watched(browser, lambda server: LivePage(server, live)) as (served, page):
                 press(page, "Pause")
@@ -149,7 +149,7 @@ class TestLivePage:
 
     def test_a_live_arm_is_paused_stepped_and_moved_by_hand(self, browser: Browser) -> None:
         """A live arm is paused, stepped and moved by hand."""
-        live = LiveArm(open_policy_spec("ik", 0), 0)
+        live = LiveArm(open_controller("ik", 0), 0)
         try:
             with watched(browser, lambda server: LivePage(server, live)) as (served, page):
                 press(page, "Pause")
@@ -271,7 +271,7 @@ class TestPlayedPage:
 
     def test_two_trajectories_are_laid_over_each_other(self, browser: Browser, trajectory: Trajectory) -> None:
         """Two trajectories are overlaid."""
-        other = roll_out(open_policy_spec("zero", 0), 3, 0)
+        other = roll_out(open_controller("zero", 0), 3, 0)
         with watched(browser, lambda server: PlayedPage(server, [trajectory, other])) as both:
             served, page = both
             shot = seek(both, 1.5)

@@ -23,8 +23,8 @@ SHOW = """
 import json, sys, time
 from arm_control.viewers.common.live import LiveArm, roll_out
 from arm_control.viewers.window.window import Window
-from arm_control.evaluation.policy_spec import open_policy_spec
-source = open_policy_spec("ik", 0)
+from arm_control.evaluation.opening import open_controller
+source = open_controller("ik", 0)
 window = Window(LiveArm(source, 0) if sys.argv[1] == "live" else roll_out(source, 3, 0))
 while window.update():
     now, _ = window._advance()

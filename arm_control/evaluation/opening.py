@@ -65,7 +65,7 @@ class ExportedPolicyController:
         return actions_for(targets, arms)
 
 
-def open_policy_spec(
+def open_controller(
     source: str,
     seed: int,
     *,
@@ -154,7 +154,7 @@ def evaluate(
 
     And `policy`: which of a run's policies it is, None for others.
     """
-    opened = open_policy_spec(str(source), seed, arm=arm, env=env, imperfections=imperfections, last=last)
+    opened = open_controller(str(source), seed, arm=arm, env=env, imperfections=imperfections, last=last)
     policy = None if opened.origin is None else dataclasses.asdict(opened.origin)
     figures = evaluate_controller(opened.controller, opened.config, goals=goals, seed=seed)
     return {"policy": policy, **figures}

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import envs  # noqa: F401  (registers the environments)
-from envs.action_grid import DegreeGrid
+from envs.degree_grid import DegreeGrid
 
 FULL = DegreeGrid([0, 0, 0], [90, 90, 90])
 

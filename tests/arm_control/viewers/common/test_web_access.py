@@ -30,14 +30,14 @@ from websockets.exceptions import ConnectionClosed
 from websockets.protocol import State
 from websockets.sync.client import ClientConnection, connect
 
-from arm_control.evaluation.policy_spec import open_policy_spec
+from arm_control.evaluation.opening import open_controller
 from arm_control.process.printing import printable
 from arm_control.recording.schema import Event
-from arm_control.viewers.common import guard
-from arm_control.viewers.common.guard import Access, accepted, start_guarded
+from arm_control.viewers.common import web_access as guard
 from arm_control.viewers.common.live import LiveArm, roll_out
 from arm_control.viewers.common.stage import serving
 from arm_control.viewers.common.trajectory import Episode, TicksInMemory, Trajectory
+from arm_control.viewers.common.web_access import Access, accepted, start_guarded
 from arm_control.viewers.page.html import save_page
 from arm_control.viewers.web.pages import BLUE, LivePage, PlayedPage, as_text, numbers, serve
 from envs.arm import Arm
@@ -203,7 +203,7 @@ class TestAccess:
 @pytest.fixture(scope="module")
 def live() -> Iterator[Served]:
     """A live arm that is served."""
-    arm = LiveArm(open_policy_spec("ik", 0), 0)
+    arm = LiveArm(open_controller("ik", 0), 0)
     served = Served(lambda server: LivePage(server, arm))
     yield served
     served.close()
@@ -545,7 +545,7 @@ def payload(name: str) -> str:
 @pytest.fixture(scope="module")
 def usual() -> Trajectory:
     """A trajectory through two goals."""
-    return roll_out(open_policy_spec("ik", 0), 2, 0)
+    return roll_out(open_controller("ik", 0), 2, 0)
 
 
 def hostile(usual: Trajectory, folder: Path) -> Trajectory:
