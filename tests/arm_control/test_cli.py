@@ -97,7 +97,7 @@ def strict_json(path: Path) -> Any:
         (["train", "a2c", "--policy", "softmax", "--std", "fixed"], "a softmax policy has none"),
         (["train", "a2c", "--initial-std", "3"], "initial-std: expected from 0.01 to 2.0, got 3.0"),
         (["train", "a2c", "--entropy-coef", "-1"], "entropy-coef: expected a number from 0, got -1.0"),
-        (["train", "reinforce", "--baseline", "average", "--num-envs", "1"], "expected at least 2 arms"),
+        (["train", "reinforce", "--baseline", "average", "--num-envs", "1"], "expected at least 2 environments"),
         (["train", "ddpg", "--n-step", "0"], "n-step: expected a positive number, got 0"),
         (["train", "dpg", "--critic", "oracle"], "oracle"),
         (["train", "ddgp"], "unknown agent 'ddgp' (did you mean ddpg?); available: a2c, a3c, actor-critic"),
