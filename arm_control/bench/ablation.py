@@ -155,7 +155,10 @@ def time_run(path: Path) -> tuple[float, float]:
         training.load_state_dict(load_latest(RunFolder(path).checkpoints)[1])
         one = {key: value[:1] for key, value in learner.observation.items()}
         decision = median_ms(lambda: learner.agent.act(one, explore=False))
-        updates = learner.agent.update(1.0)["updates"]
+        # A training that was stopped before its first update still has to collect the steps for it.
+        updates = 0
+        while not updates:
+            updates = learner.advance(lambda _: 1.0).updates
         return decision, median_ms(lambda: learner.agent.update(1.0)) / updates
 
 

@@ -182,7 +182,7 @@ def test_words_that_make_no_command_are_told_in_one_line_and_leave_nothing_behin
         (["--random", "2", "--goal", TEXTS[0]], "expected goals by just one of"),
         (["--random", "0"], "--random: expected a number from 1 to 100000, got 0"),
         (["--random", "1", "--seed", "-2"], "--seed: expected a number from 0, of at most 63 bits, got -2"),
-        (["--random", "1", "--driver", "simm"], "unknown driver 'simm' (did you mean sim?); available: sim"),
+        (["--random", "1", "--driver", "simm"], "unknown driver 'simm' (did you mean sim?); available: dynamixel, sim"),
         (["--random", "1", "--pace", "slow"], "'slow' for argument '--pace'"),
         (
             ["--random", "1", "--seconds-per-goal", "nan"],

@@ -166,7 +166,7 @@ def python(body: str, *words: object) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.slow
 def test_a_fresh_process_trains_the_same_to_the_last_bit(whole: Path, tmp_path: Path) -> None:
-    python("training.train(config, sys.argv[1], quiet=True)", tmp_path / "run")
+    python("loop.train(config, sys.argv[1], quiet=True)", tmp_path / "run")
     assert_same_run(tmp_path / "run", whole)
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import drive
+from learners import make
 
 from arm_control import PolicyRunner
 from arm_control.drivers.simulation import SimulationDriver
@@ -25,7 +26,6 @@ from envs.tasks.base import StillGoal
 from policies.a2c.settings import A2CSettings
 from policies.agent import Spec, Transition
 from policies.common.actors import Memory
-from policies.common.policy_gradient import PolicyGradient
 
 SETTINGS = A2CSettings(recurrent=True, hidden_units=8, fourier_octaves=1, learning_starts=40)
 CONFIG = TrainConfig("a2c", SETTINGS, num_envs=2, steps=500)
@@ -93,7 +93,9 @@ def test_what_is_remembered_is_worth_something_where_the_goal_is_seen_only_at_fi
             discount=0.9,
             slowing_distance=0.0,
         )
-        agent, generator, arms = PolicyGradient(spec, settings, 0), np.random.default_rng(0), 32
+        agent = make(spec, settings)
+        generator = np.random.default_rng(0)
+        arms = 32
 
         def see(step: int, goal: Any) -> Any:
             shown = goal if step == 0 else np.zeros_like(goal)

@@ -254,7 +254,7 @@ class Held(Worker):
     def go_on(self, progress):
         steps = 0
         if self.made == 0 and self.number == 0:
-            steps = self._interaction.advance(lambda _: progress).steps
+            steps = self._collector.advance(lambda _: progress).steps
             (HERE / "copied").touch()
             wait_for(HERE / "released")
         elif self.made == 0:
@@ -435,7 +435,7 @@ def test_a_killed_worker_is_replaced_by_one_with_new_arms_and_learning_goes_on()
             assert learner.state_dict()["agent"]["optimizer"]["version"] == version + 1
         assert done.metrics["workers_replaced"] == learner.replaced == 2
         assert len({*pids, *pids_of(learner)}) == 3
-        assert len(set(goals)) == 2 * ALONE.arms
+        assert len(set(goals)) == 2 * ALONE.num_envs
 
 
 @pytest.mark.slow
