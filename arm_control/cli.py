@@ -114,8 +114,8 @@ def overview() -> str:
     """The help of the whole program."""
     lines = [f"usage: {PROGRAM} COMMAND ...", "", "Train a controller for a robot arm, export it, and run it.", ""]
     for name in module_names(arm_control.commands):
-        sentence = load_command(arm_control.commands, name).summary
-        lines.append(f"  {name:<10} {sentence}")
+        command = load_variants(arm_control.commands, name) or load_command(arm_control.commands, name)
+        lines.append(f"  {name:<10} {command.summary}")
     lines.append("")
     lines.append(
         f"{PROGRAM} COMMAND --help says more. Errors exit with 2, an arm that was stopped with 3, Ctrl-C with 130."

@@ -10,6 +10,7 @@ the control loop 20 %.
 
 import math
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any
 
 from envs.kinematics import Kinematics
@@ -66,9 +67,23 @@ class TracedKinematics:
     """`tip_position`, `tip_motion` and `link_ends` of an arm, from sequences of floats, one a joint."""
 
     def __init__(self, kinematics: Kinematics, joints: int) -> None:
-        self.tip_position = _traced(kinematics.tip_position, joints, ["angles"])
-        self.tip_motion = _traced(kinematics.tip_motion, joints, ["angles", "speeds"])
-        self.link_ends = _traced(kinematics.link_ends, joints, ["angles"])
+        self._kinematics = kinematics
+        self._joints = joints
+
+    @cached_property
+    def tip_position(self) -> Callable[..., Any]:
+        """`Kinematics.tip_position`, traced when first used."""
+        return _traced(self._kinematics.tip_position, self._joints, ["angles"])
+
+    @cached_property
+    def tip_motion(self) -> Callable[..., Any]:
+        """`Kinematics.tip_motion`, traced when first used."""
+        return _traced(self._kinematics.tip_motion, self._joints, ["angles", "speeds"])
+
+    @cached_property
+    def link_ends(self) -> Callable[..., Any]:
+        """`Kinematics.link_ends`, traced when first used."""
+        return _traced(self._kinematics.link_ends, self._joints, ["angles"])
 
 
 def _traced(function: Callable[..., Any], joints: int, arguments: list[str]) -> Callable[..., Any]:

@@ -1,4 +1,4 @@
-"""What benches of the control loop run: an untrained policy on an arm in memory, recorded as on a real arm."""
+"""Setup of the control-loop benches: an untrained policy on an arm in memory, recorded like a real one."""
 
 import contextlib
 import gc

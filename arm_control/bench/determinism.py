@@ -1,4 +1,4 @@
-"""Whether environments are reproducible, bit for bit: repeated, restored, in vectors and in other processes."""
+"""Reproducibility of environments, bit for bit: repeated, restored, in vectors and in other processes."""
 
 import functools
 import json
@@ -52,7 +52,7 @@ MakeEnv = Callable[[], gymnasium.Env[Any, Any]]
 
 
 def bench_determinism(imperfections: tuple[str, ...]) -> dict[str, Any]:
-    """Whether each check of each environment is bit-exact, ideal and with each of these imperfections."""
+    """Run each check on each environment, ideal and with these imperfections; returns which are bit-exact."""
     exact = {}
     for name in environment_ids():
         for number, given in enumerate(imperfections, 1):

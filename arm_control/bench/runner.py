@@ -69,7 +69,7 @@ Infer = Callable[[], Any]
 
 @dataclass(frozen=True)
 class RoundSizes:
-    """How much is timed in a round."""
+    """Number of inferences and ticks timed in a round."""
 
     calls: int = 500
     """Timed inferences of each kind, and timed ticks."""
@@ -121,7 +121,7 @@ def bench_runner(
 
 
 def ratios_of(times_us: dict[str, dict[str, float]], loops: dict[str, dict[str, Any]]) -> dict[str, float]:
-    """How the ways to infer, the ticks and the loops compare."""
+    """Ratios between the inference methods, the ticks and the loops."""
     medians = {name: row["p50"] for name, row in times_us.items()}
     control_p99 = loops["control"]["period_error_us"]["p99_of_all"]
     empty_p99 = loops["empty"]["period_error_us"]["p99_of_all"]

@@ -1,4 +1,4 @@
-"""Whether watching an arm slows its control loop: how steady its period is with and without viewers, in turns.
+"""Effect of viewers on the control loop: the jitter of its period with and without viewers, in turns.
 
 The loop is that of `bench runner`, at 500 Hz, recorded as it goes. The web viewer follows that recording as it grows,
 with a headless Chromium looking at it where there is one. While it is the other's turn both are stopped.
@@ -121,7 +121,7 @@ class WatchedTurns:
         time.sleep(SETTLE_S)
 
     def has_browser(self) -> bool:
-        """Whether a browser is running, beside the web viewer."""
+        """True if a browser is running beside the web viewer."""
         return len(self._processes) > 1 and self._processes[1].poll() is None
 
     def processor_time_s(self) -> float:

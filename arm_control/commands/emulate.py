@@ -14,7 +14,7 @@ from arm_control.drivers.dynamixel.control_table import LARGEST_ID, TICKS_PER_TU
 from arm_control.drivers.emulator.emulated_arm import draw_dynamics, load_or_make_calibration, start_ticks
 from arm_control.drivers.emulator.emulator import Emulator
 from arm_control.drivers.emulator.faults import parse_fault
-from arm_control.drivers.emulator.servo import ServoDynamics
+from arm_control.drivers.emulator.servo_dynamics import ServoDynamics
 from arm_control.process.console import Console
 from arm_control.process.printing import printable
 from arm_control.process.signals import stop_on_signals
@@ -89,7 +89,7 @@ class Emulate:
 
     @property
     def dynamics(self) -> ServoDynamics:
-        """How the servos move. Raises ValueError for values out of range, and for unknown imperfections."""
+        """Dynamics of the servos. Raises ValueError for values out of range, and for unknown imperfections."""
         dynamics = ServoDynamics()
         if self.imperfections is not None:
             dynamics = draw_dynamics(open_imperfections(self.imperfections), self.seed)

@@ -234,7 +234,7 @@ def show_live(command: Replay, show: Show) -> None:
 
 
 def is_recording(source: str) -> bool:
-    """Whether a source is a recording, by its name."""
+    """Return True if a source is named like a recording."""
     return source.lower().endswith(".mcap")
 
 

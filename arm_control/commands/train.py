@@ -21,7 +21,8 @@ class Train:
 
 def variants() -> Variants:
     """The agents, each with its default settings."""
-    return Variants("agent", list(AGENTS), lambda agent: Command(Train, run, Train(TrainConfig(agent))))
+    summary = Command(Train, run).summary
+    return Variants("agent", summary, list(AGENTS), lambda agent: Command(Train, run, Train(TrainConfig(agent))))
 
 
 def run(command: Train) -> None:

@@ -97,7 +97,7 @@ class DriverType:
     open: Callable[[Arm, Mapping[str, str], OpeningContext], Driver]
     """Connects to the arm. Raises ValueError for unknown options, DriverError if the arm cannot be reached."""
     simulated: bool = False
-    """Whether the arm is a simulation in which one control period passes with each `write`.
+    """True for a simulation, in which one control period passes with each `write`.
 
     Then `--pace fast`, `--arm` and every preset of `--imperfections` apply, there is no table unless one is given,
     real-time priority is not requested, and recordings can be re-simulated."""

@@ -33,6 +33,7 @@ class Variants:
     """What a command's second word may be: `noun` says what it names, `load` gives the command for a name."""
 
     noun: str
+    summary: str
     names: Sequence[str]
     load: Callable[[str], Command]
 

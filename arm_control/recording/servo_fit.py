@@ -200,6 +200,7 @@ def _search(motion: Motion, target: Array, times_s: Array, angle: Array) -> tupl
     sum_s = float(lags[at] + delays[column])  # is told well; how it divides, less well
 
     def best_delay(lag_s: float, some: slice = many) -> tuple[float, float]:
+        """The delay of the lowest cost for a lag, both in seconds, and that cost."""
         cost = costs(lag_s, some)
         middle = sum_s - lag_s
         reach = 1.5 * step_s + 0.2 * lag_s

@@ -25,6 +25,7 @@ def materials(robot: ElementTree.Element) -> dict[str, ElementTree.Element]:
 
 
 def visuals(link: ElementTree.Element, materials: dict[str, ElementTree.Element]) -> tuple[Visual, ...]:
+    """The shapes that a link is drawn with. Raises ValueError for malformed ones."""
     named = f"link '{link.get('name')}'"
     visuals = []
     for element in link.findall("visual"):

@@ -13,7 +13,7 @@ from arm_control.drivers.dynamixel.calibration import (
     load_calibration,
 )
 from arm_control.drivers.dynamixel.control_table import MODEL_NUMBER, REGISTERS, SPEED_UNIT_DEG_S, TICKS_PER_TURN
-from arm_control.drivers.emulator.servo import ServoDynamics
+from arm_control.drivers.emulator.servo_dynamics import ServoDynamics
 from arm_control.process.console import say
 from arm_control.process.printing import counted
 from envs.arm import Arm

@@ -21,8 +21,9 @@ from typing import Self
 from arm_control.drivers.dynamixel.control_table import LARGEST_ID, REGISTERS, TICKS_PER_TURN
 from arm_control.drivers.emulator.fault_injection import FaultInjector, find_servo
 from arm_control.drivers.emulator.faults import ANSWER_FAULTS, Fault
-from arm_control.drivers.emulator.servo import Servo, ServoDynamics
+from arm_control.drivers.emulator.servo import Servo
 from arm_control.drivers.emulator.servo_bus import Arrival, ServoBus
+from arm_control.drivers.emulator.servo_dynamics import ServoDynamics
 from arm_control.process.printing import counted
 
 TICK_S = 0.01  # the servos are simulated at least this often

@@ -9,7 +9,6 @@ caller passes the time.
 import struct
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from math import ceil
 
 from arm_control.drivers.dynamixel.control_table import (
@@ -27,6 +26,7 @@ from arm_control.drivers.dynamixel.control_table import (
 )
 from arm_control.drivers.emulator.motion import Profile, Shaft
 from arm_control.drivers.emulator.protocol import ErrorNumber
+from arm_control.drivers.emulator.servo_dynamics import ServoDynamics
 
 STEP_S = 0.001  # of the integration
 REBOOT_S = 0.3  # time for which a rebooting servo does not answer
@@ -56,43 +56,6 @@ _PRESENT_ADDRESS = REGISTERS["realtime_tick"].address
 # Temperature: it approaches that of the room plus a part that grows with the square of the load.
 _WARMING_C = 20.0
 _WARMING_S = 300.0
-
-
-@dataclass(frozen=True)
-class ServoDynamics:
-    """How emulated servos move, and how well they measure. Raises ValueError for values out of range."""
-
-    lag_s: float = 0.05
-    """Lag behind a goal that moves at constant speed; the servo is a critically damped second-order system."""
-    delay_s: float = 0.0
-    """Time between receiving a goal and acting on it."""
-    noise_deg: float = 0.0
-    """Standard deviation of the reported positions."""
-    sag_deg_s: float = 0.0
-    """Speed without torque, until the end of the servo's turn; positive: towards higher ticks."""
-    keeps_goal: bool = False
-    """When the torque goes on, whether to move to the goal that was written before instead of holding the present
-    position. The e-Manual leaves it open, and a driver should be safe either way."""
-
-    def __post_init__(self) -> None:
-        if not 0.005 <= self.lag_s <= 1.0:
-            raise ValueError(f"lag: expected 0.005 to 1 s, got {self.lag_s}")
-        if not 0.0 <= self.delay_s <= 1.0:
-            raise ValueError(f"delay: expected 0 to 1 s, got {self.delay_s}")
-        if not 0.0 <= self.noise_deg <= 10.0:
-            raise ValueError(f"noise: expected 0 to 10 degrees, got {self.noise_deg}")
-        if not -360.0 <= self.sag_deg_s <= 360.0:
-            raise ValueError(f"sag: expected -360 to 360 degrees/s, got {self.sag_deg_s}")
-
-    @property
-    def noise_ticks(self) -> float:
-        """The standard deviation of the reported positions in ticks."""
-        return self.noise_deg / 360.0 * TICKS_PER_TURN
-
-    @property
-    def sag_ticks_s(self) -> float:
-        """The speed without torque in ticks/s."""
-        return self.sag_deg_s / 360.0 * TICKS_PER_TURN
 
 
 class Servo:

@@ -6,7 +6,7 @@ import pytest
 from emulated import Clock
 
 from arm_control.drivers.emulator.emulator import Emulator
-from arm_control.drivers.emulator.servo import ServoDynamics
+from arm_control.drivers.emulator.servo_dynamics import ServoDynamics
 
 
 @pytest.fixture

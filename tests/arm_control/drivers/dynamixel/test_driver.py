@@ -19,7 +19,7 @@ from arm_control.drivers.dynamixel.bus import Bus, NoAnswerError
 from arm_control.drivers.dynamixel.calibration import TICKS_PER_DEGREE
 from arm_control.drivers.dynamixel.driver import open_dynamixel
 from arm_control.drivers.emulator.emulator import Emulator
-from arm_control.drivers.emulator.servo import ServoDynamics
+from arm_control.drivers.emulator.servo_dynamics import ServoDynamics
 from envs.arm import Arm
 
 DRIVE = """

@@ -18,7 +18,7 @@ from arm_control.drivers.emulator.protocol import (
     Instruction,
     make_packet,
 )
-from arm_control.drivers.emulator.servo import ServoDynamics
+from arm_control.drivers.emulator.servo_dynamics import ServoDynamics
 
 
 def ping_for_long(port: serial.Serial) -> None:

@@ -15,7 +15,7 @@ from arm_control.drivers.emulator.protocol import (
     Instruction,
     make_packet,
 )
-from arm_control.drivers.emulator.servo import ServoDynamics
+from arm_control.drivers.emulator.servo_dynamics import ServoDynamics
 from envs.imperfections import IDEAL_LAG_S
 
 

@@ -39,7 +39,8 @@ from arm_control.viewers.common.stage import serving
 from arm_control.viewers.common.trajectory import Episode, TicksInMemory, Trajectory
 from arm_control.viewers.common.web_access import Access, accepted, start_guarded
 from arm_control.viewers.page.html import save_page
-from arm_control.viewers.web.pages import BLUE, LivePage, PlayedPage, as_text, numbers, serve
+from arm_control.viewers.web.pages import BLUE, LivePage, PlayedPage, serve
+from arm_control.viewers.web.panel import as_text, numbers
 from envs.arm import Arm
 
 PORT = 8080

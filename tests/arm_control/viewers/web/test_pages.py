@@ -19,7 +19,8 @@ from arm_control.recording.schema import Event
 from arm_control.viewers.common.live import LiveArm, roll_out
 from arm_control.viewers.common.stage import serving
 from arm_control.viewers.common.trajectory import Segment, TicksInMemory, Trajectory
-from arm_control.viewers.web.pages import LivePage, Page, PlayedPage, check_port, rounded
+from arm_control.viewers.web.pages import LivePage, Page, PlayedPage, check_port
+from arm_control.viewers.web.panel import rounded
 
 pytestmark = pytest.mark.slow
 
