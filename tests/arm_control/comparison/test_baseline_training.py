@@ -1,4 +1,4 @@
-"""Stable-Baselines3's learners as a comparison trains them: their settings, their clock, their actions."""
+"""Stable-Baselines3's agents as a comparison trains them: settings, time limit, actions and best policy."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -35,87 +35,91 @@ def trained(config: BaselineConfig, reports: int = 3) -> tuple[BaselineControlle
 QUICK = {("sb3-td3", "defaults"), ("sb3-a2c", "zoo")}  # off policy, and on policy with normalisation
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("name", "settings"),
-    [
-        pytest.param(name, settings, marks=() if (name, settings) in QUICK else pytest.mark.soak)
-        for name in BASELINES
-        for settings in ("defaults", "zoo")
-    ],
-)
-def test_a_peer_learns_to_the_end_of_its_steps_and_decides(name: str, settings: Any) -> None:
-    config = BaselineConfig(name, settings=settings, discount=0.7, steps=600)
-    controller, said = trained(config)
-    model = controller._model
-    assert model.gamma == 0.7
-    assert [step for step, _, _ in said] == [200, 400, 600]
-    assert model.n_envs == (1 if name in OFF_POLICY else 8)
-    env = environment_maker(config.task)()
-    observation, _ = env.reset(seed=0)
-    targets = controller(observation, [env])
-    assert env.action_space.contains(targets)
-    assert np.abs(controller.decide(observation)).max() <= 1
+class TestTraining:
+    """A baseline is trained with its own settings."""
 
-    # What VecNormalize has learned goes with the policy.
-    assert (model.get_vec_normalize_env() is not None) == (settings == "zoo" and name not in OFF_POLICY)
-    seen = (
-        observation
-        if model.get_vec_normalize_env() is None
-        else model.get_vec_normalize_env().normalize_obs(observation)
+    @pytest.mark.slow
+    @pytest.mark.parametrize(
+        ("name", "settings"),
+        [
+            pytest.param(name, settings, marks=() if (name, settings) in QUICK else pytest.mark.soak)
+            for name in BASELINES
+            for settings in ("defaults", "zoo")
+        ],
     )
-    np.testing.assert_array_equal(controller.decide(observation), model.predict(seen, deterministic=True)[0])
+    def test_a_baseline_trains_for_its_steps_and_acts(self, name: str, settings: Any) -> None:
+        """It reports at each third, and its actions are the library's own for normalised observations."""
+        config = BaselineConfig(name, settings=settings, discount=0.7, steps=600)
+        controller, said = trained(config)
+        model = controller._model
+        assert model.gamma == 0.7
+        assert [step for step, _, _ in said] == [200, 400, 600]
+        assert model.n_envs == (1 if name in OFF_POLICY else 8)
+        env = environment_maker(config.task)()
+        observation, _ = env.reset(seed=0)
+        targets = controller(observation, [env])
+        assert env.action_space.contains(targets)
+        assert np.abs(controller.decide(observation)).max() <= 1
 
-
-@pytest.mark.slow
-def test_the_clock_stands_while_it_reports_and_rates_fall_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = 0.0
-
-    def perf_counter() -> float:
-        """A clock that a look at moves on."""
-        nonlocal now
-        now += 0.01
-        return now
-
-    monkeypatch.setattr(baselines, "time", SimpleNamespace(perf_counter=perf_counter))
-    rates: list[tuple[float, float]] = []
-
-    def report(controller: BaselineController, step: int, elapsed_s: float) -> None:
-        """Takes far longer than the whole training."""
-        nonlocal now
-        now += 1000.0
-        rates.append((elapsed_s, controller._model.policy.optimizer.param_groups[0]["lr"]))
-
-    train_baseline(BaselineConfig("sb3-a2c", settings="zoo", minutes=0.1), 3, report)
-    assert [elapsed_s for elapsed_s, _ in rates] == pytest.approx([2, 4, 6], abs=0.1)
-    # 8e-4 (1 - progress), set anew at every update.
-    assert [rate for _, rate in rates] == pytest.approx([8e-4 * share for share in (2 / 3, 1 / 3, 0)], abs=4e-5)
-
-
-@pytest.mark.slow
-def test_environments_in_processes_are_the_same_training() -> None:
-    one, several = (
-        trained(BaselineConfig("sb3-a2c", settings="defaults", steps=400, processes=processes))[0]
-        for processes in (1, 2)
-    )
-    for mine, other in zip(one._model.policy.parameters(), several._model.policy.parameters(), strict=True):
-        np.testing.assert_array_equal(mine.detach().numpy(), other.detach().numpy())
-
-
-def test_actions_from_minus_one_to_one_span_the_joints() -> None:
-    env = environment_maker(BaselineConfig("sb3-ddpg").task)()
-    controller = BaselineController(
-        SimpleNamespace(  # type: ignore[arg-type]
-            get_vec_normalize_env=lambda: None, predict=lambda seen, deterministic: (np.float32([-1, 0, 1]), None)
+        # What VecNormalize has learned goes with the policy.
+        assert (model.get_vec_normalize_env() is not None) == (settings == "zoo" and name not in OFF_POLICY)
+        seen = (
+            observation
+            if model.get_vec_normalize_env() is None
+            else model.get_vec_normalize_env().normalize_obs(observation)
         )
-    )
-    assert controller({}, [env]).tolist() == [0.0, 45.0, 90.0]
+        np.testing.assert_array_equal(controller.decide(observation), model.predict(seen, deterministic=True)[0])
 
+    @pytest.mark.slow
+    def test_reports_do_not_count_as_training_time(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The learning rate falls as 8e-4 (1 - progress), with progress in training time only."""
+        now = 0.0
 
-def test_what_is_left_out_is_the_best_of_the_list() -> None:
-    for name in BASELINES:
-        config = BaselineConfig(name)
-        assert (config.settings, config.discount) == BEST[name]
+        def perf_counter() -> float:
+            """A clock that a look at moves on."""
+            nonlocal now
+            now += 0.01
+            return now
+
+        monkeypatch.setattr(baselines, "time", SimpleNamespace(perf_counter=perf_counter))
+        rates: list[tuple[float, float]] = []
+
+        def report(controller: BaselineController, step: int, elapsed_s: float) -> None:
+            """Takes far longer than the whole training."""
+            nonlocal now
+            now += 1000.0
+            rates.append((elapsed_s, controller._model.policy.optimizer.param_groups[0]["lr"]))
+
+        train_baseline(BaselineConfig("sb3-a2c", settings="zoo", minutes=0.1), 3, report)
+        assert [elapsed_s for elapsed_s, _ in rates] == pytest.approx([2, 4, 6], abs=0.1)
+        # 8e-4 (1 - progress), set anew at every update.
+        assert [rate for _, rate in rates] == pytest.approx([8e-4 * share for share in (2 / 3, 1 / 3, 0)], abs=4e-5)
+
+    @pytest.mark.slow
+    def test_environments_in_processes_are_the_same_training(self) -> None:
+        """One and two processes give bit-equal parameters."""
+        one, several = (
+            trained(BaselineConfig("sb3-a2c", settings="defaults", steps=400, processes=processes))[0]
+            for processes in (1, 2)
+        )
+        for mine, other in zip(one._model.policy.parameters(), several._model.policy.parameters(), strict=True):
+            np.testing.assert_array_equal(mine.detach().numpy(), other.detach().numpy())
+
+    def test_actions_from_minus_one_to_one_span_the_joints(self) -> None:
+        """Actions -1, 0 and 1 are 0, 45 and 90 degrees."""
+        env = environment_maker(BaselineConfig("sb3-ddpg").task)()
+        controller = BaselineController(
+            SimpleNamespace(  # type: ignore[arg-type]
+                get_vec_normalize_env=lambda: None, predict=lambda seen, deterministic: (np.float32([-1, 0, 1]), None)
+            )
+        )
+        assert controller({}, [env]).tolist() == [0.0, 45.0, 90.0]
+
+    def test_default_settings_are_the_best_measured_ones(self) -> None:
+        """Settings and discount that are not given are those of the table `BEST`."""
+        for name in BASELINES:
+            config = BaselineConfig(name)
+            assert (config.settings, config.discount) == BEST[name]
 
 
 class TestBestPolicy:

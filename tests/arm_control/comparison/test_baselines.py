@@ -1,4 +1,4 @@
-"""Other libraries: Stable-Baselines3 learns on ArmReach-v0 as it is."""
+"""Compatibility with Stable-Baselines3: its agents learn on ArmReach-v0 without an adapter."""
 
 from collections.abc import Callable
 from typing import Any
@@ -32,7 +32,7 @@ def weights(model: BaseAlgorithm) -> torch.Tensor:
 
 
 def check_learned(model: BaseAlgorithm, before: torch.Tensor, env: gymnasium.Env[Any, Any]) -> None:
-    """It took its steps, changed, stayed finite, and gives actions that the environment takes."""
+    """Check that the policy has changed, is finite, and gives actions in the action space."""
     assert model.num_timesteps >= STEPS
     after = weights(model)
     assert torch.isfinite(after).all()
@@ -46,6 +46,7 @@ def check_learned(model: BaseAlgorithm, before: torch.Tensor, env: gymnasium.Env
 
 @pytest.mark.parametrize("wrap", [pytest.param(as_it_is, marks=pytest.mark.soak), rescaled])
 def test_ddpg_learns_on_the_dense_reward(wrap: Wrap) -> None:
+    """DDPG updates its policy, with actions in degrees or rescaled to -1 to 1."""
     with wrap(gymnasium.make("ArmReach-v0")) as env:
         model = DDPG(
             "MultiInputPolicy", env, learning_starts=100, seed=0, device="cpu", policy_kwargs={"net_arch": [64]}
@@ -65,6 +66,7 @@ def test_ddpg_learns_on_the_dense_reward(wrap: Wrap) -> None:
     ],
 )
 def test_hindsight_replay_learns_on_the_sparse_reward(algorithm: type[SAC] | type[DDPG], wrap: Wrap) -> None:
+    """Relabelled rewards equal -1 or 0 by the distance, and far more are 0 than without relabelling."""
     with wrap(gymnasium.make("ArmReach-v0", reward="sparse")) as env:
         model = algorithm(
             "MultiInputPolicy",

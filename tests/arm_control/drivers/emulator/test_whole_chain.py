@@ -1,7 +1,4 @@
-"""The whole chain, each part in a process of its own: policy, runner, the vendor's SDK, a port, emulated servos.
-
-Faults are those that real arms have; what reached a servo is taken from the emulator, not from the runner.
-"""
+"""The whole chain: policy, runner, the vendor's SDK, a virtual serial port and emulated servos, in own processes."""
 
 import json
 import math
@@ -75,7 +72,7 @@ def motion(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def runner(motion: Path, calibration: Path, servos: Emulator, tmp_path: Path) -> Iterator[Runner]:
-    """Starts `arm-control run` on the emulated arm."""
+    """Start `arm-control run` on the emulated arm."""
     started: list[subprocess.Popen[str]] = []
 
     def start(*words: str, source: Path = motion) -> "subprocess.Popen[str]":
@@ -99,23 +96,23 @@ def runner(motion: Path, calibration: Path, servos: Emulator, tmp_path: Path) ->
         process.communicate()
 
 
-def until(so: Callable[[], object], seconds: float = 60.0) -> None:
+def wait_until(condition: Callable[[], object], seconds: float = 60.0) -> None:
     end = time.monotonic() + seconds
-    while not so():
-        assert time.monotonic() < end, "it did not come to that"
+    while not condition():
+        assert time.monotonic() < end, "timed out"
         time.sleep(0.005)
 
 
 def moving(servos: Emulator) -> Callable[[], bool]:
-    """Whether goals that go on changing reach the servos."""
+    """A condition: the latest goals of the servos keep changing."""
 
-    def so() -> bool:
+    def condition() -> bool:
         latest = list(servos.history)[-150:]
         return len(latest) == 150 and all(
             len({ticks for _, id, ticks in latest[-60:] if id == servo}) > 5 for servo in (2, 3)
         )
 
-    return so
+    return condition
 
 
 def degrees(servos: Emulator) -> dict[int, list[tuple[float, float]]]:
@@ -127,7 +124,7 @@ def degrees(servos: Emulator) -> dict[int, list[tuple[float, float]]]:
 
 
 def assert_within_limits(servos: Emulator, *, but: int | None = None) -> None:
-    """The goals that the servos took keep position limits to a tick, and speed limits over ten of them."""
+    """Check that goals keep the position limits to a tick, and the speed limits over ten goals."""
     for id, goals in degrees(servos).items():
         if id == but:
             continue
@@ -160,77 +157,6 @@ def undisturbed(start: Callable[[], "subprocess.Popen[str]"], folder: Path) -> t
     return process.returncode, out, err
 
 
-def test_goals_are_gone_through_and_the_arm_is_parked(
-    runner: Runner, servos: Emulator, tiny_policy: Path, tmp_path: Path
-) -> None:
-    words = ("--random", "3", "--seconds-per-goal", "1", "--json", "run.json", "--record", "run.mcap")
-    code, out, err = undisturbed(lambda: runner(*words, source=tiny_policy), tmp_path)
-    assert code == 0, err
-    figures = json.loads((tmp_path / "run.json").read_text())
-    assert len(figures["goals"]) == 3
-    assert (figures["parked"], figures["faults"], figures["clamped"]) == (True, [], {})
-    assert "real-time priority: " in out
-    assert torque(servos) == {1: False, 2: False, 3: False}
-    assert_within_limits(servos)
-    recording = read_recording(tmp_path / "run.mcap")
-    assert recording.whole
-    assert len(recording.ticks) == figures["ticks"]
-    assert recording.ticks[100].temperature_c is not None
-    sent = [
-        [round(angle * TICKS_PER_DEGREE) + ZERO_TICK for angle in tick.target_deg or ()] for tick in recording.ticks
-    ]
-    for place, id in enumerate((1, 2, 3)):
-        took = [ticks for _, servo, ticks in servos.history if servo == id]
-        assert took[-len(sent) :] == [row[place] for row in sent]
-
-
-@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_request_to_stop_in_motion_parks_and_switches_the_torque_off(
-    runner: Runner, servos: Emulator, end: signal.Signals
-) -> None:
-    process = runner()
-    until(moving(servos))
-    process.send_signal(end)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 130, err
-    assert "interrupted; the arm is parked" in err
-    assert torque(servos) == {1: False, 2: False, 3: False}
-    assert_within_limits(servos)
-
-
-def test_kill_9_in_motion_the_servos_stop_by_themselves_and_the_recording_is_there(
-    runner: Runner, servos: Emulator, tmp_path: Path
-) -> None:
-    process = runner("--record", "run.mcap")
-    until(moving(servos))
-    process.kill()
-    killed = time.monotonic()
-    process.communicate()
-    until(lambda: sum("watchdog tripped" in line for line in servos.events) == 3)
-    tripped = time.monotonic()
-    last = max(now for now, _, _ in servos.history)
-    assert last <= killed + 0.01
-    places = servos.positions()
-    time.sleep(0.3)
-    assert servos.positions() == pytest.approx(places, abs=1)
-    assert torque(servos) == {1: True, 2: True, 3: True}
-    assert tripped - last >= WATCHDOG_S * 0.9
-    # The process that writes the recording finishes it by itself.
-    until(lambda: (tmp_path / "run.mcap").exists() and read_recording(tmp_path / "run.mcap").whole)
-    recording = read_recording(tmp_path / "run.mcap")
-    assert killed - recording.ticks[-1].time_s < 0.5
-    # The next run takes over where the arm is, without a jump, and parks it.
-    before = len(servos.history)
-    process = runner()
-    until(lambda: len(servos.history) > before + 300)
-    process.send_signal(signal.SIGINT)
-    assert process.wait(60) == 130
-    resumed = {id: [t for _, servo, t in list(servos.history)[before:] if servo == id] for id in (1, 2, 3)}
-    for id in (1, 2, 3):
-        assert abs(resumed[id][0] - places[id]) <= 3
-    assert torque(servos) == {1: False, 2: False, 3: False}
-
-
 FAULTS: list[tuple[str, dict[str, Any], str, bool | None]] = [
     # what happens; to which servo; what the runner says; whether it can still park
     ("overload", {"id": 2}, "health: servo alarm: shoulder: overload", False),
@@ -245,49 +171,138 @@ FAULTS: list[tuple[str, dict[str, Any], str, bool | None]] = [
     ("disconnect", {}, "stale: the last good reading is", False),
 ]
 
-
 # One that parks, one that leaves the torque on, and two that the arm does not answer; the campaign has all of them.
 SHOWN = ("voltage", "stuck", "reboot", "disconnect")
 
 
-@pytest.mark.parametrize(
-    ("kind", "where", "said", "parks"),
-    [pytest.param(*fault, id=fault[0], marks=() if fault[0] in SHOWN else pytest.mark.soak) for fault in FAULTS],
-)
-def test_a_fault_in_motion_stops_the_arm_and_says_why(
-    runner: Runner, servos: Emulator, tmp_path: Path, kind: str, where: dict[str, Any], said: str, parks: bool | None
-) -> None:
-    process = runner("--json", "run.json")
-    until(moving(servos))
-    servos.inject(kind, **where)
-    time.sleep(1.5)  # a stuck joint is known after 0.6 s
-    process.send_signal(signal.SIGINT)
-    time.sleep(0.5)
-    try:
-        _, err = process.communicate(timeout=40)
-    except subprocess.TimeoutExpired:
+class TestRun:
+    """Runs without faults."""
+
+    def test_the_arm_visits_its_goals_and_parks(
+        self, runner: Runner, servos: Emulator, tiny_policy: Path, tmp_path: Path
+    ) -> None:
+        """The servos receive exactly the recorded targets, within limits, and end without torque."""
+        words = ("--random", "3", "--seconds-per-goal", "1", "--json", "run.json", "--record", "run.mcap")
+        code, out, err = undisturbed(lambda: runner(*words, source=tiny_policy), tmp_path)
+        assert code == 0, err
+        figures = json.loads((tmp_path / "run.json").read_text())
+        assert len(figures["goals"]) == 3
+        assert (figures["parked"], figures["faults"], figures["clamped"]) == (True, [], {})
+        assert "real-time priority: " in out
+        assert torque(servos) == {1: False, 2: False, 3: False}
+        assert_within_limits(servos)
+        recording = read_recording(tmp_path / "run.mcap")
+        assert recording.whole
+        assert len(recording.ticks) == figures["ticks"]
+        assert recording.ticks[100].temperature_c is not None
+        sent = [
+            [round(angle * TICKS_PER_DEGREE) + ZERO_TICK for angle in tick.target_deg or ()] for tick in recording.ticks
+        ]
+        for place, id in enumerate((1, 2, 3)):
+            took = [ticks for _, servo, ticks in servos.history if servo == id]
+            assert took[-len(sent) :] == [row[place] for row in sent]
+
+    def test_a_noisy_connection(self, runner: Runner, servos: Emulator, tiny_policy: Path, tmp_path: Path) -> None:
+        """With 2 % of the packets lost, corrupted, duplicated or noisy, the run completes and parks."""
+        for kind in ("lost", "corrupt", "duplicated", "noise"):
+            servos.inject(kind, probability=0.02)
+        words = ("--random", "3", "--seconds-per-goal", "1", "--json", "run.json")
+        code, _, err = undisturbed(lambda: runner(*words, source=tiny_policy), tmp_path)
+        assert code == 0, err
+        figures = json.loads((tmp_path / "run.json").read_text())
+        assert (figures["parked"], figures["faults"]) == (True, [])
+        assert_within_limits(servos)
+
+
+class TestStop:
+    """Ends of a run while the arm is moving."""
+
+    @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+    def test_a_request_to_stop_in_motion_parks_and_switches_the_torque_off(
+        self, runner: Runner, servos: Emulator, end: signal.Signals
+    ) -> None:
+        """SIGINT, SIGTERM and SIGHUP park the arm and exit with 130."""
+        process = runner()
+        wait_until(moving(servos))
+        process.send_signal(end)
+        _, err = process.communicate(timeout=60)
+        assert process.returncode == 130, err
+        assert "interrupted; the arm is parked" in err
+        assert torque(servos) == {1: False, 2: False, 3: False}
+        assert_within_limits(servos)
+
+    def test_after_sigkill_the_watchdogs_stop_the_arm_and_the_recording_is_whole(
+        self, runner: Runner, servos: Emulator, tmp_path: Path
+    ) -> None:
+        """The next run starts where the arm stands, without a jump."""
+        process = runner("--record", "run.mcap")
+        wait_until(moving(servos))
+        process.kill()
+        killed = time.monotonic()
+        process.communicate()
+        wait_until(lambda: sum("watchdog tripped" in line for line in servos.events) == 3)
+        tripped = time.monotonic()
+        last = max(now for now, _, _ in servos.history)
+        assert last <= killed + 0.01
+        places = servos.positions()
+        time.sleep(0.3)
+        assert servos.positions() == pytest.approx(places, abs=1)
+        assert torque(servos) == {1: True, 2: True, 3: True}
+        assert tripped - last >= WATCHDOG_S * 0.9
+        # The process that writes the recording finishes it by itself.
+        wait_until(lambda: (tmp_path / "run.mcap").exists() and read_recording(tmp_path / "run.mcap").whole)
+        recording = read_recording(tmp_path / "run.mcap")
+        assert killed - recording.ticks[-1].time_s < 0.5
+        # The next run takes over where the arm is, without a jump, and parks it.
+        before = len(servos.history)
+        process = runner()
+        wait_until(lambda: len(servos.history) > before + 300)
         process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=20)
-    assert process.returncode == 3, err
-    assert re.search(said, err), err
-    assert "Traceback" not in err
-    # To park, a joint that is blocked is first told to stay where it is: its goal jumps to where the joint is.
-    assert_within_limits(servos, but=where["id"] if kind == "stuck" else None)
-    figures = json.loads((tmp_path / "run.json").read_text())
-    assert figures["faults"]
-    assert parks in (None, figures["parked"])
-    assert ("the arm is not parked, and its torque was left on" in err) is not figures["parked"]
-    (post_mortem,) = tmp_path.glob("post-mortem-*.mcap")
-    recording = read_recording(post_mortem)
-    assert any(event.kind == "refusal" and re.search(said, event.text) for event in recording.events)
+        assert process.wait(60) == 130
+        resumed = {id: [t for _, servo, t in list(servos.history)[before:] if servo == id] for id in (1, 2, 3)}
+        for id in (1, 2, 3):
+            assert abs(resumed[id][0] - places[id]) <= 3
+        assert torque(servos) == {1: False, 2: False, 3: False}
 
 
-def test_a_bad_line_is_survived(runner: Runner, servos: Emulator, tiny_policy: Path, tmp_path: Path) -> None:
-    for kind in ("lost", "corrupt", "duplicated", "noise"):
-        servos.inject(kind, probability=0.02)
-    words = ("--random", "3", "--seconds-per-goal", "1", "--json", "run.json")
-    code, _, err = undisturbed(lambda: runner(*words, source=tiny_policy), tmp_path)
-    assert code == 0, err
-    figures = json.loads((tmp_path / "run.json").read_text())
-    assert (figures["parked"], figures["faults"]) == (True, [])
-    assert_within_limits(servos)
+class TestFaults:
+    """Faults of servos, cable and connection while the arm is moving."""
+
+    @pytest.mark.parametrize(
+        ("kind", "where", "said", "parks"),
+        [pytest.param(*fault, id=fault[0], marks=() if fault[0] in SHOWN else pytest.mark.soak) for fault in FAULTS],
+    )
+    def test_a_fault_stops_the_arm_with_its_reason(
+        self,
+        runner: Runner,
+        servos: Emulator,
+        tmp_path: Path,
+        kind: str,
+        where: dict[str, Any],
+        said: str,
+        parks: bool | None,
+    ) -> None:
+        """Exit code 3, the fault on standard error, targets within limits, and a post-mortem recording."""
+        process = runner("--json", "run.json")
+        wait_until(moving(servos))
+        servos.inject(kind, **where)
+        time.sleep(1.5)  # a stuck joint is known after 0.6 s
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.5)
+        try:
+            _, err = process.communicate(timeout=40)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGINT)
+            _, err = process.communicate(timeout=20)
+        assert process.returncode == 3, err
+        assert re.search(said, err), err
+        assert "Traceback" not in err
+        # To park, a joint that is blocked is first told to stay where it is: its goal jumps to where the joint is.
+        assert_within_limits(servos, but=where["id"] if kind == "stuck" else None)
+        figures = json.loads((tmp_path / "run.json").read_text())
+        assert figures["faults"]
+        assert parks in (None, figures["parked"])
+        assert ("the arm is not parked, and its torque was left on" in err) is not figures["parked"]
+        (post_mortem,) = tmp_path.glob("post-mortem-*.mcap")
+        recording = read_recording(post_mortem)
+        assert any(event.kind == "refusal" and re.search(said, event.text) for event in recording.events)
