@@ -18,7 +18,7 @@ from envs.limits import limit_target
 from envs.observation import observe_one
 from envs.simulation import Simulation, SimulationState
 from envs.tasks import task_named
-from envs.tasks.base import Course, RewardKind, StillGoal, check_goal, distance, options_of, steps_for
+from envs.tasks.base import GoalTrajectory, RewardKind, StillGoal, check_goal, distance, options_of, steps_for
 
 Observation = dict[str, NDArray[np.float32]]
 
@@ -207,7 +207,7 @@ class ArmEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
         limits = self.arm.limits
         generator = self.np_random
         start = generator.uniform(limits.lower_deg, limits.upper_deg).tolist()
-        course = self.task.draw_course(self.arm, generator, self.episode_steps, self._period_s)
+        course = self.task.draw_goals(self.arm, generator, self.episode_steps, self._period_s)
         if self._imperfect is not None:
             self._imperfect.randomise(generator)
         self.simulation.reset(options.get("angles_deg", start))
@@ -219,18 +219,18 @@ class ArmEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
             self.render()
         return result
 
-    def _begin(self, course: Course) -> None:
+    def _begin(self, course: GoalTrajectory) -> None:
         """Start an episode's counters, its limiter at rest where the arm is."""
         self._begin_course(course)
         self._target_deg = self.arm.limits.clip(self._body.angles_deg)
         self._target_speed_deg_s = [0.0] * self.arm.joint_count
 
-    def change_course(self, course: Course) -> Observation:
+    def change_goals(self, course: GoalTrajectory) -> Observation:
         """Begin another episode, with these goals, from where the arm is and as it moves."""
         self._begin_course(course)
         return self._observe()[0]
 
-    def _begin_course(self, course: Course) -> None:
+    def _begin_course(self, course: GoalTrajectory) -> None:
         self._course = course
         self._steps = 0
         self._error_total = 0.0
@@ -375,7 +375,7 @@ class ArmEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
         Raises ValueError for a state of an environment with another task or imperfections.
         """
         try:
-            course = self.task.course_from_json(state["course"], self.episode_steps, self._period_s)
+            course = self.task.goals_from_json(state["course"], self.episode_steps, self._period_s)
         except ValueError as error:
             raise ValueError(f"the state is of an environment with another task: {error}") from None
         if (state["imperfect"] is None) != (self._imperfect is None):

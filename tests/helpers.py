@@ -17,7 +17,7 @@ from arm_control.runner.goals import GoalWork
 from arm_control.runner.loop import ControlLoop
 from arm_control.runner.report import LoopReport
 from arm_control.runner.safety import Safety
-from envs.tasks.base import Course
+from envs.tasks.base import GoalTrajectory
 
 Size = Callable[..., int]  # the fixture `size` of conftest.py
 
@@ -66,7 +66,7 @@ def stuck(processes: list[int]) -> list[int]:
 
 
 def drive(
-    runner: PolicyRunner, driver: Driver, courses: Iterable[Course], *, seconds_per_goal: float, **settings: Any
+    runner: PolicyRunner, driver: Driver, courses: Iterable[GoalTrajectory], *, seconds_per_goal: float, **settings: Any
 ) -> LoopReport:
     """The report of a policy that goes through its goals on an arm, as fast as it can."""
     safety = Safety(runner.arm, runner.limits, runner.period_s)

@@ -13,7 +13,7 @@ from arm_control.runner.goals import GoalWork
 from arm_control.runner.loop import PARKED_DEG, ControlLoop, LoopSettings
 from arm_control.runner.report import GoalResult, LoopReport
 from arm_control.runner.safety import Safety, SafetySettings
-from envs.tasks.base import Course, StillGoal
+from envs.tasks.base import GoalTrajectory, StillGoal
 
 LOW = np.array(ARM.limits.lower_deg)
 POSES = [[20.0, 40.0, 60.0], [70.0, 30.0, 20.0], [45.0, 80.0, 10.0]]
@@ -32,7 +32,7 @@ class Rig:
     def __init__(
         self,
         policy: ScriptedPolicy | PolicyRunner | None = None,
-        courses: Iterable[Course | None] = COURSES,
+        courses: Iterable[GoalTrajectory | None] = COURSES,
         *,
         rate: float = 30.0,
         seconds: float = 0.5,

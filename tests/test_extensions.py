@@ -153,11 +153,11 @@ TASK = """
 
         def check_arm(self, arm): pass
 
-        def draw_course(self, arm, generator, steps, period_s, *, table_m=0.0):
+        def draw_goals(self, arm, generator, steps, period_s, *, table_m=0.0):
             drawn = draw_pose(arm, generator, table_m=max(table_m, self.height_m))
             return HighGoal(drawn.goal_m, drawn.pose_deg)
 
-        def course_from_json(self, values, steps, period_s):
+        def goals_from_json(self, values, steps, period_s):
             return HighGoal(tuple(values))
 
         def errors_m(self, distances_m):

@@ -16,7 +16,7 @@ from arm_control.runner.session_config import MOST_RUN_GOALS, SessionConfig
 from envs.files import read_text
 from envs.limits import ROUNDING_M, TABLE_M
 from envs.tasks import check_task_options, environment_of
-from envs.tasks.base import Course, StillGoal, Task
+from envs.tasks.base import GoalTrajectory, StillGoal, Task
 
 NOT_RANDOM = 1000  # random poses tried for each goal
 PATH_TRIES = 30  # random paths tried for each path, each of which takes longer
@@ -25,7 +25,7 @@ LARGEST_GOALS = 2**24  # bytes of a file of goals
 LONGEST_LINE = 1000  # characters of a goal on standard input
 
 
-def read_goals(config: SessionConfig, runner: PolicyRunner, safety: Safety) -> Iterator[Course | None]:
+def read_goals(config: SessionConfig, runner: PolicyRunner, safety: Safety) -> Iterator[GoalTrajectory | None]:
     """The goals that the command asks for, each checked to be reachable inside the workspace.
 
     None while standard input has no line yet. Raises ValueError, naming where a goal stands.
@@ -41,7 +41,9 @@ def read_goals(config: SessionConfig, runner: PolicyRunner, safety: Safety) -> I
         yield from file_goals(config.goals_file, runner, safety)
 
 
-def standard_input_goals(config: SessionConfig, runner: PolicyRunner, safety: Safety) -> Iterator[Course | None]:
+def standard_input_goals(
+    config: SessionConfig, runner: PolicyRunner, safety: Safety
+) -> Iterator[GoalTrajectory | None]:
     """The goals from standard input as they come, None while there is none yet."""
     if sys.stdin is None:
         raise ValueError("there is no standard input to read goals from")
@@ -49,7 +51,7 @@ def standard_input_goals(config: SessionConfig, runner: PolicyRunner, safety: Sa
     yield from as_they_come(typed, timeout_s=0.0 if config.pace == "realtime" else 0.05)
 
 
-def file_goals(path: str, runner: PolicyRunner, safety: Safety) -> list[Course]:
+def file_goals(path: str, runner: PolicyRunner, safety: Safety) -> list[GoalTrajectory]:
     """The goals of a file. Raises ValueError for one that cannot be read or holds none, or too many."""
     try:
         lines = io.StringIO(read_text(path, LARGEST_GOALS), newline=None).readlines()
@@ -66,7 +68,7 @@ def file_goals(path: str, runner: PolicyRunner, safety: Safety) -> list[Course]:
     return goals
 
 
-def random_goals(config: SessionConfig, runner: PolicyRunner, safety: Safety) -> Iterator[Course]:
+def random_goals(config: SessionConfig, runner: PolicyRunner, safety: Safety) -> Iterator[GoalTrajectory]:
     """As many random goals, or paths, as the command asks for, above the table and inside the workspace.
 
     Raises ValueError if too few of those that are drawn are.
@@ -80,7 +82,7 @@ def random_goals(config: SessionConfig, runner: PolicyRunner, safety: Safety) ->
     tried = 0
     while tried < tries * (found + 1):  # a workspace without goals is noticed soon, however many are wanted
         tried += 1
-        course = task.draw_course(runner.arm, generator, steps, runner.period_s, table_m=table_height_m(config))
+        course = task.draw_goals(runner.arm, generator, steps, runner.period_s, table_m=table_height_m(config))
         if not inside_workspace(course, steps, safety):
             continue
         yield course
@@ -100,7 +102,7 @@ def task_of(runner: PolicyRunner) -> Task:
     return environment_of(contract.environment).task(**contract.given_task_options)
 
 
-def inside_workspace(course: Course, steps: int, safety: Safety) -> bool:
+def inside_workspace(course: GoalTrajectory, steps: int, safety: Safety) -> bool:
     """True if all goals are inside the workspace, and for a goal drawn as a pose the ends of all links in it."""
     if course.pose_deg is not None:
         return safety.workspace.outside_m(course.pose_deg) <= ROUNDING_M
@@ -117,13 +119,13 @@ def table_height_m(config: SessionConfig) -> float:
     return TABLE_M if config.table is None else config.table
 
 
-def as_they_come(goals: Iterator[Course], timeout_s: float) -> Iterator[Course | None]:
+def as_they_come(goals: Iterator[GoalTrajectory], timeout_s: float) -> Iterator[GoalTrajectory | None]:
     """Yield goals from standard input, or None when none has come within the timeout.
 
     A thread reads and checks them, since the check of a goal out of reach can take a second. It runs at ordinary
     priority, and waits while WAITING_GOALS goals are not yet taken.
     """
-    ready: queue.Queue[Course | Exception | None] = queue.Queue(WAITING_GOALS)
+    ready: queue.Queue[GoalTrajectory | Exception | None] = queue.Queue(WAITING_GOALS)
 
     def collect() -> None:
         """Put each goal, what is wrong with the last one, and the end into the queue."""
@@ -166,7 +168,7 @@ def _read_line(stream: TextIO) -> str:
         raise ValueError("standard input is not UTF-8: expected goals as UTF-8 text") from None
 
 
-def parse_lines(lines: Iterable[str], name: str, runner: PolicyRunner, safety: Safety) -> Iterator[Course]:
+def parse_lines(lines: Iterable[str], name: str, runner: PolicyRunner, safety: Safety) -> Iterator[GoalTrajectory]:
     """A goal from each line that is not empty or a # comment."""
     for number, line in enumerate(lines, 1):
         if text := goal_in(line):

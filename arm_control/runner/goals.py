@@ -11,7 +11,7 @@ from arm_control.runner.prediction import Predictor
 from arm_control.runner.report import GoalResult
 from arm_control.runner.rest import Rest, RestWindow, rest_fault, rest_figures
 from envs.imperfections import PRESETS, Imperfections
-from envs.tasks.base import Course
+from envs.tasks.base import GoalTrajectory
 
 
 class GoalWork:
@@ -24,7 +24,7 @@ class GoalWork:
     def __init__(
         self,
         runner: PolicyRunner,
-        courses: Iterable[Course | None],
+        courses: Iterable[GoalTrajectory | None],
         *,
         seconds_per_goal: float,
         arm: Imperfections = PRESETS["ideal"],
@@ -66,7 +66,7 @@ class GoalWork:
             loop.ticker.goal_m = None
             loop.ticker.tell("phase", "wait")
 
-    def _reach(self, loop: ControlLoop, course: Course, soft: bool, predictor: Predictor) -> Script:
+    def _reach(self, loop: ControlLoop, course: GoalTrajectory, soft: bool, predictor: Predictor) -> Script:
         """The targets of one goal: of its soft start, in steps up to 0, and of its own time."""
         period_s = self._runner.period_s
         ease_s = loop.settings.ease_s
@@ -103,7 +103,9 @@ class GoalWork:
         loop.ticker.goal_error_mm = result.error_mm
         self._on_goal(result)
 
-    def _command(self, loop: ControlLoop, course: Course, step: int, ticks: int, predictor: Predictor) -> list[float]:
+    def _command(
+        self, loop: ControlLoop, course: GoalTrajectory, step: int, ticks: int, predictor: Predictor
+    ) -> list[float]:
         """The policy's command in degrees for a step of so many ticks."""
         goal = course.goal(max(0, step - 1))
         goal_m = goal[:3]
@@ -127,7 +129,9 @@ class GoalWork:
 class GoalProgress:
     """Measures how near the arm comes to one goal, and how still it rests there."""
 
-    def __init__(self, runner: PolicyRunner, loop: ControlLoop, course: Course, steps: int, soft_steps: int) -> None:
+    def __init__(
+        self, runner: PolicyRunner, loop: ControlLoop, course: GoalTrajectory, steps: int, soft_steps: int
+    ) -> None:
         self._runner = runner
         self._loop = loop
         self._ticker = loop.ticker

@@ -38,7 +38,7 @@ TASK_CROSSING_S = 25 * TASK_PERIOD_S
 # ----------------------------------------------------------------------------------------------------------- protocols
 
 
-class Course(Protocol):
+class GoalTrajectory(Protocol):
     """The goals of one episode."""
 
     @property
@@ -56,7 +56,7 @@ class Course(Protocol):
         """The error (...,) of an episode from its distances to the goal (..., steps + 1), the first at reset."""
 
     def to_json(self) -> Any:
-        """As plain values, for the task's `course_from_json`."""
+        """As plain values, for the task's `goals_from_json`."""
 
 
 class Task(Protocol):
@@ -84,12 +84,12 @@ class Task(Protocol):
     def check_arm(self, arm: Arm) -> None:
         """Raise ValueError for an arm that has no goals to draw."""
 
-    def draw_course(
+    def draw_goals(
         self, arm: Arm, generator: np.random.Generator, steps: int, period_s: float, *, table_m: float = TABLE_M
-    ) -> Course:
+    ) -> GoalTrajectory:
         """Random goals for an episode of so many steps, all of them above the table."""
 
-    def course_from_json(self, values: Any, steps: int, period_s: float) -> Course:
+    def goals_from_json(self, values: Any, steps: int, period_s: float) -> GoalTrajectory:
         """Rebuild a course. Raises ValueError for one of another task."""
 
     def errors_m(self, distances_m: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -73,13 +73,13 @@ class Reach:
         """Raise ValueError for an arm that reaches nothing above the table."""
         draw_pose(arm, np.random.default_rng(0))
 
-    def draw_course(
+    def draw_goals(
         self, arm: Arm, generator: np.random.Generator, steps: int, period_s: float, *, table_m: float = TABLE_M
     ) -> StillGoal:
         """Draw a reachable goal, the same in all steps, in ten times as many tries as when the arm was checked."""
         return draw_pose(arm, generator, table_m=table_m, tries=10 * GOAL_TRIES)
 
-    def course_from_json(self, values: Any, steps: int, period_s: float) -> StillGoal:
+    def goals_from_json(self, values: Any, steps: int, period_s: float) -> StillGoal:
         """Rebuild a goal. Raises ValueError for the course of another task."""
         if not isinstance(values, list | tuple):
             raise ValueError(f"expected a goal x, y, z in metres, got {values}")

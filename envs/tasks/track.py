@@ -102,14 +102,14 @@ class Track:
         kinds = KINDS if self.path == "any" else (self.path,)
         return draw_path(arm, kinds, self.speed_m_s, generator, tries, table_m=table_m)
 
-    def draw_course(
+    def draw_goals(
         self, arm: Arm, generator: np.random.Generator, steps: int, period_s: float, *, table_m: float = TABLE_M
     ) -> "MovingGoal":
         """Draw goals along a random path, in ten times as many tries as when the speed was checked."""
         path = self.draw_path(arm, generator, table_m, tries=10 * TRIES)
         return MovingGoal(path, steps, period_s, self.settle_steps)
 
-    def course_from_json(self, values: Any, steps: int, period_s: float) -> "MovingGoal":
+    def goals_from_json(self, values: Any, steps: int, period_s: float) -> "MovingGoal":
         """Rebuild the goals along a path. Raises ValueError for the course of another task."""
         if not isinstance(values, dict):
             raise ValueError(f"expected a path, got {values}")

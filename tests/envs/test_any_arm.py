@@ -247,7 +247,7 @@ class TestGoalsAboveTheTable:
         poses = generator.uniform(arm.limits.lower_deg, arm.limits.upper_deg, (300, 3))
         assert (arm.forward_kinematics(poses)[:, 2] < 0.0).mean() > 0.2
         task = Reach(reach_m=arm.reach_m)
-        goals = np.array([task.draw_course(arm, generator, 50, 1 / 30).goal_m for _ in range(300)])
+        goals = np.array([task.draw_goals(arm, generator, 50, 1 / 30).goal_m for _ in range(300)])
         assert goals[:, 2].min() >= 0.0
         assert goals[:, 2].min() < 0.02  # down to the table
         np.testing.assert_allclose(arm.forward_kinematics(arm.inverse_kinematics(goals[:20])), goals[:20], atol=1e-5)
@@ -257,7 +257,7 @@ class TestGoalsAboveTheTable:
         arm, generator = self.low_arm(), np.random.default_rng(0)
         task = Track(path=kind, speed_m_s=0.05, reach_m=arm.reach_m)  # type: ignore[arg-type]
         for _ in range(5):
-            path = task.draw_course(arm, generator, 200, 1 / 30).path
+            path = task.draw_goals(arm, generator, 200, 1 / 30).path
             assert path.motion(np.linspace(0.0, path.period_s, 5000))[:, 2].min() >= 0.0
 
     def test_those_of_an_environment_are_too(self, tmp_path: Path) -> None:
@@ -274,7 +274,7 @@ class TestGoalsAboveTheTable:
         """A goal a pose, none of which is drawn again."""
         arm, generator, same = Arm(), np.random.default_rng(4), np.random.default_rng(4)
         for _ in range(200):
-            goal = Reach().draw_course(arm, generator, 50, 1 / 30).goal_m
+            goal = Reach().draw_goals(arm, generator, 50, 1 / 30).goal_m
             assert goal == arm.tip_position(same.uniform(arm.limits.lower_deg, arm.limits.upper_deg).tolist())
         assert generator.bit_generator.state == same.bit_generator.state
 

@@ -516,7 +516,7 @@ def test_another_course_begins_an_episode_where_the_arm_is_and_as_it_moves(env: 
     before = env.measured_deg, env.measured_deg_s, env.target_deg
     assert np.abs(env.measured_deg_s).max() > 1.0
     goal = env.arm.tip_position([10.0, 20.0, 30.0])
-    observation = env.change_course(StillGoal(goal))
+    observation = env.change_goals(StillGoal(goal))
     assert (env.measured_deg, env.measured_deg_s, env.target_deg) == before
     assert env.goal_m == goal
     np.testing.assert_allclose(observation["desired_goal"], goal, atol=1e-6)

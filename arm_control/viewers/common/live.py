@@ -28,7 +28,7 @@ from arm_control.viewers.common.trajectory import (
     to_segment,
 )
 from envs.arm_env import ArmEnv
-from envs.tasks.base import Course, StillGoal, last_distance, rms_distance
+from envs.tasks.base import GoalTrajectory, StillGoal, last_distance, rms_distance
 
 HISTORY_S = 60.0
 Point = tuple[float, float, float]
@@ -89,7 +89,7 @@ class LiveArm:
         limits = self.arm.limits
         generator = np.random.default_rng(derived_seeds(self._seed, EVALUATION, self.goal_number)[-1])
         generator.uniform(limits.lower_deg, limits.upper_deg)  # where that episode would begin
-        self._begin(self._env.task.draw_course(self.arm, generator, self.episode_steps, self.period_s), held=False)
+        self._begin(self._env.task.draw_goals(self.arm, generator, self.episode_steps, self.period_s), held=False)
 
     def move_goal(self, goal_m: tuple[float, float, float]) -> tuple[float, float, float]:
         """Move the goal there, or to the nearest reachable point, until `next_goal`; returns its position.
@@ -113,12 +113,12 @@ class LiveArm:
         in_reach = math.dist(nearest_m, goal_m) <= REACHED_M
         self._begin(StillGoal(goal_m if in_reach else nearest_m), held=True)
 
-    def _begin(self, course: Course, *, held: bool) -> None:
+    def _begin(self, course: GoalTrajectory, *, held: bool) -> None:
         if not (held and self.held):  # a goal that is being dragged stays the same episode
             begin_episodes(self._controller)
         self.held = held
         self._left = self.episode_steps
-        self._observation: Observation = self._env.change_course(course)
+        self._observation: Observation = self._env.change_goals(course)
 
     def step(self) -> Tick:
         """Simulate one control period; after the end of an episode the next goal follows, unless it was set by hand."""

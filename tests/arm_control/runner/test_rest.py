@@ -26,7 +26,7 @@ from arm_control.runs.config import TrainConfig
 from arm_control.runs.environment import environment_maker
 from arm_control.runs.seeding import EVALUATION, derived_seeds
 from envs.imperfections import Imperfections
-from envs.tasks.base import Course, StillGoal
+from envs.tasks.base import GoalTrajectory, StillGoal
 from envs.tasks.track import MovingGoal, Track
 
 FloatArray = NDArray[np.float64]
@@ -349,7 +349,7 @@ class Run:
     def __init__(
         self,
         answer: Callable[[int], list[float]],
-        courses: list[Course],
+        courses: list[GoalTrajectory],
         *,
         rate_hz: float = 30.0,
         seconds: float = 1.0,
@@ -380,7 +380,7 @@ class Run:
         self.report: LoopReport = loop.run(GoalWork(policy, courses, seconds_per_goal=seconds))
 
 
-HERE: list[Course] = [StillGoal(ARM.tip_position(POSE))]
+HERE: list[GoalTrajectory] = [StillGoal(ARM.tip_position(POSE))]
 
 
 class TestRun:

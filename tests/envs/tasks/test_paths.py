@@ -265,11 +265,11 @@ def test_tasks_that_make_no_sense_are_refused(settings: dict[str, Any], said: st
 
 
 def test_a_course_is_the_paths_motion_step_by_step_and_stays_at_its_end() -> None:
-    course = Track().draw_course(ARM, np.random.default_rng(0), 20, 0.05)
+    course = Track().draw_goals(ARM, np.random.default_rng(0), 20, 0.05)
     for step in range(21):
         assert course.goal(step) == tuple(course.path.motion([step * 0.05])[0].tolist())
     assert course.goal(21) == course.goal(20) == course.goal(1000)
-    again = Track().course_from_json(json.loads(json.dumps(course.to_json())), 20, 0.05)
+    again = Track().goals_from_json(json.loads(json.dumps(course.to_json())), 20, 0.05)
     assert [again.goal(step) for step in range(21)] == [course.goal(step) for step in range(21)]
 
 
