@@ -1,4 +1,4 @@
-"""Recordings opened through their index: every moment, in bounded memory, whatever state the file is in."""
+"""Recordings opened through their index: any interval, in bounded memory, also of damaged files."""
 
 import contextlib
 import itertools
@@ -95,93 +95,6 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_what_a_recorder_wrote_is_read_as_a_whole_reading_has_it(tmp_path: Path) -> None:
-    rows: list[Tick | Event] = [tick(number) for number in range(300)]
-    rows[150:150] = [Event(101.5, "goal", "goal 1")]
-    with Recorder(tmp_path / "log.mcap", NAMES) as recorder:
-        for row in rows:
-            recorder.tick(row) if isinstance(row, Tick) else recorder.event(row)
-    known = read_recording(tmp_path / "log.mcap")
-    assert len(known.ticks) == 300
-    assert opened(tmp_path / "log.mcap") == (known.ticks, known.events, "")
-
-
-@given(start_s=st.floats(99.0, 107.0), length_s=st.floats(0.0, 8.0))
-def test_any_interval_has_the_ticks_that_are_in_it_and_no_others(whole: Path, start_s: float, length_s: float) -> None:
-    known = read_recording(whole).ticks
-    recording = IndexedRecording(whole)
-    found = recording.ticks(start_s, start_s + length_s)
-    assert found == [tick for tick in known if start_s <= tick.time_s <= start_s + length_s]
-    recording.close()
-
-
-def test_both_ends_of_an_interval_belong_to_it(whole: Path) -> None:
-    recording = IndexedRecording(whole)
-    first, last = tick(39), tick(61)  # the last of a chunk, and in the next but one
-    assert recording.ticks(first.time_s, last.time_s) == [tick(number) for number in range(39, 62)]
-    assert list(recording) == recording.ticks(0.0, 1e9)
-    recording.close()
-
-
-@pytest.mark.parametrize("most", [1, 7, 100, 1999, 2000, 5000])
-def test_of_many_ticks_some_are_given_evenly(long: Path, most: int) -> None:
-    recording = IndexedRecording(long)
-    numbers = [tick.angle_deg[0] for tick in recording.ticks(100.0, 700.0, most) if tick.angle_deg]
-    recording.close()
-    assert most / 2 <= len(numbers) <= 2 * most
-    steps = [after - before for before, after in itertools.pairwise(numbers)]
-    assert all(0 < step <= 4 * 60_000 / most for step in steps)
-    assert numbers[0] <= 60_000 / most
-    assert numbers[-1] >= 60_000 - 4 * 60_000 / most
-
-
-def test_few_ticks_are_given_all(long: Path) -> None:
-    recording = IndexedRecording(long)
-    assert recording.ticks(300.0, 310.0, 2000) == recording.ticks(300.0, 310.0)
-    recording.close()
-
-
-def test_a_damaged_middle_does_not_bring_all_ticks_into_memory(long: Path, tmp_path: Path) -> None:
-    data = bytearray(long.read_bytes())
-    found = chunks(data)
-    at, length = found[len(found) // 2]
-    data[at + length // 2] ^= 255
-    (tmp_path / "damaged.mcap").write_bytes(data)
-    recording = IndexedRecording(tmp_path / "damaged.mcap")
-    assert 500 <= len(recording.ticks(0.0, 1e9, 1000)) <= 2000
-    recording.close()
-
-
-def test_the_index_and_the_heads_of_the_chunks_say_the_same(whole: Path, tmp_path: Path) -> None:
-    data = whole.read_bytes()
-    at, length = chunks(data)[-1]
-    cut = tmp_path / "cut.mcap"
-    cut.write_bytes(data[: at + length])
-    ticks, events, _ = opened(whole)
-    assert opened(cut) == (ticks, events, "")
-    assert [event.kind for event in events] == ["goal", "refusal"]
-
-
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(part=st.floats(0.0, 1.0))
-def test_a_file_that_is_cut_anywhere_opens_up_to_there(whole: Path, tmp_path: Path, part: float) -> None:
-    data = whole.read_bytes()
-    size = int(part * len(data))
-    cut = tmp_path / "cut.mcap"
-    cut.write_bytes(data[:size])
-    kept = [place for place in chunks(data) if sum(place) <= size]
-    if not kept:
-        with pytest.raises(ValueError, match=r"cut\.mcap") as refused:
-            opened(cut)
-        assert "\n" not in str(refused.value)
-        return
-    ticks, _, lost = opened(cut)
-    known = opened(whole)[0]
-    assert ticks == known[: len(ticks)]
-    assert len(ticks) >= min(300, 20 * len(kept) - 2)  # two events among them
-    assert lost or size in boundaries(data), "what is cut within a record is said to be"
-
-
 def boundaries(data: bytes) -> set[int]:
     """Where records end, and where nothing is missing but the index."""
     found: set[int] = set()
@@ -195,135 +108,6 @@ def boundaries(data: bytes) -> set[int]:
     return found
 
 
-@pytest.mark.slow
-def test_flipped_bits_anywhere_lose_chunks_at_most(whole: Path, tmp_path: Path) -> None:
-    data, known = whole.read_bytes(), opened(whole)[0]
-    chance, path = random.Random(0), tmp_path / "flipped.mcap"
-    seen_lost = 0
-    for cut in (len(data), sum(chunks(data)[-1])):  # with an index and without
-        for _ in range(300):
-            flipped = bytearray(data[:cut])
-            for _ in range(chance.choice((1, 1, 3, 30))):
-                flipped[chance.randrange(cut)] ^= 1 << chance.randrange(8)
-            path.write_bytes(flipped)
-            try:
-                ticks, _, lost = opened(path)
-            except ValueError as refused:
-                assert "flipped.mcap" in str(refused)
-                assert "\n" not in str(refused)
-                continue
-            seen_lost += bool(lost)
-            assert ticks
-            assert {tick.time_s for tick in ticks} <= {tick.time_s for tick in known}
-    assert seen_lost > 100
-
-
-def test_a_damaged_chunk_is_left_out_and_told_once(whole: Path, tmp_path: Path) -> None:
-    data = bytearray(whole.read_bytes())
-    at, length = chunks(data)[2]
-    data[at + length // 2] ^= 255
-    path = tmp_path / "damaged.mcap"
-    path.write_bytes(data)
-    recording = IndexedRecording(path)
-    known = read_recording(whole).ticks
-    for _ in range(3):
-        found = recording.ticks(0.0, 1e9)
-        assert found == known[:40] + known[60:]
-        recording._kept.clear()
-    assert recording.lost == f"{length} bytes (a damaged chunk)"
-    recording.close()
-
-
-@pytest.mark.parametrize("byte", [0, 3, 5, 7])
-@pytest.mark.parametrize("end", [False, True])
-def test_times_of_a_chunk_that_make_no_sense_hide_nothing_where_there_is_no_index(
-    tmp_path: Path, byte: int, end: bool
-) -> None:
-    path = tmp_path / "x.mcap"
-    data = bytearray(write(path, [tick(number) for number in range(400)]))
-    heads = chunks(data)
-    at, _ = heads[len(heads) // 2]
-    data[at + HEAD.size + 8 * end + byte] ^= 0x80
-    path.write_bytes(data[: heads[-1][0] + heads[-1][1]])  # without the index
-    ticks, _, _ = opened(path)
-    assert [row.angle_deg[0] for row in ticks if row.angle_deg] == list(map(float, range(400)))
-
-
-def test_a_tick_that_makes_no_sense_is_told_once(tmp_path: Path) -> None:
-    rows = [tick(number) for number in range(60)]
-    rows[30] = msgspec.structs.replace(rows[30], angle_deg=[1.0])
-    write(tmp_path / "odd.mcap", rows)
-    recording = IndexedRecording(tmp_path / "odd.mcap")
-    for _ in range(3):
-        assert recording.ticks(0.0, 1e9) == rows[:30] + rows[31:]
-        recording._kept.clear()
-    assert "angle_deg has 1 numbers for 3 joints" in recording.lost
-    assert "more" not in recording.lost
-    recording.close()
-
-
-def test_times_hold_though_the_first_tick_makes_no_sense(tmp_path: Path) -> None:
-    rows = [tick(number) for number in range(60)]
-    write(tmp_path / "odd.mcap", [msgspec.structs.replace(rows[0], angle_deg=[1.0]), *rows[1:]])
-    recording = IndexedRecording(tmp_path / "odd.mcap")
-    for number, row in enumerate(rows[1:], 1):
-        assert recording.ticks(row.time_s, row.time_s) == [row], number
-    recording.close()
-
-
-@pytest.mark.parametrize("length", [1 << 24, 1 << 40, (1 << 64) - 1])
-@pytest.mark.parametrize("place", ["chunk", "footer", "index"])
-def test_hostile_lengths_are_not_believed(whole: Path, tmp_path: Path, length: int, place: str) -> None:
-    data = bytearray(whole.read_bytes())
-    summary = struct.unpack_from("<Q", data, len(data) - 28)[0]
-    if place == "chunk":
-        struct.pack_into("<Q", data, chunks(data)[3][0] + 1, length)
-    elif place == "footer":
-        struct.pack_into("<Q", data, len(data) - 28, length)
-    else:
-        at = summary
-        while data[at] != 0x08:  # to the first index of a chunk
-            at += HEAD.size + HEAD.unpack_from(data, at)[1]
-        struct.pack_into("<QQ", data, at + HEAD.size + 16, length, min(length, 1 << 30))  # its offset and length
-        struct.pack_into("<I", data, len(data) - 12, 0)  # no checksum of the index
-    path = tmp_path / "hostile.mcap"
-    path.write_bytes(data)
-    opened(whole)
-    tracemalloc.start()
-    try:
-        ticks, _, _ = opened(path)
-        assert tracemalloc.get_traced_memory()[1] < 8 << 20
-    finally:
-        tracemalloc.stop()
-    assert len(ticks) >= 300 - 20
-
-
-def test_a_length_within_a_chunk_that_no_memory_has_is_damage(whole: Path, tmp_path: Path) -> None:
-    data = bytearray(whole.read_bytes())
-    at, length = chunks(data)[3]
-    place = at + HEAD.size + 8 + 8 + 8 + 4 + 4 + len("zstd")  # times, size, checksum, compression
-    assert struct.unpack_from("<Q", data, place) == (length - (place + 8 - at),)
-    struct.pack_into("<Q", data, place, (1 << 64) - 1)
-    path = tmp_path / "odd.mcap"
-    path.write_bytes(data)
-    ticks, _, lost = opened(path)
-    assert 280 <= len(ticks) < 300
-    assert lost.startswith(f"{length} bytes")
-    assert read_recording(path).ticks == ticks
-
-
-def test_zeros_at_the_end_are_damage(whole: Path, tmp_path: Path) -> None:
-    data = whole.read_bytes()
-    end = sum(chunks(data)[-1])
-    path = tmp_path / "zeros.mcap"
-    with path.open("wb") as file:
-        file.write(data[:end])
-        file.truncate(end + (1 << 34))  # 2 billion empty records, if they were some
-    ticks, _, lost = opened(path)
-    assert len(ticks) == 300
-    assert lost.startswith(f"{1 << 34} bytes")
-
-
 def foreign(path: Path) -> None:
     with path.open("wb") as file:
         writer = Writer(file)
@@ -333,51 +117,82 @@ def foreign(path: Path) -> None:
         writer.finish()  # type: ignore[no-untyped-call]
 
 
-@pytest.mark.parametrize(
-    ("make", "message"),
-    [
-        (lambda path: path.write_bytes(b""), "is no MCAP file: it is empty"),
-        (lambda path: path.write_text("hello, world\n" * 9), "is no MCAP file"),
-        (lambda path: path.mkdir(), "Is a directory"),
-        (lambda path: None, "no recording"),
-        (foreign, "is no recording of arm-control"),
-        (lambda path: write(path, []), "holds no tick"),
-        (lambda path: write(path, [Event(1.0, "end", "parked")]), "holds no tick"),
-    ],
-)
-def test_what_is_no_recording_is_refused_in_one_line(tmp_path: Path, make: Any, message: str) -> None:
-    path = tmp_path / "thing.mcap"
-    make(path)
-    with pytest.raises(ValueError, match=message) as refused:
-        IndexedRecording(path)
-    assert "thing.mcap" in str(refused.value)
-    assert "\n" not in str(refused.value)
+class TestIntervals:
+    """Ticks of an interval."""
 
+    def test_it_equals_reading_the_whole_file(self, tmp_path: Path) -> None:
+        """Ticks and events are those of `read_recording`."""
+        rows: list[Tick | Event] = [tick(number) for number in range(300)]
+        rows[150:150] = [Event(101.5, "goal", "goal 1")]
+        with Recorder(tmp_path / "log.mcap", NAMES) as recorder:
+            for row in rows:
+                recorder.tick(row) if isinstance(row, Tick) else recorder.event(row)
+        known = read_recording(tmp_path / "log.mcap")
+        assert len(known.ticks) == 300
+        assert opened(tmp_path / "log.mcap") == (known.ticks, known.events, "")
 
-def test_two_threads_read_the_same_as_one(long: Path) -> None:
-    recording = IndexedRecording(long)
-    wrong: list[float] = []
-
-    def look(seed: int) -> None:
-        chance = random.Random(seed)
-        for _ in range(60):
-            first = chance.randrange(59_000)
-            found = recording.ticks(99.9999 + first * 0.01, 100.0001 + (first + 50) * 0.01)
-            if [tick.angle_deg[0] for tick in found if tick.angle_deg] != [float(first + step) for step in range(51)]:
-                wrong.append(first)
-
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-5)
-    try:
-        threads = [threading.Thread(target=look, args=(seed,)) for seed in range(4)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    finally:
-        sys.setswitchinterval(before)
+    @given(start_s=st.floats(99.0, 107.0), length_s=st.floats(0.0, 8.0))
+    def test_any_interval(self, whole: Path, start_s: float, length_s: float) -> None:
+        """Any start and length give exactly the ticks within, also across a gap."""
+        known = read_recording(whole).ticks
+        recording = IndexedRecording(whole)
+        found = recording.ticks(start_s, start_s + length_s)
+        assert found == [tick for tick in known if start_s <= tick.time_s <= start_s + length_s]
         recording.close()
-    assert not wrong
+
+    def test_both_ends_are_included(self, whole: Path) -> None:
+        """An interval from one tick's time to another's includes both."""
+        recording = IndexedRecording(whole)
+        first, last = tick(39), tick(61)  # the last of a chunk, and in the next but one
+        assert recording.ticks(first.time_s, last.time_s) == [tick(number) for number in range(39, 62)]
+        assert list(recording) == recording.ticks(0.0, 1e9)
+        recording.close()
+
+    @pytest.mark.parametrize("most", [1, 7, 100, 1999, 2000, 5000])
+    def test_many_ticks_are_thinned_out_evenly(self, long: Path, most: int) -> None:
+        """Between half and twice the wanted number, over the whole interval."""
+        recording = IndexedRecording(long)
+        numbers = [tick.angle_deg[0] for tick in recording.ticks(100.0, 700.0, most) if tick.angle_deg]
+        recording.close()
+        assert most / 2 <= len(numbers) <= 2 * most
+        steps = [after - before for before, after in itertools.pairwise(numbers)]
+        assert all(0 < step <= 4 * 60_000 / most for step in steps)
+        assert numbers[0] <= 60_000 / most
+        assert numbers[-1] >= 60_000 - 4 * 60_000 / most
+
+    def test_few_ticks_are_all_returned(self, long: Path) -> None:
+        """Below the limit nothing is left out."""
+        recording = IndexedRecording(long)
+        assert recording.ticks(300.0, 310.0, 2000) == recording.ticks(300.0, 310.0)
+        recording.close()
+
+    def test_threads_read_correctly_side_by_side(self, long: Path) -> None:
+        """Four threads read random intervals of one recording."""
+        recording = IndexedRecording(long)
+        wrong: list[float] = []
+
+        def look(seed: int) -> None:
+            chance = random.Random(seed)
+            for _ in range(60):
+                first = chance.randrange(59_000)
+                found = recording.ticks(99.9999 + first * 0.01, 100.0001 + (first + 50) * 0.01)
+                if [tick.angle_deg[0] for tick in found if tick.angle_deg] != [
+                    float(first + step) for step in range(51)
+                ]:
+                    wrong.append(first)
+
+        before = sys.getswitchinterval()
+        sys.setswitchinterval(1e-5)
+        try:
+            threads = [threading.Thread(target=look, args=(seed,)) for seed in range(4)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+        finally:
+            sys.setswitchinterval(before)
+            recording.close()
+        assert not wrong
 
 
 class Counted:
@@ -395,42 +210,239 @@ class Counted:
         return getattr(self._file, name)
 
 
-@pytest.mark.parametrize("index", [True, False])
-def test_a_long_recording_is_never_read_whole(
-    long: Path, tmp_path: Path, index: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    data = long.read_bytes()
-    path = long if index else tmp_path / "cut.mcap"
-    if not index:
-        path.write_bytes(data[: sum(chunks(data)[-1])])
-    files: list[Counted] = []
-    real = recording_index.open_regular
+class TestBounds:
+    """Memory and bytes that are read."""
 
-    def counting(path: Path) -> Any:
-        files.append(Counted(real(path)))
-        return files[-1]
+    def test_damage_does_not_load_all_ticks(self, long: Path, tmp_path: Path) -> None:
+        """A damaged chunk still allows thinning out."""
+        data = bytearray(long.read_bytes())
+        found = chunks(data)
+        at, length = found[len(found) // 2]
+        data[at + length // 2] ^= 255
+        (tmp_path / "damaged.mcap").write_bytes(data)
+        recording = IndexedRecording(tmp_path / "damaged.mcap")
+        assert 500 <= len(recording.ticks(0.0, 1e9, 1000)) <= 2000
+        recording.close()
 
-    monkeypatch.setattr(recording_index, "open_regular", counting)
-    monkeypatch.setattr(IndexedRecording, "_is_locked", lambda self: False)
-    recording = IndexedRecording(path)
-    assert recording.end_s - recording.start_s == pytest.approx(599.99)
-    (file,) = files
-    at_open, summary = file.bytes, len(data) - struct.unpack_from("<Q", data, len(data) - 28)[0]
-    assert at_open < (summary + 20_000 if index else len(data) / 4)
-    recording.ticks(400.0, 410.0)
-    assert file.bytes - at_open < len(data) / 40  # 10 s of 600 s
-    recording.close()
+    @pytest.mark.parametrize("index", [True, False])
+    def test_a_long_recording_is_never_read_whole(
+        self, long: Path, tmp_path: Path, index: bool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Opening reads the index alone, and 10 s of 600 s less than 1/40 of the file."""
+        data = long.read_bytes()
+        path = long if index else tmp_path / "cut.mcap"
+        if not index:
+            path.write_bytes(data[: sum(chunks(data)[-1])])
+        files: list[Counted] = []
+        real = recording_index.open_regular
+
+        def counting(path: Path) -> Any:
+            files.append(Counted(real(path)))
+            return files[-1]
+
+        monkeypatch.setattr(recording_index, "open_regular", counting)
+        monkeypatch.setattr(IndexedRecording, "_is_locked", lambda self: False)
+        recording = IndexedRecording(path)
+        assert recording.end_s - recording.start_s == pytest.approx(599.99)
+        (file,) = files
+        at_open, summary = file.bytes, len(data) - struct.unpack_from("<Q", data, len(data) - 28)[0]
+        assert at_open < (summary + 20_000 if index else len(data) / 4)
+        recording.ticks(400.0, 410.0)
+        assert file.bytes - at_open < len(data) / 40  # 10 s of 600 s
+        recording.close()
+
+    def test_the_cache_is_bounded(self, long: Path) -> None:
+        """Decoded chunks of ten minutes stay within `KEPT_BYTES`."""
+        recording = IndexedRecording(long)
+        sizes = []
+        for start_s in range(100, 700, 10):
+            recording.ticks(start_s, start_s + 10)
+            sizes.append(recording._kept_bytes)
+            assert sizes[-1] == sum(size for _, size in recording._kept.values())
+        assert KEPT_BYTES / 2 < max(sizes) <= KEPT_BYTES  # it was full
+        recording.close()
+
+    @pytest.mark.parametrize("length", [1 << 24, 1 << 40, (1 << 64) - 1])
+    @pytest.mark.parametrize("place", ["chunk", "footer", "index"])
+    def test_hostile_lengths_allocate_no_memory(self, whole: Path, tmp_path: Path, length: int, place: str) -> None:
+        """Lengths up to 2^64 - 1 take less than 8 MiB, and lose one chunk at most."""
+        data = bytearray(whole.read_bytes())
+        summary = struct.unpack_from("<Q", data, len(data) - 28)[0]
+        if place == "chunk":
+            struct.pack_into("<Q", data, chunks(data)[3][0] + 1, length)
+        elif place == "footer":
+            struct.pack_into("<Q", data, len(data) - 28, length)
+        else:
+            at = summary
+            while data[at] != 0x08:  # to the first index of a chunk
+                at += HEAD.size + HEAD.unpack_from(data, at)[1]
+            struct.pack_into("<QQ", data, at + HEAD.size + 16, length, min(length, 1 << 30))  # its offset and length
+            struct.pack_into("<I", data, len(data) - 12, 0)  # no checksum of the index
+        path = tmp_path / "hostile.mcap"
+        path.write_bytes(data)
+        opened(whole)
+        tracemalloc.start()
+        try:
+            ticks, _, _ = opened(path)
+            assert tracemalloc.get_traced_memory()[1] < 8 << 20
+        finally:
+            tracemalloc.stop()
+        assert len(ticks) >= 300 - 20
 
 
-def test_what_is_kept_in_memory_is_bounded(long: Path) -> None:
-    recording = IndexedRecording(long)
-    sizes = []
-    for start_s in range(100, 700, 10):
-        recording.ticks(start_s, start_s + 10)
-        sizes.append(recording._kept_bytes)
-        assert sizes[-1] == sum(size for _, size in recording._kept.values())
-    assert KEPT_BYTES / 2 < max(sizes) <= KEPT_BYTES  # it was full
-    recording.close()
+class TestDamage:
+    """Damaged and truncated files."""
+
+    def test_a_file_without_its_index_gives_the_same(self, whole: Path, tmp_path: Path) -> None:
+        """Chunk headers are read in place of the index."""
+        data = whole.read_bytes()
+        at, length = chunks(data)[-1]
+        cut = tmp_path / "cut.mcap"
+        cut.write_bytes(data[: at + length])
+        ticks, events, _ = opened(whole)
+        assert opened(cut) == (ticks, events, "")
+        assert [event.kind for event in events] == ["goal", "refusal"]
+
+    @settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @given(part=st.floats(0.0, 1.0))
+    def test_a_truncated_file_opens_up_to_its_end(self, whole: Path, tmp_path: Path, part: float) -> None:
+        """All whole chunks before any cut are read, and what is missing is reported."""
+        data = whole.read_bytes()
+        size = int(part * len(data))
+        cut = tmp_path / "cut.mcap"
+        cut.write_bytes(data[:size])
+        kept = [place for place in chunks(data) if sum(place) <= size]
+        if not kept:
+            with pytest.raises(ValueError, match=r"cut\.mcap") as refused:
+                opened(cut)
+            assert "\n" not in str(refused.value)
+            return
+        ticks, _, lost = opened(cut)
+        known = opened(whole)[0]
+        assert ticks == known[: len(ticks)]
+        assert len(ticks) >= min(300, 20 * len(kept) - 2)  # two events among them
+        assert lost or size in boundaries(data), "what is cut within a record is said to be"
+
+    @pytest.mark.slow
+    def test_flipped_bits_lose_whole_chunks_only(self, whole: Path, tmp_path: Path) -> None:
+        """With 600 random damages no tick changes, or the file is rejected in one line."""
+        data, known = whole.read_bytes(), opened(whole)[0]
+        chance, path = random.Random(0), tmp_path / "flipped.mcap"
+        seen_lost = 0
+        for cut in (len(data), sum(chunks(data)[-1])):  # with an index and without
+            for _ in range(300):
+                flipped = bytearray(data[:cut])
+                for _ in range(chance.choice((1, 1, 3, 30))):
+                    flipped[chance.randrange(cut)] ^= 1 << chance.randrange(8)
+                path.write_bytes(flipped)
+                try:
+                    ticks, _, lost = opened(path)
+                except ValueError as refused:
+                    assert "flipped.mcap" in str(refused)
+                    assert "\n" not in str(refused)
+                    continue
+                seen_lost += bool(lost)
+                assert ticks
+                assert {tick.time_s for tick in ticks} <= {tick.time_s for tick in known}
+        assert seen_lost > 100
+
+    def test_a_damaged_chunk_is_left_out_and_counted_once(self, whole: Path, tmp_path: Path) -> None:
+        """Its bytes are counted once for three readings."""
+        data = bytearray(whole.read_bytes())
+        at, length = chunks(data)[2]
+        data[at + length // 2] ^= 255
+        path = tmp_path / "damaged.mcap"
+        path.write_bytes(data)
+        recording = IndexedRecording(path)
+        known = read_recording(whole).ticks
+        for _ in range(3):
+            found = recording.ticks(0.0, 1e9)
+            assert found == known[:40] + known[60:]
+            recording._kept.clear()
+        assert recording.lost == f"{length} bytes (a damaged chunk)"
+        recording.close()
+
+    @pytest.mark.parametrize("byte", [0, 3, 5, 7])
+    @pytest.mark.parametrize("end", [False, True])
+    def test_wrong_chunk_times_hide_no_tick_without_an_index(self, tmp_path: Path, byte: int, end: bool) -> None:
+        """Any flipped byte of a chunk's start or end time leaves all 400 ticks."""
+        path = tmp_path / "x.mcap"
+        data = bytearray(write(path, [tick(number) for number in range(400)]))
+        heads = chunks(data)
+        at, _ = heads[len(heads) // 2]
+        data[at + HEAD.size + 8 * end + byte] ^= 0x80
+        path.write_bytes(data[: heads[-1][0] + heads[-1][1]])  # without the index
+        ticks, _, _ = opened(path)
+        assert [row.angle_deg[0] for row in ticks if row.angle_deg] == list(map(float, range(400)))
+
+    def test_a_malformed_tick_is_left_out_and_reported_once(self, tmp_path: Path) -> None:
+        """The reason appears once for three readings."""
+        rows = [tick(number) for number in range(60)]
+        rows[30] = msgspec.structs.replace(rows[30], angle_deg=[1.0])
+        write(tmp_path / "odd.mcap", rows)
+        recording = IndexedRecording(tmp_path / "odd.mcap")
+        for _ in range(3):
+            assert recording.ticks(0.0, 1e9) == rows[:30] + rows[31:]
+            recording._kept.clear()
+        assert "angle_deg has 1 numbers for 3 joints" in recording.lost
+        assert "more" not in recording.lost
+        recording.close()
+
+    def test_a_malformed_first_tick_does_not_shift_the_times(self, tmp_path: Path) -> None:
+        """Every other tick is found at its own time."""
+        rows = [tick(number) for number in range(60)]
+        write(tmp_path / "odd.mcap", [msgspec.structs.replace(rows[0], angle_deg=[1.0]), *rows[1:]])
+        recording = IndexedRecording(tmp_path / "odd.mcap")
+        for number, row in enumerate(rows[1:], 1):
+            assert recording.ticks(row.time_s, row.time_s) == [row], number
+        recording.close()
+
+    def test_a_huge_length_within_a_chunk_is_damage(self, whole: Path, tmp_path: Path) -> None:
+        """2^64 - 1 bytes of records lose that chunk only."""
+        data = bytearray(whole.read_bytes())
+        at, length = chunks(data)[3]
+        place = at + HEAD.size + 8 + 8 + 8 + 4 + 4 + len("zstd")  # times, size, checksum, compression
+        assert struct.unpack_from("<Q", data, place) == (length - (place + 8 - at),)
+        struct.pack_into("<Q", data, place, (1 << 64) - 1)
+        path = tmp_path / "odd.mcap"
+        path.write_bytes(data)
+        ticks, _, lost = opened(path)
+        assert 280 <= len(ticks) < 300
+        assert lost.startswith(f"{length} bytes")
+        assert read_recording(path).ticks == ticks
+
+    def test_trailing_zeros_are_damage(self, whole: Path, tmp_path: Path) -> None:
+        """16 GiB of zeros, as after a crash, are reported without being read as records."""
+        data = whole.read_bytes()
+        end = sum(chunks(data)[-1])
+        path = tmp_path / "zeros.mcap"
+        with path.open("wb") as file:
+            file.write(data[:end])
+            file.truncate(end + (1 << 34))  # 2 billion empty records, if they were some
+        ticks, _, lost = opened(path)
+        assert len(ticks) == 300
+        assert lost.startswith(f"{1 << 34} bytes")
+
+    @pytest.mark.parametrize(
+        ("make", "message"),
+        [
+            (lambda path: path.write_bytes(b""), "is no MCAP file: it is empty"),
+            (lambda path: path.write_text("hello, world\n" * 9), "is no MCAP file"),
+            (lambda path: path.mkdir(), "Is a directory"),
+            (lambda path: None, "no recording"),
+            (foreign, "is no recording of arm-control"),
+            (lambda path: write(path, []), "holds no tick"),
+            (lambda path: write(path, [Event(1.0, "end", "parked")]), "holds no tick"),
+        ],
+    )
+    def test_other_files_are_rejected_in_one_line(self, tmp_path: Path, make: Any, message: str) -> None:
+        """Empty, other and missing files, folders, and recordings without ticks."""
+        path = tmp_path / "thing.mcap"
+        make(path)
+        with pytest.raises(ValueError, match=message) as refused:
+            IndexedRecording(path)
+        assert "thing.mcap" in str(refused.value)
+        assert "\n" not in str(refused.value)
 
 
 ORDERS: dict[str, Callable[[list[Any]], list[Any]]] = {
@@ -458,7 +470,7 @@ WRITERS: dict[str, dict[str, Any]] = {
 
 
 def rewritten(source: Path, path: Path, order: str, **settings: Any) -> tuple[list[Tick], list[Event]]:
-    """Write a recording as another program may, with a channel of its own; returns what mcap's reader finds in it."""
+    """Rewrite a recording as another program may, with a further channel; returns what mcap's reader finds in it."""
     reader = make_reader(BytesIO(source.read_bytes()))
     summary = reader.get_summary()
     assert summary is not None
@@ -486,14 +498,14 @@ def rewritten(source: Path, path: Path, order: str, **settings: Any) -> tuple[li
 
 
 class TestFilesOfOtherWriters:
-    """Every reader finds what mcap's own reader finds, in the order of log times."""
+    """Files of other writers give what mcap's own reader finds, ordered by log time."""
 
     @pytest.mark.parametrize("order", ORDERS)
     @pytest.mark.parametrize("settings", WRITERS.values(), ids=WRITERS)
-    def test_all_ticks_and_events_are_read_in_the_order_of_log_times(
+    def test_all_ticks_and_events_are_read_by_log_time(
         self, whole: Path, tmp_path: Path, settings: dict[str, Any], order: str
     ) -> None:
-        """By index, by intervals, at once, and after recovery; the time line is that of the ticks."""
+        """By index, in intervals, at once and after recovery; the time line is that of the ticks."""
         path, recovered = tmp_path / "log.mcap", tmp_path / "recovered.mcap"
         ticks, events = rewritten(whole, path, order, **settings)
         assert len(ticks) == 300
@@ -512,7 +524,7 @@ class TestFilesOfOtherWriters:
             times = [message.log_time for _, _, message in make_reader(file).iter_messages(log_time_order=False)]
         assert times == sorted(times)
 
-    def test_a_long_file_without_chunks_is_decoded_only_where_it_is_looked_at(self, tmp_path: Path) -> None:
+    def test_a_file_without_chunks_is_decoded_where_it_is_read(self, tmp_path: Path) -> None:
         """Its messages are read in runs of 64 kB."""
         source, path = tmp_path / "source.mcap", tmp_path / "log.mcap"
         write(source, [tick(number) for number in range(6000)])
@@ -523,7 +535,7 @@ class TestFilesOfOtherWriters:
             assert recording.ticks(130.0, 135.0) == [tick(number) for number in range(3000, 3501)]
             assert len(recording._kept) <= 7
 
-    def test_a_file_without_chunks_that_is_cut_opens_up_to_there(self, whole: Path, tmp_path: Path) -> None:
+    def test_a_truncated_file_without_chunks(self, whole: Path, tmp_path: Path) -> None:
         """Whole messages before the cut are read, the rest is counted as lost."""
         path = tmp_path / "log.mcap"
         ticks, _ = rewritten(whole, path, "as recorded", use_chunking=False)
@@ -536,7 +548,7 @@ class TestFilesOfOtherWriters:
 
     @pytest.mark.parametrize("at", [0.2, 0.5, 0.8])
     def test_a_damaged_lz4_chunk_is_left_out(self, whole: Path, tmp_path: Path, at: float) -> None:
-        """What is before and behind it is read."""
+        """The ticks before and after it are read."""
         path = tmp_path / "log.mcap"
         ticks, _ = rewritten(whole, path, "as recorded", compression=CompressionType.LZ4, chunk_size=4096)
         data = bytearray(path.read_bytes())

@@ -10,7 +10,8 @@ from arm_control.recording.schema import Tick, of_simulated_arm
 from arm_control.recording.writer import schema_of
 
 
-def test_the_schemas_say_what_is_in_a_message() -> None:
+def test_a_schema_lists_required_fields_and_types() -> None:
+    """Optional fields are not required, and types have no alternatives or references."""
     schema = schema_of(Tick)
     assert "anyOf" not in json.dumps(schema)
     assert "$ref" not in json.dumps(schema)
@@ -21,7 +22,7 @@ def test_the_schemas_say_what_is_in_a_message() -> None:
 
 
 class TestSimulatedArm:
-    """Whether the recorded arm was a simulation."""
+    """Whether a recorded arm was simulated."""
 
     @pytest.mark.parametrize(
         ("metadata", "simulated"),
@@ -35,5 +36,5 @@ class TestSimulatedArm:
         ],
     )
     def test_metadata(self, metadata: dict[str, str], simulated: bool) -> None:
-        """The declaration counts; without one, the driver's name."""
+        """A driver's declaration counts; without one, its name does."""
         assert of_simulated_arm(metadata) == simulated

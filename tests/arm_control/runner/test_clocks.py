@@ -3,7 +3,8 @@
 from arm_control.runner.clocks import FastTime, RealTime
 
 
-def test_the_clocks() -> None:
+def test_clocks_wait_until_a_time_and_never_go_back() -> None:
+    """The fast clock jumps, the real one sleeps, and times in the past return at once."""
     fast, real = FastTime(), RealTime()
     assert (fast.waits, real.waits) == (False, True)
     fast.wait_until(3.0)

@@ -12,9 +12,9 @@ from envs.tasks.base import StillGoal
 
 
 class TestGoalsAsTheyCome:
-    """Goals of standard input, read by a thread."""
+    """Goals from standard input, read by a thread."""
 
-    def test_no_more_goals_are_read_than_are_waited_for(self) -> None:
+    def test_reading_ahead_is_bounded(self) -> None:
         """`yes GOAL | arm-control run --goals-file -` does not fill the memory."""
         read: list[int] = []
 
@@ -33,8 +33,8 @@ class TestGoalsAsTheyCome:
         # In the queue, taken from it, and one that waits to be put.
         assert len(read) <= WAITING_GOALS + 10 + 1
 
-    def test_goals_come_in_their_order_to_the_last(self) -> None:
-        """More than may wait."""
+    def test_goals_keep_their_order(self) -> None:
+        """Three times as many goals as may wait arrive, in order."""
         given = [StillGoal((0.3, 0.1, 0.001 * number)) for number in range(3 * WAITING_GOALS)]
         assert [goal for goal in as_they_come(iter(given), timeout_s=5.0) if goal is not None] == given
 
@@ -44,7 +44,7 @@ class TestGoalsAsTheyCome:
     def test_a_terminal_that_was_closed_ends_the_goals_and_a_bad_line_is_an_error(
         self, error: Exception, expected: type[Exception] | None
     ) -> None:
-        """After the goals before it."""
+        """Both take effect after the goals before them."""
 
         def lines() -> Iterator[StillGoal]:
             yield StillGoal((0.3, 0.1, 0.3))
@@ -59,7 +59,7 @@ class TestGoalsAsTheyCome:
                 next(goals)
 
     def test_the_loop_does_not_wait_for_a_goal(self) -> None:
-        """None stands for a goal that has not come yet."""
+        """The iterator yields None while no goal has arrived."""
         typed = threading.Event()
 
         def slow() -> Iterator[StillGoal]:

@@ -1,4 +1,4 @@
-"""The work of a policy: its rate, its goals, and the errors at their ends."""
+"""The policy's work: its rate, its goals, and the error at the end of each."""
 
 import math
 import re
@@ -22,53 +22,61 @@ from arm_control.viewers.plot.figure import trajectory_figure
 from envs.tasks.track import MovingGoal, Track
 
 
-def test_errors_and_times_to_reach_are_those_of_the_motion() -> None:
-    pose = POSES[0]
-    here, there = (course.goal_m for course in COURSES[:2])
-    rig = Rig(ScriptedPolicy(pose), COURSES[:2], seconds=2.0)
-    reach, miss = rig.run().goals
-    assert reach.error_mm < 0.1
-    assert reach.time_to_reach_s is not None
-    assert 0.5 < reach.time_to_reach_s <= EASE_S  # within the soft start
-    assert miss.error_mm == pytest.approx(1000 * math.dist(here, there), abs=0.5)
-    assert miss.time_to_reach_s is None
+class TestResults:
+    """Errors and times of reaching."""
+
+    def test_errors_and_times_to_reach_are_those_of_the_motion(self) -> None:
+        """A goal of the commanded pose is reached; another one is missed by its distance."""
+        pose = POSES[0]
+        here, there = (course.goal_m for course in COURSES[:2])
+        rig = Rig(ScriptedPolicy(pose), COURSES[:2], seconds=2.0)
+        reach, miss = rig.run().goals
+        assert reach.error_mm < 0.1
+        assert reach.time_to_reach_s is not None
+        assert 0.5 < reach.time_to_reach_s <= EASE_S  # within the soft start
+        assert miss.error_mm == pytest.approx(1000 * math.dist(here, there), abs=0.5)
+        assert miss.time_to_reach_s is None
+
+    def test_a_goal_that_is_left_again_was_not_reached(self) -> None:
+        """The time of reaching is None if the goal is left before its end."""
+        rig = Rig(ScriptedPolicy(from_step(SOFT_STEPS + 20, POSES[1])), COURSES[:1], seconds=2.0)
+        (result,) = rig.run().goals
+        assert result.time_to_reach_s is None
+        assert result.error_mm > 50.0
 
 
-def test_a_goal_that_is_left_again_was_not_reached() -> None:
-    rig = Rig(ScriptedPolicy(from_step(SOFT_STEPS + 20, POSES[1])), COURSES[:1], seconds=2.0)
-    (result,) = rig.run().goals
-    assert result.time_to_reach_s is None
-    assert result.error_mm > 50.0
+class TestRates:
+    """Rates of the loop and of the policy."""
 
+    def test_a_loop_slower_than_the_policy_is_an_error(self) -> None:
+        """The arm is parked."""
+        rig = Rig(rate=20.0)
+        with pytest.raises(ValueError, match="expected a rate of at least the policy's 30 Hz, got 20"):
+            rig.run()
+        rig.assert_parked()
 
-def test_a_loop_slower_than_the_policy_is_refused_and_the_arm_parked() -> None:
-    rig = Rig(rate=20.0)
-    with pytest.raises(ValueError, match="expected a rate of at least the policy's 30 Hz, got 20"):
+    @pytest.mark.parametrize("rate", [30.0, 40.0, 50.0, 99.0, 200.0, 1000.0])
+    def test_the_policy_runs_at_its_own_rate(self, rate: float) -> None:
+        """At 30 to 1,000 Hz it decides every 1/30 s, and all targets keep the limits."""
+        asked_s: list[float] = []
+        policy = ScriptedPolicy(lambda asked: asked_s.append(rig.clock.now_s()) or POSES[asked // 10 % 3])
+        rig = Rig(policy, COURSES[:2], rate=rate)
+        report = rig.run()
+        assert policy.asked == SOFT_STEPS + 30
+        np.testing.assert_allclose(np.array(asked_s) - asked_s[0], np.arange(len(asked_s)) / 30, atol=1 / rate)
+        assert report.faults == []
+        rig.assert_within_limits()
+        np.testing.assert_allclose(np.diff(rig.arm.sent_s), 1 / rate, rtol=1e-6)
+        rig.assert_parked()
+
+    @pytest.mark.parametrize("rate", [10.0, 17.0])
+    def test_a_slow_policy_runs_at_a_slow_rate(self, rate: float) -> None:
+        """A policy of 10 Hz reaches its goals at 10 and 17 Hz."""
+        rig = Rig(Skilled(1 / 10), rate=rate, seconds=2.0)
         rig.run()
-    rig.assert_parked()
-
-
-@pytest.mark.parametrize("rate", [30.0, 40.0, 50.0, 99.0, 200.0, 1000.0])
-def test_the_policy_is_asked_at_its_own_rate_and_targets_in_between_keep_the_limits_at_the_loops(rate: float) -> None:
-    asked_s: list[float] = []
-    policy = ScriptedPolicy(lambda asked: asked_s.append(rig.clock.now_s()) or POSES[asked // 10 % 3])
-    rig = Rig(policy, COURSES[:2], rate=rate)
-    report = rig.run()
-    assert policy.asked == SOFT_STEPS + 30
-    np.testing.assert_allclose(np.array(asked_s) - asked_s[0], np.arange(len(asked_s)) / 30, atol=1 / rate)
-    assert report.faults == []
-    rig.assert_within_limits()
-    np.testing.assert_allclose(np.diff(rig.arm.sent_s), 1 / rate, rtol=1e-6)
-    rig.assert_parked()
-
-
-@pytest.mark.parametrize("rate", [10.0, 17.0])
-def test_a_slow_policy_runs_at_a_slow_rate(rate: float) -> None:
-    rig = Rig(Skilled(1 / 10), rate=rate, seconds=2.0)
-    rig.run()
-    assert [goal.error_mm < 1.0 for goal in rig.results] == [True] * 3
-    rig.assert_within_limits()
-    rig.assert_parked()
+        assert [goal.error_mm < 1.0 for goal in rig.results] == [True] * 3
+        rig.assert_within_limits()
+        rig.assert_parked()
 
 
 class MemoryRecorder:
@@ -85,7 +93,7 @@ class MemoryRecorder:
         self.events.append(event)
 
     def trajectory(self) -> Trajectory:
-        """What viewers see of it."""
+        """The kept ticks and events as viewers open them."""
         start_s, end_s = self.ticks[0].time_s, self.ticks[-1].time_s
         kept: Any = SimpleNamespace(start_s=start_s, end_s=end_s, events=self.events)
         events, episodes = events_and_episodes(kept)
@@ -107,10 +115,10 @@ class TestErrorsAtTheEnd:
         st.sampled_from([30.0, 60.0, 100.0]),
         st.lists(st.sampled_from([0, 1, 2, None]), max_size=3),
     )
-    def test_whatever_the_ticks_are(
+    def test_for_any_timing(
         self, late_s: list[float], lost_reads: set[int], rate: float, numbers: list[int | None]
     ) -> None:
-        """Late ticks, replies that are lost (no two at once), goals that have to be waited for."""
+        """With overruns, lost replies (no two at once), and goals that have to be waited for."""
 
         def fault(rig: Rig) -> None:
             rig.arm.faulty_read = lost if rig.reads / 3 in lost_reads else lambda state: state
@@ -129,7 +137,8 @@ class TestErrorsAtTheEnd:
         ]
         assert table_errors(trajectory) == [f"{result.error_mm:.2f}" for result in report.goals]
 
-    def test_by_hand_it_is_the_distance_in_the_tick_in_which_the_goals_time_is_over(self) -> None:
+    def test_it_is_the_distance_when_the_goals_time_is_over(self) -> None:
+        """Computed here from that tick's angles."""
         recorder = MemoryRecorder()
         rig = Rig(ScriptedPolicy(lambda asked: POSES[asked // 7 % 3]), COURSES[:2], seconds=0.5, recorder=recorder)
         results = rig.run().goals
@@ -140,7 +149,8 @@ class TestErrorsAtTheEnd:
             assert result.error_mm == pytest.approx(wanted_mm, rel=1e-12)
             assert tick.goal_error_mm == result.error_mm
 
-    def test_of_a_goal_that_moves_it_is_the_rms(self) -> None:
+    def test_of_a_moving_goal_it_is_the_rms_error(self) -> None:
+        """The page of the recording states the same."""
         path = Track(path="circle", speed_m_s=0.1).draw_path(ARM, np.random.default_rng(3))
         recorder = MemoryRecorder()
         courses = [MovingGoal(path, 45, 1 / 30), COURSES[0]]
@@ -148,8 +158,8 @@ class TestErrorsAtTheEnd:
         errors_mm = [f"{result.error_mm:.2f}" for result in rig.run().goals]
         assert table_errors(recorder.trajectory()) == errors_mm
 
-    def test_without_it_in_the_recording_it_is_worked_out_from_the_ticks(self) -> None:
-        """As of a recording that was made before ticks had it."""
+    def test_recordings_without_the_error_are_evaluated_from_their_ticks(self) -> None:
+        """Recordings made before ticks stored the error give the same to 1e-9."""
         recorder = MemoryRecorder()
         late_s = (0.0, 0.001, 0.02)
         clock = FakeClock(oversleep=lambda wait: late_s[wait % 3])
@@ -162,7 +172,8 @@ class TestErrorsAtTheEnd:
             errors_mm, rel=1e-9
         )
 
-    def test_plots_have_a_dot_at_each(self) -> None:
+    def test_plots_mark_each_error(self) -> None:
+        """One dot at the end of each goal, at its error."""
         recorder = MemoryRecorder()
         rig = Rig(ScriptedPolicy(lambda asked: POSES[asked // 7 % 3]), seconds=0.5, recorder=recorder)
         errors_mm = [result.error_mm for result in rig.run().goals]
@@ -171,9 +182,10 @@ class TestErrorsAtTheEnd:
         ends_s = [episode.end_s for episode in trajectory.episodes]
         np.testing.assert_allclose(dots.get_offsets(), np.transpose([ends_s, errors_mm]))
 
-    def test_what_a_run_prints_is_in_the_page_of_its_recording(
+    def test_the_page_of_a_recording_states_what_the_run_printed(
         self, tiny_policy: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
     ) -> None:
+        """Through the command line, to the printed digit."""
         log = tmp_path / "run.mcap"
         words = ["--random", "2", "--seconds-per-goal", "0.4", "--pace", "fast", "--record", str(log)]
         assert main(["run", str(tiny_policy), *words]) == 0

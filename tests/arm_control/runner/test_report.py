@@ -6,7 +6,8 @@ import pytest
 from rig import COURSES, Rig
 
 
-def test_figures_are_those_of_the_report() -> None:
+def test_figures_equal_the_results_of_the_run() -> None:
+    """Means, rates and counts are computed from the results, and percentiles are ordered."""
     rig = Rig(seconds=1.0)
     report = rig.run()
     figures = json.loads(json.dumps(report.figures(), allow_nan=False))

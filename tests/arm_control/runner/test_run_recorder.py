@@ -13,11 +13,11 @@ from arm_control.runner.run_recorder import close_recorder
 
 
 class TestRecorded:
-    """What a run says of its recording."""
+    """The message about a run's recording."""
 
     @pytest.mark.parametrize(("ticks", "said"), [(0, "not a single tick was recorded"), (1, "recorded")])
     def test_a_recording_without_ticks_is_reported_as_such(self, ticks: int, said: str, tmp_path: Path) -> None:
-        """It is there, but there is nothing to replay."""
+        """The file exists, but holds nothing to replay."""
         times = dict.fromkeys(("period_error_us", "read_us", "decide_us", "safety_us", "write_us"), 1.0)
         recorder = Recorder(tmp_path / "run.mcap", {})
         for _ in range(ticks):

@@ -5,9 +5,7 @@ from typing import Any
 
 import pytest
 
-from arm_control.runner.safety import (
-    SafetySettings,
-)
+from arm_control.runner.safety import SafetySettings
 
 
 @pytest.mark.parametrize(
@@ -19,6 +17,7 @@ from arm_control.runner.safety import (
         (math.nan, 0.0, 0.0, 1.0, 1.0, 1.0),
     ],
 )
-def test_a_workspace_that_is_no_box_is_refused(box: Any) -> None:
+def test_an_invalid_workspace_is_rejected(box: Any) -> None:
+    """Boxes of other sizes, empty, infinite or NaN ones."""
     with pytest.raises(ValueError, match="workspace: expected x, y, z lowest and x, y, z highest"):
         SafetySettings(workspace_m=box)

@@ -1,4 +1,4 @@
-"""Whether the arm goes where it is sent: no healthy arm is suspected, and each fault is noticed as soon as is said."""
+"""Tracking checks: no false alarm for healthy arms, and each fault within its stated time."""
 
 import dataclasses
 import math
@@ -29,8 +29,8 @@ ZIGZAG = [[0.0, 80.0, 10.0], [90.0, 80.0, 10.0], [0.0, 20.0, 80.0], [90.0, 90.0,
 Angles = list[float]
 
 
-def way_between(poses: list[Angles], rate: float, hold_s: float) -> list[Angles]:
-    """Targets within the limits, from the first pose on, so long towards each."""
+def targets_between(poses: list[Angles], rate: float, hold_s: float) -> list[Angles]:
+    """Targets within the limits, from the first pose on, for this many seconds towards each."""
     target, speed, targets = poses[0], [0.0] * 3, []
     for pose in poses:
         for _ in range(round(hold_s * rate)):
@@ -40,7 +40,7 @@ def way_between(poses: list[Angles], rate: float, hold_s: float) -> list[Angles]
 
 
 def readings_of(targets: list[Angles], period_s: float, delay_s: float, lag_s: float) -> list[Angles]:
-    """The exact answer of a dead time and a first-order lag, at the end of each period."""
+    """The exact response of a dead time and a first-order lag, at the end of each period."""
     events = sorted({tick * period_s for tick in range(1, len(targets) + 1)})
     changes = [(tick * period_s + delay_s, target) for tick, target in enumerate(targets)]
     angles, followed, now_s, readings = np.array(targets[0]), np.array(targets[0]), 0.0, []
@@ -56,7 +56,7 @@ def readings_of(targets: list[Angles], period_s: float, delay_s: float, lag_s: f
 
 
 def worst_off_m(targets: list[Angles], readings: list[Angles], period_s: float) -> float:
-    """The largest deviation of the tip that is found on the way."""
+    """The largest deviation of the tip from its expected position."""
     expected = ExpectedMotion(ARM, period_s)
     expected.start(readings[0], 0.0)
     worst_m = 0.0
@@ -81,17 +81,17 @@ class TestExpectedMotion:
         st.floats(0.0, MAX_DELAY_S),
         st.floats(0.004, MAX_LAG_S),
     )
-    def test_an_arm_that_only_is_late_and_lags_is_where_it_is_expected(
+    def test_any_allowed_delay_and_lag_stays_within_the_bound(
         self, poses: list[Angles], rate: float, hold_s: float, delay_s: float, lag_s: float
     ) -> None:
-        """Whatever its delay and lag, it uses up two thirds of what is allowed at most."""
-        targets = way_between(poses, rate, hold_s)
+        """Any delay and lag uses at most two thirds of what is allowed."""
+        targets = targets_between(poses, rate, hold_s)
         readings = readings_of(targets, 1.0 / rate, delay_s, lag_s)
         assert worst_off_m(targets, readings, 1.0 / rate) < 0.67 * ALLOWED_M
 
     @pytest.mark.parametrize("period_s", [1 / 30, 1 / 100, 1 / 500])
     def test_a_joint_that_is_off_moves_the_tip_by_the_chord(self, period_s: float) -> None:
-        """The mean deviation comes up to it with the time constant of the window."""
+        """The mean deviation approaches 2 r sin(a / 2) with the window's time constant."""
         expected = ExpectedMotion(ARM, period_s)
         expected.start(LEVEL, 0.0)
         chord_m = 2.0 * 0.45 * math.sin(math.radians(5.0) / 2.0)
@@ -104,8 +104,8 @@ class TestExpectedMotion:
         assert expected.angles_deg == pytest.approx(LEVEL)
 
     def test_the_expected_angles_are_those_of_the_arms_own_delay_and_lag(self) -> None:
-        """They go where a delay of 0.1 s and a lag of 45 ms lead, and not where the targets are."""
-        targets = way_between([[10.0, 20.0, 30.0], [80.0, 70.0, 60.0], [10.0, 20.0, 30.0]], 100.0, 1.0)
+        """Within 0.5 degrees of an arm of 0.1 s and 45 ms, whose targets are 40 degrees ahead."""
+        targets = targets_between([[10.0, 20.0, 30.0], [80.0, 70.0, 60.0], [10.0, 20.0, 30.0]], 100.0, 1.0)
         readings = readings_of(targets, 0.01, 0.1, 0.045)
         expected = ExpectedMotion(ARM, 0.01)
         expected.start(readings[0], 0.0)
@@ -113,17 +113,17 @@ class TestExpectedMotion:
         for tick, (target, reading) in enumerate(zip(targets, readings, strict=True), 1):
             expected.sent(target, 0.01 * tick)
             expected.compare(reading)
-            if tick > 200:  # on the second way; on the first it is found out
+            if tick > 200:  # on the second motion; during the first it is estimated
                 gaps.append(np.abs(np.subtract(expected.angles_deg, reading)).max())
                 ahead.append(np.abs(np.subtract(target, reading)).max())
         assert max(gaps) < 0.5
         assert max(ahead) > 40.0
 
     @pytest.mark.parametrize("stands_still", [True, False], ids=["a simulated arm", "a real arm"])
-    def test_ticks_that_are_late_make_no_arm_suspicious(self, stands_still: bool) -> None:
-        """Two of each way are late by 90 ms, in which a real arm moves on, and a simulated one does not."""
+    def test_overruns_are_no_fault(self, stands_still: bool) -> None:
+        """Two ticks of each motion are late by 90 ms; a real arm moves meanwhile, a simulated one does not."""
         rate = 30.0
-        targets = way_between(ZIGZAG, rate, 0.6)
+        targets = targets_between(ZIGZAG, rate, 0.6)
         late = [tick for tick in range(len(targets)) if tick % 18 in (6, 8)]
         late_s = [0.09 * sum(tick >= at for at in late) for tick in range(len(targets))]
         at_s = [(tick + 1) / rate + late_s[tick] for tick in range(len(targets))]
@@ -140,9 +140,9 @@ class TestExpectedMotion:
             expected.compare(reading)
             assert expected.tip_off_m < ALLOWED_M
 
-    def test_targets_that_are_lost_make_no_arm_suspicious(self) -> None:
-        """Two in five do not arrive, and the loop says so."""
-        targets = way_between(ZIGZAG, 30.0, 0.4)
+    def test_lost_targets_are_no_fault(self) -> None:
+        """Two in five do not arrive, and the loop reports them as lost."""
+        targets = targets_between(ZIGZAG, 30.0, 0.4)
         lost = np.random.default_rng(8).random(len(targets)) < 0.4
         arrived, last = [], targets[0]
         for target, is_lost in zip(targets, lost, strict=True):
@@ -175,7 +175,7 @@ class TestStillJoints:
         return None
 
     def test_it_is_found_when_the_slowest_arm_would_have_moved(self) -> None:
-        """A target that moves by 10 degrees/s passes 3 degrees after 0.3 s, and the slowest arm needs 0.45 s."""
+        """3 degrees at 10 degrees/s take 0.3 s, and the slowest arm needs 0.45 s more."""
         found_s = self.found_s(lambda now_s: 20.0 + 10.0 * now_s, lambda now_s: 20.0)
         assert found_s == pytest.approx(0.3 + 0.45, abs=0.035)
 
@@ -193,19 +193,19 @@ class TestStillJoints:
         ],
         ids=["at rest", "less than 3 degrees", "one step in time", "late and slow", "repeated"],
     )
-    def test_it_is_not_found_where_it_is_no_fault(
+    def test_slow_and_resting_joints_are_not_found(
         self, target_deg: Callable[[float], float], reading_deg: Callable[[float], float]
     ) -> None:
-        """An arm that rests, one that is slow, and one whose target hardly moves."""
+        """Joints that rest, move slowly, are quantised, or whose target hardly moves."""
         assert self.found_s(target_deg, reading_deg) is None
 
     def test_targets_from_before_it_stood_still_do_not_count(self) -> None:
-        """It has followed a long way, arrives, and rests there with its target."""
+        """A joint that has arrived rests with its target."""
         assert self.found_s(lambda s: min(60.0, 20.0 + 80.0 * s), lambda s: min(60.0, 20.0 + 80.0 * s)) is None
 
 
 class TestHealthyArms:
-    """No false alarm."""
+    """No false alarm, and the arms that must be stopped."""
 
     @pytest.mark.parametrize("rate", [30.0, 100.0, 500.0])
     @pytest.mark.parametrize("preset", PRESETS)
@@ -236,7 +236,7 @@ class TestHealthyArms:
 
     @pytest.mark.parametrize("is_described", [True, False])
     def test_an_arm_slower_than_the_presets_has_to_be_described(self, is_described: bool) -> None:
-        """0.4 s late and with a lag of 0.25 s: stopped, unless that is what is expected of it."""
+        """A delay of 0.4 s and a lag of 0.25 s are a fault unless the settings allow them."""
         clock = FastTime()
         driver = SimulationDriver(
             ARM, 0.01, Imperfections(action_delay_s=(0.4, 0.4), servo_lag_s=(0.25, 0.25)), clock.now_s
@@ -250,8 +250,8 @@ class TestHealthyArms:
             driver.close()
         assert (report.faults == []) == is_described
 
-    def test_an_arm_that_cannot_swing_its_payload_is_stopped(self) -> None:
-        """0.2 kg on the default arm, which is lifted from level: its shoulder stays behind."""
+    def test_an_arm_that_cannot_lift_its_payload_is_stopped(self) -> None:
+        """0.2 kg on the default arm: its shoulder stays behind."""
         clock = FastTime()
         driver = SimulationDriver(ARM, 0.01, Imperfections(payload_kg=(0.2, 0.2)), clock.now_s)
         body: Any = driver._body
@@ -265,7 +265,7 @@ class TestHealthyArms:
         assert report.faults[0].check == "tracking"
         assert "shoulder is at" in report.faults[0].text
 
-    def test_a_shadow_run_is_not_watched(self) -> None:
+    def test_a_dry_run_is_not_checked(self) -> None:
         """Nothing follows its targets."""
         clock = FakeClock()
         arm = FakeArm(clock)
