@@ -1,4 +1,4 @@
-"""Programs that are started and disturbed as a person, a shell or a terminal would: see `test_endings.py`."""
+"""Programs that are started and interrupted as by a person, a shell or a terminal: see `test_endings.py`."""
 
 import fcntl
 import os
@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from helpers import children
+from locations import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 DEADLINE_S = 120.0
 
 

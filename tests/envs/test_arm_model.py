@@ -1,4 +1,4 @@
-"""The URDF against its own sources: parts, data sheet, geometry, and the body that PyBullet makes of it."""
+"""The default URDF against its sources: parts, data sheet and geometry, and the body that PyBullet loads."""
 
 import math
 import re
@@ -132,116 +132,123 @@ def solid_body(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Body]
     pybullet.disconnect(body.client)
 
 
-@pytest.mark.parametrize("link", PARTS)
-def test_mass_centre_and_inertia_of_each_link_are_those_of_its_parts(link: str, loose_body: Body) -> None:
-    mass, centre, inertia = mass_centre_inertia(PARTS[link])
-    inertial = ElementTree.parse(DEFAULT_URDF).getroot().find(f"link[@name='{link}']/inertial")
-    assert inertial is not None
-    origin, mass_element, inertia_element = inertial.find("origin"), inertial.find("mass"), inertial.find("inertia")
-    assert mass_element is not None
-    assert inertia_element is not None
-    written = {name: float(value) for name, value in inertia_element.attrib.items()}
-    assert float(mass_element.attrib["value"]) == pytest.approx(mass, rel=1e-7)
-    assert [written[name] for name in ("ixx", "iyy", "izz")] == pytest.approx(inertia.tolist(), rel=1e-7)
-    assert [written[name] for name in ("ixy", "ixz", "iyz")] == [0, 0, 0]
-    xyz = "0 0 0" if origin is None else origin.attrib["xyz"]
-    assert [float(word) for word in xyz.split()] == pytest.approx([0, 0, centre], abs=1e-10)
+class TestDataSheet:
+    """Masses, inertias and limits, from parts and data sheet."""
 
-    loaded = pybullet.getDynamicsInfo(loose_body.id, loose_body.links[link], physicsClientId=loose_body.client)
-    assert loaded[0] == pytest.approx(mass, rel=1e-7)
-    assert loaded[2] == pytest.approx(inertia.tolist(), rel=1e-7)
-    assert loaded[3] == pytest.approx([0, 0, centre], abs=1e-10)
-    assert loaded[4] == pytest.approx([0, 0, 0, 1], abs=1e-12)
+    @pytest.mark.parametrize("link", PARTS)
+    def test_mass_centre_and_inertia_of_each_link_are_those_of_its_parts(self, link: str, loose_body: Body) -> None:
+        """Written and loaded values equal the closed forms of the parts' solids, moved by Steiner's theorem (1e-7)."""
+        mass, centre, inertia = mass_centre_inertia(PARTS[link])
+        inertial = ElementTree.parse(DEFAULT_URDF).getroot().find(f"link[@name='{link}']/inertial")
+        assert inertial is not None
+        origin, mass_element, inertia_element = inertial.find("origin"), inertial.find("mass"), inertial.find("inertia")
+        assert mass_element is not None
+        assert inertia_element is not None
+        written = {name: float(value) for name, value in inertia_element.attrib.items()}
+        assert float(mass_element.attrib["value"]) == pytest.approx(mass, rel=1e-7)
+        assert [written[name] for name in ("ixx", "iyy", "izz")] == pytest.approx(inertia.tolist(), rel=1e-7)
+        assert [written[name] for name in ("ixy", "ixz", "iyz")] == [0, 0, 0]
+        xyz = "0 0 0" if origin is None else origin.attrib["xyz"]
+        assert [float(word) for word in xyz.split()] == pytest.approx([0, 0, centre], abs=1e-10)
 
+        loaded = pybullet.getDynamicsInfo(loose_body.id, loose_body.links[link], physicsClientId=loose_body.client)
+        assert loaded[0] == pytest.approx(mass, rel=1e-7)
+        assert loaded[2] == pytest.approx(inertia.tolist(), rel=1e-7)
+        assert loaded[3] == pytest.approx([0, 0, centre], abs=1e-10)
+        assert loaded[4] == pytest.approx([0, 0, 0, 1], abs=1e-12)
 
-def test_the_body_has_no_other_links(body: Body) -> None:
-    assert set(body.links) == set(PARTS)
+    def test_the_body_has_no_other_links(self, body: Body) -> None:
+        """The URDF has exactly the links whose parts are listed."""
+        assert set(body.links) == set(PARTS)
 
+    @pytest.mark.parametrize("joint", ["base_yaw", "shoulder", "elbow"])
+    def test_joint_limits_torque_and_speed_are_those_of_the_servo(self, joint: str, body: Body) -> None:
+        """PyBullet loads 0 to 90 degrees, 1.4 N m and 57 rev/min, as in the servo's data sheet."""
+        info = body.joints[joint]
+        assert info[2] == pybullet.JOINT_REVOLUTE
+        assert (info[8], info[9]) == pytest.approx((0.0, math.pi / 2), abs=1e-12)
+        assert info[10] == 1.4
+        assert info[11] == pytest.approx(57 * 2 * math.pi / 60, rel=1e-4)  # 57 rev/min, written with four figures
 
-@pytest.mark.parametrize("joint", ["base_yaw", "shoulder", "elbow"])
-def test_joint_limits_torque_and_speed_are_those_of_the_servo(joint: str, body: Body) -> None:
-    info = body.joints[joint]
-    assert info[2] == pybullet.JOINT_REVOLUTE
-    assert (info[8], info[9]) == pytest.approx((0.0, math.pi / 2), abs=1e-12)
-    assert info[10] == 1.4
-    assert info[11] == pytest.approx(57 * 2 * math.pi / 60, rel=1e-4)  # 57 rev/min, written with four figures
+    def test_arm_reads_the_servos_limits(self) -> None:
+        """`Arm` reads names and limits of the same data sheet, in degrees, and the acceleration of 40 rad/s^2."""
+        arm = Arm()
+        assert arm.joint_names == ("base_yaw", "shoulder", "elbow")
+        assert arm.tip_link == "tip"
+        assert arm.limits.lower_deg == (0.0,) * 3
+        assert arm.limits.upper_deg == pytest.approx((90.0,) * 3, abs=1e-12)
+        assert arm.limits.max_speed_deg_s == pytest.approx((57 * 360 / 60,) * 3, rel=1e-4)
+        assert arm.limits.max_acceleration_deg_s2 == pytest.approx((math.degrees(40),) * 3, rel=1e-12)
+        assert arm.max_torque_nm == (1.4,) * 3
 
+    def test_the_headers_torques_of_the_level_arm_hold(self, body: Body) -> None:
+        """The torques stated in the URDF's header equal PyBullet's inverse dynamics and the sums over the parts."""
+        claim = re.search(
+            r"needs (\S+) N m against gravity and (\S+) kg m\^2 x 40 = (\S+) N m to accelerate:\s+(\S+) N m, (\d+) %",
+            DEFAULT_URDF.read_text(),
+        )
+        assert claim is not None
+        gravity, inertia, accelerating, together, share = (float(group) for group in claim.groups())
 
-def test_the_arm_reads_the_servos_figures() -> None:
-    arm = Arm()
-    assert arm.joint_names == ("base_yaw", "shoulder", "elbow")
-    assert arm.tip_link == "tip"
-    assert arm.limits.lower_deg == (0.0,) * 3
-    assert arm.limits.upper_deg == pytest.approx((90.0,) * 3, abs=1e-12)
-    assert arm.limits.max_speed_deg_s == pytest.approx((57 * 360 / 60,) * 3, rel=1e-4)
-    assert arm.limits.max_acceleration_deg_s2 == pytest.approx((math.degrees(40),) * 3, rel=1e-12)
-    assert arm.max_torque_nm == (1.4,) * 3
+        level, still = [0.0, math.pi / 2, 0.0], [0.0, 0.0, 0.0]
+        torque = pybullet.calculateInverseDynamics(body.id, level, still, still, physicsClientId=body.client)
+        matrix = pybullet.calculateMassMatrix(body.id, level, physicsClientId=body.client)
+        true_gravity, true_inertia = abs(torque[1]), matrix[1][1]
 
+        lever = {"upper_arm": 0.0, "forearm": 0.25, "tip": 0.45}  # from the shoulder's axis to each link's frame
+        sums = [(m, z + lever[link], i) for link in lever for m, z, i in [mass_centre_inertia(PARTS[link])]]
+        assert true_gravity == pytest.approx(9.81 * sum(m * x for m, x, _ in sums), rel=1e-6)
+        assert true_inertia == pytest.approx(sum(i[1] + m * x**2 for m, x, i in sums), rel=1e-6)
 
-def test_the_headers_torques_of_the_level_arm_hold(body: Body) -> None:
-    claim = re.search(
-        r"needs (\S+) N m against gravity and (\S+) kg m\^2 x 40 = (\S+) N m to accelerate:\s+(\S+) N m, (\d+) %",
-        DEFAULT_URDF.read_text(),
-    )
-    assert claim is not None
-    gravity, inertia, accelerating, together, share = (float(group) for group in claim.groups())
-
-    level, still = [0.0, math.pi / 2, 0.0], [0.0, 0.0, 0.0]
-    torque = pybullet.calculateInverseDynamics(body.id, level, still, still, physicsClientId=body.client)
-    matrix = pybullet.calculateMassMatrix(body.id, level, physicsClientId=body.client)
-    true_gravity, true_inertia = abs(torque[1]), matrix[1][1]
-
-    lever = {"upper_arm": 0.0, "forearm": 0.25, "tip": 0.45}  # from the shoulder's axis to each link's frame
-    sums = [(m, z + lever[link], i) for link in lever for m, z, i in [mass_centre_inertia(PARTS[link])]]
-    assert true_gravity == pytest.approx(9.81 * sum(m * x for m, x, _ in sums), rel=1e-6)
-    assert true_inertia == pytest.approx(sum(i[1] + m * x**2 for m, x, i in sums), rel=1e-6)
-
-    assert gravity == pytest.approx(true_gravity, abs=0.005)
-    assert inertia == pytest.approx(true_inertia, abs=0.00005)
-    assert accelerating == pytest.approx(40 * true_inertia, abs=0.005)
-    assert together == pytest.approx(true_gravity + 40 * true_inertia, abs=0.005)
-    assert share == pytest.approx(100 * (true_gravity + 40 * true_inertia) / 1.4, abs=0.5)
-
-
-def test_the_tips_lowest_point_is_50_mm_above_the_table() -> None:
-    grid = np.array(list(product(GRID_DEG, repeat=3)), dtype=np.float64)
-    heights = Arm().forward_kinematics(grid)[:, 2]
-    assert heights.min() == pytest.approx(0.05, abs=1e-9)
+        assert gravity == pytest.approx(true_gravity, abs=0.005)
+        assert inertia == pytest.approx(true_inertia, abs=0.00005)
+        assert accelerating == pytest.approx(40 * true_inertia, abs=0.005)
+        assert together == pytest.approx(true_gravity + 40 * true_inertia, abs=0.005)
+        assert share == pytest.approx(100 * (true_gravity + 40 * true_inertia) / 1.4, abs=0.5)
 
 
-def test_every_moving_part_stays_above_the_table_in_every_pose(solid_body: Body) -> None:
-    client = {"physicsClientId": solid_body.client}
-    shape = pybullet.createCollisionShape(pybullet.GEOM_BOX, halfExtents=(1, 1, 0.05), **client)
-    table = pybullet.createMultiBody(baseCollisionShapeIndex=shape, basePosition=(0, 0, -0.05), **client)
-    moving = [link for link in PARTS if link != "column"]
-    lowest = dict.fromkeys(moving, 1.0)
-    for angles in product(GRID_DEG, repeat=3):
-        solid_body.pose(angles)
-        for link in moving:
-            lowest[link] = min(lowest[link], solid_body.distance(link, table, -1))
-    assert min(lowest.values()) > 0.035, lowest
-    assert min(lowest, key=lambda link: lowest[link]) == "tip"
-    radius = max(
-        info[3][0] for info in pybullet.getCollisionShapeData(solid_body.id, solid_body.links["tip"], **client)
-    )
-    assert lowest["tip"] == pytest.approx(0.05 - radius, abs=1e-4)
+class TestGeometry:
+    """Heights and clearances of the links over a 5-degree grid of poses."""
 
+    def test_the_tips_lowest_point_is_50_mm_above_the_table(self) -> None:
+        """The tip's lowest point is 0.25 - 0.2 = 0.05 m above the table."""
+        grid = np.array(list(product(GRID_DEG, repeat=3)), dtype=np.float64)
+        heights = Arm().forward_kinematics(grid)[:, 2]
+        assert heights.min() == pytest.approx(0.05, abs=1e-9)
 
-def test_links_that_are_not_neighbours_never_touch(solid_body: Body) -> None:
-    chain = list(PARTS)
-    pairs = [(a, b) for i, a in enumerate(chain) for b in chain[i + 2 :]]
-    nearest = dict.fromkeys(pairs, 1.0)
-    for angles in product(GRID_DEG, repeat=3):
-        solid_body.pose(angles)
-        for a, b in pairs:
-            nearest[a, b] = min(nearest[a, b], solid_body.distance(a, solid_body.id, solid_body.links[b]))
-    assert len(pairs) == 6
-    assert min(nearest.values()) > 0.001, nearest
+    def test_every_moving_part_stays_above_the_table_in_every_pose(self, solid_body: Body) -> None:
+        """No part comes closer to the table than the tip, 50 mm less its radius."""
+        client = {"physicsClientId": solid_body.client}
+        shape = pybullet.createCollisionShape(pybullet.GEOM_BOX, halfExtents=(1, 1, 0.05), **client)
+        table = pybullet.createMultiBody(baseCollisionShapeIndex=shape, basePosition=(0, 0, -0.05), **client)
+        moving = [link for link in PARTS if link != "column"]
+        lowest = dict.fromkeys(moving, 1.0)
+        for angles in product(GRID_DEG, repeat=3):
+            solid_body.pose(angles)
+            for link in moving:
+                lowest[link] = min(lowest[link], solid_body.distance(link, table, -1))
+        assert min(lowest.values()) > 0.035, lowest
+        assert min(lowest, key=lambda link: lowest[link]) == "tip"
+        radius = max(
+            info[3][0] for info in pybullet.getCollisionShapeData(solid_body.id, solid_body.links["tip"], **client)
+        )
+        assert lowest["tip"] == pytest.approx(0.05 - radius, abs=1e-4)
 
+    def test_links_that_are_not_neighbours_never_touch(self, solid_body: Body) -> None:
+        """The six pairs of links that are not adjacent stay more than 1 mm apart."""
+        chain = list(PARTS)
+        pairs = [(a, b) for i, a in enumerate(chain) for b in chain[i + 2 :]]
+        nearest = dict.fromkeys(pairs, 1.0)
+        for angles in product(GRID_DEG, repeat=3):
+            solid_body.pose(angles)
+            for a, b in pairs:
+                nearest[a, b] = min(nearest[a, b], solid_body.distance(a, solid_body.id, solid_body.links[b]))
+        assert len(pairs) == 6
+        assert min(nearest.values()) > 0.001, nearest
 
-def test_touching_links_would_be_noticed(solid_body: Body) -> None:
-    """Poses beyond the ranges: the elbow folded back, the upper arm hanging down through the column."""
-    solid_body.pose((0.0, 0.0, 178.0))
-    assert solid_body.distance("tip", solid_body.id, solid_body.links["upper_arm"]) < 0.02
-    solid_body.pose((0.0, 180.0, 0.0))
-    assert solid_body.distance("upper_arm", solid_body.id, solid_body.links["column"]) < 0.0
+    def test_contacts_are_detected(self, solid_body: Body) -> None:
+        """Poses beyond the ranges bring links into contact, so that the two tests above can fail."""
+        solid_body.pose((0.0, 0.0, 178.0))
+        assert solid_body.distance("tip", solid_body.id, solid_body.links["upper_arm"]) < 0.02
+        solid_body.pose((0.0, 180.0, 0.0))
+        assert solid_body.distance("upper_arm", solid_body.id, solid_body.links["column"]) < 0.0

@@ -22,7 +22,7 @@ class TestReadFile:
     def test_returns_the_content_of_a_file_within_the_bound(
         self, tmp_path_factory: pytest.TempPathFactory, content: bytes, most: int
     ) -> None:
-        """The bound itself still passes, one byte more does not."""
+        """A file of up to the bound is returned; one byte more raises an error with both sizes."""
         path = tmp_path_factory.getbasetemp() / "content"
         path.write_bytes(content)
         if len(content) <= most:
@@ -32,7 +32,7 @@ class TestReadFile:
                 read_file(path, most)
 
     def test_a_file_that_grows_is_read_up_to_the_bound(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """What `fstat` says is not believed: the file has 3 bytes when it is opened, and 3000 when it is read."""
+        """The bound applies to the bytes read, not to the size that `fstat` gave when the file was opened."""
         path = tmp_path / "growing"
         path.write_bytes(b"abc")
         fstat = os.fstat
@@ -50,7 +50,7 @@ class TestReadFile:
 
     @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="wants /proc")
     def test_a_file_without_a_size_is_read_to_its_end(self) -> None:
-        """Files in /proc say that they have no bytes."""
+        """Files in /proc, whose size is reported as 0, are read to their end within the bound."""
         assert Path("/proc/self/status").stat().st_size == 0
         assert b"VmPeak" in read_file("/proc/self/status", 100_000)
         with pytest.raises(OSError, match="too large"):
@@ -59,8 +59,8 @@ class TestReadFile:
     @pytest.mark.parametrize(
         "kind", ["pipe", "pipe with a writer", "device", "folder", "socket", "missing", "null byte"]
     )
-    def test_refuses_what_is_no_regular_file_without_waiting(self, kind: str, tmp_path: Path) -> None:
-        """A pipe would wait for its other end, and /dev/zero never ends."""
+    def test_rejects_irregular_files_without_blocking(self, kind: str, tmp_path: Path) -> None:
+        """Pipes, devices, folders, sockets and missing files raise OSError at once instead of blocking."""
         path = tmp_path / "file"
         writer = None
         if kind.startswith("pipe"):
@@ -90,15 +90,15 @@ class TestReadFile:
         assert len(error.strerror.splitlines()) == 1
 
     def test_a_link_to_a_regular_file_is_followed(self, tmp_path: Path) -> None:
-        """Reading through a link is what a person asked for."""
+        """Symbolic links to regular files are followed."""
         (tmp_path / "file").write_text("text")
         (tmp_path / "link").symlink_to("file")
         assert read_file(tmp_path / "link", 10) == b"text"
         with open_regular(tmp_path / "link") as file:
             assert file.read() == b"text"
 
-    def test_a_byte_order_mark_is_no_part_of_a_text(self, tmp_path: Path) -> None:
-        """Spreadsheets and Windows editors write one."""
+    def test_a_byte_order_mark_is_removed(self, tmp_path: Path) -> None:
+        """The byte order mark that spreadsheets and Windows editors write is not part of the text."""
         (tmp_path / "file").write_bytes(b"\xef\xbb\xbf0.1,0.2,0.3")
         assert read_text(tmp_path / "file", 100) == "0.1,0.2,0.3"
 
@@ -106,8 +106,8 @@ class TestReadFile:
 class TestArms:
     """An arm's URDF is read within bounds of its size, texts and numbers."""
 
-    def test_a_pipe_a_device_and_a_huge_file_are_no_arm(self, tmp_path: Path) -> None:
-        """Each is one line, and none is waited for."""
+    def test_rejects_a_pipe_a_device_and_a_huge_file(self, tmp_path: Path) -> None:
+        """Each raises a one-line error within 5 s of CPU time."""
         os.mkfifo(tmp_path / "pipe.urdf")
         with (tmp_path / "huge.urdf").open("wb") as file:
             file.truncate(2**40)
@@ -117,8 +117,8 @@ class TestArms:
                 Arm(path)
             assert time.process_time() - begin < 5.0
 
-    def test_a_text_beyond_the_bound_is_refused_wherever_it_comes_from(self) -> None:
-        """A contract or a recording holds a URDF as text."""
+    def test_the_bound_applies_to_texts_too(self) -> None:
+        """A URDF given as text, as contracts and recordings hold it, has the same bound of 262,144 characters."""
         text = Arm(DEFAULT_URDF).urdf_text
         Arm("padded.urdf", text=text + " " * (LARGEST_URDF - len(text)))
         with pytest.raises(ValueError, match="at most 262,144 characters"):
@@ -136,7 +136,7 @@ def changed(before: str, after: str) -> str:
 
 
 class TestTexts:
-    """Names and other attributes of a URDF are short and printable: PyBullet and terminals get them as they are."""
+    """Names and attributes of a URDF are short and printable, since PyBullet and terminals receive them unchanged."""
 
     @pytest.mark.parametrize(
         ("before", "after"),
@@ -151,25 +151,26 @@ class TestTexts:
     @pytest.mark.parametrize(
         "text", ["x" * 257, "x" * 20_000, "\u6f22" * 86, "a\u202eb", "a&#10;b", "a&#x85;b", "a\u200bb"]
     )
-    def test_a_long_or_unprintable_name_is_refused(self, before: str, after: str, text: str) -> None:
-        """257 bytes of UTF-8, a bidirectional override, a line feed, a C1 control and an invisible character."""
+    def test_rejects_long_and_unprintable_names(self, before: str, after: str, text: str) -> None:
+        """257 bytes of UTF-8, bidirectional overrides, line feeds, C1 controls and invisible characters are
+        rejected."""
         with pytest.raises(ValueError, match=r"arm bad\.urdf: expected") as error:
             Arm("bad.urdf", text=changed(before, after.format(text)))
         assert len(str(error.value)) < 400
 
     @pytest.mark.parametrize("text", ["x" * 256, "\u6f22" * 85, "base yaw", "\u00e9paule", "$x$"])
     def test_a_name_within_the_bounds_is_kept(self, text: str) -> None:
-        """Names of other languages are names."""
+        """Names of up to 256 bytes in any language are kept."""
         assert Arm("good.urdf", text=changed("base_yaw", text)).joint_names[0] == text
 
-    def test_deep_nesting_is_refused(self) -> None:
-        """PyBullet's parser takes a hundred levels."""
+    def test_rejects_deep_nesting(self) -> None:
+        """40 nested elements are rejected; PyBullet's parser fails at about a hundred."""
         deep = "<a>" * 40 + "</a>" * 40
         with pytest.raises(ValueError, match="nested at most 32 deep"):
             Arm("deep.urdf", text=changed("</robot>", f"{deep}</robot>"))
 
-    def test_more_than_a_hundred_joints_are_refused_fixed_ones_too(self) -> None:
-        """PyBullet takes 127 links, and says so by failing later."""
+    def test_rejects_more_than_a_hundred_joints_fixed_ones_included(self) -> None:
+        """PyBullet supports 127 links and would fail later."""
         link = '<link name="e{1}"/><joint name="f{0}" type="fixed"><parent link="e{0}"/><child link="e{1}"/></joint>'
         links = '<link name="e0"/>' + "".join(link.format(n, n + 1) for n in range(97))
         tip = Arm(DEFAULT_URDF).tip_link
@@ -199,15 +200,15 @@ class TestNumbers:
             pytest.param('cylinder radius="0.06"', 'cylinder radius="{}"', id="cylinder"),
         ],
     )
-    def test_a_number_that_no_arm_has_is_refused(self, before: str, after: str, number: str) -> None:
-        """Where and what is in the line."""
+    def test_rejects_numbers_out_of_bounds(self, before: str, after: str, number: str) -> None:
+        """Non-finite, huge and non-numeric values of ten attributes raise an error that quotes the value."""
         with pytest.raises(ValueError, match=r"arm bad\.urdf: ") as error:
             Arm("bad.urdf", text=changed(before, after.format(number)))
         assert number in str(error.value)
 
     @pytest.mark.parametrize("effort", ["5e-324", "1e-320", "1e-20", "0", "9e-5", "-1"])
-    def test_an_effort_near_nothing_is_refused(self, effort: str) -> None:
-        """A tenth of the smallest number is zero, by which the arm's momentum was divided."""
+    def test_rejects_an_effort_close_to_zero(self, effort: str) -> None:
+        """Efforts below 0.0001 N m are rejected: derived limits divide by a tenth of the effort."""
         with pytest.raises(ValueError, match=r"an effort of at least 0\.0001 N m"):
             Arm("weak.urdf", text=changed('effort="1.4"', f'effort="{effort}"'))
 
@@ -219,16 +220,16 @@ class TestNumbers:
             ('acceleration="40"', 'acceleration="1e-3"'),
         ],
     )
-    def test_a_joint_that_would_move_for_ever_is_refused(self, before: str, after: str) -> None:
-        """Speeds and accelerations have a lower bound."""
+    def test_rejects_speeds_and_accelerations_close_to_zero(self, before: str, after: str) -> None:
+        """Speeds and accelerations have a lower bound, so that every motion ends."""
         with pytest.raises(ValueError, match=r"arm slow\.urdf: joint"):
             Arm("slow.urdf", text=changed(before, after))
 
     @given(
         words=st.lists(st.floats(width=32) | st.sampled_from(["", "0x1", "1e", "--1", "1_0"]), min_size=3, max_size=3)
     )
-    def test_any_origin_is_read_or_refused_with_value_error(self, words: list[float | str]) -> None:
-        """Nothing else is raised, and an arm that is read has a finite reach."""
+    def test_any_origin_is_read_or_raises_value_error(self, words: list[float | str]) -> None:
+        """No other exception is raised, and an accepted arm has a finite reach."""
         text = changed('xyz="0 0 0.2"', f'xyz="{" ".join(map(str, words))}"')
         try:
             arm = Arm("any.urdf", text=text)

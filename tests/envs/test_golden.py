@@ -1,4 +1,4 @@
-"""Each environment does what it did when its golden trajectory was recorded."""
+"""Golden trajectories: the environments compared with recorded episodes."""
 
 import importlib.util
 import json
@@ -21,17 +21,21 @@ def load_recorder() -> ModuleType:
 RECORDER = load_recorder()
 
 
-@pytest.mark.parametrize("name", RECORDER.IDS)
-def test_the_environment_does_what_it_did(name: str) -> None:
-    golden = json.loads((GOLDEN / f"{name}.json").read_text())
-    rows = RECORDER.trajectory(name)
-    if golden["build"] == RECORDER.build():
-        assert rows == golden["rows"]
-    else:
-        np.testing.assert_allclose(rows, golden["rows"], rtol=0, atol=1e-5)
+class TestGoldenTrajectories:
+    """Recorded trajectories of every environment."""
 
+    @pytest.mark.parametrize("name", RECORDER.IDS)
+    def test_the_trajectory_is_unchanged(self, name: str) -> None:
+        """Two episodes equal the recorded ones: exactly on the build that recorded them, to 1e-5 on others."""
+        golden = json.loads((GOLDEN / f"{name}.json").read_text())
+        rows = RECORDER.trajectory(name)
+        if golden["build"] == RECORDER.build():
+            assert rows == golden["rows"]
+        else:
+            np.testing.assert_allclose(rows, golden["rows"], rtol=0, atol=1e-5)
 
-def test_every_environment_has_a_golden_trajectory() -> None:
-    from arm_control.runs.config import environment_ids
+    def test_every_environment_has_a_golden_trajectory(self) -> None:
+        """The recorder covers every registered id."""
+        from arm_control.runs.config import environment_ids
 
-    assert sorted(RECORDER.IDS) == environment_ids()
+        assert sorted(RECORDER.IDS) == environment_ids()

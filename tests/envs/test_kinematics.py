@@ -1,12 +1,12 @@
 """Forward kinematics against products of homogeneous matrices, for straight, crooked and long arms."""
 
 import math
-from pathlib import Path
 
 import numpy as np
-import pybullet_data
 import pytest
+from locations import KUKA
 from numpy.typing import NDArray
+from urdf_parts import CROOKED
 
 from envs.arm import RADIANS, Arm
 from envs.observation import observe, observe_one
@@ -14,29 +14,12 @@ from envs.urdf import Joint
 
 Array = NDArray[np.float64]
 
-KUKA = Path(pybullet_data.getDataPath()) / "kuka_iiwa" / "model.urdf"
-INERTIAL = '<inertial><mass value="0.1"/><inertia ixx="1e-4" iyy="1e-4" izz="1e-4" ixy="0" ixz="0" iyz="0"/></inertial>'
-OBLIQUE = f"""
-    <robot name="oblique">
-      <link name="base">{INERTIAL}</link><link name="upper">{INERTIAL}</link><link name="lower">{INERTIAL}</link>
-      <link name="tip">{INERTIAL}</link>
-      <joint name="lean" type="revolute"><parent link="base"/><child link="upper"/>
-        <origin xyz="0.05 0.06 -0.07" rpy="-0.7 0.2 1.1"/><axis xyz="0.6 0 -0.8"/>
-        <limit lower="-1.5" upper="2" effort="1" velocity="3"/></joint>
-      <joint name="twist" type="revolute"><parent link="upper"/><child link="lower"/>
-        <origin xyz="-0.03 0.09 0.12" rpy="0.1 -1.3 0.8"/><axis xyz="1 2 -2"/>
-        <limit lower="-0.5" upper="1" effort="2" velocity="3"/></joint>
-      <joint name="mount" type="fixed"><parent link="lower"/><child link="tip"/>
-        <origin xyz="0.08 -0.05 0.1"/></joint>
-    </robot>
-"""
 
-
-@pytest.fixture(params=["arm3", "kuka", "oblique"])
+@pytest.fixture(params=["arm3", "kuka", "crooked"])
 def arm(request: pytest.FixtureRequest) -> Arm:
     """Arms with axes along those of their frames, and with axes in any direction."""
-    if request.param == "oblique":
-        return Arm("oblique.urdf", text=OBLIQUE)
+    if request.param == "crooked":
+        return Arm("crooked.urdf", text=CROOKED)
     return Arm(KUKA) if request.param == "kuka" else Arm()
 
 
@@ -74,17 +57,17 @@ def ends(arm: Arm, pose_deg: Array) -> Array:
 
 
 class TestPlaces:
-    """Tip and links."""
+    """Positions of the tip and of the links' ends."""
 
-    def test_links_end_where_the_matrices_take_them(self, arm: Arm) -> None:
-        """The last one at the tip."""
+    def test_link_ends_equal_homogeneous_matrices(self, arm: Arm) -> None:
+        """Link ends equal products of 4 x 4 matrices to 1e-12 m, and the last one is the tip."""
         for pose in poses(arm, 1):
             expected = ends(arm, pose)
             assert np.array(arm.link_ends(pose.tolist())) == pytest.approx(expected, abs=1e-12)
             assert arm.tip_position(pose.tolist()) == pytest.approx(expected[-1], abs=1e-12)
 
     def test_columns_give_the_same_as_floats(self, arm: Arm) -> None:
-        """Bit for bit, but for sines and cosines of NumPy."""
+        """Columns of a batch equal floats to 1e-14 m: NumPy's sines and cosines may differ in the last bit."""
         angles = poses(arm, 2)
         floats = np.array([arm.link_ends(pose) for pose in angles.tolist()])
         for link, end in enumerate(arm.link_ends(list(angles.T), np)):
@@ -96,7 +79,7 @@ class TestVelocities:
     """The tip's velocity."""
 
     def test_is_the_jacobian_times_the_speeds(self, arm: Arm) -> None:
-        """And the position is that without speeds, bit for bit."""
+        """The velocity is J(q) dq/dt to 1e-12 m/s, and the position is `tip_position`, bit for bit."""
         angles = poses(arm, 3)
         speeds = np.random.default_rng(4).uniform(-200.0, 200.0, angles.shape)
         jacobians = arm.jacobian(angles)
@@ -106,7 +89,7 @@ class TestVelocities:
             assert motion[3:] == pytest.approx(jacobian @ speed, abs=1e-12)
 
     def test_is_zero_at_rest(self, arm: Arm) -> None:
-        """In all three directions."""
+        """With all joint speeds zero, the velocity is exactly zero."""
         assert arm.tip_motion([10.0] * arm.joint_count, [0.0] * arm.joint_count)[3:] == (0.0, 0.0, 0.0)
 
 
@@ -114,8 +97,8 @@ class TestObservation:
     """`observe_one`, the faster version of `observe`."""
 
     @pytest.mark.parametrize("moving", [False, True])
-    def test_floats_give_the_same_as_arrays(self, arm: Arm, moving: bool) -> None:
-        """The observation bit for bit, the tip but for sines and cosines of NumPy."""
+    def test_observe_one_equals_observe(self, arm: Arm, moving: bool) -> None:
+        """The observation is equal bit for bit, the tip to 1e-12 because of NumPy's sines and cosines."""
         readings = [poses(arm, seed) for seed in range(4)]
         observations, tips = observe(arm, *readings, moving=moving)
         for row in range(len(observations)):
@@ -126,10 +109,10 @@ class TestObservation:
 
 
 class TestTracedKinematics:
-    """The straight-line functions for floats."""
+    """The straight-line functions for floats, traced from the reference."""
 
     def test_they_equal_the_reference_to_the_last_bit(self, arm: Arm) -> None:
-        """The tip, its velocity and the ends of all links in 50 poses."""
+        """Tip, its velocity and all link ends equal the reference in 50 poses, bit for bit."""
         reference = arm.kinematics
         generator = np.random.default_rng(7)
         for pose in poses(arm, 7).tolist():

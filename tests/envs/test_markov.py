@@ -38,11 +38,11 @@ def radians(row: list[float]) -> list[float]:
     return [value * RADIANS for value in row]
 
 
-def later(course: Any, steps: int) -> Any:
-    """The course on which the goal is, so many steps earlier, where it is on this one."""
-    if not isinstance(course, dict):
-        return course
-    path = Path.from_json(course)
+def later(goals: Any, steps: int) -> Any:
+    """The goal trajectory that is where this one is, so many steps earlier."""
+    if not isinstance(goals, dict):
+        return goals
+    path = Path.from_json(goals)
     return asdict(replace(path, phase=path.phase - steps * PERIOD_S / path.period_s))
 
 
@@ -80,7 +80,7 @@ def differing(first: dict[str, Any], second: dict[str, Any]) -> list[str]:
 
 
 class TestMarkov:
-    """Whatever else differs between two environments."""
+    """The Markov property under every difference that the observation does not show."""
 
     @given(rows, rows, rows, rows, rows, rows, rows, st.integers(0, 49))
     def test_equal_observations_and_actions_give_equal_next_observations(
@@ -95,7 +95,7 @@ class TestMarkov:
         action: list[float],
         steps: int,
     ) -> None:
-        """Fields of the saved state may differ wherever the observation does not show it."""
+        """Changes of the saved state that do not show in the observation do not affect the next observation."""
         one, other = pair
         state = state_of(one, angle, speed, target, target_speed)
         hidden = {
@@ -124,8 +124,9 @@ class TestMarkov:
         assert changes[-1] in equal
         assert len(equal) >= 4  # most of the fields change nothing that is seen
 
-    def test_the_speed_of_the_target_matters_and_is_seen(self, pair: tuple[ArmEnv, ArmEnv]) -> None:
-        """Two states that differ in nothing else: the other three quarters of the observation are equal."""
+    def test_the_target_speed_is_observed_and_determines_the_next_state(self, pair: tuple[ArmEnv, ArmEnv]) -> None:
+        """Two states that differ only in it differ in its observation, and then by (v_max - a_max T) T (closed
+        form)."""
         one, other = pair
         middle = [0.5] * 3
         state = state_of(one, middle, middle, middle, middle)

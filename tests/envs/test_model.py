@@ -1,4 +1,4 @@
-"""What simulators and viewers load of an arm: masses, shapes, files, and nothing that prints or crashes."""
+"""Models that simulators and viewers load: masses, meshes, and suppressed output."""
 
 import logging
 import math
@@ -50,10 +50,10 @@ def with_frames(text: str) -> str:
 
 
 class TestFrames:
-    """A link without a mass weighs nothing, if something else moves with it that does."""
+    """Links without mass, which are simulated as weightless if they are fixed to a link with mass."""
 
     def test_frames_do_not_change_the_motion(self) -> None:
-        """PyBullet alone gives each of them 1 kg, which the servos cannot hold."""
+        """Frames without mass leave the motion unchanged to 1e-6 degrees, although PyBullet assumes 1 kg each."""
         text = DEFAULT_URDF.read_text()
         paths = []
         for arm in (Arm("plain.urdf", text=text), Arm("frames.urdf", text=with_frames(text))):
@@ -69,8 +69,8 @@ class TestFrames:
                 paths.append(path)
         np.testing.assert_allclose(paths[0], paths[1], atol=1e-6)
 
-    def test_a_load_is_put_on_the_tip_wherever_that_is_in_the_file(self) -> None:
-        """The payload of the imperfections: 50 g at 0.2 m, beside the link's 100 g at 0.1 m, 30 degrees from level."""
+    def test_the_payload_is_at_the_tip_in_any_link_order(self) -> None:
+        """Torque of 100 g at 0.1 m plus 50 g at 0.2 m, 30 degrees from level, computed by hand for both orders."""
         camera = fixed("camera", "part", xyz="0.01 0 0")
         tip = fixed("tip", "part", xyz="0 0 0.2")
         for more in (camera + tip, tip + camera):
@@ -87,8 +87,8 @@ class TestFrames:
             assert torques[0] == pytest.approx(9.81 * (0.1 * 0.1 + 0.05 * 0.2) * math.sin(math.pi / 3), rel=0.01)
             assert torques[1] == pytest.approx(0.0, abs=1e-3)
 
-    def test_a_moving_link_may_have_its_mass_in_what_is_fixed_to_it(self) -> None:
-        """As where each part's mass is at a frame of its own."""
+    def test_a_moving_link_may_have_its_mass_in_a_fixed_link(self) -> None:
+        """An arm whose masses belong to fixed frames is simulated and held."""
         arm = arm_of(moving="", more=fixed("weight", "part", INERTIAL.format(0.1)))
         with Simulation(arm) as simulation:
             simulation.reset([60.0])
@@ -97,8 +97,8 @@ class TestFrames:
             assert simulation.angles_deg == pytest.approx([60.0], abs=0.1)
 
     @pytest.mark.parametrize("moving", ["", INERTIAL.format(0)])
-    def test_one_that_turns_nothing_is_refused_by_name(self, moving: str) -> None:
-        """But only where it is simulated: on servos its weight is whatever it is."""
+    def test_simulation_rejects_a_moving_link_without_mass(self, moving: str) -> None:
+        """Only the simulation needs masses: kinematics work, and Simulation raises an error that names the link."""
         arm = arm_of(moving=moving, more=fixed("tool0", "part"))
         assert arm.tip_position([0.0]) == pytest.approx((0.0, 0.0, 0.1))
         with pytest.raises(ValueError, match="link 'part' turns but weighs nothing"):
@@ -106,10 +106,10 @@ class TestFrames:
 
 
 class TestServos:
-    """An arm that is simulated can be held."""
+    """Servos strong enough to hold the arm."""
 
-    def test_torques_against_gravity_are_pybullets(self) -> None:
-        """By its inverse dynamics, for random poses of the arms that are here."""
+    def test_gravity_torques_equal_pybullets_inverse_dynamics(self) -> None:
+        """Torques of 20 random poses for three arms equal PyBullet's inverse dynamics to 1e-6 N m."""
         more = fixed("camera", "part", INERTIAL.format(0.3), "0.05 0.02 0.1")
         for arm in (Arm(), arm_of(more=more), Arm("frames.urdf", text=with_frames(DEFAULT_URDF.read_text()))):
             poses = np.random.default_rng(1).uniform(arm.limits.lower_deg, arm.limits.upper_deg, (20, arm.joint_count))
@@ -122,14 +122,14 @@ class TestServos:
                     )
                     np.testing.assert_allclose(torque, expected, atol=1e-6)
 
-    def test_a_servo_that_is_too_weak_is_refused_with_both_torques(self) -> None:
-        """0.1 kg at 0.1 m, level, is 0.0981 N m."""
+    def test_rejects_a_servo_that_is_too_weak(self) -> None:
+        """0.1 kg at 0.1 m needs 0.0981 N m: 0.11 N m is accepted, 0.09 is rejected with both torques."""
         Simulation(arm_of(effort_nm=0.11)).close()
         with pytest.raises(ValueError, match=r"joint 'lift' cannot hold the arm: its effort is 0\.09 N m.*0\.103"):
             Simulation(arm_of(effort_nm=0.09))
 
-    def test_a_light_arm_of_many_joints_is_held_by_more_iterations(self) -> None:
-        """PyBullet's own leave it more than 0.05 degrees off."""
+    def test_a_light_arm_of_many_joints_needs_more_iterations(self) -> None:
+        """The selected solver holds the pose within 0.03 degrees, PyBullet's default not within 0.05."""
         arm = many_joints()
         found = fastest_solver(arm)
         pose = [40.0] * 6
@@ -142,8 +142,8 @@ class TestServos:
                 off_deg[solver] = np.abs(np.subtract(simulation.angles_deg, pose)).max()
         assert off_deg[found] < 0.03 < 0.05 < off_deg[SOLVERS[0]]
 
-    def test_its_motion_can_be_restored_to_the_last_bit(self) -> None:
-        """As that of any other arm."""
+    def test_its_motion_is_restored_exactly(self) -> None:
+        """With the selected solver, motion after restoring a state repeats bit for bit."""
         with Simulation(many_joints()) as simulation:
             simulation.reset([10.0] * 6)
             simulation.command([50.0] * 6)
@@ -204,14 +204,14 @@ def drawing(arm: Arm) -> Drawing:
 
 
 class TestMeshes:
-    """Shapes are read where the arm is drawn, from the folder of its URDF, and left out where they cannot be."""
+    """Meshes are read for drawing only, from the URDF's folder, and omitted if they cannot be read."""
 
     @pytest.mark.parametrize(
         "name",
         ["m.stl", "./m.stl", "sub/../m.stl", "package://m.stl", "package://some_arm/m.stl", "model://some_arm/m.stl"],
     )
     def test_a_mesh_in_the_folder_is_found(self, name: str, tmp_path: Path) -> None:
-        """Also as ROS packages name it."""
+        """Relative paths, `package://` and `model://` names are resolved in the URDF's folder."""
         (tmp_path / "m.stl").write_bytes(stl())
         assert find_file(name, tmp_path) == tmp_path / "m.stl"
 
@@ -222,8 +222,10 @@ class TestMeshes:
             *("pipe.stl", "folder.stl", "huge.stl", "outside.stl", "loop.stl", "x" * 256, "."),
         ],
     )
-    def test_another_file_is_left_out(self, name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-        """One that is missing, elsewhere, no regular file or too large: the arm is simulated and drawn without it."""
+    def test_other_files_are_omitted_with_a_warning(
+        self, name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """Missing, outside, irregular and oversized files are omitted with one warning, and the arm is drawn."""
         folder = tmp_path / "arm"
         folder.mkdir()
         (tmp_path / "secret.stl").write_bytes(stl())
@@ -244,16 +246,16 @@ class TestMeshes:
         assert record.getMessage().isprintable()
         assert f"'{name}'" in record.getMessage()
 
-    def test_the_others_are_drawn(self, tmp_path: Path) -> None:
-        """Of three meshes, one is missing and one is of a kind that is not read."""
+    def test_readable_meshes_are_drawn_without_the_others(self, tmp_path: Path) -> None:
+        """Of three meshes, one missing and one of an unsupported format, the readable one is drawn."""
         (tmp_path / "m.stl").write_bytes(stl())
         (tmp_path / "m.ply").write_bytes(b"ply")
         found = drawing(drawn_arm(tmp_path, "m.stl", "m.ply", "n.stl"))
         assert list(found.files.values()) == [tmp_path / "m.stl"]
         assert found.urdf.count("<visual>") == found.urdf.count("<mesh") == 1
 
-    def test_if_none_is_left_lines_stand_for_the_arm(self, tmp_path: Path) -> None:
-        """And they can be seen."""
+    def test_an_arm_without_readable_meshes_is_drawn_as_lines(self, tmp_path: Path) -> None:
+        """Spheres and cylinders replace the meshes and cover more than 1000 pixels."""
         arm = drawn_arm(tmp_path, "n.stl", "o.stl")
         found = drawing(arm)
         assert found.files == {}
@@ -278,8 +280,8 @@ class TestMeshes:
             (".dae", b"<"),
         ],
     )
-    def test_a_damaged_mesh_never_takes_the_process_with_it(self, suffix: str, data: bytes, tmp_path: Path) -> None:
-        """It is read in another process first; whether PyBullet likes it or not, the arm is drawn."""
+    def test_a_damaged_mesh_does_not_end_the_process(self, suffix: str, data: bytes, tmp_path: Path) -> None:
+        """Truncated and invalid meshes are tried in another process first, and the arm is drawn."""
         (tmp_path / f"m{suffix}").write_bytes(data)
         arm = drawn_arm(tmp_path, f"m{suffix}")
         scene = Scene(arm)
@@ -290,7 +292,7 @@ class TestMeshes:
     def test_a_mesh_that_crashes_the_loader_is_found_among_good_ones(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """A stand-in for PyBullet's loader, in the child's path, kills its process at one of three."""
+        """A loader that dies on one of three meshes leaves the two others."""
         for name in "abc":
             (tmp_path / f"{name}.stl").write_bytes(stl())
         (tmp_path / "sitecustomize.py").write_text(
@@ -305,8 +307,8 @@ class TestMeshes:
         readable = readable_meshes(tmp_path / f"{name}.stl" for name in "abc")
         assert sorted(path.stem for path in readable) == ["a", "c"]
 
-    def test_a_simulation_reads_none(self, tmp_path: Path) -> None:
-        """An arm with a mesh of 20 MB moves as one without, bit for bit, and takes no more memory."""
+    def test_a_simulation_reads_no_mesh(self, tmp_path: Path) -> None:
+        """The simulated model has no shapes, so that a 20 MB mesh costs no memory."""
         (tmp_path / "m.stl").write_bytes(stl(400_000))
         arm = drawn_arm(tmp_path, "m.stl")
         assert "<mesh" not in simulated_urdf(arm.chain)
@@ -314,8 +316,8 @@ class TestMeshes:
             assert pybullet.getVisualShapeData(simulation._body, physicsClientId=simulation._client) == ()
             assert pybullet.getCollisionShapeData(simulation._body, 0, physicsClientId=simulation._client) == ()
 
-    def test_the_default_arm_moves_as_from_its_file(self) -> None:
-        """Bit for bit as PyBullet loads it, with its shapes."""
+    def test_the_simulated_model_moves_as_the_file_does(self) -> None:
+        """600 steps of the reduced model equal those of the URDF loaded by PyBullet with its shapes, bit for bit."""
         paths = []
         arm = Arm()
         with Simulation(arm) as simulation:
@@ -350,10 +352,10 @@ class TestMeshes:
 
 
 class TestSilence:
-    """What PyBullet prints never reaches our output."""
+    """PyBullet's output on stdout and stderr is suppressed."""
 
-    def test_what_c_code_prints_is_dropped_and_what_came_before_is_kept(self) -> None:
-        """Even where C buffers its standard output, as it does for a pipe."""
+    def test_output_of_c_code_is_dropped_only_inside(self) -> None:
+        """C output inside of the block is dropped; what C had buffered before it is kept."""
         script = (
             "import ctypes, sys\nfrom envs.bullet import silenced\nlibc = ctypes.CDLL(None)\n"
             "libc.printf(b'before\\n')\n"
@@ -368,8 +370,8 @@ class TestSilence:
         assert done.stderr == ""
 
     @pytest.mark.parametrize("closed", ["", ">&-", "2>&-", ">&- 2>&-"])
-    def test_a_closed_output_does_not_matter(self, closed: str) -> None:
-        """As of a service; and frames, of which PyBullet says that they have no inertia, are not heard of."""
+    def test_works_with_closed_outputs(self, closed: str) -> None:
+        """With stdout or stderr closed, as in a service, a simulation starts and prints nothing."""
         script = (
             "from envs.arm import *; from envs.simulation import *; "
             'text = DEFAULT_URDF.read_text().replace(\'</robot>\', \'<link name="f"/><joint name="g" type="fixed">'
@@ -381,15 +383,15 @@ class TestSilence:
         )
         assert done.stdout == done.stderr == ""
 
-    def test_an_error_inside_leaves_the_outputs_as_they_were(self, capfd: pytest.CaptureFixture[str]) -> None:
-        """And raises on."""
+    def test_an_error_inside_restores_the_outputs(self, capfd: pytest.CaptureFixture[str]) -> None:
+        """An exception inside of the block propagates, and stdout works again."""
         with pytest.raises(KeyError), silenced():
             raise KeyError
         os.write(1, b"heard")
         assert capfd.readouterr().out == "heard"
 
-    def test_what_pybullet_refuses_is_a_value_error(self) -> None:
-        """In one line."""
+    def test_a_model_that_pybullet_rejects_is_a_value_error(self) -> None:
+        """A failure of PyBullet's loader becomes a one-line ValueError."""
         client = pybullet.connect(pybullet.DIRECT)
         try:
             with pytest.raises(ValueError, match="PyBullet cannot load the arm") as error:
@@ -399,8 +401,8 @@ class TestSilence:
             pybullet.disconnect(client)
 
 
-def test_meshes_that_are_there_are_listed(tmp_path: Path) -> None:
-    """For the trial, each once."""
+def test_mesh_files_lists_existing_files_once(tmp_path: Path) -> None:
+    """Existing mesh files are listed once each, missing ones not at all."""
     (tmp_path / "m.stl").write_bytes(stl())
     arm = drawn_arm(tmp_path, "m.stl", "m.stl", "n.stl")
     assert mesh_files(arm.chain, arm.mesh_folder) == [tmp_path / "m.stl"]

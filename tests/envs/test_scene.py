@@ -1,4 +1,4 @@
-"""Pictures without a display, windows with one, and motion that neither of them changes."""
+"""Rendering: pictures without a display, windows with one, and motion that neither changes."""
 
 import ctypes.util
 import os
@@ -56,48 +56,52 @@ def orange(picture: Picture) -> NDArray[np.bool_]:
     return (red > green + 50) & (green > blue + 30)
 
 
-def test_a_picture_without_a_display_shows_the_arm_and_its_goal(env: ArmEnv) -> None:
-    image = picture(env)
-    assert image.shape == (480, 640, 3)
-    assert image.dtype == np.uint8
-    assert 100 < green(image).sum() < 5000
-    assert orange(image).sum() > 300
-    assert len(np.unique(image.reshape(-1, 3), axis=0)) > 50  # shaded, not flat
+class TestPictures:
+    """Rendered pictures, without a display."""
 
+    def test_a_picture_without_a_display_shows_the_arm_and_its_goal(self, env: ArmEnv) -> None:
+        """480 x 640 pixels with a green ball, an orange upper arm and shading."""
+        image = picture(env)
+        assert image.shape == (480, 640, 3)
+        assert image.dtype == np.uint8
+        assert 100 < green(image).sum() < 5000
+        assert orange(image).sum() > 300
+        assert len(np.unique(image.reshape(-1, 3), axis=0)) > 50  # shaded, not flat
 
-def test_gymnasium_accepts_the_picture() -> None:
-    env = gymnasium.make("envs:ArmReach-v0", render_mode="rgb_array").unwrapped
-    env.reset(seed=0)
-    env_render_passive_checker(env)
-    env.close()
+    def test_gymnasium_accepts_the_picture(self) -> None:
+        """Gymnasium's passive render checker accepts the picture."""
+        env = gymnasium.make("envs:ArmReach-v0", render_mode="rgb_array").unwrapped
+        env.reset(seed=0)
+        env_render_passive_checker(env)
+        env.close()
 
+    def test_the_goals_ball_moves_with_the_goal_and_the_arm_stays(self, env: ArmEnv) -> None:
+        """A higher goal is higher in the picture, a nearer one larger, and the arm's pixels do not change."""
+        low, high = picture(env, goal_m=(0.25, 0.25, 0.35)), picture(env, goal_m=(0.25, 0.25, 0.45))
+        assert centre(green(high))[0] < centre(green(low))[0] - 20  # rows count from the top
+        # The camera looks along +y and -x: towards +x is nearer and to the right, towards +y further and to the right.
+        near, far = picture(env, goal_m=(0.35, 0.1, 0.4)), picture(env, goal_m=(0.1, 0.35, 0.4))
+        assert green(near).sum() > 1.2 * green(far).sum()
+        either = green(low) | green(high)
+        assert np.array_equal(orange(low) & ~either, orange(high) & ~either)
 
-def test_the_goals_ball_moves_with_the_goal_and_the_arm_stays(env: ArmEnv) -> None:
-    low, high = picture(env, goal_m=(0.25, 0.25, 0.35)), picture(env, goal_m=(0.25, 0.25, 0.45))
-    assert centre(green(high))[0] < centre(green(low))[0] - 20  # rows count from the top
-    # The camera looks along +y and -x: towards +x is nearer and to the right, towards +y further and to the right.
-    near, far = picture(env, goal_m=(0.35, 0.1, 0.4)), picture(env, goal_m=(0.1, 0.35, 0.4))
-    assert green(near).sum() > 1.2 * green(far).sum()
-    either = green(low) | green(high)
-    assert np.array_equal(orange(low) & ~either, orange(high) & ~either)
+    def test_the_arm_moves_in_the_picture_and_the_goal_stays(self, env: ArmEnv) -> None:
+        """A lowered upper arm is lower in the picture, after a reset and after steps, with the ball in place."""
+        up, forward = picture(env, (45.0, 0.0, 0.0)), picture(env, (45.0, 80.0, 0.0))
+        assert centre(orange(forward))[0] > centre(orange(up))[0] + 20
+        assert abs(centre(green(up))[0] - centre(green(forward))[0]) < 5
 
+        env.reset(options={"angles_deg": (0, 0, 0), "goal_m": GOAL_M})
+        before = env.render()
+        for _ in range(10):
+            env.step(np.array([0, 90, 0], np.float32))
+        assert centre(orange(env.render()))[0] > centre(orange(before))[0] + 5
 
-def test_the_arm_moves_in_the_picture_and_the_goal_stays(env: ArmEnv) -> None:
-    up, forward = picture(env, (45.0, 0.0, 0.0)), picture(env, (45.0, 80.0, 0.0))
-    assert centre(orange(forward))[0] > centre(orange(up))[0] + 20
-    assert abs(centre(green(up))[0] - centre(green(forward))[0]) < 5
-
-    env.reset(options={"angles_deg": (0, 0, 0), "goal_m": GOAL_M})
-    before = env.render()
-    for _ in range(10):
-        env.step(np.array([0, 90, 0], np.float32))
-    assert centre(orange(env.render()))[0] > centre(orange(before))[0] + 5
-
-
-def test_the_same_state_gives_the_same_picture(env: ArmEnv) -> None:
-    first = picture(env)
-    picture(env, (0.0, 0.0, 0.0), (0.3, 0.1, 0.45))
-    assert np.array_equal(picture(env), first)
+    def test_the_same_state_gives_the_same_picture(self, env: ArmEnv) -> None:
+        """Pictures of equal states are equal, pixel by pixel."""
+        first = picture(env)
+        picture(env, (0.0, 0.0, 0.0), (0.3, 0.1, 0.45))
+        assert np.array_equal(picture(env), first)
 
 
 TRAJECTORY = """
@@ -121,11 +125,15 @@ def run(script: str, *arguments: str, **environment: str) -> subprocess.Complete
     )
 
 
-def test_rendering_does_not_change_the_motion() -> None:
-    unseen, seen = run(TRAJECTORY), run(TRAJECTORY, "rgb_array")
-    assert unseen.returncode == 0, unseen.stderr
-    assert len(unseen.stdout.splitlines()) == 30
-    assert seen.stdout == unseen.stdout
+class TestMotion:
+    """Rendering does not affect the motion."""
+
+    def test_rendering_does_not_change_the_motion(self) -> None:
+        """30 steps with and without rendering print the same hexadecimal floats."""
+        unseen, seen = run(TRAJECTORY), run(TRAJECTORY, "rgb_array")
+        assert unseen.returncode == 0, unseen.stderr
+        assert len(unseen.stdout.splitlines()) == 30
+        assert seen.stdout == unseen.stdout
 
 
 NO_WINDOW = """
@@ -140,21 +148,6 @@ env = gymnasium.make("envs:ArmReach-v0", render_mode="rgb_array")
 env.reset(seed=0)
 print("still here", env.render().shape)
 """
-
-
-@pytest.mark.parametrize(
-    ("environment", "display"),
-    [({}, "not set"), ({"DISPLAY": ":9876"}, ":9876"), ({"DISPLAY": "nonsense"}, "nonsense")],
-)
-def test_human_mode_without_a_display_is_an_error_that_the_process_survives(
-    environment: dict[str, str], display: str
-) -> None:
-    done = run(NO_WINDOW, **environment)
-    assert done.returncode == 0, done.stderr
-    error, survived = done.stdout.splitlines()
-    assert error.startswith(f"a window requires a display, and there is none (DISPLAY={display});")
-    assert "rgb_array" in error
-    assert survived == "still here (480, 640, 3)"
 
 
 def display_available() -> bool:
@@ -172,9 +165,26 @@ def virtual_display() -> Iterator[str]:
         server.terminate()
 
 
-@pytest.mark.slow
-def test_a_window_opens_on_a_display_and_does_not_change_the_motion(virtual_display: str) -> None:
-    unseen, seen = run(TRAJECTORY), run(TRAJECTORY, "human", DISPLAY=virtual_display)
-    assert seen.returncode == 0, seen.stderr
-    trajectory = [line for line in seen.stdout.splitlines() if line.startswith("['")]  # PyBullet's window talks
-    assert trajectory == unseen.stdout.splitlines()
+class TestWindow:
+    """Human render mode, with and without a display."""
+
+    @pytest.mark.parametrize(
+        ("environment", "display"),
+        [({}, "not set"), ({"DISPLAY": ":9876"}, ":9876"), ({"DISPLAY": "nonsense"}, "nonsense")],
+    )
+    def test_human_mode_without_a_display_raises_runtime_error(self, environment: dict[str, str], display: str) -> None:
+        """The error names DISPLAY and the alternative, and the process can still render pictures."""
+        done = run(NO_WINDOW, **environment)
+        assert done.returncode == 0, done.stderr
+        error, survived = done.stdout.splitlines()
+        assert error.startswith(f"a window requires a display, and there is none (DISPLAY={display});")
+        assert "rgb_array" in error
+        assert survived == "still here (480, 640, 3)"
+
+    @pytest.mark.slow
+    def test_a_window_opens_on_a_display_and_does_not_change_the_motion(self, virtual_display: str) -> None:
+        """Under Xvfb, the trajectory of human mode equals the one without rendering."""
+        unseen, seen = run(TRAJECTORY), run(TRAJECTORY, "human", DISPLAY=virtual_display)
+        assert seen.returncode == 0, seen.stderr
+        trajectory = [line for line in seen.stdout.splitlines() if line.startswith("['")]  # PyBullet's window talks
+        assert trajectory == unseen.stdout.splitlines()

@@ -6,7 +6,6 @@ import pytest
 from arm_control.lab.corridor import BEST_P, EXPERIMENT, Settings, expected_return, run_episodes
 
 
-
 def test_the_closed_form_has_the_published_values() -> None:
     """Sutton and Barto 2018, example 13.1: -11.6 at the optimum, and -82 and -44 of epsilon-greedy policies."""
     assert expected_return(BEST_P) == pytest.approx(-11.657, abs=1e-3)
