@@ -20,7 +20,7 @@ def test_simulated_episodes_have_the_expected_return() -> None:
     assert rights.sum() / steps.sum() == pytest.approx(0.6, abs=0.01)
 
 
-@pytest.mark.parametrize("rate, holds", [(0.01, True), (-0.01, False)])
+@pytest.mark.parametrize(("rate", "holds"), [(0.01, True), (-0.01, False)])
 def test_the_claim_holds_only_with_the_right_sign_of_the_gradient(rate: float, holds: bool) -> None:
     """At a reduced size the learned policy reaches the optimum; descending instead of ascending, it does not."""
     settings = Settings(updates=150, sampled_episodes=500, learning_rate=rate)
