@@ -1,6 +1,6 @@
-"""Arm: what a URDF says of a serial arm, and its kinematics.
+"""Arm: a serial arm read from a URDF, with its limits and kinematics.
 
-Angles are in degrees and lengths in metres, as everywhere but in observations and PyBullet.
+Angles are in degrees and lengths in metres, as everywhere except in observations and PyBullet.
 """
 
 import math
@@ -27,8 +27,8 @@ Array = NDArray[np.float64]
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
 DEFAULT_URDF = ASSETS / "arm3.urdf"
 
-TABLE_CLEARANCE_M = 0.02  # above the table, which a default pose has if any pose has it: more than noise and play
-DEFAULT_POSES = 512  # tried if the one with every joint at zero is outside
+TABLE_CLEARANCE_M = 0.02  # of a default pose above the table, where possible: more than noise and backlash
+DEFAULT_POSES = 512  # candidates if the pose with every joint at zero is outside the box
 
 
 class Arm:
@@ -39,9 +39,10 @@ class Arm:
     """
 
     def __init__(self, urdf: str | Path = DEFAULT_URDF, *, text: str | None = None) -> None:
-        """Read the URDF, or its `text` where the file is elsewhere. Raises ValueError, naming the fault, for no arm.
+        """Read the URDF file, or its content from `text` where there is no file.
 
-        Meshes are looked for only when the arm is drawn, in the folder of the file: an arm from a text has none.
+        Raises ValueError, naming the fault, for anything but a serial arm. Meshes are opened only when the arm is
+        drawn, from the folder of the file: an arm from a text has none.
         """
         self.urdf = Path(urdf).resolve()
         self.mesh_folder = self.urdf.parent if text is None else None
@@ -76,31 +77,34 @@ class Arm:
 
     @cached_property
     def reach_m(self) -> float:
-        """No tip position is further than this from the base frame's origin."""
+        """Upper bound of the tip's distance from the base frame's origin, in metres."""
         return float(
             sum(np.linalg.norm(joint.offset_m) for joint in self.chain.joints) + np.linalg.norm(self.chain.tip_offset_m)
         )
 
     @cached_property
     def levers_m(self) -> tuple[float, ...]:
-        """No point of a link's axis moves further than this times the angle, in radians, that each joint turns."""
-        lengths = [*(float(np.linalg.norm(joint.offset_m)) for joint in self.chain.joints[1:])]
+        """Largest lever of each joint: turning it by 1 rad moves no point of the links further than this, in metres."""
+        lengths = [float(np.linalg.norm(joint.offset_m)) for joint in self.chain.joints[1:]]
         lengths.append(float(np.linalg.norm(self.chain.tip_offset_m)))
         return tuple(sum(lengths[index:]) for index in range(self.joint_count))
 
     def moves_like(self, other: "Arm") -> bool:
-        """Whether the other arm has the same joints, limits and lengths, whatever it looks like or weighs."""
-        return (self.joint_names, self.limits) == (other.joint_names, other.limits) and np.allclose(
-            self._geometry, other._geometry, rtol=0, atol=1e-9
-        )
+        """Whether the other arm has the same joints, limits and lengths; masses and shapes may differ."""
+        if self.joint_names != other.joint_names or self.limits != other.limits:
+            return False
+        return np.allclose(self._geometry, other._geometry, rtol=0, atol=1e-9)
 
     @property
     def _geometry(self) -> Array:
-        parts = [(joint.offset_m, *joint.rotation, joint.axis) for joint in self.chain.joints]
-        return np.concatenate([*(part for joint in parts for part in joint), self.chain.tip_offset_m])
+        """Offsets, rotations and axes of all joints and the offset of the tip, as one vector."""
+        parts: list[Array] = []
+        for joint in self.chain.joints:
+            parts.extend((joint.offset_m, *joint.rotation, joint.axis))
+        return np.concatenate([*parts, self.chain.tip_offset_m])
 
     def tip_position(self, angles_deg: Any, xp: Any = math) -> tuple[Any, Any, Any]:
-        """x, y, z of the tip in metres from one angle a joint: floats with `math`, columns with NumPy or PyTorch."""
+        """x, y, z of the tip in metres from one angle per joint: floats with `math`, columns with NumPy or PyTorch."""
         if xp is math:
             return cast("tuple[float, float, float]", self._traced.tip_position(angles_deg))
         return self.kinematics.tip_position(angles_deg, xp.cos, xp.sin)
@@ -118,11 +122,11 @@ class Arm:
         return self.kinematics.link_ends(angles_deg, xp.cos, xp.sin)
 
     def jacobian(self, angles_deg: ArrayLike) -> Array:
-        """Derivative of the tip by the angles, (..., 3, joints), in metres per degree."""
+        """Jacobian of the tip position, (..., 3, joints), in metres per degree."""
         return self.kinematics.jacobian(angles_deg)
 
     def outside_m(self, angles_deg: Array, box: Box) -> Array:
-        """How far the worst link's end is outside a box in poses (..., joints), in metres (...,); negative inside."""
+        """Largest distance in metres (...,) of a link's end outside a box, in poses (..., joints); negative inside."""
         worst_m = np.full(angles_deg.shape[:-1], -np.inf)
         columns = [angles_deg[..., index] for index in range(self.joint_count)]
         for end in self.link_ends(columns, np):
@@ -131,21 +135,22 @@ class Arm:
         return worst_m
 
     def default_pose_deg(self, limits: JointLimits | None = None, box: Box = ABOVE_TABLE) -> list[float]:
-        """The pose to start and to park in, unless another is named: within the limits, all links' ends inside the box.
+        """The default pose to start and park in: within the limits, with all links' ends inside the box.
 
-        Every joint at zero, or as near to it as the limits allow, if that is inside; otherwise the nearest to that of
-        fixed poses all over the joint ranges. Of those, one that leaves room above the box's floor comes first. If none
-        is inside, the one that is least outside.
+        Every joint at zero, or as near to it as the limits allow, if that is inside the box; otherwise the nearest to
+        it of a fixed random set of poses. Poses with clearance above the box's floor take precedence. If no pose is
+        inside, the one that is least outside.
         """
+        # Candidates: zero, then random poses by their largest angle from it, in tenths of a degree for readability.
         limits = limits or self.limits
         low = np.array(limits.lower_deg)
         high = np.array(limits.upper_deg)
         zero = np.clip(0.0, low, high)
         others = np.random.default_rng(0).uniform(low, high, (DEFAULT_POSES, self.joint_count))
-        # In tenths of a degree, for people to read; as near to zero as possible first.
         others = np.clip(np.round(others, 1), low, high)
         others = others[np.argsort(np.abs(others - zero).max(axis=1), kind="stable")]
         poses = np.vstack([zero, others])
+        # The first one inside the box with clearance, otherwise the first one inside.
         for clearance_m in (TABLE_CLEARANCE_M, 0.0):
             raised = (box[0], box[1], box[2] + clearance_m, *box[3:])
             inside = self.outside_m(poses, raised) <= ROUNDING_M
@@ -156,7 +161,7 @@ class Arm:
         return pose
 
     def tip_with_lengths(self, factors: Sequence[float]) -> Callable[[Sequence[float]], tuple[float, float, float]]:
-        """`tip_position` of an arm whose links, from the base on, are so many times as long: (joints + 1,) factors."""
+        """`tip_position` of an arm with its link lengths multiplied by factors (joints + 1,), from the base on."""
         *lengths, last = factors
         joints = [
             replace(joint, offset_m=joint.offset_m * length)
@@ -173,12 +178,13 @@ class Arm:
         return self.kinematics.tip(angles_deg, xp, speeds_deg_s)
 
     def gravity_torques_nm(self, angles_deg: ArrayLike) -> Array:
-        """Torques (..., joints) that hold the arm still in these poses (..., joints) against gravity."""
+        """Torques (..., joints) in N m that hold the arm still against gravity in poses (..., joints)."""
         radians = np.asarray(angles_deg, dtype=np.float64) * RADIANS
         batch = radians.shape[:-1]
         cosines = np.cos(radians)[..., None, None]
         sines = np.sin(radians)[..., None, None]
-        # From the base outwards: each joint's place and axis, and the moments of all masses beyond it, in the base.
+        # From the base outwards, in its frame: each joint's position and axis, and the mass and first moment of the
+        # links that it carries.
         place = np.zeros((*batch, 3))
         turned = np.broadcast_to(np.eye(3), (*batch, 3, 3))
         places: list[Array] = []
@@ -198,7 +204,7 @@ class Arm:
                     mass_kg += link.inertial.mass_kg
                     moment = moment + link.inertial.mass_kg * centre_m
             carried.append((mass_kg, mass_kg * place + turned @ moment))
-        # torque = g z . (axis x sum of mass (centre - place))
+        # Torque of a joint = g z . (axis x sum of mass (centre - position)), over all links from it to the tip.
         torques = []
         for index, (axis, at) in enumerate(zip(axes, places, strict=True)):
             mass_kg = sum(mass for mass, _ in carried[index:])
@@ -213,7 +219,7 @@ class Arm:
     def inverse_kinematics(
         self, goals_m: ArrayLike, tolerance_m: float = 1e-6, *, start_deg: ArrayLike | None = None
     ) -> Array:
-        """Joint angles (..., joints) that put the tip on goals (..., 3): `InverseKinematics.solve`."""
+        """Joint angles (..., joints) with the tip at goals (..., 3): `InverseKinematics.solve`."""
         return self._inverse.solve(goals_m, tolerance_m, start_deg=start_deg)
 
     def descend(self, angles_deg: Array, goals_m: Array, tolerance_m: float, steps: int = 200) -> Array:
@@ -221,5 +227,5 @@ class Arm:
         return self._inverse.descend(angles_deg, goals_m, tolerance_m, steps)
 
     def nearest_reachable(self, point_m: Sequence[float]) -> tuple[float, float, float]:
-        """The point that the tip can be at nearest to this one: `InverseKinematics.nearest_reachable`."""
+        """The reachable point nearest to this one: `InverseKinematics.nearest_reachable`."""
         return self._inverse.nearest_reachable(point_m)

@@ -10,29 +10,30 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
+from envs.actions import Actions
 from envs.arm import DEFAULT_URDF, RADIANS, Arm
-from envs.control import ActionKind, Control, target_of
-from envs.degree_grid import DegreeGrid
-from envs.imperfections import Imperfections, ImperfectSimulation, open_imperfections
+from envs.control import ActionKind, Control
+from envs.imperfect_simulation import ImperfectSimulation
+from envs.imperfections import Imperfections, open_imperfections
 from envs.limits import limit_target
 from envs.observation import observe_one
 from envs.simulation import Simulation, SimulationState
 from envs.tasks import task_named
-from envs.tasks.base import GoalTrajectory, RewardKind, StillGoal, check_goal, distance, options_of, steps_for
+from envs.tasks.base import GoalTrajectory, StillGoal, check_goal, options_of, steps_for
+from envs.tasks.reward import RewardKind, distance
 
 Observation = dict[str, NDArray[np.float32]]
 
-# Measured angles and speeds pass their limits a little: by less than this (tests/envs/test_bounds.py).
+# Measured angles and speeds may slightly exceed their limits, by less than this (tests/envs/test_bounds.py).
 ANGLE_MARGIN_DEG = 0.25
 SPEED_MARGIN = 1.01
-ROUNDING_DEG = 1e-3  # by which an action may lie outside its space: float32
 
 
 class ArmEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
-    """A simulated arm that does a task of `envs/tasks/`, whose docstring describes goals, end of an episode and info.
+    """A simulated arm that does a task. The docstring of the task describes goals, end of an episode and info.
 
     ## Action space
-    With `actions="degrees"` (`ArmReach-v0`, `ArmTrack-v0`), one number a joint in degrees, `Box(float32)`. The target
+    With `actions="degrees"` (`ArmReach-v0`, `ArmTrack-v0`), one number per joint in degrees, `Box(float32)`. The target
     is approached within the joints' speed and acceleration limits (`envs.limits.limit_target`), then held by servos.
 
     | `control` | space for the default arm | the target angle is |
@@ -41,8 +42,8 @@ class ArmEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
     | `from_measured` | `Box(-11.4, 11.4, (3,))`: what a joint can move in a step | the measured angle plus the action |
     | `from_target` | the same | the last target, as limited, plus the action |
 
-    A target is approached so that the joint could stop on it; with changes, which keep it near, a joint therefore gets
-    to about half its full speed.
+    A target is approached such that the joint can stop on it. With changes, which keep the target near, a joint
+    therefore reaches about half its full speed.
 
     With `actions="index"` (`ArmReachDiscrete-v0`), `Discrete(753571)`, and with `actions="positions"`
     (`ArmReachMultiDiscrete-v0`), `MultiDiscrete([91, 91, 91])`: absolute targets, `grid_step_deg` apart
@@ -57,13 +58,13 @@ class ArmEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
     | `observation` | 0 to n-1 | measured joint angles | rad | the joint's, and 0.25 degrees |
     | | n to 2n-1 | measured joint speeds | rad/s | the joint's, and 1 % |
     | | 2n to 3n-1 | previous target, as limited and sent to the servos | rad | the joint's |
-    | | 3n to 4n-1 | speed of the previous target, from which the limiter goes on | rad/s | the joint's |
+    | | 3n to 4n-1 | speed of the previous target, the other state of the limiter | rad/s | the joint's |
     | `achieved_goal` | 0 to 2 | tip position x, y, z, by the measured angles | m | the arm's reach |
     | `desired_goal` | 0 to 2 | goal position x, y, z | m | the arm's reach |
 
     A task whose goals move adds velocities to both goals. The last target and its speed are the whole state of the
-    limiter, so that on the ideal arm `observation` is the whole state of the motion (the Markov property): with equal
-    actions, equal observations are followed by equal ones.
+    limiter, so that on the ideal arm `observation` is the whole state of the motion (the Markov property): equal
+    observations and actions lead to equal observations.
 
     ## Reward
     With d the distance between `achieved_goal` and `desired_goal` after the step, in metres:
@@ -73,11 +74,11 @@ class ArmEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
     | `dense` (default) | -d + exp(-d / 10 mm) | up to 1 |
     | `sparse` | 0 within `goal_tolerance_m`, else -1 | -1 or 0 |
 
-    For an arm of another reach than 0.7 m, the lengths of `dense` are in proportion. `compute_reward` gives either for
-    arrays of goals.
+    For an arm of another reach than 0.7 m, the lengths of `dense` are in proportion (`envs.tasks.reward`).
+    `compute_reward` gives either for arrays of goals.
 
     ## Arguments
-    `task` (the name of its file, which the ids set), `arm` (a URDF file of a serial arm of one to seven revolute
+    `task` (the name of its file, set by the ids), `arm` (a URDF file of a serial arm of one to seven revolute
     joints), `reward`, `goal_tolerance_m` (0.01 m), `actions`, `grid_step_deg`, `control`, `imperfections` (`ideal`,
     `xl430`, `rough`, `late` or an `envs.imperfections.Imperfections`), `episode_steps`, `physics_step_s` (1/240),
     `control_period_s` (1/30, a whole multiple of it), `render_mode` (`human` opens a window, `rgb_array` needs no
@@ -109,35 +110,33 @@ class ArmEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
         render_mode: str | None = None,
         **task_options: Any,
     ) -> None:
+        # The task, for this arm.
         task_type = task_named(task)
         if unknown := set(task_options) - set(options_of(task_type)):
             raise TypeError(f"unexpected arguments {sorted(unknown)}: the task '{task}' has no such options")
-        if render_mode not in (None, *self.metadata["render_modes"]):
-            raise ValueError(f"expected a render mode of {self.metadata['render_modes']}, got '{render_mode}'")
-        if actions not in get_args(ActionKind):
-            raise ValueError(f"expected actions of {get_args(ActionKind)}, got '{actions}'")
-        if control not in get_args(Control):
-            raise ValueError(f"expected control of {get_args(Control)}, got '{control}'")
-        if actions != "degrees" and control != "absolute":
-            raise ValueError(f"expected control 'absolute' with actions on the degree grid, got '{control}'")
+        _check_choices(render_mode, actions, control)
         if not (0 < control_period_s < math.inf):
             raise ValueError(f"expected a positive control period, got {control_period_s} s")
         self.arm = Arm(arm)
+        limits = self.arm.limits
         self.task = task_type.for_arm(
             self.arm, control_period_s, reward=reward, goal_tolerance_m=goal_tolerance_m, **task_options
         )
+        self._moving = self.task.moving
         if episode_steps is None:
-            episode_steps = steps_for(self.task.episode_steps, self.arm.limits, control_period_s)
+            episode_steps = steps_for(self.task.episode_steps, limits, control_period_s)
         if episode_steps < 1:
             raise ValueError(f"expected at least one step an episode, got {episode_steps}")
         self.episode_steps = episode_steps
-        self._moving = self.task.moving
         self.actions = actions
         self.control = control
+        self._actions = Actions(limits, actions, control, grid_step_deg=grid_step_deg, period_s=control_period_s)
+        self.grid = self._actions.grid
         self.imperfections = open_imperfections(imperfections)
         self.task.check_arm(self.arm)
+
+        # The body: what measures and is commanded, the simulation or imperfect servos and sensors around it.
         self.simulation = Simulation(self.arm, physics_step_s=physics_step_s, control_period_s=control_period_s)
-        # What a controller measures and commands: the simulation itself, or imperfect servos and sensors around it.
         self._imperfect = ImperfectSimulation(self.simulation, self.imperfections) if self.imperfections.any else None
         self._body = self._imperfect or self.simulation
         self._period_s = control_period_s
@@ -147,40 +146,24 @@ class ArmEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
         self._scene: Any = None
         self._next_frame_s = 0.0
 
-        self._make_action_space(grid_step_deg)
+        self.action_space = self._actions.space
         self.observation_space: spaces.Dict = self._make_observation_space()  # type: ignore[assignment]
-        self._begin(StillGoal((0.0,) * (6 if self.task.moving else 3)))
-
-    def _make_action_space(self, grid_step_deg: float) -> None:
-        """Set `action_space`, `grid`, and the bounds within which actions are accepted."""
-        limits = self.arm.limits
-        low = limits.lower_deg
-        high = limits.upper_deg
-        self.grid = DegreeGrid(low, high, grid_step_deg) if self.actions != "degrees" else None
-        if self.control != "absolute":
-            high = tuple(speed * self._period_s for speed in limits.max_speed_deg_s)
-            low = tuple(-step for step in high)
-        self._action_shape = (self.arm.joint_count,)
-        self._action_bounds = [(a - ROUNDING_DEG, b + ROUNDING_DEG) for a, b in zip(low, high, strict=True)]
-        if self.grid is None:
-            self.action_space = spaces.Box(np.array(low, np.float32), np.array(high, np.float32))
-        elif self.actions == "index":
-            self.action_space = spaces.Discrete(self.grid.size)  # type: ignore[assignment]
-        else:
-            self.action_space = spaces.MultiDiscrete(list(self.grid.shape))  # type: ignore[assignment]
+        self._begin(StillGoal((0.0,) * (6 if self._moving else 3)))
 
     def _make_observation_space(self) -> spaces.Dict:
+        # Angles, speeds, previous target and its speed: the limits, and what measurements may exceed them by.
         limits = self.arm.limits
         imperfections = self.imperfections
         margin = ANGLE_MARGIN_DEG + imperfections.angle_margin_deg
         lower = np.array(limits.lower_deg)
         upper = np.array(limits.upper_deg)
         speed = SPEED_MARGIN * np.array(limits.max_speed_deg_s) + imperfections.speed_margin_deg_s
-        target_speed = np.array(limits.max_speed_deg_s)  # the limiter never passes it
+        target_speed = np.array(limits.max_speed_deg_s)  # the limiter never exceeds it
         high = (np.concatenate([upper + margin, speed, upper, target_speed]) * RADIANS).astype(np.float32)
         low = (np.concatenate([lower - margin, -speed, lower, -target_speed]) * RADIANS).astype(np.float32)
+        # Goals: the arm's reach, and the speed of the tip of the stretched arm with every joint at full speed.
         goal = np.full(3, self.arm.reach_m, np.float32)
-        if self.task.moving:  # no tip is faster than stretched out, with every joint at full speed
+        if self.task.moving:
             goal = np.append(goal, np.full(3, self.arm.reach_m * float(speed.sum()) * RADIANS, np.float32))
         return spaces.Dict(
             {
@@ -193,120 +176,97 @@ class ArmEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, dict[str, Any]]:
-        """Start an episode; `options` may hold `angles_deg` (joints,) and, for a goal that stays, `goal_m` (3,)."""
+        """Start an episode; `options` may hold `angles_deg` (joints,) and, for a fixed goal, `goal_m` (3,)."""
+        # Check the options before anything changes.
         options = options or {}
         known = ["angles_deg"] if self.task.moving else ["angles_deg", "goal_m"]
         if unknown := set(options) - set(known):
             raise ValueError(f"expected reset options {' and '.join(known)}, got {sorted(unknown)}")
-        # Refused before anything has changed.
-        wanted_goal = check_goal(self.arm, options["goal_m"]) if "goal_m" in options else None
+        given_goal = check_goal(self.arm, options["goal_m"]) if "goal_m" in options else None
         if "angles_deg" in options:
             self.simulation.check_angles(options["angles_deg"])
         super().reset(seed=seed)
-        # All is drawn whatever the options say, so that the generator advances alike.
+        # Draw everything, also what the options replace, so that the generator advances equally.
         limits = self.arm.limits
         generator = self.np_random
         start = generator.uniform(limits.lower_deg, limits.upper_deg).tolist()
-        course = self.task.draw_goals(self.arm, generator, self.episode_steps, self._period_s)
+        trajectory = self.task.draw_goals(self.arm, generator, self.episode_steps, self._period_s)
         if self._imperfect is not None:
             self._imperfect.randomise(generator)
         self.simulation.reset(options.get("angles_deg", start))
         if self._imperfect is not None:
             self._imperfect.start(generator)
-        self._begin(course if wanted_goal is None else StillGoal(wanted_goal))
+        self._begin(trajectory if given_goal is None else StillGoal(given_goal))
         result = self._observe()
         if self.render_mode == "human":
             self.render()
         return result
 
-    def _begin(self, course: GoalTrajectory) -> None:
-        """Start an episode's counters, its limiter at rest where the arm is."""
-        self._begin_course(course)
+    def _begin(self, trajectory: GoalTrajectory) -> None:
+        """Start an episode: its goals and counters, and the limiter at rest where the arm is."""
+        self._begin_trajectory(trajectory)
         self._target_deg = self.arm.limits.clip(self._body.angles_deg)
         self._target_speed_deg_s = [0.0] * self.arm.joint_count
 
-    def change_goals(self, course: GoalTrajectory) -> Observation:
-        """Begin another episode, with these goals, from where the arm is and as it moves."""
-        self._begin_course(course)
+    def change_goals(self, trajectory: GoalTrajectory) -> Observation:
+        """Begin another episode with these goals, from the arm's present pose and motion."""
+        self._begin_trajectory(trajectory)
         return self._observe()[0]
 
-    def _begin_course(self, course: GoalTrajectory) -> None:
-        self._course = course
+    def _begin_trajectory(self, trajectory: GoalTrajectory) -> None:
+        self._trajectory = trajectory
         self._steps = 0
         self._error_total = 0.0
-        self._aim()
+        self._update_goal()
 
     @property
     def goal_m(self) -> tuple[float, ...]:
-        """The goal now: x, y, z and, of one that moves, its velocity."""
+        """The goal now: position x, y, z in metres and, of one that moves, its velocity in m/s."""
         return self._goal
 
     @property
     def measured_deg(self) -> list[float]:
-        """The angles as they are measured now."""
+        """The joint angles, as measured."""
         return list(self._body.angles_deg)
 
     @property
     def measured_deg_s(self) -> list[float]:
-        """The speeds as they are measured now."""
+        """The joint speeds, as measured."""
         return list(self._body.speeds_deg_s)
 
     @property
     def target_deg(self) -> list[float]:
-        """The target that was sent last."""
+        """The last target sent to the servos."""
         return list(self._target_deg)
 
-    def _aim(self) -> None:
-        """The goal at this step."""
-        self._goal = self._course.goal(self._steps)
+    def _update_goal(self) -> None:
+        """Set the goal to that of this step."""
+        self._goal = self._trajectory.goal(self._steps)
         self._goal_seen = np.array(self._goal, np.float32)
         self._goal_point: list[float] = self._goal_seen.tolist()[:3]
 
     def step(self, action: NDArray[np.float32]) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
-        """One control period. Raises ValueError for an action of another shape, non-finite or out of range."""
-        desired = self._checked(action)
-        if self.control != "absolute":
-            measured_deg = self._body.angles_deg
-            desired = target_of(np.array(desired), self.control, measured_deg, self._target_deg).tolist()
-        return self.steer(desired)
+        """Run one control period. Raises ValueError for an action of another shape, non-finite or out of range."""
+        return self.steer(self._actions.target_deg(action, self._body.angles_deg, self._target_deg))
 
     def steer(self, desired_deg: list[float]) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
-        """The same toward target angles, whatever the actions of this environment are."""
+        """Run one control period toward target angles, whatever the actions of this environment are."""
+        # Limit the target in speed and acceleration, and move the arm.
         body = self._body
         self._target_deg, self._target_speed_deg_s = limit_target(
             desired_deg, self._target_deg, self._target_speed_deg_s, self.arm.limits, self._period_s
         )
         body.command(self._target_deg)
         body.step()
+        # Observe the arm and the goal after the step; a time limit truncates, nothing terminates.
         self._steps += 1
         if self._moving:
-            self._aim()
+            self._update_goal()
         observation, info = self._observe()
         if self.render_mode == "human":
             self.render()
         reward = float(self.task.reward(self._measured_distance_m))
         return observation, reward, False, self._steps >= self.episode_steps, info
-
-    def _checked(self, action: Any) -> list[float]:
-        """The angles that an action holds."""
-        if self.grid is not None:
-            if self.actions == "index" and np.ndim(action) != 0:
-                raise ValueError(f"expected one grid index, got {action!r}")
-            positions = self.grid.positions(action) if self.actions == "index" else action
-            return self.grid.degrees(positions).tolist()  # type: ignore[no-any-return]
-        array = np.asarray(action)
-        if array.shape != self._action_shape or array.dtype.kind not in "fiu":
-            raise ValueError(f"expected an action of {self._wanted_action()}, got {action!r}")
-        angles: list[float] = array.tolist()
-        for angle, (low, high) in zip(angles, self._action_bounds, strict=True):
-            if not low <= angle <= high:  # also refuses NaN
-                raise ValueError(f"expected an action of {self._wanted_action()}, got {angles}")
-        return angles
-
-    def _wanted_action(self) -> str:
-        what = "target angles" if self.control == "absolute" else "changes of the target angles"
-        low, high = (bound.tolist() for bound in (self.action_space.low, self.action_space.high))  # type: ignore[attr-defined]
-        return f"{self.arm.joint_count} numbers, {what} from {low} to {high} degrees"
 
     def _observe(self) -> tuple[Observation, dict[str, Any]]:
         body = self._body
@@ -319,7 +279,7 @@ class ArmEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
             moving=self._moving,
         )
         achieved_seen = np.array(achieved, np.float32)
-        # From the observation's own float32 values, so that compute_reward gives the very same numbers.
+        # The distance between the goals as observed, in float32, so that compute_reward gives exactly the same reward.
         x, y, z = achieved_seen.tolist()[:3]
         goal_x, goal_y, goal_z = self._goal_point
         dx = x - goal_x
@@ -327,6 +287,7 @@ class ArmEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
         dz = z - goal_z
         distance_m = math.sqrt(dx * dx + dy * dy + dz * dz)
         self._measured_distance_m = distance_m
+        # `info` has the true distance, from the true tip position.
         if self._imperfect is not None:
             distance_m = math.dist(self._imperfect.true_tip(), self._goal[:3])
         observation = {
@@ -346,15 +307,15 @@ class ArmEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
         return self.task.reward(distance(achieved_goal, desired_goal))
 
     def compute_terminated(self, achieved_goal: Any, desired_goal: Any, info: Any) -> bool:
-        """Never: the arm is to reach the goal and stay."""
+        """False: no state ends an episode, since the arm has to stay at the goal."""
         return False
 
     def compute_truncated(self, achieved_goal: Any, desired_goal: Any, info: Any) -> bool:
-        """Whether the episode is over by its length."""
+        """Whether the episode has reached its time limit."""
         return self._steps >= self.episode_steps
 
     def save_state(self) -> dict[str, Any]:
-        """All that the motion and the episodes to come depend on, as JSON can hold it."""
+        """The complete state, generator included, as values that JSON can hold."""
         state = self.simulation.save()
         return {
             "angles_rad": state.angles_rad,
@@ -363,19 +324,19 @@ class ArmEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
             "imperfect": None if self._imperfect is None else self._imperfect.save(),
             "target_deg": self._target_deg,
             "target_speed_deg_s": self._target_speed_deg_s,
-            "course": self._course.to_json(),
+            "course": self._trajectory.to_json(),
             "steps": self._steps,
             "square_sum_m2": self._error_total,  # as released checkpoints name it
             "generator": self.np_random.bit_generator.state,
         }
 
     def restore_state(self, state: dict[str, Any]) -> Observation:
-        """Go back to a state of `save_state`; what follows is bit for bit what followed then.
+        """Restore a state of `save_state` and return its observation; the continuation is bit-exact.
 
         Raises ValueError for a state of an environment with another task or imperfections.
         """
         try:
-            course = self.task.goals_from_json(state["course"], self.episode_steps, self._period_s)
+            trajectory = self.task.goals_from_json(state["course"], self.episode_steps, self._period_s)
         except ValueError as error:
             raise ValueError(f"the state is of an environment with another task: {error}") from None
         if (state["imperfect"] is None) != (self._imperfect is None):
@@ -386,17 +347,17 @@ class ArmEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
         self.simulation.restore(
             SimulationState(tuple(state["angles_rad"]), tuple(state["speeds_rad_s"]), tuple(state["motor_target_rad"]))
         )
-        self._course = course
+        self._trajectory = trajectory
         self._steps = state["steps"]
-        self._aim()
+        self._update_goal()
         self._target_deg = list(state["target_deg"])
         self._target_speed_deg_s = list(state["target_speed_deg_s"])
         observation, _ = self._observe()
-        self._error_total = state["square_sum_m2"]  # observing has added this step's distance once more
+        self._error_total = state["square_sum_m2"]  # last, since observing adds this step's distance again
         return observation
 
     def render(self) -> Any:
-        """The picture (480, 640, 3) uint8 in `rgb_array` mode; nothing in `human` mode, which has a window."""
+        """Return the picture (480, 640, 3) uint8 in `rgb_array` mode; show it in a window in `human` mode."""
         if self.render_mode is None:
             raise ValueError("render requires a render_mode: make the environment with 'human' or 'rgb_array'")
         if self._scene is None:
@@ -406,7 +367,7 @@ class ArmEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
         self._scene.show(self.simulation.angles_deg, self._goal[:3])
         if self.render_mode == "rgb_array":
             return self._scene.picture()
-        # A window is for watching: no faster than the arm would move.
+        # Slow down to real time.
         time.sleep(max(0.0, self._next_frame_s - time.monotonic()))
         self._next_frame_s = max(self._next_frame_s, time.monotonic()) + self.simulation.control_period_s
         return None
@@ -417,3 +378,13 @@ class ArmEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
         if self._scene is not None:
             self._scene.close()
             self._scene = None
+
+
+def _check_choices(render_mode: str | None, actions: str, control: str) -> None:
+    """Raise ValueError for an unknown render mode, kind of actions or kind of control."""
+    if render_mode not in (None, *ArmEnv.metadata["render_modes"]):
+        raise ValueError(f"expected a render mode of {ArmEnv.metadata['render_modes']}, got '{render_mode}'")
+    if actions not in get_args(ActionKind):
+        raise ValueError(f"expected actions of {get_args(ActionKind)}, got '{actions}'")
+    if control not in get_args(Control):
+        raise ValueError(f"expected control of {get_args(Control)}, got '{control}'")

@@ -1,4 +1,4 @@
-"""PyBullet, with its lines on standard output and standard error suppressed."""
+"""PyBullet, without what it prints to standard output and standard error."""
 
 import ctypes
 import os
@@ -14,18 +14,18 @@ from pathlib import Path
 
 @contextmanager
 def silenced() -> Iterator[None]:
-    """Standard output and standard error as file descriptors lead nowhere meanwhile, for what C code prints."""
+    """Discard what C code prints: redirect the descriptors of standard output and standard error to the null device."""
     libc = ctypes.CDLL(None) if os.name == "posix" else None
-    # What C code has printed before is not ours to drop.
+    # Flush what C code printed before, which is to appear.
     if libc is not None:
         libc.fflush(None)
-    nowhere = os.open(os.devnull, os.O_WRONLY)
+    null = os.open(os.devnull, os.O_WRONLY)
     kept: dict[int, int] = {}
     for stream in (1, 2):
-        # One that is closed needs no silence.
+        # A closed stream cannot be duplicated, and need not be.
         with suppress(OSError):
             kept[stream] = os.dup(stream)
-            os.dup2(nowhere, stream)
+            os.dup2(null, stream)
     try:
         yield
     finally:
@@ -34,7 +34,7 @@ def silenced() -> Iterator[None]:
         for stream, copy in kept.items():
             os.dup2(copy, stream)
             os.close(copy)
-        os.close(nowhere)
+        os.close(null)
 
 
 with silenced():
@@ -48,16 +48,16 @@ LONGEST_TRIAL_S = 60.0
 
 
 def load_urdf(urdf: str, client: int, *, flags: int = 0, files: Mapping[str, Path] | None = None) -> int:
-    """Load an arm, its base fixed, and return PyBullet's number for it. Raises ValueError if PyBullet refuses it.
+    """Load an arm with a fixed base, and return its body id. Raises ValueError if PyBullet cannot load it.
 
-    `files` are those that the text names.
+    `files` are the files that the text refers to, by the names in it.
     """
     with tempfile.TemporaryDirectory(prefix="arm-control-") as folder:
         path = Path(folder) / "arm.urdf"
         path.write_text(urdf, encoding="utf-8")
         for name, target in (files or {}).items():
             (Path(folder) / name).symlink_to(target)
-        # PyBullet would keep what it reads for ever, under names that are not used again.
+        # PyBullet's cache would keep each file for ever, under a name that is never used again.
         pybullet.setPhysicsEngineParameter(enableFileCaching=0, physicsClientId=client)
         try:
             with silenced():
@@ -78,7 +78,7 @@ def bullet_version() -> str:
 
 
 def readable_meshes(paths: Iterable[Path]) -> frozenset[Path]:
-    """Those of the meshes that PyBullet reads. Tried in a child process, as a damaged mesh can crash the loader."""
+    """The meshes that PyBullet can read. They are loaded in a child process: a damaged mesh can crash the loader."""
     files = []
     for path in sorted(set(paths)):
         status = path.stat()
@@ -88,7 +88,7 @@ def readable_meshes(paths: Iterable[Path]) -> frozenset[Path]:
 
 @lru_cache
 def _readable_meshes(files: tuple[tuple[str, int, int], ...]) -> frozenset[Path]:
-    """The result for meshes of these names, times of change and sizes."""
+    """The readable ones of meshes with these paths, modification times and sizes."""
     waiting = [path for path, _, _ in files]
     readable: set[Path] = set()
     while waiting:
@@ -101,14 +101,14 @@ def _readable_meshes(files: tuple[tuple[str, int, int], ...]) -> frozenset[Path]
             replies = done.stdout
         except subprocess.TimeoutExpired as error:
             replies = error.stdout or b""
-        # One reply for each mesh; none for the one at which it crashed or hung.
+        # One reply for each mesh, but none for one at which the process crashed or hung: skip that, and go on.
         readable.update(Path(path) for path, reply in zip(waiting, replies, strict=False) if reply == ord("1"))
         waiting = waiting[len(replies) + 1 :]
     return frozenset(readable)
 
 
 def _try_meshes(paths: list[str]) -> None:
-    """Load each mesh, and write 1 or 0 on standard output."""
+    """Load each mesh, and write 1 (readable) or 0 to standard output."""
     client = pybullet.connect(pybullet.DIRECT)
     for path in paths:
         name = f"mesh{Path(path).suffix.lower()}"

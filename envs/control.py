@@ -1,6 +1,6 @@
-"""What an action means: target angles, or changes of the measured angles or of the previous target.
+"""Control modes: an action is a target angle, or a change of the measured angle or of the previous target.
 
-The ranges of actions are the action spaces of `envs.arm_env`; targets are then limited by `envs.limits.limit_target`.
+The action spaces are in `envs.actions`; targets are then limited by `envs.limits.limit_target`.
 """
 
 from typing import Any, Literal

@@ -1,7 +1,7 @@
-"""Reading files that may come from anybody: regular files of bounded size, and nothing else.
+"""Reading untrusted files: regular files of bounded size only.
 
-Opening a pipe waits for its other end, and a device such as /dev/zero never ends. Every reader of a file that a flag, a
-configuration or a run folder names goes through here.
+Opening a pipe blocks until its other end is opened, and a device such as /dev/zero never ends. All files named by
+flags, configurations or run folders are read with these functions.
 """
 
 import codecs
@@ -15,13 +15,13 @@ CHUNK_BYTES = 2**20
 
 
 def open_regular(path: str | Path) -> BinaryIO:
-    """Open a regular file for reading, without ever waiting.
+    """Open a regular file for reading, without blocking.
 
     Raises OSError, whose `strerror` is one line, for a file that is missing, a folder, a pipe or a device.
     """
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0) | getattr(os, "O_BINARY", 0)
     try:
-        # Look before opening: opening a serial port already resets some boards.
+        # Check before opening: opening a serial port resets some boards.
         _check_regular(Path(path).stat(), path)
         descriptor = os.open(path, flags)
     except ValueError:
@@ -38,14 +38,14 @@ def open_regular(path: str | Path) -> BinaryIO:
 def read_file(path: str | Path, most_bytes: int) -> bytes:
     """Read a regular file of at most `most_bytes`.
 
-    Raises OSError, whose `strerror` is one line, for a file that is larger or that `open_regular` refuses.
+    Raises OSError, whose `strerror` is one line, for a larger file, and as `open_regular`.
     """
     with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
         if size > most_bytes:
             raise _too_large(path, size, most_bytes)
-        # At once what it has now; then, since a file can grow and those in /proc have no size, up to the end or the
-        # bound.
+        # Read its present size at once; then up to the end or the bound, since a file may grow and those in /proc
+        # report no size.
         parts = [file.read(size + 1)]
         left = most_bytes + 1 - len(parts[0])
         while parts[-1] and left > 0:
@@ -59,7 +59,7 @@ def read_file(path: str | Path, most_bytes: int) -> bytes:
 def read_text(path: str | Path, most_bytes: int) -> str:
     """Read a regular UTF-8 file of at most `most_bytes`, without its byte order mark, whatever the locale.
 
-    Raises OSError as `read_file`, and UnicodeDecodeError, which says what is expected, for a text in another encoding.
+    Raises OSError as `read_file`, and UnicodeDecodeError, with the expected encoding, for text in another one.
     """
     data = read_file(path, most_bytes)
     expected = "expected UTF-8 text (save it again as UTF-8)"

@@ -4,8 +4,8 @@ From angles q with the tip at p, a step toward a goal g is, with the Jacobian J 
 
     dq = J^T (J J^T + d^2 I)^-1 (g - p)
 
-The damping falls after a step that brings the tip nearer, and rises after one that does not, which is not taken
-(Levenberg-Marquardt). A joint at a limit is held there while a step would push it out.
+The damping is reduced after a step that brings the tip nearer; a step that does not is rejected, and the damping
+increased (Levenberg-Marquardt). A joint at a limit is held there while a step would push it beyond.
 """
 
 import math
@@ -20,9 +20,9 @@ from envs.limits import JointLimits
 
 Array = NDArray[np.float64]
 
-POSES = 512  # all over the joint ranges, from the nearest of which solutions are sought
-STARTS = 32  # of them are tried to reach a goal
-NEAR_STEPS = 40  # of each descent, where all of those are tried for the solution nearest to the present pose
+POSES = 512  # random starting poses over the joint ranges
+STARTS = 32  # the nearest of them, which are tried for a goal
+NEAR_STEPS = 40  # iterations from each, when all of them are tried for the solution nearest to the present pose
 
 
 class UnreachableGoalError(ValueError):
@@ -41,13 +41,13 @@ class InverseKinematics:
         self._joints = len(limits.lower_deg)
 
     def solve(self, goals_m: ArrayLike, tolerance_m: float = 1e-6, *, start_deg: ArrayLike | None = None) -> Array:
-        """Joint angles (..., joints) in degrees, inside the limits, that put the tip on `goals_m` (..., 3).
+        """Joint angles (..., joints) in degrees, within the limits, with the tip at `goals_m` (..., 3).
 
-        The first that is found from the nearest poses of a fixed random set. With `start_deg` (..., joints), of the
-        solutions found from there and from those poses, the one that the arm reaches soonest from `start_deg`.
-        Raises UnreachableGoalError for a goal that ends further than `tolerance_m` from the tip, ValueError for a
-        non-finite one.
+        The first solution found from the nearest poses of a fixed random set. With `start_deg` (..., joints), the one
+        that the arm reaches soonest from there, of the solutions found from it and from those poses. Raises
+        UnreachableGoalError if no solution is within `tolerance_m`, ValueError for a non-finite goal.
         """
+        # The starting poses whose tips are nearest to each goal.
         goals = np.asarray(goals_m, dtype=np.float64)
         if goals.shape[-1:] != (3,) or not np.isfinite(goals).all():
             raise ValueError(f"expected goals (..., 3) of finite numbers in metres, got {goals.tolist()}")
@@ -61,14 +61,15 @@ class InverseKinematics:
         else:
             present = np.clip(start_deg, self._low, self._high).reshape(len(flat), -1)
             best_angles, best_error = self._nearest_solutions(flat, present, starts, tolerance_m)
+        # Descend from one starting pose after the other, for the goals that have no solution yet.
         for start in np.moveaxis(starts, 1, 0):
-            todo = best_error > tolerance_m
-            if not todo.any():
+            unsolved = best_error > tolerance_m
+            if not unsolved.any():
                 break
-            angles = self.descend(start[todo], flat[todo], tolerance_m)
-            error = np.linalg.norm(self._kinematics.tip(angles) - flat[todo], axis=-1)
-            better = error < best_error[todo]
-            rows = np.flatnonzero(todo)[better]
+            angles = self.descend(start[unsolved], flat[unsolved], tolerance_m)
+            error = np.linalg.norm(self._kinematics.tip(angles) - flat[unsolved], axis=-1)
+            better = error < best_error[unsolved]
+            rows = np.flatnonzero(unsolved)[better]
             best_angles[rows] = angles[better]
             best_error[rows] = error[better]
         if (best_error > tolerance_m).any():
@@ -81,16 +82,16 @@ class InverseKinematics:
         return best_angles.reshape(*goals.shape[:-1], self._joints)
 
     def _travel_time_s(self, from_deg: Array, to_deg: Array) -> Array:
-        """Time (...,) that the slowest joint takes between poses (..., joints) at its full speed, in seconds."""
+        """Time (...,) in seconds in which all joints get from one pose (..., joints) to another at full speed."""
         seconds: Array = (np.abs(to_deg - from_deg) / self._max_speed_deg_s).max(axis=-1)
         return seconds
 
     def _nearest_solutions(
         self, goals: Array, present_deg: Array, starts: Array, tolerance_m: float
     ) -> tuple[Array, Array]:
-        """Of the solutions found for each goal, the one soonest reached, (n, joints), and its error in metres (n,).
+        """The solution for each goal that is reached soonest, (n, joints), and its error in metres (n,).
 
-        Where none is found, the pose that comes nearest.
+        Where no solution is found, the pose that comes nearest to the goal.
         """
         # Descend from the present pose and from all starts at once.
         candidates = np.concatenate([present_deg[:, None], starts], axis=1)
@@ -99,7 +100,7 @@ class InverseKinematics:
         angles = self.descend(candidates.reshape(-1, self._joints), repeated, tolerance_m, NEAR_STEPS)
         error = np.linalg.norm(self._kinematics.tip(angles) - repeated, axis=-1).reshape(-1, count)
         angles = angles.reshape(-1, count, self._joints)
-        # A solution costs the time to get there, anything else more than any time by its error.
+        # Cost of a solution: the time to reach it. Of any other pose: more than all times, by its error.
         seconds = self._travel_time_s(present_deg[:, None], angles)
         cost = np.where(error <= tolerance_m, seconds, seconds.max() + 1.0 + error)
         rows = np.arange(len(goals))
@@ -107,7 +108,7 @@ class InverseKinematics:
         return angles[rows, best], error[rows, best]
 
     def nearest_reachable(self, point_m: Sequence[float]) -> tuple[float, float, float]:
-        """The point that the tip can be at nearest to this one, as far as downhill from one of 512 poses leads."""
+        """The reachable point nearest to this one, a local optimum from the nearest of 512 random poses."""
         point = np.array([point_m], np.float64)
         poses, tips = self._starting_poses
         start = poses[np.linalg.norm(tips - point, axis=-1).argmin()]
@@ -117,17 +118,17 @@ class InverseKinematics:
 
     @cached_property
     def _starting_poses(self) -> tuple[Array, Array]:
-        """Poses all over the joint ranges and their tips, the same ones every time."""
+        """Random poses over the joint ranges, always the same, and their tip positions."""
         poses = np.random.default_rng(0).uniform(self._low, self._high, (POSES, self._joints))
         return poses, self._kinematics.tip(poses)
 
     def descend(self, angles_deg: Array, goals_m: Array, tolerance_m: float, steps: int = 200) -> Array:
-        """Angles (n, joints) that bring the tip as near to goals (n, 3) as downhill from these angles goes.
+        """Minimise the distance of the tip to goals (n, 3) from these angles (n, joints): a local optimum (n, joints).
 
-        Each row stops by itself, a tenth of the tolerance from its goal: what it ends in depends on no other row.
+        Each row stops on its own, a tenth of the tolerance from its goal, so that its result depends on no other row.
         """
         found = np.array(angles_deg, dtype=np.float64)
-        rows = np.arange(len(found))  # those that have not stopped; the arrays below have only them
+        rows = np.arange(len(found))  # those that have not stopped; the arrays below hold only these
         angles = found
         goals = goals_m
         damping = np.full(len(found), 1e-3)
@@ -146,7 +147,7 @@ class InverseKinematics:
                 size = size[away]
                 if not len(rows):
                     return found
-            # Take the steps that bring the tip nearer.
+            # Accept the steps that bring the tip nearer, and adapt the damping.
             candidate = np.clip(angles + self._step_deg(angles, error, damping), self._low, self._high)
             candidate_error = goals - self._kinematics.tip(candidate)
             better = np.linalg.norm(candidate_error, axis=-1) < size
@@ -158,7 +159,7 @@ class InverseKinematics:
 
     def _step_deg(self, angles_deg: Array, error_m: Array, damping: Array) -> Array:
         """Damped least-squares steps (n, joints) for errors of the tip (n, 3)."""
-        # Steepest direction of each joint, and which joints a limit holds.
+        # Hold joints at a limit where the gradient points beyond it.
         jacobian = self._kinematics.jacobian(angles_deg) / RADIANS
         downhill = np.einsum("nij,ni->nj", jacobian, error_m)
         blocked = ((angles_deg <= self._low) & (downhill < 0)) | ((angles_deg >= self._high) & (downhill > 0))

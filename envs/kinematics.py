@@ -1,14 +1,13 @@
-"""Forward kinematics of a serial arm: the places and velocities of its tip and links, and their Jacobian.
+"""Forward kinematics of a serial arm: positions and velocities of its tip and links, and the Jacobian of the tip.
 
-A point p in the frame of a joint's link is, in the frame of the link before it, with the joint's offset o, its fixed
-rotation R, its unit axis a, and its angle q (positive: right-handed about the axis; 0: as the URDF draws it), by
-Rodrigues' formula:
+A joint has an offset o, a fixed rotation R, a unit axis a and an angle q (right-handed about the axis; 0 as in the
+URDF). A point p in the frame of its link has, in the frame of the previous link, the coordinates (Rodrigues' formula)
 
     p' = o + R (a a^T + (I - a a^T) cos q + [a]_x sin q) p  =  o + (A + B cos q + C sin q) p
 
-The tip is carried through all joints like this, from the last one to the base. Most entries of A, B and C are zero, as
-axes are mostly parallel to those of a frame: only the others are computed with. The same lines compute floats, columns
-of NumPy and columns of PyTorch, which the exporter traces into an equally small graph.
+The tip is transformed like this by all joints, from the last one to the base. Axes are mostly parallel to those of a
+frame, so that most entries of A, B and C are zero; only the others are used. The same code computes with floats, NumPy
+columns and PyTorch columns, which the exporter traces into an equally small graph.
 
 For single poses in floats `envs.traced_kinematics` computes the same, equal to the last bit, in a quarter of the time.
 """
@@ -31,7 +30,7 @@ ZERO = 1e-12  # entries of a matrix up to this are rounding errors
 
 
 class Row(NamedTuple):
-    """How a coordinate of p' depends on p: the entries of A, B and C that are not zero, and the offset."""
+    """One coordinate of p' as a function of p: the nonzero entries of A, B and C, and the offset."""
 
     terms: tuple[tuple[float, int, int], ...]  # the entry, its matrix (0 for A, 1 for B, 2 for C) and its column
     offset: float
@@ -63,7 +62,7 @@ class Kinematics:
         self._link_ends = [*(_vector(joint.offset_m) for joint in chain.joints[1:]), self._tip]
 
     def tip_position(self, angles_deg: Vector, cos: Function, sin: Function) -> tuple[Any, Any, Any]:
-        """x, y, z of the tip in metres from one angle, or one column of angles, a joint."""
+        """x, y, z of the tip in metres from one angle, or one column of angles, per joint."""
         cosines, sines = _cosines_and_sines(angles_deg, cos, sin)
         return self._in_base(self._tip, len(self._rows), cosines, sines)
 
@@ -73,7 +72,7 @@ class Kinematics:
         return [self._in_base(end, link, cosines, sines) for link, end in enumerate(self._link_ends, 1)]
 
     def _in_base(self, point: Vector, joints: int, cosines: Vector, sines: Vector) -> tuple[Any, Any, Any]:
-        """A point of the link after so many joints, in the frame of the base."""
+        """Coordinates in the base frame of a point of the link that follows the first `joints` joints."""
         for index in range(joints - 1, -1, -1):
             point = _transformed(self._rows[index], cosines[index], sines[index], point)
         return _numbers(point)
@@ -84,7 +83,7 @@ class Kinematics:
         point = self._tip
         velocity: Vector = (None, None, None)
         for index in range(len(self._rows) - 1, -1, -1):
-            # A joint that turns at the rate w about its axis a moves what is at p with the velocity w a x p.
+            # Rotation at the rate w about the axis a adds the velocity w a x p to a point p.
             rate = speeds_deg_s[index] * RADIANS
             velocity = _with_turning(velocity, self._crosses[index], rate, point)
             velocity = _transformed(self._turns[index], cosines[index], sines[index], velocity)
@@ -103,23 +102,24 @@ class Kinematics:
         else:
             speeds = [speeds_deg_s[..., index] for index in range(len(self._rows))]
             rows = self.tip_motion(columns, speeds, xp.cos, xp.sin)
-        zero = 0.0 * columns[0]  # a coordinate that no joint moves is a plain number: give it the others' shape
+        # A coordinate that no joint changes is a plain number: broadcast it to the others' shape.
+        zero = 0.0 * columns[0]
         return xp.stack([row + zero for row in rows], -1)
 
     def jacobian(self, angles_deg: ArrayLike) -> Array:
-        """Derivative of the tip by the angles, (..., 3, joints), in metres per degree."""
+        """Jacobian of the tip position, (..., 3, joints), in metres per degree, at angles (..., joints)."""
         radians = np.asarray(angles_deg, dtype=np.float64) * RADIANS
         cosines = np.cos(radians)[..., None, None]
         sines = np.sin(radians)[..., None, None]
-        # From the tip inwards: `lever` is the tip's place from joint i, `columns` what joints from i on do to it, all
-        # in the frame of joint i's parent.
+        # From the last joint to the base: `lever` is the tip's position, `columns` its derivatives by the angles of the
+        # joints so far, all in the frame of the present joint's parent.
         lever = np.broadcast_to(self._chain.tip_offset_m, (*radians.shape[:-1], 3))
         columns: list[Array] = []
         for index in reversed(range(len(self._parts))):
             joint = self._chain.joints[index]
             constant, cosine, sine = self._parts[index]
             rotation = constant + cosines[..., index, :, :] * cosine + sines[..., index, :, :] * sine
-            # A joint moves the tip at axis x lever per radian.
+            # Derivative of the tip by this joint's angle: axis x lever.
             x, y, z = np.moveaxis(lever, -1, 0)
             ax, ay, az = joint.axis
             turning = np.stack([ay * z - az * y, az * x - ax * z, ax * y - ay * x], -1)
@@ -175,7 +175,7 @@ def _transformed(rows: Sequence[Row], cosine: Any, sine: Any, vector: Vector) ->
 
 
 def _with_turning(velocity: Vector, cross: Sequence[Row], rate: Any, point: Vector) -> Vector:
-    """The velocity, and that of a point which turns about an axis: v + w a x p."""
+    """v + w a x p: a velocity, plus that of a point p rotating at the rate w about the axis a."""
     result: list[Any] = []
     for before, (terms, _) in zip(velocity, cross, strict=True):
         total: Any = None

@@ -1,4 +1,4 @@
-"""Limiting of joint targets in position, speed and acceleration: one function for the simulated and the real arm."""
+"""Joint limits, and limiting of targets in position, speed and acceleration, for the simulated and the real arm."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -6,25 +6,25 @@ from functools import cached_property
 from math import inf, isfinite, sqrt
 from typing import Protocol
 
-ROUNDING = 1e-9  # share of a limit
-# What a file may claim: between these every motion ends in finite time and no sum of squares overflows.
+ROUNDING = 1e-9  # fraction of a limit
+# Accepted values of limits: within these every motion ends in finite time and no sum of squares overflows.
 LARGEST_ANGLE_DEG = 36_000.0
 SPEEDS_DEG_S = (0.1, 1e5)
 ACCELERATIONS_DEG_S2 = (0.1, 1e7)
 
 MOST_EPISODE_STEPS = 10_000
-TOLERANCES_M = (1e-6, 10.0)  # how near a goal is reached
+TOLERANCES_M = (1e-6, 10.0)  # of goals
 GOAL_SPEEDS_M_S = (1e-6, 100.0)
 
-ROUNDING_M = 1e-6  # so far beyond a side is not outside: a URDF's 1.5708 rad is 90.0002 degrees
+ROUNDING_M = 1e-6  # tolerance of a box's sides: a URDF's 1.5708 rad is 90.0002 degrees
 
 Box = tuple[float, float, float, float, float, float]  # lowest x, y, z and highest x, y, z in metres
-TABLE_M = 0.0  # the table's height in the base's frame, unless something else is said
+TABLE_M = 0.0  # default height of the table in the base's frame
 ABOVE_TABLE: Box = (-inf, -inf, TABLE_M, inf, inf, inf)
 
 
 class LimitedJoint(Protocol):
-    """A joint of a file that says what it may do: of a contract, a calibration."""
+    """A joint with limits, of a policy's contract or a calibration."""
 
     @property
     def lower_deg(self) -> float: ...
@@ -38,7 +38,7 @@ class LimitedJoint(Protocol):
 
 @dataclass(frozen=True)
 class JointLimits:
-    """What each joint may do, in the order of the joints: degrees, degrees/s and degrees/s^2."""
+    """Limits of each joint, in the order of the joints: degrees, degrees/s and degrees/s^2."""
 
     lower_deg: tuple[float, ...]
     upper_deg: tuple[float, ...]
@@ -66,7 +66,7 @@ class JointLimits:
 
     @classmethod
     def of_joints(cls, joints: Iterable[LimitedJoint]) -> "JointLimits":
-        """The limits of these joints. Raises ValueError if they make no sense."""
+        """The limits of these joints. Raises ValueError for impossible ones."""
         rows = [
             (joint.lower_deg, joint.upper_deg, joint.max_speed_deg_s, joint.max_acceleration_deg_s2) for joint in joints
         ]
@@ -91,12 +91,12 @@ class JointLimits:
         return slowest_s
 
     def clip(self, angles_deg: Sequence[float]) -> list[float]:
-        """The nearest angles inside the limits: measured ones may lie a hair outside."""
+        """The nearest angles inside the limits. Measured angles may lie slightly outside."""
         bounds = zip(angles_deg, self.lower_deg, self.upper_deg, strict=True)
         return [min(max(angle, low), high) for angle, low, high in bounds]
 
     def tightened(self, other: "JointLimits") -> "JointLimits":
-        """The tighter of both, field by field.
+        """The tighter limits of both, field by field.
 
         Raises ValueError if the numbers of joints differ or ranges do not overlap.
         """
@@ -111,33 +111,33 @@ class JointLimits:
 
 
 def stopping_speed(distance_deg: float, change_deg_s: float, max_acceleration_deg_s2: float) -> float:
-    """The fastest speed at which a joint can move on and still stop within a distance.
+    """The fastest speed at which a joint can move and still stop within a distance.
 
-    The solution v of v * period + v^2 / (2 a) = distance, where a period changes the speed by change = a * period.
+    `change_deg_s` is the change of speed in one period at the maximum acceleration.
     """
+    # v * period + v^2 / (2 a) = distance, solved for v, with change = a * period
     return sqrt(change_deg_s * change_deg_s + 2.0 * max_acceleration_deg_s2 * distance_deg) - change_deg_s
 
 
-def next_speed(wanted_deg_s: float, speed_deg_s: float, max_speed_deg_s: float, change_deg_s: float) -> float:
-    """The speed nearest to the wanted one that keeps the speed limit and is at most `change` away from `speed_deg_s`.
-
-    Comparisons, since `min` and `max` would cost more than all the arithmetic of a step.
-    """
-    if wanted_deg_s > max_speed_deg_s:
-        wanted_deg_s = max_speed_deg_s
-    elif wanted_deg_s < -max_speed_deg_s:
-        wanted_deg_s = -max_speed_deg_s
-    if wanted_deg_s < speed_deg_s - change_deg_s:
+def next_speed(desired_deg_s: float, speed_deg_s: float, max_speed_deg_s: float, change_deg_s: float) -> float:
+    """The speed nearest to the desired one, within the speed limit and at most `change_deg_s` from `speed_deg_s`."""
+    # Comparisons, since calls of `min` and `max` would cost more than all the arithmetic of a step.
+    if desired_deg_s > max_speed_deg_s:
+        desired_deg_s = max_speed_deg_s
+    elif desired_deg_s < -max_speed_deg_s:
+        desired_deg_s = -max_speed_deg_s
+    if desired_deg_s < speed_deg_s - change_deg_s:
         return speed_deg_s - change_deg_s
-    if wanted_deg_s > speed_deg_s + change_deg_s:
+    if desired_deg_s > speed_deg_s + change_deg_s:
         return speed_deg_s + change_deg_s
-    return wanted_deg_s
+    return desired_deg_s
 
 
 def next_target(target_deg: float, speed_deg_s: float, period_s: float, low_deg: float, high_deg: float) -> float:
-    """The target after a period at this speed; rounding takes it out of the range no further than it already is."""
+    """The target after a period at this speed; a target inside the range stays inside in spite of rounding."""
     following_deg = target_deg + speed_deg_s * period_s
-    if low_deg <= target_deg <= high_deg:  # an arm that starts outside comes back no faster than it may
+    # A target outside the range is not clipped: it returns within the speed limits.
+    if low_deg <= target_deg <= high_deg:
         if following_deg < low_deg:
             return low_deg
         if following_deg > high_deg:
@@ -152,12 +152,11 @@ def limit_target(
     limits: JointLimits,
     period_s: float,
 ) -> tuple[list[float], list[float]]:
-    """The next target toward `desired_deg`, and the speed at which it gets there.
+    """The next target toward `desired_deg` (joints,), and its speed (joints,) in degrees/s.
 
-    `target_deg` and `speed_deg_s` are the target and speed that this function returned last (at the start: where the
-    arm is, at rest). Called once a period with its own results, it keeps every target inside the position limits,
-    never changes faster than the speed limit nor accelerates harder than the acceleration limit, and comes to rest
-    on a constant desired angle without passing it. Raises ValueError for a non-finite angle.
+    `target_deg` and `speed_deg_s` are the previous results of this function (at the start: the arm's pose, at rest).
+    Called once per period, it keeps targets inside the position limits, within the speed and acceleration limits, and
+    brings them to rest on a constant desired angle without overshoot. Raises ValueError for a non-finite angle.
     """
     targets: list[float] = []
     speeds: list[float] = []
@@ -169,13 +168,13 @@ def limit_target(
             desired = low
         elif desired > high:
             desired = high
-        # As fast as it can go and still stop on the desired angle.
+        # The fastest speed from which it can still stop on the desired angle.
         gap = desired - target
         change = max_acceleration * period_s
-        wanted = stopping_speed(abs(gap), change, max_acceleration)
+        approach = stopping_speed(abs(gap), change, max_acceleration)
         if gap < 0.0:
-            wanted = -wanted
-        following_speed = next_speed(wanted, speed, max_speed, change)
+            approach = -approach
+        following_speed = next_speed(approach, speed, max_speed, change)
         targets.append(next_target(target, following_speed, period_s, low, high))
         speeds.append(following_speed)
     return targets, speeds
@@ -189,28 +188,28 @@ def interpolate_target(
     period_s: float,
     ticks: int,
 ) -> tuple[list[float], list[tuple[list[float], list[float]]]]:
-    """One step of `limit_target` that is `ticks` periods long, and the targets and speeds of each period in it.
+    """One step of `limit_target` of `ticks` periods: its target, and the target and speed of each period within it.
 
-    The speed goes evenly from that before the step to that after it, so that the step's acceleration, which is within
-    the limit, is also that of each period: with many of them, a quadratic B-spline through the targets of the steps.
-    Such targets are half a step behind the steps' own, `lead_target` says by how much.
+    The speed changes linearly from that before the step to that after it, so that each period has the acceleration of
+    the step, which is within the limit: a quadratic B-spline through the targets of the steps. Interpolated targets lag
+    half a step behind those of the steps; `lead_target` gives the difference.
     """
     start_deg = lead_target(target_deg, speed_deg_s, limits, period_s, ticks)
     step_deg, end_deg_s = limit_target(desired_deg, start_deg, speed_deg_s, limits, ticks * period_s)
-    way = []
+    interpolated = []
     here = target_deg
     for tick in range(1, ticks + 1):
-        share = tick / ticks
-        speeds = [before + share * (after - before) for before, after in zip(speed_deg_s, end_deg_s, strict=True)]
+        fraction = tick / ticks
+        speeds = [before + fraction * (after - before) for before, after in zip(speed_deg_s, end_deg_s, strict=True)]
         here = [angle + speed * period_s for angle, speed in zip(here, speeds, strict=True)]
-        way.append((here, speeds))
-    return step_deg, way
+        interpolated.append((here, speeds))
+    return step_deg, interpolated
 
 
 def lead_target(
     target_deg: Sequence[float], speed_deg_s: Sequence[float], limits: JointLimits, period_s: float, ticks: int
 ) -> list[float]:
-    """The target of the step, `ticks` periods long, that interpolated targets at `target_deg` have come from."""
+    """The target of the step of `ticks` periods to which interpolated targets at `target_deg` belong."""
     ahead_s = 0.5 * (ticks - 1) * period_s
     led = []
     for target, speed, (low, high, _, _) in zip(target_deg, speed_deg_s, limits.by_joint, strict=True):
@@ -229,10 +228,10 @@ def follow_target(
     limits: JointLimits,
     period_s: float,
 ) -> tuple[list[float], list[float]]:
-    """The next target on a way that moves on: now at `desired_deg`, with `desired_speed_deg_s`; and its speed.
+    """The next target on a path that is now at `desired_deg`, moving at `desired_speed_deg_s`; and its speed.
 
-    As `limit_target`, which would stop at each desired angle and so stay behind a moving one, with the way's own speed
-    added. A way that keeps the limits itself is followed exactly. Raises ValueError for a non-finite angle or speed.
+    `limit_target` would slow down to stop at each desired angle and so lag behind a moving one; this adds the path's
+    own speed. A path within the limits is followed exactly. Raises ValueError for a non-finite angle or speed.
     """
     targets: list[float] = []
     speeds: list[float] = []
@@ -241,28 +240,28 @@ def follow_target(
         if not (isfinite(desired) and isfinite(desired_speed)):
             raise ValueError(f"expected finite target angles in degrees, got {[float(d) for d in desired_deg]}")
         change = max_acceleration * period_s
-        # No faster than it can still stop before the ends of its range, which takes precedence over the path.
+        # The fastest speeds from which it can still stop within its range, which takes precedence over the path.
         fastest_up = stopping_speed(max(0.0, high - target), change, max_acceleration)
         fastest_down = stopping_speed(max(0.0, target - low), change, max_acceleration)
-        straight = (desired - target) / period_s
+        # Where the limits allow it, go to the path directly: on a path at the limit of acceleration, catching up as
+        # below would leave no room to correct rounding errors.
+        direct_speed = (desired - target) / period_s
         if (
             low <= desired <= high
-            and -fastest_down - ROUNDING <= straight <= fastest_up + ROUNDING
-            and abs(straight) <= max_speed * (1.0 + ROUNDING)
-            and abs(straight - speed) <= change * (1.0 + ROUNDING)
-            and abs(straight - desired_speed) <= change
+            and -fastest_down - ROUNDING <= direct_speed <= fastest_up + ROUNDING
+            and abs(direct_speed) <= max_speed * (1.0 + ROUNDING)
+            and abs(direct_speed - speed) <= change * (1.0 + ROUNDING)
+            and abs(direct_speed - desired_speed) <= change
         ):
-            # The limits let it be on the path. Otherwise a path at the very limit of acceleration would leave no room
-            # to correct rounding errors.
             targets.append(desired)
-            speeds.append(straight)
+            speeds.append(direct_speed)
             continue
-        # The path's own speed, and as much more as can be taken back before it has caught up.
+        # Catch up: the path's speed, plus the excess that can still be shed by the time the gap is closed.
         gap = desired - (target + desired_speed * period_s)
-        catching_up = stopping_speed(abs(gap), change, max_acceleration)
-        wanted = desired_speed + (catching_up if gap > 0.0 else -catching_up)
-        wanted = min(max(wanted, -fastest_down), fastest_up)
-        following_speed = next_speed(wanted, speed, max_speed, change)
+        excess = stopping_speed(abs(gap), change, max_acceleration)
+        approach = desired_speed + (excess if gap > 0.0 else -excess)
+        approach = min(max(approach, -fastest_down), fastest_up)
+        following_speed = next_speed(approach, speed, max_speed, change)
         targets.append(next_target(target, following_speed, period_s, low, high))
         speeds.append(following_speed)
     return targets, speeds

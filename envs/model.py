@@ -1,7 +1,7 @@
-"""The URDF that simulators and viewers load of an arm: a text of our own, made of what was read and checked.
+"""The URDF of an arm that simulators and viewers load, generated from the chain that was read and checked.
 
-Links and joints are called link0, link1, … and joint1, joint2, … by their places among the chain's links: `joint3`
-holds `link3`. Frames weigh nothing. Shapes are there only to be drawn.
+Links and joints are named link0, link1, … and joint1, joint2, … by their indices among the chain's links: `joint3`
+holds `link3`. Frames are massless. Shapes are for drawing only.
 """
 
 import logging
@@ -19,32 +19,31 @@ from envs.urdf import Chain, Link, Origin, Visual
 
 LARGEST_MESH = 2**27  # bytes
 MESH_SUFFIXES = (".stl", ".obj", ".dae")  # that PyBullet reads
-# Of the lines that stand for an arm without shapes, as a fraction of its length.
-BONE_RADIUS = 0.02
+BONE_RADIUS = 0.02  # of the lines that represent an arm without shapes, as a fraction of its length
 SCHEMES = ("package://", "model://", "file://")
 LOG = logging.getLogger(__name__)
 WEIGHTLESS = '<inertial><mass value="0"/><inertia ixx="0" ixy="0" ixz="0" iyy="0" iyz="0" izz="0"/></inertial>'
 
 
 class Drawing(NamedTuple):
-    """A URDF with shapes, and the files that it names: what each is called there, and where it is."""
+    """A URDF with shapes, and the files that it refers to, by their names in it."""
 
     urdf: str
     files: dict[str, Path]
 
 
 def joint_names(chain: Chain) -> list[str]:
-    """The names of the revolute joints in the texts that are made here."""
+    """The names of the revolute joints in generated URDFs."""
     return [f"joint{place}" for place, link in enumerate(chain.links) if link.joint is not None]
 
 
 def tip_name(chain: Chain) -> str:
-    """The name of the tip's link in the texts that are made here."""
+    """The name of the tip's link in generated URDFs."""
     return next(f"link{place}" for place, link in enumerate(chain.links) if link.name == chain.tip_link)
 
 
 def simulated_urdf(chain: Chain) -> str:
-    """The arm without its shapes. Raises ValueError for a joint that turns nothing that has a mass."""
+    """The URDF of the arm without its shapes. Raises ValueError for a joint whose link has no mass."""
     for number, joint in enumerate(chain.joints):
         if not any(link.inertial is not None for link in chain.links if link.carrier == number):
             raise ValueError(
@@ -55,17 +54,16 @@ def simulated_urdf(chain: Chain) -> str:
 
 
 def mesh_files(chain: Chain, folder: Path | None) -> list[Path]:
-    """The meshes that the arm is drawn from and that are in the folder of its URDF."""
+    """The mesh files of the arm that exist in the folder of its URDF."""
     names = {visual.mesh_file for link in chain.links for visual in link.visuals if visual.mesh_file is not None}
     paths = (find_file(name, folder) for name in sorted(names))
     return [path for path in paths if path is not None and path.suffix.lower() in MESH_SUFFIXES]
 
 
 def drawn_urdf(chain: Chain, folder: Path | None, usable: Container[Path] | None = None) -> Drawing:
-    """The arm with its shapes, but for meshes that are missing, outside the folder or not among the `usable` ones.
+    """The URDF of the arm with its shapes, except meshes that are missing, outside the folder or not `usable`.
 
-    What is left out is logged as one warning. If then no moving part has a shape, lines from joint to joint stand for
-    the arm.
+    One warning is logged about those. If no moving part has a shape, the arm is drawn as lines from joint to joint.
     """
     if usable is None:
         usable = mesh_files(chain, folder)
@@ -96,7 +94,7 @@ def drawn_urdf(chain: Chain, folder: Path | None, usable: Container[Path] | None
 
 
 def find_file(name: str, folder: Path | None) -> Path | None:
-    """A file that a URDF in the folder names; None for one that is missing, too large or outside the folder."""
+    """The path of a file named in a URDF of the folder; None if it is missing, too large or outside the folder."""
     if folder is None:
         return None
     for scheme in SCHEMES:
@@ -105,7 +103,7 @@ def find_file(name: str, folder: Path | None) -> Path | None:
     # "package://NAME/PATH": the folder may be the package itself.
     _, _, without_package = name.partition("/")
     for candidate in (name, without_package):
-        # A name may be too long for the file system, a link may lead to itself.
+        # The name may be too long for the file system, or a symbolic link may refer to itself.
         with suppress(OSError, RuntimeError):
             path = (inside / candidate).resolve()
             if path.is_relative_to(inside) and path.is_file() and path.stat().st_size <= LARGEST_MESH:
@@ -134,7 +132,7 @@ def _joint(chain: Chain, place: int, link: Link) -> str:
     joint = chain.joints[link.joint]
     lower, upper, velocity = map(math.radians, (joint.lower_deg, joint.upper_deg, joint.max_speed_deg_s))
     return (
-        f'<joint name="joint{place}" type="revolute">{ends}<axis xyz="{_words(joint.axis.tolist())}"/>'
+        f'<joint name="joint{place}" type="revolute">{ends}<axis xyz="{_joined(joint.axis.tolist())}"/>'
         f'<limit lower="{lower!r}" upper="{upper!r}" effort="{joint.max_torque_nm!r}" velocity="{velocity!r}"/></joint>'
     )
 
@@ -151,18 +149,18 @@ def _inertial(link: Link) -> str:
 def _visual(visual: Visual, mesh: str | None) -> str:
     if visual.shape == "capsule":
         return "".join(_visual(part, None) for part in _capsule_parts(visual))
-    size = "".join(f' {name}="{_words(values)}"' for name, values in visual.size.items())
+    size = "".join(f' {name}="{_joined(values)}"' for name, values in visual.size.items())
     if mesh is not None:
         size += f' filename="{mesh}"'
     colour = ""
     if visual.rgba is not None:
-        rgba = _words(visual.rgba)
+        rgba = _joined(visual.rgba)
         colour = f'<material name="{rgba}"><color rgba="{rgba}"/></material>'
     return f"<visual>{_origin(visual.origin)}<geometry><{visual.shape}{size}/></geometry>{colour}</visual>"
 
 
 def _capsule_parts(capsule: Visual) -> list[Visual]:
-    """A cylinder and two balls: not every viewer knows capsules."""
+    """A cylinder and two spheres: not every viewer supports capsules."""
     parts = [replace(capsule, shape="cylinder")]
     half_m = capsule.origin.rotation @ (0.0, 0.0, capsule.size["length"][0] / 2)
     for end_m in (half_m, -half_m):
@@ -172,7 +170,7 @@ def _capsule_parts(capsule: Visual) -> list[Visual]:
 
 
 def _bones(chain: Chain) -> dict[int, list[str]]:
-    """By link, visuals of balls at the links' frames and cylinders between them."""
+    """Visuals by link: spheres at the links' frames, and cylinders between them."""
     longest_m = sum(math.hypot(*link.origin.xyz_m) for link in chain.links)
     radius_m = BONE_RADIUS * (longest_m or 1.0)
     bones: dict[int, list[str]] = {place: [] for place in range(len(chain.links))}
@@ -183,7 +181,7 @@ def _bones(chain: Chain) -> dict[int, list[str]]:
         length_m = math.hypot(x, y, z)
         if link.parent is None or length_m < radius_m:
             continue
-        # A cylinder lies along its z: pitch and yaw turn that to (x, y, z).
+        # A cylinder's axis is its z: pitch and yaw turn it to (x, y, z).
         turned = Origin((x / 2, y / 2, z / 2), (0.0, math.atan2(math.hypot(x, y), z), math.atan2(y, x)))
         size = {"radius": (radius_m,), "length": (length_m,)}
         bones[link.parent].append(_visual(Visual(turned, "cylinder", size, None, None), None))
@@ -191,8 +189,8 @@ def _bones(chain: Chain) -> dict[int, list[str]]:
 
 
 def _origin(origin: Origin) -> str:
-    return f'<origin xyz="{_words(origin.xyz_m)}" rpy="{_words(origin.rpy_rad)}"/>'
+    return f'<origin xyz="{_joined(origin.xyz_m)}" rpy="{_joined(origin.rpy_rad)}"/>'
 
 
-def _words(numbers: Iterable[float]) -> str:
+def _joined(numbers: Iterable[float]) -> str:
     return " ".join(map(repr, numbers))

@@ -1,6 +1,6 @@
-"""The observation of an arm, computed from raw readings, and the readings that an observation holds.
+"""The observation of an arm from its raw readings, and the inverse.
 
-The exporter traces `observe` into the policy file, so that the policy file takes raw readings.
+The exporter traces `observe` into the policy file, whose inputs are therefore raw readings.
 """
 
 from collections.abc import Sequence
@@ -40,9 +40,9 @@ def observe_one(
     *,
     moving: bool = False,
 ) -> tuple[list[float], tuple[float, ...]]:
-    """Compute the same for one arm from plain floats, in 3 us instead of 12 us: of a step, which takes about 56 us.
+    """`observe` for one arm with plain floats: 3 us instead of 12 us of a step, which takes about 56 us.
 
-    The exporter compares the two on every export.
+    Every export compares the two.
     """
     readings = (*angles_deg, *speeds_deg_s, *previous_target_deg, *previous_target_speed_deg_s)
     tip = arm.tip_motion(angles_deg, speeds_deg_s) if moving else arm.tip_position(angles_deg)
@@ -50,9 +50,9 @@ def observe_one(
 
 
 def split_observation(observation: Any) -> tuple[Any, Any, Any, Any]:
-    """Readings (..., joints) in degrees and degrees/s from which `observe` makes an `observation` (..., 4 joints).
+    """The raw readings of an `observation` (..., 4 joints), each (..., joints), in degrees and degrees/s.
 
-    Measured angles, measured speeds, previous target, and its speed.
+    Measured angles, measured speeds, previous target, and its speed: the inverse of `observe`.
     """
     readings = observation / RADIANS
     joints = observation.shape[-1] // 4

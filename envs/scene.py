@@ -1,6 +1,6 @@
-"""Scene: the arm as a person sees it, on its table, with its goal.
+"""Scene: pictures of the arm on its table with its goal, in a window or without a display.
 
-It has a PyBullet client of its own, which is given poses and never stepped: looking at an arm cannot change its motion.
+It has its own PyBullet client, which is only set to poses and never stepped, so that rendering cannot affect a motion.
 """
 
 import ctypes
@@ -21,12 +21,12 @@ from envs.model import drawn_urdf, joint_names, mesh_files
 
 GOAL_COLOUR = (0.10, 0.62, 0.30, 0.85)
 TABLE_COLOUR = (0.86, 0.80, 0.70, 1.0)
-WINDOW_DISTANCE = 0.55  # of the pictures' camera: the window's field of view is wider
+WINDOW_DISTANCE = 0.55  # of the window's camera, relative to that of pictures: its field of view is wider
 TABLE_THICKNESS_M = 0.02
 NOWHERE_M = (0.0, 0.0, -100.0)
 FIELD_OF_VIEW_DEG = 38.0
 NEAR_M = 0.05
-COARSENESS = 8  # pixels a side, in which it is looked for what is where
+COARSENESS = 8  # resolution in pixels at which the occupied part of a picture is found
 # The colours of the backdrop, at its top and bottom.
 BACKDROP_TOP = (206, 217, 228)
 BACKDROP_BOTTOM = (244, 246, 248)
@@ -56,6 +56,7 @@ class Scene:
         if self._client < 0:
             raise RuntimeError("PyBullet refused another client: close scenes that are no longer used")
         self._close = weakref.finalize(self, _disconnect, self._client)
+        # The arm, with the meshes that PyBullet can read.
         client = {"physicsClientId": self._client}
         if window:
             pybullet.configureDebugVisualizer(pybullet.COV_ENABLE_GUI, 0, **client)
@@ -65,11 +66,13 @@ class Scene:
         count = pybullet.getNumJoints(self._body, **client)
         names = [pybullet.getJointInfo(self._body, index, **client)[1].decode() for index in range(count)]
         self._joints = [names.index(name) for name in joint_names(arm.chain)]
+        # The table and the ball at the goal, in proportion to the arm.
         self._extent = arm.reach_m
         half = (0.48 * self._extent, 0.48 * self._extent, TABLE_THICKNESS_M / 2)
         centre = (0.28 * self._extent, 0.28 * self._extent, -TABLE_THICKNESS_M / 2)
         self._add(pybullet.GEOM_BOX, TABLE_COLOUR, centre, halfExtents=half)
         self._goal = self._add(pybullet.GEOM_SPHERE, GOAL_COLOUR, NOWHERE_M, radius=0.022 * self._extent)
+        # The camera.
         self._eye = np.array([2.05, -0.92, 1.30]) * self._extent
         self._target = np.array([0.25, 0.23, 0.375]) * self._extent
         if window:
@@ -89,7 +92,7 @@ class Scene:
         return body
 
     def show(self, angles_deg: Sequence[float], goal_m: Sequence[float] | None) -> None:
-        """Put the arm in this pose and the goal's ball at this point, or out of sight."""
+        """Set the arm to this pose and the ball to the goal, or out of sight if there is none."""
         if not self._close.alive:
             raise RuntimeError("this scene is closed")
         for joint, angle in zip(self._joints, angles_deg, strict=True):
@@ -99,11 +102,11 @@ class Scene:
 
     @property
     def client(self) -> int:
-        """PyBullet's number for it."""
+        """PyBullet's client id."""
         return self._client
 
     def picture(self, width: int = 640, height: int = 480, part: Part | None = None) -> NDArray[np.uint8]:
-        """What the camera sees, or a part of it in pixels, (height, width, 3), drawn without a display."""
+        """The camera's picture, or a part of it in pixels, (height, width, 3), rendered without a display."""
         part = part or Part(0, 0, width, height)
         pixels, depth, _ = self._render(width, height, part, pybullet.ER_NO_SEGMENTATION_MASK)
         picture: NDArray[np.uint8] = pixels[:, :, :3].astype(np.uint8)
@@ -112,7 +115,7 @@ class Scene:
         return picture
 
     def occupied(self, width: int, height: int) -> Part:
-        """The part of such a picture in which the arm and its goal are."""
+        """The part of a picture of this size that shows the arm and its goal."""
         coarse = (width // COARSENESS, height // COARSENESS)
         _, _, bodies = self._render(*coarse, Part(0, 0, *coarse), 0)
         rows, columns = np.nonzero((bodies == self._body) | (bodies == self._goal))
@@ -126,7 +129,7 @@ class Scene:
         return Part(*edges[:2], min(width, edges[2]), min(height, edges[3]))
 
     def _render(self, width: int, height: int, part: Part, flags: int) -> tuple[NDArray[Any], ...]:
-        """Pixels, depths and numbers of bodies in a part of a picture."""
+        """Pixels, depths and body ids of a part of a picture."""
         view = pybullet.computeViewMatrix(self._eye.tolist(), self._target.tolist(), (0, 0, 1))
         up = NEAR_M * math.tan(math.radians(0.5 * FIELD_OF_VIEW_DEG))
         side = 2.0 * up / height  # of a pixel on the near plane
@@ -162,18 +165,19 @@ class Scene:
 
 
 def _disconnect(client: int) -> None:
-    """Close a client; a window may have been closed by a person before."""
+    """Close a client, whose window the user may have closed before."""
     if pybullet.isConnected(client):
         pybullet.disconnect(client)
 
 
 def has_display() -> bool:
-    """Whether a window can be opened. PyBullet ends the whole process when it cannot, so this asks the X server."""
+    """Whether a window can be opened. Checked with the X server, because PyBullet exits the process if it cannot."""
     if sys.platform != "linux":
         return True
     library = ctypes.util.find_library("X11")
     if library and os.environ.get("DISPLAY"):
         x11 = ctypes.CDLL(library)
         x11.XOpenDisplay.restype = ctypes.c_void_p
-        return bool(x11.XOpenDisplay(None))  # and not closed: a server that nobody uses may start anew
+        # Not closed again: an X server may reset itself when its last client disconnects.
+        return bool(x11.XOpenDisplay(None))
     return False

@@ -1,4 +1,4 @@
-"""Simulation: one PyBullet client that holds one arm and nothing else."""
+"""Simulation: the dynamics of one arm, in a PyBullet client of its own."""
 
 import contextlib
 import hashlib
@@ -17,41 +17,41 @@ from envs.model import joint_names, simulated_urdf, tip_name
 
 DEGREES = 1.0 / RADIANS
 
-# The share of a position error that a servo removes in one physics step. 0.2 closes an error with a time constant of
-# 19 ms and holds a pose to 0.001 degrees under gravity.
+# The fraction of a position error that a servo removes in one physics step. 0.2 is a time constant of 19 ms, and holds
+# a pose to 0.001 degrees under gravity.
 POSITION_GAIN = 0.2
 PHYSICS_STEP_S = 1 / 240
-IDEAL_LAG_S = -PHYSICS_STEP_S / math.log1p(-POSITION_GAIN)  # the same, for other physics steps
+IDEAL_LAG_S = -PHYSICS_STEP_S / math.log1p(-POSITION_GAIN)  # that time constant, for other physics steps
 LIMIT_TOLERANCE_DEG = 1e-6
-# PyBullet's joint limits give way to a strong push, a mechanical stop does not: past a limit by more than this, a joint
-# is put back on it, at rest. No joint of arm3 gets there by itself.
+# PyBullet's joint limits yield to a strong push, unlike mechanical stops: a joint further than this beyond a limit is
+# reset to it, at rest. The joints of arm3 do not get there by themselves.
 STOP_DEG = 0.2
-# Of the poses whose torques are computed, and of those in which it is tried whether the solver holds the arm: with too
-# few iterations a light arm of many joints sags in some poses only, one in eight for example.
+# Number of random poses whose torques are computed, and of poses in which a solver must hold the arm: with too few
+# iterations a light arm of many joints sags in some poses only, one in eight for example.
 POSES_TRIED = 500
 POSES_HELD = 40
-TORQUE_MARGIN = 1.05  # over the largest torque in those poses: others need a little more
+TORQUE_MARGIN = 1.05  # over the largest torque in those poses, for poses in between
 HOLD_S = 0.25
-HOLD_DEG = 0.01  # in other poses it may be several times that
+HOLD_DEG = 0.01  # in poses that are not tried it may be several times that
 
 
 class Solver(NamedTuple):
-    """How PyBullet solves for the joints' torques at each step: at most so many iterations, down to this residual."""
+    """PyBullet's constraint solver: its largest number of iterations per step, and the residual at which it stops."""
 
     iterations: int
     residual: float
 
 
-# PyBullet's own first. It goes from joint to joint, and takes long where they move each other much, as in a light arm
-# of many joints.
+# PyBullet's default first. The solver iterates from joint to joint, and converges slowly where joints are strongly
+# coupled, as in a light arm of many joints.
 SOLVERS = (Solver(50, 1e-7), *(Solver(iterations, 0.0) for iterations in (100, 200, 400, 800, 1600, 3200)))
-# The one that was found for each arm, by the hash of its URDF.
+# The solver found for each arm, by the hash of its URDF.
 _found_solvers: dict[bytes, Solver] = {}
 
 
 @dataclass(frozen=True)
 class SimulationState:
-    """All that the motion to come depends on, in PyBullet's own radians, so that restoring loses no bit."""
+    """The complete state of a simulation, in PyBullet's radians, so that restoring it is bit-exact."""
 
     angles_rad: tuple[float, ...]
     speeds_rad_s: tuple[float, ...]
@@ -59,13 +59,13 @@ class SimulationState:
 
 
 class Simulation:
-    """A simulated arm under gravity, its servos holding target angles.
+    """A simulated arm under gravity, whose servos hold target angles.
 
-    `reset` puts the arm somewhere at rest; `command` sets the servos' targets; `step` lets one control period pass.
-    Afterwards `angles_deg` and `speeds_deg_s` are the measured state. Close it, or use it as a context manager; one
-    that is forgotten closes its client when it is collected.
+    `reset` sets the arm to a pose at rest, `command` sets the servos' targets, `step` simulates one control period.
+    Afterwards `angles_deg` and `speeds_deg_s` are the measured state. Close it, or use it as a context manager;
+    otherwise its client is closed by garbage collection.
 
-    The servos jump at whatever target they get, as real ones do: smooth it with `envs.limits.limit_target` first.
+    The servos follow any target as fast as they can, as real ones do: limit it with `envs.limits.limit_target` first.
     """
 
     def __init__(
@@ -120,7 +120,7 @@ class Simulation:
             solverResidualThreshold=self._solver.residual,
             physicsClientId=client,
         )
-        # Nothing collides, so it has no shapes.
+        # Without collisions, shapes are not needed.
         try:
             urdf = simulated_urdf(chain)
         except ValueError as error:
@@ -132,7 +132,7 @@ class Simulation:
         joints = [names.index(name) for name in joint_names(chain)]
         self._tip_link = [info[12].decode() for info in infos].index(tip_name(chain))
         for link in range(-1, count):
-            # PyBullet damps every link by default, which no servo data sheet knows of.
+            # PyBullet's default damping has no counterpart in the data sheet of a servo.
             pybullet.changeDynamics(
                 body, link, linearDamping=0, angularDamping=0, jointDamping=0, physicsClientId=client
             )
@@ -147,7 +147,8 @@ class Simulation:
     def set_dynamics(
         self, *, servo_lag_s: float = 0.0, payload_kg: float = 0.0, friction_nm_s_rad: float = 0.0
     ) -> None:
-        """Give the servos another time constant (0: the ideal one's), the tip's link a load, the joints friction."""
+        """Set the servos' time constant (0: the ideal one's), the payload at the tip, and the joints' friction."""
+        # A first-order response removes 1 - exp(-step / lag) of an error in each physics step.
         gain = POSITION_GAIN
         if servo_lag_s or self._physics_step_s != PHYSICS_STEP_S:
             gain = -math.expm1(-self._physics_step_s / (servo_lag_s or IDEAL_LAG_S))
@@ -167,7 +168,7 @@ class Simulation:
             pybullet.changeDynamics(self._body, joint, jointDamping=friction_nm_s_rad, physicsClientId=client)
 
     def reset(self, angles_deg: Sequence[float]) -> None:
-        """Put the arm at these angles, at rest, its servos holding it there."""
+        """Set the arm to these angles, at rest, with the servos' targets there."""
         radians = self.check_angles([float(angle) for angle in angles_deg])
         self.restore(SimulationState(radians, (0.0,) * len(radians), radians))
 
@@ -176,23 +177,23 @@ class Simulation:
         self._send(self.check_angles(target_deg))
 
     def step(self) -> None:
-        """Let one control period pass and measure."""
+        """Simulate one control period and measure."""
         self.advance(self.substeps)
         self.measure()
 
     def advance(self, substeps: int) -> None:
-        """Let some physics steps of a control period pass, without measuring."""
+        """Simulate some physics steps of a control period, without measuring."""
         step = pybullet.stepSimulation
         client = self._open_client()
         for _ in range(substeps):
             step(client)
 
     def save(self) -> SimulationState:
-        """The present state, to be given to `restore`, of this or of another Simulation of the same arm."""
+        """The present state, for `restore` of this or another Simulation of the same arm."""
         return self._state
 
     def restore(self, state: SimulationState) -> None:
-        """Go back to a saved state, motor targets included; what follows is bit for bit what followed then."""
+        """Restore a saved state, motor targets included; the continuation is bit-exact."""
         client = self._open_client()
         for joint, angle, speed in zip(self._joints, state.angles_rad, state.speeds_rad_s, strict=True):
             pybullet.resetJointState(self._body, joint, angle, speed, physicsClientId=client)
@@ -236,7 +237,7 @@ class Simulation:
 
     def _send(self, target_rad: tuple[float, ...]) -> None:
         self._target_rad = target_rad
-        pybullet.setJointMotorControlArray(  # by position: names cost as much as the call
+        pybullet.setJointMotorControlArray(  # positional arguments: keywords would double the time of the call
             self._body,
             self._joints,
             pybullet.POSITION_CONTROL,
@@ -249,7 +250,7 @@ class Simulation:
         )
 
     def measure(self) -> None:
-        """Read `angles_deg` and `speeds_deg_s`; `step` does it too."""
+        """Update `angles_deg` and `speeds_deg_s`; `step` does this too."""
         self._states = states = pybullet.getJointStates(self._body, self._joints, self._client)
         angles = []
         speeds = []
@@ -266,6 +267,7 @@ class Simulation:
             self._stop_at_limits()
 
     def _stop_at_limits(self) -> None:
+        """Reset joints that are beyond the mechanical stops to their limits, at rest."""
         stopped = False
         limits = zip(self._joints, self.angles_deg, self.arm.limits.clip(self.angles_deg), strict=True)
         for joint, angle, inside in limits:
@@ -277,9 +279,9 @@ class Simulation:
 
 
 def fastest_solver(arm: Arm) -> Solver:
-    """The first of `SOLVERS` with which a simulated arm holds its hardest poses against gravity.
+    """The first of `SOLVERS` with which the simulated arm holds its most loaded poses against gravity.
 
-    Raises ValueError for an arm whose servos are too weak, or whose masses no solver copes with.
+    Raises ValueError for an arm whose servos are too weak, or for masses with which no solver converges.
     """
     key = hashlib.sha256(arm.urdf_text.encode()).digest()
     if key not in _found_solvers:
@@ -288,6 +290,7 @@ def fastest_solver(arm: Arm) -> Solver:
 
 
 def _find_solver(arm: Arm) -> Solver:
+    # Gravity torques in random poses and at the limits: can the servos hold them at all?
     low = np.array(arm.limits.lower_deg)
     high = np.array(arm.limits.upper_deg)
     poses_deg = np.random.default_rng(0).uniform(low, high, (POSES_TRIED, arm.joint_count))
@@ -300,6 +303,7 @@ def _find_solver(arm: Arm) -> Solver:
                 f"arm {arm.urdf}: joint '{name}' cannot hold the arm: its effort is {effort_nm:.3g} N m, gravity needs "
                 f"up to {TORQUE_MARGIN * needed_nm:.3g} N m (correct the effort in its <limit>, or the masses)"
             )
+    # Simulate the poses with the largest torques and others, with one solver after the other.
     tried = [*hardest.tolist(), *range(POSES_HELD)]
     for solver in SOLVERS:
         worst_deg = _worst_sag_deg(arm, solver, poses_deg[tried])
@@ -314,9 +318,9 @@ def _find_solver(arm: Arm) -> Solver:
 
 
 def _worst_sag_deg(arm: Arm, solver: Solver, poses_deg: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Largest deviation of each joint (joints,) from these poses held for a while; NaN where it diverges.
+    """Largest deviation of each joint (joints,) from these poses after `HOLD_S`; NaN where the simulation diverges.
 
-    Later poses are left out once one is not held.
+    Stops at the first pose that is not held.
     """
     worst_deg = np.zeros(arm.joint_count)
     with Simulation(arm, solver=solver) as simulation:
@@ -332,5 +336,5 @@ def _worst_sag_deg(arm: Arm, solver: Solver, poses_deg: NDArray[np.float64]) -> 
 
 
 def _disconnect(client: int) -> None:
-    with contextlib.suppress(pybullet.error):  # the process may be going down, PyBullet before us
+    with contextlib.suppress(pybullet.error):  # PyBullet may be shut down already as the process exits
         pybullet.disconnect(client)

@@ -117,9 +117,8 @@ COMMAND = BENCH.replace("BenchLimits", "Limits").replace("ranges", "limits")
 TASK = """
     from dataclasses import dataclass
     from typing import Annotated
-    from envs.tasks.base import (
-        DEFAULT_REACH_M, Option, StillGoal, check_options, check_reward, distance_reward, draw_pose
-    )
+    from envs.tasks.base import Option, StillGoal, check_options, draw_pose
+    from envs.tasks.reward import DEFAULT_REACH_M, check_reward, distance_reward
 
     def mean_distance(distances_m):
         return distances_m[..., distances_m.shape[-1] // 2 :].mean(-1)

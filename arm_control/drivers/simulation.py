@@ -8,7 +8,7 @@ import numpy as np
 
 from arm_control.drivers.base import DriverType, JointState, OpeningContext
 from envs.arm import Arm
-from envs.imperfections import Imperfections, ImperfectSimulation, open_imperfections
+from envs.imperfections import Imperfections, open_imperfections
 
 
 class SimulationDriver:
@@ -26,7 +26,8 @@ class SimulationDriver:
         *,
         start_deg: Sequence[float] | None = None,
     ) -> None:
-        # Loads PyBullet, so not before a simulated arm is opened.
+        # These load PyBullet, so not before a simulated arm is opened.
+        from envs.imperfect_simulation import ImperfectSimulation
         from envs.simulation import PHYSICS_STEP_S, Simulation
 
         self.joint_names = arm.joint_names

@@ -93,8 +93,8 @@ class SharedWork(Generic[Piece, Result]):
         except (InterruptedError, RuntimeError, ValueError):
             return
         finally:
-            worker.hang_up()
-            worker.bury()
+            worker.disconnect()
+            worker.join()
 
     def _ask(self, worker: WorkerProcess, question: bytes, timeout_s: float) -> Any:
         """The helper's reply. Raises its error; InterruptedError if the work is given up meanwhile."""

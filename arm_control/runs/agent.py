@@ -13,7 +13,7 @@ from arm_control.runs.run_folder import PolicyOrigin, RunFolder
 from envs.arm import RADIANS, Arm
 from envs.control import target_of
 from envs.observation import split_observation
-from envs.tasks.base import DEFAULT_REACH_M
+from envs.tasks.reward import DEFAULT_REACH_M
 from policies import registry
 from policies.agent import Agent, Spec
 

@@ -25,7 +25,7 @@ from envs.files import read_file
 from envs.imperfections import imperfections_from_json
 from envs.limits import MOST_EPISODE_STEPS, TOLERANCES_M
 from envs.tasks import ENVIRONMENTS, check_task_options, environment_of, id_with_actions
-from envs.tasks.base import RewardKind
+from envs.tasks.reward import RewardKind
 from envs.urdf import LARGEST_URDF
 from policies.common.settings import AgentSettings
 from policies.registry import AGENTS

@@ -177,8 +177,8 @@ class Workers:
             raise RuntimeError(f"{death}, the last of {DEATHS_IN_A_ROW} in a row without an update")
         self.replaced += 1
         dead = self._workers.pop(place)
-        dead.hang_up()
-        dead.bury()
+        dead.disconnect()
+        dead.join()
         self._start({place: saved})
 
     def _pause(self) -> None:

@@ -1,4 +1,4 @@
-"""What a task is: the protocol that `ArmEnv` and the program use, and helpers that tasks share.
+"""The `Task` protocol, which `ArmEnv` and the program use, and helpers that tasks share.
 
 A task is one file of this folder. It defines a frozen dataclass with the methods of `Task`, names it in `TASK`, and
 lists the environment ids that it registers, each with its kind of action, in `ENVIRONMENTS`:
@@ -22,15 +22,13 @@ from numpy.typing import NDArray
 from envs.arm import Arm
 from envs.control import ActionKind
 from envs.limits import MOST_EPISODE_STEPS, ROUNDING_M, TABLE_M, JointLimits
+from envs.tasks.reward import RewardKind
 
-RewardKind = Literal["dense", "sparse"]
 Goal = tuple[float, ...]  # position x, y, z (m), and of a moving goal its velocity (m/s)
 
-GOAL_TRIES = 1000  # random poses, before an arm is taken to reach nothing above the table
-DEFAULT_REACH_M = 0.7  # of the default arm, for which the lengths of the dense reward are given
-DENSE_LENGTH_M = 0.01  # of the dense reward's exponential
-SETTLE_STEPS = 30  # in which the arm may get to a moving goal, before its error counts
-# A task's numbers of steps are for this control period, and for joints that cross their ranges in no more than this.
+GOAL_TRIES = 1000  # random poses tried before concluding that the arm reaches nothing above the table
+SETTLE_STEPS = 30  # control steps for catching up with a moving goal; its error counts from then on
+# Numbers of steps in tasks are for this control period, and for joints that cross their ranges within this time.
 TASK_PERIOD_S = 1 / 30
 TASK_CROSSING_S = 25 * TASK_PERIOD_S
 
@@ -43,11 +41,11 @@ class GoalTrajectory(Protocol):
 
     @property
     def path_kind(self) -> str | None:
-        """Kind of the path that the goal moves along, for people; None for a goal that stays."""
+        """Kind of the path that the goal moves along, for display; None for a fixed goal."""
 
     @property
     def pose_deg(self) -> tuple[float, ...] | None:
-        """A pose that has the tip at a goal that stays, where one is known."""
+        """A pose that has the tip at a fixed goal, where one is known."""
 
     def goal(self, step: int) -> Goal:
         """The goal after so many steps."""
@@ -56,14 +54,14 @@ class GoalTrajectory(Protocol):
         """The error (...,) of an episode from its distances to the goal (..., steps + 1), the first at reset."""
 
     def to_json(self) -> Any:
-        """As plain values, for the task's `goals_from_json`."""
+        """Plain values from which the task's `goals_from_json` rebuilds the goals."""
 
 
 class Task(Protocol):
-    """What an environment and the program use of a task."""
+    """A task: what it draws as goals, rewards, and reports as its error."""
 
     moving: ClassVar[bool]  # whether goals have velocities: 6 numbers instead of 3
-    error_name: ClassVar[str]  # of what `errors_m` returns, for people
+    error_name: ClassVar[str]  # of what `errors_m` returns, for display
     error_key: ClassVar[str | None]  # of the error so far in the environment's `info`, if it is not `distance_m`
     goals_name: ClassVar[str]  # the plural noun for what is drawn: "goals", "paths"
     episode_steps: ClassVar[int]  # for a control period of 1/30 s
@@ -82,7 +80,7 @@ class Task(Protocol):
         """Reward (...,) at this distance (...,) from the goal."""
 
     def check_arm(self, arm: Arm) -> None:
-        """Raise ValueError for an arm that has no goals to draw."""
+        """Raise ValueError for an arm for which no goals can be drawn."""
 
     def draw_goals(
         self, arm: Arm, generator: np.random.Generator, steps: int, period_s: float, *, table_m: float = TABLE_M
@@ -90,13 +88,13 @@ class Task(Protocol):
         """Random goals for an episode of so many steps, all of them above the table."""
 
     def goals_from_json(self, values: Any, steps: int, period_s: float) -> GoalTrajectory:
-        """Rebuild a course. Raises ValueError for one of another task."""
+        """Rebuild a goal trajectory from `to_json`. Raises ValueError for one of another task."""
 
     def errors_m(self, distances_m: NDArray[np.float64]) -> NDArray[np.float64]:
         """The error (...,) of an episode from its distances to the goal (..., steps + 1), the first at reset."""
 
     def error_so_far(self, step: int, distance_m: float, total: float) -> tuple[float, float]:
-        """The error in metres after a step, and the running total for the next one, which is 0 at first."""
+        """The error in metres after a step, and the running total to pass in at the next one (at first 0)."""
 
 
 # ------------------------------------------------------------------------------------------------------------- options
@@ -109,7 +107,7 @@ class Option:
     help: str  # what it sets, with its unit
     limits: tuple[float, float] | None = None  # of a number: the least and the most
     unit: str = ""
-    # Of the field that it marks, set by `options_of`.
+    # Set by `options_of`, from the field that this marks.
     name: str = ""
     kind: Any = str  # str, int, float, bool or a Literal of strings
     default: Any = None
@@ -134,7 +132,10 @@ def options_of(task: type[Any]) -> dict[str, Option]:
     options: dict[str, Option] = {}
     hints = get_type_hints(task, include_extras=True)
     for field in dataclasses.fields(task):
-        kind, *marks = get_args(hints[field.name]) if get_origin(hints[field.name]) is Annotated else (None,)
+        hint = hints[field.name]
+        if get_origin(hint) is not Annotated:
+            continue
+        kind, *marks = get_args(hint)
         for mark in marks:
             if isinstance(mark, Option):
                 options[field.name] = dataclasses.replace(mark, name=field.name, kind=kind, default=field.default)
@@ -166,61 +167,25 @@ class Environment:
 
 
 def steps_for(steps: int, limits: JointLimits, period_s: float) -> int:
-    """A task's number of steps, such as an episode's, for an arm and a control period: longer for slower arms.
+    """Scale a task's number of steps, such as an episode's, to an arm and a control period: longer for slower arms.
 
-    In tenths of the task's own number, which many action repeats divide.
+    The result is a whole number of tenths of the task's own, so that common action repeats divide it.
     """
     slowness = max(1.0, limits.crossing_s / TASK_CROSSING_S)
     tenths = math.ceil(10.0 * slowness * TASK_PERIOD_S / period_s - 1e-6)
     return min(max(1, steps * tenths // 10), max(steps, MOST_EPISODE_STEPS))
 
 
-# ------------------------------------------------------------------------------------------------ reward and errors
-
-
-def check_reward(kind: str, tolerance_m: float) -> None:
-    """Raise ValueError for an unknown reward, or a tolerance that is no positive length."""
-    if kind not in get_args(RewardKind):
-        raise ValueError(f"expected reward dense or sparse, got '{kind}'")
-    if not (0 < tolerance_m < math.inf):
-        raise ValueError(f"expected a positive goal tolerance in metres, got {tolerance_m}")
-
-
-def distance_reward(kind: RewardKind, tolerance_m: float, reach_m: float, distance_m: Any) -> Any:
-    """Reward (...,) at a distance (...,) from the goal: `dense_reward`, or sparse: 0 within the tolerance, else -1."""
-    if kind == "dense":
-        return dense_reward(reach_m, distance_m)
-    return np.where(distance_m <= tolerance_m, 0.0, -1.0)
-
-
-def dense_reward(reach_m: float, distance_m: Any) -> Any:
-    """-d + exp(-d / 10 mm) for a distance d (...,) in metres, from -0.7 at arm's length to 1 at the goal.
-
-    The first term leads there from anywhere, the second one rewards the last millimetres. Far from the goal the reward
-    changes little, so that a detour pays where a joint is at its limit on the wrong side of the goal. For an arm of
-    another reach than the default one's 0.7 m all lengths are in proportion.
-    """
-    d = distance_m * (DEFAULT_REACH_M / reach_m)
-    return -d + np.exp(-d / DENSE_LENGTH_M)
-
-
-def distance(achieved_goal: Any, desired_goal: Any) -> NDArray[np.float64]:
-    """Distance (...,) in metres between the points with which goals (..., 3 or 6) begin."""
-    difference = np.subtract(achieved_goal, desired_goal, dtype=np.float64)
-    x = difference[..., 0]
-    y = difference[..., 1]
-    z = difference[..., 2]
-    squares: NDArray[np.float64] = x * x + y * y + z * z
-    return np.sqrt(squares)
+# -------------------------------------------------------------------------------------------------------------- errors
 
 
 def last_distance(distances_m: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The distance at the last step, (...,), from those of an episode (..., steps + 1)."""
+    """Distance at the last step (...,), from those of an episode (..., steps + 1)."""
     return distances_m[..., -1]
 
 
 def rms_distance(distances_m: NDArray[np.float64], settle_steps: int = SETTLE_STEPS) -> NDArray[np.float64]:
-    """The RMS distance (...,) after `settle_steps`, from the distances of an episode (..., steps + 1)."""
+    """RMS distance (...,) from `settle_steps` on, from the distances of an episode (..., steps + 1)."""
     settled = min(settle_steps, distances_m.shape[-1] - 1)
     errors: NDArray[np.float64] = np.sqrt((distances_m[..., settled:] ** 2).mean(-1))
     return errors
@@ -231,7 +196,7 @@ def rms_distance(distances_m: NDArray[np.float64], settle_steps: int = SETTLE_ST
 
 @dataclass(frozen=True)
 class StillGoal:
-    """One goal for a whole episode."""
+    """One fixed goal for a whole episode."""
 
     goal_m: Goal
     pose_deg: tuple[float, ...] | None = dataclasses.field(default=None, compare=False)
@@ -239,11 +204,11 @@ class StillGoal:
 
     @property
     def path_kind(self) -> None:
-        """None: the goal stays."""
+        """None: there is no path."""
         return None
 
     def goal(self, step: int) -> Goal:
-        """The goal."""
+        """The goal, the same at every step."""
         return self.goal_m
 
     def error_m(self, distances_m: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -258,9 +223,9 @@ class StillGoal:
 def draw_pose(
     arm: Arm, generator: np.random.Generator, *, table_m: float = TABLE_M, tries: int = GOAL_TRIES
 ) -> StillGoal:
-    """The tip of a pose drawn uniformly from the joint ranges, again while the tip is below the table.
+    """The tip position of a pose drawn uniformly from the joint ranges; tips below the table are drawn again.
 
-    Raises ValueError if it is so in all tries.
+    Raises ValueError if all tries are below it.
     """
     limits = arm.limits
     highest_m = -math.inf
@@ -277,7 +242,7 @@ def draw_pose(
 
 
 def check_goal(arm: Arm, goal_m: Any) -> tuple[float, float, float]:
-    """The goal as three floats. Raises ValueError if it is not three finite numbers or the arm cannot reach it."""
+    """Return the goal as three floats. Raises ValueError unless it is three finite numbers within the arm's reach."""
     goal = np.asarray(goal_m, dtype=np.float64)
     if goal.shape != (3,):
         raise ValueError(f"expected a goal x,y,z in metres, got {goal_m}")

@@ -8,16 +8,8 @@ from numpy.typing import NDArray
 
 from envs.arm import Arm
 from envs.limits import TABLE_M
-from envs.tasks.base import (
-    DEFAULT_REACH_M,
-    GOAL_TRIES,
-    RewardKind,
-    StillGoal,
-    check_reward,
-    distance_reward,
-    draw_pose,
-    last_distance,
-)
+from envs.tasks.base import GOAL_TRIES, StillGoal, draw_pose, last_distance
+from envs.tasks.reward import DEFAULT_REACH_M, RewardKind, check_reward, distance_reward
 
 
 @dataclass(frozen=True)
@@ -33,17 +25,17 @@ class Reach:
     | `desired_goal` | 0 to 2 | goal position x, y, z | m | the arm's reach |
 
     ## Starting state
-    At rest in a pose drawn uniformly from the joint ranges; the goal is the tip position of another such pose, so it is
-    always reachable. Only tips at or above the table, z = 0, are goals: a pose with its tip below is drawn again.
-    `reset(options={"angles_deg": ..., "goal_m": ...})` sets either.
+    The arm is at rest in a pose drawn uniformly from the joint ranges. The goal is the tip position of another such
+    pose, so it is always reachable; a pose with its tip below the table, z = 0, is drawn again.
+    `reset(options={"angles_deg": ..., "goal_m": ...})` sets either of them.
 
     ## End of an episode
     Truncated after `episode_steps` steps; never terminated. Unless given, an episode lasts twice as long as the slowest
     joint takes from one end of its range to the other, and at least 1.67 s: 50 steps of 1/30 s for the default arm.
 
     ## Info
-    `distance_m`: from the tip to the goal, in metres; for an imperfect arm from where the tip really is. `is_success`:
-    whether that is within `goal_tolerance_m`.
+    `distance_m`: from the tip to the goal, in metres; for an imperfect arm from the true tip position, not the measured
+    one. `is_success`: whether that is within `goal_tolerance_m`.
     """
 
     reward_kind: RewardKind = "dense"
@@ -76,11 +68,11 @@ class Reach:
     def draw_goals(
         self, arm: Arm, generator: np.random.Generator, steps: int, period_s: float, *, table_m: float = TABLE_M
     ) -> StillGoal:
-        """Draw a reachable goal, the same in all steps, in ten times as many tries as when the arm was checked."""
+        """Draw a reachable goal, fixed for the episode, with ten times as many tries as `check_arm`."""
         return draw_pose(arm, generator, table_m=table_m, tries=10 * GOAL_TRIES)
 
     def goals_from_json(self, values: Any, steps: int, period_s: float) -> StillGoal:
-        """Rebuild a goal. Raises ValueError for the course of another task."""
+        """Rebuild a goal. Raises ValueError for the goals of another task."""
         if not isinstance(values, list | tuple):
             raise ValueError(f"expected a goal x, y, z in metres, got {values}")
         return StillGoal(tuple(values))

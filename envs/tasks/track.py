@@ -9,20 +9,9 @@ from numpy.typing import NDArray
 
 from envs.arm import Arm
 from envs.limits import GOAL_SPEEDS_M_S, TABLE_M
-from envs.tasks.base import (
-    DEFAULT_REACH_M,
-    SETTLE_STEPS,
-    Goal,
-    Option,
-    RewardKind,
-    check_options,
-    check_reward,
-    distance_reward,
-    draw_pose,
-    rms_distance,
-    steps_for,
-)
+from envs.tasks.base import SETTLE_STEPS, Goal, Option, check_options, draw_pose, rms_distance, steps_for
 from envs.tasks.paths import KINDS, TRIES, Path, draw_path
+from envs.tasks.reward import DEFAULT_REACH_M, RewardKind, check_reward, distance_reward
 
 PathChoice = Literal["circle", "eight", "spline", "any"]
 
@@ -37,31 +26,31 @@ class Track:
     | key | index | meaning | unit | range |
     |---|---|---|---|---|
     | `achieved_goal` | 0 to 2 | tip position x, y, z, by the measured angles | m | the arm's reach |
-    | | 3 to 5 | tip velocity, by the measured angles and speeds | m/s | all joints at full speed, stretched out |
-    | `desired_goal` | 0 to 2 | where the goal is now | m | as above |
+    | | 3 to 5 | tip velocity, by the measured angles and speeds | m/s | stretched out, all joints at full speed |
+    | `desired_goal` | 0 to 2 | the goal's position now | m | as above |
     | | 3 to 5 | the goal's velocity now | m/s | as above |
 
     ## Reward
-    d is the distance from the tip to where the goal is after the step; velocities do not count.
+    d is the distance from the tip to the goal's position after the step; velocities do not count.
 
     ## Starting state
-    The arm starts at rest in a pose drawn uniformly from the joint ranges, the goal anywhere on a closed path drawn at
-    random: a `circle` or a figure of `eight` in any plane, or a `spline` through random points (`path="any"`, the
-    default, draws one of them), with a radius of 5 to 15 % of the arm's reach. The goal's mean speed is `speed_m_s`
-    (0.2 m/s; constant on a circle). Paths that would take a joint out of its range, or to over 80 % of its speed or
-    acceleration limit, or below the table at z = 0, are not drawn. `reset(options={"angles_deg": ...})` sets the pose.
+    The arm starts at rest in a pose drawn uniformly from the joint ranges, the goal anywhere on a random closed path:
+    a `circle` or a figure of `eight` in any plane, or a `spline` of random control points (`path="any"`, the default,
+    draws one of the three), with a radius of 5 to 15 % of the arm's reach. The goal's mean speed is `speed_m_s` (0.2
+    m/s; constant on a circle). Paths are rejected that leave the joint ranges, require more than 80 % of a joint's
+    speed or acceleration limit, or go below the table at z = 0. `reset(options={"angles_deg": ...})` sets the pose.
 
     ## End of an episode
-    Truncated after `episode_steps` steps (200 steps of 1/30 s for the default arm; as much longer for a slow arm as
-    with `Reach`); never terminated.
+    Truncated after `episode_steps` steps; never terminated. Unless given, that is 200 steps of 1/30 s for the default
+    arm, and longer for a slower one in the same proportion as for `Reach`.
 
     ## Info
-    `distance_m`: from the tip to where the goal is, in metres. `rms_error_m`: root of the mean square of that over the
-    episode since its 30th step (later for a slow arm); before, the distance. `is_success`: whether that is within
-    `goal_tolerance_m`.
+    `distance_m`: from the tip to the goal's position, in metres. `rms_error_m`: root mean square of that over the
+    episode from its 30th step on (later for a slow arm); before that step, the distance. `is_success`: whether
+    `rms_error_m` is within `goal_tolerance_m`.
 
     ## Arguments
-    `path` and `speed_m_s`. A speed at which the arm can follow no such path is refused.
+    `path` and `speed_m_s`. Raises ValueError for a speed at which the arm can follow no path.
     """
 
     reward_kind: RewardKind = "dense"
@@ -69,7 +58,7 @@ class Track:
     reach_m: float = DEFAULT_REACH_M
     path: Annotated[PathChoice, Option("the path of the goal")] = "any"
     speed_m_s: Annotated[float, Option("the goal's mean speed in m/s", GOAL_SPEEDS_M_S, "m/s")] = 0.2
-    settle_steps: int = SETTLE_STEPS  # in which the arm may get to the path
+    settle_steps: int = SETTLE_STEPS  # for getting to the path; the error counts from then on
     moving: ClassVar[bool] = True
     error_name: ClassVar[str] = "RMS error of tracking"
     error_key: ClassVar[str | None] = "rms_error_m"
@@ -84,12 +73,12 @@ class Track:
     def for_arm(
         cls, arm: Arm, period_s: float, *, reward: RewardKind = "dense", goal_tolerance_m: float = 0.01, **options: Any
     ) -> Self:
-        """The task for an arm, whose reach scales the reward and which has longer to settle the slower it is."""
+        """The task for an arm: its reach scales the reward, and slower arms have longer to settle."""
         settle_steps = steps_for(SETTLE_STEPS, arm.limits, period_s)
         return cls(reward, goal_tolerance_m, arm.reach_m, settle_steps=settle_steps, **options)
 
     def reward(self, distance_m: Any) -> Any:
-        """Reward (...,) at this distance (...,) from where the goal is now."""
+        """Reward (...,) at this distance (...,) from the goal's position now."""
         return distance_reward(self.reward_kind, self.goal_tolerance_m, self.reach_m, distance_m)
 
     def check_arm(self, arm: Arm) -> None:
@@ -105,25 +94,26 @@ class Track:
     def draw_goals(
         self, arm: Arm, generator: np.random.Generator, steps: int, period_s: float, *, table_m: float = TABLE_M
     ) -> "MovingGoal":
-        """Draw goals along a random path, in ten times as many tries as when the speed was checked."""
+        """Draw goals along a random path, with ten times as many tries as `check_arm`."""
         path = self.draw_path(arm, generator, table_m, tries=10 * TRIES)
         return MovingGoal(path, steps, period_s, self.settle_steps)
 
     def goals_from_json(self, values: Any, steps: int, period_s: float) -> "MovingGoal":
-        """Rebuild the goals along a path. Raises ValueError for the course of another task."""
+        """Rebuild the goals along a path. Raises ValueError for the goals of another task."""
         if not isinstance(values, dict):
             raise ValueError(f"expected a path, got {values}")
         return MovingGoal(Path.from_json(values), steps, period_s, self.settle_steps)
 
     def errors_m(self, distances_m: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The RMS distance (...,) after `settle_steps`, from those of an episode (..., steps + 1)."""
+        """RMS distance (...,) from `settle_steps` on, from the distances of an episode (..., steps + 1)."""
         return rms_distance(distances_m, self.settle_steps)
 
     def error_so_far(self, step: int, distance_m: float, total: float) -> tuple[float, float]:
-        """The RMS distance since `settle_steps`, and the sum of squares; before, the distance."""
+        """The RMS distance since `settle_steps` (before that, the distance), and the sum of its squares."""
         settled_steps = step - self.settle_steps + 1
         if settled_steps < 1:
             return distance_m, total
+        # RMS = sqrt(sum of d^2 / number of steps)
         total += distance_m * distance_m
         return math.sqrt(total / settled_steps), total
 
@@ -144,11 +134,11 @@ class MovingGoal:
         return self.path.kind
 
     def goal(self, step: int) -> Goal:
-        """The goal after so many steps; after the last one it stays there."""
+        """The goal after so many steps; past the end of the episode, the last one."""
         return self._goals[min(step, len(self._goals) - 1)]
 
     def error_m(self, distances_m: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The RMS distance once the arm has settled."""
+        """RMS distance once the arm has settled."""
         return rms_distance(distances_m, self._settle_steps)
 
     def to_json(self) -> dict[str, Any]:

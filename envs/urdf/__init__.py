@@ -1,8 +1,7 @@
-"""Reading a serial arm of revolute joints from a URDF, and refusing anything else in one clear sentence.
+"""Reading a serial arm of revolute joints from a URDF. Anything else is a ValueError with one clear sentence.
 
-`xml` parses and checks the file; `joints`, `inertia` and `visuals` read what its elements say; `reading` builds the
-`chain` of the arm from that. Nothing else reads the file: simulators and viewers get a text of our own (`envs.model`),
-made of what was checked here.
+`xml` parses and checks the file, `joints`, `inertia` and `visuals` read its elements, and `reading` builds the `chain`
+of the arm. Nothing else reads the file: simulators and viewers get a URDF generated from the chain (`envs.model`).
 """
 
 from envs.urdf.chain import Chain, Inertial, Joint, Link, Origin, Visual

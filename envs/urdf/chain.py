@@ -1,4 +1,4 @@
-"""What a URDF says of a serial arm: its chain of joints, its links, and what they weigh and look like."""
+"""The content of a URDF: the chain of joints of a serial arm, and its links with their masses and shapes."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Joint:
-    """A revolute joint: its frame in its parent's, its axis in its own frame, and what it may do."""
+    """A revolute joint: its frame in its parent's, its axis in its own frame, and its limits."""
 
     name: str
     offset_m: Array  # (3,)
@@ -22,7 +22,7 @@ class Joint:
     max_speed_deg_s: float
     max_acceleration_deg_s2: float
     max_torque_nm: float
-    link: str  # that it turns
+    link: str  # its child
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Inertial:
 
 @dataclass(frozen=True)
 class Visual:
-    """A shape that is drawn: its frame in the link's, its dimensions (m; a mesh: its scale), and its colour."""
+    """A drawn shape: its frame in the link's, its dimensions (m; of a mesh: its scale), and its colour."""
 
     origin: Origin
     shape: str  # box, cylinder, capsule, sphere or mesh
@@ -68,22 +68,25 @@ class Visual:
 
 @dataclass(frozen=True)
 class Link:
-    """A link, and the joint that holds it: the tree of the arm in its flat form, parents before children."""
+    """A link and the joint to its parent. A list of links, parents before children, is the tree of the arm."""
 
     name: str
-    parent: int | None  # its place among the links; None for the base
+    parent: int | None  # index among the links; None for the base
     origin: Origin  # of its joint in the parent
-    joint: int | None  # that turns it about its parent, its place among the chain's joints; None if it is fixed
-    carrier: int | None  # the last turning joint from the base to it; None if nothing turns it
+    joint: int | None  # the revolute joint to its parent, an index among the chain's joints; None for a fixed joint
+    carrier: int | None  # the last revolute joint between the base and it, likewise; None if there is none
     offset_m: Array  # (3,), in the carrier's frame, or the base's
     rotation: Array  # (3, 3), likewise
-    inertial: Inertial | None  # None: it weighs nothing
+    inertial: Inertial | None  # None: massless
     visuals: tuple[Visual, ...]
 
 
 @dataclass(frozen=True)
 class Chain:
-    """The joints from base to tip, fixed ones folded into the next, the tip in the frame of the last, and all links."""
+    """The revolute joints from base to tip, the tip's offset in the frame of the last one, and all links.
+
+    Fixed joints are merged into the next revolute one.
+    """
 
     name: str
     joints: tuple[Joint, ...]

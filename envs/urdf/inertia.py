@@ -1,4 +1,4 @@
-"""A link's mass and inertia, made possible where rounding has made them impossible."""
+"""Mass and inertia of a link, corrected where rounding has made them physically impossible."""
 
 from xml.etree import ElementTree
 
@@ -7,13 +7,13 @@ import numpy as np
 from envs.urdf.chain import Inertial
 from envs.urdf.xml import LARGEST_NUMBERS, numbers, origin
 
-# How far below zero a principal moment of inertia may be, as a fraction of the largest: rounding of the file's digits.
+# Accepted negative principal moment of inertia, as a fraction of the largest: rounding of the file's digits.
 INERTIA_ROUNDING = 1e-3
 PRINCIPAL_SLACK = 1e-4
 
 
 def inertial(link: ElementTree.Element) -> Inertial | None:
-    """A link's mass and inertia; None for a frame, which weighs nothing. Raises ValueError for impossible ones."""
+    """Mass and inertia of a link; None for a massless frame. Raises ValueError for impossible ones."""
     element = link.find("inertial")
     if element is None:
         return None
@@ -38,7 +38,7 @@ def inertial(link: ElementTree.Element) -> Inertial | None:
 def _possible_inertia(
     named: str, ixx: float, ixy: float, ixz: float, iyy: float, iyz: float, izz: float
 ) -> tuple[float, ...]:
-    """The inertia, and where no body can have it, the nearest to it that one can have: PyBullet takes no other.
+    """The inertia, or the nearest possible one where no body can have it, which PyBullet would reject.
 
     Raises ValueError for a principal moment below 0.
     """
@@ -49,7 +49,7 @@ def _possible_inertia(
             f"{named}: impossible <inertia>: its principal moments are {', '.join(f'{m:.3g}' for m in moments)} kg m^2;"
             " expected none below 0"
         )
-    # PyBullet finds principal axes of its own, less exactly.
+    # PyBullet computes principal axes itself, less accurately.
     slack = PRINCIPAL_SLACK if any((ixy, ixz, iyz)) else 0.0
     possible = np.maximum(moments, slack * largest)
     # A principal moment is at most the sum of the other two.

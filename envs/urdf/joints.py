@@ -1,4 +1,4 @@
-"""A joint's axis and limits, and the acceleration that its arm allows where the file gives none."""
+"""Axis and limits of a joint, and an acceleration limit where the file has none."""
 
 import math
 from xml.etree import ElementTree
@@ -8,18 +8,18 @@ import numpy as np
 from envs.urdf.chain import Array, Link
 from envs.urdf.xml import numbers
 
-# A URDF has no acceleration limit. Our own attribute `acceleration` gives one; without it, joints reach their full
-# speed in this time, or in as much more as their torques need to move the stretched arm, all at once.
+# URDF has no acceleration limit; the additional attribute `acceleration` of <limit> gives one. Without it, joints reach
+# full speed in this time, or in the longer time that their torques need when all of them move the stretched arm.
 LEAST_TIME_TO_FULL_SPEED_S = 0.15
-LEAST_TORQUE_LEFT = 0.1  # by the arm's weight, of the whole torque
+LEAST_TORQUE_LEFT = 0.1  # for acceleration, beside gravity, as a fraction of the effort
 LEAST_EFFORT_NM = 1e-4
 GRAVITY_M_S2 = 9.81
-# Limits are written in radians, often with three or four decimals: 1.571 or 1.5708 are meant as 90 degrees.
+# Limits in radians are often rounded to three or four decimals: 1.571 and 1.5708 mean 90 degrees.
 LIMIT_ROUNDING_RAD = 5e-4
 
 
 def axis(joint: ElementTree.Element) -> Array:
-    """The unit vector (3,) about which a joint turns, in its own frame."""
+    """The unit vector (3,) of a joint's axis, in its own frame."""
     named = f"joint '{joint.get('name')}'"
     direction = np.array(numbers(named, joint.find("axis"), "axis", "xyz", 3, "1 0 0"))
     length = float(np.linalg.norm(direction))
@@ -29,7 +29,7 @@ def axis(joint: ElementTree.Element) -> Array:
 
 
 def limits(joint: ElementTree.Element, time_to_full_speed_s: float) -> tuple[float, float, float, float, float]:
-    """Lower and upper angle, speed and acceleration in degrees, and torque in N m."""
+    """Lower and upper angle, speed and acceleration in degrees, and effort in N m."""
     lower, upper, effort, velocity = _limit_numbers(joint, "lower", "upper", "effort", "velocity")
     (acceleration,) = _limit_numbers(joint, "acceleration", default=velocity / time_to_full_speed_s)
     lower_deg = _whole_degrees(lower)
@@ -60,11 +60,12 @@ def _limit_numbers(joint: ElementTree.Element, *names: str, default: float = 0.0
 
 
 def time_to_full_speed(all_links: list[Link], turning: list[ElementTree.Element]) -> float:
-    """Seconds in which all joints together can reach full speed, the arm stretched out and held against gravity.
+    """Time in seconds in which all joints together can reach full speed with the arm stretched out horizontally.
 
-    A bound: each link counts as far from each joint as the lengths allow.
+    An upper bound: each link counts as far from each joint as the lengths allow.
     """
-    places: list[float] = []  # of the links along the stretched arm
+    # Distances along the stretched arm: of joints with their speed and effort, and of centres of mass with their mass.
+    places: list[float] = []
     joints: list[tuple[float, float, float]] = []
     links: list[tuple[float, float]] = []
     for link in all_links:
@@ -79,13 +80,14 @@ def time_to_full_speed(all_links: list[Link], turning: list[ElementTree.Element]
             links.append((place + float(np.linalg.norm(link.inertial.origin.xyz_m)), link.inertial.mass_kg))
     times = [LEAST_TIME_TO_FULL_SPEED_S]
     for at, _, effort in joints:
+        # Gravity torque, and angular momentum of the links beyond the joint when all joints are at full speed:
+        # time = momentum / (effort - gravity torque)
         beyond = [(centre, centre - at, mass) for centre, mass in links if centre >= at]
         weight = sum(mass * lever * GRAVITY_M_S2 for _, lever, mass in beyond)
-        momentum = sum(
-            mass * lever * max(centre - other, 0.0) * speed
-            for centre, lever, mass in beyond
-            for other, speed, _ in joints
-        )
+        momentum = 0.0
+        for centre, lever, mass in beyond:
+            for other, speed, _ in joints:
+                momentum += mass * lever * max(centre - other, 0.0) * speed
         if effort >= LEAST_EFFORT_NM:
             times.append(momentum / max(effort - weight, LEAST_TORQUE_LEFT * effort))
     return max(times)

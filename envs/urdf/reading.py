@@ -1,4 +1,4 @@
-"""Building the chain of an arm from the checked elements of a URDF, from the base outwards."""
+"""Building the chain of an arm from the checked elements of a URDF, from the base to the tip."""
 
 from typing import NamedTuple
 from xml.etree import ElementTree
@@ -13,7 +13,7 @@ from envs.urdf.xml import check_references, joint_elements, link_elements, linke
 
 
 class Turning(NamedTuple):
-    """A revolute joint: its element, the link that it turns, and its frame in the frame of the joint before."""
+    """A revolute joint: its element, the index of its child link, and its frame in that of the previous joint."""
 
     element: ElementTree.Element
     link: int
@@ -22,10 +22,10 @@ class Turning(NamedTuple):
 
 
 def read_chain(text: str) -> Chain:
-    """Read a URDF's text.
+    """Read the chain of an arm from the text of a URDF.
 
-    Raises ValueError for one that is not a single chain of 1 to 7 revolute joints with limits. Links and branches that
-    are fixed to a link of the chain are part of it. Of several ends, the tip is the one furthest from the last joint.
+    Raises ValueError unless it is a single chain of 1 to 7 revolute joints with limits. Links and branches that are
+    fixed to a link of the chain belong to it. Of several ends, the tip is the one furthest from the last joint.
     """
     robot = parse(text)
     turning, fixed = joint_elements(robot)
@@ -48,7 +48,7 @@ def read_chain(text: str) -> Chain:
 def _place_links(
     robot: ElementTree.Element, elements: dict[str, ElementTree.Element]
 ) -> tuple[list[Link], list[Turning]]:
-    """All links that the base is connected to, parents before children, and the revolute joints between them."""
+    """All links connected to the base, parents before children, and the revolute joints between them."""
     known_materials = materials(robot)
     below: dict[str, list[ElementTree.Element]] = {}
     children: set[str] = set()
@@ -58,7 +58,7 @@ def _place_links(
     base = next(name for name in elements if name not in children)
     links: list[Link] = []
     turning: list[Turning] = []
-    # Depth first, in the order of the file.
+    # Visit the links depth first, in the order of the file.
     waiting: list[tuple[str, int | None, ElementTree.Element | None]] = [(base, None, None)]
     while waiting:
         name, parent, joint = waiting.pop()
@@ -112,7 +112,7 @@ def _refuse_branches(links: list[Link], one: int, other: int | None) -> None:
 
 
 def _tip(links: list[Link], last_joint: int) -> Link:
-    """Of the ends that the last joint carries: the furthest from it, then that of most links, then the file's first."""
+    """The end of the arm furthest from the last joint; of equal ones, that with most links, then the file's first."""
     parents = {link.parent for link in links}
     ends = [link for place, link in enumerate(links) if link.carrier == last_joint and place not in parents]
 

@@ -1,11 +1,11 @@
-"""The shapes, meshes and colours with which a link is drawn."""
+"""The shapes, meshes and colours of a link."""
 
 from xml.etree import ElementTree
 
 from envs.urdf.chain import Visual
 from envs.urdf.xml import numbers, origin
 
-# The numbers of each shape: attributes, and how many numbers each holds.
+# The dimensions of each shape: attributes, and how many numbers each holds.
 SHAPES: dict[str, dict[str, int]] = {
     "box": {"size": 3},
     "cylinder": {"radius": 1, "length": 1},
@@ -16,7 +16,7 @@ SHAPES: dict[str, dict[str, int]] = {
 
 
 def materials(robot: ElementTree.Element) -> dict[str, ElementTree.Element]:
-    """The materials that are defined somewhere in the file, by name; the first of a name counts."""
+    """The materials defined anywhere in the file, by name; the first definition of a name counts."""
     found: dict[str, ElementTree.Element] = {}
     for material in robot.iter("material"):
         if len(material):
@@ -25,7 +25,7 @@ def materials(robot: ElementTree.Element) -> dict[str, ElementTree.Element]:
 
 
 def visuals(link: ElementTree.Element, materials: dict[str, ElementTree.Element]) -> tuple[Visual, ...]:
-    """The shapes that a link is drawn with. Raises ValueError for malformed ones."""
+    """The shapes of a link. Raises ValueError for malformed ones."""
     named = f"link '{link.get('name')}'"
     visuals = []
     for element in link.findall("visual"):
@@ -33,7 +33,7 @@ def visuals(link: ElementTree.Element, materials: dict[str, ElementTree.Element]
         shape = next((child for child in geometry if child.tag in SHAPES), None) if geometry is not None else None
         if shape is None:
             continue
-        # A mesh's scale may be left out; other shapes have no dimensions by default.
+        # The scale of a mesh is optional; the dimensions of other shapes are not.
         default = "1 1 1" if shape.tag == "mesh" else None
         size = {
             attribute: numbers(named, shape, shape.tag, attribute, count, default)
@@ -55,7 +55,7 @@ def visuals(link: ElementTree.Element, materials: dict[str, ElementTree.Element]
 
 
 def _colour(material: ElementTree.Element) -> tuple[float, ...] | None:
-    """Red, green, blue and opacity, from 0 to 1; None if there is none that makes sense: that spoils no arm."""
+    """Red, green, blue and opacity, from 0 to 1; None if missing or invalid, which is no reason to reject an arm."""
     colour = material.find("color")
     if colour is None:
         return None

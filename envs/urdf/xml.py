@@ -1,6 +1,6 @@
-"""Parsing the XML of a URDF, and checking its elements one by one: texts, numbers, names, and which link joins which.
+"""Parsing and checking the XML of a URDF: attributes, numbers, names, types of joints, and references to links.
 
-Everything that is no URDF of revolute and fixed joints is refused in one clear sentence.
+Anything but a URDF of revolute and fixed joints is a ValueError with one clear sentence.
 """
 
 import re
@@ -10,7 +10,7 @@ from envs.urdf.chain import Origin
 
 MOST_JOINTS = 7
 
-# Bounds of what a file may hold.
+# Bounds of a file's content.
 LARGEST_URDF = 2**18  # bytes
 MOST_ALL_JOINTS = 100  # with fixed ones; PyBullet takes 127 links
 DEEPEST_ELEMENT = 32
@@ -44,9 +44,9 @@ OTHER_KINDS = {
 
 
 def decode_urdf(data: bytes) -> str:
-    """The text of a URDF file in whatever encoding it declares, such that encoding it as UTF-8 is right.
+    """Decode a URDF file in its declared encoding, to a text that is correct when encoded as UTF-8.
 
-    Raises ValueError as `read_chain` for what is no URDF at all.
+    Raises ValueError as `parse`.
     """
     try:
         text = data.decode("utf-8-sig")
@@ -56,15 +56,15 @@ def decode_urdf(data: bytes) -> str:
         declared = XML_ENCODING.match(text)
         if declared is None or declared[1].lower() in ("utf-8", "utf8", "us-ascii", "ascii"):
             return text
-    # Written anew from the elements, without the declaration, which would be wrong from now on.
+    # Another encoding: serialise the elements again, without the declaration, which would be wrong in UTF-8.
     return ElementTree.tostring(parse(data), encoding="unicode")
 
 
 def parse(text: str | bytes) -> ElementTree.Element:
-    """The <robot> element. Raises ValueError for another kind of file, saying which it is."""
+    """The <robot> element. Raises ValueError for another kind of file, naming the kind."""
     if len(text) > LARGEST_URDF:
         raise ValueError(f"expected a URDF of at most {LARGEST_URDF:,} characters, got {len(text):,}")
-    # Before the parser sees it: a few lines of entities can make gigabytes.
+    # Checked before parsing: a few lines of nested entities can expand to gigabytes.
     if _contains(text, "<!DOCTYPE"):
         raise ValueError("expected a URDF without a DOCTYPE, in which entities may be defined")
     try:
@@ -80,14 +80,14 @@ def parse(text: str | bytes) -> ElementTree.Element:
 
 
 def _contains(text: str | bytes, part: str) -> bool:
-    """Whether an ASCII part is in a text, or in the bytes of one in any encoding that the parser takes."""
+    """Whether a text contains an ASCII part; for bytes, in any encoding that the parser accepts."""
     if isinstance(text, str):
         return part in text
     return any(part.encode(codec) in text for codec in ("ascii", "utf-16-le", "utf-16-be"))
 
 
 def _check_kind(robot: ElementTree.Element) -> None:
-    """Raise ValueError unless it is a URDF, and drop the namespaces from its elements."""
+    """Raise ValueError unless it is a URDF, and remove the namespaces from its elements."""
     for element in robot.iter():
         namespace, _, name = element.tag.rpartition("}")
         if "xacro" in namespace:
@@ -100,7 +100,7 @@ def _check_kind(robot: ElementTree.Element) -> None:
 
 
 def _check_texts(robot: ElementTree.Element) -> None:
-    """Raise ValueError for names and other attributes that a terminal or a file's header cannot take."""
+    """Raise ValueError for names and attributes that are too long, nested too deeply or not printable."""
     level = [robot]
     depth = 1
     while level:
@@ -121,7 +121,7 @@ def _check_texts(robot: ElementTree.Element) -> None:
 
 
 def _check_numbers(robot: ElementTree.Element) -> None:
-    """Raise ValueError for numbers that are not finite or absurdly large, also those that nothing here uses."""
+    """Raise ValueError for numbers that are not finite or too large, also in attributes that are not used."""
     for owner in (*robot.findall("link"), *robot.findall("joint")):
         for element in owner.iter():
             for attribute, largest in LARGEST_NUMBERS.get(element.tag, {}).items():
@@ -141,7 +141,7 @@ def _check_numbers(robot: ElementTree.Element) -> None:
 
 
 def joint_elements(robot: ElementTree.Element) -> tuple[list[ElementTree.Element], list[ElementTree.Element]]:
-    """The revolute and the fixed joints. Raises ValueError for others, or too many."""
+    """The revolute and the fixed joints. Raises ValueError for other types, and for too many."""
     turning: list[ElementTree.Element] = []
     fixed: list[ElementTree.Element] = []
     names: set[str] = set()
@@ -191,7 +191,7 @@ def link_elements(robot: ElementTree.Element) -> dict[str, ElementTree.Element]:
 
 
 def check_references(links: dict[str, ElementTree.Element], joints: list[ElementTree.Element]) -> None:
-    """Raise ValueError unless the joints join the links to one tree."""
+    """Raise ValueError unless the joints connect the links to one tree."""
     children: set[str] = set()
     joined: set[str] = set()
     for joint in joints:
@@ -214,7 +214,7 @@ def check_references(links: dict[str, ElementTree.Element], joints: list[Element
 
 
 def linked(joint: ElementTree.Element, end: str) -> str:
-    """The name of a joint's parent or child link; empty if it has none."""
+    """The name of a joint's parent or child link (`end`); empty if it has none."""
     element = joint.find(end)
     return "" if element is None else element.get("link", "")
 
@@ -222,19 +222,19 @@ def linked(joint: ElementTree.Element, end: str) -> str:
 def numbers(
     owner: str, element: ElementTree.Element | None, tag: str, attribute: str, count: int, default: str | None = None
 ) -> tuple[float, ...]:
-    """So many numbers of an attribute, which `owner` needs unless there is a default."""
+    """The `count` numbers of an attribute. Raises ValueError, naming the `owner`, if missing without a default."""
     text = default if element is None else element.get(attribute, default)
     if text is None:
         raise ValueError(f"{owner} has no {attribute} in its <{tag}>")
     found = tuple(float(word) for word in text.split())
     if len(found) != count:
-        wanted = "a number" if count == 1 else f"{count} numbers"
-        raise ValueError(f"{owner}: expected {wanted} in {tag} {attribute}, got '{text}'")
+        expected = "a number" if count == 1 else f"{count} numbers"
+        raise ValueError(f"{owner}: expected {expected} in {tag} {attribute}, got '{text}'")
     return found
 
 
 def origin(owner: ElementTree.Element, named: str) -> Origin:
-    """The frame of an element, by default that of the element which holds it."""
+    """The frame of an element from its <origin>; by default, that of its parent element."""
     element = owner.find("origin")
     xyz_m = numbers(named, element, "origin", "xyz", 3, "0 0 0")
     rpy_rad = numbers(named, element, "origin", "rpy", 3, "0 0 0")

@@ -1,1 +1,1 @@
-"""Many arms at once, in worker processes over shared memory."""
+"""Vectorised environments: many arms at once, in worker processes over shared memory."""

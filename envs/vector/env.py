@@ -1,4 +1,4 @@
-"""ArmVectorEnv: many arms at once, several to each worker process, over shared memory."""
+"""ArmVectorEnv: many arms at once, several in each worker process, over shared memory."""
 
 import copy
 import itertools
@@ -20,22 +20,21 @@ from envs.vector.worker import Array, Observations, Record, SharedArms, record_o
 
 MakeEnv = Callable[[], gymnasium.Env[Any, Any]]
 
-# As ArmEnv: what float32 rounding may take a target beyond its limit.
-ACTION_SLACK = 1e-3
+ACTION_SLACK = 1e-3  # as envs.actions.ROUNDING_DEG: rounding of actions to float32
 
 
 class ArmVectorEnv(VectorEnv[Observations, Any, Array]):
-    """`arms` environments of `make_env`, spread over `processes` worker processes.
+    """`num_envs` environments of `make_env`, divided among `processes` worker processes.
 
         make_env = functools.partial(gymnasium.make, "ArmReach-v0", disable_env_checker=True)
-        with contextlib.closing(ArmVectorEnv(make_env, arms=16, processes=2)) as env:
+        with contextlib.closing(ArmVectorEnv(make_env, num_envs=16, processes=2)) as env:
             observations, infos = env.reset(seed=0)
             observations, rewards, terminated, truncated, infos = env.step(env.action_space.sample())
 
-    Each arm is bit for bit what it would be alone, whatever the number of processes. `make_env` is anything that
-    cloudpickle can send, functions of a script and lambdas included. What it makes has a `Dict` of `Box` as observation
-    space; a `Box`, `Discrete` or `MultiDiscrete` as action space; and as infos numbers, under the same keys at each
-    step. With `restore_state` and `save_state` as `ArmEnv` has them, all arms can be saved and restored.
+    Each arm moves bit for bit as it would alone, whatever the number of processes. cloudpickle must be able to send
+    `make_env`; functions of a script and lambdas are fine. Its environments must have a `Dict` of `Box` as observation
+    space, a `Box`, `Discrete` or `MultiDiscrete` as action space, and numbers as infos, under the same keys at each
+    step. With `save_state` and `restore_state` as in `ArmEnv`, all arms can be saved and restored.
 
     | returned | | |
     |---|---|---|
@@ -44,37 +43,38 @@ class ArmVectorEnv(VectorEnv[Observations, Any, Array]):
     | terminated, truncated | (arms,) bool | |
     | infos | a dict of (arms,) | such as `distance_m` (m) and `is_success`, and for each key its mask `_key` |
 
-    All of it belongs to the caller: nothing is written to later.
+    All arrays are copies, which are not written to later.
 
     **Autoreset** is Gymnasium's SAME_STEP: an arm whose episode ends is reset within the step. `observations` and
-    `infos` are then those of its new episode; the old one's last are in `infos["final_obs"]` (an object array: a dict
-    an arm, None for those that go on) and `infos["final_info"]`, with the masks `_final_obs` and `_final_info`.
+    `infos` are then those of its new episode. The last ones of the old episode are in `infos["final_obs"]` (an object
+    array: a dict for each arm that ended, otherwise None) and `infos["final_info"]`, with the masks `_final_obs` and
+    `_final_info`.
 
-    **Errors.** Bad actions, seeds or numbers of states are a ValueError before any arm has moved, and name the arm. An
-    error of an arm is raised here, as a ValueError or a RuntimeError if it is one, else as a RuntimeError. One in
-    `reset`, `save_state` or `restore_state` leaves the environment open, though other arms may already be reset or
-    restored; one in `step` closes it, and so does Ctrl-C in the midst of a call. A worker that dies, or does not answer
-    for `timeout_s`, is a RuntimeError that says how it ended, and closes it; a closed one raises RuntimeError.
+    **Errors.** Bad actions, seeds or numbers of states raise a ValueError that names the arm, before any arm moves. An
+    error in an arm's environment is raised here, as ValueError if it is one, otherwise as RuntimeError. After one in
+    `reset`, `save_state` or `restore_state` the environment stays open, though some arms may already be reset or
+    restored; one in `step` closes it, as does Ctrl-C during a call. A worker that dies, or does not respond within
+    `timeout_s`, raises a RuntimeError with the cause and closes the environment; a closed one raises RuntimeError.
 
-    The workers are in process groups of their own, so that Ctrl-C is left to the caller, and end when the caller does,
-    however that happens. The shared memory has no name: nothing stays in /dev/shm.
+    The workers are in process groups of their own, so that only the caller receives Ctrl-C, and exit whenever the
+    caller does. The shared memory is anonymous: nothing remains in /dev/shm.
     """
 
-    def __init__(self, make_env: MakeEnv, arms: int, processes: int = 1, *, timeout_s: float = 60.0) -> None:
-        """Start the workers and make the arms. One more arm is made and closed here, to learn the spaces and infos."""
-        for name, value in (("arms", arms), ("processes", processes)):
+    def __init__(self, make_env: MakeEnv, num_envs: int, processes: int = 1, *, timeout_s: float = 60.0) -> None:
+        """Start the workers and make the arms. One more arm is made and closed here, for its spaces and infos."""
+        for name, value in (("arms", num_envs), ("processes", processes)):
             if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
                 raise ValueError(f"expected a positive number of {name}, got {value!r}")
-        if processes > arms:
-            raise ValueError(f"expected at least one arm a process, got {arms} arms for {processes} processes")
+        if processes > num_envs:
+            raise ValueError(f"expected at least one arm a process, got {num_envs} arms for {processes} processes")
         if not 0 < timeout_s < math.inf:
             raise ValueError(f"expected a positive timeout in seconds, got {timeout_s}")
         try:
             pickled = cloudpickle.dumps(make_env)
         except Exception as error:
             raise ValueError(f"expected a make_env that can be sent to a process, got {make_env!r}: {error}") from error
-        record = self._look_at(make_env)
-        self.num_envs = int(arms)
+        record = self._inspect(make_env)
+        self.num_envs = int(num_envs)
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
         self.action_space = batch_space(self.single_action_space, self.num_envs)
         self._timeout_s = max(timeout_s, START_S)
@@ -82,6 +82,7 @@ class ArmVectorEnv(VectorEnv[Observations, Any, Array]):
         self._why_closed = ""
         self._workers: list[_Worker] = []
         self._finalizer = weakref.finalize(self, end_all, self._workers, os.getpid())
+        # One record of shared memory for each arm, and consecutive arms for each worker.
         memory = os.memfd_create("arms")
         try:
             os.ftruncate(memory, self.num_envs * record.itemsize)
@@ -100,22 +101,23 @@ class ArmVectorEnv(VectorEnv[Observations, Any, Array]):
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observations, dict[str, Any]]:
-        """Start an episode of each arm. Arm k gets the seed `seed` + k or `seed[k]`, and the same `options` as all."""
+        """Start an episode of each arm. Arm k gets the seed `seed` + k or `seed[k]`; all get the same `options`."""
         seeds = self._seeds(seed)
         self._ask([message("reset", worker.part_of(seeds), options) for worker in self._workers])
         self._was_reset = True
         return _copied(self._shared.observation), self._infos(self._shared.info)
 
     def step(self, actions: Any) -> tuple[Observations, Array, Array, Array, dict[str, Any]]:
-        """One control period of each arm, by actions (arms, ...). Raises ValueError, naming the arm, for a bad one."""
+        """Run one control period of each arm by actions (arms, ...). A bad one is a ValueError that names the arm."""
         self._check_open()
         if not self._was_reset:
             raise gymnasium.error.ResetNeeded("expected a reset before the first step")
         array = self._checked(actions)
+        # Let all workers step their arms, with actions in the caller's dtype, as a single environment would get them.
         shared = self._shared
         shared.action[...] = array
-        # Each arm gets its action in the caller's own dtype, as it would alone.
         self._ask([message("step", array.dtype.str)] * len(self._workers), fatal=True)
+        # Copy the results out of the shared memory; for ended episodes also the last observations and infos.
         terminated = shared.terminated.copy()
         truncated = shared.truncated.copy()
         infos = self._infos(shared.info)
@@ -125,13 +127,16 @@ class ArmVectorEnv(VectorEnv[Observations, Any, Array]):
         return _copied(shared.observation), shared.reward.copy(), terminated, truncated, infos
 
     def save_state(self) -> list[Any]:
-        """All that the motion and the episodes to come depend on: each arm's `save_state`, in order."""
-        return [state for states in self._ask([message("save")] * len(self._workers)) for state in states]
+        """The complete state of all arms: each arm's `save_state`, in order."""
+        states: list[Any] = []
+        for states_of_worker in self._ask([message("save")] * len(self._workers)):
+            states.extend(states_of_worker)
+        return states
 
     def restore_state(self, states: Sequence[Any]) -> Observations:
-        """Go back to states of `save_state`, whatever its number of processes; returns the observations of then.
+        """Restore states of `save_state`, with any number of processes, and return their observations.
 
-        What follows is bit for bit what followed then.
+        The continuation is bit-exact.
         """
         if len(states) != self.num_envs:
             raise ValueError(f"expected the states of {self.num_envs} arms, got {len(states)}")
@@ -140,12 +145,12 @@ class ArmVectorEnv(VectorEnv[Observations, Any, Array]):
         return _copied(self._shared.observation)
 
     def close_extras(self, **_: Any) -> None:
-        """End the workers and give the shared memory back; `close` calls it."""
+        """End the workers and release the shared memory; called by `close`."""
         self._finalizer()
         vars(self).pop("_shared", None)
 
-    def _look_at(self, make_env: MakeEnv) -> Record:
-        """Take the spaces over from one arm; returns the record that an arm shares."""
+    def _inspect(self, make_env: MakeEnv) -> Record:
+        """Take the spaces from one environment, and return the layout of an arm's record in shared memory."""
         env = make_env()
         try:
             if env.render_mode is not None:
@@ -164,6 +169,7 @@ class ArmVectorEnv(VectorEnv[Observations, Any, Array]):
         return record_of(observation, info, self._low)
 
     def _seeds(self, seed: Any) -> list[int | None]:
+        """The seed of each arm. Raises ValueError, naming the arm, for a bad one."""
         if seed is None or isinstance(seed, int | np.integer):
             seeds = [None if seed is None else int(seed) + arm for arm in range(self.num_envs)]
         else:
@@ -179,44 +185,44 @@ class ArmVectorEnv(VectorEnv[Observations, Any, Array]):
         """The actions (arms, ...) as an array of numbers. Raises ValueError for bad ones."""
         array = _array(actions)
         fine = array.shape[:1] == (self.num_envs,) and self._good(array, array.shape[1:])
-        if not fine or array is not actions:  # an array of several kinds of rows hides what some were
+        if not fine or array is not actions:  # an array made of a list hides what the types of its rows were
             self._check_each(actions)
         if not fine:
             raise ValueError(f"expected actions of one kind, got {actions!r}")
         return array
 
     def _good(self, actions: Array, shape: tuple[int, ...]) -> bool:
-        """Whether actions (..., *shape), each of this shape, are such as the arms take."""
+        """Whether actions (..., *shape) have the shape, type and range of the action space."""
         kinds = "fiu" if self._low.dtype.kind == "f" else "iu"
         if shape != self._low.shape or actions.dtype.kind not in kinds or actions.itemsize > 8:
             return False
-        return bool(((actions >= self._low) & (actions <= self._high)).all())  # NaN is neither
+        return bool(((actions >= self._low) & (actions <= self._high)).all())  # NaN compares as false
 
     def _check_each(self, actions: Any) -> None:
-        """Raise ValueError for the first arm's bad action: which it is, what it should be, and what it is."""
+        """Raise ValueError for the first bad action, naming the arm, what is expected and what was given."""
         space = self.single_action_space
-        wanted = f"expected an action of {space}"
+        expected = f"expected an action of {space}"
         if isinstance(space, spaces.Box):
-            wanted = f"expected an action of shape {space.shape} from {space.low.tolist()} to {space.high.tolist()}"
+            expected = f"expected an action of shape {space.shape} from {space.low.tolist()} to {space.high.tolist()}"
         try:
             rows = list(actions)
-        except TypeError:  # none or one
+        except TypeError:  # not a sequence
             rows = []
         if len(rows) != self.num_envs:
-            raise ValueError(f"{wanted} for each of {self.num_envs} arms, got {len(rows) or actions!r} actions")
+            raise ValueError(f"{expected} for each of {self.num_envs} arms, got {len(rows) or actions!r} actions")
         for arm, row in enumerate(rows):
             action = _array(row)
             if not self._good(action, action.shape):
-                raise ValueError(f"arm {arm}: {wanted}, got {row.tolist() if isinstance(row, np.ndarray) else row!r}")
+                raise ValueError(f"arm {arm}: {expected}, got {row.tolist() if isinstance(row, np.ndarray) else row!r}")
 
     def _ask(self, messages: list[bytes], *, fatal: bool = False) -> list[Any]:
-        """Send each worker its message and wait for all the replies. With `fatal`, an arm's error closes all."""
+        """Send each worker its message and wait for all replies. With `fatal`, an error closes the environment."""
         self._check_open()
         try:
             for worker, message in zip(self._workers, messages, strict=True):
                 worker.send(message)
             replies = [worker.receive(self._timeout_s) for worker in self._workers]
-        except BaseException as error:  # Ctrl-C too: some of the replies are still to come
+        except BaseException as error:  # also Ctrl-C: replies that are still to come would be taken for later ones
             self._close_because(error)
             raise
         failure = next((reply for reply in replies if isinstance(reply, Failure)), None)
@@ -227,7 +233,7 @@ class ArmVectorEnv(VectorEnv[Observations, Any, Array]):
         try:
             raise failure.noted()
         finally:
-            del replies, failure  # or the error would hold this frame, and the frame the error
+            del replies, failure  # break the reference cycle of the error and this frame
 
     def _check_open(self) -> None:
         if not self._finalizer.alive:
@@ -238,7 +244,7 @@ class ArmVectorEnv(VectorEnv[Observations, Any, Array]):
         self.close()
 
     def _infos(self, shared: dict[str, Array], arms: Array | None = None) -> dict[str, Any]:
-        """Infos as Gymnasium gives them: each with its mask of the arms that have it (all, by default); else 0."""
+        """Infos in Gymnasium's form: each with a mask of the arms that have it (by default all); 0 for the others."""
         infos: dict[str, Any] = {}
         for key, array in shared.items():
             infos[key] = array.copy()
@@ -250,7 +256,7 @@ class ArmVectorEnv(VectorEnv[Observations, Any, Array]):
         return infos
 
     def _final_infos(self, ended: Array) -> dict[str, Any]:
-        """The infos that hold the ends of episodes."""
+        """The last observations and infos of the episodes that ended, in Gymnasium's form."""
         final = _copied(self._shared.final_observation)
         observations = np.full(self.num_envs, None, np.object_)
         for arm in np.flatnonzero(ended).tolist():
@@ -273,7 +279,7 @@ class _Worker(WorkerProcess):
         super().__init__(f"worker {number} ({which})", serve, memory)
 
     def part_of(self, values: Sequence[Any]) -> list[Any]:
-        """Those of all the arms' values that are of this worker's arms."""
+        """The values of this worker's arms, from those of all arms."""
         return list(values[self.arms.start : self.arms.stop])
 
 
@@ -303,7 +309,7 @@ def _info_record(info: dict[str, Any]) -> Record:
 
 
 def _bounds(space: spaces.Space[Any]) -> tuple[Array, Array]:
-    """The lowest and the highest action that an arm takes."""
+    """The lowest and the highest accepted action."""
     if isinstance(space, spaces.Box):
         return space.low.astype(np.float64) - ACTION_SLACK, space.high.astype(np.float64) + ACTION_SLACK
     if isinstance(space, spaces.Discrete):

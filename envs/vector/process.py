@@ -1,4 +1,4 @@
-"""Worker processes: each serves calls, one after the other, over a pipe and a piece of shared memory."""
+"""Worker processes, which serve one call after the other over a pipe and, optionally, shared memory."""
 
 import contextlib
 import json
@@ -18,47 +18,47 @@ from pathlib import Path
 from typing import Any
 
 PROGRAM = Path(__file__).with_name("start_worker.py")
-# A worker needs one thread; by default these libraries start one a core, in every worker.
+# One thread per worker: by default these libraries start one per core, in every worker.
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS"), "1")
-START_S = 60.0  # in which a worker has to import what it needs
-GRACE_S = 2.0  # in which a worker has to end before it is killed
-# Waking a core that has gone to sleep takes some 50 us, as much as a step of an arm. The caller is back within about
-# this time if it does no more than choose actions.
+START_S = 60.0  # timeout of a worker's start and imports
+GRACE_S = 2.0  # timeout of a worker's exit, after which it is killed
+# A worker spins for this time before it sleeps: waking a core takes some 50 us, as much as a step of an arm, and a
+# caller that only chooses actions returns within about this time.
 SPIN_S = 200e-6
 
 
 @dataclass(frozen=True)
 class Failure:
-    """A worker's error, on its way to the caller."""
+    """A worker's error, sent to the caller."""
 
     error: Exception
     trace: str
 
     def noted(self) -> Exception:
-        """The error, with a note of where it came from."""
+        """The error, with the worker's traceback as a note."""
         self.error.add_note(self.trace)
         return self.error
 
 
 class WorkerProcess:
-    """The caller's end of a process that runs `server`, a function of a module, with its end of a pipe, and memory.
+    """The caller's side of a worker process, which runs `server`, a module's function, with a pipe and shared memory.
 
-    It is in a process group of its own, so that Ctrl-C is left to the caller, and ends when the caller does.
+    The process has a process group of its own, so that only the caller receives Ctrl-C, and exits when the caller does.
     """
 
     def __init__(self, title: str, server: Callable[..., None], memory: int | None = None) -> None:
         self._title = title
         self._connection, theirs = Pipe()
-        # A fresh interpreter: forking is unsafe beside threads, and multiprocessing would run the caller's script again
-        # in each worker, heavy imports included, and leave a server and a tracker process behind.
-        handed = [theirs.fileno()] if memory is None else [theirs.fileno(), memory]
-        program = [sys.executable, "-P", str(PROGRAM)]  # -P: no folder of the program in front of sys.path
-        arguments = [json.dumps(sys.path), server.__module__, server.__name__, *map(str, handed)]
+        # A new interpreter: forking is unsafe with threads, and multiprocessing would run the caller's script again in
+        # each worker, heavy imports included, and leave a server and a tracker process behind.
+        inherited = [theirs.fileno()] if memory is None else [theirs.fileno(), memory]
+        program = [sys.executable, "-P", str(PROGRAM)]  # -P: do not put the program's folder on sys.path
+        arguments = [json.dumps(sys.path), server.__module__, server.__name__, *map(str, inherited)]
         try:
             self._process = subprocess.Popen(
                 [*program, *arguments],
                 stdin=subprocess.DEVNULL,
-                pass_fds=handed,
+                pass_fds=inherited,
                 env={**os.environ, **ONE_THREAD},
                 process_group=0,
             )
@@ -78,19 +78,19 @@ class WorkerProcess:
         return self._process.pid
 
     def fileno(self) -> int:
-        """What becomes readable when a reply, or its death, has come."""
+        """File descriptor that becomes readable when a reply arrives or the worker dies."""
         return self._connection.fileno()
 
     def send(self, message: bytes) -> None:
-        """Send a `message`. Raises WorkerDeath if the worker is dead."""
+        """Send a message made by `message`. Raises WorkerDeath if the worker is dead."""
         try:
             self._connection.send_bytes(message)
         except OSError:
             raise self._death() from None
 
     def receive(self, timeout_s: float) -> Any:
-        """The reply. Raises WorkerDeath if the worker is dead, RuntimeError if it is too slow."""
-        # In slices, so that Ctrl-Z or a laptop's sleep costs no more than one of them.
+        """Wait for the reply. Raises WorkerDeath if the worker is dead, RuntimeError after the timeout."""
+        # In slices of a second, so that time while the process is suspended (Ctrl-Z, sleep) counts as one at most.
         slices = math.ceil(timeout_s)
         for _ in range(slices):
             if self._poll.poll(1000 * timeout_s / slices) or self._process.poll() is not None:
@@ -102,12 +102,12 @@ class WorkerProcess:
         except (EOFError, OSError):
             raise self._death() from None
 
-    def hang_up(self) -> None:
-        """Let it end."""
+    def disconnect(self) -> None:
+        """Close the connection, on which the worker exits."""
         self._connection.close()
 
-    def bury(self) -> None:
-        """Wait for its end, and kill it if that takes long."""
+    def join(self) -> None:
+        """Wait for the worker's exit, and kill it after a timeout."""
         try:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(GRACE_S)
@@ -131,23 +131,23 @@ class WorkerDeath(RuntimeError):
 
 
 def end_all(workers: Iterable[WorkerProcess], owner: int) -> None:
-    """Let them all end, and see that they do; but not from a forked copy of their owner, a process id."""
+    """End all workers and wait for them; does nothing in a forked copy of the process `owner`."""
     if os.getpid() != owner:
         return
     workers = list(workers)
     for worker in workers:
-        worker.hang_up()
+        worker.disconnect()
     for worker in workers:
-        worker.bury()
+        worker.join()
 
 
 def message(name: str, *arguments: Any) -> bytes:
-    """A call of a worker's method."""
+    """The message that calls a worker's method."""
     return pickle.dumps((name, *arguments))
 
 
 def serve_calls(connection_fd: int, worker: Any, place: Callable[[], str]) -> None:
-    """Do what the caller's messages ask for until the caller is gone; errors begin with the `place` of the moment."""
+    """Serve calls of the worker's methods until the caller disconnects; error messages begin with `place()`."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     connection = Connection(connection_fd)
     ready = select.poll()
@@ -168,14 +168,14 @@ def serve_calls(connection_fd: int, worker: Any, place: Callable[[], str]) -> No
 
 
 def _spin(ready: select.poll) -> None:
-    """Stay awake for a moment, in case the next message comes soon; other processes get the core."""
+    """Wait for the next message for a moment without sleeping, yielding the core to other processes."""
     end = time.perf_counter() + SPIN_S
     while not ready.poll(0) and time.perf_counter() < end:
         os.sched_yield()
 
 
 def _failure(error: Exception, place: str) -> Failure:
-    """The error, its text beginning with the place; of its own type, if that is one that a caller would expect."""
+    """The error with the place in front of its text: of its own type if that is a ValueError or RuntimeError."""
     kind = next((kind for kind in (ValueError, RuntimeError) if isinstance(error, kind)), None)
     text = f"{place}: {error}" if kind else f"{place}: {type(error).__name__}: {error}"
     trace = "In the worker:\n" + traceback.format_exc()
@@ -183,5 +183,5 @@ def _failure(error: Exception, place: str) -> Failure:
         failure = Failure(type(error)(text) if kind else RuntimeError(text), trace)
         pickle.loads(pickle.dumps(failure))
         return failure
-    except Exception:  # one that is not made from its text
+    except Exception:  # a type that cannot be made from its text, or pickled
         return Failure((kind or RuntimeError)(text), trace)

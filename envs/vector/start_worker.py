@@ -10,7 +10,7 @@ import sys
 
 
 def main(path: str, module: str, function: str, *descriptors: str) -> None:
-    """Call the function that serves the caller."""
+    """Call the worker's function."""
     sys.path[:] = json.loads(path)
     serve = getattr(importlib.import_module(module), function)
     serve(*map(int, descriptors))

@@ -1,4 +1,4 @@
-"""The other side of ArmVectorEnv: a worker process, and the memory that it shares with its caller."""
+"""The worker side of ArmVectorEnv, and the layout of the memory that both sides share."""
 
 import mmap
 import os
@@ -18,25 +18,30 @@ Record = np.dtype[np.void]
 
 
 class SharedArms:
-    """Views (arms, ...) of what some arms share: the last observations and infos, those at an episode's end, and so on.
+    """Views (arms, ...) of the shared memory: actions, and the results of the last step or reset.
 
-    The memory is a record an arm, as `record_of` makes it.
+    The memory holds one record per arm, laid out by `record_of`.
     """
 
     def __init__(self, memory_fd: int, record: Record, arms: slice = slice(None)) -> None:
         records = np.frombuffer(mmap.mmap(memory_fd, 0), record)[arms]
-        self.observation, self.final_observation, self.info, self.final_info = (
-            {key: records[part][key] for key in records[part].dtype.names or ()}
-            for part in ("observation", "final_observation", "info", "final_info")
-        )
+        self.observation = _columns(records["observation"])
+        self.final_observation = _columns(records["final_observation"])
+        self.info = _columns(records["info"])
+        self.final_info = _columns(records["final_info"])
         self.reward: Array = records["reward"]
         self.terminated: Array = records["terminated"]
         self.truncated: Array = records["truncated"]
         self.action: Array = records["action"]
 
 
+def _columns(records: Array) -> dict[str, Array]:
+    """Views of the fields of records, by name."""
+    return {key: records[key] for key in records.dtype.names or ()}
+
+
 def record_of(observation: Record, info: Record, action: Array) -> Record:
-    """The record of an arm with such observations, infos and actions."""
+    """The layout of an arm's record, from those of its observations, infos and actions."""
     return np.dtype(
         [
             ("observation", observation),
@@ -53,22 +58,24 @@ def record_of(observation: Record, info: Record, action: Array) -> Record:
 
 
 def serve(connection_fd: int, memory_fd: int) -> None:
-    """Do what the caller's messages (a method of `Worker`, its arguments) ask for, until the caller is gone."""
+    """Serve calls of the methods of a `Worker` until the caller disconnects."""
     worker = Worker(memory_fd)
     serve_calls(connection_fd, worker, lambda: f"arm {worker.arm} (worker {worker.number})")
 
 
 class Worker:
-    """Some of the arms. What they give goes into the shared memory."""
+    """The arms of one worker process. Results are written into the shared memory."""
 
     def __init__(self, memory_fd: int) -> None:
-        self.number = self.arm = 0  # of this worker, and of the arm at work: for errors
+        # The number of this worker and of the arm being stepped, for error messages.
+        self.number = 0
+        self.arm = 0
         self._memory_fd = memory_fd
         self._arms = range(0)
         self._envs: list[gymnasium.Env[Any, Any]] = []
 
     def make(self, make_env: bytes, number: int, arms: range, record: Record) -> None:
-        """Make these of all the arms, by a pickled function."""
+        """Make the environments of these arms with a pickled function."""
         self.number = number
         self._arms = arms
         self._shared = SharedArms(self._memory_fd, record, slice(arms.start, arms.stop))
@@ -82,7 +89,7 @@ class Worker:
             self._put(place, *env.reset(seed=seed, options=options))
 
     def step(self, dtype: str) -> None:
-        """Step each arm by its action, an array or number of this dtype, and reset it if its episode has ended."""
+        """Step each arm by its action, of this dtype, and reset it if its episode has ended."""
         shared = self._shared
         for place, env, action in self._each(shared.action.astype(dtype)):
             observation, reward, terminated, truncated, info = env.step(action)
@@ -100,7 +107,7 @@ class Worker:
         return [env.unwrapped.save_state() for _, env, _ in self._each(self._arms)]  # type: ignore[attr-defined]
 
     def restore(self, states: list[Any]) -> None:
-        """Bring each arm into its state."""
+        """Restore the state of each arm."""
         for place, env, state in self._each(states):
             env.reset()  # Gymnasium's wrappers require one before the first step
             _put(self._shared.observation, place, env.unwrapped.restore_state(state))  # type: ignore[attr-defined]
@@ -111,7 +118,7 @@ class Worker:
             env.close()
 
     def _each(self, values: Iterable[Any]) -> Iterator[tuple[int, gymnasium.Env[Any, Any], Any]]:
-        """Place, arm and value, one arm after the other."""
+        """Index in this worker, environment and value of each arm; `arm` is set meanwhile."""
         for place, (arm, env, value) in enumerate(zip(self._arms, self._envs, values, strict=True)):
             self.arm = arm
             yield place, env, value

@@ -21,10 +21,10 @@ from scipy.stats import kstest
 from arm_control.drivers.simulation import SimulationDriver
 from envs.arm import ASSETS, Arm
 from envs.arm_env import ArmEnv
+from envs.imperfect_simulation import ImperfectSimulation
 from envs.imperfections import (
     PRESETS,
     Imperfections,
-    ImperfectSimulation,
     imperfections_from_json,
     imperfections_from_text,
     open_imperfections,

@@ -20,7 +20,7 @@ from arm_control.recording.index import IndexedRecording
 from arm_control.recording.schema import LARGEST_DEG, POST_MORTEM, Event, Tick
 from arm_control.runner.recorded import arm_of, tolerance_of
 from envs.arm import DEFAULT_URDF, Arm
-from envs.tasks.base import dense_reward
+from envs.tasks.reward import dense_reward
 
 FloatArray = NDArray[np.float64]
 ROUNDING_S = 1e-9

@@ -16,7 +16,7 @@ from scipy.interpolate import BSpline
 
 from envs.arm import DEFAULT_URDF, Arm
 from envs.arm_env import ArmEnv
-from envs.tasks.paths import KINDS, SHARE, Path, PathKind, draw_path
+from envs.tasks.paths import KINDS, LIMIT_FRACTION, Path, PathKind, draw_path
 from envs.tasks.track import Track
 
 Array = NDArray[np.float64]
@@ -158,7 +158,7 @@ class TestFeasibility:
         """Paths use at most 80 % of speed and acceleration, plus a little between the points where they are checked."""
         worst = np.array([demands(drawn(kind, seed)) for seed in range(150)])
         outside_deg, speed, acceleration = worst.T
-        assert SHARE == 0.8
+        assert LIMIT_FRACTION == 0.8
         assert outside_deg.max() < 0.02, f"{(outside_deg > 0).mean():.1%} of the paths leave the joints' ranges"
         assert speed.max() < 0.8 * 1.02, f"{(speed > 0.8).mean():.1%} of the paths are too fast"
         assert acceleration.max() < 0.8 * 1.15, f"{(acceleration > 0.8).mean():.1%} of the paths accelerate too hard"
