@@ -29,7 +29,7 @@ class Lab:
     seeds: int | None = None
     """Number of seeds (default: as many as the experiment needs for its claim)."""
     quick: bool = False
-    """Measure at a reduced size: less precise, and within a minute."""
+    """Measure at a reduced size, but for settings that differ from their defaults: less precise, within a minute."""
     out: str = "runs/lab"
     """Folder that holds a folder for each experiment."""
     json: str | None = None
@@ -88,17 +88,22 @@ def run_all(command: LabAll) -> None:
     """Run each experiment and write the page."""
     from arm_control.lab.common.experiment import experiment_names, load_experiment
     from arm_control.lab.common.page import conclusion, summary, write_page
-    from arm_control.lab.common.running import run_experiment
+    from arm_control.lab.common.running import check_folder, run_experiment
 
     check_writable(command.json)
-    outcomes = []
-    names = experiment_names()
-    for name in names:
-        begin = time.monotonic()
+    plans = []
+    for name in experiment_names():
         one = Lab(name, load_experiment(name).settings, quick=command.quick, out=command.out)
-        outcomes.append(run_experiment(make_plan(one))[0])
+        plans.append(make_plan(one))
+    # Find a folder of something else now, not after half an hour.
+    for plan in plans:
+        check_folder(plan)
+    outcomes = []
+    for plan in plans:
+        begin = time.monotonic()
+        outcomes.append(run_experiment(plan)[0])
         seconds = time.monotonic() - begin
-        say(f"[{len(outcomes)}/{len(names)}] {name}: {conclusion(outcomes[-1])}  ({seconds:.0f} s)")
+        say(f"[{len(outcomes)}/{len(plans)}] {plan.name}: {conclusion(outcomes[-1])}  ({seconds:.0f} s)")
     write_page(outcomes, Path(command.out))
     lines = [f"{summary(outcomes)} See {Path(command.out) / 'index.html'}"]
     report_figures(command.json, {"experiments": [outcome.to_json() for outcome in outcomes]}, "\n".join(lines))

@@ -1,8 +1,9 @@
 """What an experiment declares, and the experiments that there are."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
@@ -11,6 +12,7 @@ import arm_control.lab
 from arm_control.process.discovery import load_module, module_names
 
 COMMON = "common"  # the package that is no experiment
+LARGEST_SETTING = 1e12
 
 # The parameters of a case, and the same with what was measured: values that JSON can hold.
 Case = dict[str, Any]
@@ -70,14 +72,24 @@ def load_experiment(name: str) -> Experiment:
     return experiment
 
 
+def experiment_file(name: str) -> Path:
+    """The file of the experiment of this name."""
+    spec = find_spec(f"{arm_control.lab.__name__}.{name.replace('-', '_')}")
+    assert spec is not None
+    assert spec.origin is not None
+    return Path(spec.origin)
+
+
 def check_settings(settings: Any) -> None:
-    """Raise ValueError unless each number among the settings is positive and finite."""
+    """Raise ValueError unless each number among the settings is positive and at most LARGEST_SETTING."""
     for field in fields(settings):
         value = getattr(settings, field.name)
         numbers = value if isinstance(value, tuple) else (value,)
         for number in numbers:
-            if isinstance(number, int | float) and not 0 < number < math.inf:
-                raise ValueError(f"--{field.name.replace('_', '-')}: expected a positive, finite number, got {number}")
+            is_number = isinstance(number, int | float) and not isinstance(number, bool)
+            if is_number and not 0 < number <= LARGEST_SETTING:
+                flag = field.name.replace("_", "-")
+                raise ValueError(f"--{flag}: expected a positive number, up to {LARGEST_SETTING:g}, got {number}")
 
 
 def quick_settings(settings: Any, experiment: Experiment) -> Any:

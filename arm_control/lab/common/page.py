@@ -1,6 +1,7 @@
 """The illustrated page of the lab: HTML with embedded figures, which opens offline, and Markdown."""
 
 import base64
+import re
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
@@ -24,8 +25,9 @@ def write_page(outcomes: Sequence[Outcome], folder: Path) -> None:
         picture = base64.b64encode(figure.read_bytes()).decode()
         command = command_of(outcome)
         markdown.append(
-            f"## {name}\n\n**Claim.** {outcome.claim}\n\n**Measured.** {outcome.verdict.measured} "
-            f"{conclusion(outcome)} (`{command}`)\n\n![{name}]({figure.relative_to(folder)})\n"
+            f"## {name}\n\n**Claim.** {plain_markdown(outcome.claim)}\n\n"
+            f"**Measured.** {plain_markdown(outcome.verdict.measured)} {conclusion(outcome)} (`{command}`)\n\n"
+            f"![{name}]({figure.relative_to(folder)})\n"
         )
         html.append(
             f'<h2 id="{name}">{name}</h2><p><b>Claim.</b> {escape(outcome.claim)}</p>'
@@ -36,6 +38,11 @@ def write_page(outcomes: Sequence[Outcome], folder: Path) -> None:
     write_text(folder / "index.md", "\n".join(markdown))
     head = f'<!DOCTYPE html><html lang="en"><meta charset="utf-8"><title>Experiments</title><style>{STYLE}</style>'
     write_text(folder / "index.html", head + "\n".join(html) + "</html>\n")
+
+
+def plain_markdown(text: str) -> str:
+    """Text in which no character is read as Markdown, such as the stars of p* and q*."""
+    return re.sub(r"([\\`*_\[\]<>|~$&])", r"\\\1", text)
 
 
 def summary(outcomes: Sequence[Outcome]) -> str:

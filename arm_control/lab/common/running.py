@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import time
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -11,19 +12,25 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-import arm_control.lab
+import arm_control.evaluation
+import arm_control.lab.common
+import arm_control.runs
+import arm_control.training
 import envs
 import policies
-from arm_control.lab.common.experiment import Case, Experiment, Row, Verdict, load_experiment
+from arm_control.lab.common.experiment import COMMON, Case, Experiment, Row, Verdict, experiment_file, load_experiment
 from arm_control.process.console import ProgressLine
 from arm_control.process.shared_work import SharedWork, spare_cores
-from arm_control.runs.files import read_json, write_text
+from arm_control.runs.files import read_json, remove_partial, write_text
 from arm_control.viewers.common.figures import save
 
 LARGEST_FILE = 2**26  # bytes
 MANIFEST = "experiment.json"
 FIGURE = "figure.png"
 RESULTS = "results.json"
+# What results may depend on, beside the experiment's own file.
+SOURCES = (arm_control.lab.common, arm_control.evaluation, arm_control.runs, arm_control.training, envs, policies)
+OTHER_EXPERIMENT = re.compile(r"^ *(?:from|import) arm_control\.lab\.(\w+)", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -91,22 +98,28 @@ def draw(experiment: Experiment, plan: Plan, rows: list[Row]) -> None:
 
 def open_folder(plan: Plan) -> None:
     """Create the folder, or check that it is this experiment's; results of other settings or code are removed."""
+    check_folder(plan)
+    try:
+        plan.folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"cannot write into {plan.folder}: {error.strerror}") from None
     manifest = plan.folder / MANIFEST
     identity = {"experiment": plan.name, "fingerprint": fingerprint(plan)}
-    if plan.folder.exists():
-        check_folder(plan)
     if manifest.exists() and read_json(manifest, LARGEST_FILE) == identity:
         return
-    plan.folder.mkdir(parents=True, exist_ok=True)
-    for stale in plan.folder.glob("case-*.json"):
-        stale.unlink()
+    for stale in (*plan.folder.glob("case-*.json"), plan.folder / RESULTS, plan.folder / FIGURE):
+        stale.unlink(missing_ok=True)
     write_text(manifest, json.dumps(identity) + "\n")
 
 
 def check_folder(plan: Plan) -> None:
-    """Raise ValueError unless a folder is empty or belongs to this experiment."""
+    """Raise ValueError unless a folder does not exist, is empty or belongs to this experiment."""
+    if not plan.folder.exists():
+        return
     if not plan.folder.is_dir():
         raise ValueError(f"cannot write into {plan.folder}: it is no folder")
+    # A run that was killed while it wrote the manifest leaves an unfinished one.
+    remove_partial(plan.folder / MANIFEST)
     if not any(plan.folder.iterdir()):
         return
     try:
@@ -118,12 +131,23 @@ def check_folder(plan: Plan) -> None:
 
 
 def fingerprint(plan: Plan) -> str:
-    """A hash of what results depend on: the settings, and the source code of the lab, the agents and the simulation."""
+    """A hash of what results depend on: the settings, the experiment's source code, and that of what it may use."""
     digest = hashlib.sha256(repr(plan.settings).encode())
-    for package in (arm_control.lab, policies, envs):
-        for path in sorted(Path(package.__path__[0]).rglob("*.py")):
-            digest.update(path.read_bytes())
+    for path in source_files(plan.name):
+        digest.update(path.read_bytes())
     return digest.hexdigest()
+
+
+def source_files(name: str) -> list[Path]:
+    """The files of an experiment, of experiments that it imports, and of what every experiment may use."""
+    own = [experiment_file(name)]
+    for path in own:
+        for imported in OTHER_EXPERIMENT.findall(path.read_text(encoding="utf-8")):
+            other = experiment_file(imported)
+            if imported != COMMON and other not in own:
+                own.append(other)
+    shared = [path for package in SOURCES for path in sorted(Path(package.__path__[0]).rglob("*.py"))]
+    return own + shared
 
 
 def measure_missing(plan: Plan, cases: list[Case], helpers: int) -> None:
@@ -166,6 +190,8 @@ def read_row(plan: Plan, case: Case) -> Row:
     path = row_path(plan, case)
     try:
         row: Row = read_json(path, LARGEST_FILE)
-    except (OSError, ValueError) as error:
+        if not row.keys() > case.keys() | {"seconds"}:
+            raise ValueError("it is no row of this case")
+    except (OSError, ValueError, AttributeError) as error:
         raise ValueError(f"{path} is damaged ({error}): remove it to measure this case again") from None
     return row
