@@ -1,4 +1,4 @@
-"""A headless browser, and what is seen in it."""
+"""A headless browser, and screenshots of its pages."""
 
 import io
 import os
@@ -23,7 +23,7 @@ def chromium(*options: str) -> Iterator[Browser]:
     """A browser. Without one on this machine the test is skipped, but not in CI."""
     path = next(filter(None, map(shutil.which, BROWSERS)), None)
     if path is None and not os.environ.get("CI"):
-        pytest.skip(f"wants a browser: one of {', '.join(BROWSERS)}")
+        pytest.skip(f"requires a browser: one of {', '.join(BROWSERS)}")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", *options])
         yield browser
@@ -32,7 +32,7 @@ def chromium(*options: str) -> Iterator[Browser]:
 
 @contextmanager
 def browsing(browser: Browser, **options: Any) -> Iterator[tuple[Page, list[str]]]:
-    """A page, and the errors that come up in it."""
+    """A page, and the errors that it raises."""
     with browser.new_context(viewport={"width": WIDTH, "height": HEIGHT}, **options) as context:
         page = context.new_page()
         page.set_default_timeout(60_000)
@@ -48,6 +48,6 @@ def picture(page: Page, left: int = 0, right: int = 930) -> NDArray[np.int64]:
 
 
 def green(shot: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Where the goal is: green by far."""
+    """The pixels of the goal: predominantly green."""
     red, green, blue = np.moveaxis(shot, -1, 0)
     return (green > red + 40) & (green > blue + 20)

@@ -72,7 +72,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 @pytest.fixture(scope="session")
 def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run folder of a real but very short training; not to be written to: copy it first."""
+    """A run folder of a real but very short training. Read-only: copy it before changing anything."""
     from arm_control.evaluation import validation
     from arm_control.runs.config import TrainConfig
     from arm_control.training import loop
@@ -81,7 +81,7 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     settings = DDPGSettings(hidden_units=16, fourier_octaves=1, batch_size=32, learning_starts=200)
     config = TrainConfig("ddpg", settings, num_envs=4, steps=2000)
-    with pytest.MonkeyPatch.context() as patch:  # validations would be most of it
+    with pytest.MonkeyPatch.context() as patch:  # else validations would take most of the time
         patch.setattr(loop, "REPORTS", 4)
         patch.setattr(validation, "VALIDATION_GOALS", 5)
         return train(config, tmp_path_factory.mktemp("runs") / "tiny", quiet=True)
@@ -89,7 +89,7 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_policy(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Its exported policy; not to be written to."""
+    """The exported policy of `tiny_run`. Read-only."""
     from arm_control.exporter.exporter import export
 
     return export(tiny_run, tmp_path_factory.mktemp("policies") / "policy.onnx")
@@ -97,7 +97,7 @@ def tiny_policy(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 @pytest.fixture
 def interrupt(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
-    """Presses Ctrl-C during the step after which a training has done so many."""
+    """A function that sends Ctrl-C when a training reaches a number of steps."""
     from arm_control.training.loop import Training
 
     advance = Training.advance
@@ -116,7 +116,7 @@ def interrupt(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
 
 @pytest.fixture
 def file_permissions() -> Iterator[None]:
-    """Files' permissions count even where root runs the tests: without CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH."""
+    """Make file permissions apply to root too: drop CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH."""
     if os.geteuid() != 0:
         yield
         return
@@ -134,7 +134,7 @@ def file_permissions() -> Iterator[None]:
 
 @pytest.fixture
 def files_at_most() -> Callable[[int], AbstractContextManager[None]]:
-    """As on a full disk: within `files_at_most(size)` no file of this process can grow beyond `size` bytes."""
+    """Simulate a full disk: within `files_at_most(size)`, no file of this process can grow beyond `size` bytes."""
 
     @contextmanager
     def limited(size: int) -> Iterator[None]:

@@ -13,7 +13,7 @@ from arm_control.drivers.dynamixel.driver import DynamixelDriver
 from arm_control.drivers.emulator.emulator import Emulator
 
 NAMES = ("base_yaw", "shoulder", "elbow")
-SLOW = {"patience_s": 0.5, "retry_within_s": 10.0}  # where nothing is lost, a slow machine is no fault
+SLOW = {"patience_s": 0.5, "retry_within_s": 10.0}  # generous, so that a slow machine causes no communication fault
 
 
 def calibration(**changes: Any) -> Calibration:
@@ -38,7 +38,7 @@ def calibration(**changes: Any) -> Calibration:
 
 @contextmanager
 def connected(port: str, **options: Any) -> Iterator[DynamixelDriver]:
-    """A driver that is connected to a port, and closed in the end."""
+    """A driver connected to a port, and closed at the end."""
     with closing(DynamixelDriver(port, options.pop("calibration", calibration()), **SLOW | options)) as driver:
         yield driver
 

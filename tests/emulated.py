@@ -14,7 +14,7 @@ TICKS_PER_SPEED_UNIT = SPEED_UNIT_DEG_S / 360.0 * 4096
 
 
 class Clock:
-    """The servos' time, which passes when told to."""
+    """The servos' time, which only `advance` moves."""
 
     def __init__(self) -> None:
         self.now_s = 50.0
@@ -23,17 +23,17 @@ class Clock:
         return self.now_s
 
     def advance(self, seconds: float) -> None:
-        """Let time pass."""
+        """Move the time forward."""
         self.now_s += seconds
 
 
 def ask(servos: Emulator, id: int, instruction: int, *parameters: int) -> list[tuple[int, int, bytes]]:
-    """Id, error byte and data of all that is answered."""
+    """Send an instruction; returns id, error byte and data of each reply."""
     return answers(servos, make_packet(id, instruction, bytes(parameters)))
 
 
 def answers(servos: Emulator, data: bytes) -> list[tuple[int, int, bytes]]:
-    """The same for any bytes."""
+    """Send any bytes; returns id, error byte and data of each reply."""
     reader = PacketReader()
     found = reader.feed(b"".join(answer for _, answer in servos.answer(data)))
     assert not reader.waiting
@@ -42,7 +42,7 @@ def answers(servos: Emulator, data: bytes) -> list[tuple[int, int, bytes]]:
 
 
 def write(servos: Emulator, id: int, name: str, value: int) -> int:
-    """The error byte of the answer."""
+    """Write a register; returns the error byte of the reply."""
     register = REGISTERS[name]
     data = value.to_bytes(register.size, "little", signed=register.signed)
     [(_, error, _)] = ask(servos, id, Instruction.WRITE, *register.address.to_bytes(2, "little"), *data)

@@ -20,21 +20,21 @@ DEADLINE_S = 120.0
 
 @dataclass
 class Program:
-    """A running command in a session of its own, with the test's ends of its streams."""
+    """A running command in its own session, with the test's ends of its streams."""
 
     process: "subprocess.Popen[bytes]"
     streams: dict[str, int] = field(default_factory=dict)  # descriptors to read from: "stdout", "stderr", or "terminal"
     printed: bytes = b""
 
     def read_until(self, ready: Callable[[bytes], bool]) -> None:
-        """Read what it prints until that is enough. Raises AssertionError if it ends before or takes too long."""
+        """Read its output until `ready` holds. Raises AssertionError if it ends before or takes too long."""
         end = time.monotonic() + DEADLINE_S
         while not ready(self.printed):
             assert time.monotonic() < end, self.printed.decode(errors="replace")
             assert self._read() or self.process.poll() is None, self.printed.decode(errors="replace")
 
     def _read(self) -> bool:
-        """Read what there is; whether there was something."""
+        """Read the available output; returns whether there was any."""
         found = False
         for name in select.select(list(self.streams.values()), [], [], 0.05)[0]:
             try:
@@ -46,7 +46,7 @@ class Program:
         return found
 
     def close(self, *names: str) -> None:
-        """Let the reader of a stream, or the terminal, go away."""
+        """Close the test's end of streams or of the terminal."""
         for name in names:
             os.close(self.streams.pop(name))
 
@@ -55,7 +55,7 @@ class Program:
         return next(iter(children(self.process.pid)), self.process.pid)
 
     def signal_group(self, number: signal.Signals) -> None:
-        """As a terminal does for a key, and `timeout` for its child's group."""
+        """Signal its process group, as a terminal does for a key."""
         os.killpg(self.process.pid, number)
 
     def end(self) -> int:
@@ -124,7 +124,7 @@ def start(
 
 
 def kill(program: Program) -> None:
-    """End it, whatever happens."""
+    """Kill the program if it is still running, and close its streams."""
     if program.process.poll() is None:
         os.killpg(program.process.pid, signal.SIGKILL)
     program.process.wait()

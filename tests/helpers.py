@@ -1,4 +1,4 @@
-"""What several files of tests do: compare runs bit for bit, and look for processes that were left."""
+"""Helpers of several test files: runs compared bit for bit, and processes that were left behind."""
 
 import contextlib
 import json
@@ -32,14 +32,14 @@ def exact(value: Any) -> Any:
 
 
 def reports(run: Path) -> list[dict[str, Any]]:
-    """The rows of metrics.jsonl, which is written with the first one, without the wall clock."""
+    """The rows of metrics.jsonl without the wall clock; none before the file exists."""
     file = run / "metrics.jsonl"
     rows = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
     return [{key: value for key, value in row.items() if key != "elapsed_s"} for row in rows]
 
 
 def children(parent: int | None = None) -> list[int]:
-    """The processes that this one, or another, has started."""
+    """Ids of the processes that this one, or another, has started."""
     found = []
     for path in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
@@ -49,7 +49,7 @@ def children(parent: int | None = None) -> list[int]:
 
 
 def running(process: int) -> bool:
-    """Whether there is such a process, and not only its corpse."""
+    """Whether a process exists and is no zombie."""
     try:
         return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
@@ -57,7 +57,7 @@ def running(process: int) -> bool:
 
 
 def stuck(processes: list[int]) -> list[int]:
-    """Those that are still there after a while."""
+    """The processes that are still running after 20 s."""
     end = time.monotonic() + 20
     while processes and time.monotonic() < end:
         processes = [process for process in processes if running(process)]
@@ -68,7 +68,7 @@ def stuck(processes: list[int]) -> list[int]:
 def drive(
     runner: PolicyRunner, driver: Driver, courses: Iterable[GoalTrajectory], *, seconds_per_goal: float, **settings: Any
 ) -> LoopReport:
-    """The report of a policy that goes through its goals on an arm, as fast as it can."""
+    """The report of a policy that runs its goals on an arm, faster than real time."""
     safety = Safety(runner.arm, runner.limits, runner.period_s)
     on_goal = settings.pop("on_goal", lambda result: None)
     clock = FastTime()

@@ -6,24 +6,24 @@ import time
 
 
 class Square:
-    """Squares numbers, and says in which process; a number may be one that its process does not survive."""
+    """Squares numbers and reports in which process; one number may kill its process."""
 
     def __init__(self, deadly: int | None = None) -> None:
         self._here = os.getpid()
         self._deadly = deadly
 
     def __call__(self, number: int) -> tuple[int, bool]:
-        """The square, and True if another process than the caller's made it."""
-        away = os.getpid() != self._here
-        if away and number == self._deadly:
+        """The square, and whether a helper process computed it."""
+        in_helper = os.getpid() != self._here
+        if in_helper and number == self._deadly:
             os.kill(os.getpid(), signal.SIGKILL)
-        if not away:
-            time.sleep(0.01)  # so that helpers get a share
-        return number * number, away
+        if not in_helper:
+            time.sleep(0.01)  # so that helpers get some of the work
+        return number * number, in_helper
 
 
 class Refuse:
-    """Refuses 3."""
+    """Raises ValueError for 3."""
 
     def __call__(self, number: int) -> int:
         """The number."""

@@ -1,4 +1,4 @@
-"""Ticks, and recordings made of them in memory."""
+"""Ticks, and recordings of them in memory."""
 
 from io import BytesIO
 
@@ -32,7 +32,7 @@ def tick(time_s: float = 1.0, **fields: object) -> Tick:
 def write(
     ticks: list[Tick], *, each: int = 4, metadata: dict[str, str] = NAMES, events: tuple[Event, ...] = ()
 ) -> bytes:
-    """A whole recording, with so many ticks in a chunk."""
+    """A complete recording, with `each` ticks in a chunk."""
     stream = BytesIO()
     file = RecordingFile(stream)
     file.add_metadata(metadata)

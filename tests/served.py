@@ -35,19 +35,21 @@ class Served:
                 self.page.update()
                 time.sleep(1 / 60)
 
-    def ask(self, read: Callable[[Any], Any]) -> Any:
-        """What the page's own thread reads."""
+    def ask(self, get: Callable[[Any], Any]) -> Any:
+        """The result of a function that the page's own thread calls with the page."""
         answer: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self._jobs.put(lambda: answer.put(read(self.page)))
+        self._jobs.put(lambda: answer.put(get(self.page)))
         return answer.get(timeout=60)
 
     def close(self) -> None:
+        """Stop the thread and the server."""
         self._stop.set()
         self._thread.join(60)
 
 
 def eventually(holds: Callable[[], Any]) -> None:
+    """Wait until a condition holds."""
     end = time.monotonic() + DEADLINE_S
     while not holds():
-        assert time.monotonic() < end, "it never came to hold"
+        assert time.monotonic() < end, "the condition never became true"
         time.sleep(0.1)

@@ -1,4 +1,4 @@
-"""What the README and the docs print is valid as it stands, and works at a tiny size."""
+"""Commands and programs of README and docs: valid as printed, and executed at a tiny size."""
 
 import contextlib
 import os
@@ -60,7 +60,7 @@ def check(command: str) -> None:
 
 @pytest.fixture
 def measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The working folder, with the descriptions of arms that printed commands write and others read at once."""
+    """The working folder, with files that printed commands read and others write."""
     for name in re.findall(r"^identify .*--json (\S+)", "\n".join(PRINTED), re.MULTILINE):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / "assets" / "imperfections" / "xl430.json", tmp_path / name)
@@ -71,16 +71,16 @@ def measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 class TestPrintedCommands:
-    """Every command of every page, as it stands there."""
+    """Every command of every page, as printed."""
 
     def test_there_are_commands_to_check(self) -> None:
-        """The pages' blocks are found."""
+        """The README has at least 15 commands and all pages 60: the blocks are found."""
         assert len(COMMANDS[README]) >= 15
         assert len(PRINTED) >= 60
 
     @pytest.mark.parametrize("command", PRINTED)
     def test_a_printed_command_is_valid(self, command: str, measured: Path) -> None:
-        """Its flags exist and its values are accepted."""
+        """All flags exist, and their values are accepted."""
         check(command)
 
     @pytest.mark.parametrize(
@@ -94,30 +94,30 @@ class TestPrintedCommands:
             "run policy.onnx",
         ],
     )
-    def test_a_command_that_drifted_is_found(self, command: str) -> None:
+    def test_an_outdated_command_is_found(self, command: str) -> None:
         """The check fails for unknown flags, agents and values, also inside a comparison."""
         with pytest.raises(ValueError, match=r"hiden|ddqg|recurent|different tasks|rounds|goals"):
             check(command)
 
 
 class TestShortForms:
-    """The table that shortens commands fits the pages."""
+    """The table of short forms fits the pages."""
 
     @pytest.mark.parametrize("entry", SHORTER, ids=lambda entry: f"{entry[0]} {entry[1]}")
     def test_every_entry_applies(self, entry: tuple[str, str, str]) -> None:
-        """An entry that no command needs any more fails."""
+        """Each entry applies to a command, so that outdated ones are noticed."""
         start, pattern, _ = entry
         commands_of_pages = [command for page in PAGES for command in COMMANDS[page]]
         assert any(command.startswith(start) and re.search(pattern, command) for command in commands_of_pages)
 
     @pytest.mark.parametrize("pattern", [pattern for pattern, _ in SHORTER_PYTHON])
     def test_every_entry_for_programs_applies(self, pattern: str) -> None:
-        """The same for the table of the Python programs."""
+        """Each entry for Python programs applies to one, so that outdated ones are noticed."""
         assert any(re.search(pattern, program) for page in PAGES for program in programs(page))
 
     @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
     def test_no_command_stays_long(self, page: Path, measured: Path) -> None:
-        """Nothing is trained by the clock, for long, with many seeds, or judged on many goals."""
+        """Shortened commands train few steps with one seed, and evaluate few goals."""
         for command in COMMANDS[page]:
             short = shortened(command)
             if page in PLAIN:
@@ -137,7 +137,7 @@ def terminal(words: list[str], folder: Path) -> Iterator[None]:
     command = [sys.executable, "-m", "arm_control.cli", *words]
     process = subprocess.Popen(command, cwd=folder, env=environment(), stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
-    process.stdout.readline()  # it is ready
+    process.stdout.readline()  # wait until it is ready
     try:
         yield
     finally:
@@ -170,65 +170,12 @@ def one_process(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def run_on_servos(words: list[str], folder: Path) -> tuple[int, str]:
-    """Exit code and output of a command on emulated servos, in a process of its own: a stopped arm is held for ever."""
+    """Exit code and output of a command on emulated servos, in another process: a fault stop holds for ever."""
     command = [sys.executable, "-m", "arm_control.cli", *words]
     done = subprocess.run(
         command, cwd=folder, env=environment(), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120
     )
     return done.returncode, done.stdout + done.stderr
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("one_process")
-@pytest.mark.parametrize(
-    "page",
-    [
-        pytest.param(page, marks=pytest.mark.alone if page.name == "running.md" else ())
-        for page in PLAIN
-        if COMMANDS[page]
-    ],
-    ids=lambda page: page.name,
-)
-def test_the_commands_of_the_pages_work(
-    page: Path, tmp_path: Path, tiny_policy: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    """Each command of the page's shell blocks, in order, in one folder; those of an earlier page not again."""
-    if page.name in ("running.md", "watching.md"):  # what `make demo` leaves
-        (tmp_path / "runs/demo").mkdir(parents=True)
-        shutil.copy(tiny_policy, tmp_path / "runs/demo/policy.onnx")
-    write_saved_files(page, tmp_path)
-    monkeypatch.chdir(tmp_path)
-    comparisons = {command for other in PAGES[: PAGES.index(page)] for command in COMMANDS[other]}
-    with contextlib.ExitStack() as others:
-        for command in COMMANDS[page]:
-            if command.startswith("compare") and command in comparisons:
-                continue
-            words = shlex.split(shortened(command))
-            if words[0] == "emulate":  # in another terminal
-                others.enter_context(terminal(words, tmp_path))
-                continue
-            if "dynamixel" in words:
-                code, said = run_on_servos(words, tmp_path)
-            else:
-                code = cli.main(words)
-                said = "".join(capfd.readouterr())
-            assert code == 0, f"{command}\n{said}"
-    if page == README:
-        assert (tmp_path / "runs/mine/policy.onnx").exists()
-        assert (tmp_path / "runs/mine/video.mp4").exists()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("page", [page for page in PLAIN if programs(page)], ids=lambda page: page.name)
-def test_the_python_of_the_pages_works(page: Path, tmp_path: Path) -> None:
-    """The page's programs, each in a process of its own."""
-    write_saved_files(page, tmp_path)
-    for program in programs(page):
-        code = shortened_python(program)
-        done = subprocess.run(
-            [sys.executable, "-c", code], cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=300
-        )
-        assert done.returncode == 0, f"{code}\n{done.stdout}{done.stderr}"
 
 
 def install(project: Path) -> None:
@@ -246,77 +193,139 @@ def install(project: Path) -> None:
     (information / "entry_points.txt").write_text("\n".join(lines))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("page", EXTENDING, ids=lambda page: page.name)
-def test_the_code_that_a_page_adds_works(page: Path, tmp_path: Path, tiny_policy: Path) -> None:
-    """The page's files, saved in a copy of the program; its tests, programs and commands run there."""
-    for name in ("arm_control", "envs", "policies", "assets"):
-        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
-    write_saved_files(page, tmp_path)
-    (tmp_path / "runs/first").mkdir(parents=True)  # of the first tutorial
-    shutil.copy(tiny_policy, tmp_path / "runs/first/policy.onnx")
-    paths = [tmp_path]
-    for settings in tmp_path.glob("*/pyproject.toml"):
-        install(settings.parent)
-        paths.append(settings.parent)
+class TestPages:
+    """Commands, programs and added code of the pages, executed."""
 
-    def run(*words: str) -> None:
-        path = os.pathsep.join(map(str, paths))
-        done = subprocess.run(
-            [sys.executable, *words],
-            cwd=tmp_path,
-            env=environment() | {"PYTHONPATH": path},
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
-        assert done.returncode == 0, f"{words}\n{done.stdout}{done.stderr}"
+    @pytest.mark.slow
+    @pytest.mark.usefixtures("one_process")
+    @pytest.mark.parametrize(
+        "page",
+        [
+            pytest.param(page, marks=pytest.mark.alone if page.name == "running.md" else ())
+            for page in PLAIN
+            if COMMANDS[page]
+        ],
+        ids=lambda page: page.name,
+    )
+    def test_the_commands_of_the_pages_work(
+        self,
+        page: Path,
+        tmp_path: Path,
+        tiny_policy: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        capfd: pytest.CaptureFixture[str],
+    ) -> None:
+        """Each command of a page's shell blocks succeeds at a tiny size, in order and in one folder."""
+        if page.name in ("running.md", "watching.md"):  # what `make demo` leaves
+            (tmp_path / "runs/demo").mkdir(parents=True)
+            shutil.copy(tiny_policy, tmp_path / "runs/demo/policy.onnx")
+        write_saved_files(page, tmp_path)
+        monkeypatch.chdir(tmp_path)
+        comparisons = {command for other in PAGES[: PAGES.index(page)] for command in COMMANDS[other]}
+        with contextlib.ExitStack() as others:
+            for command in COMMANDS[page]:
+                if command.startswith("compare") and command in comparisons:
+                    continue
+                words = shlex.split(shortened(command))
+                if words[0] == "emulate":  # in another terminal
+                    others.enter_context(terminal(words, tmp_path))
+                    continue
+                if "dynamixel" in words:
+                    code, output = run_on_servos(words, tmp_path)
+                else:
+                    code = cli.main(words)
+                    output = "".join(capfd.readouterr())
+                assert code == 0, f"{command}\n{output}"
+        if page == README:
+            assert (tmp_path / "runs/mine/policy.onnx").exists()
+            assert (tmp_path / "runs/mine/video.mp4").exists()
 
-    for name in saved_files(page):
-        if Path(name).name.startswith("test_"):
-            run("-m", "pytest", "-q", "-p", "no:cacheprovider", name)
-    for program in programs(page):
-        run("-c", shortened_python(program))
-    for command in COMMANDS[page]:
-        run("-m", "arm_control.cli", *shlex.split(shortened(command)))
+    @pytest.mark.slow
+    @pytest.mark.parametrize("page", [page for page in PLAIN if programs(page)], ids=lambda page: page.name)
+    def test_the_python_of_the_pages_works(self, page: Path, tmp_path: Path) -> None:
+        """Each Python program of a page succeeds at a tiny size, in a process of its own."""
+        write_saved_files(page, tmp_path)
+        for program in programs(page):
+            code = shortened_python(program)
+            done = subprocess.run(
+                [sys.executable, "-c", code],
+                cwd=tmp_path,
+                env=environment(),
+                capture_output=True,
+                text=True,
+                timeout=300,
+            )
+            assert done.returncode == 0, f"{code}\n{done.stdout}{done.stderr}"
 
+    @pytest.mark.slow
+    @pytest.mark.parametrize("page", EXTENDING, ids=lambda page: page.name)
+    def test_the_code_that_a_page_adds_works(self, page: Path, tmp_path: Path, tiny_policy: Path) -> None:
+        """Files that a page adds to a copy of the program work, with the page's tests, programs and commands."""
+        for name in ("arm_control", "envs", "policies", "assets"):
+            shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+        write_saved_files(page, tmp_path)
+        (tmp_path / "runs/first").mkdir(parents=True)  # of the first tutorial
+        shutil.copy(tiny_policy, tmp_path / "runs/first/policy.onnx")
+        paths = [tmp_path]
+        for settings in tmp_path.glob("*/pyproject.toml"):
+            install(settings.parent)
+            paths.append(settings.parent)
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_links_and_files_named_in_the_pages_exist(page: Path) -> None:
-    """Outside of code blocks; `make docs` also checks anchors."""
-    text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
-    for target in re.findall(r"\]\(([^)#]+)\)", text):
-        assert (page.parent / target).exists(), f"{page.name} names {target}"
-    for target in re.findall(r"`((?:envs|policies|arm_control|assets|tests)/[\w./]*)`", text):
-        assert (ROOT / target).exists() or target in saved_files(page), f"{page.name} names {target}"
+        def run(*words: str) -> None:
+            path = os.pathsep.join(map(str, paths))
+            done = subprocess.run(
+                [sys.executable, *words],
+                cwd=tmp_path,
+                env=environment() | {"PYTHONPATH": path},
+                capture_output=True,
+                text=True,
+                timeout=300,
+            )
+            assert done.returncode == 0, f"{words}\n{done.stdout}{done.stderr}"
 
+        for name in saved_files(page):
+            if Path(name).name.startswith("test_"):
+                run("-m", "pytest", "-q", "-p", "no:cacheprovider", name)
+        for program in programs(page):
+            run("-c", shortened_python(program))
+        for command in COMMANDS[page]:
+            run("-m", "arm_control.cli", *shlex.split(shortened(command)))
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("length", "largest_error_mm", "least_success"),
-    [
-        (["LENGTH=--steps 16000", "GOALS=100"], 2.0, 95.0),
-        pytest.param([], 1.0, 99.0, marks=[pytest.mark.soak, pytest.mark.alone]),
-    ],
-    ids=["short", "as documented"],
-)
-def test_make_demo_trains_to_a_millimetre_and_writes_its_report(
-    length: list[str], largest_error_mm: float, least_success: float, tmp_path: Path
-) -> None:
-    """The commands as a shell runs them, in a copy of the tree; only the virtual environment is this one."""
-    for name in ("arm_control", "envs", "policies", "assets"):
-        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(ROOT / "Makefile", tmp_path)
-    make = ["make", "demo", f"BIN={Path(sys.executable).parent}", "READY=", *length]
-    demo_environment = environment() | {"PYTHONPATH": str(tmp_path), "DISPLAY": ""}
-    done = subprocess.run(make, cwd=tmp_path, env=demo_environment, capture_output=True, text=True, timeout=900)
-    assert done.returncode == 0, done.stdout + done.stderr
-    report = (tmp_path / "runs/demo/report.md").read_text()
-    error = re.search(r"mean error at the last step \| \*\*([\d.]+) mm", report)
-    success = re.search(r"\| 10 mm \| ([\d.]+)%", report)
-    assert error is not None
-    assert success is not None
-    assert float(error[1]) <= largest_error_mm
-    assert float(success[1]) >= least_success
-    for name in ("curve.png", "policy.onnx", "video.mp4", "page.html"):
-        assert (tmp_path / "runs/demo" / name).stat().st_size > 10_000
+    @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+    def test_links_and_files_named_in_the_pages_exist(self, page: Path) -> None:
+        """Relative links and named files outside of code blocks exist; `make docs` also checks anchors."""
+        text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+        for target in re.findall(r"\]\(([^)#]+)\)", text):
+            assert (page.parent / target).exists(), f"{page.name} names {target}"
+        for target in re.findall(r"`((?:envs|policies|arm_control|assets|tests)/[\w./]*)`", text):
+            assert (ROOT / target).exists() or target in saved_files(page), f"{page.name} names {target}"
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize(
+        ("length", "largest_error_mm", "least_success"),
+        [
+            (["LENGTH=--steps 16000", "GOALS=100"], 2.0, 95.0),
+            pytest.param([], 1.0, 99.0, marks=[pytest.mark.soak, pytest.mark.alone]),
+        ],
+        ids=["short", "as documented"],
+    )
+    def test_make_demo_trains_to_a_millimetre_and_writes_its_report(
+        self, length: list[str], largest_error_mm: float, least_success: float, tmp_path: Path
+    ) -> None:
+        """`make demo` in a copy of the tree reaches the documented error and success, and writes all its files."""
+        for name in ("arm_control", "envs", "policies", "assets"):
+            shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copy(ROOT / "Makefile", tmp_path)
+        make = ["make", "demo", f"BIN={Path(sys.executable).parent}", "READY=", *length]
+        demo_environment = environment() | {"PYTHONPATH": str(tmp_path), "DISPLAY": ""}
+        done = subprocess.run(make, cwd=tmp_path, env=demo_environment, capture_output=True, text=True, timeout=900)
+        assert done.returncode == 0, done.stdout + done.stderr
+        report = (tmp_path / "runs/demo/report.md").read_text()
+        error = re.search(r"mean error at the last step \| \*\*([\d.]+) mm", report)
+        success = re.search(r"\| 10 mm \| ([\d.]+)%", report)
+        assert error is not None
+        assert success is not None
+        assert float(error[1]) <= largest_error_mm
+        assert float(success[1]) >= least_success
+        for name in ("curve.png", "policy.onnx", "video.mp4", "page.html"):
+            assert (tmp_path / "runs/demo" / name).stat().st_size > 10_000

@@ -1,4 +1,4 @@
-"""Adding one of each kind: written as one file or folder, and used through the command line, without other changes."""
+"""Extensions of each kind: one new file or folder, used through the command line without other changes."""
 
 import json
 import os
@@ -113,7 +113,7 @@ BENCH = """
 COMMAND = BENCH.replace("BenchLimits", "Limits").replace("ranges", "limits")
 
 
-# A task: still goals above a height, which is an option, and an error of its own.
+# A task: stationary goals above a height, which is an option, and an error metric of its own.
 TASK = """
     from dataclasses import dataclass
     from typing import Annotated
@@ -343,14 +343,14 @@ class TestNewViewer:
         assert tree.output("replay", "ik", "--goals", "1", "--save", "tips.csv") == "tips.csv: 4 tips of ik\n"
         assert len((tree.folder / "tips.csv").read_text().splitlines()) == 4
 
-    def test_is_in_the_help_and_the_errors(self, tree: Tree) -> None:
-        """Its name, summary, ending and flags are listed, and its limits kept."""
+    def test_is_in_help_and_errors(self, tree: Tree) -> None:
+        """Its name, summary, ending and flags are listed, and its largest number of sources is enforced."""
         text = re.sub(r"[│\s]+", " ", tree.output("replay", "--help"))
         for part in ("{page,plot,text,video,web,window}", "text: tip positions as text", ".csv (text)", "--digits INT"):
             assert part in text
-        refused = tree.run("replay", "ik", "zero", "--viewer", "text")
-        assert refused.returncode == 2
-        assert "--viewer text: expected at most 1 source, got 2" in refused.stderr
+        failed = tree.run("replay", "ik", "zero", "--viewer", "text")
+        assert failed.returncode == 2
+        assert "--viewer text: expected at most 1 source, got 2" in failed.stderr
 
 
 @pytest.mark.slow
@@ -366,7 +366,7 @@ class TestNewTask:
         return tree
 
     def test_is_trained_evaluated_exported_and_run(self, tree: Tree) -> None:
-        """Its option reaches the run, the policy file and the goals; its error is the one that is reported."""
+        """Its option reaches run folder, policy file and goals, and its own error metric is reported."""
         task = ("--env", "ArmHover-v0", "--height-m", "0.3")
         tree.output("train", "ddpg", *task, *self.SHORT, "--out", "run")
         config = json.loads((tree.folder / "run/config.json").read_text())
@@ -385,7 +385,7 @@ class TestNewTask:
         assert "mean error" in ran
 
     def test_compares_agents(self, tree: Tree) -> None:
-        """On its goals, with inverse kinematics as the reference."""
+        """Agents are compared on its goals, with inverse kinematics as the reference."""
         tree.output(
             *("compare", "ddpg --env ArmHover-v0 --hidden-units 16", "--seeds", "1", "--no-intervals"),
             *("--steps", "64", "--goals", "2"),
@@ -393,24 +393,24 @@ class TestNewTask:
         figures = json.loads((tree.folder / "runs/comparison/comparison.json").read_text())
         assert list(figures["references"]) == ["inverse kinematics"]
 
-    def test_is_in_the_help_and_the_errors(self, tree: Tree) -> None:
-        """Its option is a flag of `train`, refused for other tasks and outside its limits."""
+    def test_is_in_help_and_errors(self, tree: Tree) -> None:
+        """Its option is a flag of `train`, rejected for other tasks and outside its limits."""
         assert "--height-m FLOAT" in tree.output("train", "ddpg", "--help")
-        for words, said in (
+        for words, message in (
             (["--height-m", "0.2"], "height_m: an option of ArmHover-v0, ArmHoverDiscrete-v0, not of ArmReach-v0"),
             (["--env", "ArmHover-v0", "--height-m", "2"], "height_m: expected from 0 to 1 m, got 2.0"),
             (["--env", "ArmHover-v0", "--path", "circle"], "path: an option of ArmTrack-v0, not of ArmHover-v0"),
         ):
-            refused = tree.run("train", "ddpg", *words, "--out", "run")
-            assert refused.returncode == 2
-            assert said in refused.stderr
+            failed = tree.run("train", "ddpg", *words, "--out", "run")
+            assert failed.returncode == 2
+            assert message in failed.stderr
 
 
 class TestNewBench:
     """A file in `arm_control/bench/` is a bench."""
 
     def test_runs_by_the_name_of_its_file(self, tree: Tree) -> None:
-        """Its flags and help are its dataclass."""
+        """`bench joint-limits` runs it; flags and help come from its dataclass."""
         tree.add("arm_control/bench/joint_limits.py", BENCH)
         assert tree.output("bench", "joint-limits", "--joints", "2") == "ranges of 2 joints\n"
         assert "joint-limits" in tree.output("bench", "--help")
@@ -421,7 +421,7 @@ class TestNewCommand:
     """A file in `arm_control/commands/` is a command."""
 
     def test_runs_by_the_name_of_its_file(self, tree: Tree) -> None:
-        """Its flags and help are its dataclass."""
+        """`arm-control limits` runs it; flags and help come from its dataclass."""
         tree.add("arm_control/commands/limits.py", COMMAND)
         assert tree.output("limits") == "limits of 3 joints\n"
         assert re.search(r"\n  limits +Compute the range of each joint\.\n", tree.output("--help"))
@@ -453,7 +453,7 @@ class TestNewAgent:
 
     @pytest.mark.slow
     def test_it_trains_resumes_evaluates_and_exports(self, tree: Tree) -> None:
-        """An interrupted training that is resumed equals one that was not; its policy is evaluated and exported."""
+        """An interrupted and resumed training equals an uninterrupted one; its policy is evaluated and exported."""
         words = ("train", "random-search", "--perturbation", "0.1", "--steps", "4000", "--seed", "3", "--out")
         tree.output(*words, "whole")
         tree.interrupt(tree.folder / "cut", *words, "cut")
@@ -495,18 +495,18 @@ class TestNewDriver:
 
     @pytest.mark.slow
     def test_a_real_arm_is_driven_through_goals(self, package: Path, tiny_policy: Path) -> None:
-        """A driver of two arguments gets the options of the command line, and its verbs in order."""
+        """A driver of two arguments receives the command line's options, and is called in the right order."""
         flags = ["--driver", "lamp", "--option", "colour=blue", "--port", "x", "--seconds-per-goal", "0.1"]
         done = self.run(package, "run", tiny_policy, "--goal", GOAL, *flags)
         assert done.returncode == 0, done.stderr
         verbs = ("opened", "enabled", "disabled", "closed")
-        said = [line for line in done.stdout.splitlines() if line.startswith(verbs)]
-        assert said == ["opened {'port': 'x', 'colour': 'blue'}", "enabled", "disabled", "closed"]
+        printed = [line for line in done.stdout.splitlines() if line.startswith(verbs)]
+        assert printed == ["opened {'port': 'x', 'colour': 'blue'}", "enabled", "disabled", "closed"]
         assert "real-time priority" in done.stdout
 
     @pytest.mark.slow
     def test_a_simulated_arm_runs_in_its_own_time(self, package: Path, tiny_policy: Path) -> None:
-        """A driver that declares itself simulated takes --pace fast, a start pose and imperfections."""
+        """A driver that declares itself simulated accepts --pace fast, a start pose and imperfections."""
         flags = ["--driver", "instant", "--pace", "fast", "--imperfections", "late", "--record", "run.mcap"]
         done = self.run(package, "run", tiny_policy, "--goal", GOAL, "--seconds-per-goal", "0.1", *flags)
         assert done.returncode == 0, done.stderr
@@ -532,7 +532,7 @@ class TestNewDriver:
             (("--driver", "lamp", "--pace", "fast"), "--pace: is for the simulated arm, not for --driver lamp"),
         ],
     )
-    def test_bad_options_are_one_line(
+    def test_bad_options_are_reported_in_one_line(
         self, package: Path, tiny_policy: Path, words: tuple[str, ...], message: str
     ) -> None:
         """Bad options and drivers that cannot be loaded end in one line and exit code 2."""

@@ -10,7 +10,7 @@ from locations import ROOT
 
 NEWER = ("3.12", "3.13", "3.14")
 TOOLS = ("hypothesis", "pybullet-arm64", "pytest", "pytest-timeout", "scipy")
-# They need PyTorch or Stable-Baselines3, whose builds for other interpreters are not at hand.
+# These tests require PyTorch or Stable-Baselines3, which are not installed for other interpreters.
 LEFT_OUT = ("test_arm.py", "test_arm_env.py", "test_control.py", "test_track.py")
 
 pytestmark = [pytest.mark.slow, pytest.mark.soak]
@@ -37,22 +37,27 @@ def run(*words: object, folder: Path) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("interpreter", interpreters())
-def test_the_simulator_is_the_same_on_newer_interpreters(interpreter: str, tmp_path: Path) -> None:
-    """Installed from the folder with its extra `sim`; the same processor and libraries give the same bits."""
-    run(interpreter, "-m", "venv", tmp_path / "venv", folder=tmp_path)
-    python = tmp_path / "venv" / "bin" / "python"
-    pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-c", ROOT / "constraints.txt"]
-    run(*pip, f"{ROOT}[sim]", *TOOLS, folder=tmp_path)
-    # The tests alone, so that the installed packages are tested.
-    shutil.copytree(ROOT / "tests", tmp_path / "tests")
-    shutil.copy(ROOT / "pyproject.toml", tmp_path)
-    left_out = [f"--ignore=tests/envs/{name}" for name in LEFT_OUT]
-    quick = ["-m", "not slow and not soak and not alone"]
-    said = run(python, "-m", "pytest", "-q", "-p", "no:cacheprovider", *quick, *left_out, "tests/envs", folder=tmp_path)
-    assert "passed" in said
-    assert "skipped" not in said
-    figures = run(
-        python.with_name("arm-control"), "evaluate", "ik", "--goals", "5", "--json", "ik.json", folder=tmp_path
-    )
-    assert "5 held-out goals" in figures
+class TestNewerInterpreters:
+    """The simulator on newer versions of Python."""
+
+    @pytest.mark.parametrize("interpreter", interpreters())
+    def test_the_simulator_is_the_same_on_newer_interpreters(self, interpreter: str, tmp_path: Path) -> None:
+        """Installed with its extra `sim`, it passes the environments' quick tests, golden trajectories included."""
+        run(interpreter, "-m", "venv", tmp_path / "venv", folder=tmp_path)
+        python = tmp_path / "venv" / "bin" / "python"
+        pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-c", ROOT / "constraints.txt"]
+        run(*pip, f"{ROOT}[sim]", *TOOLS, folder=tmp_path)
+        # The tests alone, so that the installed packages are tested.
+        shutil.copytree(ROOT / "tests", tmp_path / "tests")
+        shutil.copy(ROOT / "pyproject.toml", tmp_path)
+        left_out = [f"--ignore=tests/envs/{name}" for name in LEFT_OUT]
+        quick = ["-m", "not slow and not soak and not alone"]
+        output = run(
+            python, "-m", "pytest", "-q", "-p", "no:cacheprovider", *quick, *left_out, "tests/envs", folder=tmp_path
+        )
+        assert "passed" in output
+        assert "skipped" not in output
+        figures = run(
+            python.with_name("arm-control"), "evaluate", "ik", "--goals", "5", "--json", "ik.json", folder=tmp_path
+        )
+        assert "5 held-out goals" in figures

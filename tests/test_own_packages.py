@@ -1,4 +1,4 @@
-"""Other packages called `envs` or `policies`: said in one line, before anything of them is run."""
+"""Other packages named `envs` or `policies`: reported in one line, before any of their code runs."""
 
 import os
 import shutil
@@ -37,7 +37,7 @@ def as_package(folder: Path, name: str) -> Path:
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder as site-packages is, with a copy of arm-control."""
+    """A folder like site-packages with a copy of arm-control."""
     folder = tmp_path_factory.mktemp("site-packages")
     for name in ("arm_control", "assets", *PACKAGES):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -45,7 +45,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def copied(installed: Path, folder: Path) -> Path:
-    """A copy of an installation, of links but for what is to be changed."""
+    """A copy of an installation made of hard links: unlink a file before changing it."""
     site = folder / "site-packages"
     shutil.copytree(installed, site, copy_function=os.link)
     return site
@@ -53,13 +53,13 @@ def copied(installed: Path, folder: Path) -> Path:
 
 @pytest.mark.parametrize("name", PACKAGES)
 class TestShadowing:
-    """A module or package in front of arm-control's on sys.path."""
+    """Another module or package that precedes arm-control's on sys.path."""
 
     @pytest.mark.parametrize("make", [as_module, as_package])
-    def test_the_command_says_so_in_one_line(
+    def test_the_command_reports_it_in_one_line(
         self, name: str, make: Callable[[Path, str], Path], tmp_path: Path
     ) -> None:
-        """In the folder where `python -m arm_control.cli` is started; exit code 2."""
+        """`python -m arm_control.cli` beside it ends with exit code 2 and one line that names the foreign file."""
         foreign = make(tmp_path, name)
         done = run(COMMAND, tmp_path)
         assert (done.returncode, done.stdout) == (2, "")
@@ -69,7 +69,7 @@ class TestShadowing:
         assert "rename or uninstall" in done.stderr
 
     def test_a_script_beside_it_gets_an_import_error(self, name: str, tmp_path: Path) -> None:
-        """With the same words; nothing of the other package has run."""
+        """A script beside it gets an ImportError that names the foreign file, and no foreign code runs."""
         foreign = as_package(tmp_path, name)
         (tmp_path / "script.py").write_text("from arm_control import PolicyRunner\n")
         done = run([sys.executable, "script.py"], tmp_path)
@@ -78,16 +78,16 @@ class TestShadowing:
         assert last.startswith("ImportError: another package")
         assert str(foreign) in last
 
-    def test_one_that_was_imported_before_is_found_too(self, name: str, tmp_path: Path) -> None:
-        """A program of its own that uses both."""
+    def test_an_already_imported_one_is_found(self, name: str, tmp_path: Path) -> None:
+        """A foreign package that was imported first also raises ImportError."""
         as_module(tmp_path, name)
         code = f"import sys, {name}; sys.path.remove(''); import arm_control"
         done = run([sys.executable, "-c", code], tmp_path)
         assert done.returncode == 1
         assert "ImportError: another package" in done.stderr
 
-    def test_one_behind_does_no_harm(self, name: str, tmp_path: Path) -> None:
-        """Nor does a folder of the name without Python's files, wherever it is."""
+    def test_one_later_on_the_path_is_ignored(self, name: str, tmp_path: Path) -> None:
+        """A package later on the path, and a folder of the name without Python files, have no effect."""
         (tmp_path / "work" / name).mkdir(parents=True)
         (tmp_path / "work" / name / "notes.txt").write_text("mine")
         (tmp_path / "behind").mkdir()
@@ -96,8 +96,8 @@ class TestShadowing:
         done = run([sys.executable, "-c", code], tmp_path / "work")
         assert (done.returncode, done.stdout, done.stderr) == (0, "ours\n", "")
 
-    def test_children_do_not_look_in_the_current_folder_first(self, name: str, tmp_path: Path) -> None:
-        """Processes that a program starts find the packages that it has found."""
+    def test_child_processes_ignore_the_current_folder(self, name: str, tmp_path: Path) -> None:
+        """Child processes import the packages that their parent found."""
         as_module(tmp_path, name)
         done = run([*python_command("import arm_control, envs, policies; print('ours')")], tmp_path)
         assert (done.returncode, done.stdout, done.stderr) == (0, "ours\n", "")
@@ -105,10 +105,10 @@ class TestShadowing:
 
 @pytest.mark.parametrize("name", PACKAGES)
 class TestOverwriting:
-    """Another distribution's files in the place of arm-control's, in one site-packages."""
+    """Another distribution's files in place of arm-control's, in one site-packages."""
 
-    def test_files_that_were_installed_over_ours_are_one_line(self, name: str, installed: Path, tmp_path: Path) -> None:
-        """With the other distribution's name where its metadata is there."""
+    def test_overwritten_files_are_reported_in_one_line(self, name: str, installed: Path, tmp_path: Path) -> None:
+        """The error names the file, and the other distribution if its metadata is present."""
         site = copied(installed, tmp_path)
         own = site / name / "__init__.py"
         own.unlink()
@@ -123,10 +123,8 @@ class TestOverwriting:
         assert f"another package '{name}' was installed over that of arm-control: {own}" in done.stderr
         assert "other-things" in done.stderr
 
-    def test_files_that_went_with_the_other_distribution_are_one_line(
-        self, name: str, installed: Path, tmp_path: Path
-    ) -> None:
-        """Uninstalling it removes the files that both had."""
+    def test_missing_files_are_reported_in_one_line(self, name: str, installed: Path, tmp_path: Path) -> None:
+        """Uninstalling the other distribution removes shared files; the error names the one that is missing."""
         site = copied(installed, tmp_path)
         (site / name / "__init__.py").unlink()
         done = run(COMMAND, tmp_path, site)

@@ -100,7 +100,7 @@ def joint(name: str, kind: str, parent: str, child: str, more: str, size_m: floa
 
 
 def change_number(text: str, pick: random.Random) -> str:
-    """Another number."""
+    """Replace a number."""
     found = list(NUMBER.finditer(text))
     if not found:
         return text
@@ -109,7 +109,7 @@ def change_number(text: str, pick: random.Random) -> str:
 
 
 def scale_number(text: str, pick: random.Random) -> str:
-    """A number some orders of magnitude larger or smaller."""
+    """Scale a number by some orders of magnitude."""
     found = list(NUMBER.finditer(text))
     if not found:
         return text
@@ -122,7 +122,7 @@ def scale_number(text: str, pick: random.Random) -> str:
 
 
 def change_name(text: str, pick: random.Random) -> str:
-    """Another name, of one place or of all that have it."""
+    """Replace a name, once or everywhere."""
     found = re.findall(r'(?:name|link)="([^"]*)"', text)
     if not found:
         return text
@@ -131,12 +131,12 @@ def change_name(text: str, pick: random.Random) -> str:
 
 
 def change_kind(text: str, pick: random.Random) -> str:
-    """Another type of joint."""
+    """Replace the type of a joint."""
     return text.replace(f'type="{pick.choice(("revolute", "fixed"))}"', f'type="{pick.choice(KINDS)}"', 1)
 
 
 def drop_element(text: str, pick: random.Random) -> str:
-    """One element, or one attribute, less."""
+    """Remove an element or an attribute."""
     found = list(re.finditer(r"<(\w+)[^>]*/>|<(\w+)[^>]*>.*?</\2>| \w+=\"[^\"]*\"", text))
     if not found:
         return text
@@ -145,7 +145,7 @@ def drop_element(text: str, pick: random.Random) -> str:
 
 
 def double_element(text: str, pick: random.Random) -> str:
-    """One element twice."""
+    """Duplicate an element."""
     found = list(re.finditer(r"<(\w+)[^>]*/>|<(link|joint)[^>]*>.*?</\2>", text))
     if not found:
         return text
@@ -154,7 +154,7 @@ def double_element(text: str, pick: random.Random) -> str:
 
 
 def add_element(text: str, pick: random.Random) -> str:
-    """Something that other programs write, or nobody."""
+    """An element that other programs write, or an invalid one."""
     added = pick.choice(
         (
             '<link name="loose"/>',
@@ -176,12 +176,12 @@ def add_element(text: str, pick: random.Random) -> str:
 
 
 def add_mimic(text: str, pick: random.Random) -> str:
-    """A joint that has no motor."""
+    """Add a mimic joint, which has no motor."""
     return text.replace("<limit", '<mimic joint="joint0" multiplier="-1"/><limit', 1)
 
 
 def add_many(text: str, pick: random.Random) -> str:
-    """Many frames, one after another or side by side."""
+    """Add many frames, in a chain or side by side."""
     count = pick.choice((3, 20, 60, 99, 130))
     deep = pick.random() < 0.5
     parts = []
@@ -193,24 +193,24 @@ def add_many(text: str, pick: random.Random) -> str:
 
 
 def change_root(text: str, pick: random.Random) -> str:
-    """Another kind of file."""
+    """Replace the root element."""
     root = pick.choice(("mujoco", "sdf", "gazebo", "COLLADA", "html", "Robot", 'robot xmlns="http://example.org"'))
     return text.replace("<robot", f"<{root}", 1).replace("</robot>", f"</{root.split()[0]}>")
 
 
 def cut(text: str, pick: random.Random) -> str:
-    """A part missing."""
+    """Remove a part of the text."""
     at = pick.randrange(len(text) + 1)
     return text[:at] + text[min(len(text), at + pick.choice((1, 10, 10_000))) :]
 
 
 def grow(text: str, pick: random.Random) -> str:
-    """As large as is allowed, and larger."""
+    """Pad the text to the largest allowed size, or beyond."""
     return text + " " * (LARGEST_URDF - len(text) + pick.choice((-1, 0, 1)))
 
 
 def add_doctype(text: str, pick: random.Random) -> str:
-    """Entities."""
+    """Add a DOCTYPE with an entity."""
     return f"<!DOCTYPE robot [<!ENTITY a '{'x' * 100}'>]>{text}"
 
 

@@ -1,4 +1,4 @@
-"""Stochastic policies: their deviations, the steps they ask for, and the softmax against a look through its grid."""
+"""Stochastic policies: std, steps and bounds of Gaussian ones, and softmax policies against an enumeration."""
 
 import copy
 import gc
@@ -35,7 +35,7 @@ ARM = Spec(
 PLAIN = Spec(5, 2, (-2.0, 0.0), (6.0, 1.0), grid_shape=(5, 3))
 SPECS = {"arm": ARM, "plain": PLAIN}
 KINDS = {"gaussian": Gaussian, "squashed": SquashedGaussian, "clipped": ClippedGaussian}
-DEVIATIONS = ["fixed", "learned", "state"]
+STD_KINDS = ["fixed", "learned", "state"]
 NAN, INFINITY = math.nan, math.inf
 
 
@@ -66,7 +66,7 @@ def seen(spec: Spec, rows: int, seed: int = 0, size: float = 1.0) -> tuple[Tenso
 
 
 def measured(*angles: tuple[float, float]) -> tuple[Tensor, Tensor, Tensor]:
-    """What is observed of `ARM` at these angles (degrees)."""
+    """Observations of `ARM` at these angles (degrees)."""
     first, second, third = seen(ARM, len(angles))
     first[:, 1:3] = torch.tensor(angles) / DEGREES
     return first, second, third
@@ -78,190 +78,191 @@ def drawn(policy: Any, observed: tuple[Tensor, ...]) -> Any:
 
 
 def constant(layer: Any, *bias: float) -> None:
-    """Let a layer give this whatever it sees."""
+    """Make a layer's output constant."""
     with torch.no_grad():
         layer.weight.zero_()
         layer.bias.copy_(torch.tensor(bias))
 
 
-# ------------------------------------------------------------------------------------------------------------ Gaussians
+class TestRandomExploration:
+    """Exploration before learning starts."""
+
+    @pytest.mark.parametrize("policy", KINDS)
+    def test_it_is_standard_normal(self, policy: str) -> None:
+        """Steps are drawn with mean 0 and std 1, whatever is observed."""
+        actor = gaussian(ARM, policy=policy, std="fixed", initial_std=0.1)
+        constant(actor.net[-1], 5.0, 5.0)
+        observed = seen(ARM, 4)
+        wide = actor.uniform(actor.encoder(*observed), observed[0])
+        assert type(wide) is KINDS[policy]
+        assert torch.equal(wide.mean, torch.zeros(4, 2))
+        assert torch.equal(wide.std, torch.ones(4, 2))
 
 
-@pytest.mark.parametrize("policy", KINDS)
-@pytest.mark.parametrize("kind", DEVIATIONS)
-@pytest.mark.parametrize("asked", [0.01, 0.3, 2.0])
-def test_the_deviation_is_at_first_the_one_that_was_asked_for_and_steps_are_small(
-    policy: str, kind: str, asked: float
-) -> None:
-    first = drawn(gaussian(ARM, policy=policy, std=kind, initial_std=asked), seen(ARM, 50))
-    assert type(first) is KINDS[policy]
-    assert first.mean.shape == first.std.shape == (50, 2)
-    assert 0 < first.mean.abs().max() < 0.15
-    close = 0.2 if kind == "state" else 1e-6  # the network's own share is small, not nothing
-    torch.testing.assert_close(first.std, torch.full((50, 2), asked), rtol=close, atol=0)
+class TestGaussianPolicy:
+    """Gaussian policies: std, steps and bounds."""
 
+    @pytest.mark.parametrize("policy", KINDS)
+    @pytest.mark.parametrize("kind", STD_KINDS)
+    @pytest.mark.parametrize("initial_std", [0.01, 0.3, 2.0])
+    def test_a_new_policy_has_the_initial_std_and_small_steps(self, policy: str, kind: str, initial_std: float) -> None:
+        """A new policy's std is `initial_std` (20 % for a network's) and its mean steps are below 0.15."""
+        first = drawn(gaussian(ARM, policy=policy, std=kind, initial_std=initial_std), seen(ARM, 50))
+        assert type(first) is KINDS[policy]
+        assert first.mean.shape == first.std.shape == (50, 2)
+        assert 0 < first.mean.abs().max() < 0.15
+        close = 0.2 if kind == "state" else 1e-6  # the network's own part is small, not zero
+        torch.testing.assert_close(first.std, torch.full((50, 2), initial_std), rtol=close, atol=0)
 
-@pytest.mark.parametrize("kind", DEVIATIONS)
-def test_only_a_learned_deviation_learns_and_only_that_of_the_state_depends_on_it(kind: str) -> None:
-    policy = gaussian(ARM, std=kind)
-    names = {name for name, parameter in policy.named_parameters() if parameter.requires_grad}
-    assert names == {name for name, _ in policy.net.named_parameters(prefix="net")} | (
-        set() if kind == "fixed" else {"log_std"}
+    @pytest.mark.parametrize("kind", STD_KINDS)
+    def test_which_std_is_trained_and_which_depends_on_the_state(self, kind: str) -> None:
+        """A fixed std has no gradient, a learned one has, and only a state-dependent one varies over observations."""
+        policy = gaussian(ARM, std=kind)
+        names = {name for name, parameter in policy.named_parameters() if parameter.requires_grad}
+        assert names == {name for name, _ in policy.net.named_parameters(prefix="net")} | (
+            set() if kind == "fixed" else {"log_std"}
+        )
+        observed = seen(ARM, 20)
+        std = drawn(policy, observed).std
+        assert (std == std[0]).all().item() == (kind != "state")
+        log_prob: Any = policy.distribution(policy.encoder(*observed), observed[0]).log_prob(torch.ones(20, 2))
+        log_prob.sum().backward()
+        last, gradient = policy.net[-1], policy.log_std.grad
+        assert isinstance(last, nn.Linear)
+        assert last.weight.grad is not None
+        assert len(last.weight.grad) == (4 if kind == "state" else 2)
+        assert (last.weight.grad.abs().sum(1) > 0).all()
+        assert (gradient is None) == (kind == "fixed")
+        assert gradient is None or (gradient != 0).all()
+
+    @pytest.mark.parametrize("kind", STD_KINDS)
+    def test_std_is_bounded(self, kind: str) -> None:
+        """The std stays between 0.01 and 2.0, whatever its parameters are."""
+        policy = gaussian(ARM, std=kind)
+        observed = seen(ARM, 5)
+        for far, wanted in ((-20.0, 0.01), (20.0, 2.0)):
+            policy.log_std.data.fill_(far)
+            torch.testing.assert_close(drawn(policy, observed).std, torch.full((5, 2), wanted))
+        if kind == "state":
+            policy.log_std.data.zero_()
+            constant(policy.net[-1], 0.0, 0.0, -50.0, 50.0)
+            torch.testing.assert_close(drawn(policy, observed).std, torch.tensor([[0.01, 2.0]] * 5))
+            constant(policy.net[-1], 0.3, -0.7, math.log(0.5), math.log(1.5))
+            torch.testing.assert_close(drawn(policy, observed).std, torch.tensor([[0.5, 1.5]] * 5))
+            torch.testing.assert_close(drawn(policy, observed).mean, torch.tensor([[0.3, -0.7]] * 5))
+
+    @pytest.mark.parametrize(
+        ("policy", "step"),
+        [("gaussian", (0.5, -1.5)), ("squashed", (math.tanh(0.5), math.tanh(-1.5))), ("clipped", (0.5, -1.0))],
     )
-    observed = seen(ARM, 20)
-    std = drawn(policy, observed).std
-    assert (std == std[0]).all().item() == (kind != "state")
-    log_prob: Any = policy.distribution(policy.encoder(*observed), observed[0]).log_prob(torch.ones(20, 2))
-    log_prob.sum().backward()
-    last, gradient = policy.net[-1], policy.log_std.grad
-    assert isinstance(last, nn.Linear)
-    assert last.weight.grad is not None
-    assert len(last.weight.grad) == (4 if kind == "state" else 2)
-    assert (last.weight.grad.abs().sum(1) > 0).all()
-    assert (gradient is None) == (kind == "fixed")
-    assert gradient is None or (gradient != 0).all()
-
-
-@pytest.mark.parametrize("kind", DEVIATIONS)
-def test_deviations_are_kept_from_vanishing_and_from_growing_without_bound(kind: str) -> None:
-    policy = gaussian(ARM, std=kind)
-    observed = seen(ARM, 5)
-    for far, wanted in ((-20.0, 0.01), (20.0, 2.0)):
-        policy.log_std.data.fill_(far)
-        torch.testing.assert_close(drawn(policy, observed).std, torch.full((5, 2), wanted))
-    if kind == "state":
-        policy.log_std.data.zero_()
-        constant(policy.net[-1], 0.0, 0.0, -50.0, 50.0)
-        torch.testing.assert_close(drawn(policy, observed).std, torch.tensor([[0.01, 2.0]] * 5))
-        constant(policy.net[-1], 0.3, -0.7, math.log(0.5), math.log(1.5))
-        torch.testing.assert_close(drawn(policy, observed).std, torch.tensor([[0.5, 1.5]] * 5))
-        torch.testing.assert_close(drawn(policy, observed).mean, torch.tensor([[0.3, -0.7]] * 5))
-
-
-@pytest.mark.parametrize(
-    ("policy", "step"),
-    [("gaussian", (0.5, -1.5)), ("squashed", (math.tanh(0.5), math.tanh(-1.5))), ("clipped", (0.5, -1.0))],
-)
-@pytest.mark.parametrize("kind", DEVIATIONS)
-def test_steps_are_from_the_measured_angle_in_units_of_the_largest_and_end_at_the_bounds(
-    policy: str, step: tuple[float, float], kind: str
-) -> None:
-    actor = gaussian(ARM, policy=policy, std=kind)
-    constant(actor.net[-1], 0.5, -1.5, *((0.1, 0.2) if kind == "state" else ()))
-    angles = [(45.0, 40.0), (10.0, 59.0), (80.0, 12.0), (95.0, 5.0)]
-    wanted = [
-        [min(max(first + 36.0 * step[0], 0.0), 90.0), min(max(second + 15.0 * step[1], 10.0), 60.0)]
-        for first, second in angles
-    ]
-    assert wanted[0] == [45.0 + 36.0 * step[0], 40.0 + 15.0 * step[1]]
-    assert wanted[2] == [90.0, 10.0]
-    with torch.no_grad():
-        torch.testing.assert_close(actor(*measured(*angles)), torch.tensor(wanted), rtol=0, atol=1e-4)
-    # Where nothing is measured, from the middle and by half the range.
-    actor = gaussian(PLAIN, policy=policy, std=kind)
-    constant(actor.net[-1], 0.5, -1.5, *((0.1, 0.2) if kind == "state" else ()))
-    wanted = [[2.0 + 4.0 * step[0], max(0.5 + 0.5 * step[1], 0.0)]] * 3
-    with torch.no_grad():
-        torch.testing.assert_close(actor(*seen(PLAIN, 3)), torch.tensor(wanted), rtol=0, atol=1e-5)
-
-
-@pytest.mark.parametrize(
-    ("policy", "step"),
-    [("gaussian", (0.5, -1.5)), ("squashed", (math.tanh(0.5), math.tanh(-1.5))), ("clipped", (0.5, -1.0))],
-)
-@pytest.mark.parametrize("size", [1.0, 0.5])
-def test_near_the_goal_steps_are_from_the_previous_target_and_in_proportion_to_the_distance(
-    policy: str, step: tuple[float, float], size: float
-) -> None:
-    """target = previous + g (angle + step - previous), with g = (distance - rest distance) / slowing distance."""
-    spec = replace(ARM, target_columns=(3, 4), rest_distance=0.002, size=size).with_steps(0.5, 0.04)
-    actor = gaussian(spec, policy=policy, std="fixed")
-    constant(actor.net[-1], 0.5, -1.5)
-    observation, tip, goal = measured((45.0, 40.0), (45.0, 40.0), (45.0, 40.0), (10.0, 59.0))
-    targets = [(50.0, 30.0), (50.0, 30.0), (50.0, 30.0), (0.0, 60.0)]
-    observation[:, 3:] = torch.tensor(targets) / DEGREES
-    shares = [0.0, 0.25, 1.0, 0.75]
-    distances = [share * 0.04 * size + 0.002 for share in shares]
-    goal = tip + torch.tensor([[0.6 * distance, -0.8 * distance] for distance in distances])
-    # Half of the largest steps of 36 and 15 degrees.
-    wanted = [
-        [
-            target[0] + share * (angle[0] + 18.0 * step[0] - target[0]),
-            target[1] + share * (angle[1] + 7.5 * step[1] - target[1]),
+    @pytest.mark.parametrize("kind", STD_KINDS)
+    def test_actions_are_measured_angles_plus_steps_within_the_bounds(
+        self, policy: str, step: tuple[float, float], kind: str
+    ) -> None:
+        """Action = angle + max_step x step, clipped to the bounds; without a measured angle, from the middle."""
+        actor = gaussian(ARM, policy=policy, std=kind)
+        constant(actor.net[-1], 0.5, -1.5, *((0.1, 0.2) if kind == "state" else ()))
+        angles = [(45.0, 40.0), (10.0, 59.0), (80.0, 12.0), (95.0, 5.0)]
+        wanted = [
+            [min(max(first + 36.0 * step[0], 0.0), 90.0), min(max(second + 15.0 * step[1], 10.0), 60.0)]
+            for first, second in angles
         ]
-        for target, share, angle in zip(targets, shares, [(45.0, 40.0)] * 3 + [(10.0, 59.0)], strict=True)
-    ]
-    with torch.no_grad():
-        torch.testing.assert_close(actor(observation, tip, goal), torch.tensor(wanted), rtol=0, atol=2e-3)
+        assert wanted[0] == [45.0 + 36.0 * step[0], 40.0 + 15.0 * step[1]]
+        assert wanted[2] == [90.0, 10.0]
+        with torch.no_grad():
+            torch.testing.assert_close(actor(*measured(*angles)), torch.tensor(wanted), rtol=0, atol=1e-4)
+        # Where nothing is measured, from the middle and by half the range.
+        actor = gaussian(PLAIN, policy=policy, std=kind)
+        constant(actor.net[-1], 0.5, -1.5, *((0.1, 0.2) if kind == "state" else ()))
+        wanted = [[2.0 + 4.0 * step[0], max(0.5 + 0.5 * step[1], 0.0)]] * 3
+        with torch.no_grad():
+            torch.testing.assert_close(actor(*seen(PLAIN, 3)), torch.tensor(wanted), rtol=0, atol=1e-5)
+
+    @pytest.mark.parametrize(
+        ("policy", "step"),
+        [("gaussian", (0.5, -1.5)), ("squashed", (math.tanh(0.5), math.tanh(-1.5))), ("clipped", (0.5, -1.0))],
+    )
+    @pytest.mark.parametrize("size", [1.0, 0.5])
+    def test_steps_slow_down_near_the_goal(self, policy: str, step: tuple[float, float], size: float) -> None:
+        """target = previous + g (angle + step - previous), with g = (distance - rest distance) / slowing distance."""
+        spec = replace(ARM, target_columns=(3, 4), rest_distance=0.002, size=size).with_steps(0.5, 0.04)
+        actor = gaussian(spec, policy=policy, std="fixed")
+        constant(actor.net[-1], 0.5, -1.5)
+        observation, tip, goal = measured((45.0, 40.0), (45.0, 40.0), (45.0, 40.0), (10.0, 59.0))
+        targets = [(50.0, 30.0), (50.0, 30.0), (50.0, 30.0), (0.0, 60.0)]
+        observation[:, 3:] = torch.tensor(targets) / DEGREES
+        fractions = [0.0, 0.25, 1.0, 0.75]
+        distances = [fraction * 0.04 * size + 0.002 for fraction in fractions]
+        goal = tip + torch.tensor([[0.6 * distance, -0.8 * distance] for distance in distances])
+        # Half of the largest steps of 36 and 15 degrees.
+        wanted = [
+            [
+                target[0] + fraction * (angle[0] + 18.0 * step[0] - target[0]),
+                target[1] + fraction * (angle[1] + 7.5 * step[1] - target[1]),
+            ]
+            for target, fraction, angle in zip(targets, fractions, [(45.0, 40.0)] * 3 + [(10.0, 59.0)], strict=True)
+        ]
+        with torch.no_grad():
+            torch.testing.assert_close(actor(observation, tip, goal), torch.tensor(wanted), rtol=0, atol=2e-3)
+
+    @given(
+        st.sampled_from(sorted(SPECS)),
+        st.sampled_from(sorted(KINDS)),
+        st.sampled_from(STD_KINDS),
+        st.sampled_from([0.1, 1.0, 100.0, 1e6]),
+        st.integers(0, 1000),
+    )
+    def test_the_policys_action_is_the_mode_and_all_actions_are_within_bounds(
+        self, name: str, policy: str, kind: str, size: float, seed: int
+    ) -> None:
+        """The deterministic action is that of the distribution's mode, and no sample leaves the bounds."""
+        spec = SPECS[name]
+        actor = gaussian(spec, seed, policy=policy, std=kind, initial_std=2.0)
+        actor.net[-1].weight.data.mul_(size)  # type: ignore[operator]
+        observed = seen(spec, 20, seed, size)
+        likely = drawn(actor, observed)
+        with torch.no_grad():
+            greedy = actor(*observed)
+            assert torch.equal(greedy, actor.action(likely.action(likely.mean), *observed))
+            for choice in (likely.mean, likely.mean + 3 * likely.std, likely.mean - 1e3 * likely.std):
+                action = actor.action(likely.action(choice), *observed)
+                assert (action >= torch.tensor(spec.action_low)).all()
+                assert (action <= torch.tensor(spec.action_high)).all()
+
+    @pytest.mark.parametrize("kind", STD_KINDS)
+    def test_leading_axes_do_not_affect_distributions(self, kind: str) -> None:
+        """Batches of shape (3, 2) give the distributions of the same six rows."""
+        policy = gaussian(ARM, std=kind)
+        observed = seen(ARM, 6)
+        whole, parts = drawn(policy, observed), drawn(policy, tuple(column.view(3, 2, -1) for column in observed))
+        assert parts.mean.shape == parts.std.shape == (3, 2, 2)
+        for together, apart in ((whole.mean, parts.mean), (whole.std, parts.std)):
+            torch.testing.assert_close(apart.reshape(6, 2), together)
+
+    @pytest.mark.parametrize("kind", STD_KINDS)
+    def test_the_state_dict_holds_the_std(self, kind: str) -> None:
+        """A policy restored from a state dict has the same std and actions."""
+        first, second = gaussian(ARM, 1, std=kind), gaussian(ARM, 2, std=kind, initial_std=1.0)
+        first.encoder.fit(*(column.numpy() for column in seen(ARM, 30, seed=5)))
+        second.load_state_dict(copy.deepcopy(first.state_dict()))
+        observed = seen(ARM, 7)
+        assert torch.equal(drawn(second, observed).std, drawn(first, observed).std)
+        assert torch.equal(second(*observed), first(*observed))
 
 
-@given(
-    st.sampled_from(sorted(SPECS)),
-    st.sampled_from(sorted(KINDS)),
-    st.sampled_from(DEVIATIONS),
-    st.sampled_from([0.1, 1.0, 100.0, 1e6]),
-    st.integers(0, 1000),
-)
-def test_a_controllers_action_is_the_modes_and_all_actions_are_within_the_bounds(
-    name: str, policy: str, kind: str, size: float, seed: int
-) -> None:
-    spec = SPECS[name]
-    actor = gaussian(spec, seed, policy=policy, std=kind, initial_std=2.0)
-    actor.net[-1].weight.data.mul_(size)  # type: ignore[operator]
-    observed = seen(spec, 20, seed, size)
-    likely = drawn(actor, observed)
-    with torch.no_grad():
-        greedy = actor(*observed)
-        assert torch.equal(greedy, actor.action(likely.action(likely.mean), *observed))
-        for choice in (likely.mean, likely.mean + 3 * likely.std, likely.mean - 1e3 * likely.std):
-            action = actor.action(likely.action(choice), *observed)
-            assert (action >= torch.tensor(spec.action_low)).all()
-            assert (action <= torch.tensor(spec.action_high)).all()
+class TestStartSmall:
+    """Initialisation of last layers."""
 
-
-@pytest.mark.parametrize("policy", KINDS)
-def test_to_begin_with_steps_are_wide_whatever_is_observed(policy: str) -> None:
-    actor = gaussian(ARM, policy=policy, std="fixed", initial_std=0.1)
-    constant(actor.net[-1], 5.0, 5.0)
-    observed = seen(ARM, 4)
-    wide = actor.uniform(actor.encoder(*observed), observed[0])
-    assert type(wide) is KINDS[policy]
-    assert torch.equal(wide.mean, torch.zeros(4, 2))
-    assert torch.equal(wide.std, torch.ones(4, 2))
-
-
-@pytest.mark.parametrize("kind", DEVIATIONS)
-def test_steps_of_several_arms_have_the_distributions_that_each_has_alone(kind: str) -> None:
-    policy = gaussian(ARM, std=kind)
-    observed = seen(ARM, 6)
-    whole, parts = drawn(policy, observed), drawn(policy, tuple(column.view(3, 2, -1) for column in observed))
-    assert parts.mean.shape == parts.std.shape == (3, 2, 2)
-    for together, apart in ((whole.mean, parts.mean), (whole.std, parts.std)):
-        torch.testing.assert_close(apart.reshape(6, 2), together)
-
-
-@pytest.mark.parametrize("kind", DEVIATIONS)
-def test_a_policys_state_holds_its_deviation(kind: str) -> None:
-    first, second = gaussian(ARM, 1, std=kind), gaussian(ARM, 2, std=kind, initial_std=1.0)
-    first.encoder.fit(*(column.numpy() for column in seen(ARM, 30, seed=5)))
-    second.load_state_dict(copy.deepcopy(first.state_dict()))
-    observed = seen(ARM, 7)
-    assert torch.equal(drawn(second, observed).std, drawn(first, observed).std)
-    assert torch.equal(second(*observed), first(*observed))
-
-
-@pytest.mark.parametrize("whole", [False, True])
-def test_a_small_start_is_a_tenth_of_the_last_layers_weights_and_no_bias(whole: bool) -> None:
-    first, last = nn.Linear(3, 4), nn.Linear(4, 2)
-    before = copy.deepcopy((first, last))
-    start_small(nn.Sequential(first, last) if whole else last)
-    torch.testing.assert_close(last.weight, 0.1 * before[1].weight)
-    assert (last.bias == 0).all()
-    assert torch.equal(first.weight, before[0].weight)
-    assert torch.equal(first.bias, before[0].bias)
-
-
-# -------------------------------------------------------------------------------------------------------------- softmax
+    @pytest.mark.parametrize("whole", [False, True])
+    def test_it_scales_the_last_layer_only(self, whole: bool) -> None:
+        """The last layer's weights are divided by ten and its bias is zero; other layers are unchanged."""
+        first, last = nn.Linear(3, 4), nn.Linear(4, 2)
+        before = copy.deepcopy((first, last))
+        start_small(nn.Sequential(first, last) if whole else last)
+        torch.testing.assert_close(last.weight, 0.1 * before[1].weight)
+        assert (last.bias == 0).all()
+        assert torch.equal(first.weight, before[0].weight)
+        assert torch.equal(first.bias, before[0].bias)
 
 
 def every_action(spec: Spec) -> tuple[Tensor, Tensor]:
@@ -289,54 +290,6 @@ def sums_of_logits(spec: Spec, policy: SoftmaxPolicy, observed: tuple[Tensor, ..
     return torch.tensor(rows)
 
 
-@pytest.mark.parametrize("name", SPECS)
-@pytest.mark.parametrize("seed", range(3))
-def test_the_controllers_action_is_the_most_probable_of_all_on_the_grid(name: str, seed: int) -> None:
-    spec, policy = SPECS[name], softmax(SPECS[name], seed)
-    observed = seen(spec, 20, seed)
-    likely = drawn(policy, observed)
-    positions, values = every_action(spec)
-    log_prob = torch.stack([likely.log_prob(action.expand(20, -1)) for action in positions], 1)
-    torch.testing.assert_close(log_prob.exp().sum(1), torch.ones(20))
-    best = log_prob.argmax(1)
-    assert len(set(best.tolist())) > 2
-    with torch.no_grad():
-        action = policy(*observed)
-    torch.testing.assert_close(action, values[best], rtol=0, atol=1e-5)
-    assert policy.grid.holds(action).all()
-    assert torch.equal(likely.action(likely.mode()), positions[best])
-    assert torch.equal(policy.action(positions, *observed), positions)
-
-
-@pytest.mark.parametrize("name", SPECS)
-def test_shortfall_and_margin_are_those_of_a_look_through_all_actions(name: str) -> None:
-    spec, policy, rows = SPECS[name], softmax(SPECS[name], 3), 8
-    observed = seen(spec, rows, 1)
-    sums, (_, values) = sums_of_logits(spec, policy, observed), every_action(spec)
-    with torch.no_grad():
-        for index, action in enumerate(values):
-            shortfall, largest = policy.shortfall(action.expand(rows, -1), *observed)
-            torch.testing.assert_close(largest, sums.amax(1), rtol=0, atol=1e-5)
-            torch.testing.assert_close(shortfall, sums.amax(1) - sums[:, index], rtol=0, atol=1e-5)
-            assert (shortfall >= 0).all()
-        own, _ = policy.shortfall(policy(*observed), *observed)
-        assert (own == 0).all()
-        top, second = sums.sort(1, descending=True).values[:, :2].T
-        torch.testing.assert_close(policy.margin(*observed), top - second, rtol=0, atol=1e-5)
-        assert (policy.margin(*observed) > 0).all()
-
-
-def test_the_margin_of_two_that_are_alike_is_nothing() -> None:
-    policy = softmax(PLAIN)
-    constant(policy.head.gains, *(0.0,) * 2 * 2 * len(RAMPS))
-    constant(policy.head.table, 0.0, 3.0, 1.0, 2.0, 0.0, -1.0, 0.5, -2.0)
-    with torch.no_grad():
-        assert policy.margin(*seen(PLAIN, 2)).tolist() == [0.5, 0.5]  # a logit is half of an output
-        policy.head.table.bias[6] = -1.0
-        policy.head.table.bias[7] = -1.0
-        assert policy.margin(*seen(PLAIN, 2)).tolist() == [0.0, 0.0]
-
-
 OFF = [
     (45.0, 15.0),
     (37.5, 20.0),
@@ -352,108 +305,164 @@ OFF = [
 ]
 
 
-@pytest.mark.parametrize("action", OFF, ids=str)
-def test_an_action_that_is_off_the_grid_has_no_shortfall(action: tuple[float, float]) -> None:
-    """One of two that are off is enough; others of the batch are not touched."""
-    policy, observed = softmax(ARM), seen(ARM, 3)
-    batch = torch.tensor([(45.0, 20.0), action, (90.0, 60.0)])
-    assert policy.grid.holds(batch).tolist() == [True, False, True]
-    with torch.no_grad():
-        shortfall, largest = policy.shortfall(batch, *observed)
-    assert shortfall.isnan().tolist() == [False, True, False]
-    assert largest.isfinite().all()
+class TestSoftmaxPolicy:
+    """Softmax policies over the action grid, compared with an enumeration of all actions."""
 
+    @pytest.mark.parametrize("name", SPECS)
+    @pytest.mark.parametrize("seed", range(3))
+    def test_the_policys_action_is_the_most_probable_one(self, name: str, seed: int) -> None:
+        """The deterministic action has the largest enumerated probability, and the probabilities add up to 1."""
+        spec, policy = SPECS[name], softmax(SPECS[name], seed)
+        observed = seen(spec, 20, seed)
+        likely = drawn(policy, observed)
+        positions, values = every_action(spec)
+        log_prob = torch.stack([likely.log_prob(action.expand(20, -1)) for action in positions], 1)
+        torch.testing.assert_close(log_prob.exp().sum(1), torch.ones(20))
+        best = log_prob.argmax(1)
+        assert len(set(best.tolist())) > 2
+        with torch.no_grad():
+            action = policy(*observed)
+        torch.testing.assert_close(action, values[best], rtol=0, atol=1e-5)
+        assert policy.grid.holds(action).all()
+        assert torch.equal(likely.action(likely.mode()), positions[best])
+        assert torch.equal(policy.action(positions, *observed), positions)
 
-@pytest.mark.parametrize("name", SPECS)
-def test_a_grid_holds_its_own_values_to_a_thousandth_of_its_smallest_step(name: str) -> None:
-    grid, (_, values) = ActionGrid(SPECS[name]), every_action(SPECS[name])
-    smallest = {"arm": 10.0, "plain": 0.5}[name]
-    assert grid.holds(values).all()
-    for joint in (0, 1):
-        for side in (-1.0, 1.0):
-            away = torch.zeros(2)
-            away[joint] = side * smallest
-            assert grid.holds(values + 0.0009 * away).all()
-            assert not grid.holds(values + 0.0011 * away).any()
-            assert not grid.holds(values + 0.5 * away).any()
+    @pytest.mark.parametrize("name", SPECS)
+    def test_shortfall_and_margin_equal_an_enumeration(self, name: str) -> None:
+        """Shortfall (largest sum of logits less the action's) and margin equal an enumeration to 1e-5."""
+        spec, policy, rows = SPECS[name], softmax(SPECS[name], 3), 8
+        observed = seen(spec, rows, 1)
+        sums, (_, values) = sums_of_logits(spec, policy, observed), every_action(spec)
+        with torch.no_grad():
+            for index, action in enumerate(values):
+                shortfall, largest = policy.shortfall(action.expand(rows, -1), *observed)
+                torch.testing.assert_close(largest, sums.amax(1), rtol=0, atol=1e-5)
+                torch.testing.assert_close(shortfall, sums.amax(1) - sums[:, index], rtol=0, atol=1e-5)
+                assert (shortfall >= 0).all()
+            own, _ = policy.shortfall(policy(*observed), *observed)
+            assert (own == 0).all()
+            top, second = sums.sort(1, descending=True).values[:, :2].T
+            torch.testing.assert_close(policy.margin(*observed), top - second, rtol=0, atol=1e-5)
+            assert (policy.margin(*observed) > 0).all()
 
+    def test_the_margin_of_equal_actions_is_zero(self) -> None:
+        """The margin is half the difference of two outputs (computed by hand), and 0 for equal ones."""
+        policy = softmax(PLAIN)
+        constant(policy.head.gains, *(0.0,) * 2 * 2 * len(RAMPS))
+        constant(policy.head.table, 0.0, 3.0, 1.0, 2.0, 0.0, -1.0, 0.5, -2.0)
+        with torch.no_grad():
+            assert policy.margin(*seen(PLAIN, 2)).tolist() == [0.5, 0.5]  # a logit is half of an output
+            policy.head.table.bias[6] = -1.0
+            policy.head.table.bias[7] = -1.0
+            assert policy.margin(*seen(PLAIN, 2)).tolist() == [0.0, 0.0]
 
-@pytest.mark.parametrize("name", SPECS)
-def test_a_position_is_worth_something_for_how_far_it_is_from_the_measured_angle(name: str) -> None:
-    spec, policy = SPECS[name], softmax(SPECS[name])
-    constant(policy.head.table, *(0.0,) * sum(spec.grid_shape or ()))
-    constant(policy.head.gains, *([0.0] * len(RAMPS) + [-1.0] * len(RAMPS)) * 2)
-    angles = [(45.0, 40.0), (8.0, 57.0), (85.0, 13.0), (31.0, 24.0), (99.0, 3.0)]
-    observed = measured(
-        *angles
-    )  # of the other spec nothing is measured: it is in the middle, and passes half its range
-    centres = torch.tensor(angles if name == "arm" else [(2.0, 0.5)] * 5)
-    largest = (36.0, 15.0) if name == "arm" else (4.0, 0.5)
-    logits = drawn(policy, observed).logits
-    for joint, (part, count) in enumerate(zip(logits, spec.grid_shape or (), strict=True)):
-        values = torch.linspace(spec.action_low[joint], spec.action_high[joint], count)
-        away = (values - centres[:, joint, None]).abs() / largest[joint]
-        wanted = -torch.stack([torch.clamp(away / ramp, max=1.0) for ramp in RAMPS]).sum(0) / 2
-        torch.testing.assert_close(part, wanted, rtol=0, atol=1e-5)
-    with torch.no_grad():
+    @pytest.mark.parametrize("action", OFF, ids=str)
+    def test_actions_off_the_grid_have_a_nan_shortfall(self, action: tuple[float, float]) -> None:
+        """Actions off the grid, NaN and infinities give NaN for their own row only."""
+        policy, observed = softmax(ARM), seen(ARM, 3)
+        batch = torch.tensor([(45.0, 20.0), action, (90.0, 60.0)])
+        assert policy.grid.holds(batch).tolist() == [True, False, True]
+        with torch.no_grad():
+            shortfall, largest = policy.shortfall(batch, *observed)
+        assert shortfall.isnan().tolist() == [False, True, False]
+        assert largest.isfinite().all()
+
+    @pytest.mark.parametrize("name", SPECS)
+    def test_the_grid_contains_values_within_a_thousandth_of_a_step(self, name: str) -> None:
+        """Values 0.0009 steps away are on the grid, 0.0011 steps away are not."""
+        grid, (_, values) = ActionGrid(SPECS[name]), every_action(SPECS[name])
+        smallest = {"arm": 10.0, "plain": 0.5}[name]
+        assert grid.holds(values).all()
+        for joint in (0, 1):
+            for side in (-1.0, 1.0):
+                away = torch.zeros(2)
+                away[joint] = side * smallest
+                assert grid.holds(values + 0.0009 * away).all()
+                assert not grid.holds(values + 0.0011 * away).any()
+                assert not grid.holds(values + 0.5 * away).any()
+
+    @pytest.mark.parametrize("name", SPECS)
+    def test_logits_depend_on_the_distance_from_the_measured_angle(self, name: str) -> None:
+        """With known gains the logits are sums of ramps of the distance, by the formula; the nearest position wins."""
+        spec, policy = SPECS[name], softmax(SPECS[name])
+        constant(policy.head.table, *(0.0,) * sum(spec.grid_shape or ()))
+        constant(policy.head.gains, *([0.0] * len(RAMPS) + [-1.0] * len(RAMPS)) * 2)
+        angles = [(45.0, 40.0), (8.0, 57.0), (85.0, 13.0), (31.0, 24.0), (99.0, 3.0)]
+        observed = measured(
+            *angles
+        )  # of the other spec nothing is measured: it is in the middle, and passes half its range
+        centres = torch.tensor(angles if name == "arm" else [(2.0, 0.5)] * 5)
+        largest = (36.0, 15.0) if name == "arm" else (4.0, 0.5)
+        logits = drawn(policy, observed).logits
+        for joint, (part, count) in enumerate(zip(logits, spec.grid_shape or (), strict=True)):
+            values = torch.linspace(spec.action_low[joint], spec.action_high[joint], count)
+            away = (values - centres[:, joint, None]).abs() / largest[joint]
+            wanted = -torch.stack([torch.clamp(away / ramp, max=1.0) for ramp in RAMPS]).sum(0) / 2
+            torch.testing.assert_close(part, wanted, rtol=0, atol=1e-5)
+        with torch.no_grad():
+            action = policy(*observed)
+        nearest = [(45.0, 40.0), (15.0, 60.0), (90.0, 10.0), (30.0, 20.0), (90.0, 10.0)]
+        assert action.tolist() == [list(pair) for pair in (nearest if name == "arm" else [(2.0, 0.5)] * 5)]
+
+    def test_a_new_policy_is_nearly_uniform(self) -> None:
+        """Random exploration is exactly uniform, and the logits of a new policy are below 0.3."""
+        policy, observed = softmax(ARM, size=1.0), seen(ARM, 4)
+        even = policy.uniform(policy.encoder(*observed), observed[0])
+        for part, count in zip(even.logits, (7, 6), strict=True):
+            assert torch.equal(torch.softmax(part, 1), torch.full((4, count), 1 / count))
+        for part in drawn(policy, observed).logits:
+            assert 0 < part.abs().max() < 0.3
+
+    def test_a_degree_grid_has_3_x_91_logits_with_gradients(self) -> None:
+        """Logits grow with the sum of positions, not with their product, and every parameter gets a gradient."""
+        spec = Spec(
+            5, 2, (0.0,) * 3, (90.0,) * 3, measured_columns=(0, 1, 2), measured_unit=DEGREES, grid_shape=(91,) * 3
+        )
+        policy, observed = softmax(spec), seen(spec, 16)
+        assert all(parameter.requires_grad for parameter in policy.parameters())
+        likely = policy.distribution(policy.encoder(*observed), observed[0])
+        assert [part.shape for part in likely.logits] == [(16, 91)] * 3
         action = policy(*observed)
-    nearest = [(45.0, 40.0), (15.0, 60.0), (90.0, 10.0), (30.0, 20.0), (90.0, 10.0)]
-    assert action.tolist() == [list(pair) for pair in (nearest if name == "arm" else [(2.0, 0.5)] * 5)]
+        assert torch.equal(action, action.round())
+        assert torch.equal(action, likely.mode().float())
+        log_prob: Any = likely.log_prob(likely.mode())
+        log_prob.sum().backward()
+        assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in policy.parameters())
+
+    def test_the_state_dict_is_complete(self) -> None:
+        """A policy restored from a state dict has the same actions and margins."""
+        first, second = softmax(ARM, 1), softmax(ARM, 2)
+        first.encoder.fit(*(column.numpy() for column in seen(ARM, 30, seed=5)))
+        observed = seen(ARM, 20)
+        assert not torch.equal(second(*observed), first(*observed))
+        second.load_state_dict(copy.deepcopy(first.state_dict()))
+        assert torch.equal(second(*observed), first(*observed))
+        assert torch.equal(second.margin(*observed), first.margin(*observed))
 
 
-def test_to_begin_with_all_positions_are_alike_and_a_new_network_nearly_says_so() -> None:
-    policy, observed = softmax(ARM, size=1.0), seen(ARM, 4)
-    even = policy.uniform(policy.encoder(*observed), observed[0])
-    for part, count in zip(even.logits, (7, 6), strict=True):
-        assert torch.equal(torch.softmax(part, 1), torch.full((4, count), 1 / count))
-    for part in drawn(policy, observed).logits:
-        assert 0 < part.abs().max() < 0.3
+class TestBounded:
+    """Clipping whose gradient leads back inside the bounds."""
 
+    def test_gradients_at_a_bound_only_lead_inwards(self) -> None:
+        """Outside of the bounds, gradients that lead further out are zero, and others pass (computed by hand)."""
+        x = torch.tensor([-5.0, -5.0, 0.0, 0.0, 5.0, 5.0], requires_grad=True)
+        descent = torch.tensor([1.0, -1.0, 1.0, -1.0, 1.0, -1.0])  # x moves against these
+        out = bounded(x, -2.0, 2.0)
+        torch.testing.assert_close(out.detach(), torch.tensor([-2.0, -2.0, 0.0, 0.0, 2.0, 2.0]))
+        (out * descent).sum().backward()
+        assert x.grad is not None
+        assert x.grad.tolist() == [0.0, -1.0, 1.0, -1.0, 1.0, 0.0]
 
-def test_the_whole_degree_grid_takes_3_times_91_logits_and_all_of_them_learn() -> None:
-    spec = Spec(5, 2, (0.0,) * 3, (90.0,) * 3, measured_columns=(0, 1, 2), measured_unit=DEGREES, grid_shape=(91,) * 3)
-    policy, observed = softmax(spec), seen(spec, 16)
-    assert all(parameter.requires_grad for parameter in policy.parameters())
-    likely = policy.distribution(policy.encoder(*observed), observed[0])
-    assert [part.shape for part in likely.logits] == [(16, 91)] * 3
-    action = policy(*observed)
-    assert torch.equal(action, action.round())
-    assert torch.equal(action, likely.mode().float())
-    log_prob: Any = likely.log_prob(likely.mode())
-    log_prob.sum().backward()
-    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in policy.parameters())
+    def test_it_does_not_leak_tensors(self) -> None:
+        """Twenty backward passes leave no tensors behind: the hook does not reference its own tensor."""
 
+        def tensors() -> int:
+            gc.collect()
+            return sum(type(thing) is torch.Tensor for thing in gc.get_objects())
 
-def test_a_softmaxs_state_holds_all_it_needs() -> None:
-    first, second = softmax(ARM, 1), softmax(ARM, 2)
-    first.encoder.fit(*(column.numpy() for column in seen(ARM, 30, seed=5)))
-    observed = seen(ARM, 20)
-    assert not torch.equal(second(*observed), first(*observed))
-    second.load_state_dict(copy.deepcopy(first.state_dict()))
-    assert torch.equal(second(*observed), first(*observed))
-    assert torch.equal(second.margin(*observed), first.margin(*observed))
-
-
-def test_a_bound_lets_through_what_leads_away_from_it_alone() -> None:
-    x = torch.tensor([-5.0, -5.0, 0.0, 0.0, 5.0, 5.0], requires_grad=True)
-    descent = torch.tensor([1.0, -1.0, 1.0, -1.0, 1.0, -1.0])  # x moves against these
-    out = bounded(x, -2.0, 2.0)
-    torch.testing.assert_close(out.detach(), torch.tensor([-2.0, -2.0, 0.0, 0.0, 2.0, 2.0]))
-    (out * descent).sum().backward()
-    assert x.grad is not None
-    assert x.grad.tolist() == [0.0, -1.0, 1.0, -1.0, 1.0, 0.0]
-
-
-def test_a_bound_does_not_hold_what_it_was_a_part_of() -> None:
-    """A hook that knows its own tensor would never be freed, and with it the graph of every update."""
-
-    def tensors() -> int:
-        gc.collect()
-        return sum(type(thing) is torch.Tensor for thing in gc.get_objects())
-
-    x = torch.zeros(3, requires_grad=True)
-    bounded(x, -2.0, 2.0).sum().backward()
-    before = tensors()
-    for _ in range(20):
+        x = torch.zeros(3, requires_grad=True)
         bounded(x, -2.0, 2.0).sum().backward()
-    assert tensors() <= before + 2
+        before = tensors()
+        for _ in range(20):
+            bounded(x, -2.0, 2.0).sum().backward()
+        assert tensors() <= before + 2

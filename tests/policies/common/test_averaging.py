@@ -38,22 +38,22 @@ def average_of(numbers: list[float]) -> float:
 
 
 class TestValues:
-    """The average's values."""
+    """Values of the average."""
 
     def test_before_any_update_it_is_the_policy_as_it_began(self) -> None:
-        """A copy, which does not change with the policy."""
+        """Before any update it is a copy of the initial policy, which does not change with the policy."""
         policy = OneNumber().become(3.0)
         average = PolicyAverage(policy)
         policy.become(5.0)
         assert float(average.policy.number.detach()) == 3.0
 
     def test_the_first_update_replaces_the_untrained_parameters(self) -> None:
-        """Its weight is 1."""
+        """The first update has weight 1 and replaces the untrained parameters."""
         assert weight(1) == 1.0
         assert average_of([7.0]) == 7.0
 
     def test_two_updates_by_hand(self) -> None:
-        """20 / 21 of the second, 1 / 21 of the first."""
+        """The second update has weight 20 / 21 and the first 1 / 21."""
         assert average_of([0.0, 21.0]) == pytest.approx(20.0)
 
     @pytest.mark.parametrize("count", [1, 2, 30, 1000])
@@ -64,12 +64,12 @@ class TestValues:
 
     @given(numbers=st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=30))
     def test_it_lies_between_the_smallest_and_the_largest(self, numbers: list[float]) -> None:
-        """An average never leaves the range of what it averages."""
+        """The average stays within the range of the averaged values."""
         average = average_of(numbers)
         assert min(numbers) - 1e-9 <= average <= max(numbers) + 1e-9
 
-    def test_noise_shrinks(self) -> None:
-        """Over 400 updates, of which a twentieth counts, the deviation of alternating values falls from 1 to 0.05."""
+    def test_it_reduces_noise(self) -> None:
+        """Over 400 updates, of which a twentieth counts, an alternation of size 1 shrinks to 0.05 or less."""
         numbers = [(-1.0) ** t for t in range(400)]
         assert abs(average_of(numbers)) <= 0.05
 
@@ -78,7 +78,7 @@ class TestState:
     """Buffers, gradients and continuation."""
 
     def test_buffers_are_copied_not_averaged(self) -> None:
-        """The normalisation is fitted once and holds at once."""
+        """Buffers, such as the fitted normalisation, are copied at each update."""
         policy = OneNumber()
         average = PolicyAverage(policy)
         average.update(policy)
@@ -87,11 +87,11 @@ class TestState:
         assert average.policy.scale.tolist() == [9.0]
 
     def test_it_is_not_trained(self) -> None:
-        """No optimiser may move it."""
+        """No parameter of the average requires a gradient."""
         assert not any(parameter.requires_grad for parameter in PolicyAverage(OneNumber()).policy.parameters())
 
     def test_a_restored_average_continues_exactly(self) -> None:
-        """The number of updates is part of the state."""
+        """The number of updates is part of the state, so that a restored average continues bit for bit."""
         policy = OneNumber()
         first = PolicyAverage(policy)
         for number in (1.0, 4.0, 9.0):

@@ -1,4 +1,4 @@
-"""Distributions: against PyTorch's own, by integration and by drawing, with narrow, wide and far-off ones."""
+"""Distributions: compared with PyTorch and SciPy, by integration and by sampling, from narrow to extreme."""
 
 import math
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from torch.distributions.transforms import TanhTransform
 from policies.common.distributions import ClippedGaussian, Gaussian, Softmax, SquashedGaussian, log_slope_of_tanh
 
 KINDS = [Gaussian, SquashedGaussian, ClippedGaussian]
-SHAPES = [(0.0, 0.01), (0.3, 0.3), (-0.9, 0.1), (0.9, 0.5), (0.0, 2.0), (-3.0, 0.3), (2.5, 2.0)]  # mean and deviation
+SHAPES = [(0.0, 0.01), (0.3, 0.3), (-0.9, 0.1), (0.9, 0.5), (0.0, 2.0), (-3.0, 0.3), (2.5, 2.0)]  # mean and std
 HEADS = (2, 5, 91)
 
 
@@ -47,16 +47,13 @@ def log_density(drawn: Any, choices: np.ndarray[Any, Any]) -> np.ndarray[Any, An
     return values
 
 
-# -------------------------------------------------------------------------------------------------- log-probabilities
-
-
 def plain(mean: Tensor, std: Tensor, choice: Tensor) -> Any:
     normal: Any = Independent(Normal(mean, std), 1)
     return normal.log_prob(choice)
 
 
 def squashed(mean: Tensor, std: Tensor, choice: Tensor) -> Any:
-    transform = TanhTransform(cache_size=1)  # which remembers the choice, where the action no longer tells it
+    transform = TanhTransform(cache_size=1)  # caches the sample, which the action does not determine where tanh is flat
     transformed: Any = TransformedDistribution(Independent(Normal(mean, std), 1), [transform])
     return transformed.log_prob(transform(choice))
 
@@ -67,58 +64,59 @@ def clipped(mean: Tensor, std: Tensor, choice: Tensor) -> Any:
     return torch.from_numpy(np.sum(np.where(np.abs(x) < 1, norm.logpdf(x, m, s), at_ends), 1))
 
 
-@pytest.mark.parametrize(("kind", "reference"), [*zip(KINDS, [plain, squashed, clipped], strict=True)])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-def test_log_probabilities_are_those_of_pytorchs_distributions_summed_over_the_actions(
-    kind: Any, reference: Callable[..., Any], dtype: torch.dtype
-) -> None:
-    drawn = gaussian(kind, *SHAPES, rows=400, dtype=dtype)
-    choice = drawn.sample(generator_of(0)).detach()
-    beyond = (choice.abs() >= 1).double().mean()
-    assert 0.2 < beyond < 0.8  # both sides of the ends
-    wanted = reference(drawn.mean.detach().double(), drawn.std.detach().double(), choice.double())
-    got = drawn.log_prob(choice)
-    assert got.shape == (400,)
-    torch.testing.assert_close(got.double(), wanted, rtol=1e-5, atol=1e-5)
+class TestLogProbabilities:
+    """Log-probabilities, compared with PyTorch and closed forms."""
 
+    @pytest.mark.parametrize(("kind", "reference"), [*zip(KINDS, [plain, squashed, clipped], strict=True)])
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+    def test_gaussians_equal_pytorch_and_scipy(
+        self, kind: Any, reference: Callable[..., Any], dtype: torch.dtype
+    ) -> None:
+        """Summed log-probabilities equal PyTorch's Normal and tanh-transformed Normal, and SciPy's tails."""
+        drawn = gaussian(kind, *SHAPES, rows=400, dtype=dtype)
+        choice = drawn.sample(generator_of(0)).detach()
+        beyond = (choice.abs() >= 1).double().mean()
+        assert 0.2 < beyond < 0.8  # both sides of the ends
+        wanted = reference(drawn.mean.detach().double(), drawn.std.detach().double(), choice.double())
+        got = drawn.log_prob(choice)
+        assert got.shape == (400,)
+        torch.testing.assert_close(got.double(), wanted, rtol=1e-5, atol=1e-5)
 
-def test_log_probabilities_of_a_softmax_are_those_of_pytorchs_summed_over_heads_of_different_sizes() -> None:
-    generator = torch.Generator().manual_seed(0)
-    logits = tuple(3.0 * torch.randn(50, values, generator=generator) for values in HEADS)
-    choice = torch.stack([torch.randint(values, (50,), generator=generator) for values in HEADS], 1)
-    each: list[Any] = [Categorical(logits=part) for part in logits]
-    drawn = Softmax(logits)
-    wanted = sum(head.log_prob(chosen) for head, chosen in zip(each, choice.unbind(1), strict=True))
-    torch.testing.assert_close(drawn.log_prob(choice), wanted, rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(drawn.entropy(), sum(head.entropy() for head in each), rtol=1e-5, atol=1e-5)
-    largest = [[row.index(max(row)) for row in part.tolist()] for part in logits]
-    assert drawn.mode().T.tolist() == largest
-    assert torch.equal(drawn.action(choice), choice)
+    def test_softmax_equals_pytorch_summed_over_heads(self) -> None:
+        """Log-probability, entropy and mode equal the sums over PyTorch's Categorical of each head."""
+        generator = torch.Generator().manual_seed(0)
+        logits = tuple(3.0 * torch.randn(50, values, generator=generator) for values in HEADS)
+        choice = torch.stack([torch.randint(values, (50,), generator=generator) for values in HEADS], 1)
+        each: list[Any] = [Categorical(logits=part) for part in logits]
+        drawn = Softmax(logits)
+        wanted = sum(head.log_prob(chosen) for head, chosen in zip(each, choice.unbind(1), strict=True))
+        torch.testing.assert_close(drawn.log_prob(choice), wanted, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(drawn.entropy(), sum(head.entropy() for head in each), rtol=1e-5, atol=1e-5)
+        largest = [[row.index(max(row)) for row in part.tolist()] for part in logits]
+        assert drawn.mode().T.tolist() == largest
+        assert torch.equal(drawn.action(choice), choice)
 
+    def test_softmax_probabilities_by_hand(self) -> None:
+        """Probabilities of two heads multiply (computed by hand)."""
+        drawn = Softmax((torch.tensor([[0.0, math.log(3.0)]]), torch.tensor([[math.log(2.0), 0.0, math.log(5.0)]])))
+        for first, p in enumerate((0.25, 0.75)):
+            for second, q in enumerate((0.25, 0.125, 0.625)):
+                assert drawn.log_prob(torch.tensor([[first, second]])).exp().item() == pytest.approx(p * q)
 
-def test_a_softmax_that_is_small_enough_has_the_probabilities_that_one_works_out() -> None:
-    drawn = Softmax((torch.tensor([[0.0, math.log(3.0)]]), torch.tensor([[math.log(2.0), 0.0, math.log(5.0)]])))
-    for first, p in enumerate((0.25, 0.75)):
-        for second, q in enumerate((0.25, 0.125, 0.625)):
-            assert drawn.log_prob(torch.tensor([[first, second]])).exp().item() == pytest.approx(p * q)
+    def test_samples_beyond_an_end_are_one_action(self) -> None:
+        """All samples beyond an end are the same clipped action, with SciPy's probability of the tail."""
+        drawn = ClippedGaussian(doubles(0.8), doubles(0.4))
+        for end, probability in ((1.0, norm.sf(0.5)), (-1.0, norm.cdf(-4.5))):
+            choices = end * torch.tensor([[1.0], [1.2], [50.0]], dtype=torch.float64)
+            assert drawn.action(choices).tolist() == [[end]] * 3
+            np.testing.assert_allclose(drawn.log_prob(choices).exp(), probability, rtol=1e-9)
+        assert drawn.action(doubles(0.3)).item() == 0.3
 
-
-def test_all_that_is_beyond_an_end_is_the_same_action_with_the_same_probability() -> None:
-    drawn = ClippedGaussian(doubles(0.8), doubles(0.4))
-    for end, probability in ((1.0, norm.sf(0.5)), (-1.0, norm.cdf(-4.5))):
-        choices = end * torch.tensor([[1.0], [1.2], [50.0]], dtype=torch.float64)
-        assert drawn.action(choices).tolist() == [[end]] * 3
-        np.testing.assert_allclose(drawn.log_prob(choices).exp(), probability, rtol=1e-9)
-    assert drawn.action(doubles(0.3)).item() == 0.3
-
-
-@pytest.mark.parametrize("x", [-1e4, -30.0, -5.0, -0.3, 0.0, 1e-3, 2.0, 9.0, 30.0, 1e4])
-def test_the_slope_of_tanh_is_exact_even_where_tanh_itself_is_flat(x: float) -> None:
-    wanted = -2.0 * (np.logaddexp(x, -x) - math.log(2.0))  # -2 log cosh
-    assert log_slope_of_tanh(torch.tensor(x)).item() == pytest.approx(wanted, rel=1e-6, abs=2e-7)
-
-
-# --------------------------------------------------------------------------------------- densities and their integrals
+    @pytest.mark.parametrize("x", [-1e4, -30.0, -5.0, -0.3, 0.0, 1e-3, 2.0, 9.0, 30.0, 1e4])
+    def test_log_slope_of_tanh_is_exact_for_large_inputs(self, x: float) -> None:
+        """log(1 - tanh^2 x) = -2 log cosh x, to 1e-6 for inputs up to 1e4."""
+        wanted = -2.0 * (np.logaddexp(x, -x) - math.log(2.0))  # -2 log cosh
+        assert log_slope_of_tanh(torch.tensor(x)).item() == pytest.approx(wanted, rel=1e-6, abs=2e-7)
 
 
 def cells(mean: float, std: float) -> tuple[np.ndarray[Any, Any], float]:
@@ -134,18 +132,6 @@ def inside_and_ends(drawn: Any) -> tuple[np.ndarray[Any, Any], float, np.ndarray
     return log_density(drawn, within), width, log_density(drawn, np.array([-1.0, 1.0]))
 
 
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_a_density_over_the_actions_integrates_to_1(shape: tuple[float, float]) -> None:
-    choices, width = cells(*shape)
-    assert np.exp(log_density(gaussian(Gaussian, shape), choices)).sum() * width == pytest.approx(1, abs=1e-6)
-    drawn = gaussian(SquashedGaussian, shape)
-    actions = drawn.action(torch.from_numpy(choices)).numpy()
-    density = np.exp(log_density(drawn, choices))
-    assert np.trapezoid(density, actions) == pytest.approx(1, abs=1e-4)
-    inside, width, ends = inside_and_ends(gaussian(ClippedGaussian, shape))
-    assert np.exp(inside).sum() * width + np.exp(ends).sum() == pytest.approx(1, abs=1e-6)
-
-
 def integrated_entropy(kind: Any, shape: tuple[float, float]) -> float:
     """-E[log p] of the action."""
     drawn = gaussian(kind, shape)
@@ -156,169 +142,190 @@ def integrated_entropy(kind: Any, shape: tuple[float, float]) -> float:
     return float(-(norm.pdf(choices, *shape) * log_density(drawn, choices)).sum() * width)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("shape", [*SHAPES, (0.0, 1.0), (0.5, 1.5), (30.0, 0.3), (-30.0, 2.0)], ids=str)
-def test_the_entropy_is_that_of_numerical_integration(kind: Any, shape: tuple[float, float]) -> None:
-    wanted = integrated_entropy(kind, shape)
-    error = 3e-4 if kind is SquashedGaussian and shape[1] > 1 else 2e-5  # where 32 points are few for tanh's bend
-    assert gaussian(kind, shape).entropy().item() == pytest.approx(wanted, abs=error)
-    assert gaussian(kind, shape, dtype=torch.float32).entropy().item() == pytest.approx(wanted, abs=error)
+class TestIntegrals:
+    """Densities and entropies, by numerical integration and by sampling."""
 
+    @pytest.mark.parametrize("shape", SHAPES, ids=str)
+    def test_a_density_over_the_actions_integrates_to_1(self, shape: tuple[float, float]) -> None:
+        """Densities over actions, the ends' probabilities included, integrate to 1."""
+        choices, width = cells(*shape)
+        assert np.exp(log_density(gaussian(Gaussian, shape), choices)).sum() * width == pytest.approx(1, abs=1e-6)
+        drawn = gaussian(SquashedGaussian, shape)
+        actions = drawn.action(torch.from_numpy(choices)).numpy()
+        density = np.exp(log_density(drawn, choices))
+        assert np.trapezoid(density, actions) == pytest.approx(1, abs=1e-4)
+        inside, width, ends = inside_and_ends(gaussian(ClippedGaussian, shape))
+        assert np.exp(inside).sum() * width + np.exp(ends).sum() == pytest.approx(1, abs=1e-6)
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_the_entropy_is_that_of_what_is_drawn_and_summed_over_the_actions(kind: Any) -> None:
-    rows = 20_000
-    drawn = gaussian(kind, *SHAPES, (30.0, 0.3), rows=rows)
-    with torch.no_grad():
-        surprise = -drawn.log_prob(drawn.sample(generator_of(3)))
-    error = surprise.std() / math.sqrt(rows)
-    assert 0 < error < 0.03
-    assert drawn.entropy().shape == (rows,)
-    assert abs(surprise.mean() - drawn.entropy()[0]) < 3.5 * error
-    alone = sum(gaussian(kind, shape).entropy().item() for shape in (*SHAPES, (30.0, 0.3)))
-    assert drawn.entropy()[0].item() == pytest.approx(alone, abs=1e-6)
+    @pytest.mark.parametrize("kind", KINDS)
+    @pytest.mark.parametrize("shape", [*SHAPES, (0.0, 1.0), (0.5, 1.5), (30.0, 0.3), (-30.0, 2.0)], ids=str)
+    def test_entropy_equals_numerical_integration(self, kind: Any, shape: tuple[float, float]) -> None:
+        """The entropy equals -E[log p] by integration, to 3e-4 where 32 quadrature points are few, else 2e-5."""
+        wanted = integrated_entropy(kind, shape)
+        error = (
+            3e-4 if kind is SquashedGaussian and shape[1] > 1 else 2e-5
+        )  # where 32 quadrature points are few for tanh
+        assert gaussian(kind, shape).entropy().item() == pytest.approx(wanted, abs=error)
+        assert gaussian(kind, shape, dtype=torch.float32).entropy().item() == pytest.approx(wanted, abs=error)
 
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_entropy_equals_the_mean_surprise_of_samples(self, kind: Any) -> None:
+        """The mean of -log p over 20,000 samples is within 3.5 standard errors, and actions add up."""
+        rows = 20_000
+        drawn = gaussian(kind, *SHAPES, (30.0, 0.3), rows=rows)
+        with torch.no_grad():
+            surprise = -drawn.log_prob(drawn.sample(generator_of(3)))
+        error = surprise.std() / math.sqrt(rows)
+        assert 0 < error < 0.03
+        assert drawn.entropy().shape == (rows,)
+        assert abs(surprise.mean() - drawn.entropy()[0]) < 3.5 * error
+        alone = sum(gaussian(kind, shape).entropy().item() for shape in (*SHAPES, (30.0, 0.3)))
+        assert drawn.entropy()[0].item() == pytest.approx(alone, abs=1e-6)
 
-def test_the_entropy_of_a_softmax_is_that_of_what_is_drawn() -> None:
-    rows = 20_000
-    drawn = softmax(rows)
-    with torch.no_grad():
-        surprise = -drawn.log_prob(drawn.sample(generator_of(1)))
-    assert abs(surprise.mean() - drawn.entropy()[0]) < 3.5 * surprise.std() / math.sqrt(rows)
-    even = Softmax(tuple(torch.full((3, values), 7.0) for values in HEADS))
-    torch.testing.assert_close(even.entropy(), torch.full((3,), math.log(2 * 5 * 91)))
-
-
-# ------------------------------------------------------------------------------------------------------------ gradients
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_gradients_are_those_of_finite_differences(kind: Any) -> None:
-    drawn = gaussian(kind, *SHAPES[1:])
-    choices = [0.2, -1.3, 1.7, -0.4, 2.0, 0.9]  # inside and beyond both ends
-    assert torch.autograd.gradcheck(lambda m, s: kind(m, s).entropy(), (drawn.mean, drawn.std))
-    assert torch.autograd.gradcheck(lambda m, s: kind(m, s).log_prob(doubles(*choices)), (drawn.mean, drawn.std))
+    def test_softmax_entropy_equals_the_mean_surprise_of_samples(self) -> None:
+        """The same for a softmax; a uniform one has the closed form log(2 x 5 x 91)."""
+        rows = 20_000
+        drawn = softmax(rows)
+        with torch.no_grad():
+            surprise = -drawn.log_prob(drawn.sample(generator_of(1)))
+        assert abs(surprise.mean() - drawn.entropy()[0]) < 3.5 * surprise.std() / math.sqrt(rows)
+        even = Softmax(tuple(torch.full((3, values), 7.0) for values in HEADS))
+        torch.testing.assert_close(even.entropy(), torch.full((3,), math.log(2 * 5 * 91)))
 
 
 def assert_zero_within(gradient: Tensor) -> None:
-    """Whether columns of one draw's gradient a row have mean zero, as far as so many can tell."""
+    """Assert that the mean gradient of each column is within 3.5 standard errors of zero."""
     error = gradient.double().std(0) / math.sqrt(len(gradient))
     assert (error > 0).all()
     assert (gradient.double().mean(0).abs() < 3.5 * error).all()
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_the_score_of_what_is_drawn_has_mean_zero(kind: Any) -> None:
-    drawn = gaussian(kind, (0.0, 0.3), (0.8, 0.4), (-0.9, 0.1), (-1.5, 1.0), (0.3, 2.0), rows=40_000)
-    drawn.log_prob(drawn.sample(generator_of(2)).detach()).sum().backward()
-    assert_zero_within(drawn.mean.grad)
-    assert_zero_within(drawn.std.grad)
+class TestGradients:
+    """Gradients of log-probability and entropy."""
+
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_gradients_equal_finite_differences(self, kind: Any) -> None:
+        """`gradcheck` passes for entropy and log-probability, inside and beyond both ends."""
+        drawn = gaussian(kind, *SHAPES[1:])
+        choices = [0.2, -1.3, 1.7, -0.4, 2.0, 0.9]  # inside and beyond both ends
+        assert torch.autograd.gradcheck(lambda m, s: kind(m, s).entropy(), (drawn.mean, drawn.std))
+        assert torch.autograd.gradcheck(lambda m, s: kind(m, s).log_prob(doubles(*choices)), (drawn.mean, drawn.std))
+
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_the_score_has_mean_zero(self, kind: Any) -> None:
+        """E[grad log p] = 0 over 40,000 samples, for mean and std."""
+        drawn = gaussian(kind, (0.0, 0.3), (0.8, 0.4), (-0.9, 0.1), (-1.5, 1.0), (0.3, 2.0), rows=40_000)
+        drawn.log_prob(drawn.sample(generator_of(2)).detach()).sum().backward()
+        assert_zero_within(drawn.mean.grad)
+        assert_zero_within(drawn.std.grad)
+
+    def test_the_softmax_score_has_mean_zero(self) -> None:
+        """E[grad log p] = 0 over 40,000 samples, for every logit."""
+        drawn = softmax(40_000, size=0.5)
+        log_prob: Any = drawn.log_prob(drawn.sample(generator_of(3)))
+        log_prob.sum().backward()
+        for part in drawn.logits:
+            assert part.grad is not None
+            assert_zero_within(part.grad)
 
 
-def test_the_score_of_a_softmax_has_mean_zero() -> None:
-    drawn = softmax(40_000, size=0.5)
-    log_prob: Any = drawn.log_prob(drawn.sample(generator_of(3)))
-    log_prob.sum().backward()
-    for part in drawn.logits:
-        assert part.grad is not None
-        assert_zero_within(part.grad)
+class TestSampling:
+    """Samples: moments, frequencies and reproducibility."""
 
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_samples_have_the_requested_mean_and_std(self, kind: Any) -> None:
+        """Mean, std and independence are within 3.5 standard errors; actions are the transformed samples."""
+        rows = 20_000
+        drawn = gaussian(kind, *SHAPES, rows=rows, dtype=torch.float32)
+        with torch.no_grad():
+            choice = drawn.sample(generator_of(0))
+            z = ((choice - drawn.mean) / drawn.std).double()
+            action = drawn.action(choice)
+        assert choice.dtype == torch.float32
+        assert (z.mean(0).abs() < 3.5 / math.sqrt(rows)).all()
+        assert ((z.std(0) - 1).abs() < 3.5 / math.sqrt(2 * rows)).all()
+        other = torch.corrcoef(z.T) - torch.eye(len(SHAPES))
+        assert (other.abs() < 4 / math.sqrt(rows)).all()  # each action has noise of its own, and each row
+        assert abs(torch.corrcoef(torch.stack([z[1:, 0], z[:-1, 0]]))[0, 1]) < 3.5 / math.sqrt(rows)
+        assert torch.equal(drawn.mode(), drawn.mean)
+        wanted = {Gaussian: choice, SquashedGaussian: choice.tanh(), ClippedGaussian: choice.clip(-1, 1)}[kind]
+        assert torch.equal(action, wanted)
 
-# ------------------------------------------------------------------------------------------------------------- sampling
+    def test_clipped_ends_are_as_frequent_as_their_probability(self) -> None:
+        """The frequency of each end is within 3.5 standard errors of its probability."""
+        rows = 20_000
+        drawn = gaussian(ClippedGaussian, (-0.9, 0.5), (0.2, 1.0), rows=rows)
+        with torch.no_grad():
+            action = drawn.action(drawn.sample(generator_of(4)))
+            for end in (-1.0, 1.0):
+                probability = drawn.log_prob(torch.full((1, 2), end))  # of both at once
+                each = (action == end).double().mean(0)
+                wanted = torch.stack(
+                    [ClippedGaussian(drawn.mean[:1, [at]], drawn.std[:1, [at]]).log_prob(doubles(end)) for at in (0, 1)]
+                )[:, 0]
+                assert probability[0].item() == pytest.approx(wanted.sum().item())
+                error = (wanted.exp() * (1 - wanted.exp()) / rows).sqrt()
+                assert ((each - wanted.exp()).abs() < 3.5 * error).all()
 
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_what_is_drawn_has_the_mean_and_the_deviation_that_were_asked_for(kind: Any) -> None:
-    rows = 20_000
-    drawn = gaussian(kind, *SHAPES, rows=rows, dtype=torch.float32)
-    with torch.no_grad():
+    def test_softmax_frequencies_and_independence_of_heads(self) -> None:
+        """Frequencies of values are within 4 standard errors, and heads are uncorrelated."""
+        rows = 40_000
+        drawn = softmax(rows)
         choice = drawn.sample(generator_of(0))
-        z = ((choice - drawn.mean) / drawn.std).double()
-        action = drawn.action(choice)
-    assert choice.dtype == torch.float32
-    assert (z.mean(0).abs() < 3.5 / math.sqrt(rows)).all()
-    assert ((z.std(0) - 1).abs() < 3.5 / math.sqrt(2 * rows)).all()
-    other = torch.corrcoef(z.T) - torch.eye(len(SHAPES))
-    assert (other.abs() < 4 / math.sqrt(rows)).all()  # each action has noise of its own, and each row
-    assert abs(torch.corrcoef(torch.stack([z[1:, 0], z[:-1, 0]]))[0, 1]) < 3.5 / math.sqrt(rows)
-    assert torch.equal(drawn.mode(), drawn.mean)
-    wanted = {Gaussian: choice, SquashedGaussian: choice.tanh(), ClippedGaussian: choice.clip(-1, 1)}[kind]
-    assert torch.equal(action, wanted)
+        assert (choice.shape, choice.dtype) == ((rows, 3), torch.int64)
+        for chosen, part in zip(choice.unbind(1), drawn.logits, strict=True):
+            wanted = torch.softmax(part[0].detach().double(), 0)
+            frequency = torch.bincount(chosen, minlength=len(wanted)) / rows
+            assert ((frequency - wanted).abs() < 4 * (wanted * (1 - wanted) / rows).sqrt() + 1e-12).all()
+        assert (torch.corrcoef(choice.T.double()) - torch.eye(3)).abs().max() < 4 / math.sqrt(rows)
+
+    @pytest.mark.parametrize("kind", [*KINDS, Softmax])
+    def test_samples_depend_on_the_generator_alone(self, kind: Any) -> None:
+        """Equal generators give equal samples, and PyTorch's global generator is neither read nor advanced."""
+        drawn = softmax(10) if kind is Softmax else gaussian(kind, *SHAPES, rows=10)
+        generator, draws = generator_of(7), []
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            for torch_seed, source in ((0, generator), (1, generator_of(7)), (0, generator)):
+                torch.manual_seed(torch_seed)
+                draws.append(drawn.sample(source))
+            torch.manual_seed(0)
+            before = torch.random.get_rng_state()
+            drawn.sample(generator)
+            assert torch.equal(torch.random.get_rng_state(), before)
+        assert torch.equal(draws[0], draws[1])
+        assert not torch.equal(draws[0], draws[2])  # the same generator continues
 
 
-def test_the_ends_of_a_clipped_one_are_drawn_as_often_as_they_are_probable() -> None:
-    rows = 20_000
-    drawn = gaussian(ClippedGaussian, (-0.9, 0.5), (0.2, 1.0), rows=rows)
-    with torch.no_grad():
-        action = drawn.action(drawn.sample(generator_of(4)))
-        for end in (-1.0, 1.0):
-            probability = drawn.log_prob(torch.full((1, 2), end))  # of both at once
-            each = (action == end).double().mean(0)
-            wanted = torch.stack(
-                [ClippedGaussian(drawn.mean[:1, [at]], drawn.std[:1, [at]]).log_prob(doubles(end)) for at in (0, 1)]
-            )[:, 0]
-            assert probability[0].item() == pytest.approx(wanted.sum().item())
-            error = (wanted.exp() * (1 - wanted.exp()) / rows).sqrt()
-            assert ((each - wanted.exp()).abs() < 3.5 * error).all()
+class TestExtremeValues:
+    """Numerical stability."""
 
+    @pytest.mark.parametrize("kind", KINDS)
+    @pytest.mark.parametrize("mean", [-30.0, -1.0, 0.0, 1.0, 30.0])
+    @pytest.mark.parametrize("std", [0.01, 2.0])
+    def test_extreme_means_and_samples_stay_finite(self, kind: Any, mean: float, std: float) -> None:
+        """Log-probabilities, entropies and gradients are finite for means and samples of up to 30."""
+        choice = torch.tensor([[-30.0], [-1.0], [0.0], [1.0], [30.0]])
+        drawn = gaussian(kind, (mean, std), rows=len(choice), dtype=torch.float32)
+        for values in (drawn.log_prob(choice), drawn.entropy()):
+            assert values.isfinite().all()
+            gradients = torch.autograd.grad(
+                values.sum(), (drawn.mean, drawn.std), materialize_grads=True, allow_unused=True
+            )
+            assert all(gradient.isfinite().all() for gradient in gradients)
+        assert drawn.action(choice).isfinite().all()
+        if kind is not Gaussian:
+            assert (drawn.action(choice).abs() <= 1).all()
 
-def test_a_softmax_draws_each_value_as_often_as_it_is_probable_and_each_head_on_its_own() -> None:
-    rows = 40_000
-    drawn = softmax(rows)
-    choice = drawn.sample(generator_of(0))
-    assert (choice.shape, choice.dtype) == ((rows, 3), torch.int64)
-    for chosen, part in zip(choice.unbind(1), drawn.logits, strict=True):
-        wanted = torch.softmax(part[0].detach().double(), 0)
-        share = torch.bincount(chosen, minlength=len(wanted)) / rows
-        assert ((share - wanted).abs() < 4 * (wanted * (1 - wanted) / rows).sqrt() + 1e-12).all()
-    assert (torch.corrcoef(choice.T.double()) - torch.eye(3)).abs().max() < 4 / math.sqrt(rows)
-
-
-@pytest.mark.parametrize("kind", [*KINDS, Softmax])
-def test_the_generator_alone_says_what_is_drawn(kind: Any) -> None:
-    drawn = softmax(10) if kind is Softmax else gaussian(kind, *SHAPES, rows=10)
-    generator, draws = generator_of(7), []
-    with torch.no_grad(), torch.random.fork_rng(devices=[]):
-        for torch_seed, source in ((0, generator), (1, generator_of(7)), (0, generator)):
-            torch.manual_seed(torch_seed)
-            draws.append(drawn.sample(source))
-        torch.manual_seed(0)
-        before = torch.random.get_rng_state()
-        drawn.sample(generator)
-        assert torch.equal(torch.random.get_rng_state(), before)
-    assert torch.equal(draws[0], draws[1])
-    assert not torch.equal(draws[0], draws[2])  # the same generator goes on
-
-
-# ------------------------------------------------------------------------------------------------------- extreme values
-
-
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("mean", [-30.0, -1.0, 0.0, 1.0, 30.0])
-@pytest.mark.parametrize("std", [0.01, 2.0])
-def test_far_off_means_and_choices_stay_finite_and_so_do_their_gradients(kind: Any, mean: float, std: float) -> None:
-    choice = torch.tensor([[-30.0], [-1.0], [0.0], [1.0], [30.0]])
-    drawn = gaussian(kind, (mean, std), rows=len(choice), dtype=torch.float32)
-    for values in (drawn.log_prob(choice), drawn.entropy()):
-        assert values.isfinite().all()
-        gradients = torch.autograd.grad(
-            values.sum(), (drawn.mean, drawn.std), materialize_grads=True, allow_unused=True
-        )
-        assert all(gradient.isfinite().all() for gradient in gradients)
-    assert drawn.action(choice).isfinite().all()
-    if kind is not Gaussian:
-        assert (drawn.action(choice).abs() <= 1).all()
-
-
-def test_a_softmax_of_extreme_logits_is_certain_and_stays_finite() -> None:
-    logits = torch.tensor([[1e4, -1e4, 0.0], [-1e4, -1e4, -1e4], [1e4, 1e4, -1e4]], requires_grad=True)
-    drawn = Softmax((logits,))
-    entropy = drawn.entropy()
-    torch.testing.assert_close(entropy, torch.tensor([0.0, math.log(3.0), math.log(2.0)]))
-    log_prob = drawn.log_prob(torch.tensor([[1], [0], [2]]))
-    torch.testing.assert_close(log_prob, torch.tensor([-2e4, -math.log(3.0), -2e4 - math.log(2.0)]))
-    for values in (entropy, log_prob):
-        assert torch.autograd.grad(values.sum(), logits, retain_graph=True)[0].isfinite().all()
-    draws = torch.stack([drawn.sample(generator_of(seed))[:, 0] for seed in range(50)])
-    assert (draws[:, 0] == 0).all()
-    assert set(draws[:, 2].tolist()) == {0, 1}
+    def test_extreme_logits_stay_finite(self) -> None:
+        """Logits of 1e4 give exact entropies, log-probabilities (computed by hand) and finite gradients."""
+        logits = torch.tensor([[1e4, -1e4, 0.0], [-1e4, -1e4, -1e4], [1e4, 1e4, -1e4]], requires_grad=True)
+        drawn = Softmax((logits,))
+        entropy = drawn.entropy()
+        torch.testing.assert_close(entropy, torch.tensor([0.0, math.log(3.0), math.log(2.0)]))
+        log_prob = drawn.log_prob(torch.tensor([[1], [0], [2]]))
+        torch.testing.assert_close(log_prob, torch.tensor([-2e4, -math.log(3.0), -2e4 - math.log(2.0)]))
+        for values in (entropy, log_prob):
+            assert torch.autograd.grad(values.sum(), logits, retain_graph=True)[0].isfinite().all()
+        draws = torch.stack([drawn.sample(generator_of(seed))[:, 0] for seed in range(50)])
+        assert (draws[:, 0] == 0).all()
+        assert set(draws[:, 2].tolist()) == {0, 1}

@@ -1,4 +1,4 @@
-"""Hindsight goals: how many transitions are relabelled, for which goals, and what they are then worth."""
+"""Hindsight relabelling: fractions, goals and rewards of relabelled transitions, and n-step returns."""
 
 import math
 from collections.abc import Callable
@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from learners import minus_l1_distance, random_transitions
 from torch import Tensor
 
-from policies.agent import ComputeReward, FloatArray, Observation, Spec, Transition
+from policies.agent import ComputeReward, FloatArray, Spec, Transition
 from policies.branching_dqn.settings import BranchingDQNSettings
 from policies.common.hindsight import sample_relabelled
 from policies.common.replay_buffer import ReplayBuffer
@@ -20,32 +21,9 @@ ARM = Spec(5, 2, (0.0, 10.0), (90.0, 60.0), grid_shape=(91, 51))
 SMALL = DDPGSettings(batch_size=32, learning_starts=64, relabel_near=0.0, relabel_other=0.0, relabel_distance=0.1)
 
 
-def minus_distance(achieved_goal: FloatArray, desired_goal: FloatArray, info: Any) -> Any:
-    return -np.abs(achieved_goal - desired_goal).sum(-1)
-
-
 def away_from_the_point(achieved_goal: FloatArray, desired_goal: FloatArray, info: Any) -> Any:
-    """A reward that only where a goal is counts for."""
+    """A reward that depends on the position of a goal only."""
     return -np.abs(achieved_goal[:, :3] - desired_goal[:, :3]).sum(-1)
-
-
-def transitions(spec: Spec, count: int, *, on_grid: bool = False, seed: int = 0) -> Transition:
-    """Random ones; the first column of `observation` is the row's number."""
-    generator = np.random.default_rng(seed)
-
-    def observation() -> Observation:
-        sizes = {"observation": spec.observation_size, "achieved_goal": spec.goal_size, "desired_goal": spec.goal_size}
-        return {name: generator.normal(size=(count, size)).astype(np.float32) for name, size in sizes.items()}
-
-    first, following = observation(), observation()
-    first["observation"][:, 0] = np.arange(count)
-    following["desired_goal"] = first["desired_goal"]
-    action = generator.uniform(spec.action_low, spec.action_high, (count, len(spec.action_low))).astype(np.float32)
-    if on_grid:
-        action = generator.integers((91, 51), size=(count, 2))
-    reward = minus_distance(following["achieved_goal"], first["desired_goal"], None)
-    ended = generator.random(count) < 0.3
-    return Transition(first, action, reward, following, ended, ended)
 
 
 def sample(
@@ -54,7 +32,7 @@ def sample(
     settings: Any,
     *,
     seed: int,
-    compute_reward: ComputeReward = minus_distance,
+    compute_reward: ComputeReward = minus_l1_distance,
     leads_to: Callable[[dict[str, FloatArray]], FloatArray] | None = None,
 ) -> dict[str, Tensor]:
     """A batch from a replay buffer of just these transitions."""
@@ -79,11 +57,11 @@ def assert_spread_around_the_tip(away: FloatArray) -> None:
 
 
 class TestUnbiasedness:
-    """Where part of the dynamics is hidden, relabelled rewards must still have the right mean."""
+    """Mean rewards of relabelled transitions where part of the dynamics is hidden."""
 
     @pytest.mark.parametrize("centre", [0.0, 0.05], ids=["around the tip", "around where the action leads"])
-    def test_an_action_that_fails_by_a_hidden_coin_has_its_true_mean_reward(self, centre: float) -> None:
-        """A step moves the tip from 0 to 0.05, or fails: whatever the goal, both are equally likely."""
+    def test_a_step_that_fails_at_random_keeps_its_mean_reward(self, centre: float) -> None:
+        """A step of 0.05 that fails in half the cases: -(|goal| + |goal - 0.05|) / 2 for every goal, by hand."""
         size, move = 100_000, 0.05
         spec = Spec(1, 1, (0.0,), (1.0,))
         coin = np.random.default_rng(5).random(size) < 0.5
@@ -110,219 +88,232 @@ class TestUnbiasedness:
             assert abs(difference.mean()) < 5 * difference.std() / math.sqrt(inside.sum()) + 1e-9
 
 
-def test_without_relabelling_goals_stay_those_that_were_pursued() -> None:
-    stored = transitions(ARM, 200)
-    batch = sample(stored, ARM, SMALL, seed=0)
-    rows = batch["observation"][:, 0].long().numpy()
-    np.testing.assert_array_equal(batch["desired_goal"], stored.observation["desired_goal"][rows])
-    np.testing.assert_array_equal(batch["reward"], stored.reward[rows])
-    assert len(set(rows.tolist())) > 16  # draws, not one row again and again
+class TestRelabelling:
+    """Fractions, goals and rewards of relabelled transitions."""
 
+    def test_without_relabelling_transitions_are_unchanged(self) -> None:
+        """With both fractions zero, goals and rewards are those that were stored."""
+        stored = random_transitions(ARM, 200)
+        batch = sample(stored, ARM, SMALL, seed=0)
+        rows = batch["observation"][:, 0].long().numpy()
+        np.testing.assert_array_equal(batch["desired_goal"], stored.observation["desired_goal"][rows])
+        np.testing.assert_array_equal(batch["reward"], stored.reward[rows])
+        assert len(set(rows.tolist())) > 16  # draws, not one row again and again
 
-@pytest.mark.parametrize(("near", "other"), [(0.0, 0.0), (0.3, 0.0), (0.0, 0.3), (0.25, 0.5), (1.0, 0.0), (0.0, 1.0)])
-def test_only_the_shares_given_are_relabelled(near: float, other: float) -> None:
-    size = 20_000
-    sizes = {"batch_size": size, "learning_starts": size, "buffer_size": size}
-    stored = transitions(ARM, size)
-    batch = sample(stored, ARM, replace(SMALL, relabel_near=near, relabel_other=other, **sizes), seed=3)
-    rows = batch["observation"][:, 0].long().numpy()
-    goals, pursued = batch["desired_goal"].numpy(), stored.observation["desired_goal"]
-    known = {goal.tobytes() for goal in pursued}
-    own = (goals == pursued[rows]).all(1)
-    others = ~own & np.array([goal.tobytes() in known for goal in goals])
-    new = ~own & ~others
-
-    def expected(share: float) -> Any:  # within five standard deviations; another's goal may chance to be one's own
-        return pytest.approx(share, abs=5 * math.sqrt(share * (1 - share) / size) + 1e-3)
-
-    assert (new.mean(), others.mean(), own.mean()) == (expected(near), expected(other), expected(1 - near - other))
-    if near:
-        assert_spread_around_the_tip((goals - stored.observation["achieved_goal"][rows])[new])
-    # Nothing but goals and their rewards has changed.
-    for name in ("observation", "achieved_goal"):
-        np.testing.assert_array_equal(batch[name], stored.observation[name][rows])
-        np.testing.assert_array_equal(batch[f"next_{name}"], stored.next_observation[name][rows])
-    np.testing.assert_array_equal(batch["action"], stored.action[rows])
-    np.testing.assert_array_equal(batch["terminated"], stored.terminated[rows])
-
-
-def test_goals_may_be_drawn_around_where_the_actions_lead() -> None:
-    """Of those near the tip only, and from the batch's own observations and actions."""
-    size = 20_000
-    sizes = {"batch_size": size, "learning_starts": size, "buffer_size": size}
-    stored = transitions(ARM, size)
-    settings = replace(SMALL, relabel_near=0.5, **sizes)
-
-    def leads_to(batch: dict[str, FloatArray]) -> FloatArray:
-        return batch["action"] + batch["observation"][:, :1]
-
-    batch = sample(stored, ARM, settings, seed=3, leads_to=leads_to)
-    goals = batch["desired_goal"].numpy()
-    pursued = stored.observation["desired_goal"][batch["observation"][:, 0].long().numpy()]
-    new = (goals != pursued).any(1)
-    assert new.mean() == pytest.approx(0.5, abs=0.02)
-    away = goals.astype(np.float64) - (batch["action"] + batch["observation"][:, :1]).double().numpy()
-    # The centres are as large as 20,000, where float32 has steps of 0.002.
-    small = new & (batch["observation"][:, 0].numpy() < 100)
-    distances = np.linalg.norm(away, axis=1)
-    assert distances[new].max() < 1.1 * SMALL.relabel_distance
-    assert distances[small].min() > 0.9 * SMALL.relabel_distance / 100
-
-
-def test_a_relabelled_transition_has_the_reward_of_its_new_goal() -> None:
-    stored = transitions(ARM, 200)
-    tensors = sample(stored, ARM, replace(SMALL, relabel_near=0.4, relabel_other=0.4), seed=0)
-    batch = {name: value.numpy() for name, value in tensors.items()}
-    wanted = minus_distance(batch["next_achieved_goal"], batch["desired_goal"], None)
-    np.testing.assert_array_equal(batch["reward"], wanted)
-    was = stored.reward[batch["observation"][:, 0].astype(int)]
-    assert 0.5 < (batch["reward"] != was).mean() < 1.0
-
-
-@pytest.mark.parametrize(("near", "other"), [(1.0, 0.0), (0.0, 1.0), (0.0, 0.0), (0.3, 0.3)])
-def test_a_relabelled_goal_that_moves_keeps_its_motion(near: float, other: float) -> None:
-    spec, size = Spec(5, 6, (0.0, 0.0), (1.0, 1.0), goal_point_size=3), 4000
-    sizes = {"batch_size": size, "learning_starts": size, "buffer_size": size}
-    settings = replace(SMALL, relabel_near=near, relabel_other=other, **sizes)
-    stored = transitions(spec, size)
-    goals, following = stored.observation["desired_goal"], stored.next_observation["desired_goal"].copy()
-    following[:, :3] += np.random.default_rng(2).normal(size=(size, 3)).astype(np.float32)
-    following[:, 3:] *= 2
-    stored.next_observation["desired_goal"] = following
-    tensors = sample(stored, spec, settings, seed=1, compute_reward=away_from_the_point)
-    batch = {name: value.numpy() for name, value in tensors.items()}
-    rows = batch["observation"][:, 0].astype(int)
-    goal, next_goal = batch["desired_goal"], batch["next_desired_goal"]
-
-    # Whose goal it is, by its velocity, which nothing changes; the velocity after the step is that same goal's.
-    owner = {velocity.tobytes(): row for row, velocity in enumerate(goals[:, 3:])}
-    owners = np.array([owner[velocity.tobytes()] for velocity in np.ascontiguousarray(goal[:, 3:])])
-    np.testing.assert_array_equal(next_goal[:, 3:], following[owners, 3:])
-    # Before and after the step it has moved as it did.
-    moved, before = next_goal[:, :3] - goal[:, :3], following[owners, :3] - goals[owners, :3]
-    np.testing.assert_allclose(moved, before, rtol=0, atol=1e-5)
-
-    # One that was moved went near to where the tip was; the rest are as they were.
-    shifted = (goal[:, :3] != goals[owners, :3]).any(1)
-    away = (goal[:, :3] - stored.observation["achieved_goal"][rows, :3])[shifted]
-    assert (owners[shifted] == rows[shifted]).all()
-    np.testing.assert_array_equal(next_goal[~shifted], following[owners[~shifted]])
-    swapped = ~shifted & (owners != rows)
-    for share, wanted in ((shifted.mean(), near), (swapped.mean(), other)):
-        assert share == pytest.approx(wanted, abs=5 * math.sqrt(wanted * (1 - wanted) / size) + 1e-3)
-    if near:
-        assert_spread_around_the_tip(away)
-
-    # The reward is that of the goal after the step.
-    np.testing.assert_array_equal(batch["reward"], away_from_the_point(batch["next_achieved_goal"], next_goal, None))
-    for name in ("observation", "achieved_goal"):
-        np.testing.assert_array_equal(batch[name], stored.observation[name][rows])
-        np.testing.assert_array_equal(batch[f"next_{name}"], stored.next_observation[name][rows])
-
-
-@pytest.mark.parametrize("kind", [DDPGSettings, DQNSettings, BranchingDQNSettings])
-def test_every_agents_settings_say_how_to_relabel(kind: Any) -> None:
-    stored = transitions(ARM, 200, on_grid=kind is not DDPGSettings)
-    settings = kind(batch_size=50, learning_starts=64, relabel_near=0.0, relabel_other=1.0)
-    batch = sample(stored, ARM, settings, seed=0)
-    rows = batch["observation"][:, 0].long().numpy()
-    assert len(rows) == 50
-    np.testing.assert_array_equal(batch["action"], stored.action[rows])
-    assert (batch["desired_goal"].numpy() != stored.observation["desired_goal"][rows]).any(1).mean() > 0.9
-    known = {goal.tobytes() for goal in stored.observation["desired_goal"]}
-    assert all(goal.tobytes() in known for goal in batch["desired_goal"].numpy())
-
-
-def test_relabelling_leaves_the_stored_transitions_alone() -> None:
-    stored, spec = transitions(ARM, 100), ARM
-    replay = ReplayBuffer(100, spec)
-    replay.add(stored)
-    before = replay.state_dict()["rows"]
-    settings = replace(SMALL, relabel_near=0.5, relabel_other=0.5)
-    batch = sample_relabelled(replay, spec, settings, minus_distance, np.random.default_rng(0), discount=0.9)
-    for tensor in batch.values():
-        tensor.zero_()
-    np.testing.assert_array_equal(replay.state_dict()["rows"], before)
-
-
-def test_a_generators_state_draws_the_same_batch_again_and_another_one_another() -> None:
-    stored, settings = transitions(ARM, 200), replace(SMALL, relabel_near=0.4, relabel_other=0.4)
-    first, second, other = (sample(stored, ARM, settings, seed=seed) for seed in (1, 1, 2))
-    for name in first:
-        np.testing.assert_array_equal(first[name], second[name])
-    assert not np.array_equal(first["desired_goal"], other["desired_goal"])
-
-
-@pytest.mark.parametrize("steps", [1, 2, 3, 7])
-def test_several_steps_are_summed_up_to_the_end_of_the_episode_or_of_what_is_stored(steps: int) -> None:
-    """Against the definition, walked by hand through the stored steps of three arms."""
-    generator = np.random.default_rng(4)
-    arms, stored = 3, 40
-    replay = ReplayBuffer(100, ARM)
-    kept = []
-    for number in range(stored):
-        step = transitions(ARM, arms, seed=number)
-        ended = generator.random(arms) < 0.2
-        kept.append(replace(step, ended=ended, terminated=ended & (generator.random(arms) < 0.5)))
-        kept[-1].observation["observation"][:, 0] = len(kept) - 1
-        kept[-1].observation["observation"][:, 1] = np.arange(arms)
-        replay.add(kept[-1])
-    settings = replace(SMALL, relabel_near=0.0, relabel_other=0.0, batch_size=500, learning_starts=500)
-    batch = sample_relabelled(
-        replay, ARM, settings, minus_distance, np.random.default_rng(1), discount=0.8, steps=steps
+    @pytest.mark.parametrize(
+        ("near", "other"), [(0.0, 0.0), (0.3, 0.0), (0.0, 0.3), (0.25, 0.5), (1.0, 0.0), (0.0, 1.0)]
     )
-    lengths = set()
-    for row in range(500):
-        first, arm = (int(x) for x in batch["observation"][row, :2])
-        reward, at = 0.0, first
-        for at in range(first, min(first + steps, stored)):
-            after = kept[at].next_observation
-            reward += 0.8 ** (at - first) * float(
-                minus_distance(after["achieved_goal"], after["desired_goal"], None)[arm]
+    def test_only_the_given_fractions_are_relabelled(self, near: float, other: float) -> None:
+        """Fractions are within five standard errors, new goals log-uniform around the tip, the rest unchanged."""
+        size = 20_000
+        sizes = {"batch_size": size, "learning_starts": size, "buffer_size": size}
+        stored = random_transitions(ARM, size)
+        batch = sample(stored, ARM, replace(SMALL, relabel_near=near, relabel_other=other, **sizes), seed=3)
+        rows = batch["observation"][:, 0].long().numpy()
+        goals, pursued = batch["desired_goal"].numpy(), stored.observation["desired_goal"]
+        known = {goal.tobytes() for goal in pursued}
+        own = (goals == pursued[rows]).all(1)
+        others = ~own & np.array([goal.tobytes() in known for goal in goals])
+        new = ~own & ~others
+
+        def expected(share: float) -> Any:  # within five standard deviations; another's goal may chance to be one's own
+            return pytest.approx(share, abs=5 * math.sqrt(share * (1 - share) / size) + 1e-3)
+
+        assert (new.mean(), others.mean(), own.mean()) == (expected(near), expected(other), expected(1 - near - other))
+        if near:
+            assert_spread_around_the_tip((goals - stored.observation["achieved_goal"][rows])[new])
+        # Nothing but goals and their rewards has changed.
+        for name in ("observation", "achieved_goal"):
+            np.testing.assert_array_equal(batch[name], stored.observation[name][rows])
+            np.testing.assert_array_equal(batch[f"next_{name}"], stored.next_observation[name][rows])
+        np.testing.assert_array_equal(batch["action"], stored.action[rows])
+        np.testing.assert_array_equal(batch["terminated"], stored.terminated[rows])
+
+    def test_goals_may_be_drawn_around_where_the_actions_lead(self) -> None:
+        """With `leads_to`, new goals lie around the point that the batch's own action leads to."""
+        size = 20_000
+        sizes = {"batch_size": size, "learning_starts": size, "buffer_size": size}
+        stored = random_transitions(ARM, size)
+        settings = replace(SMALL, relabel_near=0.5, **sizes)
+
+        def leads_to(batch: dict[str, FloatArray]) -> FloatArray:
+            return batch["action"] + batch["observation"][:, :1]
+
+        batch = sample(stored, ARM, settings, seed=3, leads_to=leads_to)
+        goals = batch["desired_goal"].numpy()
+        pursued = stored.observation["desired_goal"][batch["observation"][:, 0].long().numpy()]
+        new = (goals != pursued).any(1)
+        assert new.mean() == pytest.approx(0.5, abs=0.02)
+        away = goals.astype(np.float64) - (batch["action"] + batch["observation"][:, :1]).double().numpy()
+        # The centres are as large as 20,000, where float32 has steps of 0.002.
+        small = new & (batch["observation"][:, 0].numpy() < 100)
+        distances = np.linalg.norm(away, axis=1)
+        assert distances[new].max() < 1.1 * SMALL.relabel_distance
+        assert distances[small].min() > 0.9 * SMALL.relabel_distance / 100
+
+    def test_a_relabelled_transition_has_the_reward_of_its_new_goal(self) -> None:
+        """Rewards are recomputed from the achieved and the new goal."""
+        stored = random_transitions(ARM, 200)
+        tensors = sample(stored, ARM, replace(SMALL, relabel_near=0.4, relabel_other=0.4), seed=0)
+        batch = {name: value.numpy() for name, value in tensors.items()}
+        wanted = minus_l1_distance(batch["next_achieved_goal"], batch["desired_goal"], None)
+        np.testing.assert_array_equal(batch["reward"], wanted)
+        was = stored.reward[batch["observation"][:, 0].astype(int)]
+        assert 0.5 < (batch["reward"] != was).mean() < 1.0
+
+    @pytest.mark.parametrize(("near", "other"), [(1.0, 0.0), (0.0, 1.0), (0.0, 0.0), (0.3, 0.3)])
+    def test_a_relabelled_goal_that_moves_keeps_its_motion(self, near: float, other: float) -> None:
+        """A moving goal keeps its velocity and displacement; the reward is that of the goal after the step."""
+        spec, size = Spec(5, 6, (0.0, 0.0), (1.0, 1.0), goal_point_size=3), 4000
+        sizes = {"batch_size": size, "learning_starts": size, "buffer_size": size}
+        settings = replace(SMALL, relabel_near=near, relabel_other=other, **sizes)
+        stored = random_transitions(spec, size)
+        goals, following = stored.observation["desired_goal"], stored.next_observation["desired_goal"].copy()
+        following[:, :3] += np.random.default_rng(2).normal(size=(size, 3)).astype(np.float32)
+        following[:, 3:] *= 2
+        stored.next_observation["desired_goal"] = following
+        tensors = sample(stored, spec, settings, seed=1, compute_reward=away_from_the_point)
+        batch = {name: value.numpy() for name, value in tensors.items()}
+        rows = batch["observation"][:, 0].astype(int)
+        goal, next_goal = batch["desired_goal"], batch["next_desired_goal"]
+
+        # Whose goal it is, by its velocity, which nothing changes; the velocity after the step is that same goal's.
+        owner = {velocity.tobytes(): row for row, velocity in enumerate(goals[:, 3:])}
+        owners = np.array([owner[velocity.tobytes()] for velocity in np.ascontiguousarray(goal[:, 3:])])
+        np.testing.assert_array_equal(next_goal[:, 3:], following[owners, 3:])
+        # Before and after the step it has moved as it did.
+        moved, before = next_goal[:, :3] - goal[:, :3], following[owners, :3] - goals[owners, :3]
+        np.testing.assert_allclose(moved, before, rtol=0, atol=1e-5)
+
+        # One that was moved went near to where the tip was; the rest are as they were.
+        shifted = (goal[:, :3] != goals[owners, :3]).any(1)
+        away = (goal[:, :3] - stored.observation["achieved_goal"][rows, :3])[shifted]
+        assert (owners[shifted] == rows[shifted]).all()
+        np.testing.assert_array_equal(next_goal[~shifted], following[owners[~shifted]])
+        swapped = ~shifted & (owners != rows)
+        for share, wanted in ((shifted.mean(), near), (swapped.mean(), other)):
+            assert share == pytest.approx(wanted, abs=5 * math.sqrt(wanted * (1 - wanted) / size) + 1e-3)
+        if near:
+            assert_spread_around_the_tip(away)
+
+        # The reward is that of the goal after the step.
+        np.testing.assert_array_equal(
+            batch["reward"], away_from_the_point(batch["next_achieved_goal"], next_goal, None)
+        )
+        for name in ("observation", "achieved_goal"):
+            np.testing.assert_array_equal(batch[name], stored.observation[name][rows])
+            np.testing.assert_array_equal(batch[f"next_{name}"], stored.next_observation[name][rows])
+
+    @pytest.mark.parametrize("kind", [DDPGSettings, DQNSettings, BranchingDQNSettings])
+    def test_settings_of_every_off_policy_agent_work(self, kind: Any) -> None:
+        """The settings of DDPG, DQN and branching DQN give batches of their size with goals of other transitions."""
+        stored = random_transitions(ARM, 200)
+        if kind is not DDPGSettings:
+            stored = replace(stored, action=np.random.default_rng(1).integers((91, 51), size=(200, 2)))
+        settings = kind(batch_size=50, learning_starts=64, relabel_near=0.0, relabel_other=1.0)
+        batch = sample(stored, ARM, settings, seed=0)
+        rows = batch["observation"][:, 0].long().numpy()
+        assert len(rows) == 50
+        np.testing.assert_array_equal(batch["action"], stored.action[rows])
+        assert (batch["desired_goal"].numpy() != stored.observation["desired_goal"][rows]).any(1).mean() > 0.9
+        known = {goal.tobytes() for goal in stored.observation["desired_goal"]}
+        assert all(goal.tobytes() in known for goal in batch["desired_goal"].numpy())
+
+    def test_the_replay_buffer_is_not_modified(self) -> None:
+        """Neither sampling nor writing to the batch changes the stored rows."""
+        stored, spec = random_transitions(ARM, 100), ARM
+        replay = ReplayBuffer(100, spec)
+        replay.add(stored)
+        before = replay.state_dict()["rows"]
+        settings = replace(SMALL, relabel_near=0.5, relabel_other=0.5)
+        batch = sample_relabelled(replay, spec, settings, minus_l1_distance, np.random.default_rng(0), discount=0.9)
+        for tensor in batch.values():
+            tensor.zero_()
+        np.testing.assert_array_equal(replay.state_dict()["rows"], before)
+
+    def test_batches_depend_on_the_generator_alone(self) -> None:
+        """Equal generators give equal batches, others different ones."""
+        stored, settings = random_transitions(ARM, 200), replace(SMALL, relabel_near=0.4, relabel_other=0.4)
+        first, second, other = (sample(stored, ARM, settings, seed=seed) for seed in (1, 1, 2))
+        for name in first:
+            np.testing.assert_array_equal(first[name], second[name])
+        assert not np.array_equal(first["desired_goal"], other["desired_goal"])
+
+
+class TestNStep:
+    """Returns over several steps."""
+
+    @pytest.mark.parametrize("steps", [1, 2, 3, 7])
+    def test_n_step_returns_equal_the_definition(self, steps: int) -> None:
+        """Rewards, bootstrap factors and next states equal a loop over the stored steps of three environments."""
+        generator = np.random.default_rng(4)
+        num_envs, stored = 3, 40
+        replay = ReplayBuffer(100, ARM)
+        kept = []
+        for number in range(stored):
+            step = random_transitions(ARM, num_envs, seed=number)
+            ended = generator.random(num_envs) < 0.2
+            kept.append(replace(step, ended=ended, terminated=ended & (generator.random(num_envs) < 0.5)))
+            kept[-1].observation["observation"][:, 0] = len(kept) - 1
+            kept[-1].observation["observation"][:, 1] = np.arange(num_envs)
+            replay.add(kept[-1])
+        settings = replace(SMALL, relabel_near=0.0, relabel_other=0.0, batch_size=500, learning_starts=500)
+        batch = sample_relabelled(
+            replay, ARM, settings, minus_l1_distance, np.random.default_rng(1), discount=0.8, steps=steps
+        )
+        lengths = set()
+        for row in range(500):
+            first, index = (int(x) for x in batch["observation"][row, :2])
+            reward, at = 0.0, first
+            for at in range(first, min(first + steps, stored)):
+                after = kept[at].next_observation
+                reward += 0.8 ** (at - first) * float(
+                    minus_l1_distance(after["achieved_goal"], after["desired_goal"], None)[index]
+                )
+                if kept[at].ended[index]:
+                    break
+            last = kept[at]
+            lengths.add(at - first + 1)
+            assert float(batch["reward"][row]) == pytest.approx(reward, rel=1e-5)
+            assert float(batch["bootstrap"][row]) == pytest.approx(
+                0.8 ** (at - first + 1) * (not last.terminated[index])
             )
-            if kept[at].ended[arm]:
-                break
-        last = kept[at]
-        lengths.add(at - first + 1)
-        assert float(batch["reward"][row]) == pytest.approx(reward, rel=1e-5)
-        assert float(batch["bootstrap"][row]) == pytest.approx(0.8 ** (at - first + 1) * (not last.terminated[arm]))
-        np.testing.assert_array_equal(batch["next_observation"][row], last.next_observation["observation"][arm])
-        np.testing.assert_array_equal(batch["next_desired_goal"][row], last.next_observation["desired_goal"][arm])
-    assert lengths == set(range(1, steps + 1))
+            np.testing.assert_array_equal(batch["next_observation"][row], last.next_observation["observation"][index])
+            np.testing.assert_array_equal(batch["next_desired_goal"][row], last.next_observation["desired_goal"][index])
+        assert lengths == set(range(1, steps + 1))
 
+    def test_a_relabelled_goal_is_the_same_for_all_steps(self) -> None:
+        """A stationary goal that is relabelled is one goal for all rewards of the n steps."""
+        num_envs, stored = 4, 30
+        replay = ReplayBuffer(200, ARM)
+        goal = random_transitions(ARM, num_envs).observation["desired_goal"]
+        for number in range(stored):
+            step = random_transitions(ARM, num_envs, seed=number)
+            for observation in (step.observation, step.next_observation):
+                observation["desired_goal"] = goal
+            replay.add(replace(step, ended=np.zeros(num_envs, bool), terminated=np.zeros(num_envs, bool)))
+        goals: list[Any] = []
 
-def test_a_goal_near_the_tip_stays_the_same_over_several_steps() -> None:
-    """Of a goal that stands still, every reward of a relabelled stretch is that of one goal."""
-    arms, stored = 4, 30
-    replay = ReplayBuffer(200, ARM)
-    goal = transitions(ARM, arms).observation["desired_goal"]
-    for number in range(stored):
-        step = transitions(ARM, arms, seed=number)
-        for observation in (step.observation, step.next_observation):
-            observation["desired_goal"] = goal
-        replay.add(replace(step, ended=np.zeros(arms, bool), terminated=np.zeros(arms, bool)))
-    goals: list[Any] = []
+        def noted(achieved: Any, goal: Any, info: Any, /) -> Any:
+            goals.append(goal.copy())
+            return minus_l1_distance(achieved, goal, info)
 
-    def noted(achieved: Any, goal: Any, info: Any, /) -> Any:
-        goals.append(goal.copy())
-        return minus_distance(achieved, goal, info)
-
-    settings = replace(SMALL, relabel_near=0.5, relabel_other=0.5, batch_size=64)
-    batch = sample_relabelled(replay, ARM, settings, noted, np.random.default_rng(1), discount=0.9, steps=3)
-    full = (batch["bootstrap"] == 0.9**3).numpy()
-    assert full.sum() > 40
-    for goal in goals[1:]:
-        np.testing.assert_allclose(goal[full], goals[0][full], atol=1e-6)
-    np.testing.assert_allclose(batch["next_desired_goal"].numpy()[full], goals[0][full], atol=1e-6)
+        settings = replace(SMALL, relabel_near=0.5, relabel_other=0.5, batch_size=64)
+        batch = sample_relabelled(replay, ARM, settings, noted, np.random.default_rng(1), discount=0.9, steps=3)
+        full = (batch["bootstrap"] == 0.9**3).numpy()
+        assert full.sum() > 40
+        for goal in goals[1:]:
+            np.testing.assert_allclose(goal[full], goals[0][full], atol=1e-6)
+        np.testing.assert_allclose(batch["next_desired_goal"].numpy()[full], goals[0][full], atol=1e-6)
 
 
 class TestRepeatedSteps:
-    """An action that is held for several control steps: its reward is the mean of theirs, for whatever goal."""
+    """Actions held for several control steps: rewards are means over these, for any goal."""
 
     SPEC = Spec(1, 1, (0.0,), (1.0,))
 
     def held(self, achieved: list[list[float]], desired: list[list[float]]) -> Transition:
-        """Actions of several arms by the goals after each of their control steps; they start at 0."""
+        """Actions of several num_envs by the goals after each of their control steps; they start at 0."""
         after = np.array(achieved, np.float32)[:, :, None]
         goals = np.array(desired, np.float32)[:, :, None]
         zeros = np.zeros((len(after), 1), np.float32)
@@ -339,23 +330,23 @@ class TestRepeatedSteps:
         )
 
     def drawn(self, stored: list[Transition], steps: int = 1, **changed: Any) -> dict[str, Tensor]:
-        """A batch from a replay buffer of these transitions, one arm each."""
+        """A batch from a replay buffer of these transitions, one environment each."""
         assert stored[0].achieved_between is not None
         replay = ReplayBuffer(100, self.SPEC, action_repeat=stored[0].achieved_between.shape[1] + 1)
         for transition in stored:
             replay.add(transition)
         settings = replace(SMALL, **changed)
         generator = np.random.default_rng(0)
-        return sample_relabelled(replay, self.SPEC, settings, minus_distance, generator, discount=0.5, steps=steps)
+        return sample_relabelled(replay, self.SPEC, settings, minus_l1_distance, generator, discount=0.5, steps=steps)
 
     def test_rewards_of_all_steps_are_averaged(self) -> None:
-        """At 1, 3 and 6.5 with the goal at 10: -(9 + 7 + 3.5) / 3."""
+        """At 1, 3 and 6.5 with the goal at 10: -(9 + 7 + 3.5) / 3; the bootstrap factor is that of one step."""
         batch = self.drawn([self.held([[1.0, 3.0, 6.5]], [[10.0, 10.0, 10.0]])])
         assert batch["reward"].tolist() == [-6.5] * 32
         assert batch["bootstrap"].tolist() == [0.5] * 32  # one action later, however long it took
 
     def test_another_transitions_goal_moves_as_it_did_there(self) -> None:
-        """At 1, 3 and 5 with the own goal at 10, or with the goals of the other, 20, 21 and 22."""
+        """At 1, 3 and 5 with the own goal at 10, or with the other's goals 20, 21 and 22: rewards by hand."""
         own, other = [[1.0, 3.0, 5.0]], [[0.0, 0.0, 0.0]]
         stored = [self.held(own, [[10.0, 10.0, 10.0]]), self.held(other, [[20.0, 21.0, 22.0]])]
         batch = self.drawn(stored, relabel_other=1.0)
@@ -364,7 +355,7 @@ class TestRepeatedSteps:
         assert set(batch["reward"].tolist()) == wanted
 
     def test_a_goal_near_the_tip_is_moved_by_as_much_at_every_step(self) -> None:
-        """The new goal, x before the action where it was 20, is x, x + 1 and x + 2 after its steps."""
+        """The new goal x, before the action where 20 was, is x, x + 1 and x + 2 after the steps (by hand)."""
         batch = self.drawn([self.held([[1.0, 3.0, 6.0]], [[20.0, 21.0, 22.0]])], relabel_near=1.0)
         goal = batch["desired_goal"][:, 0].double()
         assert goal.abs().max() < 0.11
@@ -372,7 +363,7 @@ class TestRepeatedSteps:
         np.testing.assert_allclose(batch["reward"].double(), wanted, rtol=1e-5)
 
     def test_n_step_rewards_are_discounted_once_an_action(self) -> None:
-        """Two actions of two control steps each: -(9 + 7) / 2 - 0.5 (4 + 2) / 2."""
+        """Two actions of two control steps each give -(9 + 7) / 2 - 0.5 (4 + 2) / 2."""
         goal = [[10.0, 10.0]]
         stored = [self.held([[1.0, 3.0]], goal), self.held([[6.0, 8.0]], goal)]
         batch = self.drawn(stored, steps=2)

@@ -1,4 +1,4 @@
-"""Rollout: the order of its steps, where in its episode each arm is, and its state."""
+"""Rollout: the order of its steps, their places in the episodes, and its state."""
 
 import copy
 from collections.abc import Callable
@@ -16,25 +16,27 @@ from policies.agent import OBSERVED, Observation, Transition
 from policies.common.rollout import Rollout, Steps
 
 SIZES = (4, 2, 3)  # of what is observed, in the order of OBSERVED
-ARMS = 3
-Keep = Callable[[dict[str, Any], Path], dict[str, Any]]  # a state through what keeps it
+NUM_ENVS = 3
+StoreAndLoad = Callable[[dict[str, Any], Path], dict[str, Any]]  # how a state is stored and read back
 
 
-def step(number: int, *, ended: tuple[int, ...] = (), terminated: tuple[int, ...] = (), arms: int = ARMS) -> Any:
-    """A transition of random numbers that are the step's own, and its choices; these arms' episodes end."""
+def step(
+    number: int, *, ended: tuple[int, ...] = (), terminated: tuple[int, ...] = (), num_envs: int = NUM_ENVS
+) -> Any:
+    """A random transition and its pre-squash samples, determined by the number; episodes of these environments end."""
     generator = np.random.default_rng(number)
 
     def observation() -> Observation:
         return {
-            name: generator.normal(size=(arms, size)).astype(np.float32)
+            name: generator.normal(size=(num_envs, size)).astype(np.float32)
             for name, size in zip(OBSERVED, SIZES, strict=True)
         }
 
-    action = generator.normal(size=(arms, 2)).astype(np.float32)
-    reward = generator.normal(size=arms).astype(np.float32)
+    action = generator.normal(size=(num_envs, 2)).astype(np.float32)
+    reward = generator.normal(size=num_envs).astype(np.float32)
     first, following = observation(), observation()
-    flags = [np.isin(np.arange(arms), which) for which in (terminated, ended + terminated)]
-    return Transition(first, action, reward, following, *flags), generator.normal(size=(arms, 2)).astype(np.float32)
+    flags = [np.isin(np.arange(num_envs), which) for which in (terminated, ended + terminated)]
+    return Transition(first, action, reward, following, *flags), generator.normal(size=(num_envs, 2)).astype(np.float32)
 
 
 def filled(*steps: Any) -> Rollout:
@@ -62,136 +64,110 @@ def assert_same(first: Steps, second: Steps) -> None:
         assert torch.equal(one, other)
 
 
-def as_it_is(state: dict[str, Any], folder: Path) -> dict[str, Any]:
+def by_copy(state: dict[str, Any], folder: Path) -> dict[str, Any]:
     return copy.deepcopy(state)
 
 
-def as_a_checkpoint(state: dict[str, Any], folder: Path) -> dict[str, Any]:
+def by_checkpoint(state: dict[str, Any], folder: Path) -> dict[str, Any]:
     save_checkpoint(folder, 0, {"agent": {"rollout": state}})
     loaded: dict[str, Any] = load_latest(folder)[1]["agent"]["rollout"]
     return loaded
 
 
-def test_steps_are_taken_in_the_order_they_were_added_in_with_all_that_belongs_to_them() -> None:
-    given = [step(0), step(1, ended=(1,)), step(2, terminated=(0,), ended=(2,)), step(3)]
-    rollout = filled(*given)
-    taken = rollout.take()
-    assert len(taken) == 4
-    for row, (transition, choice) in enumerate(given):
+class TestRollout:
+    """Contents of a rollout."""
+
+    def test_steps_are_returned_in_order_with_all_fields(self) -> None:
+        """`take` returns all fields of the steps in their order, as float32."""
+        given = [step(0), step(1, ended=(1,)), step(2, terminated=(0,), ended=(2,)), step(3)]
+        rollout = filled(*given)
+        taken = rollout.take()
+        assert len(taken) == 4
+        for row, (transition, choice) in enumerate(given):
+            for place, name in enumerate(OBSERVED):
+                np.testing.assert_array_equal(taken.observation[place][row], transition.observation[name])
+                np.testing.assert_array_equal(taken.next_observation[place][row], transition.next_observation[name])
+            np.testing.assert_array_equal(taken.choice[row], choice)
+            np.testing.assert_array_equal(taken.reward[row], transition.reward)
+        assert taken.terminated.tolist() == [[0, 0, 0], [0, 0, 0], [1, 0, 0], [0, 0, 0]]
+        assert taken.ended.tolist() == [[0, 0, 0], [0, 1, 0], [1, 0, 1], [0, 0, 0]]
+        floats = [tensor for tensor in columns(taken) if tensor is not taken.place]
+        assert {tensor.dtype for tensor in floats} == {torch.float32}
+
+    def test_take_empties_the_rollout(self) -> None:
+        """After `take`, the rollout holds only later steps, whose places continue."""
+        rollout = filled(step(0), step(1))
+        assert (len(rollout), rollout.count) == (2, 2 * NUM_ENVS)
+        rollout.take()
+        assert (len(rollout), rollout.count) == (0, 0)
+        rollout.add(*step(2))
+        assert (len(rollout), rollout.count) == (1, NUM_ENVS)
+        taken, alone = rollout.take(), filled(step(2)).take()
+        assert taken.place.tolist() == [[2] * NUM_ENVS]
+        assert_same(replace(taken, place=alone.place), alone)
+
+    def test_a_new_rollout_is_empty(self) -> None:
+        """A new rollout has no steps and no ended episodes."""
+        rollout = Rollout()
+        assert (len(rollout), rollout.count, rollout.every_arm_has_ended) == (0, 0, False)
+
+    def test_places_count_steps_since_the_start_of_the_episode(self) -> None:
+        """Places continue across `take` and restart after each end (computed by hand)."""
+        ends: list[tuple[int, ...]] = [(), (1,), (), (0, 1), (), (2,), ()]
+        wanted = [[0, 0, 0], [1, 1, 1], [2, 0, 2], [3, 1, 3], [0, 0, 4], [1, 1, 5], [2, 2, 0]]
+        for takes in ((), (1,), (2, 4), range(7)):
+            rollout, places = Rollout(), []
+            for number, ended in enumerate(ends):
+                transition, choice = step(
+                    number, ended=ended if number % 2 else (), terminated=() if number % 2 else ended
+                )
+                rollout.add(transition, choice)
+                if number in takes:
+                    places += rollout.take().place.tolist()
+            places += rollout.take().place.tolist() if len(rollout) else []
+            assert places == wanted
+
+    def test_places_restart_after_termination_and_truncation(self) -> None:
+        """Both kinds of episode end restart the place at 0."""
+        rollout = filled(step(0), step(1, terminated=(0,), ended=(2,)), step(2))
+        assert rollout.take().place.tolist() == [[0, 0, 0], [1, 1, 1], [0, 2, 0]]
+
+    def test_every_environment_has_ended_since_the_last_take(self) -> None:
+        """The flag is set once each environment ended an episode since the last `take`."""
+        rollout = Rollout()
+        for ended, wanted in [((0,), False), ((), False), ((0, 2), False), ((1,), True), ((), True)]:
+            rollout.add(*step(0, ended=ended))
+            assert rollout.every_arm_has_ended is wanted
+        rollout.take()
+        assert rollout.every_arm_has_ended is False
+        rollout.add(*step(1, ended=(1, 2)))  # the end in the first environment was taken
+        assert rollout.every_arm_has_ended is False
+        rollout.add(*step(1, terminated=(0,)))
+        assert rollout.every_arm_has_ended is True
+
+    def test_observed_returns_all_observations_without_taking_them(self) -> None:
+        """`observed` concatenates the observations of all environments and leaves the rollout as it is."""
+        given = [step(number) for number in range(4)]
+        rollout = filled(*given)
         for place, name in enumerate(OBSERVED):
-            np.testing.assert_array_equal(taken.observation[place][row], transition.observation[name])
-            np.testing.assert_array_equal(taken.next_observation[place][row], transition.next_observation[name])
-        np.testing.assert_array_equal(taken.choice[row], choice)
-        np.testing.assert_array_equal(taken.reward[row], transition.reward)
-    assert taken.terminated.tolist() == [[0, 0, 0], [0, 0, 0], [1, 0, 0], [0, 0, 0]]
-    assert taken.ended.tolist() == [[0, 0, 0], [0, 1, 0], [1, 0, 1], [0, 0, 0]]
-    floats = [tensor for tensor in columns(taken) if tensor is not taken.place]
-    assert {tensor.dtype for tensor in floats} == {torch.float32}
+            wanted = np.concatenate([transition.observation[name] for transition, _ in given])
+            np.testing.assert_array_equal(rollout.observed()[place], wanted)
+        assert len(rollout.observed()) == 3
+        assert len(rollout) == 4
+
+    def test_taken_steps_are_not_modified_later(self) -> None:
+        """Later steps do not modify the tensors that `take` returned."""
+        rollout = filled(step(0), step(1))
+        taken = rollout.take()
+        before = [tensor.clone() for tensor in columns(taken)]
+        for number in (2, 3):
+            rollout.add(*step(number, ended=(0,)))
+        for tensor in columns(rollout.take()):
+            tensor.zero_()
+        assert all(torch.equal(tensor, kept) for tensor, kept in zip(columns(taken), before, strict=True))
 
 
-def test_a_rollout_is_empty_once_it_is_taken_and_holds_only_what_came_since() -> None:
-    rollout = filled(step(0), step(1))
-    assert (len(rollout), rollout.count) == (2, 2 * ARMS)
-    rollout.take()
-    assert (len(rollout), rollout.count) == (0, 0)
-    rollout.add(*step(2))
-    assert (len(rollout), rollout.count) == (1, ARMS)
-    taken, alone = rollout.take(), filled(step(2)).take()
-    assert taken.place.tolist() == [[2] * ARMS]
-    assert_same(replace(taken, place=alone.place), alone)
-
-
-def test_a_new_rollout_is_empty() -> None:
-    rollout = Rollout()
-    assert (len(rollout), rollout.count, rollout.every_arm_has_ended) == (0, 0, False)
-
-
-def test_places_count_the_steps_since_the_episode_began_whether_or_not_steps_were_taken() -> None:
-    ends: list[tuple[int, ...]] = [(), (1,), (), (0, 1), (), (2,), ()]
-    wanted = [[0, 0, 0], [1, 1, 1], [2, 0, 2], [3, 1, 3], [0, 0, 4], [1, 1, 5], [2, 2, 0]]
-    for takes in ((), (1,), (2, 4), range(7)):
-        rollout, places = Rollout(), []
-        for number, ended in enumerate(ends):
-            transition, choice = step(number, ended=ended if number % 2 else (), terminated=() if number % 2 else ended)
-            rollout.add(transition, choice)
-            if number in takes:
-                places += rollout.take().place.tolist()
-        places += rollout.take().place.tolist() if len(rollout) else []
-        assert places == wanted
-
-
-def test_a_terminated_episode_begins_anew_as_a_truncated_one_does() -> None:
-    rollout = filled(step(0), step(1, terminated=(0,), ended=(2,)), step(2))
-    assert rollout.take().place.tolist() == [[0, 0, 0], [1, 1, 1], [0, 2, 0]]
-
-
-def test_every_arm_has_ended_once_each_has_since_the_last_steps_were_taken() -> None:
-    rollout = Rollout()
-    for ended, wanted in [((0,), False), ((), False), ((0, 2), False), ((1,), True), ((), True)]:
-        rollout.add(*step(0, ended=ended))
-        assert rollout.every_arm_has_ended is wanted
-    rollout.take()
-    assert rollout.every_arm_has_ended is False
-    rollout.add(*step(1, ended=(1, 2)))  # the first arm's end was taken
-    assert rollout.every_arm_has_ended is False
-    rollout.add(*step(1, terminated=(0,)))
-    assert rollout.every_arm_has_ended is True
-
-
-def test_observed_is_every_observation_of_every_arm_and_takes_nothing() -> None:
-    given = [step(number) for number in range(4)]
-    rollout = filled(*given)
-    for place, name in enumerate(OBSERVED):
-        wanted = np.concatenate([transition.observation[name] for transition, _ in given])
-        np.testing.assert_array_equal(rollout.observed()[place], wanted)
-    assert len(rollout.observed()) == 3
-    assert len(rollout) == 4
-
-
-def test_what_was_taken_is_not_changed_by_what_comes_later() -> None:
-    rollout = filled(step(0), step(1))
-    taken = rollout.take()
-    before = [tensor.clone() for tensor in columns(taken)]
-    for number in (2, 3):
-        rollout.add(*step(number, ended=(0,)))
-    for tensor in columns(rollout.take()):
-        tensor.zero_()
-    assert all(torch.equal(tensor, kept) for tensor, kept in zip(columns(taken), before, strict=True))
-
-
-@pytest.mark.parametrize("keep", [as_it_is, as_a_checkpoint])
-@pytest.mark.parametrize("added", [1, 3])
-@pytest.mark.parametrize("taken", [False, True])
-def test_a_kept_rollout_goes_on_as_it_would_have(keep: Keep, added: int, taken: bool, tmp_path: Path) -> None:
-    """With steps in it; `taken` says whether others were taken before."""
-    rollout = Rollout()
-    if taken:
-        rollout.add(*step(10, ended=(1,)))
-        rollout.add(*step(11))
-        rollout.take()
-    for number in range(added):
-        rollout.add(*step(number, ended=(0, 2)[: number + 1]))
-    other = Rollout()
-    other.load_state_dict(keep(rollout.state_dict(), tmp_path))
-    assert_goes_on_alike(rollout, other)
-
-
-@pytest.mark.parametrize("keep", [as_it_is, as_a_checkpoint])
-@pytest.mark.parametrize("used", [False, True])
-def test_so_does_an_empty_one(keep: Keep, used: bool, tmp_path: Path) -> None:
-    """A new one, or one whose steps were just taken in the midst of episodes."""
-    rollout = filled(step(10), step(11, ended=(1,))) if used else Rollout()
-    if used:
-        rollout.take()
-    state = rollout.state_dict()
-    assert state["columns"] == []
-    other = filled(step(20), step(21))  # whose own steps are forgotten
-    other.load_state_dict(keep(state, tmp_path))
-    assert (len(other), other.count) == (0, 0)
-    assert_goes_on_alike(rollout, other)
-
-
-def assert_goes_on_alike(first: Rollout, second: Rollout) -> None:
+def assert_continues_equally(first: Rollout, second: Rollout) -> None:
     """Whether two rollouts are alike now, and after more steps, and after they were taken."""
     assert len(first) == len(second)
     assert (first.count, first.every_arm_has_ended) == (second.count, second.every_arm_has_ended)
@@ -207,13 +183,51 @@ def assert_goes_on_alike(first: Rollout, second: Rollout) -> None:
     assert_same(first.take(), second.take())
 
 
-def test_a_state_is_not_changed_by_the_steps_to_come() -> None:
-    rollout = filled(step(0), step(1, ended=(1,)))
-    state = rollout.state_dict()
-    before = copy.deepcopy(state)
-    rollout.add(*step(2, ended=(0, 1, 2)))
-    rollout.take()
-    for kept, column in zip(before["columns"], state["columns"], strict=True):
-        np.testing.assert_array_equal(kept, column)
-    for name in ("place", "has_ended"):
-        np.testing.assert_array_equal(before[name], state[name])
+class TestState:
+    """Saving and restoring a rollout."""
+
+    @pytest.mark.parametrize("store_and_load", [by_copy, by_checkpoint])
+    @pytest.mark.parametrize("added", [1, 3])
+    @pytest.mark.parametrize("taken", [False, True])
+    def test_a_restored_rollout_continues_exactly(
+        self, store_and_load: StoreAndLoad, added: int, taken: bool, tmp_path: Path
+    ) -> None:
+        """Copied or read from a checkpoint, a rollout with steps in it continues bit for bit."""
+        rollout = Rollout()
+        if taken:
+            rollout.add(*step(10, ended=(1,)))
+            rollout.add(*step(11))
+            rollout.take()
+        for number in range(added):
+            rollout.add(*step(number, ended=(0, 2)[: number + 1]))
+        other = Rollout()
+        other.load_state_dict(store_and_load(rollout.state_dict(), tmp_path))
+        assert_continues_equally(rollout, other)
+
+    @pytest.mark.parametrize("store_and_load", [by_copy, by_checkpoint])
+    @pytest.mark.parametrize("used", [False, True])
+    def test_a_restored_empty_rollout_continues_exactly(
+        self, store_and_load: StoreAndLoad, used: bool, tmp_path: Path
+    ) -> None:
+        """A new rollout, and one just taken in the middle of episodes, continue bit for bit."""
+        rollout = filled(step(10), step(11, ended=(1,))) if used else Rollout()
+        if used:
+            rollout.take()
+        state = rollout.state_dict()
+        assert state["columns"] == []
+        other = filled(step(20), step(21))  # whose own steps are dropped
+        other.load_state_dict(store_and_load(state, tmp_path))
+        assert (len(other), other.count) == (0, 0)
+        assert_continues_equally(rollout, other)
+
+    def test_a_state_is_a_copy(self) -> None:
+        """Later steps do not modify a state that was saved before."""
+        rollout = filled(step(0), step(1, ended=(1,)))
+        state = rollout.state_dict()
+        before = copy.deepcopy(state)
+        rollout.add(*step(2, ended=(0, 1, 2)))
+        rollout.take()
+        for kept, column in zip(before["columns"], state["columns"], strict=True):
+            np.testing.assert_array_equal(kept, column)
+        for name in ("place", "has_ended"):
+            np.testing.assert_array_equal(before[name], state[name])

@@ -1,4 +1,4 @@
-"""The theory of policy gradients, shown of what the agents use: distributions, returns, and each method's credit."""
+"""The theory of policy gradients, tested with the agents' own distributions, returns and advantage estimators."""
 
 import itertools
 import math
@@ -30,7 +30,7 @@ VALUE = replace(PLAIN, baseline="value")
 
 
 def bandit(choice: Tensor, reward: Tensor) -> Steps:
-    """One-step episodes, an arm each, of choices (arms, actions) and rewards (arms,)."""
+    """One-step episodes, one an environment, of choices (num_envs, actions) and rewards (num_envs,)."""
     reward = reward.double()[None]
     one = torch.ones_like(reward)
     return Steps((), (), choice[None], reward, terminated=one, ended=one, place=torch.zeros_like(reward))
@@ -82,20 +82,20 @@ def corridor_values(p: float) -> Tensor:
 
 @dataclass(frozen=True)
 class Walk:
-    """An episode of each arm. At the goal its steps go on, for nothing, and are no longer `alive`."""
+    """An episode of each environment. At the goal its steps go on, for nothing, and are no longer `alive`."""
 
     steps: Steps
-    state: Tensor  # (steps + 1, arms)
-    alive: Tensor  # (steps, arms)
+    state: Tensor  # (steps + 1, num_envs)
+    alive: Tensor  # (steps, num_envs)
 
     def values(self, table: Tensor) -> tuple[Tensor, Tensor]:
-        """Of the states and of those after them, from a table (states,) or (arms, states)."""
+        """Of the states and of those after them, from a table (states,) or (num_envs, states)."""
         value = table.expand(self.state.shape[1], -1).gather(1, self.state.T).T
         return value[:-1], value[1:]
 
 
 def walk(logits: Tensor, generator: np.random.Generator, *, prize: float = 0.0, longest: int = 4800) -> Walk:
-    """Each arm from the first state to the goal, where there may be a prize, with two logits (arms, 2) of its own."""
+    """From the first state to the goal, where there may be a prize, with two logits (num_envs, 2) per environment."""
     position = np.zeros(len(logits), np.int64)
     actions: list[NDArray[np.int64]] = []
     positions = [position]
@@ -112,80 +112,10 @@ def walk(logits: Tensor, generator: np.random.Generator, *, prize: float = 0.0, 
 
 
 def score_gradient(walked: Walk, logits: Tensor, credit: Credit) -> Tensor:
-    """Each episode's sum of advantage_t d log pi(a_t) / d logits, (arms, 2)."""
+    """Each episode's sum of advantage_t d log pi(a_t) / d logits, (num_envs, 2)."""
     leaf = logits.clone().requires_grad_()
     log_prob = Softmax((leaf.expand(len(walked.steps), *leaf.shape),)).log_prob(walked.steps.choice)
     return torch.autograd.grad((log_prob * credit.advantage * walked.alive).sum(), leaf)[0]
-
-
-def test_the_corridors_closed_form_solves_its_bellman_equations_and_has_the_books_optimum() -> None:
-    for p in (0.05, 0.3, BEST_P, 0.95):
-        assert expected_return(p).item() == pytest.approx(corridor_values(p)[0].item(), rel=1e-12)
-    grid = torch.linspace(0.01, 0.99, 98_001, dtype=torch.float64)
-    returns = expected_return(grid)
-    assert grid[returns.argmax()].item() == pytest.approx(BEST_P, abs=1e-5)
-    assert returns.max().item() == pytest.approx(BEST_RETURN, abs=1e-3)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("settings", [PLAIN, AVERAGE, VALUE], ids=["none", "average", "value"])
-@pytest.mark.parametrize("p", [0.2, 0.4, BEST_P, 0.8])
-def test_the_score_function_gives_the_corridors_gradient_whatever_the_baseline(
-    p: float, settings: ReinforceSettings
-) -> None:
-    logits = logits_of(p).repeat(10_000, 1)
-    walked = walk(logits, np.random.default_rng(1))
-    assert_mean_is(walked.steps.reward.sum(0), expected_return(p).item())
-    leaf = logits_of(p).requires_grad_()
-    wanted = torch.autograd.grad(expected_return(chance_of_right(leaf)), leaf)[0]
-    credit = reinforce(walked.steps, *walked.values(corridor_values(p)), settings)
-    assert (credit.learned_from == 1.0).all()
-    gradient = score_gradient(walked, logits, credit)
-    for place in range(2):
-        assert_mean_is(gradient[:, place], wanted[place].item())
-
-
-def test_baselines_lower_the_variance_of_the_corridors_gradient() -> None:
-    logits = logits_of(BEST_P).repeat(10_000, 1)
-    walked = walk(logits, np.random.default_rng(2))
-    values = walked.values(corridor_values(BEST_P))
-    plain, average, value = (
-        score_gradient(walked, logits, reinforce(walked.steps, *values, settings)).var(0).sum().item()
-        for settings in (PLAIN, AVERAGE, VALUE)
-    )
-    assert average < 0.7 * plain
-    assert value < 0.5 * plain
-
-
-def test_a_baseline_of_the_state_alone_adds_nothing_to_the_gradients_mean() -> None:
-    logits = logits_of(0.4).repeat(10_000, 1)
-    walked = walk(logits, np.random.default_rng(3))
-    nothing = replace(walked.steps, reward=torch.zeros_like(walked.steps.reward))
-    table = torch.tensor([7.0, -30.0, 12.0, 0.0], dtype=torch.float64)
-    credit = reinforce(nothing, *walked.values(table), VALUE)
-    torch.testing.assert_close(credit.advantage, -walked.values(table)[0])
-    gradient = score_gradient(walked, logits, credit)
-    assert gradient.std() > 10.0
-    assert_mean_is(gradient[:, 1], 0.0)
-
-
-@pytest.mark.slow
-def test_learning_where_states_look_alike_finds_the_stochastic_policy_that_beats_nearly_greedy_ones() -> None:
-    starts = (0.05, 0.95)  # epsilon-greedy with epsilon = 0.1, to the left and to the right
-    logits = torch.stack([logits_of(p) for p in starts])
-    generator = np.random.default_rng(4)
-    for p, wanted in zip(starts, (-82.1, -44.2), strict=True):
-        assert expected_return(p).item() == pytest.approx(wanted, abs=0.05)
-        assert_mean_is(walk(logits_of(p).repeat(2_000, 1), generator).steps.reward.sum(0), wanted)
-    updates, episodes = 250, 150
-    for update in range(updates):
-        each = logits.repeat_interleave(episodes, 0)
-        walked = walk(each, generator)
-        gradient = score_gradient(walked, each, without_values(walked.steps, PLAIN))
-        logits = logits + 0.02 * (1.0 - update / updates) * gradient.unflatten(0, (2, episodes)).mean(1)
-    learned = chance_of_right(logits)
-    assert (learned - BEST_P).abs().max() < 0.03
-    assert expected_return(learned).min() > BEST_RETURN - 0.03
 
 
 def episodes_until(
@@ -214,69 +144,124 @@ def episodes_until(
     return first.view(len(rates), seeds).median(1).values.min().item()
 
 
-@pytest.mark.slow
-def test_with_a_value_as_baseline_the_same_return_takes_a_third_of_the_episodes() -> None:
-    without = episodes_until(-12.0, PLAIN, rates=(2.0**-10, 2.0**-11, 2.0**-12), episodes=450)
-    with_value = episodes_until(-12.0, VALUE, rates=(2.0**-7, 2.0**-8, 2.0**-9), episodes=150)
-    assert without < 400
-    assert with_value <= without / 3
+class TestShortCorridor:
+    """The short corridor of Sutton and Barto (2018), example 13.1."""
+
+    def test_the_closed_form_solves_the_bellman_equations(self) -> None:
+        """J(p) = (2p - 4) / (p (1 - p)) solves them, with the book's optimum p = 2 - sqrt(2), J = -11.657."""
+        for p in (0.05, 0.3, BEST_P, 0.95):
+            assert expected_return(p).item() == pytest.approx(corridor_values(p)[0].item(), rel=1e-12)
+        grid = torch.linspace(0.01, 0.99, 98_001, dtype=torch.float64)
+        returns = expected_return(grid)
+        assert grid[returns.argmax()].item() == pytest.approx(BEST_P, abs=1e-5)
+        assert returns.max().item() == pytest.approx(BEST_RETURN, abs=1e-3)
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize("settings", [PLAIN, AVERAGE, VALUE], ids=["none", "average", "value"])
+    @pytest.mark.parametrize("p", [0.2, 0.4, BEST_P, 0.8])
+    def test_the_score_function_gradient_is_exact_for_every_baseline(
+        self, p: float, settings: ReinforceSettings
+    ) -> None:
+        """The mean of 10,000 episodes' gradients is within 3 standard errors of dJ/d logits, for each baseline."""
+        logits = logits_of(p).repeat(10_000, 1)
+        walked = walk(logits, np.random.default_rng(1))
+        assert_mean_is(walked.steps.reward.sum(0), expected_return(p).item())
+        leaf = logits_of(p).requires_grad_()
+        wanted = torch.autograd.grad(expected_return(chance_of_right(leaf)), leaf)[0]
+        credit = reinforce(walked.steps, *walked.values(corridor_values(p)), settings)
+        assert (credit.learned_from == 1.0).all()
+        gradient = score_gradient(walked, logits, credit)
+        for place in range(2):
+            assert_mean_is(gradient[:, place], wanted[place].item())
+
+    def test_baselines_reduce_the_variance(self) -> None:
+        """The gradient's variance falls to below 70 % with an average and below 50 % with a value baseline."""
+        logits = logits_of(BEST_P).repeat(10_000, 1)
+        walked = walk(logits, np.random.default_rng(2))
+        values = walked.values(corridor_values(BEST_P))
+        plain, average, value = (
+            score_gradient(walked, logits, reinforce(walked.steps, *values, settings)).var(0).sum().item()
+            for settings in (PLAIN, AVERAGE, VALUE)
+        )
+        assert average < 0.7 * plain
+        assert value < 0.5 * plain
+
+    def test_a_state_baseline_has_zero_mean_gradient(self) -> None:
+        """With zero rewards and arbitrary values, the gradient's mean is 0 although its std is above 10."""
+        logits = logits_of(0.4).repeat(10_000, 1)
+        walked = walk(logits, np.random.default_rng(3))
+        nothing = replace(walked.steps, reward=torch.zeros_like(walked.steps.reward))
+        table = torch.tensor([7.0, -30.0, 12.0, 0.0], dtype=torch.float64)
+        credit = reinforce(nothing, *walked.values(table), VALUE)
+        torch.testing.assert_close(credit.advantage, -walked.values(table)[0])
+        gradient = score_gradient(walked, logits, credit)
+        assert gradient.std() > 10.0
+        assert_mean_is(gradient[:, 1], 0.0)
+
+    @pytest.mark.slow
+    def test_learning_finds_the_stochastic_optimum(self) -> None:
+        """From both epsilon-greedy policies (returns -82.1 and -44.2, closed form) learning reaches p = 2 - sqrt(2)."""
+        starts = (0.05, 0.95)  # epsilon-greedy with epsilon = 0.1, to the left and to the right
+        logits = torch.stack([logits_of(p) for p in starts])
+        generator = np.random.default_rng(4)
+        for p, wanted in zip(starts, (-82.1, -44.2), strict=True):
+            assert expected_return(p).item() == pytest.approx(wanted, abs=0.05)
+            assert_mean_is(walk(logits_of(p).repeat(2_000, 1), generator).steps.reward.sum(0), wanted)
+        updates, episodes = 250, 150
+        for update in range(updates):
+            each = logits.repeat_interleave(episodes, 0)
+            walked = walk(each, generator)
+            gradient = score_gradient(walked, each, without_values(walked.steps, PLAIN))
+            logits = logits + 0.02 * (1.0 - update / updates) * gradient.unflatten(0, (2, episodes)).mean(1)
+        learned = chance_of_right(logits)
+        assert (learned - BEST_P).abs().max() < 0.03
+        assert expected_return(learned).min() > BEST_RETURN - 0.03
+
+    @pytest.mark.slow
+    def test_a_value_baseline_needs_a_third_of_the_episodes(self) -> None:
+        """With a value baseline a return of -12 takes at most a third of the episodes (median of 41 seeds)."""
+        without = episodes_until(-12.0, PLAIN, rates=(2.0**-10, 2.0**-11, 2.0**-12), episodes=450)
+        with_value = episodes_until(-12.0, VALUE, rates=(2.0**-7, 2.0**-8, 2.0**-9), episodes=150)
+        assert without < 400
+        assert with_value <= without / 3
 
 
-# -------------------------------------------------------------------------------------------------------- rock, paper
+class TestRockPaperScissors:
+    """A game without a pure equilibrium."""
+
+    def test_self_play_averages_to_an_unexploitable_policy(self) -> None:
+        """The average policy of self-play has an exploitability below 0.05; each pure strategy has 1."""
+        wins = torch.tensor([[0.0, -1.0, 1.0], [1.0, 0.0, -1.0], [-1.0, 1.0, 0.0]], dtype=torch.float64)
+        generator, games, updates = np.random.default_rng(6), 64, 1500
+        logits = torch.tensor([[1.0, 0.0, -0.5], [0.0, 0.5, 0.0]], dtype=torch.float64)
+        average = torch.zeros_like(logits)
+        for _ in range(updates):
+            leaf = logits.clone().requires_grad_()
+            players = [Softmax((leaf[player].expand(games, 3),)) for player in range(2)]
+            choices = [player.sample(generator) for player in players]
+            first, second = (choice[:, 0] for choice in choices)
+            rewards = (wins[first, second], -wins[first, second])
+            gain = torch.zeros(())
+            for player, choice, reward in zip(players, choices, rewards, strict=True):
+                credit = without_values(bandit(choice, reward), AVERAGE)
+                gain = gain + (player.log_prob(choice) * credit.advantage[0]).mean()
+            logits = logits + 0.1 * torch.autograd.grad(gain, leaf)[0]
+            average += torch.softmax(logits, -1) / updates
+
+        def exploitability(policy: Tensor) -> float:
+            return (wins @ policy).max().item()
+
+        assert all(exploitability(pure) == 1.0 for pure in torch.eye(3, dtype=torch.float64))
+        assert max(exploitability(player) for player in average) < 0.05
 
 
-def test_playing_against_a_learner_makes_the_average_policy_of_rock_paper_scissors_unexploitable() -> None:
-    """No pure strategy has this: each loses every game to the one that beats it."""
-    wins = torch.tensor([[0.0, -1.0, 1.0], [1.0, 0.0, -1.0], [-1.0, 1.0, 0.0]], dtype=torch.float64)
-    generator, games, updates = np.random.default_rng(6), 64, 1500
-    logits = torch.tensor([[1.0, 0.0, -0.5], [0.0, 0.5, 0.0]], dtype=torch.float64)
-    average = torch.zeros_like(logits)
-    for _ in range(updates):
-        leaf = logits.clone().requires_grad_()
-        players = [Softmax((leaf[player].expand(games, 3),)) for player in range(2)]
-        choices = [player.sample(generator) for player in players]
-        first, second = (choice[:, 0] for choice in choices)
-        rewards = (wins[first, second], -wins[first, second])
-        gain = torch.zeros(())
-        for player, choice, reward in zip(players, choices, rewards, strict=True):
-            credit = without_values(bandit(choice, reward), AVERAGE)
-            gain = gain + (player.log_prob(choice) * credit.advantage[0]).mean()
-        logits = logits + 0.1 * torch.autograd.grad(gain, leaf)[0]
-        average += torch.softmax(logits, -1) / updates
-
-    def exploitability(policy: Tensor) -> float:
-        return (wins @ policy).max().item()
-
-    assert all(exploitability(pure) == 1.0 for pure in torch.eye(3, dtype=torch.float64))
-    assert max(exploitability(player) for player in average) < 0.05
-
-
-# -------------------------------------------------------------------------------------------------- Gaussian bandits
-
-
-def gaussian_gradients(mean: float, std: float, reward: Callable[[Tensor], Tensor], arms: int) -> Tensor:
-    """The score-function gradients for mean and log std, of one arm each, (2, arms)."""
-    leaf = torch.tensor([[mean], [math.log(std)]], dtype=torch.float64).repeat(1, arms).requires_grad_()
+def gaussian_gradients(mean: float, std: float, reward: Callable[[Tensor], Tensor], num_envs: int) -> Tensor:
+    """The score-function gradients for mean and log std, of one environment each, (2, num_envs)."""
+    leaf = torch.tensor([[mean], [math.log(std)]], dtype=torch.float64).repeat(1, num_envs).requires_grad_()
     policy = Gaussian(leaf[0, :, None], leaf[1, :, None].exp())
     choice = policy.sample(np.random.default_rng(7)).detach()
     credit = without_values(bandit(choice, reward(choice[:, 0])), PLAIN)
     return torch.autograd.grad((policy.log_prob(choice) * credit.advantage[0]).sum(), leaf)[0]
-
-
-def test_the_score_function_gives_a_gaussian_bandits_gradient() -> None:
-    """Of J = E[-(a - 2)^2] = -(mean - 2)^2 - std^2."""
-    mean, std = 0.7, 0.6
-    for_mean, for_log_std = gaussian_gradients(mean, std, lambda action: -((action - 2.0) ** 2), arms=1_000_000)
-    assert_mean_is(for_mean, -2.0 * (mean - 2.0))
-    assert_mean_is(for_log_std, -2.0 * std**2)
-
-
-def test_the_gradients_variance_grows_with_the_inverse_square_of_the_deviation() -> None:
-    deviations = np.geomspace(0.02, 2.0, 9)
-    variances = [gaussian_gradients(0.3, std, torch.ones_like, arms=50_000)[0].var().item() for std in deviations]
-    slope = np.polyfit(np.log(deviations), np.log(variances), 1)[0]
-    assert slope == pytest.approx(-2.0, abs=0.05)
-    assert variances[-1] == pytest.approx(0.25, rel=0.05)  # 1 / std^2
 
 
 def moments_of_the_score_gradient(
@@ -294,50 +279,48 @@ def moments_of_the_score_gradient(
     return (weight * gained).sum(), (weight * gained * score).sum(), (weight * (gained * score) ** 2).sum()
 
 
-@pytest.mark.parametrize("kind", [Gaussian, SquashedGaussian, ClippedGaussian])
-def test_each_gaussians_score_gives_the_gradient_of_the_reward_of_its_own_actions(kind: type[Gaussian]) -> None:
-    def reward(action: Tensor) -> Tensor:
-        return torch.sin(2.0 * action) + action + 3.0
+class TestGaussianBandits:
+    """Score-function gradients of Gaussian bandits."""
 
-    def moments(mean: float) -> tuple[Tensor, Tensor, Tensor]:
-        return moments_of_the_score_gradient(kind, torch.tensor([mean, math.log(0.8)], dtype=torch.float64), reward)
+    def test_the_gradient_equals_the_closed_form(self) -> None:
+        """J = E[-(a - 2)^2] = -(mean - 2)^2 - std^2: gradients within 3 standard errors of a million samples."""
+        mean, std = 0.7, 0.6
+        for_mean, for_log_std = gaussian_gradients(mean, std, lambda action: -((action - 2.0) ** 2), num_envs=1_000_000)
+        assert_mean_is(for_mean, -2.0 * (mean - 2.0))
+        assert_mean_is(for_log_std, -2.0 * std**2)
 
-    slope = (moments(0.701)[0] - moments(0.699)[0]).item() / 0.002
-    assert moments(0.7)[1].item() == pytest.approx(slope, abs=2e-4)
+    def test_the_variance_is_the_inverse_square_of_the_std(self) -> None:
+        """For a constant reward the variance is 1 / std^2: slope -2 +- 0.05 on log-log axes."""
+        deviations = np.geomspace(0.02, 2.0, 9)
+        variances = [
+            gaussian_gradients(0.3, std, torch.ones_like, num_envs=50_000)[0].var().item() for std in deviations
+        ]
+        slope = np.polyfit(np.log(deviations), np.log(variances), 1)[0]
+        assert slope == pytest.approx(-2.0, abs=0.05)
+        assert variances[-1] == pytest.approx(0.25, rel=0.05)  # 1 / std^2
 
+    @pytest.mark.parametrize("kind", [Gaussian, SquashedGaussian, ClippedGaussian])
+    def test_each_distributions_score_gives_the_gradient_of_its_actions(self, kind: type[Gaussian]) -> None:
+        """E[r grad log p], integrated on a grid, equals the slope of E[r] for plain, squashed and clipped actions."""
 
-def test_clipped_actions_that_share_an_end_share_a_score_which_lowers_the_variance() -> None:
-    leaf = torch.tensor([0.9, math.log(0.8)], dtype=torch.float64)
-    clipped, plain = (
-        moments_of_the_score_gradient(kind, leaf, lambda action: action.clamp(-1.0, 1.0) + 3.0)
-        for kind in (ClippedGaussian, Gaussian)
-    )
-    assert clipped[1].item() == pytest.approx(plain[1].item(), abs=2e-4)
-    assert clipped[2] < 0.8 * plain[2]
+        def reward(action: Tensor) -> Tensor:
+            return torch.sin(2.0 * action) + action + 3.0
 
+        def moments(mean: float) -> tuple[Tensor, Tensor, Tensor]:
+            return moments_of_the_score_gradient(kind, torch.tensor([mean, math.log(0.8)], dtype=torch.float64), reward)
 
-# ------------------------------------------------------------------------------------ all that can happen, one by one
+        slope = (moments(0.701)[0] - moments(0.699)[0]).item() / 0.002
+        assert moments(0.7)[1].item() == pytest.approx(slope, abs=2e-4)
 
-
-@pytest.mark.parametrize("arms", [2, 3])
-def test_the_average_of_the_other_arms_is_no_bias_while_one_with_the_own_return_is(arms: int) -> None:
-    leaf = torch.tensor([0.3, -0.4, 0.2], dtype=torch.float64, requires_grad=True)
-    rewards = torch.tensor([1.0, -2.0, 5.0], dtype=torch.float64)
-    choices = torch.zeros(arms, 1, dtype=torch.int64)
-    assert (without_values(bandit(choices, torch.full((arms,), 5.0)), AVERAGE).advantage == 0.0).all()
-    chances = torch.softmax(leaf, -1)
-    wanted = torch.autograd.grad((chances * rewards).sum(), leaf, retain_graph=True)[0]
-    others = own = torch.zeros((), dtype=torch.float64)
-    for outcome in itertools.product(range(3), repeat=arms):
-        choice = torch.tensor(outcome)[:, None]
-        steps = bandit(choice, rewards[choice[:, 0]])
-        chance = chances[choice[:, 0]].prod().detach()
-        log_prob = Softmax((leaf.expand(arms, 3),)).log_prob(choice)
-        others = others + chance * (log_prob * without_values(steps, AVERAGE).advantage[0]).mean()
-        g = without_values(steps, PLAIN).advantage[0]
-        own = own + chance * (log_prob * (g - g.mean())).mean()
-    torch.testing.assert_close(torch.autograd.grad(others, leaf, retain_graph=True)[0], wanted, rtol=0, atol=1e-12)
-    torch.testing.assert_close(torch.autograd.grad(own, leaf)[0], wanted * (1 - 1 / arms), rtol=0, atol=1e-12)
+    def test_clipping_reduces_the_variance_of_the_score(self) -> None:
+        """At equal mean, the clipped Gaussian's second moment is below 80 % of the plain one's."""
+        leaf = torch.tensor([0.9, math.log(0.8)], dtype=torch.float64)
+        clipped, plain = (
+            moments_of_the_score_gradient(kind, leaf, lambda action: action.clamp(-1.0, 1.0) + 3.0)
+            for kind in (ClippedGaussian, Gaussian)
+        )
+        assert clipped[1].item() == pytest.approx(plain[1].item(), abs=2e-4)
+        assert clipped[2] < 0.8 * plain[2]
 
 
 STATES, ACTIONS, END, HORIZON = 3, 2, 3, 3
@@ -352,8 +335,8 @@ def values_of(logits: Tensor, discount: float) -> Tensor:
     """V (steps so far, state), from the Bellman equations: the task ends at END, or after three steps."""
     values = [torch.zeros(STATES + 1, dtype=torch.float64)]
     for _ in range(HORIZON):
-        worth = (FOLLOW * (REWARD + discount * values[0])).sum(-1)
-        values.insert(0, torch.cat([(torch.softmax(logits, -1) * worth).sum(-1), torch.zeros(1)]))
+        q = (FOLLOW * (REWARD + discount * values[0])).sum(-1)
+        values.insert(0, torch.cat([(torch.softmax(logits, -1) * q).sum(-1), torch.zeros(1)]))
     return torch.stack(values)
 
 
@@ -403,41 +386,69 @@ def method_of(settings: PolicyGradientSettings) -> Method:
     return partial(methods[type(settings)], settings=settings)
 
 
-@pytest.mark.parametrize(
-    ("settings", "exact"),
-    [
-        (PLAIN, False),
-        (VALUE, False),
-        (ActorCriticSettings(discount=1.0), True),
-        (A2CSettings(discount=1.0, gae_lambda=0.0), True),
-        (A2CSettings(discount=1.0, gae_lambda=0.6), True),
-        (A2CSettings(discount=1.0, gae_lambda=1.0), False),
-        (A3CSettings(discount=1.0), False),
-    ],
-    ids=["reinforce", "reinforce-value", "actor-critic", "a2c-0", "a2c-0.6", "a2c-1", "a3c"],
-)
-def test_the_expected_update_is_the_finite_difference_of_the_return(
-    settings: PolicyGradientSettings, exact: bool
-) -> None:
-    """With any values where they are a baseline only, with exact ones where they stand for rewards to come."""
-    method, wanted = method_of(settings), finite_differences(1.0)
-    values = values_of(LOGITS, 1.0)
-    assert wanted.abs().max() > 0.1
-    torch.testing.assert_close(expected_update(method, values), wanted, rtol=0, atol=1e-7)
-    with_others = (expected_update(method, OTHER_VALUES) - wanted).abs().max().item()
-    assert with_others > 0.1 if exact else with_others < 1e-7
+class TestExactEnumeration:
+    """Expected updates over all outcomes of small tasks."""
 
+    @pytest.mark.parametrize("num_envs", [2, 3])
+    def test_a_leave_one_out_average_is_unbiased(self, num_envs: int) -> None:
+        """The others' average leaves the expected gradient exact; including the own return scales it by 1 - 1/n."""
+        leaf = torch.tensor([0.3, -0.4, 0.2], dtype=torch.float64, requires_grad=True)
+        rewards = torch.tensor([1.0, -2.0, 5.0], dtype=torch.float64)
+        choices = torch.zeros(num_envs, 1, dtype=torch.int64)
+        assert (without_values(bandit(choices, torch.full((num_envs,), 5.0)), AVERAGE).advantage == 0.0).all()
+        chances = torch.softmax(leaf, -1)
+        wanted = torch.autograd.grad((chances * rewards).sum(), leaf, retain_graph=True)[0]
+        others = own = torch.zeros((), dtype=torch.float64)
+        for outcome in itertools.product(range(3), repeat=num_envs):
+            choice = torch.tensor(outcome)[:, None]
+            steps = bandit(choice, rewards[choice[:, 0]])
+            chance = chances[choice[:, 0]].prod().detach()
+            log_prob = Softmax((leaf.expand(num_envs, 3),)).log_prob(choice)
+            others = others + chance * (log_prob * without_values(steps, AVERAGE).advantage[0]).mean()
+            g = without_values(steps, PLAIN).advantage[0]
+            own = own + chance * (log_prob * (g - g.mean())).mean()
+        torch.testing.assert_close(torch.autograd.grad(others, leaf, retain_graph=True)[0], wanted, rtol=0, atol=1e-12)
+        torch.testing.assert_close(torch.autograd.grad(own, leaf)[0], wanted * (1 - 1 / num_envs), rtol=0, atol=1e-12)
 
-def test_only_with_the_factor_i_is_the_expected_actor_critic_update_the_gradient_of_a_discounted_return() -> None:
-    plain, discounted = (
-        expected_update(method_of(ActorCriticSettings(discount=0.9, discounted_start=factor)), values_of(LOGITS, 0.9))
-        for factor in (False, True)
+    @pytest.mark.parametrize(
+        ("settings", "exact"),
+        [
+            (PLAIN, False),
+            (VALUE, False),
+            (ActorCriticSettings(discount=1.0), True),
+            (A2CSettings(discount=1.0, gae_lambda=0.0), True),
+            (A2CSettings(discount=1.0, gae_lambda=0.6), True),
+            (A2CSettings(discount=1.0, gae_lambda=1.0), False),
+            (A3CSettings(discount=1.0), False),
+        ],
+        ids=["reinforce", "reinforce-value", "actor-critic", "a2c-0", "a2c-0.6", "a2c-1", "a3c"],
     )
-    wanted = finite_differences(0.9)
-    torch.testing.assert_close(discounted, wanted, rtol=0, atol=1e-7)
-    assert (plain - wanted).abs().max() > 0.02
-    without_discount = [
-        expected_update(method_of(ActorCriticSettings(discount=1.0, discounted_start=factor)), values_of(LOGITS, 1.0))
-        for factor in (False, True)
-    ]
-    torch.testing.assert_close(*without_discount, rtol=0, atol=0)  # gamma = 1 cannot tell
+    def test_the_expected_update_is_the_finite_difference_of_the_return(
+        self, settings: PolicyGradientSettings, exact: bool
+    ) -> None:
+        """With any values as baseline, with exact ones as bootstrap, the expected update equals dJ/d logits to 1e-7."""
+        method, wanted = method_of(settings), finite_differences(1.0)
+        values = values_of(LOGITS, 1.0)
+        assert wanted.abs().max() > 0.1
+        torch.testing.assert_close(expected_update(method, values), wanted, rtol=0, atol=1e-7)
+        with_others = (expected_update(method, OTHER_VALUES) - wanted).abs().max().item()
+        assert with_others > 0.1 if exact else with_others < 1e-7
+
+    def test_the_factor_gamma_t_makes_the_actor_critic_update_exact(self) -> None:
+        """Only with the factor I = gamma^t is the update the gradient of the discounted return."""
+        plain, discounted = (
+            expected_update(
+                method_of(ActorCriticSettings(discount=0.9, discounted_start=factor)), values_of(LOGITS, 0.9)
+            )
+            for factor in (False, True)
+        )
+        wanted = finite_differences(0.9)
+        torch.testing.assert_close(discounted, wanted, rtol=0, atol=1e-7)
+        assert (plain - wanted).abs().max() > 0.02
+        without_discount = [
+            expected_update(
+                method_of(ActorCriticSettings(discount=1.0, discounted_start=factor)), values_of(LOGITS, 1.0)
+            )
+            for factor in (False, True)
+        ]
+        torch.testing.assert_close(*without_discount, rtol=0, atol=0)  # with gamma = 1 the factor is 1

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import gymnasium
@@ -9,11 +10,12 @@ import numpy as np
 import pytest
 import stable_baselines3
 import torch
+from learners import minus_l1_distance, random_transitions
 from stable_baselines3.common.buffers import ReplayBufferSamples
 from stable_baselines3.common.logger import Logger
 from torch import Tensor, nn
 
-from policies.agent import FloatArray, Observation, Spec, Transition
+from policies.agent import Spec, Transition
 from policies.ddpg import agent as ddpg
 from policies.ddpg.agent import DDPG
 from policies.ddpg.settings import DDPGSettings
@@ -43,32 +45,17 @@ class Scaled(nn.Module):
 
 
 class Space(gymnasium.Env[Any, Any]):
-    """Features of 32 bits and actions from -1 to 1; nobody ever steps it."""
+    """Features of 32 bits and actions from -1 to 1; it is never stepped."""
 
     observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (FEATURES,), np.float32)
     action_space = gymnasium.spaces.Box(-1.0, 1.0, (2,), np.float32)
 
 
-def minus_distance(achieved_goal: FloatArray, desired_goal: FloatArray, info: Any) -> Any:
-    return -np.abs(achieved_goal - desired_goal).sum(-1)
-
-
 def experience() -> tuple[Transition, np.ndarray[Any, Any]]:
     """Random steps, numbered in the first column of `observation`, and which of them terminated."""
-    generator = np.random.default_rng(0)
-
-    def observation() -> Observation:
-        sizes = {"observation": 5, "achieved_goal": 2, "desired_goal": 2}
-        return {name: generator.normal(size=(ROWS, size)).astype(np.float32) for name, size in sizes.items()}
-
-    seen, after = observation(), observation()
-    seen["observation"][:, 0] = np.arange(ROWS)
-    after["desired_goal"] = seen["desired_goal"]
-    action = generator.uniform(SPEC.action_low, SPEC.action_high, (ROWS, 2)).astype(np.float32)
-    reward = minus_distance(after["achieved_goal"], seen["desired_goal"], None)
-    ended = generator.random(ROWS) < 0.4
-    terminated = ended & (generator.random(ROWS) < 0.6)
-    return Transition(seen, action, reward, after, terminated, ended), terminated
+    transition = random_transitions(SPEC, ROWS, terminated=0.4)
+    terminated = transition.ended & (np.random.default_rng(1).random(ROWS) < 0.6)
+    return replace(transition, terminated=terminated), terminated
 
 
 class Same:
@@ -91,7 +78,7 @@ class Same:
 
 
 def peer(agent: DDPG, rows: Same) -> stable_baselines3.DDPG:
-    """Theirs, with our weights."""
+    """The other library's agent with our weights."""
     model = stable_baselines3.DDPG(
         "MlpPolicy",
         Space(),
@@ -117,11 +104,11 @@ def peer(agent: DDPG, rows: Same) -> stable_baselines3.DDPG:
 
 @pytest.fixture
 def both(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[DDPG, stable_baselines3.DDPG]]:
-    """Ours and theirs in double precision, before the first update; target networks lie elsewhere."""
+    """Both agents in double precision, before the first update; target networks differ from the online ones."""
     monkeypatch.setattr(ddpg, "SQUASH_PENALTY", 0.0)
     monkeypatch.setattr(stable_baselines3.common.policies, "preprocess_obs", lambda obs, *_, **__: obs)  # to float32
     transition, terminated = experience()
-    agent = DDPG(SPEC, SETTINGS, minus_distance, 0)
+    agent = DDPG(SPEC, SETTINGS, minus_l1_distance, 0)
     agent.observe(transition)
     for module in (agent._policy, agent._average.policy, agent._critic, agent._target_actor, agent._target_critic):
         module.double()
@@ -149,36 +136,42 @@ def gradients(module: nn.Module) -> Tensor:
     return torch.cat([parameter.grad.flatten() for parameter in module.parameters() if parameter.grad is not None])
 
 
-def test_losses_and_gradients_are_stable_baselines3s(both: tuple[DDPG, stable_baselines3.DDPG]) -> None:
-    agent, model = both
-    actor = copy.deepcopy(agent._actor)
-    told = agent.update(0.0)
-    at_step: list[Tensor] = []  # their critic's gradient, before their actor's loss adds to it
-    model.critic.optimizer.register_step_pre_hook(lambda *_: at_step.append(gradients(model.critic)))
-    model.train(1, SETTINGS.batch_size)
-    batch, said = model.replay_buffer.sample(SETTINGS.batch_size), model.logger.name_to_value  # type: ignore[union-attr]
-    assert set(batch.dones[:, 0].tolist()) == {0.0, 1.0}
-    assert told["critic_loss"] == pytest.approx(said["train/critic_loss"], abs=1e-6)
-    # Both actors climb the critic that has just learned.
-    climbed = agent._critic.net(Scaled()(torch.cat([batch.observations, torch.tanh(actor(batch.observations))], -1)))
-    assert -climbed.mean().item() == pytest.approx(said["train/actor_loss"], abs=1e-6)
-    for ours, theirs in ((gradients(agent._critic), at_step[0]), (gradients(agent._actor), gradients(model.actor))):
-        assert len(ours) > 400
-        assert theirs.abs().max() > 1e-3
-        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-6)
+class TestPeer:
+    """Updates of DDPG and of Stable-Baselines3's DDPG from the same weights and batches."""
 
-
-def test_after_many_updates_all_weights_still_are(both: tuple[DDPG, stable_baselines3.DDPG]) -> None:
-    agent, model = both
-    before = weights(agent._actor)
-    for _ in range(20):
-        agent.update(0.0)
+    def test_losses_and_gradients_agree(self, both: tuple[DDPG, stable_baselines3.DDPG]) -> None:
+        """Critic loss, actor loss and both gradients agree to 1e-6 in double precision."""
+        agent, model = both
+        actor = copy.deepcopy(agent._actor)
+        metrics = agent.update(0.0)
+        at_step: list[Tensor] = []  # their critic's gradient, before their actor's loss adds to it
+        model.critic.optimizer.register_step_pre_hook(lambda *_: at_step.append(gradients(model.critic)))
         model.train(1, SETTINGS.batch_size)
-    assert (weights(agent._actor) - before).abs().max() > 0.01
-    for ours, theirs in (
-        (agent._actor, model.actor),
-        (agent._critic, model.critic),
-        (agent._target_actor, model.actor_target),
-        (agent._target_critic, model.critic_target),
-    ):
-        torch.testing.assert_close(weights(ours), weights(theirs), rtol=0, atol=1e-6)
+        batch, logged = model.replay_buffer.sample(SETTINGS.batch_size), model.logger.name_to_value  # type: ignore[union-attr]
+        assert set(batch.dones[:, 0].tolist()) == {0.0, 1.0}
+        assert metrics["critic_loss"] == pytest.approx(logged["train/critic_loss"], abs=1e-6)
+        # Both actors ascend the critic that was just updated.
+        ascended = agent._critic.net(
+            Scaled()(torch.cat([batch.observations, torch.tanh(actor(batch.observations))], -1))
+        )
+        assert -ascended.mean().item() == pytest.approx(logged["train/actor_loss"], abs=1e-6)
+        for ours, theirs in ((gradients(agent._critic), at_step[0]), (gradients(agent._actor), gradients(model.actor))):
+            assert len(ours) > 400
+            assert theirs.abs().max() > 1e-3
+            torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-6)
+
+    def test_weights_agree_after_twenty_updates(self, both: tuple[DDPG, stable_baselines3.DDPG]) -> None:
+        """Actor, critic and both targets agree to 1e-6 after 20 updates."""
+        agent, model = both
+        before = weights(agent._actor)
+        for _ in range(20):
+            agent.update(0.0)
+            model.train(1, SETTINGS.batch_size)
+        assert (weights(agent._actor) - before).abs().max() > 0.01
+        for ours, theirs in (
+            (agent._actor, model.actor),
+            (agent._critic, model.critic),
+            (agent._target_actor, model.actor_target),
+            (agent._target_critic, model.critic_target),
+        ):
+            torch.testing.assert_close(weights(ours), weights(theirs), rtol=0, atol=1e-6)
