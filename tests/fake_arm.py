@@ -1,4 +1,4 @@
-"""Stand-ins for what a control loop moves and is moved by: an arm, a policy and a clock, all of them scripted."""
+"""Scripted stand-ins for the parts around a control loop: an arm, a policy and a clock."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -16,7 +16,7 @@ START = (20.0, 30.0, 40.0)
 
 
 class FakeClock:
-    """A clock that jumps to what is due, and `oversleep(n)` seconds further in its n-th wait."""
+    """A clock that jumps to the due time, and `oversleep(n)` seconds further in its n-th wait."""
 
     def __init__(
         self, *, waits: bool = False, oversleep: Callable[[int], float] = lambda wait: 0.0, most: int = 50_000
@@ -30,14 +30,14 @@ class FakeClock:
 
     def wait_until(self, due_s: float) -> None:
         self.count += 1
-        assert self.count < self._most, "the loop does not come to an end"
+        assert self.count < self._most, "the loop does not end"
         self.time_s = max(self.time_s, due_s) + self._oversleep(self.count)
 
 
 class FakeArm:
-    """Joints that follow their targets with a lag of the first order, each of its own.
+    """Joints that each follow their target with a first-order lag.
 
-    `verbs` are what was asked of it, reads aside, `sent` and `sent_s` the targets with their times. `faulty_read` and
+    `verbs` are the calls except `read`, `sent` and `sent_s` the targets with their times. `faulty_read` and
     `faulty_write` may spoil a reading, swallow a target, or raise.
     """
 
@@ -103,18 +103,18 @@ class FakeArm:
 
 
 def lost(*_: Any) -> Any:
-    """As a fault: the reply does not come."""
+    """As a fault: raise the error of a missing reply."""
     raise DriverError("no reply")
 
 
 class ScriptedPolicy:
-    """What `GoalWork` needs of a policy. `answer(n)` is what it says when it is asked for the n-th time, from 0."""
+    """The part of a policy that `GoalWork` uses. `answer(n)` is the action of its n-th decision, from 0."""
 
     arm = ARM
     contract = SimpleNamespace(goal_tolerance_m=0.005, imperfections="ideal")
 
     def __init__(self, answer: Callable[[int], list[float]] | list[float], period_s: float = 1 / 30) -> None:
-        self.answer = answer if callable(answer) else lambda asked: answer
+        self.answer = answer if callable(answer) else lambda decision: answer
         self.period_s = period_s
         self.asked = 0
         self.forgotten = 0
@@ -128,7 +128,7 @@ class ScriptedPolicy:
 
 
 class Skilled(ScriptedPolicy):
-    """Answers with the pose that puts the tip on the goal."""
+    """A policy whose action is the pose that puts the tip on the goal."""
 
     def __init__(self, period_s: float = 1 / 30) -> None:
         super().__init__([], period_s)

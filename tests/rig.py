@@ -1,4 +1,4 @@
-"""A control loop around a fake arm, and a person at its keyboard."""
+"""A control loop around a fake arm, with scripted key presses."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -24,7 +24,7 @@ SOFT_STEPS = round(EASE_S * 30)
 
 
 class Rig:
-    """A loop around a fake arm, and a person who presses `keys`, one each time that the loop asks for one.
+    """A loop around a fake arm; `keys` are pressed one after another, whenever the loop reads the keyboard.
 
     `fault(rig)` runs before each reading.
     """
@@ -87,7 +87,7 @@ class Rig:
         return "disable" in self.arm.verbs
 
     def assert_parked(self) -> None:
-        """Torque off once, at the very end, of an arm that rests in its parking pose."""
+        """Assert that torque was switched off once, at the very end, with the arm at rest in its parking pose."""
         assert self.loop.report.parked
         assert self.arm.verbs[0] == "enable"
         assert self.arm.verbs[-1] == "disable"
@@ -96,7 +96,7 @@ class Rig:
         np.testing.assert_allclose(self.arm.sent[-1], self.loop.park_deg, atol=1e-6)
 
     def assert_held(self) -> None:
-        """Torque on, targets at rest."""
+        """Assert that torque is on and targets are at rest."""
         assert not self.loop.report.parked
         assert not self.torque_off
         assert not self.loop.safety.moving
@@ -108,7 +108,7 @@ class Rig:
 
 
 def assert_within_limits(targets: list[list[float]], period_s: float) -> None:
-    """All targets, the first of them where the arm was at rest."""
+    """Assert that targets keep all limits; the first one is where the arm was at rest."""
     position = np.array(targets)
     speed = np.vstack([np.zeros(3), np.diff(position, axis=0) / period_s])
     change = np.abs(np.diff(speed, axis=0))
@@ -120,16 +120,17 @@ def assert_within_limits(targets: list[list[float]], period_s: float) -> None:
 
 
 def from_step(step: int, then: Any, before: Any = POSES[0]) -> Callable[[int], list[float]]:
-    """An answer that changes with the n-th question; an exception is raised."""
+    """Actions that change with the n-th decision; an exception is raised."""
 
-    def answer(asked: int) -> list[float]:
-        said = before if asked < step else then
-        if isinstance(said, Exception):
-            raise said
-        return list(said)
+    def answer(decision: int) -> list[float]:
+        action = before if decision < step else then
+        if isinstance(action, Exception):
+            raise action
+        return list(action)
 
     return answer
 
 
-def once(step: int, said: Any, otherwise: Any = POSES[0]) -> Callable[[int], list[float]]:
-    return lambda asked: list(said) if asked == step else list(otherwise)
+def once(step: int, action: Any, otherwise: Any = POSES[0]) -> Callable[[int], list[float]]:
+    """Actions of which only the n-th differs."""
+    return lambda decision: list(action) if decision == step else list(otherwise)

@@ -1,4 +1,4 @@
-"""A perfect arm behind a `Safety`, and the default arm's link ends from rotation matrices."""
+"""An ideal arm behind a `Safety`, and the default arm's link ends from rotation matrices."""
 
 import math
 from collections.abc import Callable
@@ -28,7 +28,7 @@ def reading(now_s: float = 0.0, angles: list[float] | None = None, **more: Any) 
 
 
 class Follower:
-    """An arm that is wherever it was told to be, and the safety before it."""
+    """An arm that reaches each target at once, and the safety in front of it."""
 
     def __init__(
         self,
@@ -49,7 +49,7 @@ class Follower:
         follow: bool = False,
         ticks: int = 1,
     ) -> None:
-        """One period: a reading, which `state` may spoil, and an answer; None where the last one goes on."""
+        """One period: a reading, which `state` may modify, and an action; None continues the last one."""
         self.now_s += self.safety.period_s
         here = JointState(self.now_s, self.sent[-1], list(self.safety.speed_deg_s))
         self.safety.reads(state(here), self.now_s)
@@ -58,7 +58,7 @@ class Follower:
         self.sent.append(sent)
 
     def step(self, answer: list[float], ticks: int) -> None:
-        """An answer that holds for several periods."""
+        """An action that is held for several periods."""
         self.tick(answer, ticks=ticks)
         for _ in range(ticks - 1):
             self.tick(None)
@@ -88,7 +88,7 @@ class Follower:
         assert (changes <= np.array(limits.max_acceleration_deg_s2) * period_s + 2 * rounding).all()
 
     def assert_stops(self) -> None:
-        """From now on it only slows down, and then rests, whatever it is told."""
+        """Assert that from now on it only slows down, and then rests, whatever the actions are."""
         before, limits = len(self.sent) - 2, self.safety.limits
         pairs = zip(self.safety.speed_deg_s, limits.max_acceleration_deg_s2, strict=True)
         needed = math.ceil(max(abs(speed) / limit for speed, limit in pairs) / self.safety.period_s)
@@ -96,7 +96,7 @@ class Follower:
             self.ticks(needed // 4 + 10, [angle] * 3)
         speeds = self.speeds[before:]
         assert (abs(speeds[1:]) <= abs(speeds[:-1]) + 1e-6).all()
-        assert (speeds[1:] * speeds[:-1] >= -1e-6).all()  # never back
+        assert (speeds[1:] * speeds[:-1] >= -1e-6).all()  # never in reverse
         assert (speeds[needed + 2 :] == 0.0).all()
         assert not self.safety.moving
         self.assert_within_limits()
@@ -108,7 +108,7 @@ def turned(axis: str, angle_deg: float) -> np.ndarray:
 
 
 def link_ends(angles_deg: list[float]) -> list[np.ndarray]:
-    """The default arm's, link by link: column 0.2 m, turntable 0.05 m, upper arm 0.25 m, forearm 0.2 m."""
+    """The ends of the default arm's links: column 0.2 m, turntable 0.05 m, upper arm 0.25 m, forearm 0.2 m."""
     frame, place, ends = np.eye(3), np.array([0.0, 0.0, 0.2]), []
     for axis, angle, length in zip("zyy", angles_deg, (0.05, 0.25, 0.2), strict=True):
         frame = frame @ turned(axis, angle)

@@ -235,11 +235,11 @@ class TestGoalsAndRewards:
         """Hindsight relabelling gives the observation, reward and flags of a real episode towards that goal."""
         for reward in ("dense", "sparse"):
             here, there = ArmEnv("reach", reward=reward), ArmEnv("reach", reward=reward)  # type: ignore[arg-type]
-            # The other goal lies on the way, so that it is reached for a while: both values of is_success are compared.
-            on_the_way = here.arm.tip_position((50.0, 50.0, 50.0))
+            # The other goal lies on the path and is reached for some steps: both values of is_success occur.
+            on_the_path = here.arm.tip_position((50.0, 50.0, 50.0))
             moves = [np.array([80, 80, 80], np.float32)] * 20 + [np.array([50, 50, 50], np.float32)] * 30
             before = here.reset(options={"angles_deg": START_DEG, "goal_m": GOAL_M})[0]
-            real_before = there.reset(options={"angles_deg": START_DEG, "goal_m": on_the_way})[0]
+            real_before = there.reset(options={"angles_deg": START_DEG, "goal_m": on_the_path})[0]
             goal = real_before["desired_goal"]
             successes = set()
             for move in moves:
@@ -336,7 +336,7 @@ class TestOptions:
         goal_only = env.reset(seed=11, options={"goal_m": np.array(GOAL_M)})[0]
         assert goal_only["desired_goal"] == pytest.approx(GOAL_M, abs=1e-7)
         assert goal_only["observation"].tobytes() == drawn["observation"].tobytes()
-        assert bits(env.reset()[0]) == bits(after_drawn)  # the generator advanced alike
+        assert bits(env.reset()[0]) == bits(after_drawn)  # the generator advanced by as much
 
     @pytest.mark.parametrize(
         ("options", "error", "message"),

@@ -111,7 +111,7 @@ def body() -> Iterator[Body]:
 
 @pytest.fixture
 def loose_body() -> Iterator[Body]:
-    """Not screwed to the table: PyBullet says that a fixed base weighs nothing."""
+    """The arm with a free base, since PyBullet reports a mass of 0 for a fixed one."""
     body = Body(DEFAULT_URDF, fixed=False)
     yield body
     pybullet.disconnect(body.client)
@@ -188,7 +188,7 @@ class TestDataSheet:
             DEFAULT_URDF.read_text(),
         )
         assert claim is not None
-        gravity, inertia, accelerating, together, share = (float(group) for group in claim.groups())
+        gravity, inertia, accelerating, together, fraction = (float(group) for group in claim.groups())
 
         level, still = [0.0, math.pi / 2, 0.0], [0.0, 0.0, 0.0]
         torque = pybullet.calculateInverseDynamics(body.id, level, still, still, physicsClientId=body.client)
@@ -204,7 +204,7 @@ class TestDataSheet:
         assert inertia == pytest.approx(true_inertia, abs=0.00005)
         assert accelerating == pytest.approx(40 * true_inertia, abs=0.005)
         assert together == pytest.approx(true_gravity + 40 * true_inertia, abs=0.005)
-        assert share == pytest.approx(100 * (true_gravity + 40 * true_inertia) / 1.4, abs=0.5)
+        assert fraction == pytest.approx(100 * (true_gravity + 40 * true_inertia) / 1.4, abs=0.5)
 
 
 class TestGeometry:

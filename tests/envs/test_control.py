@@ -87,12 +87,12 @@ class TestMotion:
         with Simulation(ARM) as simulation:
             simulation.reset(START_DEG)
             for action in np.random.default_rng(1).uniform(box.low, box.high, (50, 3)).astype(np.float32):
-                asked = action.astype(np.float64)
+                requested = action.astype(np.float64)
                 if control == "from_measured":
-                    asked = asked + simulation.angles_deg
+                    requested = requested + simulation.angles_deg
                 if control == "from_target":
-                    asked = asked + target
-                target, speed = limit_target(asked.tolist(), target, speed, ARM.limits, PERIOD_S)
+                    requested = requested + target
+                target, speed = limit_target(requested.tolist(), target, speed, ARM.limits, PERIOD_S)
                 simulation.command(target)
                 simulation.step()
                 got = readings(env.step(action)[0])
@@ -134,13 +134,13 @@ class TestMotion:
         """The target advances by v T a step, with v from v T + v^2 / (2 a) = the increment (closed form)."""
         env = ArmEnv("reach", control="from_target")
         env.reset(seed=0, options={"angles_deg": START_DEG})
-        asked = np.array([0.2, -0.3, 0.5])
+        requested = np.array([0.2, -0.3, 0.5])
         for count in range(1, 21):
-            got = readings(env.step(asked)[0])
-            # The limiter's speed v, such that the joint could still stop on the spot: v T + v^2 / (2 a) = |asked|.
+            got = readings(env.step(requested)[0])
+            # The limiter's speed v, such that the joint could still stop on the spot: v T + v^2 / (2 a) = |requested|.
             a = math.degrees(40.0)
-            v = np.sqrt((a * PERIOD_S) ** 2 + 2 * a * np.abs(asked)) - a * PERIOD_S
-            assert got[6:9] == pytest.approx(START_DEG + count * PERIOD_S * v * np.sign(asked), abs=1e-4)
+            v = np.sqrt((a * PERIOD_S) ** 2 + 2 * a * np.abs(requested)) - a * PERIOD_S
+            assert got[6:9] == pytest.approx(START_DEG + count * PERIOD_S * v * np.sign(requested), abs=1e-4)
         for _ in range(10):
             got = readings(env.step(np.zeros(3))[0])
         assert got[:3] == pytest.approx(got[6:9], abs=0.01)

@@ -266,7 +266,7 @@ class TestSensors:
         angles, speeds = noise(imperfect(simulation, angle_noise_deg=0.2, speed_noise_deg_s=5.0), 4000)
         assert np.abs(np.corrcoef(angles.T, speeds.T)[:3, 3:]).max() < 5 / math.sqrt(4000)
         for added, size in ((angles, 0.2), (speeds, 5.0)):
-            # Within five standard errors of mean and deviation.
+            # Within five standard errors of mean and std.
             assert abs(added.mean()) < 5 * size / math.sqrt(count)
             assert added.std() == pytest.approx(size, rel=5 / math.sqrt(2 * count))
             assert np.abs(np.corrcoef(added.T) - np.eye(3)).max() < 5 / math.sqrt(4000)  # across joints

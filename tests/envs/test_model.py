@@ -387,8 +387,8 @@ class TestSilence:
         """An exception inside of the block propagates, and stdout works again."""
         with pytest.raises(KeyError), silenced():
             raise KeyError
-        os.write(1, b"heard")
-        assert capfd.readouterr().out == "heard"
+        os.write(1, b"printed")
+        assert capfd.readouterr().out == "printed"
 
     def test_a_model_that_pybullet_rejects_is_a_value_error(self) -> None:
         """A failure of PyBullet's loader becomes a one-line ValueError."""

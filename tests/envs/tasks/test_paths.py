@@ -1,4 +1,4 @@
-"""Paths: closed, smooth, at the speed asked for, and such as the arm can follow."""
+"""Paths: closed, smooth, at the requested speed, and within what the arm can follow."""
 
 import json
 import math
@@ -138,7 +138,7 @@ def angles_by_hand(points_m: Array) -> Array:
 
 
 def demands(path: Path, arm: Arm = ARM, count: int = 2000) -> tuple[float, float, float]:
-    """Degrees out of the limits, and the largest shares of the speed and acceleration limits, along a path."""
+    """Degrees out of the limits, and the largest fractions of the speed and acceleration limits, along a path."""
     points, limits, step_s = round_trip(path, count)[:, :3], arm.limits, path.period_s / count
     angles = angles_by_hand(points)
     inside = np.clip(angles, limits.lower_deg, limits.upper_deg)
@@ -203,9 +203,9 @@ class TestFeasibility:
             drawn(kind, 0, 50.0)
         best = float(re.findall(r"allows ([\d.]+) m/s", str(error.value))[0])
         accepted, resets = 0, size(3, full=15, of="resets a speed")
-        for share in (0.98, 0.9, 0.8, 0.7, 0.6):
+        for fraction in (0.98, 0.9, 0.8, 0.7, 0.6):
             try:
-                env = ArmEnv("track", path=kind, speed_m_s=share * best)
+                env = ArmEnv("track", path=kind, speed_m_s=fraction * best)
             except ValueError:
                 continue
             accepted += 1

@@ -373,7 +373,7 @@ def filled(agent: PolicyGradient) -> Steps:
 
 
 @pytest.fixture
-def beside() -> tuple[PolicyGradient, PolicyGradient]:
+def two_workers() -> tuple[PolicyGradient, PolicyGradient]:
     """Two agents on the same shared parameters; the second changes them."""
     memory: list[Any] = []
 
@@ -393,10 +393,10 @@ class TestSeveralWorkers:
 
     def test_parameters_are_copied_at_the_start_of_each_rollout(
         self,
-        beside: tuple[PolicyGradient, PolicyGradient],
+        two_workers: tuple[PolicyGradient, PolicyGradient],
     ) -> None:
         """Parameters are copied before the first step of a rollout and stay constant until its end."""
-        agent, other = beside
+        agent, other = two_workers
         assert agent.shared is not None
         copies = []
         for number in range(12):
@@ -412,9 +412,9 @@ class TestSeveralWorkers:
             assert torch.equal(flat(agent._parameters), after)  # an update moves what is shared alone
         assert copies == [True, False, False, False] * 3
 
-    def test_actions_use_the_copied_parameters(self, beside: tuple[PolicyGradient, PolicyGradient]) -> None:
+    def test_actions_use_the_copied_parameters(self, two_workers: tuple[PolicyGradient, PolicyGradient]) -> None:
         """Changes by another worker affect actions from the next rollout on."""
-        agent, other = beside
+        agent, other = two_workers
         seen = draw((5, 0))
         seen["observation"][:, 1:3] = np.array([40.0, 30.0]) / 57.3  # between the bounds, to which actions are clipped
         agent.act(seen, explore=True)
@@ -431,10 +431,10 @@ class TestSeveralWorkers:
 
     def test_gradients_at_the_copy_move_the_current_shared_parameters(
         self,
-        beside: tuple[PolicyGradient, PolicyGradient],
+        two_workers: tuple[PolicyGradient, PolicyGradient],
     ) -> None:
         """The gradient is that of the copied parameters, and is applied to the shared ones of now (staleness 2)."""
-        agent, other = beside
+        agent, other = two_workers
         assert agent.shared is not None
         assert other.shared is not None
         for number in range(4):
@@ -455,9 +455,9 @@ class TestSeveralWorkers:
         moved = before - metrics["learning_rate"] * wanted / (square + 1e-5).sqrt()
         torch.testing.assert_close(torch.tensor(shared_of(agent.shared)), moved, rtol=1e-5, atol=1e-6)
 
-    def test_policy_uses_the_shared_parameters(self, beside: tuple[PolicyGradient, PolicyGradient]) -> None:
+    def test_policy_uses_the_shared_parameters(self, two_workers: tuple[PolicyGradient, PolicyGradient]) -> None:
         """`policy()` has the shared parameters, including other workers' updates."""
-        agent, other = beside
+        agent, other = two_workers
         seen = [torch.from_numpy(draw((9, 0))[name]) for name in OBSERVED]
         before = agent.policy()(*seen)
         move(other, 3)
@@ -467,10 +467,10 @@ class TestSeveralWorkers:
 
     def test_join_takes_the_normaliser_and_changes_nothing_shared(
         self,
-        beside: tuple[PolicyGradient, PolicyGradient],
+        two_workers: tuple[PolicyGradient, PolicyGradient],
     ) -> None:
         """A joining worker takes over normaliser and parameters, and the shared memory stays as it is."""
-        agent, other = beside
+        agent, other = two_workers
         assert agent.shared is not None
         before = shared_of(agent.shared)
         for parameter in other._parameters:

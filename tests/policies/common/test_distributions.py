@@ -28,13 +28,13 @@ def doubles(*values: float) -> Tensor:
 
 
 def gaussian(kind: Any, *shapes: tuple[float, float], rows: int = 1, dtype: torch.dtype = torch.float64) -> Any:
-    """One with an action for each mean and std, the same for all rows; both are leaves, (rows, actions)."""
+    """A distribution with an action for each mean and std, the same for all rows; both are leaves, (rows, actions)."""
     mean, std = (torch.tensor(values, dtype=dtype).repeat(rows, 1) for values in zip(*shapes, strict=True))
     return kind(mean.requires_grad_(), std.requires_grad_())
 
 
 def softmax(rows: int, *, seed: int = 0, size: float = 2.0) -> Softmax:
-    """One with heads of different sizes; their logits are leaves, alike in all rows."""
+    """A softmax with heads of different sizes; their logits are leaves and equal in all rows."""
     generator = torch.Generator().manual_seed(seed)
     parts = [size * torch.randn(values, generator=generator) for values in HEADS]
     return Softmax(tuple(part.repeat(rows, 1).requires_grad_() for part in parts))

@@ -384,8 +384,8 @@ class TestBranching:
                 total = 0.0
                 for joint, place in enumerate(action):
                     total += table[row][sum(shape[:joint]) + place]
-                    for ramp, share in enumerate((1 / 8, 1 / 4, 1 / 2, 1)):
-                        height = min(1.0, max(-1.0, (place - present[row][joint]) / (share * (1.0 + joint))))
+                    for ramp, fraction in enumerate((1 / 8, 1 / 4, 1 / 2, 1)):
+                        height = min(1.0, max(-1.0, (place - present[row][joint]) / (fraction * (1.0 + joint))))
                         total += gains[row][8 * joint + ramp] * height + gains[row][8 * joint + 4 + ramp] * abs(height)
                 wanted[-1].append(total / len(shape))
         torch.testing.assert_close(enumerated(head, x, shape), torch.tensor(wanted), rtol=0, atol=1e-5)
@@ -913,7 +913,7 @@ class TestState:
 WHOLE = 91**3
 
 
-def refuse_to_check(needed: int, what: str) -> None:
+def fail_on_check(needed: int, what: str) -> None:
     raise AssertionError("memory was checked")
 
 
@@ -1027,7 +1027,7 @@ class TestMakingHeads:
     )
     def test_heads_without_a_table_are_small(self, settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         """Feature and branching heads of the full grid have fewer than 100,000 parameters and no memory check."""
-        monkeypatch.setattr(heads, "check_memory", refuse_to_check)
+        monkeypatch.setattr(heads, "check_memory", fail_on_check)
         head, _ = pair_of(settings, grid_of((91, 91, 91)), 0)
         assert sum(parameter.numel() for parameter in head.parameters()) < 100_000
 

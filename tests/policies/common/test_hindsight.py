@@ -98,7 +98,7 @@ class TestRelabelling:
         rows = batch["observation"][:, 0].long().numpy()
         np.testing.assert_array_equal(batch["desired_goal"], stored.observation["desired_goal"][rows])
         np.testing.assert_array_equal(batch["reward"], stored.reward[rows])
-        assert len(set(rows.tolist())) > 16  # draws, not one row again and again
+        assert len(set(rows.tolist())) > 16  # many different rows
 
     @pytest.mark.parametrize(
         ("near", "other"), [(0.0, 0.0), (0.3, 0.0), (0.0, 0.3), (0.25, 0.5), (1.0, 0.0), (0.0, 1.0)]
@@ -116,8 +116,10 @@ class TestRelabelling:
         others = ~own & np.array([goal.tobytes() in known for goal in goals])
         new = ~own & ~others
 
-        def expected(share: float) -> Any:  # within five standard deviations; another's goal may chance to be one's own
-            return pytest.approx(share, abs=5 * math.sqrt(share * (1 - share) / size) + 1e-3)
+        def expected(
+            fraction: float,
+        ) -> Any:  # within five standard deviations; another goal may happen to be the own one
+            return pytest.approx(fraction, abs=5 * math.sqrt(fraction * (1 - fraction) / size) + 1e-3)
 
         assert (new.mean(), others.mean(), own.mean()) == (expected(near), expected(other), expected(1 - near - other))
         if near:
@@ -191,8 +193,8 @@ class TestRelabelling:
         assert (owners[shifted] == rows[shifted]).all()
         np.testing.assert_array_equal(next_goal[~shifted], following[owners[~shifted]])
         swapped = ~shifted & (owners != rows)
-        for share, wanted in ((shifted.mean(), near), (swapped.mean(), other)):
-            assert share == pytest.approx(wanted, abs=5 * math.sqrt(wanted * (1 - wanted) / size) + 1e-3)
+        for fraction, wanted in ((shifted.mean(), near), (swapped.mean(), other)):
+            assert fraction == pytest.approx(wanted, abs=5 * math.sqrt(wanted * (1 - wanted) / size) + 1e-3)
         if near:
             assert_spread_around_the_tip(away)
 

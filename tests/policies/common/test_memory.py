@@ -69,13 +69,13 @@ class TestFreeMemory:
         stat = next(name for name in files if name.endswith("memory.stat"))
         folder = container(tmp_path, files)
 
-        def refuse(path: Path, *arguments: Any, read: Any = Path.read_text, **named: Any) -> Any:
+        def deny(path: Path, *arguments: Any, read: Any = Path.read_text, **named: Any) -> Any:
             if path.name == "memory.stat":
                 raise PermissionError(path)
             return read(path, *arguments, **named)
 
         with monkeypatch.context() as patch:
-            patch.setattr(Path, "read_text", refuse)
+            patch.setattr(Path, "read_text", deny)
             assert free_memory(folder) == 400_000
         assert free_memory(folder) == 450_000
         (folder / stat).unlink()

@@ -309,24 +309,24 @@ class TestApproach:
     """The fraction of a step that is taken near the goal."""
 
     @pytest.mark.parametrize(
-        ("distance_m", "share"), [(0.0, 0.0), (0.0009, 0.0), (0.006, 0.25), (0.011, 0.5), (0.022, 1.0), (0.7, 1.0)]
+        ("distance_m", "fraction"), [(0.0, 0.0), (0.0009, 0.0), (0.006, 0.25), (0.011, 0.5), (0.022, 1.0), (0.7, 1.0)]
     )
     def test_it_grows_from_the_rest_distance_over_the_slowing_distance_to_one(
-        self, distance_m: float, share: float
+        self, distance_m: float, fraction: float
     ) -> None:
         """(distance - 1 mm) / 20 mm, clipped to 0 and 1, in any direction."""
         tip = torch.tensor([[0.1, -0.2, 0.3]])
         for along in ([1.0, 0.0, 0.0], [0.0, 0.6, -0.8], [2 / 3, -1 / 3, 2 / 3]):
             got = ActionScaling(SLOWING).approach(tip, tip + distance_m * torch.tensor([along]))
             assert got.shape == (1, 1)
-            assert got.item() == pytest.approx(share, abs=1e-5)
+            assert got.item() == pytest.approx(fraction, abs=1e-5)
 
-    @pytest.mark.parametrize(("speed_m_s", "share"), [(0.0, 0.25), (0.05, 0.5), (0.1, 0.75), (3.0, 1.0)])
-    def test_the_goals_speed_adds_a_tenth_of_a_second_to_the_distance(self, speed_m_s: float, share: float) -> None:
+    @pytest.mark.parametrize(("speed_m_s", "fraction"), [(0.0, 0.25), (0.05, 0.5), (0.1, 0.75), (3.0, 1.0)])
+    def test_the_goals_speed_adds_a_tenth_of_a_second_to_the_distance(self, speed_m_s: float, fraction: float) -> None:
         """6 mm away: (6 mm + 0.1 s x speed - 1 mm) / 20 mm; the tip's own velocity does not count."""
         tip = torch.tensor([[0.1, -0.2, 0.3, 9.0, 9.0, 9.0]])
         goal = torch.tensor([[0.1, -0.206, 0.3, 0.6 * speed_m_s, 0.0, -0.8 * speed_m_s]])
-        assert ActionScaling(MOVING).approach(tip, goal).item() == pytest.approx(share, abs=1e-5)
+        assert ActionScaling(MOVING).approach(tip, goal).item() == pytest.approx(fraction, abs=1e-5)
 
     def test_without_a_slowing_distance_steps_are_whole(self) -> None:
         """A slowing distance of 0 gives whole steps, also at the goal."""
@@ -366,23 +366,23 @@ class TestUnitTarget:
 
     @given(ANGLES, ANGLES, st.lists(UNIT, min_size=3, max_size=3), st.floats(0.0, 1.0))
     def test_elsewhere_it_interpolates_towards_angle_plus_step(
-        self, angles: list[float], targets: list[float], step: list[float], share: float
+        self, angles: list[float], targets: list[float], step: list[float], fraction: float
     ) -> None:
         """target = previous + g (angle + step - previous), in degrees."""
         scaling, seen = ActionScaling(SLOWING), readings(angles, targets)
-        approach = torch.tensor([[share]], dtype=torch.float64)
+        approach = torch.tensor([[fraction]], dtype=torch.float64)
         got = scaling.unit_target(seen, torch.tensor([step], dtype=torch.float64), approach)
         stepped = np.array(angles) + np.array(step) * (9.0, 18.0, 4.5)
-        wanted_deg = np.array(targets) + share * (stepped - np.array(targets))
+        wanted_deg = np.array(targets) + fraction * (stepped - np.array(targets))
         np.testing.assert_allclose(45.0 * (got[0].numpy() + 1.0), wanted_deg, rtol=0, atol=1e-5)
 
     @given(ANGLES, ANGLES, st.lists(st.floats(-3.0, 3.0), min_size=3, max_size=3), st.floats(0.01, 1.0))
     def test_step_to_inverts_unit_target(
-        self, angles: list[float], targets: list[float], step: list[float], share: float
+        self, angles: list[float], targets: list[float], step: list[float], fraction: float
     ) -> None:
         """For fractions from 0.01, `step_to` returns the step that gave the target."""
         scaling, seen = ActionScaling(SLOWING), readings(angles, targets)
-        approach = torch.tensor([[share]], dtype=torch.float64)
+        approach = torch.tensor([[fraction]], dtype=torch.float64)
         requested = torch.tensor([step], dtype=torch.float64)
         got = scaling.step_to(scaling.unit_target(seen, requested, approach), seen, approach)
         torch.testing.assert_close(got, requested, rtol=0, atol=1e-8)

@@ -336,7 +336,7 @@ class TestSlowing:
         agent = fitted(self.SPEC, settings_of("a2c", policy=policy, slowing_distance=0.04))
         seen = draw(self.SPEC, 5, seed=0)
         seen["observation"][:, 1:] = np.array([30.0, 45.0, 35.0, 40.0]) / DEGREES
-        share = np.array([0.0, 0.0, 0.25, 0.75, 1.0])[:, None]
+        fraction = np.array([0.0, 0.0, 0.25, 0.75, 1.0])[:, None]
         distance = np.array([0.0, 0.002, 0.012, 0.032, 5.0])[:, None]
         seen["desired_goal"] = (seen["achieved_goal"] + distance * (0.6, -0.8)).astype(np.float32)
         action = agent.act(seen, explore=True)
@@ -344,7 +344,7 @@ class TestSlowing:
         choice = agent._choice.numpy()
         step = {"gaussian": choice, "squashed": np.tanh(choice), "clipped": np.clip(choice, -1.0, 1.0)}[policy]
         stepped = np.array([30.0, 45.0]) + 1.5 * step * ARM.max_step
-        wanted = np.clip((35.0, 40.0) + share * (stepped - (35.0, 40.0)), ARM.action_low, ARM.action_high)
+        wanted = np.clip((35.0, 40.0) + fraction * (stepped - (35.0, 40.0)), ARM.action_low, ARM.action_high)
         np.testing.assert_allclose(action, wanted, rtol=0, atol=2e-3)
 
     @pytest.mark.parametrize("bad", [-0.001, -math.inf, math.nan, math.inf, 10.001])
@@ -353,9 +353,9 @@ class TestSlowing:
     )
     def test_rejects_an_invalid_slowing_distance_by_name(self, settings: Any, bad: float) -> None:
         """Negative, non-finite and huge distances raise a one-line error that names the flag."""
-        with pytest.raises(ValueError, match="slowing-distance") as refused:
+        with pytest.raises(ValueError, match="slowing-distance") as error:
             settings(slowing_distance=bad)
-        assert "\n" not in str(refused.value)
+        assert "\n" not in str(error.value)
 
     @pytest.mark.parametrize("good", [0.0, 1e-6, 10.0])
     @pytest.mark.parametrize("settings", [DDPGSettings, DPGSettings, A3CSettings])
@@ -579,9 +579,9 @@ class TestActing:
         agent = make(ARM, settings_of("a2c", policy="softmax"), seed=0)
         positions = agent.act(draw(ARM, 20_000, seed=0), explore=True)
         for column, values in zip(positions.T, (7, 6), strict=True):
-            share = 1 / values
+            fraction = 1 / values
             counts = np.bincount(column, minlength=values)
-            assert np.abs(counts - 20_000 * share).max() < 5 * math.sqrt(20_000 * share * (1 - share))
+            assert np.abs(counts - 20_000 * fraction).max() < 5 * math.sqrt(20_000 * fraction * (1 - fraction))
 
 
 class TestReproducibility:
@@ -665,7 +665,7 @@ class Task:
     terminates: bool = True
     on_grid: bool = False
 
-    def share(self, action: Actions) -> FloatArray:
+    def fraction(self, action: Actions) -> FloatArray:
         """Of an action as the agent gives it."""
         if self.on_grid:
             return np.float32(action / (np.array(self.spec.grid_shape) - 1))
@@ -695,15 +695,15 @@ def learned(settings: PolicyGradientSettings, task: Task, steps: int, seed: int 
     seen = task.see(number, np.zeros_like(goal), goal)
     for step in range(steps):
         action = agent.act(seen, explore=True)
-        share = task.share(action)
-        reward = np.float32(task.reward(seen, share))
+        fraction = task.fraction(action)
+        reward = np.float32(task.reward(seen, fraction))
         number = (number + 1) % task.length
         ended = number == 0
-        after = task.see(number, share, goal)
+        after = task.see(number, fraction, goal)
         agent.observe(Transition(seen, action, reward, after, ended & task.terminates, ended))
         agent.update(step / steps)
         goal = np.where(ended[:, None], task.goals(num_envs, generator), goal)
-        seen = task.see(number, share, goal)
+        seen = task.see(number, fraction, goal)
     return agent
 
 
@@ -726,7 +726,7 @@ def quick(method: str, **changed: Any) -> PolicyGradientSettings:
 def value_of(agent: PolicyGradient, task: Task, number: int, goal: float = 0.5) -> float:
     """The value of the state that the agent reaches with its deterministic action."""
     goals, nothing = np.full((1, 1), goal, np.float32), np.zeros((1, 1), np.float32)
-    before = task.share(agent.act(task.see(np.array([0]), nothing, goals), explore=False))
+    before = task.fraction(agent.act(task.see(np.array([0]), nothing, goals), explore=False))
     seen = task.see(np.array([number]), before, goals)
     return agent._value(agent._policy.encoder(*tensors_of(seen))).item()
 
@@ -735,7 +735,7 @@ def miss_of(agent: PolicyGradient, task: Task, number: int = 0) -> FloatArray:
     """The distances of actions from 500 goals, as fractions of the range."""
     goal = task.goals(500, np.random.default_rng(9))
     seen = task.see(np.full(500, number), goal, goal)
-    return np.abs(task.share(agent.act(seen, explore=False)) - goal)
+    return np.abs(task.fraction(agent.act(seen, explore=False)) - goal)
 
 
 class TestProbes:

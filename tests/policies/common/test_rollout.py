@@ -168,7 +168,7 @@ class TestRollout:
 
 
 def assert_continues_equally(first: Rollout, second: Rollout) -> None:
-    """Whether two rollouts are alike now, and after more steps, and after they were taken."""
+    """Assert that two rollouts are equal now, after more steps, and after `take`."""
     assert len(first) == len(second)
     assert (first.count, first.every_arm_has_ended) == (second.count, second.every_arm_has_ended)
     for number, ended in enumerate([(), (0,), (1,), (2,)]):

@@ -48,7 +48,7 @@ def assert_mean_is(samples: Tensor, wanted: float) -> None:
 
 
 # ------------------------------------------------------------------------------------------------- the short corridor
-# Sutton and Barto 2018, example 13.1: three states in a row, which the policy cannot tell apart, then the goal. Each
+# Sutton and Barto 2018, example 13.1: three states in a row, which the policy cannot distinguish, then the goal. Each
 # step costs 1. In the second state left goes right and right goes left.
 
 GOAL = 3
@@ -291,11 +291,9 @@ class TestGaussianBandits:
 
     def test_the_variance_is_the_inverse_square_of_the_std(self) -> None:
         """For a constant reward the variance is 1 / std^2: slope -2 +- 0.05 on log-log axes."""
-        deviations = np.geomspace(0.02, 2.0, 9)
-        variances = [
-            gaussian_gradients(0.3, std, torch.ones_like, num_envs=50_000)[0].var().item() for std in deviations
-        ]
-        slope = np.polyfit(np.log(deviations), np.log(variances), 1)[0]
+        stds = np.geomspace(0.02, 2.0, 9)
+        variances = [gaussian_gradients(0.3, std, torch.ones_like, num_envs=50_000)[0].var().item() for std in stds]
+        slope = np.polyfit(np.log(stds), np.log(variances), 1)[0]
         assert slope == pytest.approx(-2.0, abs=0.05)
         assert variances[-1] == pytest.approx(0.25, rel=0.05)  # 1 / std^2
 

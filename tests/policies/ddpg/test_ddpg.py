@@ -132,7 +132,7 @@ class ByHand:
             return self.present(observation)
         return self.unit(observation[:, list(self.spec.target_columns)] * self.spec.measured_unit)
 
-    def share(self, tip: Tensor, goal: Tensor) -> Tensor:
+    def fraction(self, tip: Tensor, goal: Tensor) -> Tensor:
         """g: from 0 within the rest distance of the goal to 1."""
         if self.settings.slowing_distance == 0:
             return torch.ones(len(goal), 1).double()
@@ -155,11 +155,11 @@ class ByHand:
         hidden = relu(hidden @ w["2.weight"].T + w["2.bias"])
         return hidden @ w["4.weight"].T + w["4.bias"]
 
-    def mu(self, w: Weights, s: Tensor, observation: Tensor, share: Tensor) -> Tensor:
+    def mu(self, w: Weights, s: Tensor, observation: Tensor, fraction: Tensor) -> Tensor:
         """Before it is clipped: target = previous + g (present + step - previous)."""
         previous = self.previous(observation)
         stepped = self.present(observation) + self.step * torch.tanh(self.output(w, s))
-        return previous + share * (stepped - previous)
+        return previous + fraction * (stepped - previous)
 
     def missed(self, observation: Tensor, goal: Tensor, action: Tensor) -> Tensor:
         """What the critic sees of where an action leads: nothing where there are no kinematics."""
@@ -173,12 +173,12 @@ class ByHand:
         nearness = [torch.exp(-length(away) / (millimetres / 1000 * size)) for millimetres in (3, 10, 50)]
         return torch.hstack([detail, *directions, *nearness])
 
-    def q(self, w: Weights, s: Tensor, action: Tensor, observation: Tensor, goal: Tensor, share: Tensor) -> Tensor:
+    def q(self, w: Weights, s: Tensor, action: Tensor, observation: Tensor, goal: Tensor, fraction: Tensor) -> Tensor:
         present, previous = self.present(observation), self.previous(observation)
         actions = [action, 1.5 * (action - present) / self.step]
         if self.settings.slowing_distance > 0:
             # The step before it was slowed down: the inverse of `mu`.
-            step = (previous + (action - previous) / share.clip(min=0.01) - present) / self.step
+            step = (previous + (action - previous) / fraction.clip(min=0.01) - present) / self.step
             actions.append(2 * torch.tanh(step))
         missed = self.missed(observation, goal, action)
         hidden = torch.hstack([s, missed, fourier(torch.hstack(actions), self.octaves)])
@@ -271,21 +271,21 @@ class TestUpdate:
         s = by_hand.features(batch["observation"], batch["achieved_goal"], goal)
         next_s = by_hand.features(batch["next_observation"], batch["next_achieved_goal"], goal)
         seen, after_step = batch["observation"], batch["next_observation"]
-        share = by_hand.share(batch["achieved_goal"], goal)
-        next_share = by_hand.share(batch["next_achieved_goal"], goal)
+        fraction = by_hand.fraction(batch["achieved_goal"], goal)
+        next_fraction = by_hand.fraction(batch["next_achieved_goal"], goal)
         if slowing_distance:
             # Among them are steps at rest, slowed ones and whole ones.
-            assert share.min() == 0.0
-            assert ((share > 0.0) & (share < 1.0)).any()
-            assert share.max() == 1.0
+            assert fraction.min() == 0.0
+            assert ((fraction > 0.0) & (fraction < 1.0)).any()
+            assert fraction.max() == 1.0
 
         with torch.no_grad():
-            next_action = by_hand.mu(wide(before["target_actor"]), next_s, after_step, next_share).clamp(-1, 1)
-            next_q = by_hand.q(wide(before["target_critic"]), next_s, next_action, after_step, goal, next_share)
+            next_action = by_hand.mu(wide(before["target_actor"]), next_s, after_step, next_fraction).clamp(-1, 1)
+            next_q = by_hand.q(wide(before["target_critic"]), next_s, next_action, after_step, goal, next_fraction)
             y = torch.where(batch["terminated"] == 1, batch["reward"], batch["reward"] + 0.9 * next_q)
         critic = wide(before["critic"])
         taken = by_hand.unit(batch["action"])
-        q = by_hand.q(critic, s, taken, seen, goal, share)
+        q = by_hand.q(critic, s, taken, seen, goal, fraction)
         loss = ((q - y) ** 2).mean()
         loss.backward()
         assert metrics["critic_loss"] == pytest.approx(loss.item(), abs=1e-6)
@@ -294,10 +294,10 @@ class TestUpdate:
 
         # The actor climbs the critic that has just learned; at a bound, only inwards.
         weights = wide(actor)
-        mu = by_hand.mu(weights, s, seen, share)
+        mu = by_hand.mu(weights, s, seen, fraction)
         action = mu + (mu.clamp(-1, 1) - mu).detach()
         action.register_hook(lambda down: torch.where(mu * down < 0, torch.where(mu.abs() >= 1, 0.0, down), down))
-        climbed = by_hand.q(wide(after["critic"]), s, action, seen, goal, share).mean()
+        climbed = by_hand.q(wide(after["critic"]), s, action, seen, goal, fraction).mean()
         (0.003 * (by_hand.output(weights, s) ** 2).sum(-1).mean() - climbed).backward()
         wanted = {name: value.grad for name, value in weights.items()}
         assert max(value.abs().max() for value in wanted.values()) > 1e-3
@@ -374,8 +374,8 @@ class TestActing:
         low, high = np.array(PLAIN.action_low), np.array(PLAIN.action_high)
         assert (actions >= low).all()
         assert (actions <= high).all()
-        share = (actions - low) / (high - low)
-        for column in share.T:
+        fraction = (actions - low) / (high - low)
+        for column in fraction.T:
             counts = np.histogram(column, 10, (0, 1))[0]
             assert np.abs(counts - 2000).max() < 5 * math.sqrt(20_000 * 0.1 * 0.9)
 
@@ -519,9 +519,9 @@ class TestLearning:
             agent.update(step / 1000)
         goal = draw(1000)
         miss = np.abs(agent.act(see(goal, np.repeat(start[:1], 1000, 0)), explore=False) - goal)
-        share = miss / np.subtract(spec.action_high, spec.action_low)
-        assert share.mean() < 0.03  # the middle of the range misses by 0.25
-        assert np.percentile(share, 99) < 0.1
+        fraction = miss / np.subtract(spec.action_high, spec.action_low)
+        assert fraction.mean() < 0.03  # the middle of the range misses by 0.25
+        assert np.percentile(fraction, 99) < 0.1
 
 
 class TestSettings:

@@ -38,7 +38,7 @@ FEATURES, ROWS = 5 + 3 * 2 + 2, 200  # observation, tip, goal, displacement, and
 
 
 class Scaled(nn.Module):
-    """Features and actions -> features, actions, and actions as a share of the largest step, scaled: our critic's."""
+    """Features and actions -> features, actions, and actions as a fraction of max_step, scaled: our critic's."""
 
     def forward(self, inputs: Tensor) -> Tensor:
         return torch.cat([inputs, inputs[:, FEATURES:] * ddpg.Critic.STEP_SCALE], -1)

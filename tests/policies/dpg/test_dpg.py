@@ -354,7 +354,7 @@ class TestIdentifiability:
             assert metrics["td_error"] < 1e-10
             assert gradient_of(agent._critic).abs().max() < 1e-10
             slopes.append(metrics["slope"])
-            # One action beside the policy tells them apart.
+            # An action off the policy distinguishes them.
             aside = np.random.default_rng(1).normal(size=(30, 2))
             metrics = bent._learn(steps_of(lqr, x, -x @ k.T + 0.1 * aside, lambda x: -x @ k.T))
             assert metrics["td_error"] < 1e-10 if times == 0.0 else metrics["td_error"] > 0.1
@@ -437,14 +437,14 @@ class TestCompatibleFeatures:
         torch.testing.assert_close(gradient_of(critic.value), -flat(by_value), rtol=0, atol=1e-12)
         assert all(parameter.grad is None for parameter in actor.parameters())
 
-    @pytest.mark.parametrize("deviation", [0.1, 0.7])
-    def test_the_natural_stochastic_gradient_is_the_deterministic_one_sample_for_sample(self, deviation: float) -> None:
+    @pytest.mark.parametrize("noise_std", [0.1, 0.7])
+    def test_the_natural_stochastic_gradient_is_the_deterministic_one_sample_for_sample(self, noise_std: float) -> None:
         """Features grad log pi are phi / sigma^2: the natural stochastic update F w equals the deterministic one."""
         actor, states = some_actor(0), normal(60, 3, seed=1)
         twin, critic = copy.deepcopy(actor), compatible(actor, 0)
         fill(critic.w, torch.zeros(len(flat(critic.w))))
         w, value = flat(critic.w), copy.deepcopy(critic.value)
-        rate, critic_rate, std = 0.05, 0.3, torch.full((1, 2), deviation, dtype=torch.float64)
+        rate, critic_rate, std = 0.05, 0.3, torch.full((1, 2), noise_std, dtype=torch.float64)
         corners = torch.tensor([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]], dtype=torch.float64)
 
         def score(s: Tensor, a: Tensor) -> Tensor:
@@ -452,7 +452,7 @@ class TestCompatibleFeatures:
             return flat(torch.autograd.grad(log_prob, list(twin.parameters())))
 
         for step, (s, next_s) in enumerate(zip(states[:-1, None], states[1:, None], strict=True)):
-            noise = deviation * normal(1, 2, seed=step)
+            noise = noise_std * normal(1, 2, seed=step)
             # Deterministic: equations (19) to (22), as in the agent.
             mu = actor(s).detach()
             reward = -(mu + noise - torch.sin(s[:, :2])).square().sum(-1)
@@ -475,11 +475,11 @@ class TestCompatibleFeatures:
             fisher = sum(torch.outer(each, each) for each in (score(s, mean + std * corner) for corner in corners)) / 4
             assert isinstance(fisher, Tensor)
             fill(twin.parameters(), flat(twin.parameters()) + rate * fisher @ w)
-            w = w + critic_rate * deviation**4 * stochastic_delta.item() * psi
+            w = w + critic_rate * noise_std**4 * stochastic_delta.item() * psi
             fill(value.parameters(), flat(value.parameters()) - critic_rate * stochastic_delta.item() * flat(by_value))
             torch.testing.assert_close(stochastic_delta.detach(), delta, rtol=0, atol=1e-10)
             torch.testing.assert_close(flat(twin.parameters()), flat(actor.parameters()), rtol=0, atol=1e-10)
-            torch.testing.assert_close(w, deviation**2 * flat(critic.w), rtol=0, atol=1e-10)
+            torch.testing.assert_close(w, noise_std**2 * flat(critic.w), rtol=0, atol=1e-10)
         assert (flat(actor.parameters()) - flat(some_actor(0).parameters())).abs().max() > 0.01
 
 
@@ -599,7 +599,7 @@ def some_steps(spec: Spec, seed: int, num_envs: int = 12) -> Steps:
 
 
 def in_double(agent: DPG) -> DPG:
-    """From here on, with Adam's moments forgotten."""
+    """The same agent in double precision, with Adam's moments cleared."""
     agent._policy.double()
     agent._average.policy.double()
     agent._critic.double()
@@ -723,16 +723,16 @@ class TestUpdate:
         """Both schedules are linear in the progress with a floor of a fiftieth."""
         agent = learning(ARM, small(critic, learning_rate=1e-3, critic_learning_rate=1e-2))
         generator = np.random.default_rng(0)
-        for progress, share in ((0.0, 1.0), (0.5, 0.5), (0.98, 0.02), (1.0, 0.02)):
+        for progress, fraction in ((0.0, 1.0), (0.5, 0.5), (0.98, 0.02), (1.0, 0.02)):
             metrics = [row for row in watch(agent, ARM, generator, 2, progress=progress)[1::2] if row]
             assert metrics
-            assert all(row["learning_rate"] == pytest.approx(share * 1e-3) for row in metrics)
-            assert agent._actor_optimizer.param_groups[0]["lr"] == pytest.approx(share * 1e-3)
-            assert agent._critic_optimizer.param_groups[0]["lr"] == pytest.approx(share * 1e-2)
+            assert all(row["learning_rate"] == pytest.approx(fraction * 1e-3) for row in metrics)
+            assert agent._actor_optimizer.param_groups[0]["lr"] == pytest.approx(fraction * 1e-3)
+            assert agent._critic_optimizer.param_groups[0]["lr"] == pytest.approx(fraction * 1e-2)
 
 
 def still(spec: Spec, num_envs: int, angles: tuple[float, ...]) -> Observation:
-    """All environments alike, with these angles."""
+    """The same observation for all environments, with these angles."""
     seen = random_observation(spec, 1, np.random.default_rng(3))
     seen["observation"][:, [1, 2]] = np.array(angles) / DEGREES
     return {name: np.repeat(column, num_envs, 0) for name, column in seen.items()}
@@ -748,7 +748,7 @@ class TestActing:
         reach = largest * np.array(ARM.max_step)
         wide = (DPG(ARM, small("q", max_step=largest), 0).act(seen, explore=True) - (30.0, 45.0)) / reach
         assert np.abs(wide).max() == pytest.approx(1.0, abs=1e-4)
-        # Normal of deviation one, clipped: a third of the steps are as large as can be.
+        # Normal of std 1, clipped: a third of the steps are as large as can be.
         assert (np.abs(wide) > 0.999).mean() == pytest.approx(0.317, abs=0.02)
         assert wide[np.abs(wide) < 0.999].std() == pytest.approx(0.54, abs=0.02)
         agent = learning(ARM, small("q", max_step=largest, noise=0.1))
@@ -776,7 +776,7 @@ class TestActing:
         agent = learning(spec, small("q", slowing_distance=0.04, max_step=0.5))
         seen = still(spec, 5, (30.0, 45.0))
         seen["observation"][:, 3:] = np.array([35.0, 40.0]) / DEGREES
-        share = np.array([0.0, 0.0, 0.25, 0.75, 1.0])[:, None]
+        fraction = np.array([0.0, 0.0, 0.25, 0.75, 1.0])[:, None]
         distance = np.array([0.0, 0.002, 0.01 * size + 0.002, 0.03 * size + 0.002, 5.0])[:, None]
         seen["desired_goal"] = (seen["achieved_goal"] + distance * (0.6, -0.8)).astype(np.float32)
         for explore in (True, False):
@@ -787,7 +787,7 @@ class TestActing:
                 assert agent._step is not None
                 step = agent._step
             stepped = np.array([30.0, 45.0]) + 0.5 * step.numpy() * ARM.max_step
-            wanted = (35.0, 40.0) + share * (stepped - (35.0, 40.0))
+            wanted = (35.0, 40.0) + fraction * (stepped - (35.0, 40.0))
             np.testing.assert_allclose(action, wanted, rtol=0, atol=2e-3)
 
     def test_without_exploration_actions_are_deterministic(self) -> None:
@@ -887,7 +887,7 @@ def learner(critic: str, **changes: Any) -> DPGSettings:
     return small(critic, learning_starts=640, **values)
 
 
-def share(spec: Spec, action: FloatArray) -> Any:
+def fraction(spec: Spec, action: FloatArray) -> Any:
     """Actions from -1 to 1."""
     low, high = np.array(spec.action_low), np.array(spec.action_high)
     return 2.0 * (action - low) / (high - low) - 1.0
@@ -922,11 +922,11 @@ class TestLearning:
             }
 
         def reward(seen: Observation, action: FloatArray) -> Any:
-            return -np.square(share(PLAIN, action) - share(PLAIN, seen["desired_goal"])).sum(-1)
+            return -np.square(fraction(PLAIN, action) - fraction(PLAIN, seen["desired_goal"])).sum(-1)
 
         play(agent, begin, reward, steps)
         seen = begin(1000)
-        miss = np.abs(share(PLAIN, agent.act(seen, explore=False)) - share(PLAIN, seen["desired_goal"])) / 2.0
+        miss = np.abs(fraction(PLAIN, agent.act(seen, explore=False)) - fraction(PLAIN, seen["desired_goal"])) / 2.0
         assert miss.mean() < 0.05  # the middle of the range misses by 0.25
         assert np.percentile(miss, 99) < 0.15
 
@@ -936,12 +936,12 @@ class TestLearning:
         agent, begin = DPG(PLAIN, learner(critic), 0), two_states(np.random.default_rng(0))
 
         def reward(seen: Observation, action: FloatArray) -> Any:
-            first, second = share(PLAIN, action).T
+            first, second = fraction(PLAIN, action).T
             return first * seen["observation"][:, 0] - second
 
         play(agent, begin, reward, 300)
         seen = begin(100)
-        first, second = share(PLAIN, agent.act(seen, explore=False)).T
+        first, second = fraction(PLAIN, agent.act(seen, explore=False)).T
         assert (first * seen["observation"][:, 0]).min() > 0.9
         assert second.max() < -0.9
 

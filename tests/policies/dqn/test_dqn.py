@@ -180,10 +180,10 @@ class ByHand:
         table = x @ head["table.weight"].T + head["table.bias"]
         gains = (x @ head["gains.weight"].T + head["gains.bias"]).reshape(len(x), 1, len(self.shape), 8)
         step = self.actions[None] - self.present(observation)[:, None]
-        ramps = torch.stack([(step / (far * share)).clamp(-1, 1) for share in (1 / 8, 1 / 4, 1 / 2, 1)], dim=-1)
-        worth = (gains[..., :4] * ramps + gains[..., 4:] * ramps.abs()).sum(-1)
+        ramps = torch.stack([(step / (far * fraction)).clamp(-1, 1) for fraction in (1 / 8, 1 / 4, 1 / 2, 1)], dim=-1)
+        gain = (gains[..., :4] * ramps + gains[..., 4:] * ramps.abs()).sum(-1)
         offsets = torch.tensor([sum(self.shape[:joint]) for joint in range(len(self.shape))])
-        return (table[:, self.actions + offsets] + worth).mean(-1)
+        return (table[:, self.actions + offsets] + gain).mean(-1)
 
 
 def frozen(agent: DQN, spec: Spec, settings: Any) -> dict[str, Tensor]:
@@ -540,9 +540,9 @@ class TestActing:
         calm = index_of(agent.act(seen, explore=False), ARM)
         actions = np.stack([index_of(agent.act(seen, explore=True), ARM) for _ in range(rounds)])
         for index, epsilon in enumerate((0.02, 0.1, 0.5)):
-            share = epsilon * 41 / 42  # a random action may be the best one
-            spread = 5 * math.sqrt(share * (1 - share) / rounds)
-            assert (actions[:, index] != calm[index]).mean() == pytest.approx(share, abs=spread)
+            fraction = epsilon * 41 / 42  # a random action may be the best one
+            spread = 5 * math.sqrt(fraction * (1 - fraction) / rounds)
+            assert (actions[:, index] != calm[index]).mean() == pytest.approx(fraction, abs=spread)
         # The random ones are uniform over the other 41, and each environment draws its own.
         counts = np.delete(np.bincount(actions[:, 2], minlength=42), calm[2])
         assert np.abs(counts - rounds * 0.5 / 42).max() < 5 * math.sqrt(rounds * 0.5 / 42)
@@ -561,9 +561,9 @@ class TestActing:
         calm = index_of(agent.act(seen, explore=False), ARM)
         actions = np.stack([index_of(agent.act(seen, explore=True), ARM) for _ in range(rounds)])
         for index, epsilon in enumerate(epsilons):
-            share = epsilon * 41 / 42  # a random action may be the best one
-            spread = 5 * math.sqrt(share * (1 - share) / rounds)
-            assert (actions[:, index] != calm[index]).mean() == pytest.approx(share, abs=spread)
+            fraction = epsilon * 41 / 42  # a random action may be the best one
+            spread = 5 * math.sqrt(fraction * (1 - fraction) / rounds)
+            assert (actions[:, index] != calm[index]).mean() == pytest.approx(fraction, abs=spread)
 
     @given(st.sampled_from(KINDS), st.sampled_from([1, 2, 7]), st.booleans(), st.booleans(), st.integers(0, 100))
     def test_actions_are_on_the_grid(self, kind: str, num_envs: int, warm: bool, explore: bool, seed: int) -> None:
@@ -626,7 +626,7 @@ class TestActing:
 
     @pytest.mark.parametrize("kind", KINDS)
     def test_a_diverged_agent_raises_an_error(self, kind: str) -> None:
-        """With a NaN weight, `act` and `update` raise an error that says that the training has diverged."""
+        """With a NaN weight, `act` and `update` raise an error that states that the training has diverged."""
         agent = filled(ARM, kind, settings_of(kind))
         agent._policy.trunk.net[2].bias.data[0] = math.nan  # type: ignore[union-attr, operator]
         with pytest.raises(ValueError, match="NaN: the training has diverged"):
