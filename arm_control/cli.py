@@ -1,7 +1,7 @@
-"""The `arm-control` command: words -> command -> exit code. Heavy imports wait until a command runs.
+"""The `arm-control` program: from its arguments to a command to an exit code. Heavy imports wait until a command runs.
 
-Bad input ends in one line on standard error and exit code 2, Ctrl-C in exit code 130, an arm that safety stopped in
-exit code 3. With `ARM_CONTROL_DEBUG=1` an error shows its traceback.
+Bad input ends with one line on standard error and exit code 2, a fault stop of the arm with exit code 3, Ctrl-C with
+exit code 130. With `ARM_CONTROL_DEBUG=1` an error shows its traceback.
 """
 
 import os
@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import arm_control.commands
 from arm_control.process.console import write
-from arm_control.process.discovery import Command, load_command, load_variants, module_names
+from arm_control.process.discovery import Command, Variants, load_command, load_variants, module_names
 from arm_control.process.errors import (
     EXTRAS,
     INTERRUPTED,
@@ -29,25 +29,25 @@ from arm_control.runs.checks import check_choice
 
 
 class Parsed(NamedTuple):
-    """A command, and its dataclass with the flags of the command line."""
+    """A command, and the instance of its dataclass with the parsed flags."""
 
     command: Command
     flags: Any
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit code."""
+    """Run one command and return its exit code."""
     for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:  # started with it closed
+        if getattr(sys, name) is None:  # the program was started with the stream closed
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
     try:
         return _run(list(sys.argv[1:] if arguments is None else arguments))
     finally:
-        write(sys.stdout, "")  # now, where a failure is harmless: at exit it would change the exit code
+        write(sys.stdout, "")  # flush now: a failure at exit would change the exit code
 
 
 def _run(arguments: list[str]) -> int:
-    """Run one command; the errors that people can mend become a line and an exit code."""
+    """Run one command; errors that a user can correct become a line and an exit code."""
     try:
         with interrupt_on_signals():
             parsed = parse(arguments)
@@ -58,7 +58,7 @@ def _run(arguments: list[str]) -> int:
         return 0
     except KeyboardInterrupt:
         return INTERRUPTED
-    except BrokenPipeError:  # the reader of our output has gone
+    except BrokenPipeError:  # the reader of standard output has exited
         return OUTPUT_LOST
     except ModuleNotFoundError as error:
         package = (error.name or "").split(".")[0]
@@ -71,32 +71,35 @@ def _run(arguments: list[str]) -> int:
     except (ValueError, OSError, RuntimeError, MemoryError) as error:
         if debugging():
             raise
-        said = " ".join(str(error).split())
+        text = " ".join(str(error).split())
         if isinstance(error, ArmStoppedError):
-            complain(said)
+            complain(text)
             return STOPPED
-        return complain(f"not enough memory: {said}" if isinstance(error, MemoryError) else said)
+        return complain(f"not enough memory: {text}" if isinstance(error, MemoryError) else text)
 
 
-def parse(words: list[str]) -> Parsed | None:
-    """The command and its flags; None if they asked for help. Raises ValueError for words that make no command."""
-    if not words or words[0] in ("-h", "--help"):
+def parse(arguments: list[str]) -> Parsed | None:
+    """Parse the command and its flags; returns None after printing help or the version.
+
+    Raises ValueError for unknown commands and bad flags.
+    """
+    if not arguments or arguments[0] in ("-h", "--help"):
         print(overview())
         return None
-    if words[0] == "--version":
+    if arguments[0] == "--version":
         from importlib.metadata import version
 
         print(f"{PROGRAM} {version('arm-control')}")
         return None
-    name, *rest = words
+    name, *rest = arguments
     check_choice("command", name, module_names(arm_control.commands))
     program = f"{PROGRAM} {name}"
     variants = load_variants(arm_control.commands, name)
     if variants is None:
         return parse_command(load_command(arm_control.commands, name), program, rest)
-    # A second word says which variant of the command.
+    # The first argument selects a variant of the command.
     if rest[:1] in (["-h"], ["--help"]):
-        print(f"usage: {program} {variants.noun.upper()} [OPTIONS]\n\n{variants.noun}: {', '.join(variants.names)}")
+        print(overview_of_variants(program, variants))
         return None
     if not rest or rest[0].startswith("-"):
         raise ValueError(f"{name}: expected the {variants.noun} first; available: {', '.join(variants.names)}")
@@ -104,9 +107,9 @@ def parse(words: list[str]) -> Parsed | None:
     return parse_command(variants.load(rest[0]), f"{program} {rest[0]}", rest[1:])
 
 
-def parse_command(command: Command, program: str, words: list[str]) -> Parsed | None:
-    """A command with its flags; None if they asked for help."""
-    flags = parse_flags(command.flags, program, words, command.default)
+def parse_command(command: Command, program: str, arguments: list[str]) -> Parsed | None:
+    """Parse the flags of a command; returns None after printing help."""
+    flags = parse_flags(command.flags, program, arguments, command.default)
     return None if flags is None else Parsed(command, flags)
 
 
@@ -118,13 +121,24 @@ def overview() -> str:
         lines.append(f"  {name:<10} {command.summary}")
     lines.append("")
     lines.append(
-        f"{PROGRAM} COMMAND --help says more. Errors exit with 2, an arm that was stopped with 3, Ctrl-C with 130."
+        f"{PROGRAM} COMMAND --help lists its options. Exit codes: 2 for errors, 3 for a fault stop, 130 for Ctrl-C."
     )
     return "\n".join(lines)
 
 
+def overview_of_variants(program: str, variants: Variants) -> str:
+    """The help of a command with variants: each with its summary."""
+    noun = variants.noun.upper()
+    width = max(len(name) for name in variants.names)
+    lines = [f"usage: {program} {noun} [OPTIONS]", "", variants.summary, ""]
+    for name in variants.names:
+        lines.append(f"  {name:<{width}}  {variants.summarise(name)}")
+    lines += ["", f"{program} {noun} --help lists its options."]
+    return "\n".join(lines)
+
+
 def program() -> int:
-    """The entry point of the program: `main` for a process that ends with it."""
+    """The entry point of the console script: `main` in a process of its own."""
     interrupt_program()
     encode_streams()
     return main()

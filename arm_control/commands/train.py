@@ -5,7 +5,7 @@ from typing import Annotated
 
 import tyro
 
-from arm_control.process.discovery import Command, Variants
+from arm_control.process.discovery import Command, Variants, first_sentence
 from arm_control.runs.config import TrainConfig
 from policies.registry import AGENTS
 
@@ -22,7 +22,13 @@ class Train:
 def variants() -> Variants:
     """The agents, each with its default settings."""
     summary = Command(Train, run).summary
-    return Variants("agent", summary, list(AGENTS), lambda agent: Command(Train, run, Train(TrainConfig(agent))))
+    return Variants(
+        "agent",
+        summary,
+        list(AGENTS),
+        load=lambda agent: Command(Train, run, Train(TrainConfig(agent))),
+        summarise=lambda agent: first_sentence(AGENTS[agent].__doc__),
+    )
 
 
 def run(command: Train) -> None:

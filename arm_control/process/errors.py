@@ -30,8 +30,8 @@ EXTRAS = {
     "viser": "view",
     "websockets": "view",
     "yourdfpy": "view",
-    "panda_gym": "peers",
-    "stable_baselines3": "peers",
+    "panda_gym": "baselines",
+    "stable_baselines3": "baselines",
 }
 
 

@@ -110,7 +110,7 @@ class TestErrors:
         assert main(["bench", "simulation"]) == 2
         assert capsys.readouterr().err == (
             f"arm-control: error: this requires {package}, which is not installed: "
-            "pip install '.[peers]' in the folder of arm-control\n"
+            "pip install '.[baselines]' in the folder of arm-control\n"
         )
 
     @pytest.mark.parametrize("words", [["--seconds", "0"], ["--seconds", "nan"], ["--rounds", "0"]])

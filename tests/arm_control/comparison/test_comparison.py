@@ -365,7 +365,9 @@ class TestBadInput:
         """A baseline whose library is missing is an error with the pip command that installs it."""
         monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
         assert main(["compare", "ddpg", "sb3-ppo"]) == 2
-        assert "requires stable_baselines3, which is not installed: pip install '.[peers]'" in capsys.readouterr().err
+        assert (
+            "requires stable_baselines3, which is not installed: pip install '.[baselines]'" in capsys.readouterr().err
+        )
 
     def test_actions_and_rewards_of_other_kinds_are_the_same_task(self) -> None:
         """Agents with different actions and rewards may be compared."""
