@@ -4,12 +4,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
-
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING, Any
 
 import arm_control.lab
 from arm_control.process.discovery import load_module, module_names
+
+if TYPE_CHECKING:  # help lists the experiments, also where matplotlib is not installed
+    from matplotlib.figure import Figure
 
 COMMON = "common"  # the package that is no experiment
 LARGEST_SETTING = 1e12
@@ -46,7 +47,7 @@ class Experiment:
     """Measures one case: the same settings and case give the same row, up to times. Runs in a process of its own."""
     judge: Callable[[Any, list[Row]], Verdict]
     """Judges the rows, each a case with what was measured."""
-    draw: Callable[[Any, list[Row], Figure], None]
+    draw: Callable[[Any, list[Row], "Figure"], None]
     """Draws the rows into an empty figure with a constrained layout."""
     seeds: int = 1
     """Number of seeds of the full experiment; 1 for one without randomness, which has no --seeds."""
