@@ -73,17 +73,15 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 @pytest.fixture(scope="session")
 def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run folder of a real but very short training. Read-only: copy it before changing anything."""
-    from arm_control.evaluation import validation
+    from short_trainings import short_validations
+
     from arm_control.runs.config import TrainConfig
-    from arm_control.training import loop
     from arm_control.training.loop import train
     from policies.ddpg.settings import DDPGSettings
 
     settings = DDPGSettings(hidden_units=16, fourier_octaves=1, batch_size=32, learning_starts=200)
     config = TrainConfig("ddpg", settings, num_envs=4, steps=2000)
-    with pytest.MonkeyPatch.context() as patch:  # else validations would take most of the time
-        patch.setattr(loop, "REPORTS", 4)
-        patch.setattr(validation, "VALIDATION_GOALS", 5)
+    with short_validations(goals=5):
         return train(config, tmp_path_factory.mktemp("runs") / "tiny", quiet=True)
 
 
@@ -112,6 +110,28 @@ def interrupt(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
         monkeypatch.setattr(Training, "advance", advance_and_press)
 
     return at
+
+
+@pytest.fixture
+def rejected(capfd: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """A function that runs a command which must end in one line on standard error and exit code 2; returns the line.
+
+    Nothing may be printed on standard output, unless `after_output` is given.
+    """
+    from arm_control.cli import main
+
+    def run(*words: object, after_output: bool = False) -> str:
+        capfd.readouterr()
+        code = main([str(word) for word in words])
+        out, error = capfd.readouterr()
+        assert code == 2
+        assert after_output or out == ""
+        assert error.startswith("arm-control: error: ")
+        assert error.endswith("\n")
+        assert error.count("\n") == 1
+        return error
+
+    return run
 
 
 @pytest.fixture

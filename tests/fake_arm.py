@@ -108,23 +108,23 @@ def lost(*_: Any) -> Any:
 
 
 class ScriptedPolicy:
-    """The part of a policy that `GoalWork` uses. `answer(n)` is the action of its n-th decision, from 0."""
+    """The part of a policy that `GoalWork` uses; `action(n)` is its n-th action, counted from 0."""
 
     arm = ARM
     contract = SimpleNamespace(goal_tolerance_m=0.005, imperfections="ideal")
 
-    def __init__(self, answer: Callable[[int], list[float]] | list[float], period_s: float = 1 / 30) -> None:
-        self.answer = answer if callable(answer) else lambda decision: answer
+    def __init__(self, action: Callable[[int], list[float]] | list[float], period_s: float = 1 / 30) -> None:
+        self.action = action if callable(action) else lambda calls: action
         self.period_s = period_s
-        self.asked = 0
+        self.calls = 0
         self.forgotten = 0
 
     def forget(self) -> None:
         self.forgotten += 1
 
     def decide(self, *inputs: Any) -> list[float]:
-        self.asked += 1
-        return self.answer(self.asked - 1)
+        self.calls += 1
+        return self.action(self.calls - 1)
 
 
 class Skilled(ScriptedPolicy):
@@ -143,7 +143,7 @@ class Skilled(ScriptedPolicy):
         goal_m: Sequence[float],
         velocity: Any,
     ) -> list[float]:
-        self.asked += 1
+        self.calls += 1
         goal = tuple(goal_m)
         if goal not in self._poses:
             self._poses[goal] = ARM.inverse_kinematics(np.array(goal)).tolist()

@@ -20,6 +20,12 @@ from arm_control.runner.safety import Safety
 from envs.tasks.base import GoalTrajectory
 
 Size = Callable[..., int]  # the fixture `size` of conftest.py
+Rejected = Callable[..., str]  # the fixture `rejected` of conftest.py
+
+
+def content(folder: Path) -> dict[str, bytes | None]:
+    """All files of a folder with their content, and its folders."""
+    return {str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
 
 
 def exact(value: Any) -> Any:

@@ -56,7 +56,7 @@ class Rig:
 
         self.arm.read = faulty  # type: ignore[method-assign]
         self.reads = 0
-        self.said: list[str] = []
+        self.messages: list[str] = []
         self._keys = iter(keys or ())
         self.results: list[GoalResult] = []
         self.loop = ControlLoop(
@@ -65,7 +65,7 @@ class Rig:
             self.clock,
             stopped=lambda: stop(self),
             key=None if keys is None else lambda: next(self._keys, ""),
-            say=self.said.append,
+            say=self.messages.append,
             **loop,
         )
         self.work = GoalWork(
@@ -120,17 +120,17 @@ def assert_within_limits(targets: list[list[float]], period_s: float) -> None:
 
 
 def from_step(step: int, then: Any, before: Any = POSES[0]) -> Callable[[int], list[float]]:
-    """Actions that change with the n-th decision; an exception is raised."""
+    """Actions that change at a step; an exception is raised."""
 
-    def answer(decision: int) -> list[float]:
-        action = before if decision < step else then
-        if isinstance(action, Exception):
-            raise action
-        return list(action)
+    def action(call: int) -> list[float]:
+        chosen = before if call < step else then
+        if isinstance(chosen, Exception):
+            raise chosen
+        return list(chosen)
 
-    return answer
+    return action
 
 
 def once(step: int, action: Any, otherwise: Any = POSES[0]) -> Callable[[int], list[float]]:
-    """Actions of which only the n-th differs."""
-    return lambda decision: list(action) if decision == step else list(otherwise)
+    """Actions of which the one at a step differs."""
+    return lambda call: list(action) if call == step else list(otherwise)

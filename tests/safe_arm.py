@@ -8,10 +8,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from arm_control.drivers.base import JointState
-from arm_control.runner.safety import (
-    Safety,
-    SafetySettings,
-)
+from arm_control.runner.safety import Safety, SafetySettings
 from envs.arm import RADIANS, Arm
 from envs.limits import Box, JointLimits
 
@@ -44,7 +41,7 @@ class Follower:
 
     def tick(
         self,
-        answer: list[float] | None,
+        command: list[float] | None,
         state: Callable[[JointState], JointState] = lambda state: state,
         follow: bool = False,
         ticks: int = 1,
@@ -54,18 +51,18 @@ class Follower:
         here = JointState(self.now_s, self.sent[-1], list(self.safety.speed_deg_s))
         self.safety.reads(state(here), self.now_s)
         safety = self.safety
-        sent = safety.go_on() if answer is None else safety.admit(answer, follow=follow, ticks=ticks)
+        sent = safety.go_on() if command is None else safety.admit(command, follow=follow, ticks=ticks)
         self.sent.append(sent)
 
-    def step(self, answer: list[float], ticks: int) -> None:
-        """An action that is held for several periods."""
-        self.tick(answer, ticks=ticks)
+    def step(self, command: list[float], ticks: int) -> None:
+        """A command that holds for several periods."""
+        self.tick(command, ticks=ticks)
         for _ in range(ticks - 1):
             self.tick(None)
 
-    def ticks(self, count: int, answer: list[float], **more: Any) -> "Follower":
+    def ticks(self, count: int, command: list[float], **more: Any) -> "Follower":
         for _ in range(count):
-            self.tick(answer, **more)
+            self.tick(command, **more)
         return self
 
     @property

@@ -1,4 +1,4 @@
-"""Every command with arms that nobody here made: PyBullet's KUKA iiwa of seven joints, a desk arm of ±90° joints."""
+"""Every command with arms of others: PyBullet's KUKA iiwa with seven joints, and a desk arm with joints of ±90°."""
 
 import json
 import os
@@ -11,46 +11,20 @@ import numpy as np
 import pybullet_data
 import pytest
 from locations import DESK
+from short_trainings import short_validations
 
 from arm_control.cli import main
-from arm_control.evaluation import validation
 from arm_control.exporter import exporter
 from arm_control.exporter.exporter import export
 from arm_control.recording.reading import read_recording
 from arm_control.runner import PolicyRunner
 from arm_control.runs.config import TrainConfig
-from arm_control.training import loop
 from arm_control.training.loop import train
 from arm_control.viewers.common.verification import verify
 from envs.arm import Arm
 from policies.ddpg.settings import DDPGSettings
 
 KUKA = os.path.join(pybullet_data.getDataPath(), "kuka_iiwa", "model.urdf")  # noqa: PTH118
-
-
-@pytest.mark.slow
-def test_the_same_commands_train_evaluate_export_run_and_film_another_arm(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(loop, "REPORTS", 2)
-    monkeypatch.setattr(validation, "VALIDATION_GOALS", 2)
-    monkeypatch.setattr(exporter, "RANDOM_STATES", 1000)
-    run, policy, figures = tmp_path / "kuka", tmp_path / "kuka" / "policy.onnx", tmp_path / "kuka.json"
-    words = ["train", "ddpg", "--arm", KUKA, "--steps", "2400", "--hidden-units", "16", "--fourier-octaves", "1"]
-    assert main([*words, "--out", str(run)]) == 0
-    assert main(["evaluate", str(run), "--goals", "3"]) == 0
-    assert main(["export", str(run)]) == 0
-    contract = PolicyRunner.load(policy).contract
-    assert len(contract.joints) == 7
-    assert [tensor.size for tensor in contract.inputs] == [7, 7, 7, 7, 3]
-    assert main(["evaluate", str(policy), "--goals", "3", "--arm", KUKA]) == 0
-    walk = ["--arm", KUKA, "--random", "2", "--pace", "fast", "--seconds-per-goal", "0.5", "--json", str(figures)]
-    assert main(["run", str(policy), *walk]) == 0
-    assert len(json.loads(figures.read_text())["goals"]) == 2
-    assert main(["replay", str(policy), "--arm", KUKA, "--goals", "1", "--save", str(tmp_path / "kuka.mp4")]) == 0
-    capfd.readouterr()
-    assert main(["run", str(policy), "--random", "1"]) == 2
-    assert "trained on the arm lbr_iiwa" in capfd.readouterr().err
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +48,7 @@ Ran = Callable[..., tuple[int, Any, str]]
 
 @pytest.fixture
 def ran(low_desk: Path, desk_policy: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Ran:
-    """Runs that policy on its simulated arm; returns exit code, figures and standard error."""
+    """A function that runs that policy on its simulated arm; returns exit code, figures and standard error."""
 
     def run(*words: str) -> tuple[int, Any, str]:
         figures = tmp_path / "run.json"
@@ -87,13 +61,54 @@ def ran(low_desk: Path, desk_policy: Path, tmp_path: Path, capfd: pytest.Capture
     return run
 
 
+class TestOtherArms:
+    """Training on other arms."""
+
+    @pytest.mark.slow
+    def test_all_commands_work_with_seven_joints(
+        self, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Train, evaluate, export, run and replay; the default arm is then rejected for that policy."""
+        monkeypatch.setattr(exporter, "RANDOM_STATES", 1000)
+        run, policy, figures = tmp_path / "kuka", tmp_path / "kuka" / "policy.onnx", tmp_path / "kuka.json"
+        words = ["train", "ddpg", "--arm", KUKA, "--steps", "2400", "--hidden-units", "16", "--fourier-octaves", "1"]
+        with short_validations(reports=2):
+            assert main([*words, "--out", str(run)]) == 0
+        assert main(["evaluate", str(run), "--goals", "3"]) == 0
+        assert main(["export", str(run)]) == 0
+        contract = PolicyRunner.load(policy).contract
+        assert len(contract.joints) == 7
+        assert [tensor.size for tensor in contract.inputs] == [7, 7, 7, 7, 3]
+        assert main(["evaluate", str(policy), "--goals", "3", "--arm", KUKA]) == 0
+        walk = ["--arm", KUKA, "--random", "2", "--pace", "fast", "--seconds-per-goal", "0.5", "--json", str(figures)]
+        assert main(["run", str(policy), *walk]) == 0
+        assert len(json.loads(figures.read_text())["goals"]) == 2
+        assert main(["replay", str(policy), "--arm", KUKA, "--goals", "1", "--save", str(tmp_path / "kuka.mp4")]) == 0
+        capfd.readouterr()
+        assert main(["run", str(policy), "--random", "1"]) == 2
+        assert "trained on the arm lbr_iiwa" in capfd.readouterr().err
+
+    def test_an_arm_that_reaches_nothing_above_the_table_is_not_trained(
+        self, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        """Both environments report it in one line, and no folder is made."""
+        hanging = tmp_path / "hanging.urdf"
+        hanging.write_text(DESK.read_text().replace('<origin xyz="0 0 0.08"/>', '<origin xyz="0 0 -0.6"/>'))
+        for env in ("ArmReach-v0", "ArmTrack-v0"):
+            words = ["--arm", str(hanging), "--env", env, "--steps", "8", "--out", str(tmp_path / "run")]
+            assert main(["train", "ddpg", *words]) == 2
+            err = capfd.readouterr().err
+            assert err.count("\n") == 1
+            assert "reaches nothing above the table at z = 0 m" in err
+        assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.slow
 class TestRunOnADeskArm:
-    """An arm that can reach into the table starts, ends and is sent where it is above it."""
+    """An arm that can reach into the table starts, parks and moves above it."""
 
-    def test_it_starts_and_parks_above_the_table_and_is_simulated_again(
-        self, ran: Ran, low_desk: Path, tmp_path: Path
-    ) -> None:
+    def test_it_starts_and_parks_above_the_table(self, ran: Ran, low_desk: Path, tmp_path: Path) -> None:
+        """Its recording verifies bit for bit."""
         log = tmp_path / "run.mcap"
         code, figures, _ = ran("--random", "2", "--record", str(log))
         assert (code, figures["parked"]) == (0, True)
@@ -103,7 +118,8 @@ class TestRunOnADeskArm:
         np.testing.assert_allclose(last_deg, [0.0] * 3, atol=3.0)
         assert verify(log) == (len(ticks), "")
 
-    def test_random_goals_are_above_the_table_wherever_that_is(self, ran: Ran) -> None:
+    def test_random_goals_are_above_the_table(self, ran: Ran) -> None:
+        """For the default table, one at 0.02 m and one at -0.3 m."""
         lowest_m = {}
         for table in (None, "0.02", "-0.3"):
             words = [] if table is None else ["--table", table]
@@ -128,31 +144,16 @@ class TestRunOnADeskArm:
             (["--random", "1", "--table", "0.5"], r"above the table at z = 0.5 m"),
         ],
     )
-    def test_what_is_outside_and_which_flag_moves_it_is_stated_in_one_line(
-        self, ran: Ran, words: list[str], said: str
-    ) -> None:
+    def test_goals_and_poses_outside_are_rejected_with_their_flag(self, ran: Ran, words: list[str], said: str) -> None:
+        """The line has the link, the distance and the flag of that side."""
         code, figures, err = ran(*words)
         assert (code, figures) == (2, None)
         assert err.count("\n") == 1
         assert re.search(said, err), err
 
 
-def test_an_arm_that_reaches_nothing_above_the_table_is_not_trained(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    hanging = tmp_path / "hanging.urdf"
-    hanging.write_text(DESK.read_text().replace('<origin xyz="0 0 0.08"/>', '<origin xyz="0 0 -0.6"/>'))
-    for env in ("ArmReach-v0", "ArmTrack-v0"):
-        words = ["--arm", str(hanging), "--env", env, "--steps", "8", "--out", str(tmp_path / "run")]
-        assert main(["train", "ddpg", *words]) == 2
-        err = capfd.readouterr().err
-        assert err.count("\n") == 1
-        assert "reaches nothing above the table at z = 0 m" in err
-    assert not (tmp_path / "run").exists()
-
-
-class TestCommandsWithOtherUrdfs:
-    """What a command makes of URDFs that PyBullet crashes at, prints about or gives wrong masses."""
+class TestInvalidUrdfs:
+    """URDFs that PyBullet crashes at, prints about or reads with wrong masses."""
 
     @pytest.mark.parametrize(
         ("before", "after", "said"),
@@ -166,7 +167,7 @@ class TestCommandsWithOtherUrdfs:
             ("<robot", "<mujoco", "MJCF"),
         ],
     )
-    def test_training_is_refused_in_one_line(
+    def test_training_is_rejected_in_one_line(
         self, before: str, after: str, said: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
     ) -> None:
         """Exit code 2, and no run folder."""
@@ -185,7 +186,7 @@ class TestCommandsWithOtherUrdfs:
     def test_inverse_kinematics_reaches_its_goals_with_frames_at_the_tip(
         self, tmp_path: Path, capfd: pytest.CaptureFixture[str]
     ) -> None:
-        """With 1 kg in each frame, as PyBullet has it, they end some hundred millimetres away."""
+        """Frames without mass are not given 1 kg each, with which the errors would exceed 100 mm."""
         frame = '<link name="{0}"/><joint name="to_{0}" type="fixed"><parent link="tip"/><child link="{0}"/></joint>'
         text = DESK.read_text().replace("</robot>", frame.format("tool0") + frame.format("camera") + "</robot>")
         (tmp_path / "arm.urdf").write_text(text)

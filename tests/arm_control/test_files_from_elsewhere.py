@@ -1,4 +1,4 @@
-"""Every command given files of somebody else: what they print, what they read, what they write, and that they end."""
+"""Every command with hostile files: printed text, read files, written files, and bounded work."""
 
 import contextlib
 import dataclasses
@@ -79,7 +79,7 @@ def policy_with(policy: Path, path: Path, change: Callable[[Any], None]) -> Path
 
 
 def tick(number: int, **fields: Any) -> Tick:
-    """One of a moving arm."""
+    """A tick of a moving arm."""
     angles = [10.0 + 0.1 * number] * 3
     values: dict[str, Any] = {
         "time_s": 1.0 + number / 30,
@@ -97,7 +97,7 @@ def tick(number: int, **fields: Any) -> Tick:
 def recording(
     path: Path, *, events: tuple[Event, ...] = (), metadata: dict[str, str] | None = None, **fields: Any
 ) -> Path:
-    """A recording of the default arm with whatever is expected in it."""
+    """A recording of the default arm with all expected metadata."""
     known = {
         "wall_at_zero_ns": "0",
         "arm": ARM.name,
@@ -120,7 +120,7 @@ def recording(
 
 
 def calibration(**changes: Any) -> Calibration:
-    """One of the default arm, its first joint changed."""
+    """A calibration of the default arm, its first joint changed."""
     joints = [
         {
             "name": name,
@@ -141,7 +141,7 @@ def calibration(**changes: Any) -> Calibration:
 
 
 def printed(capfd: Capture, *words: object, code: int) -> str:
-    """What a command prints, all of it printable but line feeds; checks the exit code."""
+    """Run a command, check its exit code, and that its output is printable; returns the output."""
     capfd.readouterr()
     got = main(list(map(str, words)))
     out, error = capfd.readouterr()
@@ -154,10 +154,10 @@ def printed(capfd: Capture, *words: object, code: int) -> str:
 
 
 class TestTerminal:
-    """No text from a file, and no file's name, moves the cursor or forges a line."""
+    """Text of files and file names cannot control the terminal or forge a line."""
 
     def test_inspecting_a_policy_shows_escapes(self, tiny_policy: Path, tmp_path: Path, capfd: Capture) -> None:
-        """The agent, meanings, versions and units of a contract may be anything."""
+        """Agent, meanings, versions and units of a contract may be any text."""
 
         def spoof(contract: Any) -> None:
             contract["agent"] = contract["environment"] = contract["config_sha256"] = HOSTILE
@@ -172,10 +172,10 @@ class TestTerminal:
 
     @pytest.mark.slow
     @pytest.mark.parametrize("name", [f"{HOSTILE}.onnx", "\udcff\x1b[1m.onnx", "\u202e.onnx"])
-    def test_a_files_name_is_shown_with_escapes(
+    def test_file_names_are_shown_with_escapes(
         self, tiny_policy: Path, tmp_path: Path, capfd: Capture, name: str
     ) -> None:
-        """Of files that are read, missing or written; half of a surrogate pair is a byte that is not UTF-8."""
+        """Of files that are read, missing or written, also with bytes that are not UTF-8."""
         path = tmp_path / name
         shutil.copy(tiny_policy, path)
         for words in (
@@ -201,14 +201,14 @@ class TestTerminal:
     @pytest.mark.slow
     @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
     @given(text=st.text(min_size=1, max_size=60))
-    def test_a_goal_with_any_text_behind_it_is_refused_in_one_printable_line(
+    def test_a_goal_with_trailing_text_is_rejected_in_one_line(
         self, tiny_policy: Path, capfd: Capture, text: str
     ) -> None:
-        """Goals are copied from web pages and chats; blanks around them do no harm."""
+        """Any text but blanks."""
         printed(capfd, "run", tiny_policy, "--goal", f"{GOAL} {text}", *QUICK, code=2 if text.strip() else 0)
 
-    def test_a_goals_file_is_quoted_with_escapes(self, tiny_policy: Path, tmp_path: Path, capfd: Capture) -> None:
-        """With the number of the line, which only line feeds and carriage returns count."""
+    def test_goals_files_are_quoted_with_escapes(self, tiny_policy: Path, tmp_path: Path, capfd: Capture) -> None:
+        """Only line feeds and carriage returns count as line ends."""
         path = tmp_path / "goals.txt"
         for text in ("1,2\x1b[2J", "1,2\u2028golden", "1,2\x85x\x0c", "\u202e1,2"):
             path.write_text(f"\ufeff{GOAL}\n{text}\n")
@@ -216,7 +216,7 @@ class TestTerminal:
 
     @pytest.mark.slow
     @pytest.mark.parametrize("field", ["agent", "env", "arm", "init", "reward", HOSTILE])
-    def test_a_configuration_is_quoted_with_escapes(
+    def test_configurations_are_quoted_with_escapes(
         self, tiny_run: Path, tmp_path: Path, capfd: Capture, field: str
     ) -> None:
         """By every command that reads a run folder."""
@@ -230,15 +230,15 @@ class TestTerminal:
         ):
             printed(capfd, *words, code=code)
 
-    def test_a_calibrations_names_are_quoted_with_escapes(self, tmp_path: Path, capfd: Capture) -> None:
-        """Though its hash is right."""
+    def test_names_in_calibrations_are_quoted_with_escapes(self, tmp_path: Path, capfd: Capture) -> None:
+        """Of files with a valid hash."""
         path = tmp_path / "calibration.json"
         for made in (calibration(name=HOSTILE), msgspec.structs.replace(calibration(), arm=HOSTILE)):
             path.write_text(made.to_json())
             printed(capfd, "calibrate", "--restamp", path, code=2)
 
-    def test_a_recordings_texts_are_shown_with_escapes(self, tmp_path: Path, capfd: Capture) -> None:
-        """Names of goals, phases, bands, refusals, drivers and imperfections; also on plots."""
+    def test_texts_in_recordings_are_shown_with_escapes(self, tmp_path: Path, capfd: Capture) -> None:
+        """Goals, phases, levels, faults, drivers and imperfections, on plots too."""
         events = (Event(1.0, "goal", HOSTILE), Event(1.5, "refusal", HOSTILE), Event(1.6, HOSTILE, HOSTILE))
         texts = {"driver": HOSTILE, "imperfections": HOSTILE, "environment": HOSTILE, "arm": HOSTILE}
         path = recording(tmp_path / "log.mcap", events=events, metadata=texts, phase=HOSTILE, band=HOSTILE)
@@ -267,7 +267,7 @@ class TestTerminal:
     def test_a_report_holds_nothing_but_numbers_and_known_names(
         self, tiny_run: Path, tiny_policy: Path, tmp_path: Path, capfd: Capture
     ) -> None:
-        """Of the files that the other commands left."""
+        """Texts in the figures of other commands are rejected or not used."""
         run = Path(shutil.copytree(tiny_run, tmp_path / "run"))
         shutil.copy(tiny_policy, run / "policy.onnx")
         assert main(["evaluate", "zero", "--goals", "1", "--json", str(run / "evaluation.json")]) == 0
@@ -290,7 +290,7 @@ class TestTerminal:
 
 @pytest.fixture
 def victim(tmp_path: Path) -> Path:
-    """A file that must stay as it is."""
+    """A file that must not change."""
     path = tmp_path / "victim" / "diary.txt"
     path.parent.mkdir()
     path.write_text("dear diary")
@@ -298,10 +298,10 @@ def victim(tmp_path: Path) -> Path:
 
 
 class TestLinks:
-    """Nothing is written through a link that was planted."""
+    """Nothing is written through a planted link."""
 
     def test_names_of_temporary_files_cannot_be_guessed(self, tmp_path: Path) -> None:
-        """They are in the same folder, new, and keep the ending that writers go by."""
+        """They are random, in the same folder, and keep the ending."""
         names = set()
         for _ in range(10):
             with written_whole(tmp_path / "j.json") as aside:
@@ -324,7 +324,7 @@ class TestLinks:
         capfd: Capture,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        """Even if the name was guessed, for every writer."""
+        """For every writer, even if the name was guessed."""
         monkeypatch.setattr(files.secrets, "token_hex", lambda _: "guessed")
         target = tmp_path / {"plot": "out.png", "page": "out.html", "recover": "out.mcap"}.get(writer, "out.json")
         planted = tmp_path / f".out.guessed.partial{target.suffix}"
@@ -346,8 +346,8 @@ class TestLinks:
         assert [path.name for path in victim.parent.iterdir()] == ["diary.txt"]
         assert not target.exists()
 
-    def test_a_persons_own_link_stays_a_link(self, tmp_path: Path) -> None:
-        """It is the file that it leads to that is written."""
+    def test_a_users_own_link_is_followed(self, tmp_path: Path) -> None:
+        """Its target is written, and the link is kept."""
         (tmp_path / "real").mkdir()
         (tmp_path / "latest.json").symlink_to(tmp_path / "real" / "1.json")
         write_text(tmp_path / "latest.json", "figures")
@@ -357,7 +357,7 @@ class TestLinks:
     def test_another_users_link_in_a_shared_folder_is_not_followed(
         self, victim: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """As the kernel has it for opening (protected_symlinks), which does not hold for renaming."""
+        """As the kernel's `protected_symlinks` for opening, which does not cover renaming."""
         shared = tmp_path / "shared"
         shared.mkdir()
         shared.chmod(0o1777)
@@ -381,7 +381,7 @@ class TestLinks:
     def test_a_run_folder_with_a_link_is_not_trained_in(
         self, name: str, victim: Path, tiny_run: Path, tmp_path: Path, capfd: Capture
     ) -> None:
-        """A run folder may come from elsewhere, and nobody chose the names in it."""
+        """A run folder may come from others, who chose the names in it."""
         run = Path(shutil.copytree(tiny_run, tmp_path / "run"))
         (run / name).rename(tmp_path / "victim" / name)
         (run / name).symlink_to(tmp_path / "victim" / name)
@@ -392,7 +392,7 @@ class TestLinks:
     def test_an_export_and_a_report_do_not_follow_links_of_a_run_folder(
         self, victim: Path, tiny_run: Path, tiny_policy: Path, tmp_path: Path, capfd: Capture
     ) -> None:
-        """Their files have names that nobody chose, too."""
+        """Their default file names are fixed."""
         run = Path(shutil.copytree(tiny_run, tmp_path / "run"))
         (run / "policy.onnx").symlink_to(victim)
         assert "policy.onnx is a symbolic link" in printed(capfd, "export", run, code=2)
@@ -404,8 +404,8 @@ class TestLinks:
         assert "report.md is a symbolic link" in printed(capfd, "report", run, code=2)
         assert victim.read_text() == "dear diary"
 
-    def test_an_emulator_removes_no_link_but_to_a_port_that_is_gone(self, tmp_path: Path) -> None:
-        """Such as one to a disk that is not mounted just now."""
+    def test_an_emulator_replaces_links_to_closed_ports_only(self, tmp_path: Path) -> None:
+        """A link to an unmounted disk is kept."""
         from arm_control.drivers.emulator.emulator import Emulator
 
         link = tmp_path / "arm"
@@ -419,12 +419,12 @@ IN_RUN = ["config.json", "metrics.jsonl", "evaluation.json", "run.json", "manife
 
 
 class TestReaders:
-    """Every file that a flag or a run folder names is a regular one of bounded size, or refused at once."""
+    """Files named by flags or in run folders must be regular and of bounded size."""
 
     @pytest.mark.parametrize("kind", ["pipe", "zero", "folder", "huge"])
     @pytest.mark.parametrize("flag", ["--arm", "--goals-file", "--calibration", "--restamp", "POLICY", "RECORDING"])
     def test_a_file_of_a_flag(self, flag: str, kind: str, tiny_policy: Path, tmp_path: Path, capfd: Capture) -> None:
-        """One line, exit code 2, at once."""
+        """Pipes, devices, folders and huge files are one line with exit code 2, at once."""
         path = self.make(kind, tmp_path / ("file.mcap" if flag == "RECORDING" else "file"))
         commands: dict[str, list[list[object]]] = {
             "--arm": [
@@ -452,7 +452,7 @@ class TestReaders:
             if kind == "folder" and flag == "POLICY" and words[0] in ("evaluate", "replay"):
                 continue  # a folder may be a run
             if kind == "huge" and flag == "RECORDING":
-                continue  # it may be as long as it likes
+                continue  # recordings have no maximum length
             printed(capfd, *words, code=2)
 
     @pytest.mark.parametrize("kind", ["pipe", "zero", "folder", "huge"])
@@ -487,8 +487,8 @@ class TestReaders:
         words = ["compare", "ddpg", "--seeds", "1", "--no-intervals", "--steps", "8", "--out", tmp_path / "out"]
         assert "trial.json is damaged" in printed(capfd, *words, code=2)
 
-    def test_standard_input_is_named_where_its_file_is_refused(self, tiny_policy: Path, capfd: Capture) -> None:
-        """/dev/stdin may be a pipe or a terminal, which --goals-file - reads."""
+    def test_the_error_of_a_pipe_suggests_standard_input(self, tiny_policy: Path, capfd: Capture) -> None:
+        """`--goals-file -` reads it."""
         reading, writing = os.pipe()
         try:
             said = printed(capfd, "run", tiny_policy, "--goals-file", f"/dev/fd/{reading}", *QUICK, code=2)
@@ -497,16 +497,16 @@ class TestReaders:
             os.close(writing)
         assert "--goals-file - reads standard input" in said
 
-    def test_a_line_on_standard_input_that_does_not_end_is_refused(
+    def test_an_endless_line_on_standard_input_is_rejected(
         self, tiny_policy: Path, capfd: Capture, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Before it fills the memory."""
 
         class Endless:
-            """What /dev/zero is to a reader of lines."""
+            """A stream like /dev/zero, without line feeds."""
 
             def readline(self, size: int) -> str:
-                """As much as is asked for, without a line feed."""
+                """The requested number of characters, without a line feed."""
                 assert 0 < size < 10**6
                 return "0" * size
 
@@ -524,15 +524,15 @@ class TestReaders:
         ],
         ids=["list", "object", "digits", "nothing", "no UTF-8"],
     )
-    def test_json_that_nobody_can_read_is_a_value_error(self, text: str, said: str, tmp_path: Path) -> None:
-        """Deep nesting and numbers of many digits included."""
+    def test_unreadable_json_is_a_value_error(self, text: str, said: str, tmp_path: Path) -> None:
+        """Deep nesting, many digits, and invalid UTF-8."""
         (tmp_path / "x.json").write_bytes(text.encode("latin-1"))
         with pytest.raises(ValueError, match=said):
             read_json(tmp_path / "x.json", 10**6)
 
     @staticmethod
     def make(kind: str, path: Path) -> Path:
-        """A pipe that nobody writes to, a device that never ends, a folder, or a file of a terabyte of nothing."""
+        """A pipe without a writer, an endless device, a folder, or an empty file of a terabyte."""
         if kind == "pipe":
             os.mkfifo(path)
         elif kind == "zero":
@@ -546,11 +546,11 @@ class TestReaders:
 
 
 class TestLengthsOfNames:
-    """Texts of 20,000 characters are refused, or cut where they are shown."""
+    """Texts of 20,000 characters are rejected, or cut where they are shown."""
 
     @pytest.mark.parametrize("length", [300, 20_000, 200_000])
     def test_a_long_joint_name_in_a_recording(self, length: int, tmp_path: Path, capfd: Capture) -> None:
-        """PyBullet crashed at names of a kilobyte."""
+        """One line, where PyBullet would crash at names of a kilobyte."""
         name = "x" * length
         text = ARM.urdf_text.replace("base_yaw", name)
         names = json.dumps([name, *ARM.joint_names[1:]])
@@ -567,8 +567,8 @@ class TestLengthsOfNames:
         ("what", "kept"),
         [({"phase": "x" * 257}, False), ({"band": "x" * 20_000}, False), ({"phase": "x" * 256}, True)],
     )
-    def test_a_long_phase_or_band_is_no_tick(self, what: dict[str, str], kept: bool, tmp_path: Path) -> None:
-        """A recording with such a tick is not read; one within the bound is."""
+    def test_long_phases_and_levels_are_rejected(self, what: dict[str, str], kept: bool, tmp_path: Path) -> None:
+        """257 characters are too long, 256 are accepted."""
         path = recording(tmp_path / "log.mcap", **what)
         if kept:
             assert len(read_recording(path).ticks) == 30
@@ -577,8 +577,8 @@ class TestLengthsOfNames:
                 read_recording(path)
 
     @pytest.mark.parametrize("event", [Event(1.0, "x" * 257, ""), Event(1.0, "goal", "\u6f22" * 1001)])
-    def test_a_long_event_is_no_event(self, event: Event, tmp_path: Path) -> None:
-        """The recorder cuts texts at 3000 bytes."""
+    def test_long_events_are_rejected(self, event: Event, tmp_path: Path) -> None:
+        """The recorder cuts texts at 3,000 bytes."""
         with pytest.raises(ValueError, match="event 1 makes no sense"):
             read_recording(recording(tmp_path / "log.mcap", events=(event,)))
 
@@ -590,26 +590,28 @@ class TestLengthsOfNames:
         ],
         ids=["long", "many"],
     )
-    def test_bad_joint_names_are_refused(self, metadata: dict[str, str], tmp_path: Path, capfd: Capture) -> None:
-        """In the metadata, beside those of the arm's description."""
+    def test_long_or_too_many_joint_names_are_rejected(
+        self, metadata: dict[str, str], tmp_path: Path, capfd: Capture
+    ) -> None:
+        """In the metadata, beside those of the URDF."""
         path = recording(tmp_path / "log.mcap", metadata=metadata)
         printed(capfd, "run", path, "--pace", "fast", code=2)
         printed(capfd, "replay", path, "--save", tmp_path / "x.png", code=2)
 
 
 class TestNumbers:
-    """Numbers of a recording that no arm has are refused."""
+    """Impossible numbers in recordings are rejected."""
 
     @pytest.mark.parametrize("period", ["5e-324", "1e-9", "0", "-1", "nan", "inf", "1e300", "1.1", "x", ""])
-    def test_a_period_that_no_loop_has(self, period: str, tmp_path: Path, capfd: Capture) -> None:
-        """A run of it would not end, or not begin."""
+    def test_impossible_periods(self, period: str, tmp_path: Path, capfd: Capture) -> None:
+        """A run of such a recording would not end, or not start."""
         path = recording(tmp_path / "log.mcap", metadata={"period_s": period})
         printed(capfd, "run", path, "--pace", "fast", code=2)
         printed(capfd, "replay", path, "--save", tmp_path / "x.png", code=2)
 
     @pytest.mark.parametrize("tolerance", ["nan", "inf", "-1", "0", "1e300", "x"])
-    def test_a_tolerance_that_no_goal_has(self, tolerance: str, tmp_path: Path) -> None:
-        """Viewers draw it."""
+    def test_impossible_tolerances(self, tolerance: str, tmp_path: Path) -> None:
+        """Viewers would draw them."""
         with pytest.raises(ValueError, match=r"log\.mcap"):
             open_trajectory(recording(tmp_path / "log.mcap", metadata={"goal_tolerance_m": tolerance}))
 
@@ -623,13 +625,13 @@ class TestNumbers:
         ],
         ids=["goal", "target", "time", "goal just beyond"],
     )
-    def test_a_goal_a_target_or_a_duration_that_no_arm_has(self, fields: dict[str, Any], tmp_path: Path) -> None:
-        """Such ticks make no sense."""
+    def test_impossible_goals_targets_and_durations(self, fields: dict[str, Any], tmp_path: Path) -> None:
+        """The error calls them absurdly large."""
         with pytest.raises(ValueError, match="absurdly large"):
             read_recording(recording(tmp_path / "log.mcap", **fields))
 
-    def test_an_absurd_reading_is_recorded_and_not_drawn(self, tmp_path: Path) -> None:
-        """It may be what an arm was stopped for."""
+    def test_absurd_readings_are_kept_and_not_drawn(self, tmp_path: Path) -> None:
+        """They may be the reason for a fault stop."""
         path = recording(tmp_path / "log.mcap", angle_deg=[1e300, 0.0, 0.0], speed_deg_s=[-1e300, 1.0, 2.0])
         assert read_recording(path).ticks[0].angle_deg == [1e300, 0.0, 0.0]
         with contextlib.closing(open_trajectory(path)) as trajectory:
@@ -638,8 +640,8 @@ class TestNumbers:
         assert (segment.angle_deg[:, 1] == 0.0).all()
         assert np.isnan(segment.speed_deg_s[:, 0]).all()
 
-    def test_a_motion_whose_times_leap_is_no_video(self, tmp_path: Path, capfd: Capture) -> None:
-        """It would have a billion pictures; nor is a policy moved beside it for years."""
+    def test_a_recording_of_many_years_is_not_replayed(self, tmp_path: Path, capfd: Capture) -> None:
+        """A video would have a billion frames."""
         path = recording(tmp_path / "log.mcap")
         stream = BytesIO()
         file = RecordingFile(stream)
@@ -653,10 +655,10 @@ class TestNumbers:
 
 
 class TestTraining:
-    """A command that is refused has changed nothing."""
+    """A rejected command changes nothing."""
 
-    def test_a_resume_that_is_refused_leaves_the_reports_of_the_run(self, tiny_run: Path, tmp_path: Path) -> None:
-        """The process that trains has reported since its last checkpoint, which a resume would cut."""
+    def test_a_rejected_resume_keeps_the_reports_of_the_run(self, tiny_run: Path, tmp_path: Path) -> None:
+        """Rows after the last checkpoint belong to the process that still trains."""
         run = RunFolder(shutil.copytree(tiny_run, tmp_path / "run"))
         last = run.read_metrics()[-1]
         with run.metrics.open("a") as file:
@@ -669,10 +671,10 @@ class TestTraining:
         assert main(["resume", str(run.path)]) == 0
         assert run.read_metrics()[-1]["step"] == last["step"]
 
-    def test_a_run_that_is_made_anew_meanwhile_is_not_the_one_that_was_opened(
+    def test_a_run_that_was_replaced_after_opening_is_not_locked(
         self, tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Between opening and locking, another process may have removed it."""
+        """Another process may remove it between opening and locking."""
         run = RunFolder(shutil.copytree(tiny_run, tmp_path / "run"))
         opened = run_folder.open_regular
 
@@ -726,33 +728,33 @@ WHOLE = [(kind, name) for kind in KINDS for name in whole_numbers(kind)]
 
 
 class TestWholeNumbers:
-    """Every whole number on the command line has an upper bound: none makes a command that never ends."""
+    """Every whole number on the command line has an upper bound."""
 
     @pytest.mark.parametrize(("kind", "name"), WHOLE, ids=lambda value: getattr(value, "__name__", value))
     @pytest.mark.parametrize("value", [99999999999999999999, 10**300, -(10**20)])
-    def test_an_absurd_number_is_refused(self, kind: type[Any], name: str, value: int) -> None:
-        """Of every command, bench, agent and comparison, also those to come."""
+    def test_absurd_numbers_are_rejected(self, kind: type[Any], name: str, value: int) -> None:
+        """Of every command, bench, agent and comparison, future ones included."""
         kind(**SAMPLES.get(kind.__name__, {}))
         with pytest.raises(ValueError, match=r"want|expected|got") as error:
             kind(**SAMPLES.get(kind.__name__, {}) | {name: value})
         assert name.replace("_", "-") in str(error.value) or name in str(error.value)
 
-    def test_the_tables_of_fields_are_not_empty(self) -> None:
-        """Otherwise nothing would be tried."""
+    def test_the_list_of_fields_is_not_empty(self) -> None:
+        """More than 60 fields are tried."""
         assert len(WHOLE) > 60
 
     @pytest.mark.parametrize("digits", [20, 5000])
-    def test_the_command_line_says_so_in_one_line(self, digits: int, tiny_policy: Path, capfd: Capture) -> None:
-        """Also for a number that Python does not read."""
+    def test_the_command_line_rejects_them_in_one_line(self, digits: int, tiny_policy: Path, capfd: Capture) -> None:
+        """Also numbers of more digits than Python reads."""
         printed(capfd, "run", tiny_policy, "--random", "9" * digits, *QUICK, code=2)
         printed(capfd, "emulate", "dynamixel", "--servos", "9" * digits, code=2)
         printed(capfd, "emulate", "dynamixel", "--ids", "9" * digits, code=2)
         printed(capfd, "emulate", "dynamixel", "--fault", f"overload@1:{'9' * digits}", code=2)
 
-    def test_random_goals_that_there_are_not_are_given_up_soon(
+    def test_the_search_for_random_goals_ends(
         self, tiny_policy: Path, capfd: Capture, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """After a thousand poses, however many goals were asked for."""
+        """After a thousand poses outside the workspace."""
         tried = []
         monkeypatch.setattr(Workspace, "outside_m", lambda self, pose: tried.append(pose) or 1.0)
         printed(capfd, "run", tiny_policy, "--random", "100000", *QUICK, code=2)
@@ -768,15 +770,15 @@ class TestWholeNumbers:
             ["--table", "1e300"],
         ],
     )
-    def test_a_speed_at_which_a_run_would_not_end_is_refused(
+    def test_speeds_at_which_a_run_would_not_end_are_rejected(
         self, words: list[str], tiny_policy: Path, capfd: Capture
     ) -> None:
-        """As in files."""
+        """With the bounds of values in files."""
         assert f"{words[0]}: expected" in printed(capfd, "run", tiny_policy, "--goal", GOAL, *QUICK, *words, code=2)
 
 
 def record(code: int, body: bytes) -> bytes:
-    """One of an MCAP file."""
+    """A record of an MCAP file."""
     return struct.pack("<BQ", code, len(body)) + body
 
 
@@ -798,7 +800,7 @@ def cut_recording(path: Path) -> bytes:
 
 
 class Unpacked:
-    """Counts what is unpacked of chunks."""
+    """Records the sizes of decompressed chunks."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.sizes: list[int] = []
@@ -823,15 +825,15 @@ def indexed(path: Path) -> None:
 
 
 class TestWorkOfReading:
-    """Reading a recording takes work in proportion to its size, whatever it claims to hold."""
+    """Reading takes work in proportion to a file's size."""
 
     @pytest.mark.slow
     @pytest.mark.parametrize("read", [recovered, read_recording, indexed])
     @pytest.mark.parametrize("content", ["nothing", "bad ticks", "ticks", "events"])
-    def test_chunks_that_unpack_to_megabytes_are_left_out_beyond_a_bound(
+    def test_decompressed_bytes_are_bounded(
         self, read: Callable[[Path], object], content: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """A hundred of them in a file of a few kilobytes, which came to 400 MB."""
+        """A hundred chunks of 4 MB in a few kilobytes, which would be 400 MB."""
         rows = {
             "nothing": bytes(4 << 20),
             "bad ticks": message(b"{}") * 100_000,
@@ -849,8 +851,8 @@ class TestWorkOfReading:
         passes = 3 if read is indexed else 1  # for the first tick, the last one and the events
         assert sum(unpacked.sizes) <= passes * ((16 << 20) + 64 * path.stat().st_size)
 
-    def test_rows_that_make_no_sense_are_given_up_after_ten_thousand(self, tmp_path: Path) -> None:
-        """A chunk of a megabyte holds thirty thousand of them."""
+    def test_malformed_rows_are_limited_to_ten_thousand(self, tmp_path: Path) -> None:
+        """A chunk of a megabyte holds thirty thousand."""
         sound = cut_recording(tmp_path / "sound.mcap")
         rows = message(b"{}") * 30_000
         path = tmp_path / "log.mcap"
@@ -861,14 +863,14 @@ class TestWorkOfReading:
 
     @pytest.mark.parametrize("data", [b'{"angle_deg":[' + b"null," * 20_000 + b"null]}", b"[" * 40_000, b" " * 40_000])
     def test_a_long_row_is_not_decoded(self, data: bytes, tmp_path: Path) -> None:
-        """The recorder's have at most 18,000 bytes."""
+        """Rows of the recorder have at most 18,000 bytes."""
         path = tmp_path / "log.mcap"
         path.write_bytes(cut_recording(tmp_path / "sound.mcap") + message(data))
         with pytest.raises(ValueError, match=f"tick 31 makes no sense: it has {len(data)} bytes"):
             read_recording(path)
 
     def test_an_arm_at_rest_is_read_whole(self, tmp_path: Path) -> None:
-        """Its rows differ by their times alone, and shrink more than any other's."""
+        """Its rows compress more than any others, and are still within the bounds."""
         stream = BytesIO()
         file = RecordingFile(stream)
         file.add_metadata({"joint_names": json.dumps(ARM.joint_names)})
@@ -881,10 +883,8 @@ class TestWorkOfReading:
         read = read_recording(tmp_path / "log.mcap")
         assert (len(read.ticks), read.whole, read.lost) == (2000, True, "")
 
-    def test_an_index_that_names_a_chunk_many_times_is_not_believed(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        """The recording is opened by its chunks instead, each of which is unpacked a few times at most."""
+    def test_an_index_with_repeated_chunks_is_not_used(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The chunks are read in order instead, each a few times at most."""
         path = recording(tmp_path / "log.mcap", events=(Event(1.0, "goal", "goal 1"),))
         honest = Unpacked(monkeypatch)
         indexed(path)
@@ -906,15 +906,15 @@ class TestWorkOfReading:
 
     @pytest.mark.parametrize("zeros", [1, 9, 4096, 1_000_000])
     def test_zeros_at_the_end_are_counted_as_lost(self, zeros: int, tmp_path: Path) -> None:
-        """As a file system may leave them after a crash."""
+        """A file system may leave them after a crash."""
         path = tmp_path / "log.mcap"
         path.write_bytes(cut_recording(tmp_path / "sound.mcap") + bytes(zeros))
         read = read_recording(path)
         assert len(read.ticks) == 30
         assert read.lost.startswith(f"{zeros} byte{'s' * (zeros > 1)} (the file ends within a record")
 
-    def test_behind_zeros_the_next_sound_chunk_is_found(self, tmp_path: Path) -> None:
-        """A block that the disk lost in the middle of a file."""
+    def test_the_next_intact_chunk_after_zeros_is_found(self, tmp_path: Path) -> None:
+        """As after a lost block in the middle of a file."""
         sound = cut_recording(tmp_path / "sound.mcap")
         more = message(msgspec.json.encode(tick(40)), log_time_ns=10**10)
         path = tmp_path / "log.mcap"
@@ -923,8 +923,8 @@ class TestWorkOfReading:
         assert [tick.time_s for tick in read.ticks[-2:]] == [1.0 + 29 / 30, 1.0 + 40 / 30]
         assert read.lost.startswith("4096 bytes")
 
-    def test_a_moment_is_found_without_going_through_all_goals_and_stops(self, tmp_path: Path) -> None:
-        """By the same rule as going through them, for any times."""
+    def test_goals_and_faults_at_a_time_equal_a_linear_search(self, tmp_path: Path) -> None:
+        """For 501 times among 200 events."""
         events = []
         for number in range(200):
             kind = ("goal", "refusal", "phase", "driver")[number % 7 % 4]

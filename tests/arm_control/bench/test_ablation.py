@@ -1,4 +1,4 @@
-"""The ablation: every variant is trained once, and timings and figures are of those runs."""
+"""The ablation bench: trainings, timings and figures of every variant."""
 
 import json
 from pathlib import Path
@@ -16,10 +16,8 @@ class TestAblation:
     """Trainings, timings and figures of the variants."""
 
     @pytest.mark.soak  # the page on discretisation runs a shorter one
-    def test_an_ablation_is_trained_evaluated_drawn_and_not_done_twice(
-        self, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-    ) -> None:
-        """The command trains every variant once; a second call skips finished runs."""
+    def test_the_command_trains_each_variant_once(self, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+        """Figures, table and picture are written, and a second call skips finished runs."""
         out, figure, file = tmp_path / "runs", tmp_path / "ablation.png", tmp_path / "ablation.json"
         words = [*WORDS, "--out", str(out), "--save", str(figure), "--json", str(file)]
         assert main(words) == 0
@@ -37,7 +35,7 @@ class TestAblation:
             assert (row["coverage"] is None) == (row["variant"] == "ddpg")
         assert figure.stat().st_size > 10_000
 
-        # Once more: nothing is trained, the errors are the same.
+        # A second call trains nothing and gives the same errors.
         assert main(words) == 0
         assert " min left)" not in capfd.readouterr().err
         again = json.loads(file.read_text())
@@ -47,10 +45,10 @@ class TestAblation:
         assert main([*words[:3], "0.05", *words[4:]]) == 2
         assert "is of another comparison, with minutes 0.1 instead of 0.05" in capfd.readouterr().err
 
-    def test_a_training_that_fails_is_told_with_its_own_last_line(
+    def test_a_failed_training_is_an_error_with_its_reason(
         self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:
-        """A failed training is an error that names the variant and the reason."""
+        """The error names the variant and the seed."""
         monkeypatch.setattr(
             ablation,
             "run_trials",
@@ -60,7 +58,7 @@ class TestAblation:
             bench_ablation(Length(0.1, 30), seeds=1, goals=2, out=str(tmp_path))
 
     def test_the_variants_of_a_seed_have_folders_and_grids_of_their_own(self, tmp_path: Path) -> None:
-        """Each variant has its own folder; DDPG has no grid."""
+        """Five folders for a seed; DDPG keeps the default grid, which it does not use."""
         trials = [trial_of(name, 3, Length(1.0, 30.0), 10, tmp_path) for name in VARIANTS]
         assert len({trial.folder for trial in trials}) == len(VARIANTS)
         assert {trial.config.seed for trial in trials} == {3}

@@ -1,4 +1,4 @@
-"""What an argmax costs: the figures are there, are what they say, and the slow way and the fast one agree."""
+"""The argmax bench: its figures, and equality of the fast and the plain computation."""
 
 import json
 import math
@@ -24,10 +24,10 @@ RATIOS = {
 
 
 class TestFlatHead:
-    """The flat head agrees with PyTorch."""
+    """The flat head against `nn.Linear`."""
 
-    def test_the_plain_layer_is_the_head_and_its_maxima_are_the_same(self) -> None:
-        """The flat head and `nn.Linear` have the same maxima."""
+    def test_it_equals_a_linear_layer(self) -> None:
+        """Outputs equal those computed row by row, and both maxima differ by less than 1e-5."""
         grid = ActionGrid(argmax.spec_of((5, 6)))
         head = FlatHead(grid, argmax.HIDDEN, random=True, seed=0)
         layer = argmax.plain_layer(head)
@@ -36,16 +36,16 @@ class TestFlatHead:
         assert np.allclose(layer(x).detach().numpy(), by_hand, atol=1e-6)
         assert batch_times(grid, 1)["largest_difference"] < 1e-5
 
-    def test_both_updates_have_the_same_gradients(self) -> None:
-        """The sparse update has the gradients of the dense one."""
+    def test_sparse_and_dense_updates_have_the_same_gradients(self) -> None:
+        """To 1e-6."""
         assert update_times(ActionGrid(argmax.spec_of((9, 8, 7))), 1)["largest_gradient_difference"] <= 1e-6
 
 
 class TestCosts:
-    """The costs of agents."""
+    """Costs of agents by number of joints."""
 
-    def test_a_fourth_joint_multiplies_what_the_flat_agent_costs_and_nothing_else(self) -> None:
-        """A fourth joint multiplies the costs of the flat agent only."""
+    def test_a_fourth_joint_multiplies_the_costs_of_the_flat_agent_only(self) -> None:
+        """By 10 for a joint of 10 angles."""
         flat = {"agent": "flat", "joints": 3, "actions": 1000, "decision_ms": 2.0, "update_ms": 3.0, "memory_mb": 5.0}
         got = four_joints(flat, 10)
         assert (got["decision_ms"], got["update_ms"], got["memory_mb"], got["actions"]) == (20.0, 30.0, 50.0, 10_000)
@@ -54,8 +54,8 @@ class TestCosts:
         assert (branching["decision_ms"], branching["update_ms"], branching["memory_mb"]) == (2.0, 3.0, 5.0)
         assert branching["actions"] == 10_000
 
-    def test_memory_is_four_times_every_weight(self) -> None:
-        """Learning needs four numbers for each weight."""
+    def test_memory_is_four_numbers_a_weight(self) -> None:
+        """Weight, gradient and two moments of Adam in float32, from layer sizes by hand."""
         flat, branching, deterministic = agent_costs((7, 5), 1)
         # 2 trunk layers of 64 on 17 inputs in 2 octaves, (4 * 2 + 3 * 3) * 5 = 85 features, and the goal's direction.
         trunk = (85 + 3) * 64 + 64 + 64 * 64 + 64
@@ -63,9 +63,9 @@ class TestCosts:
         assert branching["memory_mb"] == pytest.approx(4 * 4e-6 * (trunk + 65 * 12 + 65 * 2 * 8))
         assert deterministic["memory_mb"] > 4 * 4e-6 * 2 * trunk * 0.9
 
-    @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux tells the peak")
-    def test_memory_that_is_taken_is_seen(self) -> None:
-        """The peak memory of an operation is measured."""
+    @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux reports the peak")
+    def test_peak_memory_is_measured(self) -> None:
+        """An array of 40 MB is seen, and an empty operation takes less than 5 MB."""
         taken = argmax.peak_memory_mb(lambda: np.ones(5_000_000))
         assert taken is not None
         assert 35 < taken < 60
@@ -79,7 +79,7 @@ class TestCommand:
 
     @pytest.mark.slow
     def test_the_command_prints_writes_and_draws(self, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-        """It prints a table and writes JSON and a figure."""
+        """A table on standard output, figures in JSON, and a picture."""
         figure, file = tmp_path / "argmax.png", tmp_path / "argmax.json"
         words = [
             "bench",
@@ -103,8 +103,8 @@ class TestCommand:
         assert figure.stat().st_size > 10_000
 
     @pytest.mark.slow
-    def test_rows_are_of_each_agent_on_one_to_three_joints_and_four_computed(self) -> None:
-        """There is a row for each agent and number of joints; four joints are computed."""
+    def test_each_agent_has_a_row_for_one_to_four_joints(self) -> None:
+        """Three numbers of joints are measured, the fourth is computed."""
         rows = bench_argmax(30.0, 1)["agents"]
         kinds = ["flat", "branching", "deterministic"]
         assert [(row["agent"], row["joints"]) for row in rows] == [(kind, n) for n in (1, 2, 3, 4) for kind in kinds]
@@ -112,8 +112,8 @@ class TestCommand:
         assert [row["computed"] for row in rows] == [False] * 9 + [True] * 3
 
     @pytest.mark.slow
-    def test_what_is_not_known_is_said_so(self) -> None:
-        """An unknown peak memory is printed as unknown."""
+    def test_unknown_memory_is_printed_as_unknown(self) -> None:
+        """Systems without /proc have no peak memory."""
         figures = bench_argmax(30.0, 1)
         figures["batch_maximum"]["fused_peak_mb"] = None
         assert "unknown more memory" in format_argmax(figures)

@@ -1,4 +1,4 @@
-"""The clocks of benched control loops, by clocks of their own."""
+"""Clocks of the benches' control loops, tested with simulated time."""
 
 import pytest
 
@@ -7,10 +7,10 @@ from arm_control.runner.clocks import RealTime
 
 
 class TestTurnClock:
-    """A clock of loops that take turns."""
+    """The clock of loops that take turns."""
 
-    def test_a_loop_that_takes_turns_sees_no_time_pass_in_the_others(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """By a clock on which each turn of the others takes 50 ms and all else takes no time."""
+    def test_a_loop_does_not_see_the_time_of_the_others(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Turns of 50 ms of other loops are not part of its own time, which is 6 periods of 2 ms."""
         real_s = 100.0
 
         def others() -> None:
@@ -34,10 +34,10 @@ class TestTurnClock:
 
 
 class TestEmptyLoop:
-    """The loop that does nothing."""
+    """The loop without any work."""
 
-    def test_the_empty_loop_is_late_as_the_control_loop_is(self) -> None:
-        """It counts overruns as the control loop does."""
+    def test_overruns_are_counted_as_in_the_control_loop(self) -> None:
+        """A sleep of 4 ms too long is an overrun and shifts the later ticks."""
 
         class Sleepy(TurnClock):
             """Sleeps too long, once."""
@@ -54,10 +54,10 @@ class TestEmptyLoop:
 
 
 class TestBackToBackClock:
-    """A clock that times whole ticks."""
+    """The clock that times whole ticks."""
 
-    def test_ticks_are_timed_in_turns_and_lead_ticks_are_not_counted(self) -> None:
-        """Warm-up and lead ticks are not timed."""
+    def test_warm_up_and_lead_ticks_are_not_timed(self) -> None:
+        """After 4 warm-up ticks, turns of 3 timed ticks are separated by 2 lead ticks."""
         seen: list[int] = []
         clock = BackToBackClock(lambda: seen.append(len(clock.times_s)), calls=3, lead_ticks=2, warm_up_ticks=4)
         for _ in range(4 + 3 + 2 + 3):

@@ -1,4 +1,4 @@
-"""The determinism bench: it finds the environments exact, and would find those that are not."""
+"""The determinism bench: the environments are bit-exact, and violations are found."""
 
 import json
 import os
@@ -29,7 +29,7 @@ CHECKS = {
 
 
 def unseeded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A start from a generator that nobody seeded."""
+    """Start poses from a generator without a seed."""
     reset = ArmEnv.reset
     generator = random.Random()
 
@@ -53,7 +53,7 @@ def of_its_process(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def forgetful(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A limiter's speed that is not brought back."""
+    """Restored states without the limiter's speed."""
     restore = ArmEnv.restore_state
 
     def without_speed(self: ArmEnv, state: dict[str, Any]) -> Any:
@@ -63,7 +63,7 @@ def forgetful(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def remembering(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A limiter that goes on, in the next episode, at the speed of the last."""
+    """Episodes that begin with the limiter's speed of the last one."""
     begin = ArmEnv._begin
 
     def on_the_move(self: ArmEnv, course: Any) -> None:
@@ -77,8 +77,8 @@ def remembering(monkeypatch: pytest.MonkeyPatch) -> None:
 class TestChecks:
     """The checks of an environment."""
 
-    def test_all_that_is_compared_is_compared_to_the_bit(self) -> None:
-        """Values are compared bit for bit."""
+    def test_values_are_compared_bit_for_bit(self) -> None:
+        """0.1 + 0.2 differs from 0.3, and 0.0 from -0.0."""
         assert row({"b": np.float32(0.5), "a": np.zeros(2)}, 1.0, True) == [
             *[(0.0).hex()] * 2,
             (0.5).hex(),
@@ -91,8 +91,8 @@ class TestChecks:
     @pytest.mark.slow
     @pytest.mark.parametrize("preset", ["ideal", "rough"])
     @pytest.mark.parametrize("name", ["ArmReach-v0", "ArmTrack-v0"])
-    def test_an_environment_is_exact_in_all_six_ways(self, name: str, preset: str) -> None:
-        """An environment passes all checks."""
+    def test_an_environment_passes_all_six_checks(self, name: str, preset: str) -> None:
+        """Reaching and tracking, ideal and rough."""
         checks = check_environment(name, preset)
         assert set(checks) == CHECKS
         assert checks == dict.fromkeys(checks, True)
@@ -101,8 +101,8 @@ class TestChecks:
     @pytest.mark.parametrize(
         "preset", [*(pytest.param(p, marks=pytest.mark.soak) for p in ("ideal", "xl430")), "rough"]
     )
-    def test_every_environment_is_exact_in_all_six_ways(self, preset: Any) -> None:
-        """Every environment passes all checks."""
+    def test_every_environment_passes_all_six_checks(self, preset: Any) -> None:
+        """As the command reports them."""
         figures = bench_determinism((preset,))
         assert set(figures["exact"]) == {f"{name}, {preset}" for name in environment_ids()}
         assert figures["all_exact"] is True, figures
@@ -112,15 +112,15 @@ class TestChecks:
         ("spoil", "differing"),
         [
             (unseeded, CHECKS),
-            (of_its_process, {"fresh process", "arm 4 of 5"}),  # a fresh process knows nothing of what is done here
+            (of_its_process, {"fresh process", "arm 4 of 5"}),  # a fresh process does not have the patch
             (forgetful, {"save and restore"}),
             (remembering, {"fresh process", "arm 4 of 5", "after a dirty episode", "second reset"}),
         ],
     )
-    def test_an_environment_that_is_not_exact_is_found_out(
+    def test_violations_are_detected(
         self, monkeypatch: pytest.MonkeyPatch, spoil: Callable[[pytest.MonkeyPatch], None], differing: set[str]
     ) -> None:
-        """Each check detects an environment that violates it."""
+        """Four kinds of violation, each by the checks that it affects and by no other."""
         spoil(monkeypatch)
         checks = check_environment("ArmReach-v0", "ideal")
         assert {name for name, exact in checks.items() if not exact} == differing
@@ -129,10 +129,10 @@ class TestChecks:
 class TestCommand:
     """The command `bench determinism`."""
 
-    def test_the_command_says_what_differs_writes_it_and_ends_with_code_2(
+    def test_differences_are_printed_and_exit_with_2(
         self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
     ) -> None:
-        """Differences are printed, written as JSON, and exit with 2."""
+        """The check that differs is marked in the table and in JSON."""
         monkeypatch.setattr(module, "environment_ids", lambda: ["ArmReach-v0", "ArmTrack-v0"])
         monkeypatch.setattr(
             module, "fresh_trace", lambda name, preset: [["0x0"]] if name == "ArmTrack-v0" else trace(name)
@@ -143,7 +143,7 @@ class TestCommand:
 
         for task in (Reach, Track):
             monkeypatch.setattr(task, "episode_steps", 4)
-        monkeypatch.setattr(module, "vector_trace", module.alone)  # its workers know nothing of the short episodes
+        monkeypatch.setattr(module, "vector_trace", module.alone)  # its workers do not have the short episodes
         path = tmp_path / "determinism.json"
         assert main(["bench", "determinism", "--imperfections", "ideal", "--json", str(path)]) == 2
         printed = capfd.readouterr()
@@ -158,8 +158,8 @@ class TestCommand:
         assert [key for key, exact in figures["exact"]["ArmTrack-v0, ideal"].items() if not exact] == ["fresh process"]
         assert all(figures["exact"]["ArmReach-v0, ideal"].values())
 
-    def test_no_arms_at_all_are_refused_in_one_line(self, capfd: pytest.CaptureFixture[str]) -> None:
-        """An empty list of imperfections is an error."""
+    def test_an_empty_list_of_imperfections_is_an_error(self, capfd: pytest.CaptureFixture[str]) -> None:
+        """One line and exit code 2."""
         assert main(["bench", "determinism", "--imperfections"]) == 2
         printed = capfd.readouterr()
         assert printed.out == ""
@@ -167,8 +167,8 @@ class TestCommand:
         assert "imperfections" in printed.err
         assert printed.err.count("\n") == 1
 
-    def test_the_table_has_a_line_for_each_environment_under_the_checks(self) -> None:
-        """The table has a row for each environment."""
+    def test_the_table_has_a_row_for_each_environment(self) -> None:
+        """Rows are aligned, with a column for each check."""
         exact = {
             "A-v0, ideal": dict.fromkeys(sorted(CHECKS), True),
             "Long-v0, rough": dict.fromkeys(sorted(CHECKS), False),

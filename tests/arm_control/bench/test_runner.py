@@ -1,4 +1,4 @@
-"""The runner's bench: that its figures are what they are called; how fast anything is, is not judged here."""
+"""The runner's bench: its figures are what they are called. Speed itself is not judged here."""
 
 import time
 from pathlib import Path
@@ -26,7 +26,7 @@ def ordinary_priority(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class SlowSafety(Safety):
-    """Takes three milliseconds more for each reading."""
+    """A safety that takes three milliseconds more for each reading."""
 
     def reads(self, *reading: Any) -> bool:
         time.sleep(0.003)
@@ -44,7 +44,7 @@ class TestFigures:
     """The figures and their table."""
 
     def test_every_ratio_is_a_quotient_of_two_figures(self, measured: tuple[dict[str, Any], str]) -> None:
-        """Each ratio is computed from the reported figures."""
+        """Computed here from the reported medians and percentiles."""
         figures, _ = measured
         times, loops = figures["times_us"], figures["loops"]
         medians = {name: row["p50"] for name, row in times.items()}
@@ -60,8 +60,8 @@ class TestFigures:
         for row in (*times.values(), *(loop["period_error_us"] for loop in loops.values())):
             assert 0 < row["p50"] <= row["p99"] <= row["worst"]
 
-    def test_it_says_what_was_compared(self, measured: tuple[dict[str, Any], str]) -> None:
-        """The table names the compared libraries and network sizes."""
+    def test_the_table_names_what_was_compared(self, measured: tuple[dict[str, Any], str]) -> None:
+        """Libraries, network sizes, priority and ratios."""
         figures, printed = measured
         assert (figures["hidden_units"], figures["sb3_hidden_units"]) == (128, 64)
         assert "PolicyRunner.decide, 128-128" in printed
@@ -70,8 +70,8 @@ class TestFigures:
         for name, ratio in figures["ratios"].items():
             assert f"{name} {ratio:.2f}" in printed
 
-    def test_both_loops_tick_as_often_and_no_tick_is_lost(self, measured: tuple[dict[str, Any], str]) -> None:
-        """Both loops have the same number of ticks."""
+    def test_both_loops_have_the_same_number_of_ticks(self, measured: tuple[dict[str, Any], str]) -> None:
+        """200 each, of which none is lost."""
         figures, _ = measured
         control, empty = figures["loops"]["control"], figures["loops"]["empty"]
         assert control["ticks"] == empty["ticks"] == 200
@@ -80,8 +80,8 @@ class TestFigures:
         assert set(figures["versions"]) >= {"onnxruntime", "stable-baselines3", "torch"}
 
     @pytest.mark.slow
-    def test_dropped_records_are_told(self) -> None:
-        """Dropped records are counted and printed."""
+    def test_dropped_records_are_counted_and_printed(self) -> None:
+        """With a recorder that drops every second tick."""
 
         class FullRecorder(Recorder):
             """Drops every second tick."""
@@ -102,23 +102,23 @@ class TestFigures:
 
 
 class TestMeasurements:
-    """What is measured."""
+    """What the times contain."""
 
     @pytest.mark.slow
     def test_a_tick_contains_the_safety_checks(self) -> None:
-        """A slower safety check makes ticks slower, but not inferences."""
+        """3 ms more in a safety check make ticks slower, but not inferences."""
         figures = bench_runner(0.2, 1, settings=SMALL, sizes=SHORT, safety=SlowSafety)
         assert figures["times_us"]["tick"]["p50"] > 3000.0 > figures["times_us"]["inference"]["p50"]
         assert figures["loops"]["control"]["tick_us"]["p50"] > 3000.0
-        # Every tick takes longer than its period: each is late, and all that is put off is told.
+        # Every tick takes longer than its period: each is an overrun, and all shifts are counted.
         control = figures["loops"]["control"]
         assert control["overruns"] > 0.9 * control["ticks"]
         assert control["shifted_ms"] > 1.0 * control["ticks"]
         assert control["lost_ticks"] == 0
 
     @pytest.mark.slow
-    def test_all_ways_to_infer_give_the_same_answer(self, tmp_path: Path) -> None:
-        """All ways to infer with the policy give the same targets."""
+    def test_all_ways_to_infer_give_the_same_targets(self, tmp_path: Path) -> None:
+        """onnxruntime's bit for bit, PyTorch's to 1e-3 degrees."""
         ways = ways_to_infer(LoopSetup(tmp_path, SMALL))
         target_deg = ways["bare"]()
         assert ways["inference"]() == target_deg
@@ -131,11 +131,11 @@ class TestErrors:
     """Errors of the bench."""
 
     @pytest.mark.slow
-    def test_a_refusal_ends_the_bench(self) -> None:
-        """A fault stop ends the bench with an error."""
+    def test_a_fault_stop_is_an_error(self) -> None:
+        """The error quotes the fault."""
 
         class Wary(Safety):
-            """Refuses the tenth reading."""
+            """A safety with a fault at the tenth reading."""
 
             count = 0
 
@@ -157,7 +157,7 @@ class TestErrors:
             (["--json", "/no/such/folder/x.json"], "cannot write"),
         ],
     )
-    def test_bad_flags_are_refused(self, words: list[str], wanted: str, capsys: pytest.CaptureFixture[str]) -> None:
-        """Invalid flags are one line and exit code 2."""
+    def test_invalid_flags(self, words: list[str], wanted: str, capsys: pytest.CaptureFixture[str]) -> None:
+        """Seconds and rounds out of range, and an unwritable file."""
         assert main(["bench", "runner", *words]) == 2
         assert wanted in capsys.readouterr().err

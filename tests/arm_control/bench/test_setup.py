@@ -1,4 +1,4 @@
-"""What benches of the control loop run: the arm in memory, and how times become percentiles."""
+"""Parts of the control loop's benches: an arm in memory, and percentiles."""
 
 import numpy as np
 import pytest
@@ -10,8 +10,8 @@ from envs.arm import Arm
 class TestMemoryDriver:
     """The arm in memory."""
 
-    def test_the_arm_in_memory_is_where_it_was_told_to_be(self) -> None:
-        """Its readings are the last target, its speed and its health."""
+    def test_its_readings_are_the_last_target(self) -> None:
+        """Speeds are changes over the period of 2 ms; health values are present."""
         arm = Arm()
         driver = MemoryDriver(arm, lambda: 7.0, 0.002)
         driver.write([1.0, 2.0, 3.0])
@@ -23,10 +23,10 @@ class TestMemoryDriver:
 
 
 class TestPercentiles:
-    """Times become percentiles."""
+    """Percentiles over rounds."""
 
     def test_percentiles_are_medians_over_rounds(self) -> None:
-        """One disturbed round does not change p50 and p99."""
+        """One disturbed round of three does not change p50 and p99, but p99 of all and the worst."""
         quiet, disturbed = np.linspace(1e-6, 2e-6, 101), np.linspace(1e-3, 2e-3, 101)
         figures = percentiles_us(np.array([*quiet, *disturbed, *quiet]), 3)
         assert figures["p50"] == pytest.approx(1.5)

@@ -1,4 +1,4 @@
-"""The simulation's bench: real components, for moments only, so that no speed is judged here."""
+"""The simulation bench: its figures are what they are called. Speed itself is not judged here."""
 
 import builtins
 import json
@@ -14,38 +14,8 @@ from envs.arm_env import ArmEnv
 from envs.bullet import pybullet
 
 
-@pytest.mark.slow
-def test_the_command_writes_every_rate_and_the_ratios_of_them(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Of one and two processes; the page on environments runs the others."""
-    monkeypatch.setattr("arm_control.bench.simulation.PROCESSES", (1, 2))
-    path = tmp_path / "simulation.json"
-    words = ["bench", "simulation", "--seconds", "0.02", "--rounds", "1", "--json", str(path)]
-    assert main(words) == 0
-    figures = json.loads(path.read_text())
-    rates = figures["steps_per_s"]
-    for name in ("raw", "single", "panda_gym"):
-        assert rates[name] > 0
-    for name in ("vector", *BASELINES):
-        assert rates[name].keys() == {"1", "2"}
-        assert min(rates[name].values()) > 0
-    assert figures["ratios"] == {
-        "single_over_panda_gym": rates["single"] / rates["panda_gym"],
-        "single_over_raw_bound": rates["single"] / rates["raw"],
-        "vector2_over_vector1": rates["vector"]["2"] / rates["vector"]["1"],
-        "vector2_over_best_peer": rates["vector"]["2"] / max(rates[peer]["2"] for peer in BASELINES),
-    }
-    assert figures["cores"] >= 1
-    assert figures["versions"]["gymnasium"] == gymnasium.__version__
-    assert (figures["seconds"], figures["rounds"]) == (0.02, 1)
-    out = capfd.readouterr().out
-    assert out.startswith("environment steps a second: ")
-    assert f"single_over_panda_gym {figures['ratios']['single_over_panda_gym']:.2f}" in out
-
-
 class Clock:
-    """A clock that stands still but for what is charged to it."""
+    """A clock that only its user advances."""
 
     now_s = 0.0
 
@@ -53,52 +23,84 @@ class Clock:
         return self.now_s
 
 
-def test_the_bound_counts_the_physics_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By a clock on which a call of the physics takes 1 ms and all else of an environment's step 3 ms."""
-    clock = Clock()
-    physics = pybullet.stepSimulation
-    calls = 0
+class TestFigures:
+    """Rates and ratios."""
 
-    def simulate(*arguments: Any, **keywords: Any) -> None:
-        nonlocal calls
-        clock.now_s += 0.001
-        calls += 1
-        physics(*arguments, **keywords)
+    @pytest.mark.slow
+    def test_ratios_are_quotients_of_the_rates(
+        self, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """For one and two processes; every rate is positive."""
+        monkeypatch.setattr("arm_control.bench.simulation.PROCESSES", (1, 2))
+        path = tmp_path / "simulation.json"
+        words = ["bench", "simulation", "--seconds", "0.02", "--rounds", "1", "--json", str(path)]
+        assert main(words) == 0
+        figures = json.loads(path.read_text())
+        rates = figures["steps_per_s"]
+        for name in ("raw", "single", "panda_gym"):
+            assert rates[name] > 0
+        for name in ("vector", *BASELINES):
+            assert rates[name].keys() == {"1", "2"}
+            assert min(rates[name].values()) > 0
+        assert figures["ratios"] == {
+            "single_over_panda_gym": rates["single"] / rates["panda_gym"],
+            "single_over_raw_bound": rates["single"] / rates["raw"],
+            "vector2_over_vector1": rates["vector"]["2"] / rates["vector"]["1"],
+            "vector2_over_best_peer": rates["vector"]["2"] / max(rates[peer]["2"] for peer in BASELINES),
+        }
+        assert figures["cores"] >= 1
+        assert figures["versions"]["gymnasium"] == gymnasium.__version__
+        assert (figures["seconds"], figures["rounds"]) == (0.02, 1)
+        out = capfd.readouterr().out
+        assert out.startswith("environment steps a second: ")
+        assert f"single_over_panda_gym {figures['ratios']['single_over_panda_gym']:.2f}" in out
 
-    class Timed(ArmEnv):
-        steps = 0
+    def test_the_bound_counts_the_physics_only(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """With a clock on which the physics takes 1 ms a call and the rest of a step 3 ms."""
+        clock = Clock()
+        physics = pybullet.stepSimulation
+        calls = 0
 
-        def step(self, action: Any) -> Any:
-            clock.now_s += 0.003
-            self.steps += 1
-            return super().step(action)
+        def simulate(*arguments: Any, **keywords: Any) -> None:
+            nonlocal calls
+            clock.now_s += 0.001
+            calls += 1
+            physics(*arguments, **keywords)
 
-    monkeypatch.setattr("arm_control.bench.simulation.time", clock)
-    monkeypatch.setattr(pybullet, "stepSimulation", simulate)
-    env = Timed("reach")
-    bound = measure_raw(env, 1.0)
-    assert pybullet.stepSimulation is simulate
-    calls_per_step = calls / env.steps
-    assert bound == pytest.approx(1.0 / (0.001 * calls_per_step), rel=1e-6)
-    assert measure_single(env, 1.0) == pytest.approx(1.0 / (0.003 + 0.001 * calls_per_step), rel=1e-6)
-    env.close()
+        class Timed(ArmEnv):
+            steps = 0
+
+            def step(self, action: Any) -> Any:
+                clock.now_s += 0.003
+                self.steps += 1
+                return super().step(action)
+
+        monkeypatch.setattr("arm_control.bench.simulation.time", clock)
+        monkeypatch.setattr(pybullet, "stepSimulation", simulate)
+        env = Timed("reach")
+        bound = measure_raw(env, 1.0)
+        assert pybullet.stepSimulation is simulate
+        calls_per_step = calls / env.steps
+        assert bound == pytest.approx(1.0 / (0.001 * calls_per_step), rel=1e-6)
+        assert measure_single(env, 1.0) == pytest.approx(1.0 / (0.003 + 0.001 * calls_per_step), rel=1e-6)
+        env.close()
 
 
 class TestErrors:
     """Errors of the bench."""
 
-    def test_an_environment_without_physics_has_no_bound(self) -> None:
-        """An environment that never calls the physics is an error."""
+    def test_an_environment_without_physics_is_an_error(self) -> None:
+        """The bound needs at least one call of the physics a step."""
         env = gymnasium.make("MountainCarContinuous-v0")
         with pytest.raises(RuntimeError, match=r"at least a call of pybullet\.stepSimulation a step, got 0"):
             measure_raw(env, 0.01)
         env.close()
 
     @pytest.mark.parametrize("package", ["panda_gym", "stable_baselines3"])
-    def test_a_missing_peer_is_named_with_its_extra(
+    def test_a_missing_library_is_reported_with_its_extra(
         self, package: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        """A missing library is reported with its extra."""
+        """One line with the pip command."""
         real = builtins.__import__
 
         def without(name: str, *arguments: Any) -> Any:
@@ -114,7 +116,7 @@ class TestErrors:
         )
 
     @pytest.mark.parametrize("words", [["--seconds", "0"], ["--seconds", "nan"], ["--rounds", "0"]])
-    def test_bad_numbers_are_refused(self, words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-        """Invalid flags are one line and exit code 2."""
+    def test_invalid_numbers(self, words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+        """Seconds and rounds out of range are reported by flag."""
         assert main(["bench", "simulation", *words]) == 2
         assert words[0] in capsys.readouterr().err

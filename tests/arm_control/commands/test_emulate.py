@@ -1,4 +1,4 @@
-"""`arm-control emulate`, in a process of its own."""
+"""`arm-control emulate` in a process of its own."""
 
 import os
 import signal
@@ -33,7 +33,7 @@ def command(*flags: str, folder: Path) -> Iterator[subprocess.Popen[str]]:
 
 
 def first_line(process: subprocess.Popen[str]) -> str:
-    """What it says once it is ready."""
+    """The line that it prints once it is ready."""
     assert process.stdout is not None
     return process.stdout.readline()
 
@@ -42,9 +42,9 @@ class TestEmulate:
     """The command from its flags to its end."""
 
     @pytest.mark.slow
-    @pytest.mark.alone  # servos that answer too late, because others compute, are given up
+    @pytest.mark.alone  # the driver gives up servos whose replies are late because of other load
     def test_an_arm_with_a_new_calibration(self, tmp_path: Path) -> None:
-        """The calibration that it writes fits its servos."""
+        """The calibration that it writes fits its servos, and Ctrl-C removes its link."""
         with command("--link", "arm", "--calibration", "arm.json", folder=tmp_path) as process:
             assert "servos 1, 2, 3 (XL430-W250) at arm" in first_line(process)
             assert load_calibration(tmp_path / "arm.json").joint_names == Arm().joint_names
@@ -69,15 +69,15 @@ class TestEmulate:
         with command("--ids", "7,8", "--link", "arm", "--start", "100,200", folder=tmp_path) as process:
             assert "servos 7, 8 " in first_line(process)
             with sdk(str(tmp_path / "arm")) as (port, packets):
-                # On a slow machine the answer may come too late.
+                # On a slow machine the reply may be too late.
                 assert any(packets.ping(port, 8)[0] == 1060 for _ in range(20))
             process.terminate()
             process.communicate(timeout=60)
         assert process.returncode == 130
         assert not (tmp_path / "arm").is_symlink()
 
-    def test_disconnect(self, capfd: pytest.CaptureFixture[str]) -> None:
-        """Exit code 0 after the fault disconnect."""
+    def test_the_fault_disconnect_ends_the_command(self, capfd: pytest.CaptureFixture[str]) -> None:
+        """Exit code 0."""
         assert main(["emulate", "dynamixel", "--fault", "disconnect"]) == 0
         assert "fault disconnect" in capfd.readouterr().out
 
@@ -101,7 +101,7 @@ class TestEmulate:
             (["--calibration", "new.json", "--fault", "stuck:9"], "no servo 9"),
         ],
     )
-    def test_bad_flags(
+    def test_invalid_flags(
         self,
         flags: list[str],
         said: str,
@@ -109,7 +109,7 @@ class TestEmulate:
         tmp_path: Path,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        """One line on standard error, and nothing is created."""
+        """One line on standard error, and no file."""
         monkeypatch.chdir(tmp_path)
         assert main(["emulate", "dynamixel", *flags]) == 2
         captured = capsys.readouterr()

@@ -1,4 +1,4 @@
-"""`arm-control replay`: which viewer shows what, and one clear line for what cannot be shown."""
+"""`arm-control replay`: the choice of a viewer, invalid input, damaged recordings and output."""
 
 import os
 import re
@@ -8,7 +8,6 @@ import socket
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ import msgspec
 import numpy as np
 import pybullet_data
 import pytest
+from helpers import Rejected
 from mcap.reader import make_reader
 from mcap.writer import Writer
 
@@ -41,27 +41,8 @@ def recording(tiny_policy: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 
 @pytest.fixture
-def refused(capfd: pytest.CaptureFixture[str]) -> Callable[..., str]:
-    """Runs a replay that must end in one line on standard error and exit code 2; returns the line."""
-
-    def run(*words: object) -> str:
-        capfd.readouterr()
-        code = main(["replay", *map(str, words)])
-        out, error = capfd.readouterr()
-        assert (code, out) == (2, "")
-        assert error.startswith("arm-control: error: ")
-        assert error.count("\n") == 1
-        return error
-
-    return run
-
-
-# ------------------------------------------------------------------------------------------------------ what is shown
-
-
-@pytest.fixture
 def shown(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Any]]:
-    """The viewers that were opened, and what they showed: instead of showing it, they return at once."""
+    """The viewers that were opened, with what they received; they return at once."""
     seen: list[tuple[str, Any]] = []
 
     def serve(shown: LiveArm | list[Trajectory], **address: Any) -> None:
@@ -78,10 +59,8 @@ def shown(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Any]]:
 class TestShownSources:
     """What viewers receive."""
 
-    def test_a_controller_is_live_and_with_goals_or_beside_another_it_is_played(
-        self, shown: list[tuple[str, Any]]
-    ) -> None:
-        """A single controller is live; with --goals or beside another it is recorded first."""
+    def test_controllers_are_live_or_recorded_first(self, shown: list[tuple[str, Any]]) -> None:
+        """One controller is live; with `--goals` or beside another one it is recorded first."""
         for words in (["ik"], ["ik", "--goals", "2"], ["ik", "zero"]):
             assert main(["replay", *words, "--viewer", "web"]) == 0
         (_, live), (_, played), (_, compared) = shown
@@ -90,8 +69,8 @@ class TestShownSources:
         assert [trajectory.name for trajectory in compared] == ["ik", "zero"]
         assert len(compared[0].episodes) == watching.GOALS
 
-    def test_two_controllers_are_given_the_same_goals(self, shown: list[tuple[str, Any]]) -> None:
-        """Two controllers get the same goals, which depend on the seed."""
+    def test_two_controllers_have_the_same_goals(self, shown: list[tuple[str, Any]]) -> None:
+        """Three different goals, which depend on the seed."""
         assert main(["replay", "ik", "zero", "--viewer", "web", "--goals", "3", "--seed", "5"]) == 0
         assert main(["replay", "ik", "--viewer", "web", "--goals", "3", "--seed", "6"]) == 0
         first, second, other = (
@@ -101,8 +80,8 @@ class TestShownSources:
         assert len({tuple(goal) for goal in first}) == 3
         assert not (first == other).any()
 
-    def test_a_recording_is_played_whatever_viewer_it_is(self, shown: list[tuple[str, Any]], recording: Path) -> None:
-        """Every viewer plays a recording."""
+    def test_every_viewer_plays_a_recording(self, shown: list[tuple[str, Any]], recording: Path) -> None:
+        """Alone in the browser and the window, and beside a controller."""
         for viewer in ("web", "window"):
             assert main(["replay", str(recording), "--viewer", viewer]) == 0
         assert main(["replay", str(recording), "ik", "--viewer", "web"]) == 0
@@ -111,10 +90,10 @@ class TestShownSources:
             assert isinstance(trajectories[0], Trajectory)
             assert trajectories[0].name == "run.mcap"
 
-    def test_a_controller_beside_a_recording_is_given_its_goals_when_it_had_them(
+    def test_a_controller_beside_a_recording_has_its_goals_at_the_same_times(
         self, shown: list[tuple[str, Any]], recording: Path
     ) -> None:
-        """A controller beside a recording gets its goals at the recorded times."""
+        """It starts from the recorded pose and reaches each goal."""
         for words in ([recording, "ik"], ["ik", recording]):
             assert main(["replay", *map(str, words), "--viewer", "web"]) == 0
         (_, (recorded, simulated)), (_, (first, second)) = shown
@@ -126,9 +105,6 @@ class TestShownSources:
             assert (beside.goal_m == before_next.goal_m).all()
             assert beside.error_mm[0] < 1.0 < before_next.error_mm[0]  # one of them has learned nothing
         np.testing.assert_allclose(simulated.sample(0.0).angle_deg, recorded.sample(0.0).angle_deg, atol=1e-6)
-
-
-# ---------------------------------------------------------------------------------------------------- what is refused
 
 
 def other_program(path: Path) -> None:
@@ -150,13 +126,13 @@ def only_an_event(path: Path, recording: Path) -> None:
 
 
 class TestChoiceOfViewer:
-    """Flags select the viewer."""
+    """The choice of a viewer by flags."""
 
     @pytest.mark.parametrize("display", [True, False])
-    def test_the_window_is_the_default_where_there_is_a_display_and_the_browser_elsewhere(
+    def test_the_window_is_the_default_with_a_display(
         self, shown: list[tuple[str, Any]], monkeypatch: pytest.MonkeyPatch, display: bool
     ) -> None:
-        """The window is the default for one source with a display, else the web viewer."""
+        """For one source; otherwise the browser is."""
         monkeypatch.setattr("envs.scene.has_display", lambda: display)
         assert main(["replay", "ik"]) == 0
         assert main(["replay", "ik", "zero"]) == 0
@@ -164,8 +140,8 @@ class TestChoiceOfViewer:
         assert [viewer for viewer, _ in shown] == ["window" if display else "web", "web", "web"]
 
     @pytest.mark.parametrize("viewer", [None, "web", "page", "video", "plot"])
-    def test_the_ending_of_the_file_says_the_viewer(self, viewer: Any) -> None:
-        """The ending of --save selects the viewer."""
+    def test_the_file_ending_selects_the_viewer(self, viewer: Any) -> None:
+        """.mp4, .png and .html; another `--viewer` is an error."""
         endings = {".mp4": "video", ".MP4": "video", ".png": "plot", ".html": "page"}
         for ending, meant in endings.items():
             command = Replay(("ik",), viewer, f"x{ending}")
@@ -175,8 +151,10 @@ class TestChoiceOfViewer:
                 with pytest.raises(ValueError, match="--save: expected a file ending in"):
                     choose_viewer(command)
 
-    def test_an_address_means_the_browser(self, shown: list[tuple[str, Any]], monkeypatch: pytest.MonkeyPatch) -> None:
-        """--port and --host select the web viewer."""
+    def test_port_and_host_select_the_browser(
+        self, shown: list[tuple[str, Any]], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Although there is a display."""
         monkeypatch.setattr("envs.scene.has_display", lambda: True)
         assert main(["replay", "ik", "--port", "9000"]) == 0
         assert main(["replay", "ik", "--host", "127.0.0.1"]) == 0
@@ -187,15 +165,15 @@ class TestBadInput:
     """One line on standard error, and exit code 2."""
 
     @pytest.mark.parametrize("viewer", [["--viewer", "web"], ["--save", "out.png"], ["--verify"]], ids=" ".join)
-    def test_what_is_no_recording_is_refused(
+    def test_files_that_are_no_recordings(
         self,
-        refused: Callable[..., str],
+        rejected: Rejected,
         recording: Path,
         tmp_path: Path,
         monkeypatch: pytest.MonkeyPatch,
         viewer: list[str],
     ) -> None:
-        """Files that are no recordings are rejected with the reason."""
+        """The line has the file and the reason, for every viewer."""
         monkeypatch.chdir(tmp_path)
         Path("empty.mcap").touch()
         Path("text.mcap").write_text("a,b\n1,2\n")
@@ -205,75 +183,72 @@ class TestBadInput:
         Path("cut.mcap").write_bytes(recording.read_bytes()[:3000])
         for name, said in (
             ("missing.mcap", "no recording missing.mcap"),
-            ("empty.mcap", "is no MCAP file: it is empty"),
+            ("empty.mcap", "is no MCAP file"),
             ("text.mcap", "is no MCAP file"),
             ("folder.mcap", "folder.mcap"),
             ("other.mcap", "is no recording of arm-control"),
             ("nothing.mcap", "holds no tick, so there is nothing to see"),
             ("cut.mcap", "cut.mcap"),
         ):
-            line = refused(name, *viewer)
+            line = rejected("replay", name, *viewer)
             assert name in line
             assert said in line
         assert not Path("out.png").exists()
 
-    def test_another_arms_recording_and_two_different_arms_are_refused(
-        self, refused: Callable[..., str], recording: Path, tmp_path: Path
-    ) -> None:
-        """Recordings of another arm are rejected."""
+    def test_recordings_of_another_arm(self, rejected: Rejected, recording: Path, tmp_path: Path) -> None:
+        """Alone and beside a controller; no file is made."""
         out = tmp_path / "out.png"
-        line = refused(recording, "--arm", KUKA, "--save", out)
-        assert "is of the arm arm3, not of that in" in line
+        line = rejected("replay", recording, "--arm", KUKA, "--save", out)
+        assert "arm3" in line
         assert KUKA in line
-        line = refused(recording, "ik", "--arm", KUKA, "--save", out)
+        line = rejected("replay", recording, "ik", "--arm", KUKA, "--save", out)
         assert "arm3" in line
         assert not out.exists()
 
     @pytest.mark.parametrize("flags", [("--goals", "3"), ("--env", "ArmTrack-v0"), ("--imperfections", "xl430")])
-    def test_what_a_recording_has_of_its_own_is_not_for_it(
-        self, refused: Callable[..., str], recording: Path, tmp_path: Path, flags: tuple[str, str]
+    def test_flags_that_a_recording_determines(
+        self, rejected: Rejected, recording: Path, tmp_path: Path, flags: tuple[str, str]
     ) -> None:
-        """Flags that a recording determines are rejected."""
-        assert f"{flags[0]}: {recording} has its own" in refused(recording, *flags, "--save", tmp_path / "out.png")
+        """Goals, environment and imperfections."""
+        line = rejected("replay", recording, *flags, "--save", tmp_path / "out.png")
+        assert f"{flags[0]}: {recording} has its own" in line
 
     @pytest.mark.parametrize(
         "flags",
         [("--goals", "3"), ("--seed", "7"), ("--env", "ArmTrack-v0"), ("--arm", KUKA), ("--imperfections", "xl430")],
     )
-    def test_learning_curves_have_their_own_settings(
-        self, refused: Callable[..., str], tiny_run: Path, tmp_path: Path, flags: tuple[str, str]
+    def test_flags_that_learning_curves_do_not_use(
+        self, rejected: Rejected, tiny_run: Path, tmp_path: Path, flags: tuple[str, str]
     ) -> None:
-        """Flags that learning curves do not use are rejected."""
-        line = refused(tiny_run, *flags, "--save", tmp_path / "out.png")
+        """Goals, seed, environment, arm and imperfections."""
+        line = rejected("replay", tiny_run, *flags, "--save", tmp_path / "out.png")
         assert f"{flags[0]}: the learning curves of runs have their own" in line
 
-    def test_an_address_that_is_none_is_told(self, refused: Callable[..., str], recording: Path) -> None:
-        """An invalid host is reported."""
+    def test_an_invalid_host(self, rejected: Rejected, recording: Path) -> None:
+        """Malformed, unknown and foreign addresses."""
         for host in ("\u00e9\u00e9..x", "nowhere.invalid", "192.0.2.1"):
-            assert f"cannot be opened on {host}" in refused(recording, "--viewer", "web", "--host", host)
+            assert f"cannot be opened on {host}" in rejected("replay", recording, "--viewer", "web", "--host", host)
 
-    def test_a_display_that_is_not_there_is_told_with_what_works_without(
-        self, refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        """A missing display is reported, with the viewers that need none."""
+    def test_a_missing_display(self, rejected: Rejected, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The line suggests the web viewer."""
         monkeypatch.delenv("DISPLAY", raising=False)
-        line = refused("ik", "--viewer", "window")
+        line = rejected("replay", "ik", "--viewer", "window")
         assert "requires a display, and there is none" in line
         assert "--viewer web" in line
 
-    def test_a_port_in_use_is_told(self, refused: Callable[..., str], recording: Path) -> None:
-        """A port in use is reported."""
+    def test_a_port_in_use(self, rejected: Rejected, recording: Path) -> None:
+        """The line names the port and its flag."""
         with socket.socket() as taken:
             taken.bind(("127.0.0.1", 0))
             taken.listen()
             port = taken.getsockname()[1]
-            line = refused(recording, "--viewer", "web", "--port", port)
+            line = rejected("replay", recording, "--viewer", "web", "--port", port)
         assert f"port {port} is in use" in line
         assert "--port" in line.replace(f"port {port}", "")
 
     @pytest.mark.parametrize("encoder", ["no-such-ffmpeg", "/bin/true", "/bin/false"])
-    def test_a_missing_codec_is_told(self, recording: Path, tmp_path: Path, encoder: str) -> None:
-        """A missing or useless ffmpeg is reported."""
+    def test_a_missing_or_useless_ffmpeg(self, recording: Path, tmp_path: Path, encoder: str) -> None:
+        """The line names the program, and no file is left."""
         words = [sys.executable, "-m", "arm_control.cli", "replay", recording, "--save", tmp_path / "x.mp4"]
         environment = os.environ | {"IMAGEIO_FFMPEG_EXE": encoder}
         done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=300)
@@ -284,12 +259,9 @@ class TestBadInput:
         assert list(tmp_path.iterdir()) == []
 
 
-# --------------------------------------------------------------------------------------------------- damaged, but seen
-
-
 @pytest.fixture(scope="module")
 def damaged(tiny_policy: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A recording with a damaged chunk in the middle, of which its index knows nothing."""
+    """A recording with a damaged chunk in the middle, which its index does not show."""
     path = tmp_path_factory.mktemp("damaged") / "run.mcap"
     words = ["run", str(tiny_policy), "--random", "2", "--pace", "fast", "--seconds-per-goal", "10"]
     assert main([*words, "--record", str(path)]) == 0
@@ -304,10 +276,10 @@ def damaged(tiny_policy: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 class TestDamage:
     """Damaged recordings."""
 
-    def test_a_damaged_recording_is_shown_up_to_the_damage_and_that_is_said(
+    def test_a_truncated_recording_is_shown_up_to_its_end(
         self, tiny_policy: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
     ) -> None:
-        """A truncated recording is shown up to its end, with a warning."""
+        """With a warning that counts the lost bytes."""
         whole, cut = tmp_path / "whole.mcap", tmp_path / "cut.mcap"
         words = ["run", str(tiny_policy), "--random", "1", "--pace", "fast", "--seconds-per-goal", str(LONG_S)]
         assert main([*words, "--record", str(whole)]) == 0
@@ -322,18 +294,18 @@ class TestDamage:
 
     @pytest.mark.slow
     @pytest.mark.parametrize("name", ["out.png", "out.mp4", "out.html"])
-    def test_damage_that_is_found_on_the_way_is_told_too(
+    def test_damage_found_while_reading_is_reported(
         self, damaged: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], name: str
     ) -> None:
-        """Damage found while reading is reported at the end."""
+        """At the end of a plot, a video and a page."""
         capfd.readouterr()
         assert main(["replay", str(damaged), "--save", str(tmp_path / name)]) == 0
         assert re.fullmatch(r"run\.mcap is damaged: \d+ bytes \(a damaged chunk\)\n", capfd.readouterr().err)
 
-    def test_and_after_ctrl_c(
+    def test_damage_found_before_ctrl_c_is_reported(
         self, damaged: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
     ) -> None:
-        """Damage found while reading is reported after Ctrl-C."""
+        """Exit code 130."""
 
         def looks_and_stops(trajectories: list[Trajectory], **_: Any) -> None:
             trajectories[0].segment(0.0, trajectories[0].length_s)
@@ -345,15 +317,12 @@ class TestDamage:
         assert "run.mcap is damaged: " in capfd.readouterr().err
 
 
-# ------------------------------------------------------------------------------------------------- as a person does it
-
-
 class TestOutput:
-    """Pages and files."""
+    """Served pages and written files."""
 
     @pytest.mark.slow
     def test_the_page_is_served_until_ctrl_c(self, recording: Path) -> None:
-        """The web viewer serves its page until Ctrl-C."""
+        """Exit code 130, without a traceback."""
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
@@ -385,10 +354,10 @@ class TestOutput:
         assert out == ""
 
     @pytest.mark.parametrize("name", ["out.png", "out.html"])
-    def test_files_are_written_whole_or_not_at_all(
+    def test_a_failed_replay_keeps_the_older_file(
         self, recording: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], name: str
     ) -> None:
-        """A failed replay leaves the older file."""
+        """Plots and pages are written whole or not at all."""
         path = tmp_path / name
         capfd.readouterr()
         assert main(["replay", str(recording), "--save", str(path)]) == 0

@@ -92,7 +92,7 @@ class TestTraining:
 
         train_baseline(BaselineConfig("sb3-a2c", settings="zoo", minutes=0.1), 3, report)
         assert [elapsed_s for elapsed_s, _ in rates] == pytest.approx([2, 4, 6], abs=0.1)
-        # 8e-4 (1 - progress), set anew at every update.
+        # 8e-4 (1 - progress), set at every update.
         assert [rate for _, rate in rates] == pytest.approx([8e-4 * share for share in (2 / 3, 1 / 3, 0)], abs=4e-5)
 
     @pytest.mark.slow

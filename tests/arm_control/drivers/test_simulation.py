@@ -22,27 +22,27 @@ def simulated() -> Iterator[SimulationDriver]:
 
 
 class TestConformance:
-    """The checks for drivers."""
+    """The conformance checks."""
 
     @pytest.mark.parametrize("check", CHECKS)
     def test_checks(self, simulated: SimulationDriver, check: str) -> None:
-        """Every check passes."""
+        """Every check passes for the simulated arm."""
         CHECKS[check](simulated)
 
 
-class TestSimulatedStart:
-    """Where a simulated arm is when nothing was sent yet."""
+class TestStart:
+    """The pose of a simulated arm before its first target."""
 
     @pytest.mark.parametrize("urdf", [None, DESK], ids=["default", "desk"])
     def test_it_is_the_default_pose(self, urdf: Path | None) -> None:
-        """Every joint at 0 degrees."""
+        """Every joint is at 0 degrees, also if its range is -90 to 90 degrees."""
         arm = ARM if urdf is None else Arm(urdf)
         driver = SimulationDriver(arm, 1 / 50)
         assert driver.read().angles_deg == pytest.approx([0.0] * 3, abs=1e-9)
         driver.close()
 
-    def test_another_pose_can_be_named(self) -> None:
-        """By start_deg."""
+    def test_another_pose_can_be_given(self) -> None:
+        """The argument `start_deg` sets it."""
         driver = SimulationDriver(ARM, 1 / 50, start_deg=[10.0, 20.0, 30.0])
         assert driver.read().angles_deg == pytest.approx([10.0, 20.0, 30.0])
         driver.close()

@@ -38,7 +38,7 @@ def make_env() -> gymnasium.Env[Any, Any]:
 
 
 def to_the_middle(observation: Observation, arms: list[Any]) -> FloatArray:
-    """Move every joint half the way to 45 degrees."""
+    """Move every joint halfway to 45 degrees."""
     degrees: FloatArray = np.clip(observation["observation"][:, :3] / np.float32(RADIANS), 0, 90)
     return (degrees + np.float32(45)) / np.float32(2)
 

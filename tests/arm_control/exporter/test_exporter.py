@@ -13,9 +13,9 @@ import pytest
 import torch
 from locations import ROOT
 from onnx import numpy_helper
+from short_trainings import short_validations
 
 import arm_control.exporter.exporter as module
-from arm_control.evaluation import validation
 from arm_control.evaluation.opening import evaluate, open_controller
 from arm_control.evaluation.torch_controller import TorchController
 from arm_control.exporter import agreement
@@ -310,7 +310,7 @@ class TestWriting:
 
     @pytest.mark.usefixtures("traced_before")
     @pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="requires /proc, where nobody can write")
-    def test_a_folder_that_nobody_can_write_to(self, tiny_run: Path) -> None:
+    def test_a_folder_without_write_access(self, tiny_run: Path) -> None:
         """Files in /proc cannot be created."""
         with pytest.raises(OSError, match="cannot write /proc/policy"):
             export(tiny_run, "/proc/policy.onnx")
@@ -345,8 +345,7 @@ class TestEpisode:
         """A run at 50 Hz, with episodes of 30 steps."""
         settings = DDPGSettings(hidden_units=8, fourier_octaves=0, batch_size=32, learning_starts=100)
         config = TrainConfig("ddpg", settings, num_envs=2, steps=200, episode_steps=30, control_rate_hz=50.0)
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(validation, "VALIDATION_GOALS", 1)
+        with short_validations(goals=1):
             return train(config, tmp_path_factory.mktemp("runs") / "50hz", quiet=True)
 
     def test_a_policy_file_is_evaluated_like_its_run(self, run: Path) -> None:

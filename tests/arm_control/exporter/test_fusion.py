@@ -78,7 +78,7 @@ class TestTipAsSines:
         """The height is 0.25 m + 0.25 m cos(q2) + 0.2 m cos(q2 + q3), by hand."""
         sums, place = tip_as_sines(Arm())
         assert sums.shape == (10, 4)
-        # The height knows nothing of the first joint: 0.25 m and the cosines of the two angles to the vertical.
+        # The height is independent of the first joint: 0.25 m and cosines of the two angles to the vertical.
         height = {
             (*row[:3], row[3] == math.pi / 2): part for row, part in zip(sums.tolist(), place[2, 1:], strict=True)
         }

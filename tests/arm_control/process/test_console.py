@@ -1,4 +1,4 @@
-"""Messages: they come in order, and no stream that fails or does not take them raises or blocks."""
+"""Messages: they keep their order, and a failing or blocked stream neither raises nor blocks."""
 
 import io
 import os
@@ -29,8 +29,8 @@ def pipe_as(name: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
 class TestConsole:
     """`Console`, which the control loop writes to."""
 
-    def test_lines_come_in_the_order_of_the_calls(self, capfd: pytest.CaptureFixture[str]) -> None:
-        """Also after what was printed before."""
+    def test_lines_keep_their_order(self, capfd: pytest.CaptureFixture[str]) -> None:
+        """Also after text that was printed before."""
         print("first", end="")
         with Console() as out:
             for number in range(100):
@@ -40,7 +40,7 @@ class TestConsole:
         assert printed.out == "first" + "".join(f" {number}\n" for number in range(100))
         assert printed.err == "".join(f"e{number}\n" for number in range(100))
 
-    def test_a_stream_that_is_no_file_works(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_stream_without_a_descriptor(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """As in a notebook."""
         stream = io.StringIO()
         monkeypatch.setattr(sys, "stdout", stream)
@@ -49,8 +49,8 @@ class TestConsole:
         assert stream.getvalue() == "ä\n"
 
     @pytest.mark.parametrize("name", ["stdout", "stderr"])
-    def test_a_reader_that_has_gone_is_no_error(self, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-        """The stream leads to the null device from then on, and the failure is kept."""
+    def test_a_closed_pipe_is_no_error(self, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The stream leads to the null device from then on, and the failure of standard output is kept."""
         with pipe_as(name, monkeypatch) as reading:
             os.close(reading)
             with Console() as out:
@@ -59,8 +59,8 @@ class TestConsole:
             assert os.fstat(getattr(sys, name).fileno()).st_rdev == Path(os.devnull).stat().st_rdev
             assert (type(out.output_error) is BrokenPipeError) == (name == "stdout")
 
-    def test_a_reader_that_does_not_read_holds_nobody_up(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """More than the pipe takes is accepted at once; it arrives, whole, when the reader comes back."""
+    def test_a_full_pipe_does_not_block(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Three times the pipe's capacity is accepted at once and arrives whole later."""
         line = "x" * 1023
         count = 3 * PIPE_BYTES // 1024
         with pipe_as("stdout", monkeypatch) as reading:
@@ -73,14 +73,14 @@ class TestConsole:
             reader = threading.Thread(target=read)
             with Console() as out:
                 for _ in range(count):
-                    out.out(line)  # would wait forever, as nobody reads yet
+                    out.out(line)  # a plain write would block, as there is no reader yet
                 reader.start()
             reader.join()
             os.close(reading)
         assert received == (line + "\n").encode() * count
 
-    def test_a_stream_made_non_blocking_by_another_program_is_waited_for(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """No text is cut or dropped."""
+    def test_a_non_blocking_stream_loses_no_text(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Writes that would block are repeated."""
         count = 3 * PIPE_BYTES // 1024
         with pipe_as("stdout", monkeypatch) as reading:
             os.set_blocking(sys.stdout.fileno(), False)
@@ -104,15 +104,15 @@ class TestConsole:
 class TestSay:
     """`say`, for everything else."""
 
-    def test_a_stream_that_was_closed_is_no_error(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Nor is one that was never there."""
+    def test_a_closed_or_missing_stream_is_no_error(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Standard error may be closed or None."""
         stream = io.StringIO()
         stream.close()
         for none in (stream, None):
             monkeypatch.setattr(sys, "stderr", none)
             say("lost")
 
-    def test_a_program_whose_reader_has_gone_ends_with_its_own_exit_code(self) -> None:
+    def test_a_closed_pipe_does_not_change_the_exit_code(self) -> None:
         """Python's own flush at exit would make it 120."""
         root = Path(console.__file__).parents[2]
         code = (
@@ -130,7 +130,7 @@ class Terminal(io.StringIO):
     """A stream that is a terminal."""
 
     def isatty(self) -> bool:
-        """It is."""
+        """Whether the stream is a terminal."""
         return True
 
 
@@ -144,8 +144,8 @@ class TestProgressLine:
         monkeypatch.setattr(console.time, "monotonic", lambda: now[0])
         return now
 
-    def test_a_terminal_shows_share_and_time_left(self, clock: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
-        """In one line, and none is left behind."""
+    def test_a_terminal_shows_fraction_and_time_left(self, clock: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
+        """A quarter in 10 s leaves 30 s; the line is cleared at the end."""
         stream = Terminal()
         monkeypatch.setattr(sys, "stderr", stream)
         line = ProgressLine("evaluating")
@@ -158,7 +158,7 @@ class TestProgressLine:
         assert end == "\x1b[2K"
 
     def test_short_work_shows_nothing(self, clock: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
-        """It is over before anybody could read it."""
+        """Nothing is shown in the first second."""
         stream = Terminal()
         monkeypatch.setattr(sys, "stderr", stream)
         line = ProgressLine("evaluating")
@@ -168,10 +168,10 @@ class TestProgressLine:
         assert stream.getvalue() == ""
 
     @pytest.mark.parametrize("closed", [False, True])
-    def test_what_is_no_terminal_gets_nothing(
+    def test_other_streams_receive_nothing(
         self, closed: bool, clock: list[float], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Nor is a stream missed that is closed or was never there."""
+        """Files, closed streams and a missing one."""
         for stream in (io.StringIO(), None):
             if closed and stream is not None:
                 stream.close()

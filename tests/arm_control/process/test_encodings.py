@@ -1,4 +1,4 @@
-"""Text files and standard streams in any encoding and under any locale: UTF-8 is read and written, whatever it says."""
+"""Text files and standard streams are UTF-8 in any locale."""
 
 import ast
 import os
@@ -37,24 +37,24 @@ def under_locale(
 
 
 class TestGoals:
-    """Files of goals that spreadsheets and editors of other systems write."""
+    """Files of goals from other systems."""
 
     @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"], ids=["Unix", "Windows", "old Mac"])
     @pytest.mark.parametrize("mark", ["\ufeff", "\ufeff\ufeff"], ids=["a mark", "two files joined"])
-    def test_line_ends_and_a_byte_order_mark_do_no_harm(
+    def test_line_ends_and_byte_order_marks(
         self, end: str, mark: str, tiny_policy: Path, tmp_path: Path, capfd: Capture
     ) -> None:
-        """Of whatever file the goals were, also of several that were joined."""
+        """Unix, Windows and old Mac line ends, with one mark or two."""
         path = tmp_path / "goals.csv"
         path.write_bytes(f"{mark}{end.join(LINES)}{end}".encode())
         assert main(["run", str(tiny_policy), "--goals-file", str(path), *QUICK]) == 0
         assert "over 2 goals" in capfd.readouterr().out
 
     @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])
-    def test_other_encodings_are_refused_in_one_line(
+    def test_other_encodings_are_rejected_in_one_line(
         self, encoding: str, tiny_policy: Path, tmp_path: Path, capfd: Capture
     ) -> None:
-        """With and without a byte order mark."""
+        """UTF-16 and UTF-32, with and without a byte order mark."""
         path = tmp_path / "goals.csv"
         path.write_bytes("\r\n".join(LINES).encode(encoding))
         assert main(["run", str(tiny_policy), "--goals-file", str(path), *QUICK]) == 2
@@ -77,7 +77,7 @@ class TestGoals:
     def test_standard_input_is_utf_8_under_any_locale(
         self, goals: str | bytes, code: int, said: bytes, tiny_policy: Path, tmp_path: Path
     ) -> None:
-        """As a file is."""
+        """As files are; UTF-16 and Latin-1 are errors."""
         data = goals if isinstance(goals, bytes) else goals.encode()
         words = ["run", str(tiny_policy), "--goals-file", "-", *QUICK]
         done = under_locale(ASCII, words, tmp_path, goals=data)
@@ -87,10 +87,10 @@ class TestGoals:
 
 
 class TestOtherFiles:
-    """Every file of text is read by the same rules."""
+    """Calibrations and JSON files."""
 
-    def test_a_byte_order_mark_is_no_part_of_a_calibration(self, tmp_path: Path) -> None:
-        """As of a file that was edited on Windows, line ends included."""
+    def test_a_calibration_edited_on_windows_is_read(self, tmp_path: Path) -> None:
+        """With a byte order mark and Windows line ends."""
         from arm_control.drivers.dynamixel.calibration import Calibration, JointCalibration
         from arm_control.drivers.dynamixel.control_table import MODEL_NUMBER
 
@@ -101,7 +101,7 @@ class TestOtherFiles:
         assert load_calibration(path) == calibration
 
     @pytest.mark.parametrize("encoding", ["utf-16", "latin-1"])
-    def test_json_in_another_encoding_says_what_is_expected(self, encoding: str, tmp_path: Path) -> None:
+    def test_json_in_another_encoding_is_an_error(self, encoding: str, tmp_path: Path) -> None:
         """PowerShell's redirection writes UTF-16."""
         (tmp_path / "x.json").write_bytes('{"name": "Süd"}'.encode(encoding))
         with pytest.raises(ValueError, match="expected UTF-8 text"):
@@ -109,11 +109,11 @@ class TestOtherFiles:
 
 
 class TestLocales:
-    """The locale decides nothing about files, and output never fails."""
+    """The locale has no effect on files, and output never fails."""
 
     @pytest.mark.slow
-    def test_a_text_beyond_ascii_goes_through_commands(self, tmp_path: Path) -> None:
-        """An arm's name is read, recorded and recovered; names of files are printed as escapes."""
+    def test_text_beyond_ascii_in_an_ascii_locale(self, tmp_path: Path) -> None:
+        """An arm's name is read, recorded and recovered; file names are printed as escapes."""
         urdf = tmp_path / "arm.urdf"
         urdf.write_text(DEFAULT_URDF.read_text().replace('name="arm3"', 'name="Größe"', 1), encoding="utf-8")
         times = dict.fromkeys(("period_error_us", "read_us", "decide_us", "safety_us", "write_us"), 1.0)
@@ -129,7 +129,7 @@ class TestLocales:
         assert (tmp_path / "Größe.json").exists()
 
     def test_what_an_output_cannot_encode_is_a_visible_escape(self, tmp_path: Path) -> None:
-        """A name out of a UTF-8 file is no error on an ASCII terminal."""
+        """A name from a UTF-8 file is no error on an ASCII terminal."""
         (tmp_path / "policies").mkdir()  # a folder of that name does no harm
         code = "import arm_control.cli as cli; cli.main = lambda: print('Gr\\xf6\\xdfe \\u2192'); cli.program()"
         done = under_locale(ASCII, [], tmp_path, code=code)
@@ -137,7 +137,7 @@ class TestLocales:
 
     @pytest.mark.parametrize("path", ["arm_control", "envs", "policies"])
     def test_every_text_file_is_opened_with_its_encoding(self, path: str) -> None:
-        """Without one, Python takes that of the locale."""
+        """The source has no call that would use the locale's encoding."""
         missing = [
             f"{file.relative_to(ROOT)}, line {line}"
             for file in sorted((ROOT / path).rglob("*.py"))
@@ -159,7 +159,7 @@ class TestLocales:
         ],
     )
     def test_a_missing_encoding_is_found(self, code: str) -> None:
-        """And none is missed in what has no text."""
+        """The check above finds each kind of call, and nothing in binary ones."""
         assert [*without_encoding(code)] == [1]
         start = code.removesuffix(")")
         assert not [*without_encoding(f"{start}{'' if start.endswith('(') else ', '}encoding='utf-8')")]

@@ -132,7 +132,7 @@ def run_to_end(
 
 
 class TestAnArmInMotion:
-    """`arm-control run` on emulated servos: what was lost keeps no arm from being parked."""
+    """`arm-control run` on emulated servos: any ending parks the arm."""
 
     pytestmark = pytest.mark.alone  # the servos answer in real time
 
@@ -175,7 +175,7 @@ class TestAnArmInMotion:
     def test_a_request_parks_the_arm(
         self, name: str, programs: list[Program], servos: Emulator, words: list[object], tmp_path: Path
     ) -> None:
-        """Whatever delivers it, and whatever is lost with it; the figures are written."""
+        """However it is delivered, and whatever output is lost; the figures are written."""
         event = EVENTS[name]
         code = run_to_end(programs, event, [*words, "--random", "50"], tmp_path, self.moving(servos))
         assert code == event.code, programs[0].printed
@@ -186,10 +186,10 @@ class TestAnArmInMotion:
     @pytest.mark.parametrize(
         "name", [pytest.param(name, marks=() if name in SHOWN else pytest.mark.soak) for name in LOSSES]
     )
-    def test_output_that_is_lost_does_not_end_a_motion(
+    def test_lost_output_does_not_end_a_run(
         self, name: str, programs: list[Program], servos: Emulator, words: list[object], tmp_path: Path
     ) -> None:
-        """All goals are reached for, and the arm is parked."""
+        """All goals are visited, and the arm is parked."""
         event = LOSSES[name]
         short = ["--random", "2", "--seconds-per-goal", "0.5"]
         code = run_to_end(programs, event, [*words, *short], tmp_path, self.moving(servos))
@@ -198,10 +198,10 @@ class TestAnArmInMotion:
         figures = json.loads((tmp_path / "run.json").read_text())
         assert (len(figures["goals"]), figures["parked"], figures["interrupted"]) == (2, True, False)
 
-    def test_a_second_request_leaves_the_arm_as_it_is(
+    def test_a_second_request_exits_without_parking(
         self, programs: list[Program], servos: Emulator, words: list[object], tmp_path: Path
     ) -> None:
-        """At once, with the torque on, and says so."""
+        """At once, with the torque on and a message."""
         event = Event(send(signal.SIGINT, signal.SIGINT, apart_s=REPEAT_S + 0.2), INTERRUPTED)
         code = run_to_end(programs, event, [*words, "--random", "50"], tmp_path, self.moving(servos))
         assert code == event.code
@@ -211,7 +211,7 @@ class TestAnArmInMotion:
     def test_a_terminal_that_closes_while_the_arm_is_held_parks_it(
         self, programs: list[Program], servos: Emulator, words: list[object], tmp_path: Path
     ) -> None:
-        """A stop remains exit code 3, also where the figures cannot be written."""
+        """A fault stop keeps its exit code 3, also if the figures cannot be written."""
 
         def stopped(program: Program) -> None:
             self.moving(servos)(program)
@@ -231,10 +231,10 @@ class TestAnArmInMotion:
         assert program.end() == 3
         assert self.torque(servos) == {0}
 
-    def test_an_unreachable_goal_on_standard_input_is_the_reason_that_is_given(
+    def test_an_unreachable_goal_on_standard_input_parks_the_arm(
         self, programs: list[Program], servos: Emulator, words: list[object], tmp_path: Path
     ) -> None:
-        """Its check, which takes long, disturbs neither the readings nor the way to the parking pose."""
+        """Its check takes long, and makes neither readings stale nor the parking late."""
         (tmp_path / "goals").write_text("0,0,5\n")
         stdin = str(tmp_path / "goals")
         program = start([*words, "--goals-file", "-", "--rate", "100"], tmp_path, stdin=stdin)
@@ -289,7 +289,7 @@ LONG_EVENTS = EVENTS | {"SIGTERM repeated to the end": Event(repeat(signal.SIGTE
 
 
 class TestLongCommands:
-    """What runs until it is interrupted: exit code 130, nothing half-written, no process left."""
+    """Commands that run until they are interrupted."""
 
     @pytest.mark.timeout(300)
     @pytest.mark.parametrize(
@@ -301,8 +301,8 @@ class TestLongCommands:
             if name in EVENTS or command == "evaluate"
         ],
     )
-    def test_a_request_ends_it_in_order(self, command: str, name: str, programs: list[Program], tmp_path: Path) -> None:
-        """A training and the trainings of a comparison keep a last checkpoint."""
+    def test_a_request_ends_it_cleanly(self, command: str, name: str, programs: list[Program], tmp_path: Path) -> None:
+        """Exit code 130, no partial file and no process; trainings save a checkpoint."""
         ready = {
             "train": wrote(tmp_path, "run/metrics.jsonl"),
             "compare": wrote(tmp_path, "runs/*/metrics.jsonl"),
@@ -326,8 +326,8 @@ class TestLongCommands:
     @pytest.mark.parametrize(
         "name", ["no reader of stderr", pytest.param("no reader of stdout", marks=pytest.mark.soak)]
     )
-    def test_a_training_goes_on_without_its_reader(self, name: str, programs: list[Program], tmp_path: Path) -> None:
-        """And ends in order when it is requested to."""
+    def test_a_training_continues_without_its_output(self, name: str, programs: list[Program], tmp_path: Path) -> None:
+        """It then ends cleanly on request."""
 
         def lose_and_wait(program: Program) -> None:
             LOSSES[name].happen(program)
@@ -353,7 +353,7 @@ SHORT_SHOWN = ("inspect", "evaluate", "run")
 
 
 class TestShortCommands:
-    """What ends by itself: its output may be lost, its files may not."""
+    """Commands that end by themselves."""
 
     @pytest.mark.parametrize(
         ("command", "name"),
@@ -363,10 +363,10 @@ class TestShortCommands:
             for name in LOSSES
         ],
     )
-    def test_lost_output_loses_no_file(
+    def test_lost_output_does_not_affect_files(
         self, command: str, name: str, programs: list[Program], tiny_run: Path, tiny_policy: Path, tmp_path: Path
     ) -> None:
-        """Its exit code says that the output was lost; a training, which prints nothing there, is not concerned."""
+        """The exit code reports lost output, but for a training, which prints on standard error."""
         event = LOSSES[name]
         names: dict[str, object] = {"POLICY": tiny_policy, "RUN": tiny_run}
         words = [names.get(word, word) for word in SHORT[command]]

@@ -1,4 +1,4 @@
-"""Text from elsewhere on a terminal: visible escapes, one line, bounded length."""
+"""Text of files on a terminal: visible escapes, one line, bounded length."""
 
 import contextlib
 import io
@@ -30,40 +30,40 @@ class TestPrintable:
     """`printable` makes one line of a text."""
 
     @pytest.mark.parametrize("char", OBEYED, ids=ascii)
-    def test_what_a_terminal_obeys_is_a_visible_escape(self, char: str) -> None:
-        """The escape names the character by its number, as Python writes it."""
+    def test_control_characters_become_escapes(self, char: str) -> None:
+        """C0, C1, separators and direction marks, written as Python escapes."""
         shown = printable(f"a{char}b")
         assert shown.isprintable()
         assert shown == f"a{ascii(char)[1:-1]}b"
 
     @given(st.text())
     def test_any_text_is_one_printable_line_of_bounded_length(self, text: str) -> None:
-        """Half of a surrogate pair too, as in file names that are not UTF-8."""
+        """Including lone surrogates, as in file names that are not UTF-8."""
         shown = printable(text, 40)
         assert shown.isprintable()
         assert len(shown) <= 40
         shown.encode()
 
     @given(st.text(st.characters(categories=["L", "N", "P"]), max_size=100))
-    def test_ordinary_text_stays_as_it_is(self, text: str) -> None:
+    def test_ordinary_text_is_unchanged(self, text: str) -> None:
         """Letters, digits and punctuation of any language."""
         assert printable(text) == text
 
     def test_a_long_text_keeps_both_ends(self) -> None:
-        """What is quoted stands at the one end or the other."""
+        """The middle is replaced, so that quotations at either end remain."""
         assert printable("a" * 10**6 + "b" * 10**6) == "a" * 250 + "..." + "b" * 247
         assert printable("x" * LONGEST_TEXT) == "x" * LONGEST_TEXT
 
-    def test_lines_stay_apart_and_hold_no_line_feeds(self) -> None:
-        """A line feed within a line would forge another."""
+    def test_lines_contain_no_line_feeds(self) -> None:
+        """A line feed within a line is escaped."""
         assert printable_lines(["a\nb", "c"]) == "a\\nb\nc"
 
 
 class TestPrintableOutput:
-    """Within `printable_output`, whatever is printed is printable, except line feeds."""
+    """Within `printable_output` only printable text and line feeds are written."""
 
     @given(st.lists(st.text(max_size=50), max_size=5))
-    def test_only_line_feeds_and_printable_text_get_through(self, texts: list[str]) -> None:
+    def test_any_text_is_escaped(self, texts: list[str]) -> None:
         """Through `print`, `write` and `writelines`."""
         stream = io.StringIO(newline="")
         with contextlib.redirect_stdout(stream), printable_output():
@@ -73,7 +73,7 @@ class TestPrintableOutput:
             sys.stdout.writelines(texts)
         assert stream.getvalue().replace("\n", "").isprintable()
 
-    def test_standard_output_and_error_are_as_before_afterwards(self) -> None:
+    def test_streams_are_restored(self) -> None:
         """Also after an error."""
         before = sys.stdout, sys.stderr
         with contextlib.suppress(ValueError), printable_output():
@@ -81,8 +81,8 @@ class TestPrintableOutput:
             raise ValueError
         assert (sys.stdout, sys.stderr) == before
 
-    def test_control_sequences_of_the_program_itself_get_through(self) -> None:
-        """A live line is overwritten, whatever stands in it."""
+    def test_the_programs_own_control_sequences_are_written(self) -> None:
+        """A progress line is overwritten, and text within it is escaped."""
         stream = io.StringIO(newline="")
         with contextlib.redirect_stderr(stream), printable_output():
             unwrapped(sys.stderr).write("\x1b[2K")
@@ -90,15 +90,15 @@ class TestPrintableOutput:
             unwrapped(sys.stderr).write("\r")
         assert stream.getvalue() == "\x1b[2K\\x1b[2Kx\\r\r"
 
-    def test_the_stream_is_otherwise_the_one_below(self) -> None:
-        """Whoever asks for its descriptor or whether it is a terminal gets an answer."""
+    def test_other_attributes_are_those_of_the_stream_below(self) -> None:
+        """Descriptor and `isatty`."""
         stream = PrintableStream(sys.__stderr__)  # type: ignore[arg-type]
         assert stream.fileno() == 2
         assert stream.isatty() == sys.__stderr__.isatty()  # type: ignore[union-attr]
 
 
 class TestCounted:
-    """`counted` puts a noun beside its number."""
+    """`counted` formats a number with its noun."""
 
     @pytest.mark.parametrize(
         ("number", "form", "said"),
@@ -113,15 +113,15 @@ class TestCounted:
         ],
     )
     def test_one_is_singular(self, number: float, form: str, said: str) -> None:
-        """However it is formatted."""
+        """However the number is formatted."""
         assert counted(number, "goal", form=form) == said
 
     def test_irregular_plurals(self) -> None:
-        """Given as such."""
+        """The plural can be given."""
         assert [counted(number, "reply", "replies") for number in (1, 2)] == ["1 reply", "2 replies"]
 
-    def test_tables_of_one(self, capfd: pytest.CaptureFixture[str]) -> None:
-        """Nothing that is printed for one of something has its plural."""
+    def test_tables_with_one_of_each_use_the_singular(self, capfd: pytest.CaptureFixture[str]) -> None:
+        """No plural follows a 1 in the printed tables."""
         assert main(["bench", "grid", "--goals", "1"]) == 0
         tables = capfd.readouterr().out + format_ablation({"minutes": 1.0, "seeds": 1, "goals": 1, "variants": []})
         assert "1 degree apart; 1 random goal\n" in tables

@@ -1,4 +1,4 @@
-"""Requests to stop: one request delivered twice is one, a later one is a second, and no handler is left behind."""
+"""Requests to stop: repeats of one request, second requests, and restored handlers."""
 
 import signal
 from collections.abc import Iterator
@@ -40,7 +40,7 @@ class TestOrderlyStop:
 
     @pytest.mark.parametrize("number", ALL)
     def test_a_request_is_remembered(self, number: signal.Signals, clock: Clock) -> None:
-        """Nothing is raised, and the work decides when to end."""
+        """Nothing is raised, so that the work decides when to end."""
         with stop_on_signals() as stop:
             assert not stop()
             signal.raise_signal(number)
@@ -51,7 +51,7 @@ class TestOrderlyStop:
     def test_repeats_within_a_second_are_the_same_request(
         self, first: signal.Signals, again: signal.Signals, clock: Clock
     ) -> None:
-        """Whatever signal repeats it: a terminal, a shell and `timeout` send several."""
+        """Of any signal: a terminal, a shell and `timeout` send several."""
         with stop_on_signals() as stop:
             signal.raise_signal(first)
             for delay_s in (0.0, 0.3, REPEAT_S - 0.31):
@@ -60,7 +60,7 @@ class TestOrderlyStop:
             assert stop()
 
     def test_a_later_request_interrupts(self, clock: Clock) -> None:
-        """Counted from the first request: pressing Ctrl-C all the time does not postpone the end."""
+        """Counted from the first request, so that holding Ctrl-C does not postpone the end."""
         with stop_on_signals():
             signal.raise_signal(signal.SIGINT)
             clock.now_s += 0.6
@@ -69,8 +69,8 @@ class TestOrderlyStop:
             with pytest.raises(KeyboardInterrupt):
                 signal.raise_signal(signal.SIGINT)
 
-    def test_the_next_work_starts_afresh(self, clock: Clock) -> None:
-        """A request soon after another work has ended is new."""
+    def test_the_next_work_has_no_earlier_request(self, clock: Clock) -> None:
+        """A request soon after the end of earlier work is new."""
         for _ in range(2):
             with stop_on_signals() as stop:
                 signal.raise_signal(signal.SIGTERM)
@@ -82,7 +82,7 @@ class TestInterruption:
 
     @pytest.mark.parametrize("number", ALL)
     def test_each_request_raises_once(self, number: signal.Signals, clock: Clock) -> None:
-        """Its repeats do not disturb the clean-up; a later request does."""
+        """Repeats within a second do not disturb the clean-up, a later request does."""
         with interrupt_on_signals():
             with pytest.raises(KeyboardInterrupt):
                 signal.raise_signal(number)
@@ -92,7 +92,7 @@ class TestInterruption:
                 signal.raise_signal(number)
 
     def test_a_request_that_was_handled_inside_is_not_raised_again_outside(self, clock: Clock) -> None:
-        """A training ends in order, and its repeat finds the command writing its last lines."""
+        """A repeat after the end of a training does not interrupt the command."""
         with interrupt_on_signals():
             with stop_on_signals() as stop:
                 signal.raise_signal(signal.SIGHUP)
@@ -100,8 +100,8 @@ class TestInterruption:
             clock.now_s += 0.5
             signal.raise_signal(signal.SIGHUP)
 
-    def test_a_hang_up_that_nohup_ignores_stays_ignored(self, clock: Clock) -> None:
-        """For both kinds of handlers."""
+    def test_an_ignored_sighup_stays_ignored(self, clock: Clock) -> None:
+        """Programs under `nohup` do not stop for it."""
         before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
         try:
             with interrupt_on_signals(), stop_on_signals() as stop:

@@ -466,7 +466,7 @@ class TestCommand:
     def test_a_recording_without_enough_motion_is_rejected(
         self, make: Callable[[], Recording], said: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
     ) -> None:
-        """The line says what is missing: motion, readings, torque, or a shorter delay."""
+        """The line names what is missing: motion, readings, torque, or a shorter delay."""
         assert said in rejected(write(make(), tmp_path / "log.mcap"), capfd)
 
     def test_a_dry_run_is_rejected(self, tiny_policy: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -483,7 +483,7 @@ class TestCommand:
         for name, said in {
             "none.mcap": "no recording",
             "folder.mcap": "Is a directory",
-            "empty.mcap": "is no MCAP file: it is empty",
+            "empty.mcap": "is no MCAP file",
             "text.mcap": "is no MCAP file",
         }.items():
             assert said in rejected(tmp_path / name, capfd)

@@ -58,12 +58,12 @@ class TestRates:
     @pytest.mark.parametrize("rate", [30.0, 40.0, 50.0, 99.0, 200.0, 1000.0])
     def test_the_policy_runs_at_its_own_rate(self, rate: float) -> None:
         """At 30 to 1,000 Hz it decides every 1/30 s, and all targets keep the limits."""
-        asked_s: list[float] = []
-        policy = ScriptedPolicy(lambda asked: asked_s.append(rig.clock.now_s()) or POSES[asked // 10 % 3])
+        decided_s: list[float] = []
+        policy = ScriptedPolicy(lambda call: decided_s.append(rig.clock.now_s()) or POSES[call // 10 % 3])
         rig = Rig(policy, COURSES[:2], rate=rate)
         report = rig.run()
-        assert policy.asked == SOFT_STEPS + 30
-        np.testing.assert_allclose(np.array(asked_s) - asked_s[0], np.arange(len(asked_s)) / 30, atol=1 / rate)
+        assert policy.calls == SOFT_STEPS + 30
+        np.testing.assert_allclose(np.array(decided_s) - decided_s[0], np.arange(len(decided_s)) / 30, atol=1 / rate)
         assert report.faults == []
         rig.assert_within_limits()
         np.testing.assert_allclose(np.diff(rig.arm.sent_s), 1 / rate, rtol=1e-6)
@@ -124,8 +124,8 @@ class TestErrorsAtTheEnd:
             rig.arm.faulty_read = lost if rig.reads / 3 in lost_reads else lambda state: state
 
         clock = FakeClock(oversleep=lambda wait: late_s[wait % len(late_s)])
-        # Not where the goals are, so that the arm is on its way when their time is over.
-        policy = ScriptedPolicy(lambda asked: POSES[asked // 7 % 3])
+        # Poses other than the goals', so that the arm is still moving when their time is over.
+        policy = ScriptedPolicy(lambda call: POSES[call // 7 % 3])
         courses = [None if number is None else COURSES[number] for number in (0, *numbers)]
         recorder = MemoryRecorder()
         rig = Rig(policy, courses, rate=rate, seconds=0.5, clock=clock, fault=fault, recorder=recorder)
@@ -140,7 +140,7 @@ class TestErrorsAtTheEnd:
     def test_it_is_the_distance_when_the_goals_time_is_over(self) -> None:
         """Computed here from that tick's angles."""
         recorder = MemoryRecorder()
-        rig = Rig(ScriptedPolicy(lambda asked: POSES[asked // 7 % 3]), COURSES[:2], seconds=0.5, recorder=recorder)
+        rig = Rig(ScriptedPolicy(lambda call: POSES[call // 7 % 3]), COURSES[:2], seconds=0.5, recorder=recorder)
         results = rig.run().goals
         run = [place for place, tick in enumerate(recorder.ticks) if tick.phase == "run"]
         for result, course, place in zip(results, COURSES, (run[15], run[-1] + 1), strict=False):
@@ -163,7 +163,7 @@ class TestErrorsAtTheEnd:
         recorder = MemoryRecorder()
         late_s = (0.0, 0.001, 0.02)
         clock = FakeClock(oversleep=lambda wait: late_s[wait % 3])
-        rig = Rig(ScriptedPolicy(lambda asked: POSES[asked // 7 % 3]), seconds=0.5, clock=clock, recorder=recorder)
+        rig = Rig(ScriptedPolicy(lambda call: POSES[call // 7 % 3]), seconds=0.5, clock=clock, recorder=recorder)
         errors_mm = [result.error_mm for result in rig.run().goals]
         recorder.ticks = [msgspec.structs.replace(tick, goal_error_mm=None) for tick in recorder.ticks]
         recorder.events = [Event(event.time_s + 3e-4, event.kind, event.text) for event in recorder.events]
@@ -175,7 +175,7 @@ class TestErrorsAtTheEnd:
     def test_plots_mark_each_error(self) -> None:
         """One dot at the end of each goal, at its error."""
         recorder = MemoryRecorder()
-        rig = Rig(ScriptedPolicy(lambda asked: POSES[asked // 7 % 3]), seconds=0.5, recorder=recorder)
+        rig = Rig(ScriptedPolicy(lambda call: POSES[call // 7 % 3]), seconds=0.5, recorder=recorder)
         errors_mm = [result.error_mm for result in rig.run().goals]
         trajectory = recorder.trajectory()
         (dots,) = trajectory_figure([trajectory]).axes[ARM.joint_count].collections

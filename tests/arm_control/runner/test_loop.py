@@ -26,8 +26,8 @@ from arm_control.runner.safety import Safety, SafetySettings, WorkspaceError
 
 def faulty_rig(**more: Any) -> Rig:
     """A rig whose policy returns NaN once, at full speed, in the seventh step after the soft start."""
-    answers = [POSES[0]] * (SOFT_STEPS + 3) + [POSES[1]] * 3 + [[math.nan] * 3]
-    policy = ScriptedPolicy(lambda asked: answers[asked] if asked < len(answers) else POSES[2])
+    actions = [POSES[0]] * (SOFT_STEPS + 3) + [POSES[1]] * 3 + [[math.nan] * 3]
+    policy = ScriptedPolicy(lambda call: actions[call] if call < len(actions) else POSES[2])
     return Rig(policy, **{"rate": 100.0, **more})
 
 
@@ -59,7 +59,7 @@ class TestLifeCycle:
         assert [result.goal_m for result in report.goals] == [course.goal_m for course in COURSES]
         assert rig.results == report.goals
         assert all(result.error_mm < 1.0 for result in report.goals)
-        assert rig.policy.asked == SOFT_STEPS + 3 * 45
+        assert rig.policy.calls == SOFT_STEPS + 3 * 45
         assert rig.policy.forgotten == 3
         assert report.ticks == len(rig.arm.sent)
         rig.assert_parked()
@@ -74,7 +74,7 @@ class TestLifeCycle:
         soft = np.array(rig.arm.sent[: round(EASE_S * rate)]) - START
         wanted = np.array(POSES[0]) - START
         np.testing.assert_allclose(soft[0], 0.0, atol=0.05)
-        # Behind the blend of start and answer by no more than the limiter stays behind what moves.
+        # Behind the blend of start pose and action by at most the lag of the limiter.
         for tick in (round(share * EASE_S * rate) for share in (0.25, 0.5, 0.75)):
             np.testing.assert_allclose(soft[tick], smooth(tick / rate / EASE_S) * wanted, atol=2.0)
         np.testing.assert_allclose(soft[-1], wanted, atol=0.1)
@@ -222,12 +222,12 @@ class TestStop:
     @pytest.mark.parametrize("polls", [1, 2, 20, SOFT_STEPS, SOFT_STEPS + 2, SOFT_STEPS + 25, 10_000])
     def test_a_request_to_stop_parks_whenever_it_comes(self, polls: int) -> None:
         """From the first poll to the last tick, with the goals finished so far."""
-        asked = 0
+        calls = 0
 
         def stop(rig: Rig) -> bool:
-            nonlocal asked
-            asked += 1
-            return asked >= polls
+            nonlocal calls
+            calls += 1
+            return calls >= polls
 
         rig = Rig(stop=stop, rate=30.0)
         report = rig.run()
@@ -264,7 +264,7 @@ class TestFaultStop:
         braking = speeds[np.argmax(np.abs(speeds[:, 0])) :]
         assert np.abs(braking[0, 0]) > 60.0
         assert (np.abs(braking[1:]) <= np.abs(braking[:-1]) + 1e-6).all()
-        assert any("STOPPED, and held. finite: expected 3 finite target angles" in text for text in rig.said)
+        assert any("STOPPED, and held. finite: expected 3 finite target angles" in text for text in rig.messages)
         assert report.parked is report.interrupted is False
 
     def test_a_reset_continues_softly_with_the_next_goal(self) -> None:
@@ -273,8 +273,8 @@ class TestFaultStop:
         report = rig.run()
         assert rig.checks == ["finite"]
         assert [goal.goal_m for goal in report.goals] == [course.goal_m for course in COURSES[1:]]
-        assert rig.policy.asked == SOFT_STEPS + 7 + SOFT_STEPS + 30
-        assert rig.said[-1] == "r: go on with what is left; p or Ctrl-C or SIGTERM: park"
+        assert rig.policy.calls == SOFT_STEPS + 7 + SOFT_STEPS + 30
+        assert rig.messages[-1] == "r: go on with what is left; p or Ctrl-C or SIGTERM: park"
         held = next(place for place, pair in enumerate(pairwise(rig.arm.sent)) if place > 210 and pair[0] == pair[1])
         soft = np.array(rig.arm.sent[held:]) - rig.arm.sent[held]
         leaves = int(np.argmax(np.abs(soft).max(1) > 0.0))
@@ -323,7 +323,7 @@ class TestFaultStop:
             hot(rig)
             rig.arm.blocked = {1} if rig.reads > 90 else set()
 
-        # A request to stop ends what nobody could end otherwise: it parks once more, which is refused as well.
+        # The request to stop ends the run: it tries to park again, which is a fault too.
         rig = Rig(fault=block, keys=keys, stop=lambda rig: rig.reads > 1500)
         rig.run()
         assert rig.checks[0] == "temperature"
@@ -341,7 +341,7 @@ class TestFaultStop:
         assert rig.run().interrupted
         assert rig.checks == ["tracking"]
         rig.assert_held()
-        assert rig.said[-1].startswith("STOPPED, and held.")  # no key is offered that would have no effect
+        assert rig.messages[-1].startswith("STOPPED, and held.")  # no key is offered that would have no effect
 
     @pytest.mark.parametrize("key", ["r", "p"])
     def test_after_an_encoder_jump_one_key_continues(self, key: str) -> None:
@@ -423,7 +423,7 @@ class TestLostReplies:
         report = rig.run()
         assert rig.checks == ["stale"]
         assert 5 <= report.lost_replies < 20
-        assert any("it does not answer: no reply" in text for text in rig.said)
+        assert any("it does not answer: no reply" in text for text in rig.messages)
         assert rig.arm.verbs.count("enable") > 1
         assert report.parked
         rig.assert_within_limits()
@@ -435,7 +435,7 @@ class TestLostReplies:
             tripped = rig.reads >= 70 and rig.arm.verbs.count("enable") == 1
             rig.arm.faulty_read = lost if tripped else lambda state: state
 
-        rig = Rig(fault=trip, keys=[*[""] * 200, "r"])  # long after an arm that nobody watches would be given up
+        rig = Rig(fault=trip, keys=[*[""] * 200, "r"])  # long after a run without a keyboard would have given up
         report = rig.run()
         assert rig.checks == ["stale"]
         assert report.parked
@@ -452,7 +452,7 @@ class TestLostReplies:
                 rig.run()
             assert rig.clock.now_s() - silent_s == pytest.approx(LOST_S, abs=0.2)
             assert rig.checks == ["stale", "lost"]
-            assert "lost communication for 2 s: giving up" in rig.said[-1]
+            assert "lost communication for 2 s: giving up" in rig.messages[-1]
         else:
             rig.run()
             assert rig.checks == ["stale"]
@@ -474,7 +474,7 @@ class TestLostReplies:
         rig.arm.faulty_read = lost
         with pytest.raises(DriverError, match="no reply"):
             rig.run()
-        assert rig.arm.verbs == []  # exit code 2 says that nothing is energised
+        assert rig.arm.verbs == []  # exit code 2 means that nothing is energised
         assert not rig.loop.torque_on
 
 
@@ -529,7 +529,7 @@ class TestFailingPolicies:
     def test_a_policys_error_is_raised_when_parking_fails_too(self) -> None:
         """The arm is held with torque on."""
         rig = Rig(ScriptedPolicy(from_step(SOFT_STEPS, RuntimeError("out of memory"))))
-        rig.fault = lambda rig: rig.arm.blocked.update({1} if rig.policy.asked > SOFT_STEPS else ())  # type: ignore[union-attr]
+        rig.fault = lambda rig: rig.arm.blocked.update({1} if rig.policy.calls > SOFT_STEPS else ())  # type: ignore[union-attr]
         with pytest.raises(RuntimeError, match="out of memory"):
             rig.run()
         assert rig.checks == ["tracking"]
@@ -550,6 +550,6 @@ class TestDryRun:
         assert rig.checks == (["finite"] if fails else [])
         assert len(report.goals) == (0 if fails else 3)
         assert not report.parked
-        lines = [text for text in rig.said if "would send" in text]
+        lines = [text for text in rig.messages if "would send" in text]
         assert len(lines) == report.ticks // 30
         assert lines[0].startswith("  reads 20.0 30.0 40.0, would send ")

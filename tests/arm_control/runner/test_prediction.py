@@ -101,7 +101,7 @@ class Hasty(ScriptedPolicy):
     def __init__(self) -> None:
         super().__init__([])
         self.known: list[list[float]] = []
-        self.answers: list[list[float]] = []
+        self.actions: list[list[float]] = []
 
     def decide(
         self,
@@ -112,11 +112,11 @@ class Hasty(ScriptedPolicy):
         *_: object,
     ) -> list[float]:
         self.known.append([*angles, *speeds, *previous, *previous_speed])
-        answer = ARM.limits.clip(
+        action = ARM.limits.clip(
             [here + 2.0 * (there - here) for here, there in zip(angles, [60.0, 50.0, 20.0], strict=True)]
         )
-        self.answers.append(answer)
-        return answer
+        self.actions.append(action)
+        return action
 
 
 def known(rate_hz: float, lag_s: float = IDEAL_LAG_S, policy: Hasty | None = None) -> tuple[np.ndarray, float]:
@@ -174,7 +174,7 @@ class TestHigherRates:
             # The soft start: blended with the start by 3 x^2 - 2 x^3 for two seconds.
             x = min(1.0, end / rate_hz / 2.0)
             share = 3.0 * x**2 - 2.0 * x**3
-            desired = [here + share * (there - here) for here, there in zip(START, policy.answers[step], strict=True)]
+            desired = [here + share * (there - here) for here, there in zip(START, policy.actions[step], strict=True)]
             target = inputs[step, 6:9].tolist()
             speed = inputs[step, 9:].tolist()
             _, end_speed = limit_target(desired, target, speed, ARM.limits, ticks / rate_hz)

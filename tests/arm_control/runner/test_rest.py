@@ -1,4 +1,4 @@
-"""Figures of rest: by hand on made-up trajectories, of controllers whose rest is known, and of the runner."""
+"""Figures of rest: by hand on constructed trajectories, for known controllers, and in the runner."""
 
 import dataclasses
 import json
@@ -35,13 +35,13 @@ POSE = (30.0, 50.0, 60.0)
 
 
 def episode(*joints: Any) -> FloatArray:
-    """One episode of the values of each joint, (1, steps + 1, joints); a number is one that stays."""
+    """One episode, (1, steps + 1, joints), from each joint's values; a number is a constant."""
     rows = [np.broadcast_to(np.asarray(joint, dtype=np.float64), STEPS + 1) for joint in joints]
     return np.stack(rows, axis=-1)[None]
 
 
 def figures_of(trajectory: FloatArray) -> Rest:
-    """The figures of an arm whose joints are just where their targets are."""
+    """The figures of an arm whose joints are at their targets."""
     return rest_figures(trajectory, trajectory)
 
 
@@ -51,60 +51,60 @@ def square(half_deg: float) -> FloatArray:
 
 
 class TestByHand:
-    """Trajectories whose figures can be worked out on paper."""
+    """Trajectories with figures worked out by hand."""
 
-    def test_joints_that_stay_are_at_rest(self) -> None:
-        """Wherever they are."""
+    def test_constant_joints_are_at_rest(self) -> None:
+        """All figures are 0 at any pose."""
         assert figures_of(episode(0.0, 45.0, 90.0)) == Rest(0.0, 0.0, 0.0, 0.0)
 
     def test_a_ramp_has_steps_and_a_range_but_no_reversals(self) -> None:
-        """0.2 degrees in each of 16 steps."""
+        """0.2 degrees in each of 16 steps are a range of 3.2."""
         rest = figures_of(episode(10.0 + 0.2 * np.arange(STEPS + 1)))
         assert dataclasses.astuple(rest) == pytest.approx((0.2, 3.2, 3.2, 0.0))
 
     def test_an_alternating_joint_reverses_at_every_step(self) -> None:
-        """From 31 to 29 degrees and back: changes of 2 degrees."""
+        """31 and 29 degrees alternating are changes of 2 degrees."""
         rest = figures_of(episode(30.0 + square(1.0)))
         assert dataclasses.astuple(rest) == pytest.approx((2.0, 2.0, 2.0, 1.0))
 
     def test_one_alternating_joint_among_three(self) -> None:
-        """The range is that joint's own, step and reversals are means over the joints."""
+        """The range is that of the worst joint; step and reversals are means over joints."""
         rest = figures_of(episode(10.0, 30.0 + square(1.0), 50.0))
         assert dataclasses.astuple(rest) == pytest.approx((2.0 / 3.0, 2.0, 2.0, 1.0 / 3.0))
 
     def test_a_sine_of_eight_steps(self) -> None:
-        """Two cycles of 0, 0.707, 1, 0.707, 0, -0.707, -1, -0.707: |c| alternates in pairs of 0.707 and 0.293."""
+        """Two cycles of amplitude 3: mean step 1.5, range 6, and 4 reversals in 15 pairs of changes."""
         rest = figures_of(episode(3.0 * np.sin(2.0 * np.pi * np.arange(STEPS + 1) / 8.0)))
         # The sign flips at 4 peaks, of 15 pairs of changes; the range is peak to peak.
         assert dataclasses.astuple(rest) == pytest.approx((1.5, 6.0, 6.0, 4.0 / 15.0))
 
     def test_an_oscillation_that_pauses_at_its_ends_has_no_consecutive_reversals(self) -> None:
-        """Up, pause, down, pause: the range and the step show it."""
+        """Only range and step show it."""
         rest = figures_of(episode(np.tile([0.0, 1.0, 1.0, 0.0], 5)[: STEPS + 1]))
         assert dataclasses.astuple(rest) == pytest.approx((0.5, 1.0, 1.0, 0.0))
 
     def test_changes_within_the_dead_band_are_no_reversals(self) -> None:
-        """0.0008 degrees are none, 0.0012 are; the mean step has no dead band."""
+        """0.0008 degrees are within, 0.0012 are not; the mean step has no dead band."""
         below = figures_of(episode(square(0.0004)))
         above = figures_of(episode(square(0.0006)))
         assert (below.target_step_deg, below.reversals) == (pytest.approx(0.0008), 0.0)
         assert (above.target_step_deg, above.reversals) == (pytest.approx(0.0012), 1.0)
 
-    def test_float32_targets_that_stay_have_no_reversals(self) -> None:
-        """The two float32 numbers nearest to 89.9 degrees, in turn: how a policy's output rounds."""
+    def test_float32_rounding_is_no_reversal(self) -> None:
+        """The two float32 numbers nearest to 89.9 degrees alternate, as rounded outputs do."""
         near = np.float32(89.9)
         rest = figures_of(episode(np.where(square(1.0) > 0, near, np.nextafter(near, np.float32(0)))))
         assert rest.target_step_deg > 0.0
         assert rest.reversals == 0.0
 
     def test_the_worst_joint_is_that_of_each_episode(self) -> None:
-        """Ranges of 4 and 1 degrees in one episode, of 1 and 2 in the other: 4 and 2."""
+        """Ranges of 4 and 1 degrees in one episode, 1 and 2 in the other: 4 and 2."""
         episodes = np.concatenate([episode(square(2.0), square(0.5)), episode(square(0.5), square(1.0))])
         rest = figures_of(episodes)
         assert rest.angle_range_deg == pytest.approx(3.0)
         assert rest.worst_angle_range_deg == pytest.approx(4.0)
 
-    def test_one_limit_cycle_among_a_thousand_goals_shows(self) -> None:
+    def test_one_limit_cycle_in_a_thousand_episodes_shows(self) -> None:
         """In the largest range, though hardly in the mean."""
         episodes = np.repeat(episode(10.0, 20.0, 30.0), 1000, axis=0)
         episodes[617, :, 1] += square(1.0)
@@ -112,8 +112,8 @@ class TestByHand:
         assert rest.worst_angle_range_deg == pytest.approx(2.0)
         assert rest.angle_range_deg == pytest.approx(0.002)
 
-    def test_angles_have_a_clock_of_their_own(self) -> None:
-        """A range between two control steps counts, where the angles are sampled more often."""
+    def test_angles_may_be_sampled_more_often(self) -> None:
+        """A range between two control steps counts."""
         angles = np.zeros((1, 4 * STEPS + 1, 1))
         angles[0, 5] = 7.0
         rest = rest_figures(episode(1.0), angles)
@@ -137,11 +137,11 @@ def approximately(rest: Rest) -> Any:
 
 
 class TestProperties:
-    """What must hold for any trajectory."""
+    """Properties for any trajectory."""
 
     @given(trajectories())
-    def test_a_plain_loop_gives_the_same(self, hundredths: NDArray[np.int64]) -> None:
-        """Written once more, number by number, in whole hundredths."""
+    def test_it_equals_a_plain_loop(self, hundredths: NDArray[np.int64]) -> None:
+        """In whole hundredths of a degree, number by number."""
         steps, flips, ranges = [], [], []
         for one in hundredths.tolist():
             columns = list(zip(*one, strict=True))
@@ -160,13 +160,13 @@ class TestProperties:
 
     @given(trajectories(), HUNDREDTHS)
     def test_a_shift_changes_nothing(self, hundredths: NDArray[np.int64], shift: int) -> None:
-        """A pose is as good as another."""
+        """The figures do not depend on the pose."""
         rest = figures_of(hundredths / 100)
         assert dataclasses.astuple(figures_of((hundredths + shift) / 100)) == approximately(rest)
 
     @given(trajectories())
-    def test_neither_sign_nor_time_has_a_direction(self, hundredths: NDArray[np.int64]) -> None:
-        """Mirrored, or played backwards."""
+    def test_mirrored_and_reversed_trajectories_have_equal_figures(self, hundredths: NDArray[np.int64]) -> None:
+        """Neither sign nor direction of time matters."""
         rest = figures_of(hundredths / 100)
         assert dataclasses.astuple(figures_of(-hundredths / 100)) == approximately(rest)
         assert dataclasses.astuple(figures_of(hundredths[:, ::-1] / 100)) == approximately(rest)
@@ -175,7 +175,7 @@ class TestProperties:
     def test_a_larger_motion_has_larger_angles_and_as_many_reversals(
         self, hundredths: NDArray[np.int64], factor: int
     ) -> None:
-        """In proportion."""
+        """Angles scale with the motion, reversals do not change."""
         rest = figures_of(hundredths / 100)
         larger = figures_of(factor * hundredths / 100)
         assert dataclasses.astuple(larger)[:3] == pytest.approx(
@@ -184,8 +184,8 @@ class TestProperties:
         assert larger.reversals == rest.reversals
 
     @given(trajectories())
-    def test_goals_one_by_one_give_the_figures_of_all(self, hundredths: NDArray[np.int64]) -> None:
-        """In any order, as the runner puts them together."""
+    def test_figures_of_single_goals_combine_to_those_of_all(self, hundredths: NDArray[np.int64]) -> None:
+        """In any order, as the runner combines them."""
         parts = [figures_of(one[None] / 100) for one in hundredths[::-1]]
         together = joint_rest(parts)
         assert together is not None
@@ -207,22 +207,22 @@ class TestWindow:
         ("rate_hz", "episode_steps", "steps"), [(30, 50, 15), (100, 500, 50), (20, 7, 7), (2, 50, 1), (30, 1, 1)]
     )
     def test_number_of_steps(self, rate_hz: float, episode_steps: int, steps: int) -> None:
-        """Half the rate, but no more than the episode has."""
+        """Half the rate, but at most the length of the episode."""
         assert rest_steps(1 / rate_hz, episode_steps) == steps
 
     @pytest.mark.parametrize(("steps", "moving", "defined"), [(2, False, True), (1, False, False), (15, True, False)])
     def test_when_figures_are_defined(self, steps: int, moving: bool, defined: bool) -> None:
-        """With two consecutive changes, at a goal that stays."""
+        """With two consecutive changes, at a fixed goal."""
         assert (rest_fault(steps, moving=moving) is None) == defined
 
     @pytest.mark.parametrize("shape", [(1, 2, 3), (4, 3), (0,)])
     def test_too_few_targets_are_an_error(self, shape: tuple[int, ...]) -> None:
-        """And so are arrays of another form."""
+        """And arrays of other dimensions."""
         with pytest.raises(ValueError, match="targets of shape"):
             rest_figures(np.zeros(shape), np.zeros((1, 3, 3)))
 
     def test_only_the_last_values_are_kept(self) -> None:
-        """16 targets of 15 steps at 30 Hz, and at four samples a step 61 angles."""
+        """16 targets of 15 steps at 30 Hz, and 61 angles at four samples a step."""
         window = RestWindow(1 / 30, 50, samples_per_step=4.0)
         for step in range(51):
             window.add_targets([[step, -step], [2 * step, 0.0]])
@@ -244,7 +244,7 @@ class Trembler:
         self.step = 0
 
     def forget(self) -> None:
-        """Begin anew."""
+        """Start again at step 0."""
         self.step = 0
 
     def __call__(self, observation: Observation, arms: list[Any]) -> NDArray[Any]:
@@ -265,15 +265,15 @@ def rest_of(controller: Any, goals: int = 6, **options: Any) -> dict[str, float]
 class TestEvaluation:
     """Controllers in the simulated environment."""
 
-    def test_a_controller_that_trembles_fails(self) -> None:
+    def test_a_trembling_controller_is_not_at_rest(self) -> None:
         """It reverses at nearly every step, and the joints move."""
         rest = rest_of(Trembler(1.0))
         assert rest["reversals"] > 0.9
         assert rest["target_step_deg"] > 0.5
         assert 0.2 < rest["angle_range_deg"] <= rest["worst_angle_range_deg"] < 3.0
 
-    def test_inverse_kinematics_rests(self) -> None:
-        """On the ideal arm, and on the rough one too: it does not look at readings."""
+    def test_inverse_kinematics_is_at_rest(self) -> None:
+        """On the ideal and the rough arm, as it does not depend on readings."""
         for imperfections in ("ideal", "rough"):
             rest = rest_of(IKController(), imperfections=imperfections)
             assert rest["reversals"] == 0.0
@@ -281,12 +281,12 @@ class TestEvaluation:
             assert rest["worst_angle_range_deg"] < 0.02
 
     def test_only_the_last_half_second_counts(self) -> None:
-        """Trembling that ended 0.8 s before the end is forgotten; one step of it within the window is not."""
+        """Trembling that ended 0.8 s before the end does not count; one step within the window does."""
         assert rest_of(Trembler(1.0, until_step=25))["target_step_deg"] == 0.0
         assert rest_of(Trembler(1.0, until_step=38))["target_step_deg"] > 0.0
 
     def test_the_figures_are_those_of_the_environments_targets_and_angles(self) -> None:
-        """Stepped by hand, one episode after the other."""
+        """Equal to those of environments stepped here."""
         seeds = derived_seeds(3, EVALUATION, 6)
         targets, angles = [], []
         env = environment_maker(TrainConfig("ddpg"))().unwrapped
@@ -305,12 +305,12 @@ class TestEvaluation:
         assert rest_of(Trembler(1.0)) == pytest.approx(dataclasses.asdict(expected))
 
     def test_noise_of_the_readings_is_no_motion(self) -> None:
-        """The angles are the true ones: half a degree of noise is not in them."""
+        """Angles are the true ones, without half a degree of noise."""
         rest = rest_of(IKController(), imperfections=Imperfections(angle_noise_deg=(0.5, 0.5)))
         assert rest["worst_angle_range_deg"] < 0.02
 
-    def test_inverse_kinematics_is_measured_alike_as_a_reference_and_as_a_controller(self) -> None:
-        """Evaluated as the reference that it is, and again step by step, as any other controller."""
+    def test_references_and_controllers_are_measured_the_same_way(self) -> None:
+        """Inverse kinematics has equal figures in both roles."""
         planner = IKController()
         as_reference = rest_of(planner, episode_steps=14)
         as_controller = rest_of(lambda *arguments: planner(*arguments), episode_steps=14)
@@ -321,22 +321,22 @@ class TestEvaluation:
         ("options", "reason"), [({"env": "ArmTrack-v0", "episode_steps": 20}, "moves"), ({"episode_steps": 1}, "step")]
     )
     def test_where_rest_is_undefined(self, options: dict[str, Any], reason: str) -> None:
-        """Null in JSON, with the reason, for a goal that moves and an episode of a single step."""
+        """It is null with the reason for moving goals and episodes of one step."""
         figures = evaluate_controller(IKController(), TrainConfig("ddpg", **options), goals=2, seed=0)
         assert json.loads(json.dumps(figures))["rest"] is None
         assert reason in figures["undefined"]["rest"]
         assert figures["undefined"]["rest"] in format_evaluation("ik", figures)
 
-    def test_the_table_for_people_has_the_figures(self) -> None:
-        """On a line of their own."""
+    def test_the_table_shows_the_figures(self) -> None:
+        """They have a line of their own."""
         figures = evaluate_controller(Trembler(1.0), TrainConfig("ddpg"), goals=2, seed=0)
         (line,) = [line for line in format_evaluation("trembler", figures).splitlines() if "at rest" in line]
         assert format_rest(Rest(**figures["rest"])) in line
 
 
-def trembling(asked: int) -> list[float]:
-    """A policy's answer: half a degree up and down around the pose."""
-    return [angle + (0.5 if asked % 2 else -0.5) for angle in POSE]
+def trembling(step: int) -> list[float]:
+    """A policy's action: half a degree up and down around the pose."""
+    return [angle + (0.5 if step % 2 else -0.5) for angle in POSE]
 
 
 class Run:
@@ -348,7 +348,7 @@ class Run:
 
     def __init__(
         self,
-        answer: Callable[[int], list[float]],
+        action: Callable[[int], list[float]],
         courses: list[GoalTrajectory],
         *,
         rate_hz: float = 30.0,
@@ -375,7 +375,7 @@ class Run:
 
         loop.ticker.begin = note_reading  # type: ignore[method-assign]
         loop.ticker.finish = note_target  # type: ignore[method-assign]
-        policy: Any = ScriptedPolicy(answer)
+        policy: Any = ScriptedPolicy(action)
         policy.contract.follows = any(isinstance(course, MovingGoal) for course in courses)
         self.report: LoopReport = loop.run(GoalWork(policy, courses, seconds_per_goal=seconds))
 
@@ -384,10 +384,10 @@ HERE: list[GoalTrajectory] = [StillGoal(ARM.tip_position(POSE))]
 
 
 class TestRun:
-    """The runner, by sent targets and measured angles."""
+    """The runner, from sent targets and measured angles."""
 
-    def test_a_policy_that_trembles_fails(self) -> None:
-        """The figures are those of the last 16 targets that were sent, and of the last 16 readings."""
+    def test_a_trembling_policy_is_not_at_rest(self) -> None:
+        """The figures are those of the last 16 targets and of the last 16 readings."""
         run = Run(trembling, HERE)
         (goal,) = run.report.goals
         assert goal.rest is not None
@@ -396,20 +396,17 @@ class TestRun:
         assert len(run.read) == len(run.sent) + 1
         assert goal.rest == rest_figures([run.sent[-16:]], [run.read[-16:]])
 
-    def test_a_policy_that_rests_rests(self) -> None:
-        """At every rate."""
+    def test_a_constant_policy_is_at_rest(self) -> None:
+        """At the policy's rate and at a higher one."""
         for rate_hz in (30.0, 100.0):
-            (goal,) = Run(lambda asked: list(POSE), HERE, rate_hz=rate_hz).report.goals
+            (goal,) = Run(lambda call: list(POSE), HERE, rate_hz=rate_hz).report.goals
             assert goal.rest is not None
             assert goal.rest.reversals == 0.0
             assert goal.rest.worst_angle_range_deg < 1e-3
 
     @pytest.mark.parametrize("rate_hz", [60.0, 100.0])
     def test_targets_are_taken_once_a_period_of_the_policy(self, rate_hz: float) -> None:
-        """At a higher rate, a trembling policy still reverses at every step, which interpolated targets do not.
-
-        Angles are those of every tick.
-        """
+        """A trembling policy reverses at every step at higher rates too; angles are those of every tick."""
         run = Run(trembling, HERE, rate_hz=rate_hz)
         (goal,) = run.report.goals
         assert goal.rest is not None
@@ -420,10 +417,10 @@ class TestRun:
         targets = [run.sent[end - 1] for end in ends]
         assert goal.rest == rest_figures([targets], [run.read[-round(rate_hz / 2) - 1 :]])
 
-    def test_goals_are_told_one_by_one_and_together(self) -> None:
-        """Of two goals, the policy trembles at the second one only."""
+    def test_figures_of_each_goal_and_of_all(self) -> None:
+        """The policy trembles at the second of two goals only, and the report shows both."""
         soft_steps = 60
-        run = Run(lambda asked: trembling(asked) if asked >= soft_steps + 30 else list(POSE), [*HERE, *HERE])
+        run = Run(lambda call: trembling(call) if call >= soft_steps + 30 else list(POSE), [*HERE, *HERE])
         still, shaken = (goal.rest for goal in run.report.goals)
         assert still is not None
         assert shaken is not None
@@ -438,8 +435,8 @@ class TestRun:
         assert format_rest(run.report.rest) in line
 
     @pytest.mark.parametrize("settings", [{"seconds": 0.03}, {"dry_run": True}], ids=["one step", "shadow"])
-    def test_where_rest_is_undefined(self, settings: dict[str, Any]) -> None:
-        """At a goal of a single control step, and where nothing is sent."""
+    def test_where_rest_of_a_run_is_undefined(self, settings: dict[str, Any]) -> None:
+        """At a goal of one control step, and in a dry run."""
         report = Run(trembling, HERE, **settings).report
         assert [goal.rest for goal in report.goals] == [None]
         assert report.figures()["rest"] is None

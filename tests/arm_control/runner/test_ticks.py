@@ -106,8 +106,8 @@ class TestRecording:
         assert [tick.target_deg for tick in recording.ticks] == rig.arm.sent
         np.testing.assert_allclose([tick.time_s for tick in recording.ticks], rig.arm.sent_s)
         assert {tick.band for tick in recording.ticks} == {"pass"}
-        answers = [tick.raw_deg for tick in recording.ticks if tick.phase == "soft start"]
-        assert answers[0] == pytest.approx(POSES[0])
+        actions = [tick.raw_deg for tick in recording.ticks if tick.phase == "soft start"]
+        assert actions[0] == pytest.approx(POSES[0])
         assert all(tick.angle_deg is not None and tick.stamp_s == tick.time_s for tick in recording.ticks)
         assert [event.kind for event in recording.events] == ["phase", "goal", "goal", "goal", "phase", "driver", "end"]
         assert [event.text for event in recording.events if event.kind == "goal"] == ["goal 1", "goal 2", "goal 3"]

@@ -1,4 +1,4 @@
-"""Configurations: every one that a training accepts can be read back, also after its folder was moved."""
+"""Configurations: every accepted one is read back equal, also after its run folder was moved."""
 
 import dataclasses
 import json
@@ -6,6 +6,7 @@ import math
 import random
 import shutil
 import typing
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +15,14 @@ import pytest
 from helpers import Size
 from hypothesis import given
 from hypothesis import strategies as st
+from short_trainings import short_validations
 
 from arm_control.cli import main
-from arm_control.evaluation import validation
 from arm_control.evaluation.opening import evaluate
 from arm_control.exporter import exporter
 from arm_control.exporter.exporter import export
 from arm_control.runner import PolicyRunner
 from arm_control.runs.config import TrainConfig
-from arm_control.training import loop
 from arm_control.training.loop import resume, train
 from envs.arm import ASSETS, DEFAULT_URDF
 from envs.imperfections import PRESETS, Imperfections
@@ -72,7 +72,7 @@ SETTINGS = {name: fields_of(kind) for name, kind in AGENTS.items()}
 
 
 def build(agent: str, settings: dict[str, Any], fields: dict[str, Any]) -> TrainConfig:
-    """A configuration with these values. Raises ValueError for those that are refused at once."""
+    """A configuration with these values. Raises ValueError for those that are rejected at once."""
     return TrainConfig(agent, AGENTS[agent](**settings), **fields)
 
 
@@ -88,11 +88,13 @@ def changes(draw: st.DrawFn) -> tuple[str, dict[str, Any], dict[str, Any]]:
 
 
 class TestReadingBack:
-    """What `train` accepts is what is read from the run folder."""
+    """Configurations that `train` accepts can be read from the run folder."""
 
     @given(changes())
-    def test_whatever_is_accepted_is_read_back_equal(self, change: tuple[str, dict[str, Any], dict[str, Any]]) -> None:
-        """The file's text gives an equal configuration with the same hash."""
+    def test_any_accepted_configuration_is_read_back_equal(
+        self, change: tuple[str, dict[str, Any], dict[str, Any]]
+    ) -> None:
+        """With the same hash."""
         try:
             config = build(*change).as_read_back()
         except ValueError:
@@ -102,7 +104,7 @@ class TestReadingBack:
         assert TrainConfig.from_json(stored | {"version": 3}).sha256() == config.sha256()
 
     def test_most_of_the_candidates_are_accepted(self) -> None:
-        """The test above would pass if everything were refused."""
+        """The test above would pass if every configuration were rejected."""
         generator = random.Random(0)
         accepted = 0
         for _ in range(300):
@@ -133,7 +135,7 @@ class TestReadingBack:
         ],
         ids=str,
     )
-    def test_what_could_not_be_read_back_is_refused_before_training(
+    def test_values_of_other_types_are_rejected_before_training(
         self, tmp_path: Path, values: dict[str, Any], said: str
     ) -> None:
         """Python does not check types; the training does, before its folder is made."""
@@ -142,12 +144,12 @@ class TestReadingBack:
         assert list(tmp_path.iterdir()) == []
 
     def test_numpy_numbers_and_paths_are_stored(self) -> None:
-        """As the numbers and strings that they are."""
+        """They are stored as plain numbers and strings."""
         config = TrainConfig("ddpg", seed=np.int64(3), minutes=np.float32(0.5), arm=Path("arm.urdf"))  # type: ignore[arg-type]
         assert config.as_read_back() == TrainConfig("ddpg", seed=3, minutes=0.5, arm="arm.urdf")
 
     def test_a_preset_is_stored_by_its_name_and_other_ranges_in_full(self) -> None:
-        """Also one that is given as ranges, or as a file."""
+        """Also a preset that is given as ranges, or as a file."""
         rough = TrainConfig("ddpg", imperfections="rough")
         assert rough == TrainConfig("ddpg", imperfections=PRESETS["rough"])
         assert rough == TrainConfig("ddpg", imperfections=str(ASSETS / "imperfections" / "rough.json"))
@@ -156,7 +158,7 @@ class TestReadingBack:
         assert measured.to_json()["imperfections"]["action_delay_s"] == [0.034, 0.0345]
 
     def test_a_stored_configuration_names_no_file(self) -> None:
-        """A run folder may come from elsewhere: it must not make the program read other files."""
+        """A run folder of others must not make the program read other files."""
         values = TrainConfig("ddpg").to_json() | {"imperfections": str(ASSETS / "imperfections" / "rough.json")}
         with pytest.raises(ValueError, match=r"config.json is damaged: imperfections: expected ranges"):
             TrainConfig.from_json(values)
@@ -188,19 +190,19 @@ def draw_small(seed: int) -> TrainConfig:
 
 
 @pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Short validations and exports."""
-    monkeypatch.setattr(loop, "REPORTS", 1)
-    monkeypatch.setattr(validation, "VALIDATION_GOALS", 1)
     monkeypatch.setattr(exporter, "RANDOM_STATES", 100)
+    with short_validations(reports=1, goals=1):
+        yield
 
 
 class TestMovedRuns:
-    """A run folder is complete: nothing outside it is needed later."""
+    """A run folder is complete."""
 
     @pytest.mark.slow
-    def test_any_run_survives_a_move(self, tmp_path: Path, quick: None, size: Size) -> None:
-        """Moved, with the arm's file gone, it is resumed, evaluated and exported, and the policy runs."""
+    def test_any_run_works_after_a_move(self, tmp_path: Path, quick: None, size: Size) -> None:
+        """Moved, and with the arm's file deleted, it is resumed, evaluated and exported."""
         wanted = size(2, full=30, of="configurations")
         accepted = seed = 0
         while accepted < wanted:
@@ -226,7 +228,7 @@ class TestMovedRuns:
             assert evaluate(policy, goals=1)["imperfections"] == figures["imperfections"]
 
     def test_a_run_keeps_its_arm(self, tmp_path: Path, quick: None) -> None:
-        """The file as it was, and no path outside the folder."""
+        """Its folder holds the URDF, and no path outside itself."""
         arm = tmp_path / "arm.urdf"
         arm.write_text(DEFAULT_URDF.read_text().replace('name="arm3"', 'name="other"'))
         text = arm.read_text()
@@ -236,10 +238,10 @@ class TestMovedRuns:
         assert str(tmp_path) not in (run / "config.json").read_text()
         assert json.loads((run / "config.json").read_text())["arm"] == "arm.urdf"
 
-    def test_an_arm_that_matches_is_accepted(
+    def test_the_arm_flag_accepts_an_equal_arm_only(
         self, tiny_run: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
     ) -> None:
-        """Another arm is refused in one line."""
+        """Another arm is rejected in one line."""
         same = tmp_path / "same.urdf"
         shutil.copy(DEFAULT_URDF, same)
         assert main(["evaluate", str(tiny_run), "--goals", "1", "--arm", str(same)]) == 0
@@ -252,8 +254,8 @@ class TestMovedRuns:
         assert said.err.count("\n") == 1
         assert str(longer) in said.err
 
-    def test_a_run_killed_before_its_first_checkpoint_makes_room(self, tmp_path: Path, quick: None) -> None:
-        """Also one that keeps its arm: there is nothing in it to lose."""
+    def test_a_run_killed_before_its_first_checkpoint_is_replaced(self, tmp_path: Path, quick: None) -> None:
+        """Also one that holds its arm's URDF."""
         config = dataclasses.replace(draw_small(0), arm=str(DEFAULT_URDF))
         run = train(config, tmp_path / "run", quiet=True)
         for name in ("checkpoints", "tensorboard"):

@@ -1,4 +1,4 @@
-"""Run folders of older versions: converted to the present names."""
+"""Run folders of older versions, converted to the present names."""
 
 import json
 from pathlib import Path
@@ -22,34 +22,39 @@ def as_version_5(config: TrainConfig) -> dict[str, object]:
 
 
 class TestConfig:
-    """The names of fields and settings."""
+    """Names of fields and settings."""
 
-    def test_a_configuration_of_version_5_is_that_of_the_present_names(self) -> None:
+    def test_a_configuration_of_version_5_is_read(self) -> None:
+        """Four agents' configurations with the old names are equal to the present ones."""
         for config in (TrainConfig("ddpg", num_envs=3), TrainConfig("a2c"), TrainConfig("dqn"), TrainConfig("a3c")):
             older = as_version_5(config)
             assert "arms" in older
             assert "num_envs" not in older
             assert TrainConfig.from_json(older) == config
 
-    def test_options_of_a_task_were_fields_of_their_own(self) -> None:
+    def test_top_level_task_options_are_moved(self) -> None:
+        """`path` and `speed_m_s` become `task_options`."""
         values = present_config({"path": "circle", "speed_m_s": 0.3})
         assert values["task_options"] == {"path": "circle", "speed_m_s": 0.3}
         assert "path" not in values
 
-    def test_a_present_configuration_stays_as_it_is(self) -> None:
+    def test_a_present_configuration_is_unchanged(self) -> None:
+        """Conversion is idempotent."""
         values = TrainConfig("ddpg").to_json()
         assert present_config(values) == values
 
     def test_a_run_folder_of_version_5_is_opened(self, tmp_path: Path) -> None:
+        """Its configuration is read from config.json."""
         (tmp_path / "config.json").write_text(json.dumps(as_version_5(TrainConfig("ddpg", seed=4))))
         _, values = RunFolder.open(tmp_path)
         assert TrainConfig.from_json(values).seed == 4
 
 
 class TestState:
-    """The names of parameters in a checkpoint."""
+    """Names of parameters in a checkpoint."""
 
-    def test_a_parameter_is_found_under_its_present_name_at_any_depth(self) -> None:
+    def test_parameters_are_renamed_at_any_depth(self) -> None:
+        """`log_deviation` becomes `log_std`; other entries are kept."""
         weight = torch.ones(2)
         state = {"policy": {"log_deviation": weight, "net.0.bias": weight}, "step": 3}
         assert present_state(state) == {"policy": {"log_std": weight, "net.0.bias": weight}, "step": 3}

@@ -33,7 +33,7 @@ def made(**options: Any) -> tuple[Spec, Any]:
 
 
 class TestSlowing:
-    """Lengths and columns in the specification from which an agent slows down near the goal."""
+    """Lengths and columns of an agent's specification, from which it slows down near the goal."""
 
     @pytest.mark.parametrize(
         ("imperfections", "reading_error_deg"), [("ideal", 0.0), ("xl430", 360 / 4096 / 2 + 0.05 / 2)]
@@ -42,15 +42,15 @@ class TestSlowing:
     def test_lengths_are_in_proportion_to_the_arms_reach(
         self, arm: str, imperfections: str, reading_error_deg: float
     ) -> None:
-        """It rests within the distance that the tip is displaced by an error of the readings at full reach."""
+        """Rest distance = reach x reading error in radians; other lengths scale with reach / 0.7 m."""
         options = {} if arm == "default" else {"arm": str(DESK)}
         spec, _ = made(imperfections=imperfections, **options)
         assert spec.rest_distance == pytest.approx(REACH_M[arm] * math.radians(reading_error_deg))
         assert spec.size == pytest.approx(REACH_M[arm] / 0.7)
         assert spec.slowing_distance == pytest.approx(0.03 * REACH_M[arm] / 0.7)
 
-    def test_the_target_sent_last_is_read_from_where_it_is_observed(self) -> None:
-        """As it was limited on its way to the upper bounds, and before the arm has got there."""
+    def test_the_columns_of_target_and_measured_angles(self) -> None:
+        """Observed values equal the limited target, which the arm has not reached yet."""
         spec, (observation, target) = made()
         assert spec.target_columns is not None
         assert spec.measured_columns is not None
@@ -60,8 +60,8 @@ class TestSlowing:
         assert np.abs(measured_deg - target).max() > 0.5
 
     @pytest.mark.parametrize("control", ["from_measured", "from_target"])
-    def test_an_action_that_is_a_change_has_no_target(self, control: str) -> None:
-        """Nothing observed is in its unit."""
+    def test_relative_actions_have_no_target_column(self, control: str) -> None:
+        """No observed value has the unit of such an action."""
         spec, _ = made(control=control)
         assert spec.target_columns is None
         assert spec.measured_columns is None
@@ -92,7 +92,7 @@ class TestRepeatedSteps:
             np.testing.assert_array_equal(transition.desired_between[arm][0], steps[0][0]["desired_goal"])
 
     def test_without_repeats_there_are_no_goals_between(self) -> None:
-        """And the reward is that of the one step."""
+        """Single steps have no intermediate goals."""
         seen: list[Transition] = []
         with closing(Collector(TrainConfig("ddpg", SETTINGS, num_envs=2), [3, 4])) as collector:
             collector.agent.observe = seen.append  # type: ignore[method-assign]

@@ -13,13 +13,15 @@ ROWS = [
 
 
 class TestDrawLearningCurve:
-    def test_writes_a_png(self, tmp_path: Path) -> None:
-        """A picture of the validations."""
+    """The learning curve as a picture."""
+
+    def test_it_writes_a_png(self, tmp_path: Path) -> None:
+        """The file begins with the PNG signature."""
         draw_learning_curve(ROWS, tmp_path / "curve.png", 10.0, "error")
         assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
 
-    def test_leaves_nothing_behind_where_it_cannot_write(self, tmp_path: Path) -> None:
-        """A folder in the file's place."""
+    def test_no_partial_file_is_left(self, tmp_path: Path) -> None:
+        """A folder in the place of the file is an error."""
         (tmp_path / "curve.png").mkdir()
         with pytest.raises(OSError, match=r"curve\.png"):
             draw_learning_curve(ROWS, tmp_path / "curve.png", 10.0, "error")

@@ -1,4 +1,4 @@
-"""A3C's workers: in turns the same as one process to the last bit, at will without waiting, and none is ever left."""
+"""A3C's worker processes: synchronous and asynchronous updates, replacement after a crash, and no remains."""
 
 import contextlib
 import gc
@@ -21,27 +21,27 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers import Size, children, exact, reports, running, stuck
+from helpers import Rejected, Size, children, exact, reports, running, stuck
+from short_trainings import short_validations
 
 from arm_control.cli import main
-from arm_control.evaluation import validation
 from arm_control.runs.agent import load_policy
 from arm_control.runs.checkpoint import list_checkpoints, load_checkpoint, load_latest, save_checkpoint
 from arm_control.runs.config import TrainConfig
-from arm_control.training import loop, workers
+from arm_control.training import workers
 from arm_control.training.collector import Advance
 from arm_control.training.loop import Training, resume, train
 from arm_control.training.workers import Workers
 from envs.arm_env import ArmEnv
 from policies.a3c.settings import A3CSettings
 
-# 40 random steps, then updates of 2 arms x 5 steps each; every arm's episodes end three times.
-IN_TURNS = A3CSettings(
+# 40 random steps, then updates of 2 environments x 5 steps; episodes of each environment end three times.
+SYNCHRONOUS = A3CSettings(
     workers=2, asynchronous=False, hidden_units=8, fourier_octaves=1, learning_starts=40, steps_per_update=5
 )
-CONFIG = TrainConfig("a3c", IN_TURNS, num_envs=4, seed=3, steps=640)
-AT_WILL = replace(CONFIG, settings=replace(IN_TURNS, asynchronous=True))
-ALONE = replace(CONFIG, settings=replace(IN_TURNS, workers=1), num_envs=2)
+CONFIG = TrainConfig("a3c", SYNCHRONOUS, num_envs=4, seed=3, steps=640)
+ASYNCHRONOUS = replace(CONFIG, settings=replace(SYNCHRONOUS, asynchronous=True))
+SINGLE = replace(CONFIG, settings=replace(SYNCHRONOUS, workers=1), num_envs=2)
 RANDOM_STEPS, UPDATE_STEPS = 40, 10
 LONG = 10_000_000
 
@@ -65,18 +65,16 @@ def nothing_left() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def short_validations(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Validations are most of so short a training."""
-    monkeypatch.setattr(loop, "REPORTS", 4)
-    monkeypatch.setattr(validation, "VALIDATION_GOALS", 2)
+def quick_trainings() -> Iterator[None]:
+    """Few reports and short validations for all trainings of this module."""
+    with short_validations():
+        yield
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run of CONFIG that nothing interrupted; not to be written to."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "REPORTS", 4)
-        patch.setattr(validation, "VALIDATION_GOALS", 2)
+    with short_validations():
         return train(CONFIG, tmp_path_factory.mktemp("runs") / "whole", quiet=True)
 
 
@@ -86,7 +84,7 @@ def pids_of(learner: Workers) -> list[int]:
 
 
 def shared_of(learner: Workers) -> Any:
-    """The shared parameters of this moment."""
+    """A copy of the present shared parameters."""
     shared = learner._agent.shared
     assert shared is not None
     return shared.state_dict()["shared"].clone()
@@ -101,13 +99,13 @@ def average_of(learner: Workers) -> torch.Tensor:
 
 
 def flat(policy: torch.nn.Module) -> Any:
-    """Its parameters, which are the first of the shared ones."""
+    """The parameters of a policy, which are the first of the shared ones."""
     return torch.cat([parameter.detach().flatten() for parameter in policy.parameters()])
 
 
 @contextlib.contextmanager
 def workers_of(config: TrainConfig) -> Iterator[Workers]:
-    """Workers whose random steps are over, and which are not yet started."""
+    """A learner whose random steps are over, and whose workers are not started yet."""
     with contextlib.closing(Workers(config)) as learner:
         while not learner._agent.normalizer_fitted:
             advance(learner)
@@ -118,114 +116,114 @@ def advance(learner: Workers) -> Advance:
     return learner.advance(lambda steps: 0.0)
 
 
-# ------------------------------------------------------------------------------------------------------------ in turns
+class TestSynchronous:
+    """Workers that take turns."""
 
+    def test_they_equal_one_process_bit_for_bit(self, whole: Path, tmp_path: Path) -> None:
+        """The same collectors stepped here give the same parameters, counters and states."""
+        memory: list[Any] = []
 
-def test_workers_that_take_turns_do_what_one_process_does_bit_for_bit(whole: Path, tmp_path: Path) -> None:
-    memory: list[Any] = []
+        def shared_memory(size: int) -> Any:
+            """The same memory for all."""
+            memory[:] = memory or [np.zeros(size, np.uint8)]
+            return memory[0]
 
-    def shared_memory(size: int) -> Any:
-        """The same memory for all."""
-        memory[:] = memory or [np.zeros(size, np.uint8)]
-        return memory[0]
+        def progress(more: int = 0) -> float:
+            return CONFIG.progress(step + more, 0.0)
 
-    def progress(more: int = 0) -> float:
-        return CONFIG.progress(step + more, 0.0)
+        step = updates = 0
+        first, *others = [
+            workers._make_collector(CONFIG, number, shared_memory, first=place == 0)
+            for place, number in enumerate((0, 0, 1))
+        ]
+        agent: Any = first.agent
+        while not agent.normalizer_fitted:
+            step += first.advance(progress).steps
+        for other in others:
+            other.agent.join(agent.state_dict())  # type: ignore[attr-defined]
+        while progress() < 1.0:
+            begun = progress()
+            done = Advance(0, 0, {})
+            while not done.updates:
+                done = others[updates % 2].advance(lambda _: begun)  # noqa: B023
+                step += done.steps
+            updates += 1
+        agent.policy()
+        state = {**first.state_dict(), "workers": [other.state_dict() for other in others]}
+        for each in (first, *others):
+            each.close()
 
-    step = updates = 0
-    first, *others = [
-        workers._make_collector(CONFIG, number, shared_memory, first=place == 0)
-        for place, number in enumerate((0, 0, 1))
-    ]
-    agent: Any = first.agent
-    while not agent.normalizer_fitted:
-        step += first.advance(progress).steps
-    for other in others:
-        other.agent.join(agent.state_dict())  # type: ignore[attr-defined]
-    while progress() < 1.0:
-        begun = progress()
-        done = Advance(0, 0, {})
-        while not done.updates:
-            done = others[updates % 2].advance(lambda _: begun)  # noqa: B023
-            step += done.steps
-        updates += 1
-    agent.policy()
-    state = {**first.state_dict(), "workers": [other.state_dict() for other in others]}
-    for each in (first, *others):
-        each.close()
+        save_checkpoint(tmp_path, step, state)
+        (_, wanted), (_, got) = load_latest(tmp_path), load_latest(whole / "checkpoints")
+        assert (got["step"], got["updates"]) == (step, updates) == (640, 60)
+        assert got["agent"]["optimizer"]["version"] == 60
+        for part in ("shared", "square"):
+            assert exact(got["agent"]["optimizer"][part]) == exact(wanted["agent"]["optimizer"][part])
+        assert exact(got["workers"]) == exact(wanted["workers"])
+        assert exact({key: got[key] for key in wanted}) == exact(wanted)
 
-    save_checkpoint(tmp_path, step, state)
-    (_, wanted), (_, got) = load_latest(tmp_path), load_latest(whole / "checkpoints")
-    assert (got["step"], got["updates"]) == (step, updates) == (640, 60)
-    assert got["agent"]["optimizer"]["version"] == 60
-    for part in ("shared", "square"):
-        assert exact(got["agent"]["optimizer"][part]) == exact(wanted["agent"]["optimizer"][part])
-    assert exact(got["workers"]) == exact(wanted["workers"])
-    assert exact({key: got[key] for key in wanted}) == exact(wanted)
+    def test_workers_learn_with_noise_and_goals_of_their_own(self, whole: Path) -> None:
+        """Goals and generators differ; an update comes every 10 steps, with a staleness of 0."""
+        (_, earlier), (_, state) = (load_checkpoint(path) for path in list_checkpoints(whole / "checkpoints"))
+        assert earlier["step"] < state["step"]  # 0, unless the training took more than ten seconds
+        assert not torch.equal(earlier["agent"]["optimizer"]["shared"], state["agent"]["optimizer"]["shared"])
+        one, other = state["workers"]
+        assert one["agent"]["generator"] != other["agent"]["generator"]
+        goals = {tuple(arm["course"]) for worker in (one, other) for arm in worker["arms"]}
+        assert len(goals) == CONFIG.num_envs
+        rows = reports(whole)
+        assert rows[-1]["step"] == 640
+        # The first 40 steps are random; then an update comes every 10 steps.
+        assert [row["updates"] for row in rows] == [(row["step"] - 40) // 10 for row in rows]
+        assert all(np.isfinite(list(row.values())).all() for row in rows)
+        assert {row["staleness"] for row in rows[1:]} == {
+            0
+        }  # no other update comes between a worker's copy and its own
 
-
-def test_workers_learn_and_have_arms_noise_and_goals_of_their_own(whole: Path) -> None:
-    (_, earlier), (_, state) = (load_checkpoint(path) for path in list_checkpoints(whole / "checkpoints"))
-    assert earlier["step"] < state["step"]  # 0, unless the training took more than ten seconds
-    assert not torch.equal(earlier["agent"]["optimizer"]["shared"], state["agent"]["optimizer"]["shared"])
-    one, other = state["workers"]
-    assert one["agent"]["generator"] != other["agent"]["generator"]
-    goals = {tuple(arm["course"]) for worker in (one, other) for arm in worker["arms"]}
-    assert len(goals) == CONFIG.num_envs
-    rows = reports(whole)
-    assert rows[-1]["step"] == 640
-    # The first 40 steps are random; then an update comes every 10 steps.
-    assert [row["updates"] for row in rows] == [(row["step"] - 40) // 10 for row in rows]
-    assert all(np.isfinite(list(row.values())).all() for row in rows)
-    assert {row["staleness"] for row in rows[1:]} == {0}  # nobody moves what a worker has copied before its update
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("step", [20, 250], ids=["random steps", "between two turns"])
-def test_an_interrupted_and_resumed_run_in_turns_ends_as_the_whole_one(
-    whole: Path, tmp_path: Path, interrupt: Callable[[int], None], step: int
-) -> None:
-    interrupt(step)
-    run = tmp_path / "run"
-    with pytest.raises(KeyboardInterrupt):
-        train(CONFIG, run, quiet=True)
-    (reached, state), (_, policy, _) = load_latest(run / "checkpoints"), load_policy(run, last=True)
-    assert reached == step
-    parameters = flat(policy)
-    assert torch.equal(parameters, state["agent"]["optimizer"]["average"][: len(parameters)])
-    resume(run, quiet=True)
-    assert reports(run) == reports(whole)
-    got, wanted = load_latest(run / "checkpoints"), load_latest(whole / "checkpoints")
-    assert exact(list(got)) == exact(list(wanted))
-
-
-def test_a_run_of_another_number_of_workers_is_refused(whole: Path, tmp_path: Path) -> None:
-    run = Path(shutil.copytree(whole, tmp_path / "run"))
-    values = json.loads((run / "config.json").read_text())
-    values["settings"]["workers"] = 4
-    (run / "config.json").write_text(json.dumps(values))
-    said = "the checkpoint is of 2 workers, not of 4"
-    with pytest.raises(ValueError, match=said):
+    @pytest.mark.slow
+    @pytest.mark.parametrize("step", [20, 250], ids=["random steps", "between two turns"])
+    def test_a_resumed_run_ends_as_the_whole_one(
+        self, whole: Path, tmp_path: Path, interrupt: Callable[[int], None], step: int
+    ) -> None:
+        """Interrupted among the random steps or between two turns, it ends bit-equal."""
+        interrupt(step)
+        run = tmp_path / "run"
+        with pytest.raises(KeyboardInterrupt):
+            train(CONFIG, run, quiet=True)
+        (reached, state), (_, policy, _) = load_latest(run / "checkpoints"), load_policy(run, last=True)
+        assert reached == step
+        parameters = flat(policy)
+        assert torch.equal(parameters, state["agent"]["optimizer"]["average"][: len(parameters)])
         resume(run, quiet=True)
-    # Neither does one do that has not started any.
-    more = replace(CONFIG, num_envs=8, settings=replace(IN_TURNS, workers=4))
-    with Training(CONFIG) as before, Training(more) as other, pytest.raises(ValueError, match=said):
-        other.load_state_dict(before.state_dict())
+        assert reports(run) == reports(whole)
+        got, wanted = load_latest(run / "checkpoints"), load_latest(whole / "checkpoints")
+        assert exact(list(got)) == exact(list(wanted))
 
+    def test_resuming_with_another_number_of_workers_is_an_error(self, whole: Path, tmp_path: Path) -> None:
+        """Before and after the workers have started."""
+        run = Path(shutil.copytree(whole, tmp_path / "run"))
+        values = json.loads((run / "config.json").read_text())
+        values["settings"]["workers"] = 4
+        (run / "config.json").write_text(json.dumps(values))
+        said = "the checkpoint is of 2 workers, not of 4"
+        with pytest.raises(ValueError, match=said):
+            resume(run, quiet=True)
+        # The same holds for a training that has not started its workers yet.
+        more = replace(CONFIG, num_envs=8, settings=replace(SYNCHRONOUS, workers=4))
+        with Training(CONFIG) as before, Training(more) as other, pytest.raises(ValueError, match=said):
+            other.load_state_dict(before.state_dict())
 
-def test_init_starts_from_the_other_runs_networks_without_random_steps(whole: Path) -> None:
-    _, state = load_latest(whole / "checkpoints")
-    with Training(replace(CONFIG, seed=9)) as pupil:
-        pupil.learner.load_networks(state)
-        assert isinstance(pupil.learner, Workers)
-        assert pupil.learner._agent.normalizer_fitted
-        # What is published is the first process's copy.
-        ours, theirs = pupil.learner.policy().state_dict(), state["agent"]["policy"]
-        assert ours.keys() == theirs.keys()
-        assert all(torch.equal(ours[name], theirs[name]) for name in ours)
-
-
-# ------------------------------------------------------------------------------------------------------------- at will
+    def test_init_starts_from_the_other_runs_networks_without_random_steps(self, whole: Path) -> None:
+        """The published policy is bit-equal to the other run's."""
+        _, state = load_latest(whole / "checkpoints")
+        with Training(replace(CONFIG, seed=9)) as pupil:
+            pupil.learner.load_networks(state)
+            assert isinstance(pupil.learner, Workers)
+            assert pupil.learner._agent.normalizer_fitted
+            # What is published is the first process's copy.
+            ours, theirs = pupil.learner.policy().state_dict(), state["agent"]["policy"]
+            assert ours.keys() == theirs.keys()
+            assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
 HERE = """
@@ -273,7 +271,7 @@ Serve = Callable[[str], Path]
 
 @pytest.fixture
 def served_by(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Serve:
-    """Lets workers be what this program text serves; returns the folder HERE of it."""
+    """A function that replaces the workers' program by this text; returns its folder HERE."""
 
     def use(text: str) -> Path:
         (tmp_path / "other_worker.py").write_text(HERE + text)
@@ -285,56 +283,58 @@ def served_by(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Serve:
     return use
 
 
-@pytest.mark.slow
-def test_workers_do_not_wait_for_each_other_and_say_how_stale_their_copies_were(
-    served_by: Serve, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(workers, "ANSWER_S", 60.0)  # in which those who did wait would fail
-    here = served_by(HELD)
-    with workers_of(AT_WILL) as learner:
-        start = shared_of(learner)
-        done = [advance(learner) for _ in range(5)]
-        assert [each.metrics["number"] for each in done] == [1] * 5
-        assert [each.metrics["staleness"] for each in done] == [0] * 5
-        for process in pids_of(learner):
-            maps = Path(f"/proc/{process}/maps").read_text()
-            assert "/memfd:parameters (deleted)" in maps  # memory without a name, of which nothing can be left behind
-            assert "/dev/shm" not in maps
-        (here / "released").touch()
-        while done[-1].metrics["number"] != 0:
-            assert len(done) < 10_000
-            done.append(advance(learner))
-        # The other one's updates: five at least, and at most those known of and one more.
-        assert 5 <= done[-1].metrics["staleness"] <= len(done)
+class TestAsynchronous:
+    """Workers that do not wait for each other."""
 
-        # Both go on. What they were doing when they were to wait is not lost.
-        while min(len([each for each in done if each.metrics["number"] == number]) for number in (0, 1)) < 4:
-            assert len(done) < 10_000
-            done.append(advance(learner))
-        policy = learner.policy()
-        shared = shared_of(learner)
-        # The policy is the average of the shared parameters, which the workers have moved since they were published.
-        parameters = flat(policy)
-        assert torch.equal(parameters, average_of(learner)[: len(parameters)])
-        assert not torch.equal(parameters, shared[: len(parameters)])
-        time.sleep(0.1)
-        assert torch.equal(shared_of(learner), shared)  # a validation's networks stay as they are
-        assert not torch.equal(shared, start)
-        done += [advance(learner) for _ in range(4)]
-        learner.policy()
-        while learner._late:
-            done.append(advance(learner))
-        assert all((each.steps, each.updates) == (UPDATE_STEPS, 1) for each in done)
-        for number in (0, 1):
-            own = [each for each in done if each.metrics["number"] == number]
-            assert sum(each.steps for each in own) == max(each.metrics["made"] for each in own)
+    @pytest.mark.slow
+    def test_workers_do_not_wait_and_report_staleness(self, served_by: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A held worker delays no other, and its late update reports the updates missed."""
+        monkeypatch.setattr(workers, "ANSWER_S", 60.0)  # workers that waited would exceed it
+        here = served_by(HELD)
+        with workers_of(ASYNCHRONOUS) as learner:
+            start = shared_of(learner)
+            done = [advance(learner) for _ in range(5)]
+            assert [each.metrics["number"] for each in done] == [1] * 5
+            assert [each.metrics["staleness"] for each in done] == [0] * 5
+            for process in pids_of(learner):
+                maps = Path(f"/proc/{process}/maps").read_text()
+                assert "/memfd:parameters (deleted)" in maps  # anonymous memory, which ends with its processes
+                assert "/dev/shm" not in maps
+            (here / "released").touch()
+            while done[-1].metrics["number"] != 0:
+                assert len(done) < 10_000
+                done.append(advance(learner))
+            # Updates of the other worker: at least five, and at most one more than are known.
+            assert 5 <= done[-1].metrics["staleness"] <= len(done)
 
+            # Both continue; steps that were under way when they had to wait are counted.
+            while min(len([each for each in done if each.metrics["number"] == number]) for number in (0, 1)) < 4:
+                assert len(done) < 10_000
+                done.append(advance(learner))
+            policy = learner.policy()
+            shared = shared_of(learner)
+            # The policy is the average of the shared parameters, which have changed since it was published.
+            parameters = flat(policy)
+            assert torch.equal(parameters, average_of(learner)[: len(parameters)])
+            assert not torch.equal(parameters, shared[: len(parameters)])
+            time.sleep(0.1)
+            assert torch.equal(shared_of(learner), shared)  # a validation's networks stay as they are
+            assert not torch.equal(shared, start)
+            done += [advance(learner) for _ in range(4)]
+            learner.policy()
+            while learner._late:
+                done.append(advance(learner))
+            assert all((each.steps, each.updates) == (UPDATE_STEPS, 1) for each in done)
+            for number in (0, 1):
+                own = [each for each in done if each.metrics["number"] == number]
+                assert sum(each.steps for each in own) == max(each.metrics["made"] for each in own)
 
-@pytest.mark.slow
-def test_a_worker_has_one_thread_whatever_is_the_default(served_by: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS"):
-        monkeypatch.setenv(name, "4")
-    served_by("""
+    @pytest.mark.slow
+    def test_a_worker_has_one_thread(self, served_by: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Whatever the environment variables or the library's default."""
+        for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS"):
+            monkeypatch.setenv(name, "4")
+        served_by("""
 import torch
 from arm_control.training.workers import Advance, Worker
 from envs.vector.process import serve_calls
@@ -350,17 +350,16 @@ class Counted(Worker):
 def serve(connection, memory):
     serve_calls(connection, Counted(memory), lambda: "worker")
 """)
-    with workers_of(ALONE) as learner:
-        assert {"default": 1, "threads": 1}.items() <= advance(learner).metrics.items()
-        names = [entry.partition("=") for entry in Path(f"/proc/{pids_of(learner)[0]}/environ").read_text().split("\0")]
-        assert {value for name, _, value in names if name.endswith("_NUM_THREADS")} == {"1"}
+        with workers_of(SINGLE) as learner:
+            assert {"default": 1, "threads": 1}.items() <= advance(learner).metrics.items()
+            names = [
+                entry.partition("=") for entry in Path(f"/proc/{pids_of(learner)[0]}/environ").read_text().split("\0")
+            ]
+            assert {value for name, _, value in names if name.endswith("_NUM_THREADS")} == {"1"}
 
 
-# -------------------------------------------------------------------------------------------------------------- deaths
-
-
-# A worker that only pretends, without an agent and within a tenth of a second. DEATHS says at which moment it kills
-# itself: for each, which of all that have been started, by their numbers.
+# A worker without an agent, which starts within a tenth of a second. DEATHS lists, for each moment of its life, the
+# numbers of the workers that kill themselves then.
 LIGHT = """
 from collections import namedtuple
 from envs.vector.process import serve_calls
@@ -414,239 +413,219 @@ def lines(path: Path) -> list[str]:
     return path.read_text().split()
 
 
-@pytest.mark.slow
-def test_a_killed_worker_is_replaced_by_one_with_new_arms_and_learning_goes_on() -> None:
-    with workers_of(ALONE) as learner:
-        advance(learner)
-        goals, pids = [], []
-        uses: list[Callable[[], Any]] = [lambda: advance(learner), learner.state_dict]
-        for use in uses:
-            state = learner.state_dict()
-            goals += [tuple(arm["course"]) for arm in state["workers"][0]["arms"]]
-            shared, version = shared_of(learner), state["agent"]["optimizer"]["version"]
-            pids += pids_of(learner)
-            os.kill(pids[-1], signal.SIGKILL)
-            assert stuck([pids[-1]]) == []
-            use()
-            assert torch.equal(shared_of(learner), shared)  # what has been learned stays
-            done = advance(learner)
-            assert (done.steps, done.metrics["staleness"]) == (UPDATE_STEPS, 0)
-            assert not torch.equal(shared_of(learner), shared)
-            assert learner.state_dict()["agent"]["optimizer"]["version"] == version + 1
-        assert done.metrics["workers_replaced"] == learner.replaced == 2
-        assert len({*pids, *pids_of(learner)}) == 3
-        assert len(set(goals)) == 2 * ALONE.num_envs
+class TestReplacement:
+    """Workers that are killed are replaced."""
 
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("deaths", "asynchronous"),
-    [
-        ({"go_on": [0]}, False),
-        ({"go_on": [0]}, True),
-        ({"go_on": [0, 1, 2, 3]}, False),
-        ({"go_on": [0], "start": [1, 2]}, False),
-        ({"go_on": [0], "make": [1]}, True),
-        ({"start": [0]}, False),
-        ({"make": [0]}, False),
-        ({"save": [0, 1]}, True),
-    ],
-    ids=str,
-)
-def test_a_worker_is_replaced_whatever_it_was_doing_when_it_died(
-    served_by: Serve, deaths: Deaths, asynchronous: bool
-) -> None:
-    here = served_by(light(deaths))
-    died = sum(map(len, deaths.values()))
-    with workers_of(replace(ALONE, settings=replace(IN_TURNS, workers=1, asynchronous=asynchronous))) as learner:
-        for _ in range(10):
-            learner.state_dict()
-            done = advance(learner)
-        assert (done.steps, done.updates, done.metrics["number"]) == (10, 1, died)
-        assert done.metrics["workers_replaced"] == died
-        assert len(lines(here / "starts")) == died + 1
-
-
-@pytest.mark.slow
-def test_the_number_of_those_replaced_is_reported_and_deaths_with_updates_between_them_never_add_up(
-    served_by: Serve,
-) -> None:
-    served_by(light({"second go_on": range(6)}))
-    with workers_of(ALONE) as learner:
-        done = [advance(learner) for _ in range(14)]
-    assert [each.metrics["workers_replaced"] for each in done] == [0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 6]
-    assert [each.updates for each in done] == [1, 0] * 6 + [1, 1]
-    assert sum(each.steps for each in done) == 80
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("config", "deaths"),
-    [
-        (ALONE, {"go_on": ALL}),
-        (ALONE, {"go_on": [0], "make": ALL[1:]}),
-        (ALONE, {"start": ALL}),
-        (AT_WILL, {"go_on": [0, *ALL[2:]]}),  # of two places one is as it should be
-    ],
-    ids=["go_on", "make", "start", "one place"],
-)
-def test_five_deaths_in_a_row_are_given_up_with_one_clear_error(
-    served_by: Serve, config: TrainConfig, deaths: Deaths
-) -> None:
-    def go_on() -> None:
-        while learner.replaced < 10:
+    @pytest.mark.slow
+    def test_a_killed_worker_is_replaced_and_learning_continues(self) -> None:
+        """Shared parameters are kept, and the new worker has new goals."""
+        with workers_of(SINGLE) as learner:
             advance(learner)
+            goals, pids = [], []
+            uses: list[Callable[[], Any]] = [lambda: advance(learner), learner.state_dict]
+            for use in uses:
+                state = learner.state_dict()
+                goals += [tuple(arm["course"]) for arm in state["workers"][0]["arms"]]
+                shared, version = shared_of(learner), state["agent"]["optimizer"]["version"]
+                pids += pids_of(learner)
+                os.kill(pids[-1], signal.SIGKILL)
+                assert stuck([pids[-1]]) == []
+                use()
+                assert torch.equal(shared_of(learner), shared)  # what has been learned stays
+                done = advance(learner)
+                assert (done.steps, done.metrics["staleness"]) == (UPDATE_STEPS, 0)
+                assert not torch.equal(shared_of(learner), shared)
+                assert learner.state_dict()["agent"]["optimizer"]["version"] == version + 1
+            assert done.metrics["workers_replaced"] == learner.replaced == 2
+            assert len({*pids, *pids_of(learner)}) == 3
+            assert len(set(goals)) == 2 * SINGLE.num_envs
 
-    here = served_by(light(deaths))
-    with workers_of(config) as learner:
-        with pytest.raises(RuntimeError, match=r"^worker 0 was killed by SIGKILL .* without an update$") as error:
-            go_on()
-        assert "\n" not in str(error.value)
-        assert len(lines(here / "starts")) == workers.DEATHS_IN_A_ROW + len(pids_of(learner)) - 1
-        assert workers.DEATHS_IN_A_ROW == 5
-        pids = pids_of(learner)
-    assert stuck(pids) == []
+    @pytest.mark.slow
+    @pytest.mark.parametrize(
+        ("deaths", "asynchronous"),
+        [
+            ({"go_on": [0]}, False),
+            ({"go_on": [0]}, True),
+            ({"go_on": [0, 1, 2, 3]}, False),
+            ({"go_on": [0], "start": [1, 2]}, False),
+            ({"go_on": [0], "make": [1]}, True),
+            ({"start": [0]}, False),
+            ({"make": [0]}, False),
+            ({"save": [0, 1]}, True),
+        ],
+        ids=str,
+    )
+    def test_a_worker_is_replaced_in_any_phase(self, served_by: Serve, deaths: Deaths, asynchronous: bool) -> None:
+        """While starting, being set up, stepping or saving."""
+        here = served_by(light(deaths))
+        died = sum(map(len, deaths.values()))
+        with workers_of(
+            replace(SINGLE, settings=replace(SYNCHRONOUS, workers=1, asynchronous=asynchronous))
+        ) as learner:
+            for _ in range(10):
+                learner.state_dict()
+                done = advance(learner)
+            assert (done.steps, done.updates, done.metrics["number"]) == (10, 1, died)
+            assert done.metrics["workers_replaced"] == died
+            assert len(lines(here / "starts")) == died + 1
 
+    @pytest.mark.slow
+    def test_deaths_with_updates_between_them_are_no_error(
+        self,
+        served_by: Serve,
+    ) -> None:
+        """Each replacement is reported, and only deaths in a row are limited."""
+        served_by(light({"second go_on": range(6)}))
+        with workers_of(SINGLE) as learner:
+            done = [advance(learner) for _ in range(14)]
+        assert [each.metrics["workers_replaced"] for each in done] == [0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 6]
+        assert [each.updates for each in done] == [1, 0] * 6 + [1, 1]
+        assert sum(each.steps for each in done) == 80
 
-@pytest.mark.slow
-def test_five_deaths_end_a_training_with_one_line_and_exit_code_2_and_leave_a_checkpoint(
-    served_by: Serve, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    served_by(light({"go_on": ALL}))
-    run = tmp_path / "run"
-    words = ["train", "a3c", "--workers", "1", "--num-envs", "1", "--learning-starts", "10", "--out", str(run)]
-    assert main(words) == 2
-    [line] = [line for line in capfd.readouterr().err.splitlines() if "error:" in line]
-    assert line.startswith("arm-control: error: worker 0 was killed by SIGKILL")
-    load_latest(run / "checkpoints")
+    @pytest.mark.slow
+    @pytest.mark.parametrize(
+        ("config", "deaths"),
+        [
+            (SINGLE, {"go_on": ALL}),
+            (SINGLE, {"go_on": [0], "make": ALL[1:]}),
+            (SINGLE, {"start": ALL}),
+            (ASYNCHRONOUS, {"go_on": [0, *ALL[2:]]}),  # of two places one is as it should be
+        ],
+        ids=["go_on", "make", "start", "one place"],
+    )
+    def test_five_deaths_in_a_row_are_an_error(self, served_by: Serve, config: TrainConfig, deaths: Deaths) -> None:
+        """One line that names the worker and the signal; no process is left."""
 
+        def go_on() -> None:
+            while learner.replaced < 10:
+                advance(learner)
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("config", "fault", "kind", "message"),
-    [
-        (CONFIG, "raise ValueError('expected a number, got NaN')", ValueError, "^worker.*: expected a number, got NaN"),
-        (AT_WILL, "[][3]", RuntimeError, "^worker.*: IndexError: list index out of range"),
-    ],
-    ids=["in turns", "at will"],
-)
-def test_an_error_in_a_worker_is_raised_here_at_once_and_nobody_is_replaced(
-    served_by: Serve, config: TrainConfig, fault: str, kind: type[Exception], message: str
-) -> None:
-    here = served_by(light({}, fault))
-    with workers_of(config) as learner:
-        with pytest.raises(kind, match=message) as error:
-            advance(learner)
-        assert "other_worker.py" in "".join(error.value.__notes__)  # where it came from
-        assert learner.replaced == 0
-    assert len(lines(here / "starts")) == 2
+        here = served_by(light(deaths))
+        with workers_of(config) as learner:
+            with pytest.raises(RuntimeError, match=r"^worker 0 was killed by SIGKILL .* without an update$") as error:
+                go_on()
+            assert "\n" not in str(error.value)
+            assert len(lines(here / "starts")) == workers.DEATHS_IN_A_ROW + len(pids_of(learner)) - 1
+            assert workers.DEATHS_IN_A_ROW == 5
+            pids = pids_of(learner)
+        assert stuck(pids) == []
 
+    @pytest.mark.slow
+    def test_five_deaths_end_a_training_with_a_checkpoint(
+        self, served_by: Serve, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        """One line and exit code 2."""
+        served_by(light({"go_on": ALL}))
+        run = tmp_path / "run"
+        words = ["train", "a3c", "--workers", "1", "--num-envs", "1", "--learning-starts", "10", "--out", str(run)]
+        assert main(words) == 2
+        [line] = [line for line in capfd.readouterr().err.splitlines() if "error:" in line]
+        assert line.startswith("arm-control: error: worker 0 was killed by SIGKILL")
+        load_latest(run / "checkpoints")
 
-@pytest.mark.slow
-def test_steps_that_a_checkpoint_has_waited_for_are_counted_by_the_run_that_goes_on_from_it(
-    served_by: Serve, tmp_path: Path
-) -> None:
-    here = served_by(light({}))
-    with Training(AT_WILL) as first, Training(AT_WILL) as second:
-        while first.updates < 3:
-            first.advance()
-        learning_starts = first.step - 10 * first.updates
-        save_checkpoint(tmp_path / "checkpoints", first.step, first.state_dict())
-        assert len(lines(here / "updates")) == 4  # both workers had been told to go on
-        second.load_state_dict(load_latest(tmp_path / "checkpoints")[1])
-        for _ in range(5):
-            second.advance()
-        second.learner.policy()
-        assert isinstance(second.learner, Workers)
-        while second.learner._late:
-            second.advance()
-        assert second.updates == len(lines(here / "updates"))
-        assert second.step == learning_starts + 10 * second.updates
+    @pytest.mark.slow
+    @pytest.mark.parametrize(
+        ("config", "fault", "kind", "message"),
+        [
+            (
+                CONFIG,
+                "raise ValueError('expected a number, got NaN')",
+                ValueError,
+                "^worker.*: expected a number, got NaN",
+            ),
+            (ASYNCHRONOUS, "[][3]", RuntimeError, "^worker.*: IndexError: list index out of range"),
+        ],
+        ids=["synchronous", "asynchronous"],
+    )
+    def test_an_exception_in_a_worker_is_raised_without_replacement(
+        self, served_by: Serve, config: TrainConfig, fault: str, kind: type[Exception], message: str
+    ) -> None:
+        """With its type, message and traceback."""
+        here = served_by(light({}, fault))
+        with workers_of(config) as learner:
+            with pytest.raises(kind, match=message) as error:
+                advance(learner)
+            assert "other_worker.py" in "".join(error.value.__notes__)  # where it came from
+            assert learner.replaced == 0
+        assert len(lines(here / "starts")) == 2
 
+    @pytest.mark.slow
+    def test_steps_under_way_at_a_checkpoint_are_counted_once(self, served_by: Serve, tmp_path: Path) -> None:
+        """Steps and updates of the resumed run equal those that the workers made."""
+        here = served_by(light({}))
+        with Training(ASYNCHRONOUS) as first, Training(ASYNCHRONOUS) as second:
+            while first.updates < 3:
+                first.advance()
+            learning_starts = first.step - 10 * first.updates
+            save_checkpoint(tmp_path / "checkpoints", first.step, first.state_dict())
+            assert len(lines(here / "updates")) == 4  # both workers had started another rollout
+            second.load_state_dict(load_latest(tmp_path / "checkpoints")[1])
+            for _ in range(5):
+                second.advance()
+            second.learner.policy()
+            assert isinstance(second.learner, Workers)
+            while second.learner._late:
+                second.advance()
+            assert second.updates == len(lines(here / "updates"))
+            assert second.step == learning_starts + 10 * second.updates
 
-@pytest.mark.slow
-def test_who_replaces_a_worker_of_a_resumed_run_is_none_that_there_has_been_before(
-    served_by: Serve, tmp_path: Path
-) -> None:
-    served_by(light({"go_on": [0], "second go_on": [1]}))
-    with workers_of(ALONE) as first, workers_of(ALONE) as second:
-        numbers = [advance(first).metrics.get("number") for _ in range(2)]
-        save_checkpoint(tmp_path / "checkpoints", 0, first.state_dict())
-        second.load_state_dict(load_latest(tmp_path / "checkpoints")[1])
-        numbers += [advance(second).metrics.get("number") for _ in range(3)]
-    assert numbers == [None, 1, 1, None, 2]
+    @pytest.mark.slow
+    def test_replacements_in_a_resumed_run_have_new_numbers(self, served_by: Serve, tmp_path: Path) -> None:
+        """A number, from which seeds derive, is never used again."""
+        served_by(light({"go_on": [0], "second go_on": [1]}))
+        with workers_of(SINGLE) as first, workers_of(SINGLE) as second:
+            numbers = [advance(first).metrics.get("number") for _ in range(2)]
+            save_checkpoint(tmp_path / "checkpoints", 0, first.state_dict())
+            second.load_state_dict(load_latest(tmp_path / "checkpoints")[1])
+            numbers += [advance(second).metrics.get("number") for _ in range(3)]
+        assert numbers == [None, 1, 1, None, 2]
 
+    @pytest.mark.slow
+    def test_kills_at_random_moments_do_not_end_a_run(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: Size
+    ) -> None:
+        """Parameters stay finite, learning continues, and all steps are counted."""
+        monkeypatch.setattr(workers, "DEATHS_IN_A_ROW", 21)  # kills may come faster than workers start
+        kills: list[int] = []
+        most = size(5, full=20, of="kills")
+        others = set(children())
 
-@pytest.mark.slow
-def test_kills_at_random_moments_are_survived_in_one_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: Size
-) -> None:
-    monkeypatch.setattr(workers, "DEATHS_IN_A_ROW", 21)  # they may come faster than workers can begin
-    kills: list[int] = []
-    most = size(5, full=20, of="kills")
-    others = set(children())
+        def kill(moments: random.Random) -> None:
+            while len(kills) < most:
+                time.sleep(moments.uniform(0.0, 1.0))
+                # Skip processes of other tests, and those that were killed and have not ended yet.
+                workers = set(children()) - others - set(kills)
+                if alive := sorted(process for process in workers if running(process)):
+                    kills.append(moments.choice(alive))
+                    os.kill(kills[-1], signal.SIGKILL)
 
-    def kill(moments: random.Random) -> None:
-        while len(kills) < most:
-            time.sleep(moments.uniform(0.0, 1.0))
-            # Neither what other tests have left, nor one that was killed a moment ago and has not gone yet.
-            workers = set(children()) - others - set(kills)
-            if alive := sorted(process for process in workers if running(process)):
-                kills.append(moments.choice(alive))
-                os.kill(kills[-1], signal.SIGKILL)
-
-    with Training(replace(AT_WILL, steps=LONG)) as run:
-        assert isinstance(run.learner, Workers)
-        while run.updates < 1:
-            run.advance()
-        start = shared_of(run.learner)
-        killer = threading.Thread(target=kill, args=(random.Random(7),), daemon=True)
-        killer.start()
-        metrics: dict[str, float] = {}
-        for number in itertools.count():
-            metrics = run.advance()
-            if not killer.is_alive() and metrics["workers_replaced"] >= most:
-                break
-            if number % 20 == 0:
-                save_checkpoint(tmp_path / "checkpoints", run.step, run.state_dict())
-            elif number % 10 == 0:
-                run.learner.policy()
-        killed = run.updates
-        while run.updates < killed + 10:
-            metrics = run.advance()
-        assert len(set(kills)) == most
-        assert metrics["workers_replaced"] == most
-        assert len(pids_of(run.learner)) == 2
-        assert torch.isfinite(shared_of(run.learner)).all()
-        assert not torch.equal(shared_of(run.learner), start)
-        assert run.step == RANDOM_STEPS + UPDATE_STEPS * run.updates
-        pids = pids_of(run.learner)
-    assert stuck(pids) == []
-
-
-# ---------------------------------------------------------------------------------------------------- nothing is left
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("config", [CONFIG, AT_WILL], ids=["in turns", "at will"])
-def test_no_worker_is_left_after_closing_or_forgetting(served_by: Serve, config: TrainConfig) -> None:
-    served_by(light({}))
-    with workers_of(config) as learner:
-        advance(learner)
-        pids = pids_of(learner)
-        assert len(pids) == 2
-        assert all(map(running, pids))
-        learner.close()
-        assert stuck(pids) == []  # and once more at the end
-    forgotten = Workers(config)
-    while not pids_of(forgotten):
-        advance(forgotten)
-    pids = pids_of(forgotten)
-    forgotten._first.close()
-    os.close(forgotten._memory)
-    del forgotten
-    gc.collect()
-    assert stuck(pids) == []
+        with Training(replace(ASYNCHRONOUS, steps=LONG)) as run:
+            assert isinstance(run.learner, Workers)
+            while run.updates < 1:
+                run.advance()
+            start = shared_of(run.learner)
+            killer = threading.Thread(target=kill, args=(random.Random(7),), daemon=True)
+            killer.start()
+            metrics: dict[str, float] = {}
+            for number in itertools.count():
+                metrics = run.advance()
+                if not killer.is_alive() and metrics["workers_replaced"] >= most:
+                    break
+                if number % 20 == 0:
+                    save_checkpoint(tmp_path / "checkpoints", run.step, run.state_dict())
+                elif number % 10 == 0:
+                    run.learner.policy()
+            killed = run.updates
+            while run.updates < killed + 10:
+                metrics = run.advance()
+            assert len(set(kills)) == most
+            assert metrics["workers_replaced"] == most
+            assert len(pids_of(run.learner)) == 2
+            assert torch.isfinite(shared_of(run.learner)).all()
+            assert not torch.equal(shared_of(run.learner), start)
+            assert run.step == RANDOM_STEPS + UPDATE_STEPS * run.updates
+            pids = pids_of(run.learner)
+        assert stuck(pids) == []
 
 
 # The command with short validations, and so many of them that it reports soon and ends late.
@@ -674,91 +653,118 @@ def training_into(run: Path) -> Iterator[subprocess.Popen[str]]:
         process.communicate()
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=lambda ending: ending.name)
-def test_no_worker_outlives_a_training_however_it_is_ended(
-    tmp_path: Path, ending: signal.Signals, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run = tmp_path / "run"
-    with training_into(run) as parent:
-        assert parent.stderr is not None
-        first = [parent.stderr.readline() for _ in range(3)]  # what it is, a validation, and one while it learns
-        assert first[0].startswith("training: a3c")
-        assert " 0 updates" not in first[2]
-        processes = children(parent.pid)
-        assert len(processes) == 2
-        for process in (parent.pid, *processes):
-            assert "/dev/shm" not in Path(f"/proc/{process}/maps").read_text()
-            assert os.getpgid(process) == process  # a worker does not get what the parent's group gets
-        os.killpg(parent.pid, ending)  # as a terminal does
-        _, error = parent.communicate(timeout=60)
-        assert stuck(processes) == []
-    assert "Traceback" not in error
-    if ending == signal.SIGKILL:
-        assert parent.returncode == -signal.SIGKILL
-        return
-    assert parent.returncode == 130
-    assert f"go on with: arm-control resume {run}" in error
-    step, state = load_latest(run / "checkpoints")
-    rows = reports(run)
-    for each in (*rows[1:], state):
-        assert each["step"] == RANDOM_STEPS + 20 * each["updates"]
-    assert all(row["staleness"] >= 0 for row in rows[1:])
-    assert all(np.isfinite(list(row.values())).all() for row in rows)
-    assert step >= rows[-1]["step"] > 0
-    if ending == signal.SIGINT:
-        untouched = Training.advance
+class TestProcesses:
+    """No process outlives its training."""
 
-        def advance_and_press_soon(self: Training) -> dict[str, float]:
-            metrics = untouched(self)
-            if self.updates >= state["updates"] + 5:
-                signal.raise_signal(signal.SIGINT)
-            return metrics
+    @pytest.mark.slow
+    @pytest.mark.parametrize("config", [CONFIG, ASYNCHRONOUS], ids=["synchronous", "asynchronous"])
+    def test_no_worker_is_left_after_closing_or_deletion(self, served_by: Serve, config: TrainConfig) -> None:
+        """Processes end within seconds."""
+        served_by(light({}))
+        with workers_of(config) as learner:
+            advance(learner)
+            pids = pids_of(learner)
+            assert len(pids) == 2
+            assert all(map(running, pids))
+            learner.close()
+            assert stuck(pids) == []  # closed again at the end
+        forgotten = Workers(config)
+        while not pids_of(forgotten):
+            advance(forgotten)
+        pids = pids_of(forgotten)
+        forgotten._first.close()
+        os.close(forgotten._memory)
+        del forgotten
+        gc.collect()
+        assert stuck(pids) == []
 
-        monkeypatch.setattr(Training, "advance", advance_and_press_soon)
-        with pytest.raises(KeyboardInterrupt):
-            resume(run, quiet=True)
-        after, resumed = load_latest(run / "checkpoints")
-        assert after >= step + 5 * 20
-        assert not torch.equal(resumed["agent"]["optimizer"]["shared"], state["agent"]["optimizer"]["shared"])
+    @pytest.mark.slow
+    @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=lambda ending: ending.name)
+    def test_no_worker_outlives_a_killed_training(
+        self, tmp_path: Path, ending: signal.Signals, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """SIGINT, SIGTERM and SIGKILL; the first two leave a checkpoint that can be resumed."""
+        run = tmp_path / "run"
+        with training_into(run) as parent:
+            assert parent.stderr is not None
+            first = [parent.stderr.readline() for _ in range(3)]  # what it is, a validation, and one while it learns
+            assert first[0].startswith("training: a3c")
+            assert " 0 updates" not in first[2]
+            processes = children(parent.pid)
+            assert len(processes) == 2
+            for process in (parent.pid, *processes):
+                assert "/dev/shm" not in Path(f"/proc/{process}/maps").read_text()
+                assert os.getpgid(process) == process  # a worker does not get what the parent's group gets
+            os.killpg(parent.pid, ending)  # as a terminal does
+            _, error = parent.communicate(timeout=60)
+            assert stuck(processes) == []
+        assert "Traceback" not in error
+        if ending == signal.SIGKILL:
+            assert parent.returncode == -signal.SIGKILL
+            return
+        assert parent.returncode == 130
+        assert f"go on with: arm-control resume {run}" in error
+        step, state = load_latest(run / "checkpoints")
+        rows = reports(run)
+        for each in (*rows[1:], state):
+            assert each["step"] == RANDOM_STEPS + 20 * each["updates"]
+        assert all(row["staleness"] >= 0 for row in rows[1:])
+        assert all(np.isfinite(list(row.values())).all() for row in rows)
+        assert step >= rows[-1]["step"] > 0
+        if ending == signal.SIGINT:
+            untouched = Training.advance
 
+            def advance_and_press_soon(self: Training) -> dict[str, float]:
+                metrics = untouched(self)
+                if self.updates >= state["updates"] + 5:
+                    signal.raise_signal(signal.SIGINT)
+                return metrics
 
-# ---------------------------------------------------------------------------------------------------------- commands
-
-
-@pytest.mark.parametrize(
-    ("words", "said"),
-    [
-        (["--num-envs", "5", "--workers", "2"], "--num-envs: expected a multiple of 2 workers, got 5"),
-        (["--num-envs", "1"], "--num-envs: expected a multiple of 2 workers, got 1"),
-        (["--workers", "0"], "workers: expected from 1 to 64, got 0"),
-        (["--workers", "65"], "workers: expected from 1 to 64, got 65"),
-        (["--workers", "two"], "workers"),
-        (["--steps-per-update", "0"], "steps-per-update: expected a positive number, got 0"),
-        (["--processes", "2"], "--processes: the arms of a3c are in its --workers, got 2 processes"),
-        (["--env", "ArmReachDiscrete-v0"], "requires --env ArmReach-v0, got ArmReachDiscrete-v0"),
-    ],
-    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
-)
-def test_what_is_wrong_is_said_in_one_line_and_leaves_no_folder(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str], words: list[str], said: str
-) -> None:
-    assert main(["train", "a3c", *words, "--steps", "100", "--out", str(tmp_path / "run")]) == 2
-    error = capfd.readouterr().err
-    assert error.startswith("arm-control: error: ")
-    assert error.count("\n") == 1
-    assert said in error
-    assert list(tmp_path.iterdir()) == []
+            monkeypatch.setattr(Training, "advance", advance_and_press_soon)
+            with pytest.raises(KeyboardInterrupt):
+                resume(run, quiet=True)
+            after, resumed = load_latest(run / "checkpoints")
+            assert after >= step + 5 * 20
+            assert not torch.equal(resumed["agent"]["optimizer"]["shared"], state["agent"]["optimizer"]["shared"])
 
 
-@pytest.mark.slow
-def test_a_run_is_evaluated_and_exported(whole: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    run = Path(shutil.copytree(whole, tmp_path / "run"))
-    assert main(["evaluate", str(run), "--goals", "2", "--json", str(tmp_path / "figures.json")]) == 0
-    assert np.isfinite(json.loads((tmp_path / "figures.json").read_text())["mean_error_mm"])
-    assert main(["export", str(run)]) == 0
-    assert (run / "policy.onnx").is_file()
-    assert main(["evaluate", str(run / "policy.onnx"), "--goals", "2", "--json", str(tmp_path / "exported.json")]) == 0
-    ours, exported = (json.loads((tmp_path / name).read_text()) for name in ("figures.json", "exported.json"))
-    assert exported["mean_error_mm"] == pytest.approx(ours["mean_error_mm"], abs=0.01)
-    assert "error" not in capfd.readouterr().err
+class TestCommands:
+    """The commands with an A3C run."""
+
+    @pytest.mark.parametrize(
+        ("words", "said"),
+        [
+            (["--num-envs", "5", "--workers", "2"], "--num-envs: expected a multiple of 2 workers, got 5"),
+            (["--num-envs", "1"], "--num-envs: expected a multiple of 2 workers, got 1"),
+            (["--workers", "0"], "workers: "),
+            (["--workers", "65"], "workers: "),
+            (["--workers", "two"], "workers"),
+            (["--steps-per-update", "0"], "steps-per-update: "),
+            (["--processes", "2"], "--processes: the arms of a3c are in its --workers, got 2 processes"),
+            (["--env", "ArmReachDiscrete-v0"], "requires --env ArmReach-v0, got ArmReachDiscrete-v0"),
+        ],
+        ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+    )
+    def test_invalid_flags_are_one_line_and_leave_no_folder(
+        self, rejected: Rejected, tmp_path: Path, words: list[str], said: str
+    ) -> None:
+        """Numbers of environments, workers and steps out of range, and other environments."""
+        assert said in rejected("train", "a3c", *words, "--steps", "100", "--out", tmp_path / "run")
+        assert list(tmp_path.iterdir()) == []
+
+    @pytest.mark.slow
+    def test_a_run_is_evaluated_and_exported(
+        self, whole: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        """The exported policy's error equals the run's to 0.01 mm."""
+        run = Path(shutil.copytree(whole, tmp_path / "run"))
+        assert main(["evaluate", str(run), "--goals", "2", "--json", str(tmp_path / "figures.json")]) == 0
+        assert np.isfinite(json.loads((tmp_path / "figures.json").read_text())["mean_error_mm"])
+        assert main(["export", str(run)]) == 0
+        assert (run / "policy.onnx").is_file()
+        assert (
+            main(["evaluate", str(run / "policy.onnx"), "--goals", "2", "--json", str(tmp_path / "exported.json")]) == 0
+        )
+        ours, exported = (json.loads((tmp_path / name).read_text()) for name in ("figures.json", "exported.json"))
+        assert exported["mean_error_mm"] == pytest.approx(ours["mean_error_mm"], abs=0.01)
+        assert "error" not in capfd.readouterr().err

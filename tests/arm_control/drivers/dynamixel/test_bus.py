@@ -10,10 +10,10 @@ from arm_control.drivers.emulator.emulator import Emulator
 
 
 class TestErrors:
-    """Errors that servos answer with."""
+    """Errors that servos reply with."""
 
     def test_values_that_are_not_accepted(self, servos: Emulator) -> None:
-        """The message has the register, the value and the reason."""
+        """The error has the register, the value and the reason, and nothing is written."""
         bus = Bus(servos.path, patience_s=0.5)
         with closing(bus):
             with pytest.raises(
@@ -27,11 +27,11 @@ class TestErrors:
 
 
 class TestStatusReturnLevel:
-    """Servos that are set to answer pings alone, or no writes, are set to answer everything."""
+    """Servos that reply to pings or reads only."""
 
     @pytest.mark.parametrize("levels", [(0, 0, 0), (1, 1, 1), (2, 0, 1)])
-    def test_a_servo_that_does_not_answer_everything_is_set_to(self, servos: Emulator, levels: tuple[int, ...]) -> None:
-        """As another program left it: the register is written over the bus, without an answer to wait for."""
+    def test_connecting_sets_the_level_to_every_instruction(self, servos: Emulator, levels: tuple[int, ...]) -> None:
+        """The register is written without waiting for a reply."""
         with closing(Bus(servos.path)) as bus:
             for id, level in enumerate(levels, 1):
                 bus.write_all("status_return_level", {id: level})
@@ -46,7 +46,7 @@ class TestStatusReturnLevel:
     def test_a_servo_that_stays_silent_is_named_with_the_remedy(
         self, servos: Emulator, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """One that answers pings has power."""
+        """A servo that replies to pings has power, so the error names its register instead."""
         with closing(Bus(servos.path)) as bus:
             bus.write_all("status_return_level", {2: 0})
             monkeypatch.setattr(Bus, "write_all", lambda self, name, by_id: None)

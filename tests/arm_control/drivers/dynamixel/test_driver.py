@@ -39,10 +39,10 @@ while True:
 
 
 class TestReadingAndWriting:
-    """Angles and targets in the joints' degrees."""
+    """Angles and targets in degrees of the joints."""
 
     def test_readings(self, servos: Emulator, clock: Clock) -> None:
-        """Angles, speeds and loads have the joints' signs."""
+        """Angles, speeds and loads have the signs of the joints; values are ticks over ticks per degree."""
         with connected(servos.path) as driver:
             before = time.monotonic()
             state = driver.read()
@@ -65,7 +65,7 @@ class TestReadingAndWriting:
             assert driver.retried == 0
 
     def test_goals_are_the_nearest_ticks(self, servos: Emulator) -> None:
-        """Only goal positions are written."""
+        """0, 45.04 and 90 degrees in ticks, by hand; nothing but goal positions is written."""
         with connected(servos.path) as driver:
             driver.enable()
             before = len(servos.history)
@@ -73,8 +73,8 @@ class TestReadingAndWriting:
             assert [(id, ticks) for _, id, ticks in list(servos.history)[before:]] == [(1, 1100), (2, 1612), (3, 1976)]
 
     @pytest.mark.parametrize("target", [[math.nan, 1, 1], [1, math.inf, 1], [1, 1, 90.01], [-0.01, 1, 1], [1, 1], []])
-    def test_bad_targets_are_not_sent(self, servos: Emulator, target: list[float]) -> None:
-        """Not finite, out of range, or of too few joints."""
+    def test_invalid_targets_are_not_sent(self, servos: Emulator, target: list[float]) -> None:
+        """Targets that are not finite, out of range, or of too few joints."""
         with connected(servos.path) as driver:
             driver.enable()
             before = list(servos.history)
@@ -89,7 +89,7 @@ class TestTorque:
     """Switching the torque on and off."""
 
     def test_enabling_moves_nothing(self, servos: Emulator, clock: Clock) -> None:
-        """The present position becomes the goal."""
+        """The present position becomes the goal; watchdog and speed limit are set."""
         bus = Bus(servos.path, patience_s=0.5)
         for id in (1, 2, 3):
             bus.write(id, "goal_position", 300)
@@ -107,7 +107,7 @@ class TestTorque:
         assert servos.positions() == here
 
     def test_a_sinking_joint_is_caught_gently(self) -> None:
-        """It returns no faster than the gentle speed."""
+        """It returns to its position at less than 60 degrees/s."""
         with (
             Emulator(
                 start_ticks=(1200, 2048, 2500), dynamics=ServoDynamics(sag_deg_s=-40.0, keeps_goal=True)
@@ -124,7 +124,7 @@ class TestTorque:
             assert driver.read().angles_deg == pytest.approx(caught.angles_deg, abs=8.0)
 
     def test_taking_over_an_arm_after_a_crash(self, servos: Emulator, clock: Clock) -> None:
-        """With its torque on."""
+        """Its torque is on and its watchdog has tripped; it holds, and then moves again."""
         with connected(servos.path) as driver:
             driver.enable()
             send(driver, [80.0, 10.0, 80.0])
@@ -147,7 +147,7 @@ class TestTorque:
             assert state.angles_deg == pytest.approx([50.0] * 3, abs=0.1)
 
     def test_only_disable_switches_the_torque_off(self, servos: Emulator, clock: Clock) -> None:
-        """Closing does not."""
+        """Closing leaves it on."""
         with connected(servos.path) as driver:
             driver.enable()
             driver.close()
@@ -163,7 +163,7 @@ class TestTorque:
             assert driver.read().angles_deg[0] == calibration().joints[0].degrees(here[1])
 
     def test_disabling_tries_every_servo_and_names_those_that_fail(self, servos: Emulator) -> None:
-        """The others are switched off."""
+        """All others are switched off."""
         with connected(servos.path, patience_s=0.05) as driver:
             driver.enable()
             servos.inject("silent", 1)
@@ -173,7 +173,7 @@ class TestTorque:
             assert [servos.register("torque_enable", id) for id in (1, 2, 3)] == [1, 0, 0]
 
     def test_enabling_that_fails_switches_off_again(self, servos: Emulator) -> None:
-        """No servo keeps its torque."""
+        """No servo is left with torque."""
         with connected(servos.path, patience_s=0.05) as driver:
             servos.inject("silent", 3)
             with pytest.raises(NoAnswerError, match="servo 3"):
@@ -182,7 +182,7 @@ class TestTorque:
 
     @pytest.mark.slow
     def test_the_arm_stops_and_holds_when_its_program_is_killed(self) -> None:
-        """By the servos' own watchdogs."""
+        """The watchdogs of the servos stop it."""
         with Emulator(start_ticks=(1200, 1600, 2500)) as emulator:
             program = subprocess.Popen(
                 [sys.executable, "-c", DRIVE, emulator.path],
@@ -208,7 +208,7 @@ class TestFaults:
     """Unplugged ports, reboots, watchdogs and alarms."""
 
     def test_unplugged(self, servos: Emulator) -> None:
-        """Every call raises at once."""
+        """Every call raises an error within 5 s."""
         with connected(servos.path) as driver:
             driver.enable()
             servos.inject("disconnect")
@@ -224,7 +224,7 @@ class TestFaults:
 
     @pytest.mark.slow
     def test_plugged_in_again(self, tmp_path: Path, clock: Clock) -> None:
-        """The servos are checked again."""
+        """Enabling opens the port again and checks the servos."""
         link = tmp_path / "arm"
         with (
             Emulator(start_ticks=(1200, 2048, 2500), clock=clock, link=link) as servos,
@@ -248,7 +248,7 @@ class TestFaults:
                 driver.disable()
 
     def test_reboot(self, servos: Emulator, clock: Clock) -> None:
-        """Also by write, until the arm is enabled again."""
+        """Reads and writes are errors until the arm is enabled again."""
         with connected(servos.path, watchdog_s=2.0) as driver:
             driver.enable()
             servos.inject("reboot", 2)
@@ -264,12 +264,12 @@ class TestFaults:
             assert servos.register("torque_enable", 2) == 1
 
     def test_tripped_watchdog(self, servos: Emulator, clock: Clock) -> None:
-        """At the next reading."""
+        """The next reading is an error, until the arm is enabled again."""
         with connected(servos.path) as driver:
             driver.enable()
             send(driver, [20.0] * 3)
             clock.advance(0.3)
-            driver.write([30.0] * 3)  # refused by the servos, silently
+            driver.write([30.0] * 3)  # rejected by the servos without a reply
             with pytest.raises(DriverError, match="stopped by the bus watchdog after 200 ms without") as error:
                 driver.read()
             one_line(error)
@@ -287,7 +287,7 @@ class TestFaults:
         [("overload", "overload", 0), ("voltage", "input voltage", 1), ("shock", "shock", 0)],
     )
     def test_alarms(self, servos: Emulator, clock: Clock, fault: str, name: str, torque: int) -> None:
-        """As an alert with the joint's name."""
+        """Each is an alert with the joint's name, and prevents enabling."""
         with connected(servos.path) as driver:
             driver.enable()
             servos.inject(fault, 2)
@@ -301,7 +301,7 @@ class TestFaults:
                 driver.enable()
 
     def test_a_reading_off_by_a_turn(self, servos: Emulator) -> None:
-        """And such an arm is not enabled."""
+        """It is reported as read, and such an arm is not enabled."""
         with connected(servos.path) as driver:
             before = driver.read().angles_deg
             servos.inject("wrap", 1)
@@ -315,14 +315,14 @@ class TestOpening:
     """Options of the driver."""
 
     def test_baud_and_watchdog(self, servos: Emulator) -> None:
-        """Baud rates and watchdog times out of range."""
+        """Baud rates and watchdog times out of range are errors."""
         for options in ({"baud": 1234}, {"watchdog_s": 0.0}, {"watchdog_s": 3.0}, {"watchdog_s": math.nan}):
             with pytest.raises(DriverError, match=r"baud rate|watchdog") as error, connected(servos.path, **options):
                 pass
             one_line(error)
 
     def test_port_and_calibration(self, servos: Emulator, tmp_path: Path) -> None:
-        """Required options, unknown ones, and another arm."""
+        """Missing, unknown and invalid options, and the calibration of another arm, are errors."""
         file = tmp_path / "calibration.json"
         calibration().save(file)
         options = {"port": servos.path, "calibration": str(file)}

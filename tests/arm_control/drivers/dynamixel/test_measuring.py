@@ -1,4 +1,4 @@
-"""Measuring a calibration: the fit of two poses, and the command, with emulated servos that are turned by hand."""
+"""Measuring a calibration: the fit of two poses, and the command on emulated servos that are turned by hand."""
 
 import io
 import os
@@ -25,7 +25,7 @@ ARM = Arm()
 
 
 def full_turn(tmp_path: Path) -> Path:
-    """The default arm, whose base turns all the way round."""
+    """The default arm with a base that turns from -180 to 180 degrees."""
     file = tmp_path / "turn.urdf"
     range_rad = 'lower="0" upper="1.5707963267948966"'
     file.write_text(ARM.urdf_text.replace(range_rad, 'lower="-3.141592653589793" upper="3.141592653589793"', 1))
@@ -33,13 +33,11 @@ def full_turn(tmp_path: Path) -> Path:
 
 
 class TestFit:
-    """A joint from two poses: an angle and a tick each."""
+    """A joint's calibration from two poses, an angle and a tick each."""
 
     @given(st.floats(0.0, 4095.0), st.sampled_from([1, -1]), st.floats(-2.0, 2.0))
-    def test_two_poses_give_zero_and_direction_to_half_of_what_they_are_off(
-        self, zero: float, direction: int, off_deg: float
-    ) -> None:
-        """The error is split evenly between both poses."""
+    def test_the_error_is_split_between_both_poses(self, zero: float, direction: int, off_deg: float) -> None:
+        """Zero and direction are exact to half of what the poses are off."""
         far = zero + direction * (90.0 + off_deg) * TICKS_PER_DEGREE
         got_zero, got_direction, scale, got_off_deg = fit_joint((0.0, zero), (90.0, far))
         assert got_direction == direction
@@ -48,27 +46,27 @@ class TestFit:
         assert scale == pytest.approx(TICKS_PER_DEGREE * (1 + off_deg / 90.0))
 
     @pytest.mark.parametrize("turned_deg", [0.0, 45.0, -80.0, 93.0, 180.0])
-    def test_poses_that_no_joint_has_are_refused(self, turned_deg: float) -> None:
-        """More than 3 % from the encoder's own scale."""
+    def test_impossible_poses_are_rejected(self, turned_deg: float) -> None:
+        """The measured scale must be within 3 % of the encoder's."""
         with pytest.raises(ValueError, match="expected 90 within 3 %"):
             fit_joint((0.0, 1000.0), (90.0, 1000.0 + turned_deg * TICKS_PER_DEGREE))
 
     @pytest.mark.parametrize(("near", "far"), [(3600.0, 528.0), (500.0, 3572.0)])
-    def test_a_servo_that_passes_its_edge_must_be_mounted_anew(self, near: float, far: float) -> None:
-        """The message says how to mount the horn."""
+    def test_a_servo_that_passes_its_edge_must_be_remounted(self, near: float, far: float) -> None:
+        """The error describes how to mount the horn."""
         with pytest.raises(ValueError, match=r"passes its edge, from .* take the horn off"):
             fit_joint((0.0, near), (90.0, far))
 
 
 class Person(io.StringIO):
-    """Standard input of someone who does a thing before each answer; in the end it is closed."""
+    """Standard input of a person who performs an act before each line; it ends after the last."""
 
     def __init__(self, acts: Sequence[Callable[[], object]], answers: Sequence[str] | None = None) -> None:
         super().__init__()
         self._acts, self._answers = list(acts), list(answers or ["\n"] * len(acts))
 
     def readline(self, size: int | None = -1, /) -> str:
-        """The next answer."""
+        """The next line of input."""
         if not self._acts:
             return ""
         self._acts.pop(0)()
@@ -76,7 +74,7 @@ class Person(io.StringIO):
 
 
 def hands(emulator: Emulator, poses: Sequence[tuple[int, float]]) -> list[Callable[[], object]]:
-    """Moves servos one after the other."""
+    """Acts that turn servos, one after the other."""
     return [lambda id=id, ticks=ticks: emulator.turn(id, ticks) for id, ticks in poses]  # type: ignore[misc]
 
 
@@ -90,7 +88,7 @@ def calibrate(emulator: Emulator, out: Path, person: io.StringIO, monkeypatch: p
 
 
 class TestCommand:
-    """`arm-control calibrate`, with a person who turns the servos."""
+    """`arm-control calibrate` with a person who turns the servos."""
 
     @pytest.mark.slow
     def test_a_person_calibrates_an_arm(
@@ -116,7 +114,7 @@ class TestCommand:
             assert elbow.zero_tick == 1503.0  # 6 ticks too far at 90 degrees: half of it on each side
             assert made.limits == ARM.limits
             assert made.sha256[:12] in said.out
-            # A second time only if asked to, and with servos in another order.
+            # A second time only with --overwrite, and with servos in another order.
             assert calibrate(emulator, out, Person([]), monkeypatch) == 2
             assert "exists already" in capsys.readouterr().err
             order = [(3, 1000), (3, 2024), (2, 3000), (2, 1976), (1, 1500), (1, 2530)]
@@ -125,10 +123,10 @@ class TestCommand:
             assert [one.servo_id for one in load_calibration(out).joints] == [3, 2, 1]
 
     @pytest.mark.slow
-    def test_wrong_answers_and_poses_are_asked_for_again(
+    def test_invalid_input_and_poses_are_repeated(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        """Input other than Enter, and poses that do not fit, are reported and repeated."""
+        """Input other than Enter, wrong angles and other servos are reported."""
         out = tmp_path / "calibration.json"
         with Emulator() as emulator:
             poses = [(1, 1000), (1, 1500), (1, 1000), (2, 1000), *RIGHT, RIGHT[-1]]
@@ -144,10 +142,10 @@ class TestCommand:
         assert load_calibration(out).joints[0].zero_tick == 1000.0
 
     @pytest.mark.slow
-    def test_an_arm_that_is_on_is_let_go_only_once_it_is_held(
+    def test_torque_goes_off_after_a_confirmation(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        """Torque goes off after a confirmation."""
+        """Without it the torque stays on and nothing is written."""
         out = tmp_path / "calibration.json"
         with Emulator() as emulator:
             emulator.answer(make_packet(2, Instruction.WRITE, bytes([64, 0, 1])))
@@ -165,7 +163,7 @@ class TestCommand:
     def test_nothing_is_written_if_input_ends_anywhere(
         self, done: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        """One line on standard error, and no file."""
+        """One line on standard error, and the torque is off."""
         with Emulator() as emulator:
             person = Person(hands(emulator, RIGHT[:done]))
             assert calibrate(emulator, tmp_path / "calibration.json", person, monkeypatch) == 2
@@ -212,8 +210,8 @@ class TestCommand:
             assert cli.main(absent) == 2
             assert "there is no folder" in capsys.readouterr().err
 
-    def test_a_person_who_gives_up_leaves_nothing_behind(self, tmp_path: Path) -> None:
-        """Ctrl-C: exit code 130, and no file."""
+    def test_ctrl_c_leaves_no_file(self, tmp_path: Path) -> None:
+        """Exit code 130, and the torque is off."""
         with Emulator() as emulator:
             program = subprocess.Popen(
                 [sys.executable, "-m", "arm_control.cli", "calibrate", "--port", emulator.path],
@@ -239,7 +237,7 @@ class TestCommand:
     def test_a_joint_of_a_whole_turn_is_calibrated(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        """Its range is clipped to what the servo measures, with a message; far from the middle it is an error."""
+        """Its range is clipped to the servo's, with a message; mounted far from the middle it is an error."""
         out = tmp_path / "calibration.json"
         arm = ("--arm", str(full_turn(tmp_path)))
         with Emulator() as emulator:
@@ -255,12 +253,12 @@ class TestCommand:
 
 
 class TestEmulatedArm:
-    """The calibration of an emulated arm is made rather than measured."""
+    """Calibrations of emulated arms are computed, not measured."""
 
-    def test_an_emulated_joint_of_a_whole_turn_is_clipped_and_says_so(
+    def test_a_joint_of_a_whole_turn_is_clipped_with_a_message(
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        """On standard error, beside the default joints, of which nothing is said."""
+        """Only that joint is mentioned, on standard error."""
         made = make_calibration(Arm(full_turn(tmp_path)), (1, 2, 3))
         assert made.joints[0].tick_range == (0, 4095)
         said = capsys.readouterr()

@@ -1,4 +1,4 @@
-"""The serial port: locked, without delays, and independent of the wall clock."""
+"""The serial port: locking, latency, and independence of the wall clock."""
 
 import os
 import time
@@ -17,7 +17,7 @@ class TestPort:
     """Ports that can be used, and those that cannot."""
 
     def test_two_programs_do_not_share_a_port(self, servos: Emulator) -> None:
-        """The second one is refused."""
+        """The second one gets an error, and the first goes on."""
         with connected(servos.path) as driver:
             driver.enable()
             with pytest.raises(DriverError, match="used by another program") as error, connected(servos.path):
@@ -26,7 +26,7 @@ class TestPort:
             assert driver.read().alerts == ()
 
     def test_other_files(self, tmp_path: Path) -> None:
-        """Files, folders and absent ports are one line each."""
+        """Files, pipes, folders and absent ports are one line each, with the existing ports."""
         file = tmp_path / "file"
         file.write_text("")
         pipe = tmp_path / "pipe"
@@ -39,7 +39,7 @@ class TestPort:
             pass
 
     def test_latency_of_the_adaptor(self, servos: Emulator, tmp_path: Path) -> None:
-        """The message has the command that sets 1 ms."""
+        """A latency of 16 ms is an error with the command that sets 1 ms."""
         timer = tmp_path / Path(servos.path).name / "latency_timer"
         timer.parent.mkdir()
         timer.write_text("16\n")
@@ -52,8 +52,8 @@ class TestPort:
         timer.write_text("what?")
         check_latency(servos.path, tmp_path)
 
-    def test_the_wall_clock_may_be_set(self, servos: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Timeouts use the monotonic clock."""
+    def test_timeouts_do_not_use_the_wall_clock(self, servos: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Readings work while the wall clock runs backwards."""
         with connected(servos.path, patience_s=0.02) as driver:
             readings = iter(range(10**6, 0, -1))
             monkeypatch.setattr(time, "time", lambda: float(next(readings)))  # backwards
@@ -65,7 +65,7 @@ class TestPort:
                 servos.heal()
 
     def test_an_interrupted_read_frees_the_port(self, servos: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
-        """The SDK's mark of a port in use is reset."""
+        """After Ctrl-C within a reading the next one succeeds."""
         with connected(servos.path) as driver:
             packets = driver._bus._packets
 

@@ -13,7 +13,7 @@ class TestConnecting:
 
     @pytest.mark.slow
     def test_missing_servos(self, servos: Emulator) -> None:
-        """The error names the missing ones and those that answer."""
+        """The error names the missing servo and those that reply."""
         with pytest.raises(DriverError) as error, connected(servos.path, calibration=calibration(servo_id=(1, 2, 9))):
             pass
         text = one_line(error)
@@ -36,7 +36,7 @@ class TestConnecting:
         ],
     )
     def test_other_settings(self, servos: Emulator, register: str, value: int, said: str) -> None:
-        """Each setting is checked; the error has both values."""
+        """Each setting is checked, the error has both values, and the port is free afterwards."""
         servos.set_register(register, 2, value)
         with pytest.raises(DriverError) as error, connected(servos.path):
             pass
@@ -48,7 +48,7 @@ class TestConnecting:
             pass
 
     def test_return_delay(self, servos: Emulator) -> None:
-        """With the torque on the register cannot be written."""
+        """It is set to 0, but for servos whose torque is on."""
         with connected(servos.path) as driver:
             assert [servos.register("return_delay", id) for id in (1, 2, 3)] == [0, 0, 0]
             driver.enable()

@@ -1,4 +1,4 @@
-"""Reading the state of all servos: retries, late answers, and the rate that a bus allows."""
+"""Reading the state of all servos: retries, late replies, and the rate that a bus allows."""
 
 import re
 from pathlib import Path
@@ -23,10 +23,10 @@ from envs.arm import Arm
 
 
 class TestReads:
-    """Sizes of reads, and the time that they take."""
+    """Sizes and durations of reads."""
 
     def test_shapes(self) -> None:
-        """Each size is unique and contains all registers of the state."""
+        """All read sizes are different and contain every register of the state."""
         assert len({size for _, size in SHAPES}) == len(SHAPES)
         for start, size in SHAPES:
             assert start in {register.address for register in REGISTERS.values()}
@@ -34,19 +34,19 @@ class TestReads:
             assert start + size <= 148
 
     def test_fastest_rate(self) -> None:
-        """By hand, from the bytes on the wire."""
+        """17 + 3 x 60 + 29 bytes of 10 bits and two latencies of 1 ms, by hand."""
         # 17 + 3 x 60 + 29 bytes of 10 bits, and two adaptor latencies of 1 ms.
         assert fastest_rate_hz(1_000_000, 3) == pytest.approx(1.0 / (0.00226 + 0.002))
         assert fastest_rate_hz(57_600, 3) < 50 < fastest_rate_hz(1_000_000, 6)
 
 
-class TestMissingAnswers:
-    """Answers that are lost, damaged or late."""
+class TestMissingReplies:
+    """Replies that are lost, damaged or late."""
 
     @pytest.mark.slow
     @pytest.mark.parametrize("fault", ["lost", "corrupt", "duplicated"])
     def test_retries(self, servos: Emulator, clock: Clock, fault: str) -> None:
-        """Reads are repeated and counted."""
+        """Reads are repeated and counted, and angles stay correct."""
         with connected(servos.path, patience_s=0.02, retries=30) as driver:
             driver.enable()
             servos.inject(fault, probability=0.15)
@@ -64,8 +64,8 @@ class TestMissingAnswers:
                 state = driver.read()
             assert state.angles_deg == pytest.approx([target] * 3, abs=0.05)
 
-    def test_late_answers(self, servos: Emulator, clock: Clock) -> None:
-        """It is dropped because of its size."""
+    def test_late_replies_are_dropped(self, servos: Emulator, clock: Clock) -> None:
+        """A reply of another size than expected is not used."""
         with connected(servos.path, patience_s=0.01) as driver:
             driver.enable()
             for target in (20.0, 40.0, 60.0, 30.0, 70.0):
@@ -81,7 +81,7 @@ class TestMissingAnswers:
                 assert state.angles_deg == pytest.approx([j.degrees(moved[j.servo_id]) for j in joints], abs=1e-9)
 
     def test_a_silent_servo_is_named(self, servos: Emulator) -> None:
-        """The error names the servo and the reads."""
+        """The error has the servo and the number of reads."""
         with connected(servos.path, patience_s=0.005, retry_within_s=1.0) as driver:
             driver.enable()
             servos.inject("silent", 2)
@@ -97,20 +97,20 @@ class TestMissingAnswers:
 
 
 class TestRates:
-    """What a baud rate allows is said once, before anything moves, with a rate that is then accepted."""
+    """Rates that a baud rate allows."""
 
     @staticmethod
     def hertz(baud: int, servos: int) -> float:
-        """Bytes on the wire: sync read 14 + n, n answers of 11 + 49, sync write 14 + 5 n; 10 bits each, and 2 ms."""
+        """Bytes on the wire: sync read 14 + n, n replies of 11 + 49, sync write 14 + 5 n; 10 bits each, and 2 ms."""
         size = (14 + servos) + 60 * servos + (14 + 5 * servos)
         return 1.0 / (10.0 * size / baud + 0.002)
 
     @pytest.mark.parametrize("baud", BAUD_RATES)
     @pytest.mark.parametrize("rate", [None, 45.0, 240.0, 1000.0])
-    def test_a_refusal_names_a_rate_that_is_accepted(
+    def test_the_error_suggests_a_rate_that_is_accepted(
         self, tiny_policy: Path, servos: Emulator, tmp_path: Path, baud: int, rate: float | None
     ) -> None:
-        """For a policy of 30 Hz: the fastest that it names passes, and what it names for faster rates is true."""
+        """For every baud rate: the suggested rate and those of faster ones agree with the bytes on the wire."""
         calibration().save(tmp_path / "calibration.json")
 
         def check(rate: float | None) -> None:
@@ -142,17 +142,17 @@ class TestRates:
             assert int(faster) > baud
             assert 0.99 * self.hertz(int(faster), 3) < float(hertz) <= self.hertz(int(faster), 3)
 
-    def test_a_baud_rate_that_is_no_whole_number_is_refused(self, servos: Emulator, tmp_path: Path) -> None:
-        """It was cut to one."""
+    def test_a_baud_rate_must_be_a_whole_number(self, servos: Emulator, tmp_path: Path) -> None:
+        """It is not rounded."""
         calibration().save(tmp_path / "calibration.json")
         options = {"port": servos.path, "calibration": str(tmp_path / "calibration.json"), "baud": "1000000.5"}
         with pytest.raises(ValueError, match=r"baud 1000000\.5; expected a whole number"):
             open_dynamixel(Arm(), options)
 
-    def test_what_the_driver_says_is_what_the_command_says(
+    def test_the_command_reports_the_rate_in_one_line(
         self, tiny_policy: Path, servos: Emulator, tmp_path: Path, capfd: pytest.CaptureFixture[str]
     ) -> None:
-        """From the command line, with the torque still off."""
+        """With the torque still off."""
         calibration().save(tmp_path / "calibration.json")
         options = ["--port", servos.path, "--calibration", str(tmp_path / "calibration.json"), "--random", "1"]
         words = ["run", str(tiny_policy), "--driver", "dynamixel", *options, "--option", "baud=57600"]

@@ -1,4 +1,4 @@
-"""The calibration of an emulated arm, and where it starts."""
+"""The computed calibration of an emulated arm, and its start pose."""
 
 from pathlib import Path
 
@@ -10,8 +10,8 @@ from arm_control.drivers.emulator.emulated_arm import make_calibration, start_ti
 from envs.arm import DEFAULT_URDF, Arm
 
 
-class TestStartOfAnEmulatedArm:
-    """The pose in which servos stand that a calibration belongs to."""
+class TestStart:
+    """The start pose of servos with a computed calibration."""
 
     @staticmethod
     def started(urdf: Path) -> tuple[Calibration, list[float]]:
@@ -27,7 +27,7 @@ class TestStartOfAnEmulatedArm:
         assert self.started(urdf)[1] == pytest.approx([0.0, 0.0, 0.0], abs=0.1)
 
     def test_a_joint_of_a_whole_turn_has_the_servos_range(self, tmp_path: Path) -> None:
-        """One turn is ticks 0 to 4095; the joint's own range is -180 to 180 degrees."""
+        """Ticks 0 to 4095 of a joint of -180 to 180 degrees."""
         urdf = tmp_path / "turn.urdf"
         urdf.write_text(DESK.read_text().replace("1.5708", "3.141592653589793", 2))
         calibration, angles_deg = self.started(urdf)

@@ -1,4 +1,4 @@
-"""The emulator's port and thread: link, disconnection, noise on the line, and memory."""
+"""The emulator's port and thread: link, disconnection, noise, memory and settings."""
 
 import os
 import time
@@ -30,10 +30,10 @@ def ping_for_long(port: serial.Serial) -> None:
 
 
 class TestPort:
-    """The pseudo-terminal and its link."""
+    """The virtual serial port and its link."""
 
     def test_disconnect(self, tmp_path: Path) -> None:
-        """The fault disconnect closes the port and removes the link."""
+        """The fault `disconnect` closes the port and removes the link."""
         link = tmp_path / "arm"
         with Emulator(link=link) as servos, closing(serial.Serial(str(link), timeout=20.0)) as port:
             port.write(make_packet(1, Instruction.PING))
@@ -45,7 +45,7 @@ class TestPort:
             servos.positions()
 
     def test_link_of_a_killed_emulator(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Also if its port number is used again."""
+        """It is replaced, also if its port number is used again."""
         link, openpty = tmp_path / "arm", os.openpty
 
         def reused() -> tuple[int, int]:
@@ -62,7 +62,7 @@ class TestPort:
     @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(st.lists(st.binary(min_size=1, max_size=200), min_size=1, max_size=5))
     def test_noise_on_the_line(self, junk: list[bytes]) -> None:
-        """After noise the servos answer."""
+        """Servos reply after random bytes."""
         with Emulator() as servos, closing(serial.Serial(servos.path, timeout=0.3)) as port:
             for data in junk:
                 port.write(data)
@@ -73,10 +73,10 @@ class TestPort:
                 answer = port.read(14)
             assert answer[4] == 1
 
-    def test_unread_answers_are_lost(self, servos: Emulator) -> None:
-        """As on a wire."""
+    def test_unread_replies_are_lost(self, servos: Emulator) -> None:
+        """As on a wire: 100 kB of them do not block the servos."""
         with servos, closing(serial.Serial(servos.path, timeout=20.0)) as port:
-            for _ in range(400):  # about 100 kB of answers
+            for _ in range(400):  # about 100 kB of replies
                 port.write(make_packet(1, Instruction.READ, bytes([0, 0, 148, 0])))
                 port.flush()
             port.reset_input_buffer()
@@ -88,7 +88,7 @@ class TestPort:
             assert servos.register("led", 1) == 1
 
     def test_memory_is_bounded(self, servos: Emulator, clock: Clock) -> None:
-        """History and events are bounded."""
+        """History and events have a maximum length."""
         sync = make_packet(BROADCAST_ID, Instruction.SYNC_WRITE, bytes([116, 0, 4, 0, 1, 100, 0, 0, 0]))
         for _ in range(2000):
             clock.advance(0.002)
@@ -100,13 +100,13 @@ class TestPort:
 
 
 class TestSettings:
-    """Settings out of range are reported in one line."""
+    """Settings out of range are one line."""
 
     @pytest.mark.parametrize(
         "wrong", [{"ids": ()}, {"ids": (1, 1)}, {"ids": (253,)}, {"start_ticks": 4096}, {"start_ticks": (1, 2)}]
     )
     def test_ids_and_positions(self, wrong: dict[str, Any]) -> None:
-        """Of the emulator: ids are unique, and each servo has a start position."""
+        """Ids are unique and from 0 to 252, and each servo has a start position."""
         with pytest.raises(ValueError, match="expected") as caught:
             Emulator(**wrong)
         assert "\n" not in str(caught.value)
@@ -123,7 +123,7 @@ class TestSettings:
         ],
     )
     def test_dynamics(self, wrong: dict[str, Any]) -> None:
-        """Of the servos: finite, and within the bounds that the message names."""
+        """Lag, sag, delay and noise are finite and within their bounds."""
         with pytest.raises(ValueError, match="expected") as caught:
             ServoDynamics(**wrong)
         assert "\n" not in str(caught.value)

@@ -1,4 +1,4 @@
-"""Faults of answers, and faults of servos."""
+"""Injected faults of replies and of servos."""
 
 import time
 from contextlib import closing
@@ -18,11 +18,11 @@ from arm_control.drivers.emulator.protocol import (
 )
 
 
-class TestAnswerFaults:
-    """Answers that go wrong at random."""
+class TestReplyFaults:
+    """Replies that go wrong at random."""
 
     def test_unknown_servos(self, servos: Emulator) -> None:
-        """An unknown servo or kind is an error."""
+        """An unknown servo or kind of fault is an error."""
         with pytest.raises(ValueError, match=r"no servo 9; expected one of \[1, 2, 3\]"):
             Emulator(faults=[parse_fault("overload@5:9")]).positions()
         with pytest.raises(ValueError, match="no servo 9"):
@@ -30,8 +30,8 @@ class TestAnswerFaults:
         with pytest.raises(ValueError, match="unknown fault 'gremlins'"):
             servos.inject("gremlins")
 
-    def test_lost_answers(self) -> None:
-        """The fraction is right, and the same with the same seed."""
+    def test_lost_replies(self) -> None:
+        """30 % of 1,000 replies to within 6 %, repeatable by the seed."""
 
         def lost(seed: int) -> list[int]:
             servos = Emulator(faults=[parse_fault("lost=0.3:1")], seed=seed)
@@ -43,7 +43,7 @@ class TestAnswerFaults:
         assert len(Emulator(faults=[parse_fault("lost=1:1")]).answer(make_packet(2, Instruction.PING))) == 1
 
     def test_result_codes_of_the_sdk(self, servos: Emulator) -> None:
-        """Lost and corrupt answers, by the SDK's result codes."""
+        """Lost and corrupt replies give the SDK's own result codes."""
         with servos, sdk(servos.path) as (port, packets):
             servos.inject("lost", id=1)
             assert packets.ping(port, 1)[1] == dynamixel_sdk.COMM_RX_TIMEOUT
@@ -55,8 +55,8 @@ class TestAnswerFaults:
                     dynamixel_sdk.COMM_RX_TIMEOUT,
                 )
 
-    def test_late_and_duplicated_answers(self, servos: Emulator) -> None:
-        """Delays and copies."""
+    def test_late_and_duplicated_replies(self, servos: Emulator) -> None:
+        """Late ones have a delay, duplicated ones come in two copies."""
         servos.inject("late")
         [(delay, answer)] = servos.answer(make_packet(1, Instruction.PING))
         assert delay > LATE_S
@@ -64,8 +64,8 @@ class TestAnswerFaults:
         servos.inject("duplicated")
         assert [copy for _, copy in servos.answer(make_packet(1, Instruction.PING))] == [answer, answer]
 
-    def test_a_late_answer_is_sent(self, servos: Emulator) -> None:
-        """At the port, in real time."""
+    def test_a_late_reply_is_sent(self, servos: Emulator) -> None:
+        """It arrives at the port after its delay, in real time."""
         servos.inject("late")
         with servos, closing(serial.Serial(servos.path, timeout=20.0)) as port:
             port.write(make_packet(1, Instruction.PING))
@@ -74,7 +74,7 @@ class TestAnswerFaults:
             assert time.monotonic() - begin > 0.8 * LATE_S
 
     def test_noise(self, servos: Emulator) -> None:
-        """Up to 5 ticks, and no other register changes."""
+        """Positions are off by up to 5 ticks, and no other register changes."""
         servos.inject("noise", probability=0.5)
         read = [int.from_bytes(ask(servos, 2, Instruction.READ, 132, 0, 4, 0)[0][2], "little") for _ in range(100)]
         assert all(abs(ticks - 2000) <= NOISE_TICKS for ticks in read)
@@ -87,7 +87,7 @@ class TestEvents:
     """Faults that begin at one time."""
 
     def test_stuck(self, servos: Emulator, clock: Clock) -> None:
-        """It does not move, with full load."""
+        """The servo does not move and reports full load."""
         write(servos, 1, "torque_enable", 1)
         servos.inject("stuck", id=1)
         write(servos, 1, "goal_position", 3000)
@@ -99,14 +99,14 @@ class TestEvents:
         assert servos.positions()[1] == 3000
 
     def test_wrap(self, servos: Emulator) -> None:
-        """4096 ticks, until the torque goes on."""
+        """Readings are 4096 ticks too large until the torque goes on."""
         servos.inject("wrap", id=2)
         assert servos.register("present_position", 2) == 2000 + 4096
         write(servos, 2, "torque_enable", 1)
         assert servos.register("present_position", 2) == 2000
 
     def test_slow(self, servos: Emulator, clock: Clock) -> None:
-        """Half of the velocity limit."""
+        """The servo moves at half of its velocity limit."""
         servos.inject("slow", id=1)
         for servo, goal in ((1, 3000), (2, 4000)):
             write(servos, servo, "torque_enable", 1)
@@ -121,7 +121,7 @@ class TestEvents:
         assert servos.positions()[1] - places[1] == pytest.approx(0.2 * limit, rel=0.05)
 
     def test_frozen(self, servos: Emulator, clock: Clock) -> None:
-        """The reading is constant, the servo moves."""
+        """The reading is constant while the servo moves."""
         write(servos, 1, "torque_enable", 1)
         servos.inject("frozen", id=1)
         write(servos, 1, "goal_position", 3000)
@@ -131,7 +131,7 @@ class TestEvents:
         assert servos.register("present_position", 1) == 3000
 
     def test_drift(self, servos: Emulator, clock: Clock) -> None:
-        """2 degrees/s, while the servo rests."""
+        """Readings drift by 2 degrees/s while the servo rests."""
         servos.inject("drift", id=1)
         clock.advance(9.0)
         assert servos.register("present_position", 1) == pytest.approx(1000 + 18 / 360 * 4096, abs=1)
@@ -140,7 +140,7 @@ class TestEvents:
         assert servos.register("present_position", 1) == 1000
 
     def test_swapped(self, servos: Emulator) -> None:
-        """Positions are swapped, the servos are not."""
+        """The readings of two servos are exchanged, their positions are not."""
         servos.inject("swapped", id=3)
         assert [servos.register("present_position", id) for id in (1, 2, 3)] == [3000, 2000, 1000]
         assert servos.positions() == {1: 1000, 2: 2000, 3: 3000}
@@ -150,7 +150,7 @@ class TestEvents:
             Emulator((7,)).inject("swapped", id=7)
 
     def test_silent(self, servos: Emulator, clock: Clock) -> None:
-        """It neither answers nor executes."""
+        """The servo neither replies nor executes instructions, and its watchdog trips."""
         write(servos, 2, "torque_enable", 1)
         write(servos, 2, "bus_watchdog", 5)
         servos.inject("silent", id=2)
@@ -163,7 +163,7 @@ class TestEvents:
         assert len(ask(servos, 2, Instruction.PING)) == 1
 
     def test_start_times(self, clock: Clock) -> None:
-        """@SECONDS counts from the first torque."""
+        """`@SECONDS` counts from the first torque."""
         servos = Emulator(faults=[parse_fault("overload@5:2"), parse_fault("lost=1@7")], clock=clock)
         clock.advance(100.0)
         write(servos, 1, "torque_enable", 1)

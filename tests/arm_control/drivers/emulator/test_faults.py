@@ -1,4 +1,4 @@
-"""Faults as text."""
+"""Faults as text: KIND[=PROBABILITY][@SECONDS][:ID]."""
 
 import pytest
 from hypothesis import given, settings
@@ -8,7 +8,7 @@ from arm_control.drivers.emulator.faults import KINDS, Fault, parse_fault
 
 
 class TestText:
-    """KIND[=PROBABILITY][@SECONDS][:ID]."""
+    """Parsing and formatting."""
 
     @pytest.mark.parametrize(
         ("text", "fault"),
@@ -22,7 +22,7 @@ class TestText:
         ],
     )
     def test_valid_faults(self, text: str, fault: Fault) -> None:
-        """A fault is written as it is read."""
+        """Each form is parsed, and read back from its own text."""
         assert parse_fault(text) == fault
         assert parse_fault(str(fault)) == fault
 
@@ -49,7 +49,7 @@ class TestText:
         assert "\n" not in str(caught.value)
 
     def test_any_text(self) -> None:
-        """For any text."""
+        """Any text is rejected or read back from its own text; both occur."""
         outcomes = set()
         almost = st.from_regex(rf"({'|'.join(KINDS)}|[a-z]{{3,10}})(=[0-9.e]+)?(@[0-9.e]+)?(:\d+)?", fullmatch=True)
 

@@ -1,4 +1,4 @@
-"""Motion of emulated servos: profiles, lag, sag, and the goal when the torque goes on."""
+"""Motion of emulated servos: profiles, lag, sag, and goals when the torque goes on."""
 
 import json
 import struct
@@ -20,10 +20,10 @@ from envs.imperfections import IDEAL_LAG_S
 
 
 class TestMotion:
-    """Servos with torque, on the way to a goal."""
+    """Servos with torque, moving to a goal."""
 
     def test_a_servo_reaches_its_goal_within_its_velocity_limit(self, servos: Emulator, clock: Clock) -> None:
-        """At most the velocity limit, and at the goal in the end."""
+        """It never moves back, too fast or beyond the goal."""
         write(servos, 1, "velocity_limit", 50)
         write(servos, 1, "torque_enable", 1)
         write(servos, 1, "goal_position", 3000)
@@ -40,7 +40,7 @@ class TestMotion:
         assert servos.register("moving_status", 1) & 1
 
     def test_reading_does_not_change_the_motion(self) -> None:
-        """The motion does not depend on how often it is read."""
+        """1, 7 and 300 readings give the same end to 2 ticks."""
         ends = []
         for looks in (1, 7, 300):
             clock = Clock()
@@ -56,13 +56,13 @@ class TestMotion:
 
     @pytest.mark.parametrize("acceleration", [0, 20])
     def test_profiles(self, servos: Emulator, clock: Clock, acceleration: int) -> None:
-        """Rectangular and trapezoidal profiles keep speed and acceleration."""
+        """Durations of rectangular and trapezoidal profiles: distance / v, plus v / a."""
         write(servos, 1, "profile_velocity", 40)
         write(servos, 1, "profile_acceleration", acceleration)
         write(servos, 1, "torque_enable", 1)
         write(servos, 1, "goal_position", 2500)
         speed = 40 * TICKS_PER_SPEED_UNIT
-        # Way over speed, and a trapezoid takes speed over acceleration longer; 214.577 rev/min^2 are 244.1 ticks/s^2.
+        # Distance / speed, and for a trapezoid speed / acceleration in addition; 214.577 rev/min^2 are 244.1 ticks/s^2.
         duration = 1500 / speed + (speed / (acceleration * 214.577 / 3600 * 4096) if acceleration else 0.0)
         clock.advance(duration / 2)
         assert servos.positions()[1] == pytest.approx(1750, abs=0.05 * speed + 20)
@@ -75,7 +75,7 @@ class TestMotion:
         assert servos.register("velocity_trajectory", 1) == servos.register("moving", 1) == 0
 
     def test_lag_at_constant_speed(self) -> None:
-        """Behind a goal of constant speed."""
+        """The distance behind the profile is lag x speed."""
         clock = Clock()
         servos = Emulator((1,), start_ticks=1000, clock=clock, dynamics=ServoDynamics(lag_s=0.1))
         write(servos, 1, "profile_velocity", 60)
@@ -87,7 +87,7 @@ class TestMotion:
         assert servos.register("present_load", 1) > 0
 
     def test_homing_offset(self, servos: Emulator, clock: Clock) -> None:
-        """Readings and goals are shifted alike."""
+        """Readings and goals are shifted by the same ticks."""
         write(servos, 1, "homing_offset", -300)
         assert servos.register("present_position", 1) == 700
         write(servos, 1, "torque_enable", 1)
@@ -109,7 +109,7 @@ class TestMotion:
         assert write(servos, 1, "drive_mode", 1) == 4
 
     def test_tiny_time_steps(self) -> None:
-        """Time steps down to the smallest number."""
+        """Steps down to the smallest float do not move a servo."""
         now = 100.0
         emulator = Emulator((1,), clock=lambda: now)
         for passed in (1e-3, 1e-12, 5e-324, 1e-9):
@@ -119,12 +119,12 @@ class TestMotion:
 
 
 class TestTorque:
-    """What happens when the torque goes on, and without it."""
+    """Switching the torque on and off."""
 
     def test_switching_on_holds_the_position(self, servos: Emulator, clock: Clock) -> None:
-        """An earlier goal does not count."""
+        """An earlier goal has no effect."""
         write(servos, 1, "goal_position", 3000)
-        assert servos.register("goal_position", 1) == 3000  # kept, and not obeyed without torque
+        assert servos.register("goal_position", 1) == 3000  # stored, without effect while the torque is off
         clock.advance(1.0)
         assert servos.positions()[1] == 1000
         write(servos, 1, "torque_enable", 1)
@@ -133,7 +133,7 @@ class TestTorque:
         assert servos.positions()[1] == 1000
 
     def test_keeps_goal(self, clock: Clock) -> None:
-        """With keeps_goal the earlier goal counts."""
+        """With `keeps_goal` an earlier goal takes effect."""
         servos = Emulator(start_ticks=1000, clock=clock, dynamics=ServoDynamics(keeps_goal=True))
         write(servos, 1, "goal_position", 3000)
         write(servos, 1, "torque_enable", 1)
@@ -141,7 +141,7 @@ class TestTorque:
         assert servos.positions()[1] == 3000
 
     def test_sag(self, clock: Clock) -> None:
-        """At the speed of sag_deg_s, until the end of the turn."""
+        """Without torque a servo sinks at `sag_deg_s` until the end of its turn."""
         servos = Emulator(start_ticks=1000, clock=clock, dynamics=ServoDynamics(sag_deg_s=-36.0))
         clock.advance(1.0)
         assert servos.positions()[1] == pytest.approx(1000 - 409.6, abs=20)
@@ -158,7 +158,7 @@ class TestImperfectServos:
     """Delay and noise of emulated servos."""
 
     def test_a_delayed_servo_does_the_same_later(self) -> None:
-        """Goals act after the delay, each after its own."""
+        """Its motion is that of a servo without delay, five readings of 20 ms later."""
         clock = Clock()
         prompt = Emulator((1,), start_ticks=1000, clock=clock)
         late = Emulator((1,), start_ticks=1000, clock=clock, dynamics=ServoDynamics(delay_s=0.1))
@@ -177,7 +177,7 @@ class TestImperfectServos:
         assert seen["prompt"][-1] > 1800
 
     def test_goals_that_wait_are_dropped_with_the_torque(self) -> None:
-        """A servo that is switched off and on again holds where it is."""
+        """A servo that is switched off and on again holds its position."""
         clock = Clock()
         servos = Emulator((1,), start_ticks=1000, clock=clock, dynamics=ServoDynamics(delay_s=0.1))
         write(servos, 1, "torque_enable", 1)
@@ -188,8 +188,8 @@ class TestImperfectServos:
         clock.advance(1.0)
         assert servos.positions()[1] == 1000
 
-    def test_readings_are_as_noisy_as_told(self) -> None:
-        """The standard deviation of 2,000 readings, to 10 %; the servo itself does not move."""
+    def test_noise_has_the_given_standard_deviation(self) -> None:
+        """Over 2,000 readings, to 10 %; the servo itself does not move."""
         servos = Emulator((1,), start_ticks=1000, seed=3, clock=Clock(), dynamics=ServoDynamics(noise_deg=0.5))
         register = REGISTERS["present_position"]
         readings = []
@@ -202,7 +202,7 @@ class TestImperfectServos:
         assert servos.positions()[1] == 1000
 
     def test_values_are_drawn_from_a_description_by_the_seed(self, tmp_path: Path) -> None:
-        """Delays of actions and readings add up; the ideal servo's lag is its own."""
+        """Delays of actions and readings add up; ideal servos have the default lag."""
         ranges = {"action_delay_s": [0.02, 0.03], "observation_delay_s": [0.01, 0.01], "servo_lag_s": [0.08, 0.09]}
         path = tmp_path / "arm.json"
         content = {"format": "arm-control imperfections", "version": 1, "imperfections": ranges}

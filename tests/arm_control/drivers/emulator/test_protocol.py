@@ -1,4 +1,4 @@
-"""Packets, by the bytes of the e-Manual's examples."""
+"""Packets, compared with the bytes of the e-Manual's examples."""
 
 import time
 
@@ -41,7 +41,7 @@ class TestPackets:
         assert packet == bytes.fromhex(wire)
 
     def test_ping_of_the_e_manual(self, servos: Emulator) -> None:
-        """The answer is that of the e-Manual."""
+        """The reply is that of the e-Manual, after the factory's return delay."""
         [(delay, answer)] = servos.answer(bytes.fromhex("FFFFFD00010300 01 194E"))
         # Model 1060 = 0x0424, firmware 45 = 0x2D.
         assert answer[:-2] == bytes.fromhex("FFFFFD00010700 55 00 2404 2D")
@@ -49,7 +49,7 @@ class TestPackets:
         assert delay == pytest.approx(500e-6)  # the factory's return delay: 250 times 2 us
 
     def test_stuffing(self, servos: Emulator) -> None:
-        """FF FF FD within data is followed by FD."""
+        """FF FF FD within data is followed by FD, and the length counts it."""
         # Goal velocity -1 and profile acceleration 253 lie side by side: FF FF FF FF FD 00 00 00.
         data = bytes.fromhex("FFFFFFFF FD000000")
         packet = make_packet(1, Instruction.WRITE, bytes([104, 0]) + data)
@@ -61,14 +61,14 @@ class TestPackets:
         assert ask(servos, 1, Instruction.READ, 104, 0, 8, 0) == [(1, 0, data)]
 
     def test_unstuffed_packets_of_the_sdk(self, servos: Emulator, patient: None) -> None:
-        """The SDK sends sync writes without stuffing."""
+        """The SDK's writes without stuffing are accepted."""
         with servos, sdk(servos.path) as (port, packets):
             data = [0xFF, 0xFF, 0xFF, 0xFF, 0xFD, 0, 0, 0]
             assert packets.writeTxRx(port, 1, 104, 8, data) == (0, 0)
             assert packets.readTxRx(port, 1, 104, 8) == (data, 0, 0)
 
     def test_broken_packets(self, servos: Emulator) -> None:
-        """A packet behind a broken one is found."""
+        """A packet after a broken one is found."""
         ping, other = make_packet(1, Instruction.PING), make_packet(2, Instruction.PING)
         wrong = ping[:-1] + bytes([ping[-1] ^ 1])
         assert answers(servos, wrong) == []
@@ -78,7 +78,7 @@ class TestPackets:
         assert answers(servos, ping[:4]) == []
         assert [id for id, _, _ in answers(servos, ping[4:])] == [1]
         assert [id for id, _, _ in answers(servos, b"\xff" + ping)] == [1]
-        # Half a packet takes the beginning of the next for its end; the checksum says so.
+        # Half a packet is completed by the beginning of the next, which the checksum detects.
         assert [id for id, _, _ in answers(servos, ping[:-2] + other)] == [2]
         assert answers(servos, make_status(1, 0)) == []
         assert answers(servos, make_packet(77, Instruction.PING)) == []

@@ -1,4 +1,4 @@
-"""Registers, the bus watchdog, reboots and hardware errors of emulated servos."""
+"""Registers, bus watchdog, reboots and hardware errors of emulated servos."""
 
 from itertools import pairwise
 
@@ -14,7 +14,7 @@ from arm_control.drivers.emulator.protocol import (
 
 
 def moving_with_watchdog(servos: Emulator, clock: Clock) -> None:
-    """Servo 1 on its way, and its watchdog set to 100 ms."""
+    """Start servo 1 moving with a watchdog of 100 ms."""
     assert write(servos, 1, "torque_enable", 1) == 0
     assert write(servos, 1, "goal_position", 3500) == 0
     assert write(servos, 1, "bus_watchdog", 5) == 0
@@ -27,7 +27,7 @@ class TestWatchdog:
     """The bus watchdog stops a servo that receives nothing."""
 
     def test_it_trips_after_its_time(self, servos: Emulator, clock: Clock) -> None:
-        """To the register's 20 ms."""
+        """100 ms after the last packet on the bus, to 2 ms."""
         moving_with_watchdog(servos, clock)
         clock.advance(0.099)
         assert servos.register("bus_watchdog", 1) == 5
@@ -37,19 +37,19 @@ class TestWatchdog:
         assert any("watchdog" in line for line in servos.events)
 
     def test_a_tripped_watchdog_holds_until_it_is_cleared(self, servos: Emulator, clock: Clock) -> None:
-        """The servo holds, and goals are errors until the register is set to 0."""
+        """The servo brakes and holds; goals are errors until the register is set to 0."""
         moving_with_watchdog(servos, clock)
         clock.advance(0.1)
         before = servos.positions()[1]
-        ways = []
+        steps = []
         for _ in range(50):
             clock.advance(0.01)
             here = servos.positions()[1]
-            ways.append(here - before)
+            steps.append(here - before)
             before = here
-        assert all(after <= way + 1 for way, after in pairwise(ways))  # slower and slower, in whole ticks
-        assert min(ways) == ways[-1] == 0  # and not back
-        assert ways[0] > 5
+        assert all(after <= step + 1 for step, after in pairwise(steps))  # slower and slower, in whole ticks
+        assert min(steps) == steps[-1] == 0  # and not back
+        assert steps[0] > 5
         assert before < 3000
         assert servos.register("torque_enable", 1) == 1
         for name in ("goal_position", "goal_velocity", "goal_pwm"):
@@ -65,7 +65,7 @@ class TestWatchdog:
         assert servos.positions()[1] == 2000
 
     def test_it_does_not_trip_without_torque(self, servos: Emulator, clock: Clock) -> None:
-        """Without torque it does not trip."""
+        """Ten seconds without a packet change nothing."""
         write(servos, 1, "bus_watchdog", 1)
         clock.advance(10.0)
         assert servos.register("bus_watchdog", 1) == 1
@@ -87,7 +87,7 @@ class TestHardware:
     def test_hardware_errors(
         self, servos: Emulator, clock: Clock, patient: None, kind: str, bit: int, stays_on: bool
     ) -> None:
-        """The alert bit, and the torque by the shutdown register."""
+        """The alert bit is set, the shutdown register decides about the torque, and a reboot clears it."""
         with servos, sdk(servos.path) as (port, packets):
             assert packets.write1ByteTxRx(port, 2, 64, 1) == (0, 0)
             servos.inject(kind, id=2)
@@ -103,14 +103,14 @@ class TestHardware:
             assert packets.read1ByteTxRx(port, 2, 70) == (0, 0, 0)
 
     def test_measurements_show_the_cause(self, servos: Emulator) -> None:
-        """Voltage and temperature show the cause."""
+        """Voltage and temperature are out of range."""
         servos.inject("voltage", id=1)
         servos.inject("overheating", id=2)
         assert servos.register("present_voltage", 1) == 50
         assert servos.register("present_temperature", 2) > servos.register("temperature_limit", 2)
 
     def test_reboot(self, servos: Emulator, clock: Clock) -> None:
-        """EEPROM is kept, RAM is reset."""
+        """EEPROM registers are kept, RAM registers are reset."""
         write(servos, 1, "velocity_limit", 100)
         write(servos, 1, "profile_velocity", 30)
         write(servos, 1, "bus_watchdog", 10)
@@ -131,20 +131,20 @@ class TestHardware:
 
 
 class TestByHand:
-    """What a test, or an earlier program, does to a servo past its bus."""
+    """Changes of a servo that do not use its bus."""
 
     def test_a_servo_without_torque_is_turned(self, servos: Emulator) -> None:
-        """Its reading follows."""
+        """Its reading changes."""
         servos.turn(2, 2500)
         assert servos.positions() == {1: 1000, 2: 2500, 3: 3000}
 
     def test_a_servo_with_torque_is_not_turned(self, servos: Emulator) -> None:
-        """That is an error."""
+        """Turning it is an error."""
         write(servos, 2, "torque_enable", 1)
         with pytest.raises(ValueError, match="its torque is on"):
             servos.turn(2, 2500)
 
     def test_any_register_can_be_set(self, servos: Emulator) -> None:
-        """Also those that cannot be written over the bus."""
+        """Also registers that cannot be written over the bus."""
         servos.set_register("model_number", 3, 1020)
         assert servos.register("model_number", 3) == 1020

@@ -1,4 +1,4 @@
-"""Instructions on the bus, sent by the vendor's SDK, or as bytes where the SDK cannot send them."""
+"""Instructions on the bus, from the vendor's SDK or as bytes."""
 
 import dynamixel_sdk
 import pytest
@@ -19,7 +19,7 @@ class TestInstructions:
     """Each instruction of the protocol, and its errors."""
 
     def test_the_sdk_finds_and_reads_the_servos(self, servos: Emulator, patient: None) -> None:
-        """Ping, broadcast ping and reads."""
+        """Ping, broadcast ping and reads return the factory's values."""
         with servos, sdk(servos.path) as (port, packets):
             assert packets.ping(port, 3) == (1060, 0, 0)
             found, result = packets.broadcastPing(port)
@@ -29,7 +29,7 @@ class TestInstructions:
             assert packets.read1ByteTxRx(port, 2, 146) == (30, 0, 0)
 
     def test_the_sdk_reads_and_writes_three_servos_at_once(self, servos: Emulator, clock: Clock, patient: None) -> None:
-        """Sync read and sync write."""
+        """Sync write moves the servos, and sync read returns their positions."""
         with servos, sdk(servos.path) as (port, packets):
             goals, state = (
                 dynamixel_sdk.GroupSyncWrite(port, packets, 116, 4),
@@ -49,7 +49,7 @@ class TestInstructions:
         assert servos.positions() == {1: 1600, 2: 1700, 3: 1800}
 
     def test_the_sdk_reads_and_writes_in_bulk(self, servos: Emulator, patient: None) -> None:
-        """Bulk read and bulk write."""
+        """Bulk write and bulk read of different registers."""
         with servos, sdk(servos.path) as (port, packets):
             writes, reads = dynamixel_sdk.GroupBulkWrite(port, packets), dynamixel_sdk.GroupBulkRead(port, packets)
             writes.addParam(1, 65, 1, [1])
@@ -92,7 +92,7 @@ class TestInstructions:
         assert servos.register("profile_acceleration", 1) == 30
 
     def test_registered_writes_wait_for_the_action(self, servos: Emulator) -> None:
-        """Reg write and action."""
+        """Reg write takes effect with the action instruction."""
         for id in (1, 2):
             assert ask(servos, id, Instruction.REG_WRITE, 65, 0, 1) == [(id, 0, b"")]
             assert (servos.register("led", id), servos.register("registered_instruction", id)) == (0, 1)
@@ -101,22 +101,22 @@ class TestInstructions:
 
     @pytest.mark.parametrize(("level", "ping", "read", "written"), [(0, 1, 0, 0), (1, 1, 1, 0), (2, 1, 1, 1)])
     def test_status_return_level(self, servos: Emulator, level: int, ping: int, read: int, written: int) -> None:
-        """Pings only, reads, or everything."""
+        """Levels 0, 1 and 2 reply to pings, to reads, and to everything."""
         ask(servos, 1, Instruction.WRITE, 68, 0, level)
         assert len(ask(servos, 1, Instruction.PING)) == ping
         assert len(ask(servos, 1, Instruction.READ, 132, 0, 4, 0)) == read
         assert len(ask(servos, 1, Instruction.WRITE, 65, 0, 1)) == written
         assert servos.register("led", 1) == 1
 
-    def test_broadcasts_are_executed_without_an_answer(self, servos: Emulator) -> None:
-        """Broadcast writes and reboots have no answer."""
+    def test_broadcasts_have_no_reply(self, servos: Emulator) -> None:
+        """They are executed; only a broadcast ping has replies."""
         assert ask(servos, BROADCAST_ID, Instruction.WRITE, 65, 0, 1) == []
         assert [servos.register("led", id) for id in (1, 2, 3)] == [1, 1, 1]
         assert ask(servos, BROADCAST_ID, Instruction.READ, 65, 0, 1, 0) == []
         assert [id for id, _, _ in ask(servos, BROADCAST_ID, Instruction.PING)] == [1, 2, 3]
 
     def test_a_new_id_takes_effect_immediately(self, servos: Emulator) -> None:
-        """A servo answers to its new id immediately."""
+        """A servo replies to its new id only."""
         assert write(servos, 3, "id", 33) == 0
         assert ask(servos, 3, Instruction.PING) == []
         assert len(ask(servos, 33, Instruction.PING)) == 1
@@ -141,12 +141,12 @@ BYTES = st.one_of(
 
 
 class TestAnyBytes:
-    """Whatever is sent, the servos answer afterwards."""
+    """Robustness against any bytes."""
 
     @settings(max_examples=150, deadline=None)
     @given(st.lists(st.tuples(BYTES, st.floats(0.0, 0.3)), max_size=12), st.integers(1, 70))
     def test_bytes_in_pieces(self, pieces: list[tuple[bytes, float]], split: int) -> None:
-        """Valid packets and noise, in pieces."""
+        """After packets and noise in pieces, all servos reply again."""
         clock = Clock()
         servos = Emulator(clock=clock)
         for data, seconds in pieces:

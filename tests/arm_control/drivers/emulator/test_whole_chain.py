@@ -158,7 +158,7 @@ def undisturbed(start: Callable[[], "subprocess.Popen[str]"], folder: Path) -> t
 
 
 FAULTS: list[tuple[str, dict[str, Any], str, bool | None]] = [
-    # what happens; to which servo; what the runner says; whether it can still park
+    # kind; servo; message of the runner; whether it can still park
     ("overload", {"id": 2}, "health: servo alarm: shoulder: overload", False),
     ("overheating", {"id": 1}, "health: servo alarm: base_yaw: overheating", False),
     ("voltage", {"id": 3}, "health: servo alarm: elbow: input voltage|voltage: elbow is at 5 V", True),
@@ -166,12 +166,12 @@ FAULTS: list[tuple[str, dict[str, Any], str, bool | None]] = [
     ("shock", {"id": 3}, "health: servo alarm: elbow: electrical shock", False),
     ("wrap", {"id": 1}, "jump: base_yaw jumped from .* a loose cable, or an encoder that wrapped around", False),
     ("stuck", {"id": 2}, "frozen: shoulder|tracking: the tip|load: shoulder", False),
-    ("reboot", {"id": 2}, "stale: the last good reading is", None),  # that it is woken in time
+    ("reboot", {"id": 2}, "stale: the last good reading is", None),  # if it has started again in time
     ("silent", {"id": 1}, "stale: the last good reading is", False),
     ("disconnect", {}, "stale: the last good reading is", False),
 ]
 
-# One that parks, one that leaves the torque on, and two that the arm does not answer; the campaign has all of them.
+# One that parks, one that leaves the torque on, and two without replies; the campaign covers all of them.
 SHOWN = ("voltage", "stuck", "reboot", "disconnect")
 
 
@@ -297,7 +297,7 @@ class TestFaults:
         assert process.returncode == 3, err
         assert re.search(said, err), err
         assert "Traceback" not in err
-        # To park, a joint that is blocked is first told to stay where it is: its goal jumps to where the joint is.
+        # Before parking, the goal of a blocked joint is set to its present position.
         assert_within_limits(servos, but=where["id"] if kind == "stuck" else None)
         figures = json.loads((tmp_path / "run.json").read_text())
         assert figures["faults"]

@@ -33,7 +33,7 @@ class TestStart:
         ],
     )
     def test_where_an_arm_may_start(self, angles: list[float], check: str | None) -> None:
-        """Up to 5 degrees outside its limits; beyond, the message asks to move it by hand."""
+        """Up to 5 degrees outside its limits; the message for larger ones suggests to move it by hand."""
         arm = Follower(angles)
         assert arm.check == check
         assert arm.safety.placed == (check is None)

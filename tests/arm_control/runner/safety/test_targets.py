@@ -17,7 +17,7 @@ class TestCommands:
     """Which commands pass."""
 
     @pytest.mark.parametrize(
-        "answer",
+        "command",
         [
             [math.nan, 30.0, 40.0],
             [20.0, math.inf, 40.0],
@@ -27,10 +27,10 @@ class TestCommands:
             [],
         ],
     )
-    def test_a_command_must_be_one_finite_number_a_joint(self, answer: list[float]) -> None:
+    def test_a_command_must_be_one_finite_number_a_joint(self, command: list[float]) -> None:
         """NaN, infinity and other lengths are faults."""
         arm = Follower().ticks(8, [80.0, 80.0, 80.0])
-        arm.tick(answer)
+        arm.tick(command)
         assert arm.check == "finite"
         assert arm.safety.level is SafetyLevel.FAULT
         assert "expected 3 finite target angles" in str(arm.safety.fault)
@@ -53,14 +53,14 @@ class TestCommands:
         self, joint: int, side: int, beyond: float, check: str | None, counted: int
     ) -> None:
         """Up to 0.001 degrees pass, up to 5 degrees are clamped and counted, beyond is a fault."""
-        answer = list(START)
-        answer[joint] = HIGH[joint] + beyond if side > 0 else LOW[joint] - beyond
-        arm = Follower().ticks(10, answer)
+        command = list(START)
+        command[joint] = HIGH[joint] + beyond if side > 0 else LOW[joint] - beyond
+        arm = Follower().ticks(10, command)
         assert arm.check == check
         assert arm.safety.clamped["position"] == counted
         assert arm.safety.level is (SafetyLevel.FAULT if check else SafetyLevel.CLAMPED if counted else SafetyLevel.OK)
         if check is None:
-            arm.ticks(60, answer)
+            arm.ticks(60, command)
             assert arm.sent[-1][joint] == pytest.approx(HIGH[joint] if side > 0 else LOW[joint], abs=1e-9)
             arm.assert_within_limits()
         else:
@@ -77,10 +77,10 @@ class TestCommands:
         assert Follower(limits=tight).ticks(1, [66.0, 30.0, 40.0]).check == "position"
 
     @given(st.lists(st.floats(), max_size=5), st.integers(0, 30))
-    def test_any_command_gives_finite_targets_within_limits(self, answer: list[float], ticks: int) -> None:
+    def test_any_command_gives_finite_targets_within_limits(self, command: list[float], ticks: int) -> None:
         """Any list of floats, valid or not."""
         arm = Follower().ticks(ticks, [90.0, 0.0, 90.0])
-        arm.tick(answer)
+        arm.tick(command)
         arm.ticks(3, [45.0] * 3)
         assert all(math.isfinite(angle) for sent in arm.sent for angle in sent)
         arm.assert_within_limits()
@@ -101,7 +101,7 @@ class TestTargets:
         st.sampled_from(["one by one", "interpolated", "followed"]),
     )
     def test_targets_keep_the_limits_for_any_commands(
-        self, answers: list[tuple[list[float], int]], period_s: float, speed: float, acceleration: float, how: str
+        self, commands: list[tuple[list[float], int]], period_s: float, speed: float, acceleration: float, how: str
     ) -> None:
         """At any rate and limits, one by one, interpolated or followed."""
         limits = JointLimits(
@@ -111,11 +111,11 @@ class TestTargets:
             tuple(acceleration * limit for limit in ARM.limits.max_acceleration_deg_s2),
         )
         arm = Follower(period_s=period_s, limits=limits)
-        for answer, count in answers:
+        for command, count in commands:
             if how == "interpolated":  # over another number of ticks each time
-                arm.step(answer, count)
+                arm.step(command, count)
             else:
-                arm.ticks(count, answer, follow=how == "followed")
+                arm.ticks(count, command, follow=how == "followed")
         arm.assert_within_limits()
         arm.safety.fault_stop("test", "stop")
         arm.assert_stops()
@@ -141,7 +141,7 @@ class TestTargets:
         arm.assert_within_limits()
 
     def test_a_blend_starts_from_the_arms_own_angles(self) -> None:
-        """A quarter of the way, by hand."""
+        """A quarter of the displacement, by hand."""
         safety = Follower(period_s=10.0).safety  # one period is long enough for any motion
         assert safety.admit([80.0, 70.0, 40.0], blend=0.0) == pytest.approx(START)
         for _ in range(30):

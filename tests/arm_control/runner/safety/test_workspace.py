@@ -190,14 +190,14 @@ class TestPolicies:
     def test_a_command_below_the_table_is_clamped_and_a_fault_after_a_second(self) -> None:
         """The tip stays within 2 mm above the table."""
         arm = table_arm(0.25, 1 / 200)  # below, the tip would be at 0.202
-        answer = [0.0, 60.0, 90.0]
-        arm.ticks(200, answer)
+        command = [0.0, 60.0, 90.0]
+        arm.ticks(200, command)
         assert arm.check is None
         assert arm.safety.clamped["workspace"] > 50
         assert arm.safety.level is SafetyLevel.CLAMPED
         lowest = min(link_ends(sent)[-1][2] for sent in arm.sent)
         assert 0.25 <= lowest <= 0.252
-        arm.ticks(200, answer)
+        arm.ticks(200, command)
         assert arm.check == "workspace"
         assert "held at the edge of the workspace for 1 s" in arm.safety.fault.text
         arm.assert_stops()
@@ -234,7 +234,7 @@ class TestPolicies:
         self,
         place: tuple[Box, float | None, list[float]],
         rate: float,
-        answers: list[tuple[list[float], float]],
+        commands: list[tuple[list[float], float]],
         slow: float,
         hold: int,
     ) -> None:
@@ -251,9 +251,9 @@ class TestPolicies:
         )
         arm = Follower(start, 1 / rate, limits, table_m=table_m, workspace_m=box)
         assert arm.check is None
-        for answer, seconds in answers:
+        for command, seconds in commands:
             for _ in range(math.ceil(min(seconds * rate, 150) / hold)):
-                arm.step(answer, hold)
+                arm.step(command, hold)
         if arm.check is None:
             arm.safety.fault_stop("test", "brake from here")
         arm.assert_stops()

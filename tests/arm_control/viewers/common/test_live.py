@@ -1,4 +1,4 @@
-"""A controller that moves its simulated arm while it is watched."""
+"""Live controllers: goals, simulation, trajectories, and goals beside a recording."""
 
 import dataclasses
 import math
@@ -36,7 +36,7 @@ def live(ik: OpenedController) -> Iterator[LiveArm]:
 
 
 def evaluation_goals(source: OpenedController, seed: int, count: int) -> list[list[float]]:
-    """Where an evaluation with this seed sends the arm."""
+    """The goals of an evaluation with this seed."""
     env: gymnasium.Env[dict[str, np.ndarray], np.ndarray] = environment_maker(source.config)()  # type: ignore[type-arg]
     goals = [env.reset(seed=one)[0]["desired_goal"].tolist() for one in derived_seeds(seed, EVALUATION, count)]
     env.close()
@@ -44,7 +44,7 @@ def evaluation_goals(source: OpenedController, seed: int, count: int) -> list[li
 
 
 def episode(live: LiveArm) -> float:
-    """Let an episode pass; its last error in mm."""
+    """Simulate an episode; returns its last error in mm."""
     for _ in range(live.episode_steps):
         live.step()
     return float(live.recent(0.0).error_mm[-1])
@@ -54,7 +54,7 @@ class TestGoals:
     """The goals of a live arm."""
 
     def test_the_goals_are_those_of_an_evaluation(self, ik: OpenedController, live: LiveArm) -> None:
-        """Goals are those of an evaluation with the same seed."""
+        """With the same seed, and numbered."""
         goals = [live.now().goal_m]
         for _ in range(3):
             live.next_goal()
@@ -63,8 +63,8 @@ class TestGoals:
         assert live.goal_number == 4
         assert live.episode_name == "goal 4"
 
-    def test_inverse_kinematics_reaches_goal_after_goal(self, live: LiveArm) -> None:
-        """A controller reaches one goal after the other."""
+    def test_inverse_kinematics_reaches_each_goal(self, live: LiveArm) -> None:
+        """Within 5 mm, and a new goal follows each episode."""
         errors = [episode(live) for _ in range(3)]
         assert max(errors) < 5.0
         assert live.goal_number == 3
@@ -72,7 +72,7 @@ class TestGoals:
         assert live.goal_number == 4
 
     def test_the_next_goal_begins_where_the_arm_is(self, live: LiveArm) -> None:
-        """The next goal starts from the current pose."""
+        """Angles, speeds and targets do not change."""
         episode(live)
         before = live.now()
         live.next_goal()
@@ -84,8 +84,8 @@ class TestGoals:
             before.target_deg,
         )
 
-    def test_a_goal_put_by_hand_stays_until_the_next(self, live: LiveArm) -> None:
-        """A goal set by hand stays until the next one is drawn."""
+    def test_a_goal_set_by_hand_stays_until_the_next(self, live: LiveArm) -> None:
+        """Also beyond the end of an episode."""
         reachable = live.arm.tip_position([30.0, 60.0, 20.0])
         assert live.move_goal(reachable) == pytest.approx(reachable, abs=1e-5)
         assert (live.held, live.episode_name) == (True, "goal by hand")
@@ -95,8 +95,8 @@ class TestGoals:
         live.next_goal()
         assert not live.held
 
-    def test_a_goal_out_of_reach_is_put_as_near_as_can_be(self, live: LiveArm) -> None:
-        """A goal out of reach is moved to the nearest reachable point."""
+    def test_a_goal_out_of_reach_is_moved_to_the_nearest_point(self, live: LiveArm) -> None:
+        """As near as the best of 5,000 random poses."""
         far = (2.0, 1.0, 1.0)
         put = live.move_goal(far)
         generator = np.random.default_rng(0)
@@ -106,7 +106,7 @@ class TestGoals:
         assert episode(live) < 10.0
 
     def test_a_goal_on_a_path_cannot_be_moved(self, ik: OpenedController) -> None:
-        """Goals on a path cannot be moved by hand."""
+        """Moving it by hand is an error."""
         live = LiveArm(open_controller("ik", 3, env="ArmTrack-v0"), 3)
         with pytest.raises(ValueError, match="cannot be moved by hand"):
             live.move_goal((0.1, 0.1, 0.1))
@@ -118,8 +118,8 @@ class TestGoals:
 class TestSteps:
     """Simulation of a live arm."""
 
-    def test_angles_by_hand_move_the_arm_there_and_then_the_controller_has_it(self, live: LiveArm) -> None:
-        """Manual control moves the joints and can be given back."""
+    def test_manual_angles_replace_the_controller(self, live: LiveArm) -> None:
+        """Within limits, and the controller continues afterwards."""
         live.manual_deg = [20.0, 70.0, 200.0]  # the last beyond its limit
         for _ in range(3 * live.episode_steps):
             live.step()
@@ -128,8 +128,8 @@ class TestSteps:
         live.next_goal()
         assert episode(live) < 5.0
 
-    def test_advancing_stops_at_the_time_or_after_so_many_steps(self, live: LiveArm) -> None:
-        """Advancing stops at the time or after the maximum of steps."""
+    def test_advancing_ends_at_the_time_or_after_a_number_of_steps(self, live: LiveArm) -> None:
+        """The result says whether the time was reached."""
         assert live.advance(1.0, 1000)
         assert live.time_s == pytest.approx(1.0)
         assert not live.advance(2.0, 7)
@@ -137,8 +137,8 @@ class TestSteps:
         assert live.advance(0.5, 7)  # it is there already
         assert live.time_s == pytest.approx(1.0 + 7 * live.period_s)
 
-    def test_the_last_seconds_end_now(self, live: LiveArm) -> None:
-        """The recent segment ends with the current state."""
+    def test_the_recent_segment_ends_now(self, live: LiveArm) -> None:
+        """One second at 30 Hz has 31 ticks."""
         live.advance(2.0, 1000)
         recent = live.recent(1.0)
         assert len(recent) == 31
@@ -146,8 +146,8 @@ class TestSteps:
         assert recent.angle_deg[-1].tolist() == live.now().angle_deg
         assert len(live.recent(1e9)) == 61
 
-    def test_the_same_seed_gives_the_same_trajectory_and_another_does_not(self, ik: OpenedController) -> None:
-        """The seed determines the trajectory."""
+    def test_the_seed_determines_the_trajectory(self, ik: OpenedController) -> None:
+        """Equal seeds are bit-equal, another one differs."""
         one, same, other = (roll_out(ik, 2, seed).segment(0.0, 99.0) for seed in (5, 5, 6))
         np.testing.assert_array_equal(one.angle_deg, same.angle_deg)
         np.testing.assert_array_equal(one.target_deg, same.target_deg)
@@ -155,7 +155,7 @@ class TestSteps:
 
 
 def test_angles_are_those_of_the_observation(ik: OpenedController) -> None:
-    """Both sides of a picture agree: what is drawn is what the controller sees."""
+    """Drawn angles equal the observed ones to 1e-3 degrees."""
     live = LiveArm(ik, 3)
     live.advance(0.5, 100)
     seen = live._observation["observation"][:3] / RADIANS
@@ -164,7 +164,7 @@ def test_angles_are_those_of_the_observation(ik: OpenedController) -> None:
 
 
 class Forgetful:
-    """A controller with a memory, which counts how often it was told to forget."""
+    """A controller that counts the calls of `forget`."""
 
     def __init__(self) -> None:
         self.forgotten = 0
@@ -179,8 +179,8 @@ class Forgetful:
 class TestRollOut:
     """Trajectories of controllers."""
 
-    def test_a_controller_rolled_out_has_every_tick_of_its_episodes(self, ik: OpenedController) -> None:
-        """A trajectory has every tick of its episodes."""
+    def test_a_trajectory_has_every_tick_of_its_episodes(self, ik: OpenedController) -> None:
+        """Three episodes of 50 steps have 151 ticks."""
         trajectory = roll_out(ik, 3, 3)
         ticks = trajectory.segment(0.0, trajectory.length_s)
         assert len(ticks) == 3 * 50 + 1
@@ -192,16 +192,14 @@ class TestRollOut:
         assert (ticks.error_mm[[49, 99, 150]] < 5.0).all()
 
     def test_its_first_goal_is_the_first_episode_of_an_evaluation(self, ik: OpenedController) -> None:
-        """The first goal is the first episode of an evaluation."""
+        """Errors of all ticks are equal."""
         known = evaluated(ik.controller, environment_maker(ik.config), derived_seeds(3, EVALUATION, 1))
         errors_mm = roll_out(ik, 1, 3).segment(0.0, 99.0).error_mm
         np.testing.assert_allclose(errors_mm, 1000.0 * known.distances_m[0], atol=1e-3)
         assert errors_mm[0] > 5.0
 
-    def test_beside_a_trajectory_the_controller_begins_each_goal_anew_and_reaches_it(
-        self, ik: OpenedController
-    ) -> None:
-        """Beside a recording, each goal is a new episode."""
+    def test_beside_a_trajectory_each_goal_is_a_new_episode(self, ik: OpenedController) -> None:
+        """It starts at the same pose and reaches each goal within 2 mm."""
         trajectory = roll_out(open_controller("zero", 0), 3, 0)
         controller = Forgetful()
         beside = roll_out_beside(dataclasses.replace(ik, controller=controller), trajectory)
@@ -214,8 +212,8 @@ class TestRollOut:
             np.testing.assert_allclose(last.goal_m, trajectory.sample(episode.start_s + 0.5).goal_m, atol=1e-6)
             assert last.error_mm[0] < 2.0
 
-    def test_it_begins_at_the_first_reading_and_refuses_a_trajectory_without_goals(self, ik: OpenedController) -> None:
-        """It starts at the first reading; a recording without goals is an error."""
+    def test_it_starts_at_the_first_reading(self, ik: OpenedController) -> None:
+        """A trajectory without goals is an error."""
         trajectory = roll_out(open_controller("zero", 0), 1, 0)
         ticks = trajectory._ticks.ticks(0.0, 9.0)
         later = [msgspec.structs.replace(ticks[0], angle_deg=None), *ticks[1:]]
@@ -244,7 +242,7 @@ def recorded(ticks: list[Tick], episodes: list[Episode] | None = None) -> Trajec
 
 
 class TestGoalsBesideARecording:
-    """Whatever the times of a recording's ticks are, the controller beside it has its goals, and no others."""
+    """The controller beside a recording has exactly its goals, whatever the times of the ticks."""
 
     @settings(max_examples=12)
     @given(
@@ -255,10 +253,10 @@ class TestGoalsBesideARecording:
         ),
         st.floats(0.0, 1e4),
     )
-    def test_every_tick_has_exactly_the_goal_of_that_time(
+    def test_every_tick_has_the_goal_of_its_time(
         self, rows: list[tuple[float, int | None, float]], begin_s: float
     ) -> None:
-        """Of late, missing and shifted ticks; events come somewhere in the tick in which they happen."""
+        """For late, missing and shifted ticks, with events anywhere within theirs."""
         ticks = [tick_at(begin_s, GOALS[0])]
         events_s = [0.0]  # of goals
         for gap_s, number, share in rows:
@@ -276,8 +274,8 @@ class TestGoalsBesideARecording:
             before = [tick for tick in ticks if tick.time_s - begin_s <= row.time_s + 1e-9]
             assert row.goal_m == before[-1].goal_m
 
-    def test_an_episode_begins_once_though_its_event_comes_after_its_tick(self, ik: OpenedController) -> None:
-        """A real-time loop says that a goal begins some time after the tick began in which it does."""
+    def test_an_episode_begins_once_with_an_event_after_its_tick(self, ik: OpenedController) -> None:
+        """Real-time loops record a goal's event after the start of its tick."""
         jitter_s = np.random.default_rng(0).uniform(0.0, 0.02, 91)
         ticks = [tick_at(k / 30 + late, GOALS[k // 30 % 3]) for k, late in enumerate(jitter_s.tolist())]
         zero_s = ticks[0].time_s
@@ -288,8 +286,8 @@ class TestGoalsBesideARecording:
         assert controller.forgotten == 1 + 3
         assert [beside.error_at_end_mm(episode) < 2.0 for episode in episodes] == [True] * 3
 
-    def test_the_error_at_the_end_is_that_of_the_tick_in_which_the_next_goal_begins(self, ik: OpenedController) -> None:
-        """Of an arm that is on its way when the time of each goal is over, by hand from its ticks."""
+    def test_the_error_at_the_end_is_taken_when_the_next_goal_begins(self, ik: OpenedController) -> None:
+        """Computed here from the ticks of a moving arm."""
         ticks = [tick_at(k / 10, GOALS[k // 2 % 3]) for k in range(7)]
         episodes = [Episode(f"goal {k + 1}", k / 5 + 0.003, k / 5 + 0.203) for k in range(3)]
         beside = roll_out_beside(ik, recorded(ticks, episodes))
@@ -300,7 +298,8 @@ class TestGoalsBesideARecording:
             assert beside.error_at_end_mm(episode) == pytest.approx(wanted_mm, rel=1e-6)
             assert abs(1000.0 * math.dist(rows.tip_m[after - 1], goal_m) - wanted_mm) > 5.0
 
-    def test_an_arm_without_a_goal_stays_where_it_is(self, ik: OpenedController) -> None:
+    def test_an_arm_without_a_goal_does_not_move(self, ik: OpenedController) -> None:
+        """Its error is NaN."""
         goals = [None] * 30 + [GOALS[0]] * 30 + [None] * 30
         ticks = [tick_at(k / 30, goal_m) for k, goal_m in enumerate(goals)]
         found = roll_out_beside(ik, recorded(ticks)).segment(0.0, 3.0)
@@ -308,7 +307,8 @@ class TestGoalsBesideARecording:
         np.testing.assert_allclose(found.angle_deg[65:], found.angle_deg[65][None].repeat(25, axis=0), atol=0.01)
         assert np.isnan(found.error_mm).tolist() == [goal is None for goal in goals]
 
-    def test_a_goal_out_of_reach_is_shown_as_it_was_and_come_near_to(self, ik: OpenedController) -> None:
+    def test_a_goal_out_of_reach_is_shown_and_approached(self, ik: OpenedController) -> None:
+        """The final error is that of the nearest reachable point."""
         beyond = (0.0, 0.3, 0.9)
         found = roll_out_beside(ik, recorded([tick_at(k / 30, beyond) for k in range(60)])).segment(0.0, 2.0)
         assert (found.goal_m == beyond).all()

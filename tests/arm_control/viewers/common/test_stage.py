@@ -1,4 +1,4 @@
-"""The shapes of an arm in the browser: those of the simulator's pictures, whatever its URDF holds."""
+"""The shapes of an arm in the browser."""
 
 from pathlib import Path
 
@@ -12,17 +12,17 @@ VISUAL = "<visual><geometry>{}</geometry></visual>"
 
 
 def arm_with(folder: Path, geometry: str) -> Arm:
-    """The default arm, its forearm drawn as something else too."""
+    """The default arm with a further visual shape at its forearm."""
     text = Arm().urdf_text.replace('<link name="forearm">', f'<link name="forearm">{VISUAL.format(geometry)}')
     (folder / "arm.urdf").write_text(text)
     return Arm(folder / "arm.urdf")
 
 
 class TestShapes:
-    """What is drawn in the browser."""
+    """Shapes made from a URDF."""
 
-    def test_its_joints_are_the_arms_in_their_order(self) -> None:
-        """The tip is where the arm's own kinematics has it."""
+    def test_joints_are_in_the_arms_order(self) -> None:
+        """The tip is where the arm's own kinematics puts it."""
         arm = Arm()
         shapes = _shapes(arm)
         pose = np.array([10.0, 40.0, 70.0])
@@ -45,8 +45,8 @@ class TestShapes:
             '<box size="0 1 -1"/>',
         ],
     )
-    def test_what_cannot_be_drawn_is_left_out(self, geometry: str, tmp_path: Path) -> None:
-        """The rest of the arm is there, and nothing outside its folder is read."""
+    def test_invalid_shapes_are_left_out(self, geometry: str, tmp_path: Path) -> None:
+        """The rest of the arm is drawn, and no file outside its folder is read."""
         (tmp_path / "secret.stl").write_text("solid")
         folder = tmp_path / "arm"
         folder.mkdir()
@@ -55,7 +55,7 @@ class TestShapes:
         shapes = _shapes(arm_with(folder, geometry))
         assert len(shapes.scene.geometry) >= len(_shapes(Arm()).scene.geometry)
 
-    def test_an_arm_from_a_recording_is_drawn_from_its_text(self) -> None:
-        """There is no folder with its meshes."""
+    def test_an_arm_is_drawn_from_the_text_of_its_urdf(self) -> None:
+        """Without a folder with meshes, as in a recording."""
         arm = Arm("recorded.urdf", text=Arm().urdf_text)
         assert len(_shapes(arm).scene.geometry) == len(_shapes(Arm()).scene.geometry) > 10

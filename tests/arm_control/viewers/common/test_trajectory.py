@@ -1,4 +1,4 @@
-"""What viewers read: recordings and controllers' trajectories as columns."""
+"""Trajectories: recordings and controllers as columns, samples and episodes."""
 
 import json
 import math
@@ -54,7 +54,7 @@ def record(path: Path, rows: list[Tick | Event], **metadata: str) -> Path:
 
 
 def ticks(*numbers: int, **fields: Any) -> list[Tick | Event]:
-    """Ticks at 50 s and so many tenths."""
+    """Ticks at 50 s plus these numbers of tenths."""
     return [tick(50.0 + number / 10.0, **fields) for number in numbers]
 
 
@@ -75,10 +75,8 @@ class TestTrajectory:
             (1e6, 100.1),
         ],
     )
-    def test_a_moment_is_the_last_tick_before_it_whatever_gap_there_is(
-        self, tmp_path: Path, time_s: float, shown_s: float
-    ) -> None:
-        """A sample is the last tick at or before a time, across gaps."""
+    def test_a_sample_is_the_last_tick_before_a_time(self, tmp_path: Path, time_s: float, shown_s: float) -> None:
+        """At or before it, also across gaps."""
         trajectory = open_trajectory(record(tmp_path / "log.mcap", ticks(*range(10), 1000, 1001)))
         sample = trajectory.sample(time_s)
         assert len(sample) == 1
@@ -86,8 +84,8 @@ class TestTrajectory:
         assert len(trajectory.segment(2.0, 90.0)) == 0
         trajectory.close()
 
-    def test_each_goal_is_an_episode_until_the_next_or_until_the_arm_parks(self, tmp_path: Path) -> None:
-        """A goal is an episode until the next goal or until parking."""
+    def test_a_goal_is_an_episode_until_the_next_or_until_parking(self, tmp_path: Path) -> None:
+        """Names and times are those of the events."""
         rows = ticks(*range(30))
         rows[20:20] = [Event(52.0, "phase", "park")]
         rows[12:12] = [Event(51.2, "goal", "goal 2")]
@@ -102,7 +100,7 @@ class TestTrajectory:
         trajectory.close()
 
     def test_a_recording_without_goals_is_one_episode(self, tmp_path: Path) -> None:
-        """Without goals there is one episode."""
+        """It spans the whole recording."""
         trajectory = open_trajectory(record(tmp_path / "log.mcap", ticks(*range(30), goal_m=None)))
         ((name, start_s, end_s),) = trajectory.episodes
         assert (name, start_s) == ("all", 0.0)
@@ -111,8 +109,8 @@ class TestTrajectory:
         assert trajectory.opens_at_s == 0.0
         trajectory.close()
 
-    def test_ticks_in_memory_are_given_as_those_of_a_file(self, tmp_path: Path) -> None:
-        """Ticks in memory and in a file give the same segments."""
+    def test_ticks_in_memory_and_in_a_file_give_the_same(self, tmp_path: Path) -> None:
+        """For several intervals, and also thinned out."""
         rows = ticks(*range(200))
         file = open_trajectory(record(tmp_path / "log.mcap", rows))
         memory = Trajectory("memory", ARM, 0.1, TicksInMemory([row for row in rows if isinstance(row, Tick)]))
@@ -126,7 +124,7 @@ class TestTrajectory:
         file.close()
 
     def test_a_recording_that_is_being_written_grows_until_it_is_closed(self, tmp_path: Path) -> None:
-        """A recording grows until it is closed."""
+        """Its length and its episodes are updated."""
         path = tmp_path / "growing.mcap"
         rows = [tick(at / 10, angle_deg=[at / 10, 20.0, 30.0]) for at in range(60)]
         with Recorder(path, METADATA) as recorder:
@@ -173,8 +171,8 @@ def eventually(holds: Callable[[], Any]) -> None:
 class TestOpenTrajectory:
     """Opening recordings."""
 
-    def test_a_post_mortem_opens_at_its_refusal(self, tmp_path: Path) -> None:
-        """A post-mortem opens at its fault."""
+    def test_a_post_mortem_opens_at_its_fault(self, tmp_path: Path) -> None:
+        """At the time of the fault stop; other recordings open at 0."""
         rows = ticks(*range(30))
         rows[15:15] = [Event(51.5, "refusal", "speed: too fast")]
         whole = open_trajectory(record(tmp_path / "log.mcap", rows))
@@ -185,8 +183,8 @@ class TestOpenTrajectory:
         whole.close()
         post_mortem.close()
 
-    def test_a_recorders_own_post_mortem_says_that_it_is_one(self, tmp_path: Path) -> None:
-        """A post-mortem is marked in its metadata."""
+    def test_a_post_mortem_is_marked_in_its_metadata(self, tmp_path: Path) -> None:
+        """As the recorder writes it."""
         with Recorder(None, METADATA, post_mortem=tmp_path / "dead.mcap") as recorder:
             for row in ticks(*range(10)):
                 assert isinstance(row, Tick)
@@ -196,8 +194,8 @@ class TestOpenTrajectory:
         assert trajectory.opens_at_s == pytest.approx(0.9)
         trajectory.close()
 
-    def test_another_arm_than_the_recorded_one_is_refused(self, tmp_path: Path) -> None:
-        """A URDF of another arm is an error."""
+    def test_a_urdf_of_another_arm_is_an_error(self, tmp_path: Path) -> None:
+        """The error names both arms."""
         other = tmp_path / "other.urdf"
         other.write_text(ARM.urdf_text.replace('upper="1.57', 'upper="1.47'))
         assert not Arm(other).moves_like(ARM)
@@ -210,8 +208,8 @@ class TestOpenTrajectory:
         assert trajectory.arm.moves_like(ARM)
         trajectory.close()
 
-    def test_an_arm_that_is_not_the_default_one_is_drawn_from_its_own_text(self, tmp_path: Path) -> None:
-        """Another arm is drawn from the recorded URDF."""
+    def test_another_arm_is_read_from_the_recorded_urdf(self, tmp_path: Path) -> None:
+        """No file of it is needed."""
         text = ARM.urdf_text.replace('upper="1.57', 'upper="1.47')
         trajectory = open_trajectory(record(tmp_path / "log.mcap", ticks(*range(9)), arm_urdf=text))
         assert not trajectory.arm.moves_like(ARM)
@@ -219,8 +217,8 @@ class TestOpenTrajectory:
         trajectory.close()
 
     @pytest.mark.parametrize("missing", ["arm", "arm_urdf", "joint_names", "period_s"])
-    def test_a_recording_that_does_not_say_its_arm_is_refused(self, tmp_path: Path, missing: str) -> None:
-        """A recording without an arm is an error."""
+    def test_a_recording_without_an_arm_is_an_error(self, tmp_path: Path, missing: str) -> None:
+        """Name, URDF, joint names and period are required."""
         with (tmp_path / "log.mcap").open("wb") as stream:
             file = RecordingFile(stream)
             file.add_metadata({name: text for name, text in METADATA.items() if name != missing})
@@ -229,8 +227,8 @@ class TestOpenTrajectory:
         with pytest.raises(ValueError, match=rf"log\.mcap does not say its {missing}"):
             open_trajectory(tmp_path / "log.mcap")
 
-    def test_a_recording_with_a_senseless_tolerance_is_refused_with_its_name(self, tmp_path: Path) -> None:
-        """An invalid tolerance is an error that names the file."""
+    def test_an_invalid_tolerance_is_an_error(self, tmp_path: Path) -> None:
+        """The error names the file."""
         path = record(tmp_path / "x.mcap", ticks(0, 1), goal_tolerance_m="abc")
         with pytest.raises(ValueError, match=r"x\.mcap: .*abc"):
             open_trajectory(path)
@@ -239,8 +237,8 @@ class TestOpenTrajectory:
 class TestSegment:
     """Ticks as columns."""
 
-    def test_columns_have_a_row_a_tick_and_nan_where_nothing_was(self, tmp_path: Path) -> None:
-        """Columns have a row per tick, and NaN for missing values."""
+    def test_columns_have_a_row_for_each_tick(self, tmp_path: Path) -> None:
+        """Missing values are NaN."""
         rows: list[Tick | Event] = [
             tick(50.0, target_deg=[1.0, 2.0, 3.0], speed_deg_s=[4.0, 5.0, 6.0], read_us=7.0),
             tick(50.1, angle_deg=None, goal_m=None, phase="hold", band="refuse"),
@@ -262,7 +260,7 @@ class TestSegment:
         trajectory.close()
 
     def test_tip_error_and_reward_are_computed_from_angles_and_goal(self) -> None:
-        """Tip, error and reward follow from angles and goal."""
+        """As the arm's kinematics and the task compute them."""
         tip = np.array(ARM.tip_position([10.0, 20.0, 30.0]))
         x, y, z = (tip + np.array([0.03, 0.0, -0.04])).tolist()  # 3, 4, 5
         found = to_segment(ARM, [tick(1.0, angle_deg=[10.0, 20.0, 30.0], goal_m=(x, y, z))])
@@ -270,16 +268,16 @@ class TestSegment:
         np.testing.assert_allclose(found.error_mm, [50.0])
         np.testing.assert_allclose(found.reward, [-0.05 + math.exp(-5.0)])
 
-    def test_no_ticks_are_columns_without_rows(self) -> None:
-        """No ticks give empty columns."""
+    def test_no_ticks_give_empty_columns(self) -> None:
+        """With the right number of columns."""
         found = to_segment(ARM, [])
         assert len(found) == 0
         assert (found.angle_deg.shape, found.goal_m.shape, found.timings_us.shape) == ((0, 3), (0, 3), (0, 5))
         assert found.error_mm.shape == (0,)
 
     @pytest.mark.parametrize("points", [1, 3, 4, 10, 100])
-    def test_a_trace_ends_where_the_tip_is(self, points: int) -> None:
-        """A trace ends at the current tip."""
+    def test_a_trace_ends_at_the_current_tip(self, points: int) -> None:
+        """With about as many points as requested, in order, and without NaN."""
         rows = [tick(at / 10, angle_deg=None if at == 3 else [float(at), 20.0, 30.0]) for at in range(11)]
         found = to_segment(ARM, rows)
         trace = found.trace_m(points)

@@ -1,4 +1,4 @@
-"""A recording of the simulated arm, made again: bit for bit, or the first tick that differs and by how much."""
+"""Verification: recordings of the simulated arm are re-simulated bit for bit, or the first difference is reported."""
 
 import math
 from collections.abc import Callable
@@ -51,17 +51,15 @@ def rewritten(recording: Recording, path: Path, ticks: list[Tick], **metadata: s
 class TestExactRecordings:
     """Recordings that are re-simulated bit for bit."""
 
-    def test_a_recording_of_the_simulated_arm_is_made_again_bit_for_bit(
-        self, plain: Path, capfd: pytest.CaptureFixture[str]
-    ) -> None:
-        """A recording of the simulated arm is verified."""
+    def test_a_recording_of_the_simulated_arm_is_verified(self, plain: Path, capfd: pytest.CaptureFixture[str]) -> None:
+        """All its ticks are equal, and the exit code is 0."""
         ticks = len(read_recording(plain).ticks)
         assert verify(plain) == (ticks, "")
         assert main(["replay", str(plain), "--verify"]) == 0
         assert capfd.readouterr() == (f"{plain}: {ticks} ticks, each read bit for bit as recorded\n", "")
 
-    def test_a_recording_may_end_in_capitals(self, plain: Path, tmp_path: Path) -> None:
-        """The ending may be in capitals."""
+    def test_the_file_ending_may_be_in_capitals(self, plain: Path, tmp_path: Path) -> None:
+        """`.MCAP` is a recording too."""
         path = tmp_path / "RUN.MCAP"
         path.write_bytes(plain.read_bytes())
         assert main(["replay", str(path), "--verify"]) == 0
@@ -69,20 +67,22 @@ class TestExactRecordings:
     @pytest.mark.parametrize(
         "flags", [("--imperfections", "xl430"), ("--rate", "100"), ("--shadow",), ("--max-speed", "30")], ids=" ".join
     )
-    def test_so_is_one_with_other_settings(self, record: Callable[..., Path], flags: tuple[str, ...]) -> None:
-        """So are recordings with other settings."""
+    def test_recordings_with_other_settings_are_verified(
+        self, record: Callable[..., Path], flags: tuple[str, ...]
+    ) -> None:
+        """Imperfect arms, other rates, dry runs and lower speed limits."""
         path = record(*flags)
         assert verify(path) == (len(read_recording(path).ticks), "")
 
-    def test_so_is_one_of_a_recording(self, record: Callable[..., Path], plain: Path) -> None:
-        """So is a recording of recorded targets."""
+    def test_the_recording_of_a_repeated_recording_is_verified(self, record: Callable[..., Path], plain: Path) -> None:
+        """Recorded targets are re-simulated as a policy's are."""
         path = record(source=plain)
         assert verify(path) == (len(read_recording(path).ticks), "")
 
-    def test_one_cut_short_is_made_again_up_to_the_cut_and_that_is_said(
+    def test_a_truncated_recording_is_verified_up_to_its_end(
         self, record: Callable[..., Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]
     ) -> None:
-        """A truncated recording is verified up to the cut, with a note."""
+        """With a note."""
         whole, cut = record(seconds=10.0), tmp_path / "cut.mcap"
         cut.write_bytes(whole.read_bytes()[: whole.stat().st_size * 3 // 5])
         ticks, missing = verify(cut)
@@ -96,10 +96,8 @@ class TestDifferences:
     """Recordings that differ from their re-simulation."""
 
     @pytest.mark.parametrize("place", [0, 17, -1])
-    def test_a_reading_that_was_changed_is_the_first_that_differs(
-        self, plain: Path, tmp_path: Path, place: int
-    ) -> None:
-        """A changed reading is the first difference."""
+    def test_a_changed_reading_is_the_first_difference(self, plain: Path, tmp_path: Path, place: int) -> None:
+        """The line has its time and the size of the difference."""
         recording = read_recording(plain)
         ticks = recording.ticks
         assert ticks[place].angle_deg is not None
@@ -113,8 +111,8 @@ class TestDifferences:
         ):
             verify(path)
 
-    def test_the_smallest_change_of_a_speed_is_seen(self, plain: Path, tmp_path: Path) -> None:
-        """The smallest change of a speed is detected."""
+    def test_the_smallest_change_of_a_speed_is_detected(self, plain: Path, tmp_path: Path) -> None:
+        """One unit in the last place."""
         recording = read_recording(plain)
         tick = recording.ticks[20]
         assert tick.speed_deg_s is not None
@@ -123,8 +121,8 @@ class TestDifferences:
         with pytest.raises(RuntimeError, match=r"tick 21, .*base_yaw's speed .*e-\d+ degrees/s apart$"):
             verify(rewritten(recording, tmp_path / "changed.mcap", recording.ticks))
 
-    def test_a_target_that_was_changed_shows_in_the_reading_after_it(self, plain: Path, tmp_path: Path) -> None:
-        """A changed target shows in the next reading."""
+    def test_a_changed_target_shows_in_the_next_reading(self, plain: Path, tmp_path: Path) -> None:
+        """That reading is the first difference."""
         recording = read_recording(plain)
         tick = recording.ticks[20]
         assert tick.target_deg is not None
@@ -132,17 +130,15 @@ class TestDifferences:
         with pytest.raises(RuntimeError, match=r"tick 22, .*base_yaw"):
             verify(rewritten(recording, tmp_path / "changed.mcap", recording.ticks))
 
-    def test_another_arm_like_imperfections_differs(self, record: Callable[..., Path], tmp_path: Path) -> None:
-        """Other imperfections differ."""
+    def test_other_imperfections_differ(self, record: Callable[..., Path], tmp_path: Path) -> None:
+        """The metadata names others than the run had."""
         recording = read_recording(record("--imperfections", "xl430"))
         path = rewritten(recording, tmp_path / "changed.mcap", recording.ticks, imperfections="ideal")
         with pytest.raises(RuntimeError, match="is the first that differs"):
             verify(path)
 
-    def test_ticks_that_are_missing_are_named_as_the_likely_cause(
-        self, record: Callable[..., Path], tmp_path: Path
-    ) -> None:
-        """Missing ticks are named as the likely cause."""
+    def test_missing_ticks_are_named_as_the_likely_cause(self, record: Callable[..., Path], tmp_path: Path) -> None:
+        """A damaged chunk makes later readings differ."""
         whole = record(seconds=10.0)
         with whole.open("rb") as stream:
             summary = make_reader(stream).get_summary()
@@ -171,7 +167,7 @@ class TestBadInput:
             ({}, ("again.mcap",), "--verify: expected one recording"),
         ],
     )
-    def test_what_cannot_be_made_again_is_refused_in_one_line(
+    def test_other_recordings_are_rejected_in_one_line(
         self,
         plain: Path,
         tmp_path: Path,
@@ -180,7 +176,7 @@ class TestBadInput:
         words: tuple[str, ...],
         said: str,
     ) -> None:
-        """Each is one line and exit code 2."""
+        """Recordings of real arms, post-mortems, invalid start poses, other arms, and flags of other modes."""
         recording = read_recording(plain)
         path = rewritten(recording, tmp_path / "run.mcap", recording.ticks, **metadata)
         assert main(["replay", str(path), *words, "--verify"]) == 2

@@ -1,4 +1,4 @@
-"""The web viewer against pages of other sites, against messages of any kind, and against texts in recordings."""
+"""Security of the web viewer: pages of other sites, arbitrary messages, and hostile texts."""
 
 import contextlib
 import dataclasses
@@ -60,11 +60,11 @@ CAMERA = {
 
 
 class TestAccess:
-    """Which addresses (Host) and which pages (Origin) are answered."""
+    """Which addresses (Host) and which pages (Origin) are served."""
 
     @pytest.mark.parametrize("host", ["localhost:8080", "127.0.0.1:8080", "[::1]:8080", "LocalHost:8080"])
-    def test_the_names_of_loopback_are_served_to_themselves_and_to_programs(self, host: str) -> None:
-        """A page of the viewer names its own address as its origin; programs name none."""
+    def test_loopback_names_are_served(self, host: str) -> None:
+        """A page of the viewer sends its own address as its origin, programs send none."""
         access = Access("127.0.0.1")
         assert access.allows([host], [], PORT)
         assert access.allows([host], [f"http://{host}"], PORT)
@@ -96,8 +96,8 @@ class TestAccess:
             "",
         ],
     )
-    def test_other_hosts_are_refused(self, host: str) -> None:
-        """Also one under which a page of another site was loaded before its name pointed here (DNS rebinding)."""
+    def test_other_hosts_are_rejected(self, host: str) -> None:
+        """Including names that were made to point here (DNS rebinding)."""
         assert not Access("127.0.0.1").allows([host], [], PORT)
         assert not Access("127.0.0.1").allows([host], [f"http://{host}"], PORT)
 
@@ -123,11 +123,11 @@ class TestAccess:
             "http://127.0.0.1:8080 http://evil.example",
         ],
     )
-    def test_pages_of_other_origins_are_refused(self, origin: str) -> None:
-        """Whatever their origin looks like."""
+    def test_other_origins_are_rejected(self, origin: str) -> None:
+        """Whatever they look like."""
         assert not Access("127.0.0.1").allows(["127.0.0.1:8080"], [origin], PORT)
 
-    def test_headers_that_are_missing_or_repeated_are_refused(self) -> None:
+    def test_missing_and_repeated_headers_are_rejected(self) -> None:
         """One Host, and at most one Origin."""
         own, page = "127.0.0.1:8080", "http://127.0.0.1:8080"
         access = Access("127.0.0.1")
@@ -136,12 +136,12 @@ class TestAccess:
         assert not access.allows([own], [page, page], PORT)
         assert not access.allows([own], [page, "http://evil.example"], PORT)
 
-    def test_port_80_is_left_out_by_browsers(self) -> None:
-        """Of that port alone."""
+    def test_port_80_may_be_omitted(self) -> None:
+        """Browsers omit that port."""
         assert Access("127.0.0.1").allows(["localhost"], ["http://localhost"], 80)
 
-    def test_every_ip_address_is_served_where_the_host_is_all_of_them(self) -> None:
-        """An IP address cannot be made to point elsewhere, as the name of a site can; the page must be from there."""
+    def test_all_addresses_of_the_machine_are_served_with_a_wildcard_host(self) -> None:
+        """By IP address, which cannot be rebound as a name can; the origin must be equal."""
         for everywhere in ("0.0.0.0", "::", "0"):
             access = Access(everywhere)
             for host in ("192.168.1.5:8080", "[fe80::1]:8080", "localhost:8080", f"{socket.gethostname()}:8080"):
@@ -152,8 +152,8 @@ class TestAccess:
             assert not access.allows(["[192.168.1.5]:8080"], [], PORT)
             assert not access.allows(["192.168.1.5:8081"], [], PORT)
 
-    def test_the_host_that_was_named_is_served(self) -> None:
-        """As an address of either family."""
+    def test_the_given_host_is_served(self) -> None:
+        """IPv4 and IPv6, and no other address."""
         assert Access("127.0.0.9").allows(["127.0.0.9:8080"], ["http://127.0.0.9:8080"], PORT)
         assert Access("::1").allows(["[::1]:8080"], ["http://[::1]:8080"], PORT)
         assert not Access("127.0.0.9").allows(["127.0.0.8:8080"], [], PORT)
@@ -190,7 +190,7 @@ class TestAccess:
         st.sampled_from(["Host", "Origin"]),
     )
     def test_nothing_but_the_served_addresses_is_allowed(self, text: str, header: str) -> None:
-        """Compared with a list of all that are."""
+        """Random headers against the list of all served addresses."""
         served = {f"{name}:8080" for name in ("127.0.0.1", "localhost", "[::1]")}
         access = Access("127.0.0.1")
         if header == "Host":
@@ -231,7 +231,7 @@ def status(served: Served, *headers: str) -> tuple[int, str]:
 
 
 class TestRequests:
-    """The same, of requests to the viewer."""
+    """The same rules for requests to the viewer."""
 
     UPGRADE = (
         "Upgrade: websocket",
@@ -242,10 +242,10 @@ class TestRequests:
     )
 
     @pytest.mark.parametrize("upgrade", [(), UPGRADE], ids=["page", "websocket"])
-    def test_requests_and_upgrades_are_answered_to_the_viewers_own_page_only(
+    def test_pages_and_websockets_are_served_to_the_viewers_own_page_only(
         self, live: Served, upgrade: tuple[str, ...]
     ) -> None:
-        """By Host and by Origin."""
+        """All others get status 403 without a page."""
         own = f"127.0.0.1:{port_of(live)}"
         answered = 101 if upgrade else 200
         assert status(live, f"Host: {own}", *upgrade)[0] == answered
@@ -263,16 +263,16 @@ class TestRequests:
             assert code == 403, headers
             assert "<html" not in sent
 
-    def test_the_page_may_neither_be_framed_nor_load_or_send_anything_elsewhere(self, live: Served) -> None:
-        """By its policy; that browsers keep it, the browser shows below."""
+    def test_the_content_security_policy(self, live: Served) -> None:
+        """No frames, and no connection to other servers."""
         _, sent = status(live, f"Host: localhost:{port_of(live)}")
         [policy] = [line for line in sent.split("\r\n") if line.startswith("Content-Security-Policy: ")]
         assert "default-src 'none'" in policy
         assert "frame-ancestors 'none'" in policy
         assert f"connect-src data: blob: 'self' ws://localhost:{port_of(live)};" in policy
 
-    def test_a_viser_that_starts_its_server_in_another_way_is_not_served(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Rather than unguarded."""
+    def test_an_unsupported_viser_is_an_error(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Rather than an unguarded server, which is stopped."""
         stopped = []
 
         class Other:
@@ -286,10 +286,8 @@ class TestRequests:
             start_guarded("127.0.0.1", 8300)
         assert len(stopped) == 1
 
-    def test_an_address_of_ipv6_is_served_as_it_is_written(
-        self, usual: Trajectory, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        """In brackets, as browsers want it."""
+    def test_ipv6_addresses_are_printed_in_brackets(self, usual: Trajectory, monkeypatch: pytest.MonkeyPatch) -> None:
+        """As browsers expect them."""
         try:
             with socket.create_server(("::1", 0), family=socket.AF_INET6) as free:
                 port = free.getsockname()[1]
@@ -316,7 +314,7 @@ def decode(raw: bytes) -> list[dict[str, Any]]:
 
 @contextlib.contextmanager
 def connected(served: Served) -> Iterator[ClientConnection]:
-    """A client as a browser is one."""
+    """A client that connects as a browser does."""
     with connect(
         f"ws://127.0.0.1:{port_of(served)}", subprotocols=[PROTOCOL], compression=None, max_size=None
     ) as client:  # type: ignore[list-item]
@@ -329,7 +327,7 @@ def send(client: ClientConnection, message: Any) -> None:
 
 
 def controls(client: ClientConnection) -> dict[str, str]:
-    """The labels of controls, and by what they are addressed."""
+    """The ids of controls by their labels."""
     found = {}
     while "Speed" not in found or "reward" not in found:
         for message in decode(client.recv(timeout=60)):  # type: ignore[arg-type]
@@ -340,7 +338,7 @@ def controls(client: ClientConnection) -> dict[str, str]:
 
 
 def read_all(client: ClientConnection) -> None:
-    """Read what the viewer sends until the connection ends: a client that does not read hears no answers either."""
+    """Read what the viewer sends until the connection ends, as replies follow all earlier messages."""
     with contextlib.suppress(ConnectionClosed):
         for _ in client:
             pass
@@ -407,7 +405,7 @@ def any_message(draw: random.Random, uuids: list[str]) -> bytes | str:
 
 
 class Tunnel:
-    """Stands for viser's public tunnel, and counts how often it is opened."""
+    """A replacement of viser's public tunnel that counts how often it is opened."""
 
     opened = 0
 
@@ -417,12 +415,12 @@ class Tunnel:
 
 
 class TestMessages:
-    """What browsers can send: the viewer takes what it needs, and stays for all others."""
+    """The viewer accepts what it needs and survives everything else."""
 
     def test_the_viewer_survives_any_message(
         self, live: Served, size: Size, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
     ) -> None:
-        """Nor is anything printed, nor a tunnel opened, nor the connection closed."""
+        """Nothing is printed, no tunnel is opened, and the connection stays open."""
         monkeypatch.setattr("viser._viser.ViserTunnel", Tunnel)
         Tunnel.opened = 0
         draw = random.Random(1)
@@ -442,8 +440,8 @@ class TestMessages:
 
     @pytest.mark.slow
     @pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e7, "abc", "nan", None, [1], {"a": 1}, b"1"])
-    def test_a_control_keeps_its_value_where_another_is_none(self, live: Served, value: Any) -> None:
-        """Of sliders and of a choice, by every kind of wrong value."""
+    def test_controls_ignore_invalid_values(self, live: Served, value: Any) -> None:
+        """Sliders and a choice, with wrong types and non-finite numbers."""
         with connected(live) as client:
             known = controls(client)
             eventually(lambda: live.ask(lambda page: page.server.get_clients()))
@@ -461,8 +459,8 @@ class TestMessages:
             send(client, {"type": "GuiUpdateMessage", "uuid": known["Move the joints"], "updates": {"value": False}})
             eventually(lambda: live.ask(lambda page: page.live.manual_deg is None))
 
-    def test_values_beyond_a_slider_are_its_ends(self, live: Served) -> None:
-        """Which the slider shows again."""
+    def test_values_beyond_a_slider_are_clipped(self, live: Served) -> None:
+        """The slider shows the end."""
         with connected(live) as client:
             known = controls(client)
             eventually(lambda: live.ask(lambda page: page.server.get_clients()))
@@ -472,19 +470,19 @@ class TestMessages:
             eventually(lambda: live.ask(lambda page: page.playback.speed == 1.0))
 
     def test_a_request_for_a_public_tunnel_does_nothing(self, live: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Nor does one to close it."""
-        asked: list[str] = []
-        monkeypatch.setattr(live.page.server, "request_share_url", lambda: asked.append("open"), raising=False)
-        monkeypatch.setattr(live.page.server, "disconnect_share_url", lambda: asked.append("close"), raising=False)
+        """Neither opening nor closing one."""
+        calls: list[str] = []
+        monkeypatch.setattr(live.page.server, "request_share_url", lambda: calls.append("open"), raising=False)
+        monkeypatch.setattr(live.page.server, "disconnect_share_url", lambda: calls.append("close"), raising=False)
         with connected(live) as client:
             send(client, {"type": "ShareUrlRequest"})
             send(client, {"type": "ShareUrlDisconnect"})
             assert client.ping().wait(60)
         assert_alive(live, 0.15)  # later on the same event loop
-        assert asked == []
+        assert calls == []
 
-    def test_a_huge_message_ends_its_own_connection_alone(self, live: Served) -> None:
-        """Before it is taken into memory."""
+    def test_a_huge_message_ends_its_own_connection_only(self, live: Served) -> None:
+        """It is rejected before it is read into memory."""
         with connected(live) as other, connected(live) as client:
             with contextlib.suppress(ConnectionClosed):
                 client.send(b"x" * 5_000_000)
@@ -492,8 +490,8 @@ class TestMessages:
             assert client.close_code in (1006, 1009)
             assert "Speed" in controls(other)
 
-    def test_many_connections_are_no_burden(self, live: Served) -> None:
-        """Only so many are held, and when they are gone, others are answered."""
+    def test_the_number_of_connections_is_limited(self, live: Served) -> None:
+        """Later ones are served once the others are closed."""
         held = [socket.create_connection(("127.0.0.1", port_of(live)), 30) for _ in range(3 * guard.MAX_CONNECTIONS)]
         try:
             for client in held[-10:]:
@@ -506,32 +504,32 @@ class TestMessages:
         eventually(lambda: status(live, f"Host: 127.0.0.1:{port_of(live)}")[0] == 200)
         assert_alive(live, 0.12)
 
-    def test_more_requests_than_a_user_makes_do_not_hold_the_viewer_up(self, live: Served) -> None:
-        """They are left out."""
+    def test_the_number_of_queued_requests_is_limited(self, live: Served) -> None:
+        """100 of 1,000 are executed."""
         done: list[int] = []
         live.ask(lambda page: [page.request(lambda: done.append(1)) for _ in range(1000)])
         live.ask(lambda page: None)
         eventually(lambda: len(done) == 100)
 
     @pytest.mark.parametrize("name", KNOWN)
-    def test_messages_are_those_of_viser(self, name: str) -> None:
-        """Field by field, so that a new version of viser that sends others is noticed."""
+    def test_messages_have_the_fields_of_viser(self, name: str) -> None:
+        """A new version of viser with other fields is noticed."""
         wanted = {field.name for field in msgspec.structs.fields(getattr(guard, name))}
         assert wanted == set(MESSAGES[name].__dataclass_fields__)
 
-    def test_a_usual_message_is_taken_as_it_is(self) -> None:
-        """But for fields that nobody knows."""
+    def test_a_valid_message_is_accepted_unchanged(self) -> None:
+        """Unknown fields are removed."""
         message = accepted(msgspec.msgpack.encode(CAMERA | {"junk": 1}))
         assert message is not None
         assert msgspec.msgpack.decode(message) == CAMERA
 
     @given(st.binary(max_size=80) | st.text())
-    def test_noise_is_left_out(self, message: bytes | str) -> None:
-        """And raises nothing."""
+    def test_arbitrary_bytes_are_ignored(self, message: bytes | str) -> None:
+        """Nothing is raised."""
         assert accepted(message) is None
 
-    def test_nesting_and_lengths_that_are_not_there_are_left_out(self) -> None:
-        """As is text that is no UTF-8."""
+    def test_malformed_messages_are_ignored(self) -> None:
+        """Deep nesting, false lengths and invalid UTF-8."""
         deep = b"\x82\xa4type\xb3ViewerCameraMessage\xa4junk" + b"\x91" * 60_000 + b"\x01"
         for message in (deep, b"\xdd\xff\xff\xff\xff", b"\x81\xa4type\xa2\xff\xff"):
             assert accepted(message) is None
@@ -590,13 +588,13 @@ class Elements(HTMLParser):
 
 
 class TestTexts:
-    """Texts of files are shown as texts."""
+    """Texts of files are shown as text."""
 
     TEXTS = st.text(st.sampled_from("<>&\"'/=;-! imgscriptonerror$_{}%\\\n\x00\x1b\u202e"), max_size=40)
 
     @given(TEXTS, TEXTS, TEXTS)
-    def test_the_panel_shows_any_text_as_it_is(self, usual: Trajectory, name: str, phase: str, band: str) -> None:
-        """Read back by another parser."""
+    def test_the_panel_shows_any_text_unchanged(self, usual: Trajectory, name: str, phase: str, band: str) -> None:
+        """Read back with an HTML parser."""
         now = usual.sample(0.0)
         now.phase[:], now.band[:] = [phase], [band]
         shown = Elements(as_text([numbers(now, name, BLUE)]))
@@ -606,10 +604,8 @@ class TestTexts:
         said += "" if band == "pass" else f", {band}"
         assert plain(shown.text) == plain(said)
 
-    def test_the_panel_of_a_hostile_recording_has_no_elements_of_its_own(
-        self, usual: Trajectory, tmp_path: Path
-    ) -> None:
-        """With every text that it can show at once."""
+    def test_the_panel_of_a_hostile_recording_has_no_further_elements(self, usual: Trajectory, tmp_path: Path) -> None:
+        """With all texts that it shows."""
         trajectory = hostile(usual, tmp_path)
         with serving("127.0.0.1", 8300) as server:
             page = PlayedPage(server, [trajectory])
@@ -621,10 +617,10 @@ class TestTexts:
             assert f"<img src=http://evil.example/{name}" in shown.text, name  # long ones are cut in their middle
 
     @pytest.mark.filterwarnings("error")  # of matplotlib's, that a text does not fit or has no glyph
-    def test_a_saved_page_of_a_hostile_recording_has_the_elements_of_any(
+    def test_a_saved_page_of_a_hostile_recording_has_no_further_elements(
         self, usual: Trajectory, tmp_path: Path
     ) -> None:
-        """Compared with the page of the same trajectory with usual names."""
+        """Compared with the page of the same trajectory with ordinary names."""
         found = []
         for trajectory in (usual, hostile(usual, tmp_path)):
             save_page([trajectory], tmp_path / "page.html")
@@ -634,8 +630,8 @@ class TestTexts:
         assert payload("file") in found[1].text
         assert "<img src=http://evil.example/goal" in found[1].text  # cut in its middle
 
-    def test_a_file_name_that_is_no_text_is_shown_as_far_as_it_is_one(self, usual: Trajectory, tmp_path: Path) -> None:
-        """It would end every connection, as what viser sends must be text."""
+    def test_file_names_that_are_not_utf_8_are_shown_with_escapes(self, usual: Trajectory, tmp_path: Path) -> None:
+        """They would otherwise end every connection."""
         file = tmp_path / os.fsdecode(b"\xffname.mcap")
         try:
             file.touch()
@@ -651,14 +647,14 @@ def plain(text: str) -> str:
 
 
 class Site:
-    """A site that somebody visits while the viewer runs, under whatever name, and all that it is sent."""
+    """A site that a user visits while the viewer runs, and the requests that it receives."""
 
     def __init__(self, page: str) -> None:
-        asked = self.asked = list[str]()
+        requests = self.requests = list[str]()
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                asked.append(f"http://{self.headers['Host']}{self.path}")
+                requests.append(f"http://{self.headers['Host']}{self.path}")
                 self.send_response(200)
                 self.send_header("Content-Type", "text/html")
                 self.send_header("Content-Length", str(len(page)))
@@ -678,8 +674,8 @@ class Site:
         self._thread.join(60)
 
 
-# What a page of another site tries: to read and to drag over a websocket, under the address of this machine and under
-# its own name, made to point here; to read the page; to show it in a frame.
+# An attack by a page of another site: read and drag over a websocket, at the address of this machine and at its own
+# name (DNS rebinding); read the page; show it in a frame.
 ATTACK = """<!doctype html><body><script>
 window.done = [];
 window.received = 0;
@@ -715,7 +711,7 @@ class TestBrowser:
     """A browser that visits a hostile site, or opens a hostile recording."""
 
     def test_a_page_of_another_site_reads_and_moves_nothing(self, live: Served) -> None:
-        """And has the viewer's page send nothing elsewhere, nor connect to another server."""
+        """And the viewer's own page connects to no other server."""
         attack = ATTACK.replace("VIEWER", str(port_of(live))).replace("PROTOCOL", PROTOCOL)
         site = Site(attack)
         elsewhere = f"MAP evil.example:{port_of(live)} 127.0.0.1:{port_of(live)}, MAP * 127.0.0.1:{site.port}"
@@ -732,7 +728,7 @@ class TestBrowser:
                 page.wait_for_function("window.done.length === 9")
                 assert page.evaluate("window.received") == 0
                 assert all("127.0.0.1" not in frame.url for frame in page.frames)
-                site.asked.clear()
+                site.requests.clear()
                 rebound = page.goto(f"http://evil.example:{port_of(live)}/")
                 assert rebound is not None
                 assert rebound.status == 403
@@ -742,18 +738,18 @@ class TestBrowser:
                 page.wait_for_timeout(3000)
                 page.goto(f"{live.url}/?playbackPath=http://evil.example/")
                 page.wait_for_timeout(1000)
-                assert site.asked == []
+                assert site.requests == []
                 assert live.ask(lambda page: (page.live.now().goal_m, page.live.held)) == goal_m
                 assert seen == []
                 # The viewer's own page connects.
                 page.goto(live.url)
                 eventually(lambda: seen)
-                assert site.asked == []
+                assert site.requests == []
         finally:
             site.close()
 
     def test_nothing_of_a_recording_runs_or_is_fetched(self, usual: Trajectory, tmp_path: Path) -> None:
-        """In the live page, and in the saved one."""
+        """Neither in the live page nor in a saved one."""
         trajectory = hostile(usual, tmp_path)
         site, said = Site(""), list[str]()
         save_page([trajectory], tmp_path / "page.html")
@@ -772,7 +768,7 @@ class TestBrowser:
                             assert frame.locator("img[src*=evil]").count() == 0
                         assert errors == []
                         assert [line for line in said if "Content Security Policy" in line] == []
-            assert site.asked == []
+            assert site.requests == []
         finally:
             served.close()
             site.close()

@@ -1,4 +1,4 @@
-"""The saved page: one file, opened from disk without a network, in which the arm moves by itself."""
+"""The saved page: one file that works from disk without a network."""
 
 import re
 import time
@@ -32,10 +32,10 @@ class TestSavePage:
     """The page in one file."""
 
     @pytest.mark.slow
-    def test_it_opens_offline_from_disk_and_the_arm_moves(
+    def test_it_works_from_disk_without_a_network(
         self, browser: Browser, trajectories: list[Trajectory], tmp_path: Path
     ) -> None:
-        """It opens from disk without a network, and the arm moves."""
+        """The picture changes with time, and nothing is requested from elsewhere."""
         path = tmp_path / "page.html"
         save_page(trajectories[:1], path)
         assert path.stat().st_size < 3_000_000
@@ -61,10 +61,8 @@ class TestSavePage:
             assert errors == []
         assert [url for url in asked if not url.startswith(("file:", "data:", "blob:", "about:"))] == []
 
-    def test_the_table_has_each_goals_last_error_and_nothing_is_fetched(
-        self, trajectories: list[Trajectory], tmp_path: Path
-    ) -> None:
-        """The table has the error of each goal, and nothing is loaded."""
+    def test_the_table_has_the_error_of_each_goal(self, trajectories: list[Trajectory], tmp_path: Path) -> None:
+        """And the page loads nothing else."""
         path = tmp_path / "both.html"
         save_page(trajectories, path)
         text = path.read_text()
@@ -79,8 +77,8 @@ class TestSavePage:
         assert re.findall(r"(?:src|href)=\"(?!#)[^\"]*", outer) == []
         assert [file.name for file in tmp_path.iterdir()] == ["both.html"]
 
-    def test_a_folder_that_is_not_there_is_told(self, trajectories: list[Trajectory], tmp_path: Path) -> None:
-        """A missing folder is an error."""
+    def test_a_missing_folder_is_an_error(self, trajectories: list[Trajectory], tmp_path: Path) -> None:
+        """Saving raises a ValueError."""
         with pytest.raises(ValueError, match="there is no folder"):
             save_page(trajectories, tmp_path / "missing" / "x.html")
 
@@ -93,10 +91,10 @@ class TestSavePage:
             (3600.0, 3599.0, (3600.0 - LONGEST_S, 3600.0)),
         ],
     )
-    def test_of_a_long_recording_the_part_where_it_opens_is_shown(
+    def test_a_long_recording_is_cut_around_its_opening_time(
         self, trajectories: list[Trajectory], length_s: float, opens_at_s: float, part: tuple[float, float]
     ) -> None:
-        """Of a long recording the part around its opening time is shown."""
+        """To `LONGEST_S`, within both ends of the recording."""
         first, last = trajectories[0]._ticks.ticks(0.0, 0.1)[0], trajectories[0]._ticks.ticks(0.0, 0.1)[-1]
         ticks = TicksInMemory([first, msgspec.structs.replace(last, time_s=first.time_s + length_s)])
         trajectory = Trajectory("long", trajectories[0].arm, 0.01, ticks, opens_at_s=opens_at_s)

@@ -13,10 +13,10 @@ from arm_control.viewers.plot.curves import curves_of, save_curves
 
 
 class TestSaveCurves:
-    """The learning curves of run folders."""
+    """Learning curves of run folders."""
 
-    def test_what_has_no_learning_curve_is_refused(self, tiny_run: Path, tmp_path: Path) -> None:
-        """A run without a validation, and a missing run, are errors."""
+    def test_runs_without_a_learning_curve_are_rejected(self, tiny_run: Path, tmp_path: Path) -> None:
+        """A run without a validation, and a missing run."""
         run = tmp_path / "run"
         shutil.copytree(tiny_run, run)
         [metrics] = run.glob("metrics*")
@@ -31,8 +31,8 @@ class TestSaveCurves:
             save_curves([tmp_path / "nowhere"], tmp_path / "out.png")
         assert not (tmp_path / "out.png").exists()
 
-    def test_seeds_of_one_configuration_are_one_curve_with_its_interval(self, tiny_run: Path, tmp_path: Path) -> None:
-        """Seeds of one configuration are one curve with an interval."""
+    def test_seeds_of_one_configuration_are_one_curve(self, tiny_run: Path, tmp_path: Path) -> None:
+        """Interquartile mean and interval of three seeds by hand; another configuration is a curve of its own."""
         for name, seed, step_s in (("a", 0, 1.0), ("b", 1, 2.0), ("c", 2, 4.0), ("other", 0, 3.0)):
             shutil.copytree(tiny_run, tmp_path / name)
             config = json.loads((tmp_path / name / "config.json").read_text()) | {"seed": seed}
@@ -56,5 +56,5 @@ class TestSaveCurves:
 
 
 def picture_has(path: Path, colour: tuple[int, int, int]) -> int:
-    """How many of its pixels are of this colour."""
+    """The number of pixels of this colour in a picture."""
     return int((np.abs(np.asarray(Image.open(path).convert("RGB")).astype(int) - colour).max(axis=-1) < 30).sum())

@@ -1,4 +1,4 @@
-"""Plots of trajectories: what is drawn, and that there is no file unless it is whole."""
+"""Plots of trajectories: panels, lines, texts, and whole files."""
 
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ TIMES = ("read_us", "decide_us", "safety_us", "write_us")
 def a_trajectory(
     *, took_us: float = 0.0, angle_deg: float = 20.0, bands: tuple[str, ...] = ("pass",) * 20
 ) -> Trajectory:
-    """An arm that stays at `angle_deg`, told 5 degrees more, a tick each 0.1 s; stopped at the first refusal."""
+    """An arm at `angle_deg` with targets 5 degrees above, a tick each 0.1 s; stopped at the first fault."""
     times: dict[str, Any] = dict.fromkeys(TIMES, took_us)
     ticks = [
         Tick(
@@ -40,12 +40,12 @@ def a_trajectory(
 
 
 def labels(trajectories: list[Trajectory]) -> list[str]:
-    """Of the panels, from above."""
+    """The labels of the panels, from the top."""
     return [axes.get_ylabel().split("\n")[0] for axes in trajectory_figure(trajectories).axes]
 
 
 def line(axes: Any, label: str) -> list[float]:
-    """The heights of one of the lines of a panel."""
+    """The values of one line of a panel."""
     [found] = [line for line in axes.get_lines() if line.get_label() == label]
     return list(found.get_ydata())
 
@@ -53,8 +53,8 @@ def line(axes: Any, label: str) -> list[float]:
 class TestTexts:
     """Names in figures."""
 
-    def test_a_name_may_have_dollars_in_it(self, tmp_path: Path) -> None:
-        """Dollar signs are not formulas."""
+    def test_dollar_signs_are_text(self, tmp_path: Path) -> None:
+        """They start no formula."""
         trajectory = a_trajectory()
         trajectory.name = r"a$\frac$b"
         save_plot([trajectory], tmp_path / "out.png")
@@ -68,7 +68,7 @@ class TestTexts:
             ("\x00" * 99, 4, "\ufffd..."),
         ],
     )
-    def test_texts_fit_and_have_only_characters_that_are_seen(self, text: str, longest: int, shown: str) -> None:
+    def test_long_and_unprintable_texts(self, text: str, longest: int, shown: str) -> None:
         """Long texts are cut, and unprintable characters replaced."""
         assert shortened(text, longest) == shown
 
@@ -76,14 +76,14 @@ class TestTexts:
 class TestLines:
     """Runs of levels, and gaps."""
 
-    def test_bands_are_found_where_they_begin_and_end(self) -> None:
-        """Runs of a safety level have their first and last index."""
+    def test_runs_of_a_level_have_their_first_and_last_index(self) -> None:
+        """By hand."""
         bands = ["pass", "clamp", "clamp", "pass", "clamp"]
         assert runs_of(bands, "clamp") == [(1, 2), (4, 4)]
         assert runs_of(bands, "refuse") == []
 
     def test_a_line_is_interrupted_where_ticks_are_missing(self) -> None:
-        """A gap interrupts a line."""
+        """One NaN separates the ticks before and after the gap."""
         ticks = [Tick(**fields) for fields in ({**tick_fields(at / 10)} for at in (*range(10), *range(100, 110)))]
         segment = Trajectory("gap", Arm(), 0.1, TicksInMemory(ticks)).segment(0.0, 20.0)
         times, values = broken(segment, segment.time_s)
@@ -98,8 +98,8 @@ def tick_fields(time_s: float) -> dict[str, Any]:
 class TestPanels:
     """What the panels show."""
 
-    def test_a_panel_a_joint_shows_what_was_measured_and_told(self) -> None:
-        """Each joint has a panel with measured and commanded angles."""
+    def test_each_joint_has_a_panel(self) -> None:
+        """With measured and commanded angles."""
         trajectory = a_trajectory()
         panels = trajectory_figure([trajectory]).axes
         for joint in panels[:3]:
@@ -109,22 +109,22 @@ class TestPanels:
         assert np.asarray(panels[3].get_lines()[0].get_ydata())[0] == pytest.approx(float(segment.error_mm[0]))
         assert line(panels[4], trajectory.arm.joint_names[1]) == [8.0] * 20
 
-    def test_times_and_safety_have_panels_only_where_they_were_recorded(self) -> None:
-        """Timings and safety levels have panels if they were recorded."""
+    def test_timings_and_levels_have_panels_if_recorded(self) -> None:
+        """Trajectories without timings have neither panel."""
         joints = list(Arm().joint_names)
         assert labels([a_trajectory()]) == [*joints, "tip to goal", "speed"]
         assert labels([a_trajectory(took_us=50.0)]) == [*joints, "tip to goal", "speed", "safety", "times"]
         assert labels([a_trajectory(took_us=50.0), a_trajectory(took_us=70.0)])[-2:] == ["times", "times"]
 
-    def test_a_refusal_is_marked_at_its_time_and_told(self) -> None:
-        """A fault is marked with its reason."""
+    def test_a_fault_is_marked_with_its_reason(self) -> None:
+        """At its time."""
         figure = trajectory_figure([a_trajectory(bands=("pass",) * 4 + ("clamp",) * 2 + ("refuse",) * 4)])
         assert "stopped: too fast" in [text.get_text() for text in figure.axes[0].texts]
         assert any(np.asarray(line.get_xdata()).tolist() == [0.6, 0.6] for line in figure.axes[0].get_lines())
 
     @pytest.mark.parametrize(("goals", "marked"), [(1, False), (5, True), (1000, False)])
-    def test_goals_are_marked_unless_their_lines_would_hide_the_curves(self, goals: int, marked: bool) -> None:
-        """Goals are marked unless there are too many."""
+    def test_goals_are_marked_unless_there_are_too_many(self, goals: int, marked: bool) -> None:
+        """Five are, a thousand are not; a single one needs no mark."""
         episodes = [Episode(f"goal {at}", 1.9 * at / goals, 1.9 * (at + 1) / goals) for at in range(goals)]
         trajectory = a_trajectory()
         trajectory.episodes = episodes
@@ -135,14 +135,14 @@ class TestPanels:
         ]
         assert len(upright) == (goals if marked else 0)
 
-    def test_a_plot_says_that_ticks_were_left_out_only_if_they_were(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """The title says if ticks were thinned."""
+    def test_the_title_says_if_ticks_were_thinned(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """And only then."""
         assert "not all" not in str(trajectory_figure([a_trajectory()]).get_suptitle())
         monkeypatch.setattr("arm_control.viewers.plot.figure.MOST_TICKS", 5)
         assert "not all ticks are drawn" in str(trajectory_figure([a_trajectory()]).get_suptitle())
 
-    def test_two_trajectories_are_told_apart(self) -> None:
-        """Two trajectories have different colours."""
+    def test_two_trajectories_have_different_colours(self) -> None:
+        """In the panel of each joint."""
         joint = trajectory_figure([a_trajectory(), a_trajectory(angle_deg=60.0)]).axes[0]
         low, high = (
             [line for line in joint.get_lines() if np.asarray(line.get_ydata()).tolist() == [angle] * 20]
@@ -151,8 +151,8 @@ class TestPanels:
         assert len(low) == len(high) == 1
         assert low[0].get_color() != high[0].get_color()
 
-    def test_nothing_but_ticks_without_readings_can_be_drawn(self, tmp_path: Path) -> None:
-        """Ticks without readings can be plotted."""
+    def test_ticks_without_readings_can_be_plotted(self, tmp_path: Path) -> None:
+        """A recording without any reading or goal."""
         ticks = [Tick(**tick_fields(at / 10)) for at in range(5)]
         save_plot([Trajectory("blind", Arm(), 0.1, TicksInMemory(ticks))], tmp_path / "out.png")
         with Image.open(tmp_path / "out.png") as picture:
@@ -162,8 +162,8 @@ class TestPanels:
 class TestSavePlot:
     """Writing a PNG."""
 
-    def test_the_picture_is_a_png_and_written_whole_or_not_at_all(self, tmp_path: Path) -> None:
-        """The file is a whole PNG, or there is none."""
+    def test_the_file_is_a_whole_png_or_there_is_none(self, tmp_path: Path) -> None:
+        """With a blue line on white; other endings and missing folders leave no file."""
         save_plot([a_trajectory()], tmp_path / "out.png")
         with Image.open(tmp_path / "out.png") as picture:
             pixels = np.asarray(picture.convert("RGB")).astype(int)

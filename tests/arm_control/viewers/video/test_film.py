@@ -1,4 +1,4 @@
-"""The video: what is in the file, and that there is no file unless it is whole."""
+"""The video: frames, captions, and whole files."""
 
 import math
 import subprocess
@@ -36,7 +36,7 @@ def trajectory() -> Trajectory:
 
 @pytest.fixture(scope="module")
 def short() -> Trajectory:
-    """0.2 s of another one, where it does not matter what is seen."""
+    """A trajectory of 0.2 s, for tests that do not look at the frames."""
     return cut(roll_out(open_controller("ik", 0), 1, 0), 7)
 
 
@@ -66,21 +66,24 @@ def frames_of(video: Path) -> Frames:
 
 
 def green(frame: Frames) -> NDArray[np.bool_]:
-    """Where a frame has the goal's colour: green by far."""
+    """Where a frame has the goal's green."""
     red, green, blue = np.moveaxis(frame.astype(int), -1, 0)
     return (green > red + 40) & (green > blue + 25)
 
 
-def test_the_pictures_are_those_of_the_scene_wherever_the_arm_has_moved(trajectory: Trajectory, frames: Frames) -> None:
-    """What is drawn anew only in part is the same as if all of it were."""
-    scene = Scene(trajectory.arm)
-    for number in (0, 7, STEPS - 1, STEPS, STEPS + 7):
-        now = trajectory.sample(number / 30)
-        scene.show(now.angle_deg[0].tolist(), now.goal_m[0].tolist())
-        whole = np.asarray(Image.fromarray(scene.picture(1280, 880)).reduce(2)).astype(int)
-        apart = np.abs(whole - frames[number, :440]).max(axis=-1)
-        assert (apart > 60).mean() < 0.002  # but for what the encoder does to edges
-    scene.close()
+class TestDrawing:
+    """Drawing of single frames."""
+
+    def test_partial_redrawing_equals_full_redrawing(self, trajectory: Trajectory, frames: Frames) -> None:
+        """But for artefacts of the encoder, in less than 0.2 % of the pixels."""
+        scene = Scene(trajectory.arm)
+        for number in (0, 7, STEPS - 1, STEPS, STEPS + 7):
+            now = trajectory.sample(number / 30)
+            scene.show(now.angle_deg[0].tolist(), now.goal_m[0].tolist())
+            whole = np.asarray(Image.fromarray(scene.picture(1280, 880)).reduce(2)).astype(int)
+            apart = np.abs(whole - frames[number, :440]).max(axis=-1)
+            assert (apart > 60).mean() < 0.002  # but for what the encoder does to edges
+        scene.close()
 
 
 def tick(time_s: float, angles_deg: list[float] | None, **fields: Any) -> Tick:
@@ -92,7 +95,7 @@ class TestFrames:
     """The frames of a video."""
 
     def test_size_rate_and_length_are_those_of_the_episodes(self, video: Path, frames: Frames) -> None:
-        """Size, rate and length match the episodes."""
+        """640 x 480 at 30 Hz in H.264 that every player shows, with a frame for each step."""
         reader = imageio_ffmpeg.read_frames(str(video))
         properties: dict[str, Any] = next(reader)
         reader.close()
@@ -105,16 +108,16 @@ class TestFrames:
         assert [path.name for path in video.parent.iterdir()] == ["out.mp4"]
 
     @pytest.mark.slow
-    def test_the_picture_moves_within_each_goal(self, frames: Frames) -> None:
-        """The picture changes during each goal."""
+    def test_the_picture_changes_during_each_goal(self, frames: Frames) -> None:
+        """The arm moves."""
         picture = frames[:, : 480 - CAPTION_HEIGHT].astype(int)
         for goal in range(GOALS):
             first, middle, last = (picture[goal * STEPS + step] for step in (0, 8, STEPS - 1))
             assert (np.abs(middle - first).max(axis=-1) > 40).mean() > 0.005
             assert (np.abs(last - first).max(axis=-1) > 40).mean() > 0.005
 
-    def test_each_goal_is_marked_in_green_in_a_place_of_its_own(self, frames: Frames) -> None:
-        """Each goal is a green ball at its own place."""
+    def test_each_goal_is_a_green_ball(self, frames: Frames) -> None:
+        """At a place of its own."""
         places = []
         for goal in range(GOALS):
             mask = green(frames[goal * STEPS, : 480 - CAPTION_HEIGHT])
@@ -124,8 +127,8 @@ class TestFrames:
             assert max(np.ptp(rows), np.ptp(columns)) < 60  # one ball
         assert np.hypot(*np.subtract(*places)) > 20
 
-    def test_the_caption_is_dark_on_light_and_tells_when_the_goal_is_reached(self, frames: Frames) -> None:
-        """The caption shows when a goal is reached."""
+    def test_the_caption_shows_when_a_goal_is_reached(self, frames: Frames) -> None:
+        """Dark on a light ground, with a green word at the end of each goal."""
         strips = frames[:, 480 - CAPTION_HEIGHT :].astype(int)
         for goal in range(GOALS):
             first, last = strips[goal * STEPS], strips[goal * STEPS + STEPS - 1]
@@ -139,8 +142,8 @@ class TestFrames:
             assert green(last[:, word]).sum() > 100  # "reached"
         assert (np.abs(strips[10] - strips[11]).max(axis=-1) > 60).any()  # time goes on
 
-    def test_goals_follow_each_other_without_a_jump_of_the_arm(self, frames: Frames) -> None:
-        """The arm does not jump between goals."""
+    def test_the_arm_does_not_jump_between_goals(self, frames: Frames) -> None:
+        """The change between two goals is no larger than between other frames."""
         picture = frames[:, : 480 - CAPTION_HEIGHT].astype(int)
 
         def changed(first: int) -> float:
@@ -150,28 +153,28 @@ class TestFrames:
         steps = [changed(first) for first in range(GOALS * STEPS - 1)]
         assert steps[STEPS - 1] <= max(steps[: STEPS - 1])
 
-    def test_the_same_trajectory_gives_the_same_file_and_another_another(self, tmp_path: Path) -> None:
-        """Files are reproducible."""
+    def test_files_are_reproducible(self, tmp_path: Path) -> None:
+        """Equal trajectories give equal bytes, others do not."""
         for name, seed in (("first", 0), ("again", 0), ("other", 1)):
             assert write_video(cut(roll_out(open_controller("ik", 0), 1, seed), 7), tmp_path / f"{name}.mp4") == 6
         first, again, other = ((tmp_path / f"{name}.mp4").read_bytes() for name in ("first", "again", "other"))
         assert first == again != other
 
     @pytest.mark.parametrize("rate_hz", [12.5, 200.0])
-    def test_a_trajectory_of_any_rate_plays_in_its_own_time(self, rate_hz: float, tmp_path: Path) -> None:
-        """Trajectories of any rate play in real time."""
+    def test_trajectories_of_any_rate_play_in_real_time(self, rate_hz: float, tmp_path: Path) -> None:
+        """Two seconds at 12.5 or 200 Hz are 60 frames."""
         ticks = [tick(at / rate_hz, [20.0 + at / rate_hz, 30.0, 40.0]) for at in range(round(2 * rate_hz) + 1)]
         path = tmp_path / "out.mp4"
         assert write_video(Trajectory("swing", Arm(), 1 / rate_hz, TicksInMemory(ticks)), path) == 60
         assert imageio_ffmpeg.count_frames_and_secs(str(path)) == (60, pytest.approx(2.0, abs=0.04))
 
-    def test_readings_and_goals_that_are_missing_are_no_obstacle(self, tmp_path: Path) -> None:
-        """Missing readings and goals are accepted."""
+    def test_missing_readings_and_goals(self, tmp_path: Path) -> None:
+        """Such ticks are frames too."""
         ticks = [tick(at / 30, None if at % 3 == 0 else [at, 30.0, 40.0]) for at in range(13)]
         assert write_video(Trajectory("gaps", Arm(), 1 / 30, TicksInMemory(ticks)), tmp_path / "out.mp4") == 12
 
-    def test_a_refusal_is_told_in_red_while_it_lasts(self, tmp_path: Path) -> None:
-        """A fault is shown in red while it lasts."""
+    def test_a_fault_is_shown_in_red_while_it_lasts(self, tmp_path: Path) -> None:
+        """From 0.5 s to 0.8 s, and not before or after."""
         ticks = [tick(at / 30, [20.0, 30.0, 40.0], goal_m=(0.2, 0.2, 0.3)) for at in range(31)]
         events = [Event(0.5, "refusal", "tracking: 20 degrees from the target"), Event(0.8, "phase", "park")]
         path = tmp_path / "out.mp4"
@@ -199,12 +202,12 @@ def replayed(source: Path, folder: Path, capfd: pytest.CaptureFixture[str]) -> N
 class TestReplay:
     """Videos by the command line."""
 
-    def test_replay_shows_a_policy(self, tiny_policy: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    def test_replaying_a_policy(self, tiny_policy: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
         """A policy file becomes a video."""
         replayed(tiny_policy, tmp_path, capfd)
 
     @pytest.mark.slow
-    def test_replay_shows_a_run(self, tiny_run: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    def test_replaying_a_run(self, tiny_run: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
         """A run folder becomes a video."""
         replayed(tiny_run, tmp_path, capfd)
 
@@ -213,16 +216,14 @@ class TestFile:
     """Writing the file."""
 
     @pytest.mark.parametrize("name", ["out.avi", "out", "out.mp4.txt", ".mp4"])
-    def test_another_suffix_is_refused(self, short: Trajectory, tmp_path: Path, name: str) -> None:
-        """Another ending is an error."""
+    def test_another_ending_is_an_error(self, short: Trajectory, tmp_path: Path, name: str) -> None:
+        """No file is made."""
         with pytest.raises(ValueError, match=r"expected a file ending in \.mp4"):
             write_video(short, tmp_path / name)
         assert list(tmp_path.iterdir()) == []
 
-    def test_a_missing_folder_a_file_in_the_way_and_a_folder_in_the_files_place_are_refused(
-        self, short: Trajectory, tmp_path: Path
-    ) -> None:
-        """Paths that cannot be written are errors."""
+    def test_paths_that_cannot_be_written(self, short: Trajectory, tmp_path: Path) -> None:
+        """Missing folders, files in the place of a folder, and the reverse."""
         (tmp_path / "file").touch()
         (tmp_path / "folder.mp4").mkdir()
         before = sorted(tmp_path.rglob("*"))
@@ -231,10 +232,10 @@ class TestFile:
                 write_video(short, tmp_path / name)
             assert sorted(tmp_path.rglob("*")) == before
 
-    def test_a_trajectory_that_fails_on_the_way_leaves_the_older_video_and_nothing_else(
+    def test_an_error_keeps_the_older_video(
         self, short: Trajectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """An error leaves the older video."""
+        """No partial file is left."""
         calls = 0
 
         def fails(self: Trajectory, time_s: float) -> Any:
@@ -255,10 +256,10 @@ class TestFile:
         assert list(tmp_path.iterdir()) == [path]
 
     @pytest.mark.parametrize("share", [0.0, 0.2, 0.9])
-    def test_a_full_disk_is_told_and_leaves_the_older_video(
+    def test_a_full_disk_keeps_the_older_video(
         self, files_at_most: Callable[[int], Any], short: Trajectory, tmp_path: Path, share: float
     ) -> None:
-        """A full disk leaves the older video."""
+        """At any size of the disk, and no partial file is left."""
         path = tmp_path / "out.mp4"
         write_video(short, path)
         whole = path.stat().st_size
@@ -268,8 +269,8 @@ class TestFile:
         assert path.read_bytes() == b"an older video"
         assert list(tmp_path.iterdir()) == [path]
 
-    def test_the_file_can_be_played_before_it_is_whole_and_has_no_sound(self, video: Path) -> None:
-        """The index precedes the data, and there is no sound."""
+    def test_the_index_precedes_the_data(self, video: Path) -> None:
+        """So that it plays while it is loaded; there is no sound."""
         data = video.read_bytes()
         assert 0 < data.find(b"moov") < data.find(b"mdat")
         told = subprocess.run([imageio_ffmpeg.get_ffmpeg_exe(), "-i", video], capture_output=True, text=True).stderr

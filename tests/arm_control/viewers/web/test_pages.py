@@ -1,4 +1,4 @@
-"""The web viewer in a real browser: what is seen moves with the timeline, goals are dragged, plots carry the data."""
+"""The web viewer in a real browser: timeline, dragged goals, plots and live control."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -41,7 +41,7 @@ def watched(browser: Browser, make: Callable[[Any], Page]) -> Iterator[tuple[Ser
 
 
 def settled(browser: BrowserPage) -> Any:
-    """The picture once it stays as it is."""
+    """The picture once it no longer changes."""
     before = picture(browser)
     while True:
         time.sleep(0.7)
@@ -52,12 +52,12 @@ def settled(browser: BrowserPage) -> Any:
 
 
 def apart(first: Any, second: Any) -> float:
-    """The share of pixels that differ."""
+    """The fraction of pixels that differ."""
     return float((np.abs(first - second).max(axis=-1) > 40).mean())
 
 
 def marked(columns: Segment, mark: Any) -> dict[float, float]:
-    """What is marked, by its time."""
+    """The marks of the timeline by their times."""
     return {
         round(time_s, 9): value
         for time_s, value in zip(columns.time_s.tolist(), mark.tolist(), strict=True)
@@ -95,7 +95,7 @@ def played(browser: Browser, trajectory: Trajectory) -> Iterator[tuple[Served, B
 
 
 def seek(played: tuple[Served, BrowserPage], position_s: float) -> Any:
-    """Pause there; returns what is seen."""
+    """Pause at a time; returns the picture."""
     served, browser = played
     served.ask(lambda page: (page.playback.pause(), page.playback.seek(position_s)))
     time.sleep(0.5)
@@ -103,7 +103,7 @@ def seek(played: tuple[Served, BrowserPage], position_s: float) -> Any:
 
 
 def pixel(camera: viser.CameraHandle, point: tuple[float, float, float]) -> tuple[float, float]:
-    """Where a pinhole camera that looks along its z axis, y downwards, sees a point of the scene."""
+    """The pixel of a point, for a pinhole camera that looks along its z axis, with y downwards."""
     w, x, y, z = camera.wxyz
     right = (1 - 2 * (y * y + z * z), 2 * (x * y + w * z), 2 * (x * z - w * y))
     down = (2 * (x * y - w * z), 1 - 2 * (x * x + z * z), 2 * (y * z + w * x))
@@ -116,8 +116,8 @@ def pixel(camera: viser.CameraHandle, point: tuple[float, float, float]) -> tupl
 class TestLivePage:
     """A page with a live arm."""
 
-    def test_a_goal_that_is_dragged_is_followed(self, browser: Browser) -> None:
-        """The arm follows a dragged goal."""
+    def test_the_arm_follows_a_dragged_goal(self, browser: Browser) -> None:
+        """Its error is below 2 mm after the handle was dragged by 0.1 m."""
         live = LiveArm(open_controller("ik", 0), 0)
         try:
             with watched(browser, lambda server: LivePage(server, live)) as (served, page):
@@ -149,7 +149,7 @@ class TestLivePage:
             live.close()
 
     def test_a_live_arm_is_paused_stepped_and_moved_by_hand(self, browser: Browser) -> None:
-        """A live arm is paused, stepped and moved by hand."""
+        """By buttons and sliders."""
         live = LiveArm(open_controller("ik", 0), 0)
         try:
             with watched(browser, lambda server: LivePage(server, live)) as (served, page):
@@ -175,8 +175,8 @@ class TestLivePage:
 class TestPlayedPage:
     """A page that plays trajectories."""
 
-    def test_the_picture_changes_with_the_timeline_and_comes_back(self, played: tuple[Served, BrowserPage]) -> None:
-        """The timeline changes the picture."""
+    def test_the_timeline_changes_the_picture(self, played: tuple[Served, BrowserPage]) -> None:
+        """The same time gives the same picture again."""
         served, browser = played
         first, later = seek(played, 0.2), seek(played, 1.9)
         assert apart(first, later) > 0.003
@@ -184,8 +184,8 @@ class TestPlayedPage:
         eventually(lambda: served.ask(lambda page: page.playback.position_s) == pytest.approx(0.2))
         assert apart(settled(browser), first) < 0.2 * apart(first, later)
 
-    def test_it_plays_pauses_steps_and_keeps_the_pace_that_was_chosen(self, played: tuple[Served, BrowserPage]) -> None:
-        """Play, pause, step and speed work."""
+    def test_play_pause_step_and_speed(self, played: tuple[Served, BrowserPage]) -> None:
+        """Positions follow the chosen speed."""
         served, browser = played
         seek(played, 1.0)
         eventually(lambda: browser.get_by_role("button", name="Play", exact=True).count() == 1)
@@ -201,8 +201,8 @@ class TestPlayedPage:
         press(browser, "Pause")
         eventually(lambda: not served.ask(lambda page: page.playback.playing))
 
-    def test_an_episode_can_be_chosen(self, played: tuple[Served, BrowserPage], trajectory: Trajectory) -> None:
-        """Choosing an episode jumps to it."""
+    def test_choosing_an_episode_jumps_to_it(self, played: tuple[Served, BrowserPage], trajectory: Trajectory) -> None:
+        """To its start time."""
         served, browser = played
         seek(played, 0.0)
         browser.locator("input[value^='goal 1 of 3']").first.click()
@@ -212,10 +212,10 @@ class TestPlayedPage:
         )
         eventually(lambda: "goal 3 of 3" in browser.inner_text("body"))
 
-    def test_the_plots_carry_the_trajectories_columns(
+    def test_the_plots_hold_the_columns_of_the_trajectory(
         self, played: tuple[Served, BrowserPage], trajectory: Trajectory
     ) -> None:
-        """The plots have the columns of the trajectory."""
+        """Errors, rewards, measured and commanded angles, with a mark at the present time."""
         served, browser = played
         seek(played, 3.0)
         now, columns = trajectory.sample(3.0), trajectory.segment(0.0, trajectory.length_s)
@@ -241,10 +241,8 @@ class TestPlayedPage:
         assert len(inside) == 2 + trajectory.arm.joint_count
         assert min(inside) > 50  # blue lines
 
-    def test_of_a_long_trajectory_the_plots_show_ten_seconds_and_what_happened_is_told(
-        self, browser: Browser, trajectory: Trajectory
-    ) -> None:
-        """Plots show ten seconds, and events are shown."""
+    def test_plots_show_ten_seconds_and_the_events(self, browser: Browser, trajectory: Trajectory) -> None:
+        """Of a long trajectory, around the present time."""
         ticks = trajectory._ticks.ticks(0.0, 5.0)
         late = [msgspec.structs.replace(tick, time_s=tick.time_s + 20.0) for tick in ticks[1:]]
         events = [Event(21.0, "refusal", "joint <1> is too fast"), Event(21.5, "driver", "torque off")]
@@ -261,17 +259,15 @@ class TestPlayedPage:
             np.testing.assert_array_equal(times, shown.time_s)
             np.testing.assert_array_equal(measured, shown.angle_deg[:, 0])
 
-    def test_the_end_is_the_end_and_play_begins_again(
-        self, played: tuple[Served, BrowserPage], trajectory: Trajectory
-    ) -> None:
-        """It stops at the end; Play starts again."""
+    def test_play_at_the_end_starts_again(self, played: tuple[Served, BrowserPage], trajectory: Trajectory) -> None:
+        """From the start of the trajectory."""
         served, browser = played
         seek(played, trajectory.length_s)
         press(browser, "Play")
         eventually(lambda: 0.0 < served.ask(lambda page: page.playback.position_s) < trajectory.length_s)
 
-    def test_two_trajectories_are_laid_over_each_other(self, browser: Browser, trajectory: Trajectory) -> None:
-        """Two trajectories are overlaid."""
+    def test_two_trajectories_are_overlaid(self, browser: Browser, trajectory: Trajectory) -> None:
+        """Both arms, their curves and their numbers are shown."""
         other = roll_out(open_controller("zero", 0), 3, 0)
         with watched(browser, lambda server: PlayedPage(server, [trajectory, other])) as both:
             served, page = both
@@ -285,8 +281,8 @@ class TestPlayedPage:
             assert "ik: error" in text
             assert "zero: error" in text
 
-    def test_it_waits_until_somebody_looks(self, trajectory: Trajectory) -> None:
-        """It waits for a browser."""
+    def test_playback_waits_for_a_browser(self, trajectory: Trajectory) -> None:
+        """Nothing is drawn, and the position stays near the start."""
         served = Served(lambda server: PlayedPage(server, [trajectory]))
         try:
             drawn: list[float] = []
@@ -297,8 +293,8 @@ class TestPlayedPage:
         finally:
             served.close()
 
-    def test_plots_leave_out_where_there_is_no_goal_but_not_the_angles(self, trajectory: Trajectory) -> None:
-        """Plots of the error skip rows without a goal."""
+    def test_error_plots_skip_rows_without_a_goal(self, trajectory: Trajectory) -> None:
+        """Plots of the angles have them."""
         ticks = [msgspec.structs.replace(tick, goal_m=None) for tick in trajectory._ticks.ticks(0.0, 0.99)]
         begins = Trajectory(
             "ik", trajectory.arm, trajectory.period_s, TicksInMemory([*ticks, *trajectory._ticks.ticks(1.0, 5.0)])
@@ -315,8 +311,8 @@ class TestPlayedPage:
 class TestServe:
     """Ports and values."""
 
-    def test_a_port_in_use_is_told_before_anything_is_served(self) -> None:
-        """A port in use is an error."""
+    def test_a_port_in_use_is_an_error(self) -> None:
+        """And an address of another machine is."""
         with serving("127.0.0.1", 8300) as server:
             port = server.get_port()
             with pytest.raises(OSError, match=f"port {port} is in use: --port names another"):
@@ -325,6 +321,6 @@ class TestServe:
             check_port("192.0.2.1", 8300)
 
     @pytest.mark.parametrize(("time_s", "shown"), [(0.0, 0.0), (1.0 / 3.0, 0.33), (14.066666, 14.06), (0.29, 0.29)])
-    def test_times_are_rounded_down_for_the_slider(self, time_s: float, shown: float) -> None:
-        """Times are rounded down to hundredths."""
+    def test_slider_times_are_rounded_down_to_hundredths(self, time_s: float, shown: float) -> None:
+        """Rounding up would be beyond the end."""
         assert rounded(time_s) == shown

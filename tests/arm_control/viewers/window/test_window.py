@@ -1,4 +1,4 @@
-"""The simulator's window on a virtual screen, driven by keys and by the mouse, and looked at."""
+"""The simulator's window on a virtual screen, driven by keys and the mouse."""
 
 import json
 import os
@@ -43,7 +43,7 @@ WORDS = (slice(60, 200), slice(252, 772))
 
 
 class Shown:
-    """A window on a screen of its own."""
+    """A window on a virtual screen of its own."""
 
     def __init__(self, display: str, state: Path) -> None:
         self._environment, self._state = {**os.environ, "DISPLAY": display}, state
@@ -51,7 +51,7 @@ class Shown:
 
     @property
     def state(self) -> dict[str, Any]:
-        """What it was in at the last picture."""
+        """The state at the last picture."""
         end = time.monotonic() + 120
         while time.monotonic() < end:
             if self._state.exists() and (text := self._state.read_text()).endswith("\n"):
@@ -72,7 +72,7 @@ class Shown:
         self.do("mousemove", 512, 300, "key", key)  # let go at once, perhaps within one picture
 
     def drag(self, row: int, share: float) -> None:
-        """Put a slider to a share of its range."""
+        """Drag a slider to a fraction of its range."""
         column = round(LEFT + share * (RIGHT - LEFT))
         self.do("mousemove", column, row, "mousedown", 1)
         time.sleep(0.2)
@@ -90,11 +90,11 @@ def eventually(holds: Callable[[], Any]) -> None:
 
 @contextmanager
 def screen() -> Iterator[str]:
-    """A virtual screen's name."""
+    """The name of a virtual screen."""
     missing = [name for name in ("Xvfb", "xdotool") if shutil.which(name) is None]
     if missing and not os.environ.get("CI"):
-        pytest.skip(f"wants {' and '.join(missing)}")
-    # Without -noreset it starts anew once its last client has gone, and refuses the next one meanwhile.
+        pytest.skip(f"requires {' and '.join(missing)}")
+    # Without -noreset it restarts after its last client, and rejects the next one meanwhile.
     command = ["Xvfb", "-displayfd", "1", "-screen", "0", "1024x768x24", "-nolisten", "tcp", "-noreset"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
         assert server.stdout is not None
@@ -167,8 +167,8 @@ def pause(shown: Shown) -> dict[str, Any]:
 class TestWindow:
     """Keys, sliders and pictures of the window."""
 
-    def test_arm_goal_and_numbers_are_seen_and_move(self, live: Shown) -> None:
-        """Arm, goal and numbers are visible and change."""
+    def test_arm_goal_and_numbers_are_visible_and_change(self, live: Shown) -> None:
+        """By their colours on the screen."""
         if not live.state["playing"]:
             live.press("space")
         shots = []
@@ -184,7 +184,7 @@ class TestWindow:
         assert (words[0] != words[-1]).sum() > 20  # other numbers
 
     def test_space_pauses_and_an_arrow_steps(self, live: Shown) -> None:
-        """Space pauses, arrows step."""
+        """By one period; the time of a live arm does not go back."""
         stood = pause(live)
         time.sleep(0.5)
         assert live.state["time_s"] == stood["time_s"]
@@ -195,8 +195,8 @@ class TestWindow:
         time.sleep(0.5)
         assert live.state["time_s"] == pytest.approx(stood["time_s"] + 1 / 30)
 
-    def test_n_is_the_next_goal_and_the_ball_is_elsewhere(self, live: Shown) -> None:
-        """n draws the next goal."""
+    def test_n_draws_the_next_goal(self, live: Shown) -> None:
+        """The ball moves."""
         before = pause(live)
         first = balls(live.screen())
         live.press("n")
@@ -206,8 +206,8 @@ class TestWindow:
         assert (first != second).sum() > 20
         assert second.sum() > 20
 
-    def test_keys_and_the_slider_set_the_pace(self, live: Shown) -> None:
-        """Keys and the slider set the speed."""
+    def test_keys_and_the_slider_set_the_speed(self, live: Shown) -> None:
+        """Both change the playback's speed."""
         pause(live)
         speed = live.state["speed"]
         live.press("plus")
@@ -219,8 +219,8 @@ class TestWindow:
         live.drag(SPEED, 0.0)
         eventually(lambda: live.state["speed"] < 0.5)
 
-    def test_a_joints_slider_takes_the_arm_and_m_gives_it_back(self, live: Shown) -> None:
-        """A slider takes manual control, m gives it back."""
+    def test_a_joint_slider_takes_manual_control_and_m_returns_it(self, live: Shown) -> None:
+        """The controller continues afterwards."""
         if not live.state["playing"]:
             live.press("space")
         live.drag(SPEED, 0.3)
@@ -241,8 +241,8 @@ class TestWindow:
         live.press("m")
         eventually(lambda: not live.state["manual"])
 
-    def test_a_trajectory_is_scrubbed_stepped_back_and_goes_to_the_next_goal(self, played: Shown) -> None:
-        """A recording is scrubbed, stepped and skipped to the next goal."""
+    def test_a_trajectory_is_scrubbed_stepped_and_skipped(self, played: Shown) -> None:
+        """By the slider and by keys."""
         pause(played)
         played.drag(SECOND, 0.5)  # its time
         eventually(lambda: 2.0 < played.state["position_s"] < 3.0)
@@ -257,8 +257,8 @@ class TestWindow:
         assert balls(played.screen()).sum() > 20
 
     @pytest.mark.parametrize("key", ["q", "Escape"])
-    def test_a_key_ends_the_command_cleanly(self, key: str) -> None:
-        """A key closes the window with exit code 0."""
+    def test_a_key_closes_the_window(self, key: str) -> None:
+        """Exit code 0."""
         with screen() as display:
             environment = {**os.environ, "DISPLAY": display}
             words = [sys.executable, "-m", "arm_control.cli", "replay", "ik"]  # the window is the default
