@@ -497,7 +497,7 @@ class TestSettings:
     def test_discounted_start_weights_gradients_by_gamma_t(self) -> None:
         """With `discounted_start`, the gradient of step t is that without, times gamma^t (0.8)."""
         settings = ActorCriticSettings(**SMALL, policy="gaussian", scale_advantage=False, discount=0.8)
-        plain, discounted = (policy_gradients(replace(settings, discounted_start=asked)) for asked in (False, True))
+        plain, discounted = (policy_gradients(replace(settings, discounted_start=enabled)) for enabled in (False, True))
         for step, i in enumerate((1.0, 0.8, 1.0, 0.8)):
             assert max(gradient.abs().max() for gradient in plain[step].values()) > 0.1
             for name, gradient in plain[step].items():
