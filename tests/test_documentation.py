@@ -18,7 +18,6 @@ import pytest
 from documentation import (
     PAGES,
     README,
-    ROOT,
     SHORTER,
     SHORTER_PYTHON,
     adds_code,
@@ -30,14 +29,15 @@ from documentation import (
     shortened_python,
     write_saved_files,
 )
+from locations import ROOT
+from short_trainings import short_validations
+from trees import copy_program
 
 from arm_control import cli
 from arm_control.commands.compare import Compare, contestants
 from arm_control.comparison import scheduling, trial
 from arm_control.comparison.trial import Trial
-from arm_control.evaluation import validation
 from arm_control.exporter import exporter
-from arm_control.training import loop
 
 COMMANDS = {page: commands(page) for page in PAGES}
 # Pages whose commands work as they stand, and those whose commands need the code that the page adds.
@@ -147,7 +147,7 @@ def terminal(words: list[str], folder: Path) -> Iterator[None]:
 
 
 @pytest.fixture
-def one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+def one_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Short validations, and the trainings of a comparison in this process instead of one of their own each.
 
     `test_comparison.py` runs comparisons with their processes, `make demo` the commands as a shell does.
@@ -161,12 +161,12 @@ def one_process(monkeypatch: pytest.MonkeyPatch) -> None:
         assert result is not None
         return result
 
-    monkeypatch.setattr(loop, "REPORTS", 2)
-    monkeypatch.setattr(validation, "VALIDATION_GOALS", 2)
     monkeypatch.setattr(exporter, "RANDOM_STATES", 100)
     monkeypatch.setattr(exporter, "SEARCHED_STATES", 20)
     monkeypatch.setattr(trial, "REPORTS", 2)
     monkeypatch.setattr(scheduling, "run_process", run_here)
+    with short_validations(reports=2):
+        yield
 
 
 def run_on_servos(words: list[str], folder: Path) -> tuple[int, str]:
@@ -261,8 +261,7 @@ class TestPages:
     @pytest.mark.parametrize("page", EXTENDING, ids=lambda page: page.name)
     def test_the_code_that_a_page_adds_works(self, page: Path, tmp_path: Path, tiny_policy: Path) -> None:
         """Files that a page adds to a copy of the program work, with the page's tests, programs and commands."""
-        for name in ("arm_control", "envs", "policies", "assets"):
-            shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+        copy_program(tmp_path)
         write_saved_files(page, tmp_path)
         (tmp_path / "runs/first").mkdir(parents=True)  # of the first tutorial
         shutil.copy(tiny_policy, tmp_path / "runs/first/policy.onnx")
@@ -313,8 +312,7 @@ class TestPages:
         self, length: list[str], largest_error_mm: float, least_success: float, tmp_path: Path
     ) -> None:
         """`make demo` in a copy of the tree reaches the documented error and success, and writes all its files."""
-        for name in ("arm_control", "envs", "policies", "assets"):
-            shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+        copy_program(tmp_path)
         shutil.copy(ROOT / "Makefile", tmp_path)
         make = ["make", "demo", f"BIN={Path(sys.executable).parent}", "READY=", *length]
         demo_environment = environment() | {"PYTHONPATH": str(tmp_path), "DISPLAY": ""}

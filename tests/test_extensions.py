@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from pathlib import Path
 import pytest
 from helpers import reports
 from locations import ROOT
+from trees import copy_program
 
 from arm_control.recording.reading import read_recording
 
@@ -271,8 +271,7 @@ class Tree:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        for name in ("arm_control", "envs", "policies", "assets"):
-            shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        copy_program(folder)
 
     def add(self, path: str, text: str) -> None:
         """Write a new file."""

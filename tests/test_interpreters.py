@@ -11,7 +11,7 @@ from locations import ROOT
 NEWER = ("3.12", "3.13", "3.14")
 TOOLS = ("hypothesis", "pybullet-arm64", "pytest", "pytest-timeout", "scipy")
 # These tests require PyTorch or Stable-Baselines3, which are not installed for other interpreters.
-LEFT_OUT = ("test_arm.py", "test_arm_env.py", "test_control.py", "test_track.py")
+LEFT_OUT = ("test_arm.py", "test_arm_env.py", "test_control.py", "tasks/test_track.py")
 
 pytestmark = [pytest.mark.slow, pytest.mark.soak]
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from locations import ROOT
+from trees import copy_program
 
 from arm_control.process.own_packages import PACKAGES, python_command
 
@@ -39,8 +40,7 @@ def as_package(folder: Path, name: str) -> Path:
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder like site-packages with a copy of arm-control."""
     folder = tmp_path_factory.mktemp("site-packages")
-    for name in ("arm_control", "assets", *PACKAGES):
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    copy_program(folder)
     return folder
 
 

@@ -11,8 +11,7 @@ from pathlib import Path
 
 import pytest
 from locations import ROOT
-
-PACKAGES = ("arm_control", "envs", "policies", "assets")
+from trees import PACKAGES
 
 pytestmark = pytest.mark.slow
 

@@ -323,8 +323,6 @@ class TestParsing:
                 "joints that the base is not connected to",
                 id="a ring beside the arm",
             ),
-            pytest.param(robot(TWO_LINKS, joint("j", "a", "b", "continuous")), "'continuous'", id="continuous joint"),
-            pytest.param(robot(TWO_LINKS, joint("j", "a", "b", "prismatic")), "'prismatic'", id="prismatic joint"),
             pytest.param(
                 robot(TWO_LINKS, joint("j", "a", "b", inside="")), "joint 'j' requires a <limit>", id="missing limit"
             ),
@@ -399,12 +397,6 @@ class TestParsing:
         """A missing file or a folder raises ValueError with the system's reason."""
         with pytest.raises(ValueError, match=f"cannot read arm .*: {reason}"):
             Arm(tmp_path / name)
-
-    def test_rejects_a_binary_file(self, tmp_path: Path) -> None:
-        """Bytes that are not XML raise the error of malformed XML."""
-        (tmp_path / "bad.urdf").write_bytes(bytes(range(256)))
-        with pytest.raises(ValueError, match=r"arm .*bad\.urdf: not well-formed XML"):
-            Arm(tmp_path / "bad.urdf")
 
 
 class TestNearestReachable:

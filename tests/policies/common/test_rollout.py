@@ -112,7 +112,7 @@ class TestRollout:
         assert (len(rollout), rollout.count, rollout.every_arm_has_ended) == (0, 0, False)
 
     def test_places_count_steps_since_the_start_of_the_episode(self) -> None:
-        """Places continue across `take` and restart after each end (computed by hand)."""
+        """Places continue across `take` and restart at 0 after terminations and truncations (computed by hand)."""
         ends: list[tuple[int, ...]] = [(), (1,), (), (0, 1), (), (2,), ()]
         wanted = [[0, 0, 0], [1, 1, 1], [2, 0, 2], [3, 1, 3], [0, 0, 4], [1, 1, 5], [2, 2, 0]]
         for takes in ((), (1,), (2, 4), range(7)):
@@ -126,11 +126,6 @@ class TestRollout:
                     places += rollout.take().place.tolist()
             places += rollout.take().place.tolist() if len(rollout) else []
             assert places == wanted
-
-    def test_places_restart_after_termination_and_truncation(self) -> None:
-        """Both kinds of episode end restart the place at 0."""
-        rollout = filled(step(0), step(1, terminated=(0,), ended=(2,)), step(2))
-        assert rollout.take().place.tolist() == [[0, 0, 0], [1, 1, 1], [0, 2, 0]]
 
     def test_every_environment_has_ended_since_the_last_take(self) -> None:
         """The flag is set once each environment ended an episode since the last `take`."""
