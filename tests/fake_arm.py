@@ -119,7 +119,7 @@ class ScriptedPolicy:
         self.calls = 0
         self.forgotten = 0
 
-    def forget(self) -> None:
+    def reset_memory(self) -> None:
         self.forgotten += 1
 
     def decide(self, *inputs: Any) -> list[float]:

@@ -10,7 +10,8 @@ from fake_arm import ARM, START, FakeArm, FakeClock, ScriptedPolicy, Skilled
 from arm_control.drivers.base import JointState
 from arm_control.runner import PolicyRunner
 from arm_control.runner.goals import GoalWork
-from arm_control.runner.loop import PARKED_DEG, ControlLoop, LoopSettings
+from arm_control.runner.loop import ControlLoop, LoopSettings
+from arm_control.runner.motions import PARKED_DEG
 from arm_control.runner.report import GoalResult, LoopReport
 from arm_control.runner.safety import Safety, SafetySettings
 from envs.tasks.base import GoalTrajectory, StillGoal
@@ -92,8 +93,8 @@ class Rig:
         assert self.arm.verbs[0] == "enable"
         assert self.arm.verbs[-1] == "disable"
         assert set(self.arm.verbs[1:-1]) <= {"write"}
-        np.testing.assert_allclose(self.arm.disabled_at_deg, self.loop.park_deg, atol=PARKED_DEG)
-        np.testing.assert_allclose(self.arm.sent[-1], self.loop.park_deg, atol=1e-6)
+        np.testing.assert_allclose(self.arm.disabled_at_deg, self.loop.parking.pose_deg, atol=PARKED_DEG)
+        np.testing.assert_allclose(self.arm.sent[-1], self.loop.parking.pose_deg, atol=1e-6)
 
     def assert_held(self) -> None:
         """Assert that torque is on and targets are at rest."""

@@ -21,7 +21,7 @@ from arm_control.runner import PolicyRunner
 from arm_control.runner.clocks import Clock
 from arm_control.runner.goals import GoalWork
 from arm_control.runner.loop import ControlLoop
-from arm_control.runner.priority import ask_for_priority
+from arm_control.runner.priority import request_priority
 from arm_control.runner.safety import Safety, SafetySettings
 from arm_control.runs.agent import make_agent
 from arm_control.runs.config import TrainConfig
@@ -213,7 +213,7 @@ def quiet_process() -> Iterator[str]:
     """
     policy = os.sched_getscheduler(0)
     parameters = os.sched_getparam(0)
-    priority = ask_for_priority()
+    priority = request_priority()
     gc.collect()
     gc.freeze()
     try:

@@ -61,7 +61,7 @@ class ExportedPolicyController:
         inputs = {name: columns[name] for name in taken if name != MEMORY}
         if (memory := self._runner.contract.next_memory) is not None:
             inputs[MEMORY] = np.zeros((len(arms), memory.size)) if self._memory is None else self._memory
-        targets, self._memory = self._runner.recall(inputs)
+        targets, self._memory = self._runner.infer_recurrent(inputs)
         return actions_for(targets, arms)
 
 

@@ -31,7 +31,7 @@ def verify(runner: PolicyRunner, module: ExportedPolicy, arm: Arm, states: Input
 
     `targets` (states, joints) are the latter, in degrees.
     """
-    parts = [runner.recall(chosen(states, rows)) for rows in slices(len(targets))]
+    parts = [runner.infer_recurrent(chosen(states, rows)) for rows in slices(len(targets))]
     exported = np.concatenate([part[0] for part in parts])
     searching = isinstance(module.policy, GridPolicy)
     recurrent = MEMORY in states

@@ -1,4 +1,4 @@
-"""The clocks of a control loop: real time, or simulated time that passes as fast as it can."""
+"""The clocks of a control loop: real time, or simulated time that passes as fast as the computation allows."""
 
 import time
 from typing import Protocol
@@ -8,13 +8,13 @@ class Clock(Protocol):
     """The time of a control loop."""
 
     waits: bool
-    """Whether a person can be waited for: not where no time passes."""
+    """Whether it passes in real time, so that a person can respond."""
 
     def now_s(self) -> float:
         """The time in s."""
 
     def wait_until(self, due_s: float) -> None:
-        """Return when it is due; at once if it was."""
+        """Return at this time; immediately if it has passed."""
 
 
 class RealTime:
@@ -27,14 +27,14 @@ class RealTime:
         return time.monotonic()
 
     def wait_until(self, due_s: float) -> None:
-        """Sleep."""
-        left_s = due_s - time.monotonic()
-        if left_s > 0.0:
-            time.sleep(left_s)
+        """Sleep until this time."""
+        remaining_s = due_s - time.monotonic()
+        if remaining_s > 0.0:
+            time.sleep(remaining_s)
 
 
 class FastTime:
-    """A clock of its own that jumps to whatever is due: a simulated arm needs nobody to wait."""
+    """A simulated clock, which jumps to the time that is waited for."""
 
     waits = False
 
@@ -46,5 +46,5 @@ class FastTime:
         return self._now_s
 
     def wait_until(self, due_s: float) -> None:
-        """Jump."""
+        """Jump to this time."""
         self._now_s = max(self._now_s, due_s)

@@ -1,4 +1,4 @@
-"""Connecting to the arm that a run was planned for, and checking that it is that one."""
+"""Connecting to the arm of a run, and checking that it is the one that the run was planned for."""
 
 from arm_control.drivers.base import Driver, DriverType, OpeningContext, round_down
 from arm_control.runner.clocks import Clock
@@ -9,29 +9,29 @@ from arm_control.runs.arm import open_arm
 
 def connect(config: SessionConfig, plan: Plan, driver_type: DriverType, clock: Clock, start_deg: list[float]) -> Driver:
     """Open the driver; a simulated arm starts in the pose `start_deg`."""
-    # A simulation needs masses and meshes, which are in the arm's own file.
+    # A simulation requires masses and meshes, which a policy file lacks: open the arm's own file.
     arm = open_arm(plan.arm, config.arm) if driver_type.simulated else plan.arm
     context = OpeningContext(plan.period_s, tuple(start_deg), plan.imperfections, clock.now_s)
     return driver_type.open(arm, driver_options(config), context)
 
 
 def check_driver(driver: Driver, plan: Plan) -> None:
-    """Raise ValueError for an arm that is not the one that was planned for, with both values."""
-    wanted = plan.arm.joint_names
+    """Raise ValueError, with both values, for an arm with other joints, another calibration or too low a rate."""
+    expected = plan.arm.joint_names
     got = tuple(driver.joint_names)
-    if wanted != got:
-        raise ValueError(f"the {plan.arm.name} to be moved has joints {wanted}, the driver's arm {got}")
+    if expected != got:
+        raise ValueError(f"the {plan.arm.name} to be moved has joints {expected}, the driver's arm {got}")
     calibrated = driver.calibration_sha256
     if plan.calibration_sha256 and calibrated and plan.calibration_sha256 != calibrated:
         raise ValueError(
             f"it was recorded with the calibration {plan.calibration_sha256[:12]}, the arm now has {calibrated[:12]}: "
-            "its degrees may not be the same"
+            "the same angles may be other poses"
         )
     check_rate(driver, plan)
 
 
 def check_rate(driver: Driver, plan: Plan) -> None:
-    """Raise ValueError for a rate that the arm's connection does not allow, naming rates that both allow."""
+    """Raise ValueError for a rate above that of the arm's connection, with the rates that are possible."""
     rate_hz = 1.0 / plan.period_s
     if rate_hz <= driver.fastest_rate_hz * (1.0 + 1e-9):
         return
@@ -41,7 +41,7 @@ def check_rate(driver: Driver, plan: Plan) -> None:
     faster = f"; faster: {hint}" if hint else ""
     if slowest_hz <= fastest_hz:
         raise ValueError(
-            f"{rate_hz:g} Hz is more than the arm's connection allows; expected --rate {slowest_hz:g} to "
+            f"{rate_hz:g} Hz exceeds the rate of the arm's connection; expected --rate {slowest_hz:g} to "
             f"{fastest_hz:g}{faster}"
         )
     raise ValueError(

@@ -1,4 +1,4 @@
-"""What an exported policy promises, for people."""
+"""The description of an exported policy, printed by `arm-control inspect`."""
 
 import dataclasses
 from pathlib import Path
@@ -9,7 +9,7 @@ from envs.imperfections import OFF, imperfections_from_json
 
 
 def describe(path: str | Path) -> str:
-    """The contract as text. Raises PolicyFileError for a file that does not keep it."""
+    """The contract as text. Raises PolicyFileError for a file that does not match it."""
     contract = PolicyRunner.load(path).contract
     golden = contract.golden
     imperfections = imperfections_from_json(contract.imperfections)
@@ -26,14 +26,16 @@ def describe(path: str | Path) -> str:
             f"{joint.max_speed_deg_s:.1f} degrees/s and {joint.max_acceleration_deg_s2:.0f} degrees/s^2"
         )
     if imperfections.name == "custom":
-        ranges = [(field.name, *getattr(imperfections, field.name)) for field in dataclasses.fields(imperfections)]
-        shown = ", ".join(f"{name} {low:g} to {high:g}" for name, low, high in ranges if (low, high) != OFF)
-        lines.append(f"  imperfections  {shown}")
-    lines += [
-        f"  control rate   {contract.control_rate_hz:g} Hz",
-        *([] if steps is None else [f"  episode        {steps} steps, {steps / contract.control_rate_hz:.2f} s"]),
-        f"  goal reached   within {1000 * contract.goal_tolerance_m:g} mm",
-    ]
+        ranges = []
+        for field in dataclasses.fields(imperfections):
+            low, high = getattr(imperfections, field.name)
+            if (low, high) != OFF:
+                ranges.append(f"{field.name} {low:g} to {high:g}")
+        lines.append(f"  imperfections  {', '.join(ranges)}")
+    lines.append(f"  control rate   {contract.control_rate_hz:g} Hz")
+    if steps is not None:
+        lines.append(f"  episode        {steps} steps, {steps / contract.control_rate_hz:.2f} s")
+    lines.append(f"  goal reached   within {1000 * contract.goal_tolerance_m:g} mm")
     for kind, tensors in (("input", contract.inputs), ("output", contract.outputs)):
         for tensor in tensors:
             lines.append(f"  {kind:<14} {tensor.name} (batch, {tensor.size}), {tensor.unit}: {tensor.meaning}")

@@ -1,4 +1,4 @@
-"""The goals of a run: from the command line, a file, standard input, or drawn at random."""
+"""The goals of a run: from the command line, a file, standard input, or random; metres in the base frame."""
 
 import io
 import math
@@ -18,17 +18,17 @@ from envs.limits import ROUNDING_M, TABLE_M
 from envs.tasks import check_task_options, environment_of
 from envs.tasks.base import GoalTrajectory, StillGoal, Task
 
-NOT_RANDOM = 1000  # random poses tried for each goal
-PATH_TRIES = 30  # random paths tried for each path, each of which takes longer
-WAITING_GOALS = 100  # from standard input, read ahead
-LARGEST_GOALS = 2**24  # bytes of a file of goals
-LONGEST_LINE = 1000  # characters of a goal on standard input
+POSE_TRIES = 1000  # random poses that are tried for each goal
+PATH_TRIES = 30  # random paths that are tried for each path, which takes longer
+QUEUED_GOALS = 100  # goals that are read ahead from standard input
+MAX_FILE_BYTES = 2**24
+MAX_LINE_CHARACTERS = 1000  # on standard input
 
 
 def read_goals(config: SessionConfig, runner: PolicyRunner, safety: Safety) -> Iterator[GoalTrajectory | None]:
-    """The goals that the command asks for, each checked to be reachable inside the workspace.
+    """The goals of a run, each checked to be reachable and inside the workspace; None while standard input has no line.
 
-    None while standard input has no line yet. Raises ValueError, naming where a goal stands.
+    Raises ValueError for an invalid goal, with the flag or the line that it comes from.
     """
     if config.random is not None:
         yield from random_goals(config, runner, safety)
@@ -44,17 +44,17 @@ def read_goals(config: SessionConfig, runner: PolicyRunner, safety: Safety) -> I
 def standard_input_goals(
     config: SessionConfig, runner: PolicyRunner, safety: Safety
 ) -> Iterator[GoalTrajectory | None]:
-    """The goals from standard input as they come, None while there is none yet."""
+    """The goals from standard input as they arrive; None while there is none."""
     if sys.stdin is None:
         raise ValueError("there is no standard input to read goals from")
     typed = parse_lines(bounded_lines(sys.stdin), "standard input", runner, safety)
-    yield from as_they_come(typed, timeout_s=0.0 if config.pace == "realtime" else 0.05)
+    yield from read_ahead(typed, timeout_s=0.0 if config.pace == "realtime" else 0.05)
 
 
 def file_goals(path: str, runner: PolicyRunner, safety: Safety) -> list[GoalTrajectory]:
-    """The goals of a file. Raises ValueError for one that cannot be read or holds none, or too many."""
+    """The goals of a file. Raises ValueError for a file that cannot be read, has no goals, or too many."""
     try:
-        lines = io.StringIO(read_text(path, LARGEST_GOALS), newline=None).readlines()
+        lines = io.StringIO(read_text(path, MAX_FILE_BYTES), newline=None).readlines()
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or error
         hint = "; --goals-file - reads standard input" if path.startswith("/dev/") else ""
@@ -69,25 +69,26 @@ def file_goals(path: str, runner: PolicyRunner, safety: Safety) -> list[GoalTraj
 
 
 def random_goals(config: SessionConfig, runner: PolicyRunner, safety: Safety) -> Iterator[GoalTrajectory]:
-    """As many random goals, or paths, as the command asks for, above the table and inside the workspace.
+    """Random goals or paths, `config.random` of them, above the table and inside the workspace.
 
-    Raises ValueError if too few of those that are drawn are.
+    Raises ValueError if too few of the drawn ones are inside.
     """
     task = task_of(runner)
     generator = np.random.default_rng(config.seed)
     steps = round(config.seconds_per_goal / runner.period_s)
-    tries = PATH_TRIES if task.moving else NOT_RANDOM
-    wanted = config.random or 0
+    tries = PATH_TRIES if task.moving else POSE_TRIES
+    count = config.random or 0
     found = 0
     tried = 0
-    while tried < tries * (found + 1):  # a workspace without goals is noticed soon, however many are wanted
+    # The number of tries grows with the goals found, so that an empty workspace is reported soon.
+    while tried < tries * (found + 1):
         tried += 1
         course = task.draw_goals(runner.arm, generator, steps, runner.period_s, table_m=table_height_m(config))
         if not inside_workspace(course, steps, safety):
             continue
         yield course
         found += 1
-        if found == wanted:
+        if found == count:
             return
     raise ValueError(
         f"of {tried} random {task.goals_name} above the table at z = {table_height_m(config):g} m only {found} are "
@@ -96,14 +97,14 @@ def random_goals(config: SessionConfig, runner: PolicyRunner, safety: Safety) ->
 
 
 def task_of(runner: PolicyRunner) -> Task:
-    """The task that the policy was trained for. Raises ValueError if it is not known here."""
+    """The task that the policy was trained for. Raises ValueError for an unknown one."""
     contract = runner.contract
     check_task_options(contract.environment, contract.given_task_options)
     return environment_of(contract.environment).task(**contract.given_task_options)
 
 
 def inside_workspace(course: GoalTrajectory, steps: int, safety: Safety) -> bool:
-    """True if all goals are inside the workspace, and for a goal drawn as a pose the ends of all links in it."""
+    """Whether all goals of a trajectory are inside the workspace; of a goal drawn as a pose, all link ends."""
     if course.pose_deg is not None:
         return safety.workspace.outside_m(course.pose_deg) <= ROUNDING_M
     try:
@@ -115,30 +116,31 @@ def inside_workspace(course: GoalTrajectory, steps: int, safety: Safety) -> bool
 
 
 def table_height_m(config: SessionConfig) -> float:
-    """Height above which random goals are drawn, also for a simulated arm, which has no table unless one is named."""
+    """Height above which random goals are drawn: --table, or z = 0 (also for a simulated arm without a table)."""
     return TABLE_M if config.table is None else config.table
 
 
-def as_they_come(goals: Iterator[GoalTrajectory], timeout_s: float) -> Iterator[GoalTrajectory | None]:
-    """Yield goals from standard input, or None when none has come within the timeout.
+def read_ahead(goals: Iterator[GoalTrajectory], timeout_s: float) -> Iterator[GoalTrajectory | None]:
+    """Yield goals from standard input, or None if none arrives within the timeout.
 
-    A thread reads and checks them, since the check of a goal out of reach can take a second. It runs at ordinary
-    priority, and waits while WAITING_GOALS goals are not yet taken.
+    A thread reads and checks them, since the check of an unreachable goal can take a second. It runs at ordinary
+    priority, and waits while QUEUED_GOALS goals are queued.
     """
-    ready: queue.Queue[GoalTrajectory | Exception | None] = queue.Queue(WAITING_GOALS)
+    ready: queue.Queue[GoalTrajectory | Exception | None] = queue.Queue(QUEUED_GOALS)
 
     def collect() -> None:
-        """Put each goal, what is wrong with the last one, and the end into the queue."""
+        """Put each goal into the queue, then the error of an invalid one or None for the end."""
         try:
             for goal in goals:
                 ready.put(goal)
             ready.put(None)
-        except OSError:  # the terminal was closed: no more goals come
+        except OSError:  # the terminal was closed: there are no more goals
             ready.put(None)
         except Exception as error:
             ready.put(error)
 
-    sys.setswitchinterval(0.0005)  # the loop's turn comes soon, whatever the thread does
+    # Let the control loop interrupt this thread after 0.5 ms instead of 5 ms.
+    sys.setswitchinterval(0.0005)
     threading.Thread(target=collect, daemon=True).start()
     while True:
         try:
@@ -154,22 +156,22 @@ def as_they_come(goals: Iterator[GoalTrajectory], timeout_s: float) -> Iterator[
 
 
 def bounded_lines(stream: TextIO) -> Iterator[str]:
-    """The lines of a stream. Raises ValueError for one that does not end soon, before it fills the memory."""
+    """The lines of a stream. Raises ValueError for a line that is too long, before it fills the memory."""
     while line := _read_line(stream):
-        if len(line) > LONGEST_LINE:
-            raise ValueError(f"standard input: expected lines of at most {LONGEST_LINE} characters")
+        if len(line) > MAX_LINE_CHARACTERS:
+            raise ValueError(f"standard input: expected lines of at most {MAX_LINE_CHARACTERS} characters")
         yield line
 
 
 def _read_line(stream: TextIO) -> str:
     try:
-        return stream.readline(LONGEST_LINE + 1)
+        return stream.readline(MAX_LINE_CHARACTERS + 1)
     except UnicodeDecodeError:
         raise ValueError("standard input is not UTF-8: expected goals as UTF-8 text") from None
 
 
 def parse_lines(lines: Iterable[str], name: str, runner: PolicyRunner, safety: Safety) -> Iterator[GoalTrajectory]:
-    """A goal from each line that is not empty or a # comment."""
+    """A goal from each line, except for empty lines and # comments."""
     for number, line in enumerate(lines, 1):
         if text := goal_in(line):
             yield parse_goal(text, f"{name}, line {number}", runner, safety)
@@ -181,7 +183,7 @@ def goal_in(line: str) -> str:
 
 
 def parse_goal(text: str, where: str, runner: PolicyRunner, safety: Safety) -> StillGoal:
-    """x,y,z or x y z in metres. Raises ValueError, naming where it stands."""
+    """A goal from x,y,z or x y z in metres. Raises ValueError, which names its source `where`."""
     try:
         numbers = [float(word) for word in text.replace(",", " ").split()]
     except ValueError:

@@ -1,4 +1,4 @@
-"""Keys of the terminal, while the control loop runs."""
+"""Keys pressed in the terminal while the control loop runs."""
 
 import contextlib
 import os
@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterator
 
 @contextlib.contextmanager
 def keyboard() -> Iterator[Callable[[], str] | None]:
-    """Yield a function that returns the latest key pressed since its last call; None where there is no terminal.
+    """Yield a function that returns the latest key pressed since its last call, "" for none; None without a terminal.
 
-    A terminal that was closed has no keys, and neither has the foreground terminal of a background job: reading or
-    restoring it would stop the job (SIGTTIN, SIGTTOU), with the arm in motion.
+    A closed terminal gives no keys. Neither does the terminal of a background job: reading or restoring it would stop
+    the job (SIGTTIN, SIGTTOU), with the arm in motion.
     """
     if sys.stdin is None or not sys.stdin.isatty():
         yield None
@@ -23,7 +23,7 @@ def keyboard() -> Iterator[Callable[[], str] | None]:
     descriptor = sys.stdin.fileno()
 
     def key() -> str:
-        """The key, or nothing."""
+        """The latest key in lower case, or an empty string."""
         try:
             if not select.select([descriptor], [], [], 0.0)[0]:
                 return ""
@@ -31,22 +31,25 @@ def keyboard() -> Iterator[Callable[[], str] | None]:
         except OSError:
             return ""
 
+    # Ignore the signals that would stop a background job.
     previous = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGTTIN, signal.SIGTTOU)}
     before = None
     try:
         with contextlib.suppress(termios.error, OSError):
             if in_foreground(descriptor):
                 before = termios.tcgetattr(descriptor)
-                tty.setcbreak(descriptor, termios.TCSANOW)  # keys come at once, without Enter; Ctrl-C is still a signal
+                # Keys are read without Enter; Ctrl-C is still a signal.
+                tty.setcbreak(descriptor, termios.TCSANOW)
         yield key
     finally:
         with contextlib.suppress(termios.error, OSError):
             if before is not None and in_foreground(descriptor):
-                termios.tcsetattr(descriptor, termios.TCSANOW, before)  # at once: output may never drain
+                # TCSANOW does not wait for output, which may never drain.
+                termios.tcsetattr(descriptor, termios.TCSANOW, before)
         for number, handler in previous.items():
             signal.signal(number, handler)
 
 
 def in_foreground(terminal: int) -> bool:
-    """Whether this process is in the terminal's foreground, and not a background job."""
+    """Whether this process runs in the foreground of the terminal."""
     return os.tcgetpgrp(terminal) == os.getpgrp()

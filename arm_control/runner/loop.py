@@ -1,44 +1,40 @@
 """The control loop: the life cycle of a run, from the first reading to the parked arm.
 
-    WORK ──done, or asked to stop──> PARK ──at rest: torque off──> END
+    WORK ──done or stop requested──> PARK ──at rest: torque off──> END
       │ ^                              │ ^
     fault│                           fault│
-      v  │ r: reset                    v  │ p, r or a request to stop: reset
-    FAULT ──> HOLD                   FAULT ──> HOLD ──nobody to wait for──> END
+      v  │ r: reset                    v  │ p, r or stop request: reset
+    FAULT ──> HOLD                   FAULT ──> HOLD ──no terminal──> END
 
-Each state is a function that returns the next one. The ticks themselves are in `ticks`.
+Each state is a function that returns the next one. The ticks are in `ticks`, the runner's own motions in `motions`.
 """
 
 import dataclasses
-import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
 from arm_control.drivers.base import Driver, DriverError, JointState, TorqueLeftOnError
 from arm_control.runner.clocks import Clock
+from arm_control.runner.motions import Parking, Script, ease, hold
 from arm_control.runner.report import LoopReport
 from arm_control.runner.safety import Safety
 from arm_control.runner.ticks import Ticker, TickRecorder
 
-# Near enough to the parking pose, and to rest, to switch the torque off.
-PARKED_DEG = 3.0
-PARKED_DEG_S = 5.0
-
 
 @dataclass(frozen=True)
 class LoopSettings:
-    """Times of a run's life cycle."""
+    """Times of the phases of a run."""
 
     ease_s: float = 2.0
-    """Least time of a soft start, and of the motion to the parking pose."""
+    """Duration of a soft start; shortest duration of the motion to the parking pose."""
     ease_speed_fraction: float = 0.25
     """Mean speed of the motion to the parking pose, as a fraction of the speed limit."""
     parking_s: float = 3.0
-    """Time to get near to the parking pose, once the targets are there."""
+    """Longest time for the arm to come to rest in the parking pose, once the targets are there."""
     lost_s: float = 2.0
-    """An arm that has not answered for so long is lost."""
+    """Communication is lost after this time without a reply."""
 
 
 class LoopState(Enum):
@@ -59,15 +55,11 @@ class PhaseEnd(Enum):
     FAULT = "fault"
 
 
-Script = Iterator[list[float]]
-"""The targets of a phase, one a tick; between two of them the loop has sent one and read the arm."""
-
-
 class ControlLoop:
     """Moves one arm through a run: soft start, work, and parking; or a hold after a fault.
 
-    `work(loop)` gives the targets of the work itself, made by `loop.admit` from what `loop.state` reads. It is called
-    again after a reset, to go on with what is left, and is expected to begin softly.
+    `work(loop)` yields the targets of the work, which `loop.admit` limits, from the readings `loop.state`. It is called
+    again after a reset, to continue with what is left, and begins with a soft start.
     """
 
     def __init__(
@@ -84,14 +76,15 @@ class ControlLoop:
         say: Callable[[str], None] = lambda text: None,
         settings: LoopSettings = LoopSettings(),
     ) -> None:
-        """Nothing moves yet. `key()` is the last key pressed since, "" for none; None where there is no keyboard.
+        """Prepare a run; nothing moves yet.
 
-        Raises ValueError if the driver's joints are not the arm's, or the parking pose is outside limits or workspace.
+        `stopped()` is whether a stop was requested. `key()` is the last key pressed since its last call, "" for none;
+        `key` is None without a keyboard. Raises ValueError if the driver's joints differ from the arm's, and for a
+        parking pose outside limits or workspace.
         """
         arm = safety.arm
         if tuple(driver.joint_names) != arm.joint_names:
             raise ValueError(f"the policy moves joints {arm.joint_names}, the arm has {tuple(driver.joint_names)}")
-        self.park_deg = parking_pose(safety, park_deg)
         self.driver = driver
         self.safety = safety
         self.clock = clock
@@ -101,34 +94,36 @@ class ControlLoop:
         self.say = say
         self.settings = settings
         self.period_s = safety.period_s
-        self.torque_on = False  # as far as this loop has switched it
+        self.torque_on = False  # by this loop; a driver may find the torque on
         self.report = LoopReport(self.period_s)
         self.ticker = Ticker(
-            driver,
+            driver, safety, clock, self.report, lost_s=settings.lost_s, dry_run=dry_run, recorder=recorder, say=say
+        )
+        self.parking = Parking(
             safety,
+            self.ticker,
             clock,
-            self.report,
-            lost_s=settings.lost_s,
-            dry_run=dry_run,
-            recorder=recorder,
-            say=say,
+            park_deg,
+            min_s=settings.ease_s,
+            speed_fraction=settings.ease_speed_fraction,
+            timeout_s=settings.parking_s,
         )
         self._work: Callable[[ControlLoop], Script] = lambda loop: iter(())
         self._is_parking = False
-        self._error: Exception | None = None  # of the work, to be raised at the end
+        self._error: Exception | None = None  # raised by the work; raised again once the arm is parked
 
     @property
     def state(self) -> JointState:
-        """The last reading that tells where the arm is."""
+        """The last plausible reading."""
         return self.ticker.state
 
     def run(self, work: Callable[["ControlLoop"], Script]) -> LoopReport:
-        """Do the work, then park. An error on the way parks the arm before it is raised.
+        """Do the work, then park. An error raised by the work parks the arm before it is raised again.
 
-        Raises DriverError for an arm that stopped answering: `torque_on` says whether its torque may then be on.
+        Raises DriverError if communication is lost; `torque_on` is then whether the torque may be on.
         """
         self._work = work
-        self.driver.read()  # an arm that does not answer is not switched on
+        self.driver.read()  # raises if the arm does not reply, before the torque is switched on
         if not self.dry_run:
             self._enable()
         begin_s = time.monotonic()
@@ -138,10 +133,11 @@ class ControlLoop:
         finally:
             self.report.loop_s = time.monotonic() - begin_s
             self.report.clamped = dict(self.safety.clamped)
-            self.ticker.tell("end", "parked, torque off" if self.report.parked else "torque left on")
+            self.ticker.record_event("end", "parked, torque off" if self.report.parked else "torque left on")
         return self.report
 
     def _run_states(self) -> None:
+        """Run the state machine from WORK to END."""
         functions = {
             LoopState.WORK: self._do_work,
             LoopState.FAULT: self._report_fault,
@@ -155,6 +151,7 @@ class ControlLoop:
             raise self._error
 
     def _enable(self) -> None:
+        """Switch the torque on; if that fails, `torque_on` is whether it may be on nevertheless."""
         self.torque_on = True
         try:
             self.driver.enable()
@@ -167,13 +164,13 @@ class ControlLoop:
     # States.
 
     def _do_work(self) -> LoopState:
-        """Play the targets of the work; a program that fails, or a request to stop, parks the arm."""
+        """Send the targets of the work; a failure of the work, or a request to stop, parks the arm."""
         try:
             end = self._play("run", self._work(self))
         except DriverError:
             raise
         except Exception as error:
-            self.ticker.tell("failure", f"the program failed: {error}")
+            self.ticker.record_event("failure", f"the program failed: {error}")
             self._error = error
             return LoopState.PARK
         if end is PhaseEnd.FAULT:
@@ -185,11 +182,11 @@ class ControlLoop:
         return LoopState.PARK
 
     def _report_fault(self) -> LoopState:
-        """Report the fault that stopped the arm; where nothing was sent, nothing is held."""
+        """Report the fault that stopped the arm. A dry run, which sends nothing, ends."""
         fault = self.safety.fault
         assert fault is not None
         self.report.faults.append(fault)
-        self.ticker.tell("refusal", f"{fault.check}: {fault.text}")
+        self.ticker.record_event("refusal", f"{fault.check}: {fault.text}")
         if self.dry_run:
             self.say(f"STOPPED. {fault.check}: {fault.text}")
             return LoopState.END
@@ -197,61 +194,62 @@ class ControlLoop:
         return LoopState.HOLD
 
     def _hold(self) -> LoopState:
-        """Stay where the arm was stopped, torque on, until a person decides; end where nobody can be asked."""
-        asked_before = self.stopped()
-        if self.clock.waits and not asked_before:
+        """Hold the arm where it was stopped, torque on, until a person decides; end if no person can."""
+        stopped_before = self.stopped()
+        if self.clock.waits and not stopped_before:
             self.say(f"{self._keys()}Ctrl-C or SIGTERM: park")
         self.ticker.waits_for_person = self.key is not None
-        for target in self.rest():
+        for target in hold(self.safety):
             self.ticker.finish(target, "hold")
             self.ticker.begin()
             if self.safety.moving:
                 continue
-            next_state = self._decision(asked_before)
+            next_state = self._decision(stopped_before)
             if next_state is not None:
                 return next_state
-        raise AssertionError("a rest has no end")
+        raise AssertionError("hold() ended")
 
     def _park(self) -> LoopState:
-        """Move to the parking pose and switch the torque off at rest."""
+        """Move to the parking pose, and switch the torque off at rest."""
         if self.dry_run:
             return LoopState.END
         self._is_parking = True
-        if self._play("park", self._motion_to_rest(), stoppable=False) is PhaseEnd.FAULT:
+        if self._play("park", self.parking.targets(), stoppable=False) is PhaseEnd.FAULT:
             return LoopState.FAULT
         self.driver.disable()
         self.torque_on = False
         self.report.parked = True
-        self.ticker.tell("driver", "torque off")
+        self.ticker.record_event("driver", "torque off")
         return LoopState.END
 
-    # Decisions of a person in a hold.
+    # Decisions of a person during a hold.
 
     def _keys(self) -> str:
-        """The keys that a person may press, as the beginning of a line."""
+        """The keys that are accepted, as the beginning of a line."""
         if self.key is None:
             return ""
-        return "r or p or " if self._is_parking else "r: go on with what is left; p or "
+        return "r or p or " if self._is_parking else "r: continue with the rest; p or "
 
-    def _decision(self, asked_before: bool) -> LoopState | None:
-        """The state that a person chooses: r goes on with the work, p or a request to stop parks; None: not yet.
+    def _decision(self, stopped_before: bool) -> LoopState | None:
+        """The state that a person chooses: r continues the work, p or a request to stop parks; None: no choice yet.
 
-        The hold ends where nobody can be waited for, or where the arm was being parked on request.
+        Without a real-time clock, or if a stop was requested before the hold, the run ends at once.
         """
         pressed = self.key() if self.key is not None else ""
-        asked = self.stopped() and not asked_before
-        if pressed in ("p", "r") or asked:
-            # A fresh reading: the last good one before a fault does not tell where the arm is now.
-            reading = self.ticker.reading or self._wake()
+        stop_requested = self.stopped() and not stopped_before
+        if pressed in ("p", "r") or stop_requested:
+            # The present reading: the last plausible one, before the fault, may be out of date.
+            reading = self.ticker.reading or self._reconnect()
             if reading is not None:
                 return self._leave_hold(reading, pressed)
-            if asked:
+            if stop_requested:
                 return LoopState.END
-        if not self.clock.waits or asked_before:
+        if not self.clock.waits or stopped_before:
             return LoopState.END
         return None
 
     def _leave_hold(self, reading: JointState, pressed: str) -> LoopState:
+        """Reset the fault and continue; a fault while parking can only be followed by parking."""
         if pressed == "r" and not self._is_parking:
             self._reset(reading)
             return LoopState.WORK
@@ -259,16 +257,16 @@ class ControlLoop:
         self._reset(reading, parking=True)
         return LoopState.PARK
 
-    def _wake(self) -> JointState | None:
-        """The reading of an arm that has stopped by itself, after it was switched on again; None without an answer."""
+    def _reconnect(self) -> JointState | None:
+        """Enable an arm that has stopped by itself, and read it; None if it does not reply."""
         try:
             self.driver.enable()
             reading = self.driver.read()
         except DriverError as error:
-            self.say(f"it does not answer: {error}")
+            self.say(f"cannot re-enable the arm: {error}")
             return None
         now_s = self.clock.now_s()
-        self.ticker.answered_s = now_s
+        self.ticker.last_reply_s = now_s
         return dataclasses.replace(reading, stamp_s=now_s)
 
     def _reset(self, reading: JointState, *, parking: bool = False) -> None:
@@ -276,14 +274,14 @@ class ControlLoop:
         if self.safety.fault is None:
             self.ticker.state = reading
 
-    # Phases: a tick has begun, and is not finished, whenever one begins or ends.
+    # Phases. Whenever one begins or ends, a tick has begun and is not finished.
 
     def _play(self, phase: str, script: Script, *, stoppable: bool = True) -> PhaseEnd:
-        """Send the targets of a phase, one a tick."""
+        """Send the targets of a phase, one per tick, until it is done, stopped, or a fault is latched."""
         ticker = self.ticker
         times_s = ticker.times_s
         latch = self.safety.latch
-        ticker.tell("phase", phase)
+        ticker.record_event("phase", phase)
         ticker.phase = phase
         ticker.waits_for_person = False
         while True:
@@ -291,16 +289,18 @@ class ControlLoop:
                 return PhaseEnd.FAULT
             if stoppable and self.stopped():
                 return PhaseEnd.STOP_REQUESTED
+            # Decide on the target. The limiter, which runs within, has its own time.
             start = time.perf_counter()
             times_s["limit"] = 0.0
             target = next(script, None)
             times_s["decide"] = time.perf_counter() - start - times_s["limit"]
             if target is None:
                 return PhaseEnd.DONE
+            # Send it, wait for the next tick, and read the arm.
             ticker.finish(target, ticker.phase)
             ticker.begin()
 
-    # Targets, for the work and for parking.
+    # Targets for the work.
 
     def admit(
         self, command_deg: Sequence[float], *, blend: float = 1.0, follow: bool = False, ticks: int = 1
@@ -313,7 +313,7 @@ class ControlLoop:
         return target
 
     def go_on(self, command_deg: Sequence[float]) -> list[float]:
-        """The target to send in the next tick of a command that holds for several; see `TargetLimiter.go_on`."""
+        """The target for the next tick of a command that holds for several; see `TargetLimiter.go_on`."""
         start = time.perf_counter()
         self.ticker.command_deg = list(command_deg)
         target = self.safety.targets.go_on()
@@ -321,59 +321,6 @@ class ControlLoop:
         return target
 
     def ease(self, pose_deg: Sequence[float]) -> Script:
-        """Targets of a slow motion to a pose, from where the targets are."""
-        start_deg = list(self.safety.target_deg)
-        speeds_deg_s = self.safety.limits.max_speed_deg_s
-        gaps_deg = [abs(there - here) for here, there in zip(start_deg, pose_deg, strict=True)]
-        fastest_s = max(gap / speed for gap, speed in zip(gaps_deg, speeds_deg_s, strict=True))
-        length_s = max(self.settings.ease_s, fastest_s / self.settings.ease_speed_fraction)
-        ticks = math.ceil(length_s / self.period_s)
-        for tick in range(1, ticks + 1):
-            fraction = smooth(tick / ticks)
-            pairs = zip(start_deg, pose_deg, strict=True)
-            yield self.safety.toward([here + fraction * (there - here) for here, there in pairs])
-        while self.safety.moving:
-            yield self.safety.toward(pose_deg)
-
-    def rest(self) -> Script:
-        """Targets that come to rest where they are."""
-        while True:
-            yield self.safety.toward(self.safety.target_deg)
-
-    def _motion_to_rest(self) -> Script:
-        """Targets to the parking pose, until the arm rests there; a fault if it does not."""
-        yield from self.ease(self.park_deg)
-        end_s = self.clock.now_s() + self.settings.parking_s
-        while not self._is_at_rest():
-            if self.clock.now_s() > end_s:
-                self.safety.fault_stop("parking", self._parking_fault())
-            yield self.safety.toward(self.park_deg)
-
-    def _parking_fault(self) -> str:
-        angles_deg = [round(angle, 1) for angle in self.state.angles_deg]
-        park_deg = [round(angle, 1) for angle in self.park_deg]
-        cause = ", ".join(self.state.alerts) or "is something in its way?"
-        return f"the arm is at {angles_deg} degrees, not in its parking pose {park_deg}: {cause}"
-
-    def _is_at_rest(self) -> bool:
-        """Whether the arm is in its parking pose and does not move."""
-        pairs = zip(self.state.angles_deg, self.park_deg, strict=True)
-        near = all(abs(angle - park) <= PARKED_DEG for angle, park in pairs)
-        return near and all(abs(speed) <= PARKED_DEG_S for speed in self.state.speeds_deg_s)
-
-
-def parking_pose(safety: Safety, park_deg: Sequence[float] | None) -> list[float]:
-    """The pose to park in, by default that of the workspace. Raises ValueError for one outside limits or workspace."""
-    pose_deg = safety.workspace.default_pose_deg() if park_deg is None else list(park_deg)
-    limits = safety.limits
-    if len(pose_deg) != safety.arm.joint_count or pose_deg != limits.clip(pose_deg):
-        ranges = ", ".join(f"{low:g} to {high:g}" for low, high, _, _ in limits.by_joint)
-        raise ValueError(f"parking pose: expected an angle for each joint, {ranges} degrees, got {pose_deg}")
-    safety.workspace.check_pose(pose_deg, f"the parking pose {pose_deg}", "--park names another pose")
-    return pose_deg
-
-
-def smooth(x: float) -> float:
-    """From 0 to 1 with rest at both ends (3 x^2 - 2 x^3)."""
-    x = min(max(x, 0.0), 1.0)
-    return x * x * (3.0 - 2.0 * x)
+        """Targets of a slow motion from the present target to a pose."""
+        settings = self.settings
+        return ease(self.safety, pose_deg, min_s=settings.ease_s, speed_fraction=settings.ease_speed_fraction)

@@ -1,4 +1,4 @@
-"""Planning a run: what is to be done, from a policy or a recording, and the safety that it is done with."""
+"""Planning a run from a policy or a recording: its work, its arm, its rates, and its safety checks."""
 
 import dataclasses
 import hashlib
@@ -13,7 +13,8 @@ from arm_control.process.printing import counted
 from arm_control.recording.reading import Recording
 from arm_control.runner.goal_input import read_goals
 from arm_control.runner.goals import GoalWork
-from arm_control.runner.loop import ControlLoop, Script
+from arm_control.runner.loop import ControlLoop
+from arm_control.runner.motions import Script
 from arm_control.runner.policy_runner import PolicyRunner
 from arm_control.runner.recorded import RecordingWork, open_recording
 from arm_control.runner.report import format_goal
@@ -28,21 +29,21 @@ from envs.limits import JointLimits
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be done, and with what arm."""
+    """The work of a run, and what it requires of the arm."""
 
     arm: Arm
     limits: JointLimits
     period_s: float
-    slowest_rate_hz: float  # that it can be done at
-    said: str  # that it was checked, and how
-    metadata: dict[str, str]  # of a recording of it
+    slowest_rate_hz: float  # the lowest possible rate
+    summary: str  # the line that reports the checks of the policy or recording
+    metadata: dict[str, str]  # for a recording of this run
     work: Callable[[Safety, Console], Callable[[ControlLoop], Script]]
     imperfections: Imperfections  # of the simulated arm, or expected of a real one
-    calibration_sha256: str = ""  # that it needs; any will do if empty
+    calibration_sha256: str = ""  # the calibration that it requires; any if empty
 
 
 def plan_policy(config: SessionConfig, driver_type: DriverType) -> Plan:
-    """A policy and its goals. Raises ValueError for a policy that is refused."""
+    """Plan a run of a policy over its goals. Raises ValueError for an invalid policy or rate."""
     runner = PolicyRunner.load(config.source)
     contract = runner.contract
     period_s = runner.period_s if config.rate is None else 1.0 / config.rate
@@ -52,7 +53,7 @@ def plan_policy(config: SessionConfig, driver_type: DriverType) -> Plan:
     imperfections = imperfections_of(config, driver_type, imperfections_from_json(contract.imperfections))
 
     def work(safety: Safety, console: Console) -> GoalWork:
-        """All goals are checked before the arm moves; those on standard input as they come."""
+        """Read and check all goals before the arm moves; those on standard input as they arrive."""
         courses = read_goals(config, runner, safety)
         if config.goals_file != "-":
             courses = iter(list(courses))
@@ -76,7 +77,7 @@ def plan_policy(config: SessionConfig, driver_type: DriverType) -> Plan:
         limits=runner.limits,
         period_s=period_s,
         slowest_rate_hz=1.0 / runner.period_s,
-        said=f"{config.source}: contract and {len(contract.golden.target_deg)} golden samples hold",
+        summary=f"{config.source}: contract and {len(contract.golden.target_deg)} golden samples verified",
         metadata=metadata,
         work=work,
         imperfections=imperfections,
@@ -84,12 +85,12 @@ def plan_policy(config: SessionConfig, driver_type: DriverType) -> Plan:
 
 
 def plan_recording(config: SessionConfig, driver_type: DriverType) -> Plan:
-    """A recording. Raises ValueError for one that cannot be read or that no arm was moved in."""
+    """Plan a replay of a recording. Raises ValueError for one that cannot be read or has no targets."""
     recording, arm = open_recording(config.source)
     period_s = float(recording.metadata["period_s"]) if config.rate is None else 1.0 / config.rate
 
     def work(safety: Safety, console: Console) -> RecordingWork:
-        """Every target is checked before the arm moves."""
+        """Check every target before the arm moves."""
         try:
             replayed = RecordingWork(recording, speed=config.speed, say=console.err)
             replayed.check(safety)
@@ -106,7 +107,7 @@ def plan_recording(config: SessionConfig, driver_type: DriverType) -> Plan:
         limits=arm.limits,
         period_s=period_s,
         slowest_rate_hz=0.0,
-        said=describe_recording(config.source, recording),
+        summary=describe_recording(config.source, recording),
         metadata=metadata,
         work=work,
         imperfections=imperfections_of(config, driver_type),
@@ -115,19 +116,19 @@ def plan_recording(config: SessionConfig, driver_type: DriverType) -> Plan:
 
 
 def describe_recording(path: str, recording: Recording) -> str:
-    """One line on the targets of a recording. Raises ValueError for one whose targets make no sense."""
+    """The targets of a recording in one line. Raises ValueError for invalid targets."""
     length_s = 0.0
     gaps = 0
     if recording.ticks:
         whole = RecordingWork(recording)
         length_s = whole.length_s
         gaps = whole.gaps
-    said = f"{path}: {length_s:.1f} s of targets, all within limits and workspace"
+    line = f"{path}: {length_s:.1f} s of targets, all within limits and workspace"
     if gaps:
-        said += f"; {counted(gaps, 'gap')} that the arm crosses slowly"
+        line += f"; {counted(gaps, 'gap')}, crossed slowly"
     if recording.lost:
-        said += f"; damaged, unreadable: {recording.lost}"
-    return said
+        line += f"; damaged, unreadable: {recording.lost}"
+    return line
 
 
 def imperfections_of(
@@ -135,7 +136,7 @@ def imperfections_of(
 ) -> Imperfections:
     """The dynamics of a simulated arm, or those expected of a real one.
 
-    A policy that was trained on measured imperfections is for the arm that they were measured on.
+    For a real arm: those of --imperfections, else the measured ones that the policy was trained with, else `xl430`.
     """
     if config.imperfections is not None:
         return open_imperfections(config.imperfections)
@@ -145,18 +146,21 @@ def imperfections_of(
 
 
 def make_safety(config: SessionConfig, plan: Plan, driver_type: DriverType, limits: JointLimits) -> Safety:
-    """The limits of policy and arm, tightened by the flags of the command."""
-    most_speed = math.inf if config.max_speed is None else config.max_speed
-    most_acceleration = math.inf if config.max_acceleration is None else config.max_acceleration
-    wanted = JointLimits(
+    """The safety checks, with limits that the flags of the command tighten."""
+    # --max-speed and --max-acceleration
+    max_speed = math.inf if config.max_speed is None else config.max_speed
+    max_acceleration = math.inf if config.max_acceleration is None else config.max_acceleration
+    tightened = JointLimits(
         limits.lower_deg,
         limits.upper_deg,
-        tuple(min(speed, most_speed) for speed in limits.max_speed_deg_s),
-        tuple(min(acceleration, most_acceleration) for acceleration in limits.max_acceleration_deg_s2),
+        tuple(min(speed, max_speed) for speed in limits.max_speed_deg_s),
+        tuple(min(acceleration, max_acceleration) for acceleration in limits.max_acceleration_deg_s2),
     )
+    # --table and --workspace; a real arm stands on a table at z = 0 by default.
     table_m = config.table
     if table_m is None and not driver_type.simulated:
         table_m = 0.0
+    # Tracking allows for the delay and lag that the arm is described with.
     described = plan.imperfections
     settings = SafetySettings(
         table_m=table_m,
@@ -164,6 +168,7 @@ def make_safety(config: SessionConfig, plan: Plan, driver_type: DriverType, limi
         max_delay_s=max(MAX_DELAY_S, described.action_delay_s[1] + described.observation_delay_s[1]),
         max_lag_s=max(MAX_LAG_S, described.servo_lag_s[1]),
     )
-    if config.shadow:  # nothing follows the targets
+    # In a dry run, the arm does not follow the targets.
+    if config.shadow:
         settings = dataclasses.replace(settings, tracking_deg=math.inf)
-    return Safety(plan.arm, wanted, plan.period_s, settings)
+    return Safety(plan.arm, tightened, plan.period_s, settings)

@@ -1,4 +1,4 @@
-"""PolicyRunner: an exported policy, verified at load, for anybody's own control loop."""
+"""PolicyRunner: an exported policy, verified when it is loaded, for use in any control loop."""
 
 import math
 import struct
@@ -23,18 +23,18 @@ FloatArray = NDArray[np.float32]
 
 
 class PolicyFileError(ValueError):
-    """An ONNX file that is not a policy of arm-control, or does not keep its contract."""
+    """A file that is not a policy of arm-control, or does not match its contract."""
 
 
 class PolicyRunner:
     """Runs an exported policy with onnxruntime; loads neither PyTorch nor PyBullet.
 
         runner = PolicyRunner.load("policy.onnx")
-        runner.start(angles_deg)                       # where the arm is now
+        runner.start(angles_deg)                       # the present reading
         while True:                                    # at runner.contract.control_rate_hz
             target_deg = runner.step(angles_deg, speeds_deg_s, goal_m)
 
-    `step` holds the contract's position, speed and acceleration limits, whatever the policy says.
+    `step` limits every target to the position, speed and acceleration of the contract, whatever the policy commands.
     """
 
     def __init__(self, session: onnxruntime.InferenceSession, contract: Contract) -> None:
@@ -42,6 +42,7 @@ class PolicyRunner:
         self.contract = contract
         self.limits = contract.limits
         self.period_s = 1.0 / contract.control_rate_hz
+        # Check that contract, arm and graph match.
         self.arm = Arm("policy.urdf", text=contract.arm_urdf)
         if self.arm.joint_names != contract.joint_names:
             raise ValueError(f"its arm has joints {self.arm.joint_names}, its contract {contract.joint_names}")
@@ -51,15 +52,17 @@ class PolicyRunner:
             raise ValueError(f"its arm has the limits {self.arm.limits}, its contract {self.limits}")
         self._outputs = [tensor.name for tensor in contract.outputs]
         self._bind()
+        # The state of the limiter, for `step`.
+        self._joint_count = len(contract.joints)
         self.target_deg: list[float] | None = None
-        self._target_speed_deg_s = [0.0] * len(contract.joints)
+        self._target_speed_deg_s = [0.0] * self._joint_count
 
     @classmethod
     def load(cls, path: str | Path) -> "PolicyRunner":
         """Read a policy, check its contract, and re-run its golden samples.
 
-        Raises PolicyFileError, with what is wrong, for a file that is not ONNX, has external data or no contract,
-        whose shapes differ from its contract, or whose golden samples do not come out.
+        Raises PolicyFileError for a file that is not ONNX, has external data or no contract, whose shapes differ from
+        its contract, or that does not reproduce its golden samples.
         """
         try:
             session = open_session(read_model(path))
@@ -71,18 +74,18 @@ class PolicyRunner:
         except OSError as error:
             raise PolicyFileError(f"cannot read policy {path}: {error.strerror or error}") from None
         except ValueError as error:
-            raise PolicyFileError(f"policy {path} is refused: {printable(error)}") from None
+            raise PolicyFileError(f"policy {path} is invalid: {printable(error)}") from None
         return runner
 
     def start(self, angles_deg: Sequence[float]) -> None:
-        """Begin where the arm is, at rest: the next targets leave from there."""
+        """Start at these measured angles, at rest: the first target is there."""
         self._check_length("angles", angles_deg)
         self.target_deg = start_target(angles_deg, self.limits)
-        self._target_speed_deg_s = [0.0] * len(self.contract.joints)
-        self.forget()
+        self._target_speed_deg_s = [0.0] * self._joint_count
+        self.reset_memory()
 
-    def forget(self) -> None:
-        """Let a policy with a memory begin anew, as it did with each goal in training; others forget nothing."""
+    def reset_memory(self) -> None:
+        """Reset the state of a recurrent policy, as at the start of each episode of its training."""
         self._memory[:] = 0.0
 
     def check_goal(self, goal_m: Sequence[float]) -> tuple[float, float, float]:
@@ -96,20 +99,21 @@ class PolicyRunner:
         goal_m: Sequence[float],
         goal_velocity_m_s: Sequence[float] = (0.0, 0.0, 0.0),
     ) -> list[float]:
-        """The next target in degrees, within the limits, from the arm's readings and the goal.
+        """The next target in degrees, within the limits, from the readings and the goal in the base frame.
 
-        Raises ValueError for a goal that moves, unless the policy follows one.
+        Raises ValueError for a goal that moves, unless the policy was trained on moving goals.
         """
         self._check_length("angles", angles_deg)
         self._check_length("speeds", speeds_deg_s)
         if self.target_deg is None:
             self.start(angles_deg)
         assert self.target_deg is not None
-        desired = self.decide(
+        # Infer, then limit.
+        command_deg = self.decide(
             angles_deg, speeds_deg_s, self.target_deg, self._target_speed_deg_s, goal_m, goal_velocity_m_s
         )
         self.target_deg, self._target_speed_deg_s = limit_target(
-            desired, self.target_deg, self._target_speed_deg_s, self.limits, self.period_s
+            command_deg, self.target_deg, self._target_speed_deg_s, self.limits, self.period_s
         )
         return list(self.target_deg)
 
@@ -122,19 +126,17 @@ class PolicyRunner:
         goal_m: Sequence[float],
         goal_velocity_m_s: Sequence[float] = (0.0, 0.0, 0.0),
     ) -> list[float]:
-        """The policy's command in degrees, before any limit, for a loop that holds the limits itself.
+        """The policy's command in degrees, not limited, for a loop that applies the limits itself.
 
-        `previous_target_deg` and `previous_target_speed_deg_s` are what `limit_target` returned in the step before;
-        a policy with a contract before version 4 does not take the speed.
-
-        Nothing is allocated on the way through onnxruntime: inputs and outputs stay where they are. As many numbers as
-        there are joints are a caller's duty. Raises ValueError for a goal that moves, unless the policy follows one.
+        `previous_target_deg` and `previous_target_speed_deg_s` are the results of `limit_target` in the step before; a
+        policy with a contract before version 4 does not use the speed. The lengths of the arguments are not checked.
+        Raises ValueError for a goal that moves, unless the policy was trained on moving goals.
         """
         if self._follows:
-            # In the order in which `_bind` has laid them side by side.
             goal_m = (*goal_m, *goal_velocity_m_s)
         elif any(goal_velocity_m_s):
             raise ValueError(f"expected a goal at rest: the policy was trained on {self.contract.environment}")
+        # Write the inputs, in the order in which `_bind` has arranged them, run the graph, read the outputs.
         self._write(
             self._readings,
             0,
@@ -151,36 +153,41 @@ class PolicyRunner:
         return command_deg
 
     def infer(self, inputs: Mapping[str, ArrayLike]) -> FloatArray:
-        """What the graph itself says, (batch, joints) in degrees, for inputs (batch, size) by name."""
-        return self.recall(inputs)[0]
+        """The outputs of the graph for a batch of inputs (batch, size) by name: commands (batch, joints) in degrees."""
+        return self.infer_recurrent(inputs)[0]
 
-    def recall(self, inputs: Mapping[str, ArrayLike]) -> tuple[FloatArray, FloatArray | None]:
-        """The same and, of a policy that has one, the memory from now on, (batch, size)."""
+    def infer_recurrent(self, inputs: Mapping[str, ArrayLike]) -> tuple[FloatArray, FloatArray | None]:
+        """As `infer`, and the next recurrent states (batch, size); None if the policy is not recurrent."""
         arrays = {name: np.asarray(values, np.float32) for name, values in inputs.items()}
-        target, *memory = self._session.run(self._outputs, arrays)
-        return target, memory[0] if memory else None
+        command_deg, *memory = self._session.run(self._outputs, arrays)
+        return command_deg, memory[0] if memory else None
 
     def _bind(self) -> None:
-        """Tell onnxruntime where inputs and outputs are, for good: one row, all inputs side by side, in one array.
+        """Bind the inputs and outputs of single inferences (batch 1) to fixed memory, so that none is allocated later.
 
-        Written by one call, for which the arrays' own assignments would take half as long as a small network. A reading
-        that an older policy does not take has its place there, too, but is bound to nothing.
+        The inputs lie side by side in one array, which a single call fills: an assignment for each would take half as
+        long as a small network. A reading that an older policy does not use is in the array, but not bound.
         """
+        # The order of the inputs: readings, goal, goal velocity, recurrent state.
         contract = self.contract
         binding = self._session.io_binding()
-        taken = {tensor.name: tensor.size for tensor in contract.inputs}
+        used = {tensor.name: tensor.size for tensor in contract.inputs}
         sizes = dict.fromkeys(READINGS, len(contract.joints)) | {GOAL: 3}
-        sizes |= {name: taken[name] for name in (GOAL_VELOCITY, MEMORY) if name in taken}
-        given = np.zeros(sum(sizes.values()), np.float32)
-        numbers = len(given) - sizes.get(MEMORY, 0)
-        self._readings = given[:numbers].data.cast("B")
-        self._memory = given[numbers:]
-        self._write = struct.Struct(f"{numbers}f").pack_into
+        for name in (GOAL_VELOCITY, MEMORY):
+            if name in used:
+                sizes[name] = used[name]
+        # One array for all of them. `decide` writes the numbers before the recurrent state with one call.
+        values = np.zeros(sum(sizes.values()), np.float32)
+        written = len(values) - sizes.get(MEMORY, 0)
+        self._readings = values[:written].data.cast("B")
+        self._memory = values[written:]
+        self._write = struct.Struct(f"{written}f").pack_into
         start = 0
         for name, size in sizes.items():
-            if name in taken:
-                binding.bind_input(name, "cpu", 0, np.float32, (1, size), given[start:].ctypes.data)
+            if name in used:
+                binding.bind_input(name, "cpu", 0, np.float32, (1, size), values[start:].ctypes.data)
             start += size
+        # The outputs: the command and, of a recurrent policy, the next state.
         outputs = [np.zeros(tensor.size, np.float32) for tensor in contract.outputs]
         for tensor, output in zip(contract.outputs, outputs, strict=True):
             binding.bind_output(tensor.name, "cpu", 0, np.float32, (1, tensor.size), output.ctypes.data)
@@ -191,20 +198,22 @@ class PolicyRunner:
         self._follows = contract.follows
 
     def _check_length(self, what: str, values: Sequence[float]) -> None:
-        if len(values) != len(self.contract.joints):
-            raise ValueError(f"expected {what} of {counted(len(self.contract.joints), 'joint')}, got {list(values)}")
+        if len(values) != self._joint_count:
+            raise ValueError(f"expected {what} of {counted(self._joint_count, 'joint')}, got {list(values)}")
 
     def _check_golden_samples(self) -> None:
+        """Raise ValueError unless the graph reproduces its golden samples."""
         golden = self.contract.golden
         try:
-            # One row first: onnxruntime plans its memory by its first run, and any other size is slower for good.
+            # First with batch 1: onnxruntime plans its memory for the shapes of the first run, others stay slower.
             self._run(self._binding)
-            got = self.recall(golden.inputs)
+            command_deg, memory = self.infer_recurrent(golden.inputs)
         except Exception as error:  # onnxruntime's own exceptions share no public base
             raise ValueError(f"its golden samples do not run ({_first_line(error)})") from None
-        difference = np.abs(got[0] - np.array(golden.target_deg)).ravel()
+        difference = np.abs(command_deg - np.array(golden.target_deg)).ravel()
         if golden.next_memory is not None:
-            difference = np.append(difference, np.abs(got[1] - np.array(golden.next_memory)))
+            assert memory is not None
+            difference = np.append(difference, np.abs(memory - np.array(golden.next_memory)))
         worst = float(difference.max()) if np.isfinite(difference).all() else float("nan")
         if not worst <= golden.tolerance_deg:
             raise ValueError(
@@ -214,7 +223,7 @@ class PolicyRunner:
 
 
 def open_session(content: bytes) -> onnxruntime.InferenceSession:
-    """Open a model in onnxruntime on one thread that never spins. Raises ValueError for one that it cannot load."""
+    """Open a model in onnxruntime, on one thread without spinning. Raises ValueError for one that it cannot load."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
@@ -226,35 +235,38 @@ def open_session(content: bytes) -> onnxruntime.InferenceSession:
         raise ValueError(f"onnxruntime cannot load it ({_first_line(error)})") from None
 
 
-def _same_limits(ours: JointLimits, promised: JointLimits) -> bool:
-    """Whether an arm has the limits of a contract, whose angles may not be rounded to whole degrees."""
-    rounding_deg = math.degrees(LIMIT_ROUNDING_RAD)
-    angles = zip(ours.lower_deg + ours.upper_deg, promised.lower_deg + promised.upper_deg, strict=False)
+def _same_limits(ours: JointLimits, others: JointLimits) -> bool:
+    """Whether the limits are equal, except for angles that a URDF gives in rounded radians."""
     rates = (ours.max_speed_deg_s, ours.max_acceleration_deg_s2)
-    return all(abs(mine - its) <= rounding_deg for mine, its in angles) and rates == (
-        promised.max_speed_deg_s,
-        promised.max_acceleration_deg_s2,
-    )
+    if rates != (others.max_speed_deg_s, others.max_acceleration_deg_s2):
+        return False
+    rounding_deg = math.degrees(LIMIT_ROUNDING_RAD)
+    angles = zip(ours.lower_deg + ours.upper_deg, others.lower_deg + others.upper_deg, strict=False)
+    return all(abs(our - other) <= rounding_deg for our, other in angles)
 
 
 def _check_shapes(session: onnxruntime.InferenceSession, contract: Contract) -> None:
-    def described(nodes: Any) -> dict[str, tuple[str, int, Any]]:
+    """Raise ValueError unless the graph has the inputs and outputs of the contract, with a free batch axis."""
+
+    def of_graph(nodes: Any) -> dict[str, tuple[str, int, Any]]:
+        """Type, number of axes and size of each input or output."""
         return {node.name: (node.type, len(node.shape), node.shape[-1] if node.shape else None) for node in nodes}
 
-    def promised(tensors: Any) -> dict[str, tuple[str, int, Any]]:
+    def of_contract(tensors: Any) -> dict[str, tuple[str, int, Any]]:
+        """The same by the contract."""
         return {tensor.name: ("tensor(float)", 2, tensor.size) for tensor in tensors}
 
     for kind, nodes, tensors in (
         ("inputs", session.get_inputs(), contract.inputs),
         ("outputs", session.get_outputs(), contract.outputs),
     ):
-        got = described(nodes)
-        wanted = promised(tensors)
-        if got != wanted:
-            # Only those that differ: a line that names them all is too long to be read.
-            other = {name: shape for name, shape in got.items() if wanted.get(name) != shape}
-            missed = {name: shape for name, shape in wanted.items() if got.get(name) != shape}
-            raise ValueError(f"its {kind} are {other}, its contract promises {missed} (type, axes, size)")
+        got = of_graph(nodes)
+        expected = of_contract(tensors)
+        if got != expected:
+            # Report only those that differ.
+            differing = {name: shape for name, shape in got.items() if expected.get(name) != shape}
+            missing = {name: shape for name, shape in expected.items() if got.get(name) != shape}
+            raise ValueError(f"its {kind} are {differing}, its contract has {missing} (type, axes, size)")
         if any(isinstance(node.shape[0], int) for node in nodes):
             raise ValueError(f"its {kind} have a fixed batch of {[node.shape[0] for node in nodes]}")
 

@@ -1,5 +1,4 @@
-"""What an arm would read if targets were sent as in training: a Smith predictor (Smith 1957, "Closer control of loops
-with dead time")."""
+"""Compensation for interpolated targets: a Smith predictor (Smith 1957, "Closer control of loops with dead time")."""
 
 import math
 from collections import deque
@@ -9,53 +8,65 @@ from envs.imperfections import Imperfections
 
 
 class Predictor:
-    """Keeps a policy from noticing that its targets come interpolated, and so later than they did in training.
+    """Predicts the readings that an arm would give if it received the policy's targets as in training.
 
-    In training the arm gets a policy's target all at once. Interpolated, it gets there up to a step later, and a policy
-    that was trained without that delay sees too little movement, asks for more, and overshoots. So it is told what the
-    arm reads and, added to it, what a servo makes of the difference between both targets: late by the arm's delay, and
-    following with its lag (first order). At rest that is nothing.
+    In training, the arm receives a policy's target at once. Interpolated, the target arrives up to a policy step later:
+    a policy trained without that delay would observe too little motion, command more of it, and overshoot. Its input is
+    therefore the reading plus the response of a servo, with a delay and a first-order lag, to the lead u of the
+    policy's own target over the interpolated one:
+
+        lag y'(t) = u(t - delay) - y(t)
+
+    The correction is y for angles (degrees) and y' for speeds (degrees/s). It is zero at rest, and at the policy's own
+    rate.
     """
 
     def __init__(self, arm: Imperfections, joints: int, period_s: float) -> None:
-        """For ticks of `period_s` on an arm that is, in the middle, like this; nothing has moved yet."""
+        """Use the mean delay and lag of an arm, for ticks of `period_s`; the targets are at rest."""
         self._lag_s = arm.mean_lag_s
-        whole, part = divmod(arm.mean_delay_s / period_s, 1.0)
-        # What is left of a difference after the part of a tick in which an older one still counts, and after the rest.
-        self._left = math.exp(-part * period_s / self._lag_s), math.exp((part - 1.0) * period_s / self._lag_s)
-        self._waiting: deque[list[float]] = deque(maxlen=2 + int(whole))
+        # The delay is n whole ticks and a fraction of one. Within a tick, u is the value of n + 1 ticks ago during that
+        # fraction, then the value of n ticks ago. Each part leaves exp(-dt / lag) of the difference between y and u.
+        whole_ticks, fraction = divmod(arm.mean_delay_s / period_s, 1.0)
+        self._decay_older = math.exp(-fraction * period_s / self._lag_s)
+        self._decay_newer = math.exp((fraction - 1.0) * period_s / self._lag_s)
+        self._delayed_deg: deque[list[float]] = deque(maxlen=2 + int(whole_ticks))
         self._joints = joints
-        self.forget()
+        self.reset()
 
-    def forget(self) -> None:
-        """Begin anew, with an arm whose targets rest."""
-        self._waiting.extend([[0.0] * self._joints] * (self._waiting.maxlen or 2))
-        self.angles_deg = [0.0] * self._joints
-        self.speeds_deg_s = [0.0] * self._joints
-        self._rests = True  # both targets have been the same so far: at the policy's own rate they always are
+    def reset(self) -> None:
+        """Restart with targets at rest."""
+        zeros = [0.0] * self._joints
+        self._delayed_deg.extend([zeros] * (self._delayed_deg.maxlen or 2))
+        self.angles_deg = zeros
+        self.speeds_deg_s = zeros
+        # True until the first lead that is not zero: there is none at the policy's own rate.
+        self._is_zero = True
 
-    def tick(self, ahead_deg: Sequence[float]) -> None:
-        """A tick has passed in which the policy's own target was so far ahead of the one that was sent."""
-        if self._rests and not any(ahead_deg):
+    def tick(self, lead_deg: Sequence[float]) -> None:
+        """Advance by one tick, in which the policy's own target had this lead over the target that was sent."""
+        if self._is_zero and not any(lead_deg):
             return
-        self._rests = False
-        self._waiting.append(list(ahead_deg))
-        older = self._waiting[0]
-        newer = self._waiting[1]
-        left_older, left_newer = self._left
-        middle = [ahead + left_older * (angle - ahead) for ahead, angle in zip(older, self.angles_deg, strict=True)]
-        gaps = [left_newer * (ahead - angle) for ahead, angle in zip(newer, middle, strict=True)]
-        self.angles_deg = [ahead - gap for ahead, gap in zip(newer, gaps, strict=True)]
-        self.speeds_deg_s = [gap / self._lag_s for gap in gaps]
+        self._is_zero = False
+        self._delayed_deg.append(list(lead_deg))
+        angles_deg = []
+        speeds_deg_s = []
+        for older, newer, angle in zip(self._delayed_deg[0], self._delayed_deg[1], self.angles_deg, strict=True):
+            # y <- u + (y - u) exp(-dt / lag), for both parts of the tick; y' = (u - y) / lag
+            middle = older + self._decay_older * (angle - older)
+            gap = self._decay_newer * (newer - middle)
+            angles_deg.append(newer - gap)
+            speeds_deg_s.append(gap / self._lag_s)
+        self.angles_deg = angles_deg
+        self.speeds_deg_s = speeds_deg_s
 
     def angles(self, read_deg: Sequence[float]) -> list[float]:
-        """The angles to tell the policy, in degrees."""
-        if self._rests:
+        """The angles for the policy's input in degrees, from those that were read."""
+        if self._is_zero:
             return list(read_deg)
-        return [angle + ahead for angle, ahead in zip(read_deg, self.angles_deg, strict=True)]
+        return [angle + correction for angle, correction in zip(read_deg, self.angles_deg, strict=True)]
 
     def speeds(self, read_deg_s: Sequence[float]) -> list[float]:
-        """The speeds to tell the policy, in degrees/s."""
-        if self._rests:
+        """The speeds for the policy's input in degrees/s, from those that were read."""
+        if self._is_zero:
             return list(read_deg_s)
-        return [speed + ahead for speed, ahead in zip(read_deg_s, self.speeds_deg_s, strict=True)]
+        return [speed + correction for speed, correction in zip(read_deg_s, self.speeds_deg_s, strict=True)]

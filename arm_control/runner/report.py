@@ -1,4 +1,4 @@
-"""The report of a run: its goals, ticks, faults and timings, as figures and as lines for people."""
+"""The report of a run: goals, ticks, faults and timings, as figures and as printed lines."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -16,19 +16,16 @@ PATH_NAMES = {"eight": "figure of eight"}
 
 @dataclass(frozen=True)
 class GoalResult:
-    """How near the tip came to one goal, and when it was within the tolerance for good (None: it was not).
+    """The distance of the tip from one goal, by the measured angles."""
 
-    The error is that at the end or, for a goal on a `path`, the RMS once the arm has settled.
-    """
-
-    goal_m: tuple[float, ...]  # at the end
-    path: str | None
-    error_mm: float
-    time_to_reach_s: float | None
-    rest: Rest | None = None  # of a goal that stays, by the sent targets and the measured angles
+    goal_m: tuple[float, ...]  # x, y, z in the base frame, at the end
+    path: str | None  # the kind of path of a goal that moves
+    error_mm: float  # at the end; for a goal that moves, the RMS once the arm has settled
+    time_to_reach_s: float | None  # after which the tip stayed within the tolerance; None if it did not
+    rest: Rest | None = None  # at a goal that does not move, by the sent targets and the measured angles
 
     def figures(self) -> dict[str, Any]:
-        """The same as plain values."""
+        """The result as values for JSON."""
         path = {} if self.path is None else {"path": self.path}
         return {
             "goal_m": self.goal_m,
@@ -40,7 +37,7 @@ class GoalResult:
 
 
 def new_timings() -> dict[str, Timings]:
-    """Timings of the parts of a tick, of whole ticks, and of how far from due they began."""
+    """Empty timings of the parts of a tick, of whole ticks, and of the period error."""
     return {name: Timings() for name in (*PARTS, "tick", "period error")}
 
 
@@ -52,8 +49,8 @@ class LoopReport:
     goals: list[GoalResult] = field(default_factory=list)
     ticks: int = 0
     overruns: int = 0
-    shifted_s: float = 0.0  # by how much overruns have put off the ticks after them
-    lost_replies: int = 0  # readings and targets that did not get through
+    shifted_s: float = 0.0  # total delay of later ticks by overruns
+    lost_replies: int = 0  # readings and targets that failed
     loop_s: float = 0.0
     timings: dict[str, Timings] = field(default_factory=new_timings)
     clamped: dict[str, int] = field(default_factory=dict)
@@ -74,7 +71,7 @@ class LoopReport:
         return sum(goal.error_mm for goal in self.goals) / len(self.goals)
 
     def figures(self) -> dict[str, Any]:
-        """The same as plain values."""
+        """The report as values for JSON."""
         rest = self.rest
         timings_us = {name: timings.figures_us() for name, timings in self.timings.items()}
         return {
@@ -96,7 +93,7 @@ class LoopReport:
 
 
 def format_report(report: LoopReport, *, fast: bool) -> Iterator[str]:
-    """Yield the lines that summarise a run, below its goals."""
+    """Yield the lines that summarise a run, below its goals; without timings for a simulated clock (`fast`)."""
     if report.goals:
         rest = report.rest
         at_rest = "" if rest is None else f"; at rest (last 0.5 s): {format_rest(rest)}"
@@ -109,9 +106,10 @@ def format_report(report: LoopReport, *, fast: bool) -> Iterator[str]:
         )
     if not report.ticks:
         return
+    # Durations in microseconds; a simulated clock has no period error.
     for name in ("period error", "tick", "decide", "limit", "read", "write")[fast:]:
         timings = report.timings[name]
-        times = (f"{label} {1e6 * timings.percentile_s(part):.0f}" for label, part in PERCENTILES.items())
+        times = [f"{label} {1e6 * timings.percentile_s(fraction):.0f}" for label, fraction in PERCENTILES.items()]
         yield f"  {name:<12} {', '.join(times)}, worst {1e6 * timings.worst_s:.0f} us"
     clamped = ", ".join(f"{check} {count}" for check, count in report.clamped.items()) or "nothing"
     yield f"clamped: {clamped}; faults: {len(report.faults) or 'none'}"
@@ -120,6 +118,10 @@ def format_report(report: LoopReport, *, fast: bool) -> Iterator[str]:
 def format_goal(result: GoalResult) -> str:
     """One line of the table of goals."""
     x, y, z = result.goal_m
-    reached = "not reached" if result.time_to_reach_s is None else f"{result.time_to_reach_s:.2f} s"
-    end = reached if result.path is None else f"RMS on a {PATH_NAMES.get(result.path, result.path)}"
-    return f"  {x:8.4f} {y:8.4f} {z:8.4f}   {result.error_mm:7.2f} mm   {end}"
+    if result.path is not None:
+        remark = f"RMS on a {PATH_NAMES.get(result.path, result.path)}"
+    elif result.time_to_reach_s is None:
+        remark = "not reached"
+    else:
+        remark = f"{result.time_to_reach_s:.2f} s"
+    return f"  {x:8.4f} {y:8.4f} {z:8.4f}   {result.error_mm:7.2f} mm   {remark}"

@@ -1,6 +1,6 @@
 """Rest: how still an arm is at its goal, by the sent targets and the joint angles of the last 0.5 s of an episode.
 
-A controller whose error is small can still tremble: its targets change at every control step, and the joints with them.
+A controller with a small error can still jitter: its targets change at every control step, and the joints with them.
 With c(k) = u(k) - u(k - 1), the change of a joint's sent target u from one control step to the next:
 
     target step    mean of |c(k)| over steps, joints and episodes
@@ -21,8 +21,8 @@ from numpy.typing import ArrayLike, NDArray
 from arm_control.process.printing import counted
 
 REST_WINDOW_S = 0.5
-LEAST_STEPS = 2  # in the window: fewer have no two consecutive changes
-DEAD_BAND_DEG = 1e-3  # smaller changes of a target are no reversals
+LEAST_STEPS = 2  # in the window: fewer do not have two consecutive changes
+DEAD_BAND_DEG = 1e-3  # smaller changes of a target do not count as reversals
 
 # Angles in degrees of each joint of each episode, (episodes, joints), at one control step.
 Angles = Sequence[Sequence[float]]
@@ -30,7 +30,7 @@ Angles = Sequence[Sequence[float]]
 
 @dataclass(frozen=True)
 class Rest:
-    """The figures of one or several episodes."""
+    """The figures of one or several episodes: angles in degrees, reversals as a fraction."""
 
     target_step_deg: float
     angle_range_deg: float
@@ -44,7 +44,7 @@ def rest_steps(control_period_s: float, episode_steps: int) -> int:
 
 
 def rest_fault(steps: int, *, moving: bool) -> str | None:
-    """The reason why episodes with `steps` control steps in the window have no figures; None if they have."""
+    """The reason why an episode with `steps` control steps in the window has no figures; None if it has."""
     if moving:
         return "the goal moves"
     if steps < LEAST_STEPS:
@@ -79,7 +79,7 @@ def rest_figures(targets_deg: ArrayLike, angles_deg: ArrayLike) -> Rest:
 
 
 def joint_rest(parts: Sequence[Rest]) -> Rest | None:
-    """The figures of episodes of the same length, from those of each of them; None if there is none."""
+    """The figures of several episodes of the same length, from those of each; None without episodes."""
     if not parts:
         return None
     return Rest(
@@ -91,7 +91,7 @@ def joint_rest(parts: Sequence[Rest]) -> Rest | None:
 
 
 def format_rest(rest: Rest) -> str:
-    """The figures as part of a line for people."""
+    """The figures as part of a printed line."""
     return (
         f"target step {rest.target_step_deg:.3f} deg, range of the worst joint {rest.angle_range_deg:.3f} deg "
         f"(largest {rest.worst_angle_range_deg:.3f}), reversals {rest.reversals:.1%}"
@@ -99,7 +99,7 @@ def format_rest(rest: Rest) -> str:
 
 
 class RestWindow:
-    """Keeps the sent targets and the joint angles of the last 0.5 s of an episode, or of several at once."""
+    """Holds the sent targets and the joint angles of the last 0.5 s of one episode, or of several in parallel."""
 
     def __init__(self, control_period_s: float, episode_steps: int, *, samples_per_step: float = 1.0) -> None:
         """Angles are added `samples_per_step` times a control step, on average."""
@@ -108,19 +108,19 @@ class RestWindow:
         self._angles_deg: deque[Angles] = deque(maxlen=round(self.steps * samples_per_step) + 1)
 
     def add_targets(self, targets_deg: Angles) -> None:
-        """Add the targets (episodes, joints) that a control step has sent; first those from before the first step."""
+        """Add the targets (episodes, joints) sent in a control step; first, those before the first step."""
         self._targets_deg.append(targets_deg)
 
     def add_angles(self, angles_deg: Angles) -> None:
-        """Add the angles (episodes, joints) that the joints have now."""
+        """Add the present joint angles (episodes, joints)."""
         self._angles_deg.append(angles_deg)
 
     @property
     def targets_deg(self) -> NDArray[np.float64]:
-        """The targets (episodes, steps + 1, joints)."""
+        """The targets in degrees, (episodes, steps + 1, joints)."""
         return np.array(list(self._targets_deg)).swapaxes(0, 1)
 
     @property
     def angles_deg(self) -> NDArray[np.float64]:
-        """The angles (episodes, samples, joints)."""
+        """The angles in degrees, (episodes, samples, joints)."""
         return np.array(list(self._angles_deg)).swapaxes(0, 1)

@@ -1,4 +1,4 @@
-"""The recording of a run: its files, its metadata, and what became of it."""
+"""The recording of a run: its files and its metadata."""
 
 import json
 import os
@@ -16,10 +16,11 @@ from arm_control.runner.session_config import SessionConfig
 def make_recorder(
     config: SessionConfig, plan: Plan, driver_type: DriverType, driver: Driver, start_deg: list[float]
 ) -> Recorder:
-    """Record every tick into the file that the command names; the last seconds before a fault in any case.
+    """Start recording to the file of --record; the last seconds before a fault are recorded in any case.
 
-    `start_deg` is where a simulated arm starts, which is needed to simulate the recording again.
+    `start_deg` is the start pose of a simulated arm, with which the recording can be simulated again.
     """
+    # The post-mortem is beside the recording, else in the working directory, else in the temporary one.
     here = Path() if os.access(".", os.W_OK) else Path(tempfile.gettempdir())
     post_mortem = here / datetime.now().strftime(f"post-mortem-%Y%m%d-%H%M%S-{os.getpid()}.mcap")
     if config.record is not None:
@@ -41,12 +42,13 @@ def make_recorder(
 
 
 def close_recorder(recorder: Recorder, console: Console) -> None:
-    """Finish the recording, and say what became of it."""
-    if (problem := recorder.close()) is not None:
+    """Finish the recording, and print its files and errors."""
+    problem = recorder.close()
+    if problem is not None:
         console.err(f"recording: {problem}")
-    said = "recorded" if problem is None else "recorded, as far as it goes"
+    outcome = "recorded" if problem is None else "recorded incompletely"
     if not recorder.ticks:
-        said = "not a single tick was recorded"
+        outcome = "no tick was recorded"
     for path in (recorder.path, recorder.post_mortem):
         if path is not None and path.exists():
-            console.err(f"{said}: {path}")
+            console.err(f"{outcome}: {path}")

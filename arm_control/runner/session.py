@@ -1,7 +1,7 @@
 """`arm-control run`: one run on an arm, from connecting to the report.
 
-The control loop, and with it the driver, is in the main thread. A thread prints (`process.console`), and one reads
-goals from standard input, if they come from there (`goal_input`). The recording is written by a process
+The control loop runs in the main thread, and with it the driver. A second thread prints (`process.console`), and a
+third one reads goals from standard input, if there are any (`goal_input`). A separate process writes the recording
 (`recording.recorder`).
 """
 
@@ -17,9 +17,10 @@ from arm_control.process.signals import stop_on_signals
 from arm_control.runner.clocks import Clock, FastTime, RealTime
 from arm_control.runner.connection import check_driver, connect
 from arm_control.runner.keyboard import keyboard
-from arm_control.runner.loop import ControlLoop, Script
+from arm_control.runner.loop import ControlLoop
+from arm_control.runner.motions import Script
 from arm_control.runner.planning import Plan, make_safety, plan_policy, plan_recording
-from arm_control.runner.priority import ask_for_priority
+from arm_control.runner.priority import request_priority
 from arm_control.runner.report import LoopReport, format_report
 from arm_control.runner.run_recorder import close_recorder, make_recorder
 from arm_control.runner.safety import Fault
@@ -29,21 +30,21 @@ Work = Callable[[ControlLoop], Script]
 
 
 def run_session(config: SessionConfig, console: Console) -> dict[str, Any]:
-    """Drive the arm, print what it did, and return the figures."""
+    """Run a policy or a recording on the arm, print the report, and return its figures."""
     driver_type = load_driver(config.driver)
     config.check_driver(driver_type)
     plan = plan_recording(config, driver_type) if config.of_recording else plan_policy(config, driver_type)
     with stop_on_signals() as stop, contextlib.ExitStack() as stack:
         loop, work = connected_loop(config, plan, driver_type, console, stop, stack)
         announce(config, plan, driver_type, console)
-        # What is there stays: the collector need not look at it between ticks.
+        # Exclude the existing objects from garbage collection, which would interrupt ticks.
         gc.collect()
         gc.freeze()
         stack.callback(gc.unfreeze)
         report = run_loop(loop, work, console)
         print_report(config, report, console)
         if loop.torque_on:
-            console.err("the arm is not parked, and its torque was left on")
+            console.err("the arm is not parked, and its torque is on")
     return report.figures()
 
 
@@ -55,18 +56,19 @@ def connected_loop(
     stop: Callable[[], bool],
     stack: contextlib.ExitStack,
 ) -> tuple[ControlLoop, Work]:
-    """Connect to the arm, and return the loop that moves it and its work; `stack` closes what is opened."""
+    """Connect to the arm; returns the control loop and its work, for which `stack` closes everything."""
     clock: Clock = FastTime() if config.pace == "fast" else RealTime()
-    # Once before there is an arm, so that a goal out of reach is reported before anything is connected to.
+    # Check the goals once before connecting, so that an unreachable one is reported early.
     planned = make_safety(config, plan, driver_type, plan.limits)
     plan.work(planned, console)
     start_deg = planned.workspace.default_pose_deg()
-    # Connect, and plan again within the limits of the arm that is there.
+    # Connect, and check again within the limits of the connected arm.
     driver = connect(config, plan, driver_type, clock, start_deg)
     stack.callback(driver.close)
     check_driver(driver, plan)
     safety = make_safety(config, plan, driver_type, plan.limits.tightened(driver.limits))
     work = plan.work(safety, console)
+    # Open the keyboard, unless standard input gives the goals, and the recording.
     key = None
     if clock.waits and config.goals_file != "-":
         key = stack.enter_context(keyboard())
@@ -87,16 +89,16 @@ def connected_loop(
 
 
 def announce(config: SessionConfig, plan: Plan, driver_type: DriverType, console: Console) -> None:
-    """Print what was checked, and the head of the table of goals."""
-    console.out(plan.said + ("; dry run: nothing is sent" if config.shadow else ""))
+    """Print the line of the checks, and the header of the table of goals."""
+    console.out(plan.summary + ("; dry run: nothing is sent" if config.shadow else ""))
     if not driver_type.simulated:
-        console.out(ask_for_priority())
+        console.out(request_priority())
     if not config.of_recording:
         console.out("        goal x, y, z (m)        error   reached after")
 
 
 def run_loop(loop: ControlLoop, work: Work, console: Console) -> LoopReport:
-    """Run the loop; an error that leaves the torque on becomes a fault of the report, other errors are raised."""
+    """Run the loop. An error that leaves the torque on becomes a fault in the report; others are raised."""
     try:
         return loop.run(work)
     except (RuntimeError, ValueError, OSError) as error:
@@ -105,9 +107,9 @@ def run_loop(loop: ControlLoop, work: Work, console: Console) -> LoopReport:
             raise
         if not is_known:
             loop.report.faults.append(Fault("failure", str(error)))
-        return loop.report  # with what was done until then
+        return loop.report  # of the part that was done
     except KeyboardInterrupt:
-        console.err("interrupted again: the arm is not parked, and its torque is as it was")
+        console.err("interrupted again: the arm is not parked, and its torque is unchanged")
         raise
 
 

@@ -16,7 +16,7 @@ from arm_control.runs.checks import (
 from arm_control.runs.imperfections_flag import OptionalImperfectionsFlag
 from envs.limits import ACCELERATIONS_DEG_S2, SPEEDS_DEG_S, Box
 
-MOST_RUN_GOALS = 100_000  # of one run on an arm; at 2 s each, more than two days
+MOST_RUN_GOALS = 100_000  # at 2 s each, more than two days
 HIGHEST_TABLE_M = 100.0
 LOWEST_RATE_HZ = 10.0
 HIGHEST_RATE_HZ = 1000.0
@@ -24,56 +24,56 @@ HIGHEST_RATE_HZ = 1000.0
 
 @dataclass(frozen=True)
 class SessionConfig:
-    """What to drive, with what, and how."""
+    """Settings of a run on an arm."""
 
     source: tyro.conf.Positional[str]
-    """The ONNX file, or a recording of 'run', ending in .mcap. Space pauses a recording, s stops it."""
+    """Policy file (ONNX), or a recording ending in .mcap, which is replayed: space pauses it, s stops it."""
     driver: str = "sim"
-    """The arm to drive: sim, dynamixel, or another installed driver."""
+    """Driver of the arm: sim, dynamixel, or another installed one."""
     port: str | None = None
-    """The arm's serial port, such as /dev/ttyUSB0."""
+    """Serial port of the arm, such as /dev/ttyUSB0."""
     calibration: str | None = None
-    """The arm's calibration file, as 'arm-control calibrate' writes it."""
+    """Calibration file of the arm, written by 'arm-control calibrate'."""
     option: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """An option of the driver as NAME=VALUE; may be given several times."""
+    """Option of the driver as NAME=VALUE; may be given several times."""
     goal: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """A goal as x,y,z in metres; may be given several times."""
+    """Goal x,y,z in metres in the base frame; may be given several times."""
     goals_file: str | None = None
-    """File with a goal x,y,z on each line; - for standard input."""
+    """File with one goal x,y,z per line; - for standard input."""
     random: int | None = None
-    """Draw this many goals above the table instead; for a policy that follows a moving goal, this many paths."""
+    """Number of random goals above the table; of random paths, for a policy that follows moving goals."""
     seed: int = 0
     """Seed of --random."""
     seconds_per_goal: float = 2.0
-    """Time for each goal. The first one has 2 s more, in which the arm starts softly."""
+    """Time for each goal in s; before the first one, there is a soft start of 2 s."""
     speed: float = 1.0
-    """How much of its speed a recording keeps, up to 1."""
+    """Speed of a replay as a fraction of the recorded one, 0.05 to 1."""
     rate: float | None = None
-    """Targets a second, up to 1000 or what the arm's bus allows; the policy is asked at its own rate, which is the
-    least, and its targets are interpolated."""
+    """Control rate in Hz, from the policy's rate (the default) up to 1000 or what the arm's bus allows. The policy runs
+    at its own rate, and its targets are interpolated."""
     max_speed: float | None = None
-    """Largest speed of a joint in degrees/s, where the arm's own is larger."""
+    """Speed limit of all joints in degrees/s, where it is tighter than that of the arm."""
     max_acceleration: float | None = None
-    """Largest acceleration of a joint in degrees/s^2, where the arm's own is larger."""
+    """Acceleration limit of all joints in degrees/s^2, where it is tighter than that of the arm."""
     workspace: str | None = None
-    """x,y,z,X,Y,Z in metres: the box that no link's end may leave."""
+    """Box x,y,z,X,Y,Z in metres (lowest, then highest corner) that no link end may leave."""
     table: float | None = None
-    """Height of the table in metres, which no link's end may go below (0, unless given; the simulated arm has none)."""
+    """Height of the table in metres, below which no link end may go (default: 0; none for a simulated arm)."""
     park: str | None = None
-    """Angles in degrees, one a joint: where the arm is put before its torque goes off (every joint at 0, or if that is
-    outside the limits or the workspace, the nearest pose found inside, unless given)."""
+    """Parking pose, an angle in degrees for each joint, in which the torque is switched off (default: every joint at 0,
+    or the nearest pose found inside limits and workspace)."""
     shadow: bool = False
-    """Read, decide and check, but send nothing to the arm."""
+    """Dry run: read, infer and check, but send nothing to the arm."""
     record: str | None = None
-    """Record every tick into this file, ending in .mcap."""
+    """File, ending in .mcap, to which every tick is recorded."""
     pace: Literal["realtime", "fast"] = "realtime"
-    """Keep the policy's rate, or let the simulated arm go as fast as it can."""
+    """Run in real time, or as fast as possible (simulated arm only)."""
     imperfections: OptionalImperfectionsFlag = None
-    """Dynamics of the simulated arm (ideal, unless given), or those expected of a real one (measured ones that the
-    policy was trained with, otherwise xl430, a guess): a preset, or a file written by 'identify --json'. Delay and lag
-    matter where --rate is higher than the policy's."""
+    """Dynamics of a simulated arm (default: ideal), or those expected of a real one (default: the measured ones that
+    the policy was trained with, else xl430, an estimate): a preset, or a file written by 'identify --json'. Delay and
+    lag are used at a --rate above the policy's."""
     arm: str | None = None
-    """URDF file of the simulated arm, for a policy that was trained on another than the default one."""
+    """URDF file of the simulated arm, for a policy that was trained on another arm than the default one."""
 
     def __post_init__(self) -> None:
         self._check_goals()
@@ -85,6 +85,7 @@ class SessionConfig:
 
     def _check_goals(self) -> None:
         given = sum((bool(self.goal), self.goals_file is not None, self.random is not None))
+        # A policy needs goals from exactly one source, a recording has its own.
         if self.of_recording and given:
             raise ValueError(
                 f"{self.source} is a recording, which has its own goals: expected no --goal, --goals-file, --random"
@@ -114,7 +115,7 @@ class SessionConfig:
         check_choice("driver", self.driver, available_drivers())
 
     def check_driver(self, driver_type: DriverType) -> None:
-        """Raise ValueError for flags that are only for a simulated arm if the driver is of a real one."""
+        """Raise ValueError for flags of a simulated arm if the driver is of a real one."""
         if driver_type.simulated:
             return
         if self.pace != "realtime":
@@ -122,7 +123,7 @@ class SessionConfig:
         if self.arm is not None:
             raise ValueError(f"--arm: is for the simulated arm, not for --driver {self.driver}")
         if self.of_recording and self.imperfections is not None:
-            raise ValueError("--imperfections: a recording on a real arm expects nothing of it")
+            raise ValueError("--imperfections: has no effect on a recording on a real arm")
 
     @property
     def of_recording(self) -> bool:
@@ -131,14 +132,14 @@ class SessionConfig:
 
 
 def check_limit(flag: str, value: float | None, bounds: tuple[float, float]) -> None:
-    """Raise ValueError for a limit, if there is one, that no joint may have."""
-    least, most = bounds
-    if value is not None and not least <= value <= most:
-        raise ValueError(f"--{flag}: expected a positive number, from {least:g} to {most:g}, got {value}")
+    """Raise ValueError for a limit out of range; None is no limit."""
+    lowest, highest = bounds
+    if value is not None and not lowest <= value <= highest:
+        raise ValueError(f"--{flag}: expected a positive number, from {lowest:g} to {highest:g}, got {value}")
 
 
 def parse_workspace(text: str | None) -> Box | None:
-    """The box of --workspace; None without one. Raises ValueError for anything but six numbers."""
+    """The box of --workspace; None without one. Raises ValueError for a text that is not six numbers."""
     if text is None:
         return None
     x, y, z, far_x, far_y, far_z = parse_numbers("workspace", text, "x,y,z,X,Y,Z in metres", 6)
@@ -146,7 +147,7 @@ def parse_workspace(text: str | None) -> Box | None:
 
 
 def parse_pose(text: str | None) -> tuple[float, ...] | None:
-    """The pose of --park in degrees; None without one. Raises ValueError for anything but numbers."""
+    """The pose of --park in degrees; None without one. Raises ValueError for a text that is not numbers."""
     return None if text is None else parse_numbers("park", text, "an angle in degrees for each joint")
 
 

@@ -423,7 +423,7 @@ class TestDamagedFiles:
             ["replay", path, "--goals", "1", "--save", tmp_path / "video.mp4"],
         ):
             line = rejected(*words)
-            assert f"policy {path} is refused: " in line
+            assert f"policy {path} is invalid: " in line
             assert said in line
             assert list(tmp_path.iterdir()) == [path]
 
@@ -529,7 +529,7 @@ class TestGoals:
         ):
             figures, printed = figures_of(capfd, json_file, "run", tiny_policy, *source, *QUICK)
             assert len(ROW.findall(printed)) == 3
-            assert "16 golden samples hold" in printed
+            assert "16 golden samples verified" in printed
             assert f"mean error {figures['mean_error_mm']:.2f} mm over 3 goals" in printed
             for word in ("decide", "limit", "p50", "p99", "p99.9", "clamped: nothing; faults: none"):
                 assert word in printed

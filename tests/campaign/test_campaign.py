@@ -23,6 +23,7 @@ import arm_control.runner.safety.targets as targets_module
 from arm_control.drivers.base import DriverError, JointState
 from arm_control.runner.goals import GoalWork
 from arm_control.runner.loop import ControlLoop, LoopSettings, LoopState
+from arm_control.runner.motions import Parking
 from arm_control.runner.safety import Fault, Safety, SafetySettings
 from arm_control.runner.safety.readings import ReadingMonitor
 from arm_control.runner.safety.targets import TargetLimiter
@@ -1034,7 +1035,7 @@ def without(monkeypatch: pytest.MonkeyPatch, what: str) -> dict[str, str]:
             "reading_wrong_length": "unexpected ValueError",
         }
     if what == "likely reading":
-        always(ReadingMonitor, "_is_likely", True)
+        always(ReadingMonitor, "_is_plausible", True)
         return {"encoder_jumps": "nothing instead of jump", "encoder_wraps": "nothing instead of jump"}
     if what == "place of the start":
         always(ReadingMonitor, "check_place", None)
@@ -1138,7 +1139,7 @@ def without(monkeypatch: pytest.MonkeyPatch, what: str) -> dict[str, str]:
         monkeypatch.setattr(ControlLoop, "_hold", go_on)
         return {"servo_too_hot": "speeds up after a fault stop"}
     if what == "parked before torque off":
-        always(ControlLoop, "_is_at_rest", True)
+        always(Parking, "is_at_rest", True)
         return {
             "joint_is_blocked_before_it_is_parked": "torque off, not in the parking pose",
             "joint_is_blocked_near_its_parking_pose": "torque off, not in the parking pose",

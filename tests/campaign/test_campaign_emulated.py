@@ -18,7 +18,8 @@ from arm_control.drivers.dynamixel.calibration import TICKS_PER_DEGREE, Calibrat
 from arm_control.drivers.dynamixel.driver import DynamixelDriver
 from arm_control.drivers.emulator.emulator import Emulator
 from arm_control.runner.clocks import FastTime
-from arm_control.runner.loop import ControlLoop, LoopSettings, Script
+from arm_control.runner.loop import ControlLoop, LoopSettings
+from arm_control.runner.motions import Parking, Script
 from arm_control.runner.report import LoopReport
 from arm_control.runner.safety import Safety
 from arm_control.runner.safety.readings import ReadingMonitor
@@ -248,7 +249,7 @@ def without(monkeypatch: pytest.MonkeyPatch, what: str) -> dict[str, str]:
             "shock": "shock is refused as tracking",
         }
     if what == "likely reading":
-        monkeypatch.setattr(ReadingMonitor, "_is_likely", lambda *_: True)
+        monkeypatch.setattr(ReadingMonitor, "_is_plausible", lambda *_: True)
         return {"wrap": "wrap is refused as tracking"}
     if what == "tracking":
         nothing("_check_tracking", "_check_tip", "_check_still")
@@ -269,7 +270,7 @@ def without(monkeypatch: pytest.MonkeyPatch, what: str) -> dict[str, str]:
         return {"wrap": "too hard"}
     if what == "parked before torque off":
         nothing("_check_tracking", "_check_tip", "_check_still", "_check_health")
-        monkeypatch.setattr(ControlLoop, "_is_at_rest", lambda self: True)
+        monkeypatch.setattr(Parking, "is_at_rest", lambda self: True)
         return {"stuck": "torque off, not in the parking pose"}
     raise AssertionError(what)
 

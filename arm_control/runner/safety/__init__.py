@@ -1,7 +1,7 @@
-"""Safety: everything between what a policy says and what a driver is sent, and the latch that stops the arm.
+"""Safety: the checks and limits between a policy and a driver, and the fault latch that stops the arm.
 
-Readings are judged in `readings` (and `tracking`), targets are limited in `targets`, and `workspace` and `braking` keep
-them inside the workspace. `Safety` composes these for a control loop.
+`readings` (with `tracking`) checks readings, `targets` limits commands, `workspace` and `braking` keep the arm inside
+the workspace, `latch` holds a fault. `Safety` composes these for a control loop.
 """
 
 from arm_control.runner.safety.latch import Fault, SafetyLevel

@@ -1,6 +1,7 @@
-"""Braking: slowing all joints down as fast as their acceleration limits allow, and where that leads.
+"""Braking: decelerating all joints at their acceleration limits, and the path that this takes.
 
-One step of braking changes each joint's speed v by a dt towards zero, a its acceleration limit:
+One step of braking changes the speed v of each joint by a dt towards zero, where a is its acceleration limit and dt the
+control period (degrees and seconds):
 
     v_k = sign(v_0) max(0, |v_0| - k a dt),    q_k = q_{k-1} + v_k dt
 
@@ -18,7 +19,7 @@ from envs.limits import JointLimits, next_speed, next_target
 def brake_target(
     target_deg: Sequence[float], speed_deg_s: Sequence[float], limits: JointLimits, period_s: float
 ) -> tuple[list[float], list[float]]:
-    """The next target and its speed, slowing down as fast as allowed."""
+    """One step of braking: the next target in degrees and its speed in degrees/s."""
     targets: list[float] = []
     speeds: list[float] = []
     for target, speed, (low, high, _, acceleration) in zip(target_deg, speed_deg_s, limits.by_joint, strict=True):
@@ -29,13 +30,14 @@ def brake_target(
 
 
 class BrakingPath:
-    """The poses that braking from a target on leads through, in closed form."""
+    """The poses along the braking path from a target, in closed form."""
 
     def __init__(
         self, target_deg: Sequence[float], speed_deg_s: Sequence[float], limits: JointLimits, period_s: float
     ) -> None:
         self.steps = 0
-        """After so many steps every joint is at rest."""
+        """Number of steps until every joint is at rest."""
+        # For each joint: q_0, v_0 dt, sign(v_0) a dt^2 / 2, and the number of steps until it is at rest.
         self._joints: list[tuple[float, float, float, int]] = []
         for angle, speed, acceleration in zip(target_deg, speed_deg_s, limits.max_acceleration_deg_s2, strict=True):
             change = acceleration * period_s
@@ -45,7 +47,7 @@ class BrakingPath:
             self._joints.append((angle, speed * period_s, math.copysign(0.5 * change * period_s, speed), stop))
 
     def pose(self, step: int) -> list[float]:
-        """The pose after so many steps of braking."""
+        """The pose in degrees after a number of braking steps."""
         angles = []
         for angle, first_deg, less_deg, stop in self._joints:
             done = step if step < stop else stop

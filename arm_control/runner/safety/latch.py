@@ -1,4 +1,4 @@
-"""The fault latch: what was clamped, and the first fault, which stops the arm until a person resets it."""
+"""The fault latch: counts of what was clamped, and the first fault, which stops the arm until a person resets it."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from enum import Enum
 
 
 class SafetyLevel(Enum):
-    """The safety level of a tick; the values are those of `Tick.band` in recordings."""
+    """The safety level of a tick; the values are those of `Tick.band` in recordings and never change."""
 
     OK = "pass"
     CLAMPED = "clamp"
@@ -22,7 +22,7 @@ class Fault:
 
 
 class FaultLatch:
-    """Keeps the first fault until it is cleared, the level of the present tick, and counts of what was clamped."""
+    """Holds the first fault until it is cleared, the level of the present tick, and the number of clamps by check."""
 
     def __init__(self) -> None:
         self.fault: Fault | None = None
@@ -40,11 +40,11 @@ class FaultLatch:
             self.fault = Fault(check, text)
 
     def clamp(self, check: str) -> None:
-        """Count something that was clamped in this tick."""
+        """Count a value that was clamped in this tick."""
         self.clamped[check] += 1
         if self.level is SafetyLevel.OK:
             self.level = SafetyLevel.CLAMPED
 
     def clear(self) -> None:
-        """Forget the fault."""
+        """Clear the fault."""
         self.fault = None

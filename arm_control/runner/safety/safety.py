@@ -1,8 +1,8 @@
-"""`Safety`: one object between a policy and a driver, composed of the latch, the readings, the targets, the workspace.
+"""`Safety`: the interface between a policy and a driver, composed of latch, reading checks, target limiter, workspace.
 
-Three levels. What keeps the limits is OK. What is a little beyond them is clamped, and counted. What is far beyond, or
-what no healthy policy or arm does, is a fault, and that latches: from then on the targets slow down within the
-acceleration limit, come to rest and stay there, until a person resets it or has the arm parked.
+There are three safety levels. A command within the limits is OK. One slightly beyond them is clamped, and counted. One
+far beyond, or a reading that no healthy arm gives, is a fault. A fault latches: from then on the targets decelerate
+within the acceleration limit, come to rest and stay there, until a person resets the fault or has the arm parked.
 """
 
 from collections import Counter
@@ -20,18 +20,18 @@ from envs.limits import ROUNDING_M, JointLimits
 
 
 class Safety:
-    """Judges readings and commands, and makes the targets.
+    """Checks readings and commands, and computes the targets.
 
-        safety.start(state, now_s)                  # where the arm is, at rest
-        while True:                                 # once a period
+        safety.start(state, now_s)                  # the present reading; the arm is at rest
+        while True:                                 # once per control period
             safety.reads(driver.read(), now_s)
             driver.write(safety.admit(command_deg))
 
-    `fault` says why the arm was stopped, None while it was not; `clamped` counts by check.
+    `fault` is the fault that stopped the arm, None if there is none; `clamped` counts clamps by check.
     """
 
     def __init__(self, arm: Arm, limits: JointLimits, period_s: float, settings: SafetySettings | None = None) -> None:
-        """Limits may be tighter than the arm's own, never wider. Raises ValueError if they are."""
+        """`limits` may be tighter than the arm's own. Raises ValueError if they are wider."""
         if limits.tightened(arm.limits) != limits:
             raise ValueError(f"safety: expected limits within the arm's {arm.limits}, got {limits}")
         settings = settings or SafetySettings()
@@ -40,22 +40,22 @@ class Safety:
         self.period_s = period_s
         self.settings = settings
         self.placed = False
-        """Whether it is known where the arm is: before that no target makes sense, and none may be sent."""
+        """Whether the targets start from a valid reading of the arm; before that, none may be sent."""
         self.latch = FaultLatch()
         self.workspace = Workspace(arm, limits, period_s, settings)
         self.readings = ReadingMonitor(arm, limits, period_s, settings, self.latch)
         self.targets = TargetLimiter(arm, limits, period_s, settings, self.latch, self.workspace)
 
     def start(self, state: JointState, now_s: float) -> None:
-        """Begin where the arm is, at rest, with no fault; a reading that is no start is a fault at once."""
+        """Start at the present reading, at rest and without a fault; an invalid start pose is a fault immediately."""
         self.placed = False
         self._begin(state, now_s, parking=False)
 
     def reset(self, state: JointState, now_s: float, *, parking: bool = False) -> None:
-        """Clear a fault, as a person has asked: go on from where the arm is, and if `parking`, whatever its health.
+        """Clear a fault on a person's request and continue from the present reading; `parking` skips the health checks.
 
-        A joint that is where it was held, but for noise, play and its own weight, goes on from its target: to begin at
-        its reading would let it sink. A stop still in progress counts as over: the caller waits for rest first.
+        A joint that is still where it was held, except for noise, backlash and sag, continues from its target: starting
+        from its reading would let it sink. The targets must be at rest.
         """
         self._begin(state, now_s, parking=parking)
 
@@ -66,7 +66,7 @@ class Safety:
         self.targets.now_s = now_s
         if not self.readings.is_sane(state):
             return
-        # Judge where the arm is.
+        # Check the start pose.
         self.readings.check_place(state)
         target_deg = self._start_target(state)
         outside_m = self.workspace.outside_m(target_deg)
@@ -74,10 +74,10 @@ class Safety:
             self.fault_stop(
                 "workspace",
                 f"the arm starts {millimetres(outside_m)} outside the workspace: "
-                f"{self.workspace.describe_worst(target_deg)}; move it inside by hand, its power off",
+                f"{self.workspace.describe_worst(target_deg)}; switch its power off and move it inside by hand",
             )
         self.reads(state, now_s)
-        # An old reading, or one of an arm that may not move, moves no target.
+        # Place the targets there, unless one of the checks found a fault.
         if self.latch.fault is None:
             self.placed = True
             self.targets.place(target_deg)
@@ -85,7 +85,7 @@ class Safety:
         self.targets.blend_from_here()
 
     def _start_target(self, state: JointState) -> list[float]:
-        """Where to go on from: a joint that is still about where it was held, from its target."""
+        """The first target in degrees; a joint that is still close to where it was held keeps its target."""
         target_deg = start_target(state.angles_deg, self.limits)
         if not self.placed:
             return target_deg
@@ -95,7 +95,7 @@ class Safety:
         return target_deg
 
     def reads(self, state: JointState | None, now_s: float, why: str = "") -> bool:
-        """Judge this tick's reading, or none and why it did not come; returns whether it tells where the arm is."""
+        """Check the reading of this tick, or its absence for the reason `why`; returns whether it is plausible."""
         self.targets.now_s = now_s
         self.latch.begin_tick()
         return self.readings.judge(state, self.targets.target_deg, now_s, why)
@@ -107,7 +107,7 @@ class Safety:
         return self.targets.admit(command_deg, blend=blend, follow=follow, ticks=ticks)
 
     def go_on(self) -> list[float]:
-        """The target to send in the next tick of a command that holds for several; see `TargetLimiter.go_on`."""
+        """The target for the next tick of a command that holds for several; see `TargetLimiter.go_on`."""
         return self.targets.go_on()
 
     def toward(self, desired_deg: Sequence[float]) -> list[float]:
@@ -119,15 +119,15 @@ class Safety:
         return self.targets.previous_step_deg(ticks)
 
     def fault_stop(self, check: str, text: str) -> None:
-        """Stop the arm and latch; the first fault is kept."""
+        """Latch a fault, which stops the arm; the first one is kept."""
         self.latch.trip(check, text)
 
     def stood_still(self) -> None:
-        """Take into account that no target was sent for long: the arm has come to rest at the last one."""
+        """Set the targets' speed to zero after a pause without targets, in which the arm has come to rest."""
         self.targets.stood_still()
 
     def target_lost(self) -> None:
-        """Take into account that the last target may not have reached the arm."""
+        """Allow for a last target that may not have reached the arm."""
         self.readings.target_lost()
 
     @property
@@ -142,7 +142,7 @@ class Safety:
 
     @property
     def clamped(self) -> Counter[str]:
-        """How often something was clamped, by check."""
+        """The number of clamps by check."""
         return self.latch.clamped
 
     @property
@@ -157,7 +157,7 @@ class Safety:
 
     @property
     def ahead_deg(self) -> list[float]:
-        """By how much the policy's own target is ahead of the interpolated one, in degrees."""
+        """The lead of the policy's own target over the interpolated one, in degrees."""
         return self.targets.ahead_deg
 
     @property

@@ -1,4 +1,4 @@
-"""Settings of the safety checks beside the joints' limits."""
+"""Settings of the safety checks, other than the joint limits."""
 
 import math
 from dataclasses import dataclass
@@ -9,42 +9,42 @@ from envs.limits import Box
 
 @dataclass(frozen=True)
 class SafetySettings:
-    """What causes a fault beside the joints' limits, and what is clamped instead."""
+    """Thresholds of the checks: up to where a value is clamped, and where it becomes a fault."""
 
     table_m: float | None = 0.0
-    """Height of the table, which no link may go below, in metres; None for an arm without one."""
+    """Height of the table in metres in the base frame: no link end may go below it; None for no table."""
     workspace_m: Box | None = None
-    """Lowest x, y, z and highest x, y, z that the end of any moving link may have, in metres."""
+    """Box for the ends of all moving links: lowest x, y, z, highest x, y, z in metres in the base frame."""
     clamp_deg: float = 5.0
-    """A command is clamped up to this far outside a joint's range, and so is a target up to this far behind a
-    recording; beyond that it is a fault."""
+    """A command up to this far outside a joint's range is clamped, and so is a target up to this far behind a
+    recording; further is a fault."""
     clamp_m: float = 0.02
-    """A target is held back if its link ends would get up to this far outside the workspace; beyond, it is a fault."""
+    """If a link end would leave the workspace by up to this distance, the arm brakes instead; further is a fault."""
     wall_s: float = 1.0
-    """How long a policy may push against the workspace, where it is held."""
+    """Longest time for which a policy may push against the boundary of the workspace."""
     stale_s: float = 0.1
-    """Age of a reading."""
+    """Greatest age of the last plausible reading."""
     tracking_deg: float = 20.0
-    """How far a joint may be from its expected angle (infinite: a dry run, in which nothing is checked) ..."""
+    """Greatest distance of a joint from its expected angle (infinite: a dry run, without these checks) ..."""
     tracking_s: float = 0.6
-    """... for so long; a servo at full load is given the same time."""
+    """... and the longest time beyond it; also the longest time at full load."""
     tip_deg: float = 3.5
-    """How far the tip may be from its expected position, as an error of the joint with the longest lever. An XL430 that
-    holds the arm out level gives way by 2.1 degrees (0.24 of its 1.4 N m, 885 PWM units at 6.25 a tick: e-Manual,
-    register 84); dead band and backlash of `--imperfections rough` add 0.3 and 0.8."""
+    """Greatest distance of the tip from its expected position, as an angle of the joint with the longest lever. An
+    XL430 that holds the arm out level sags by 2.1 degrees (0.24 of its 1.4 N m, 885 PWM units at 6.25 per tick:
+    e-Manual, register 84); dead band and backlash of `--imperfections rough` add 0.3 and 0.8."""
     still_deg: float = 3.0
-    """How far a target may move while the joint's reading stays constant: more than friction, dead band and backlash
-    explain."""
+    """Greatest motion of a target while the joint's reading stays constant: more than friction, dead band and backlash
+    account for."""
     max_delay_s: float = MAX_DELAY_S
-    """The delay of a healthy arm is up to this ..."""
+    """Greatest delay of a healthy arm ..."""
     max_lag_s: float = MAX_LAG_S
-    """... and its servos' lag up to this."""
+    """... and greatest lag of its servos."""
     temperature_c: float = 72.0
     """The temperature at which an XL430 shuts itself down (e-Manual, register 31)."""
     load: float = 1.0
-    """Load as a fraction of the servo's largest."""
+    """Full load, as a fraction of the servo's maximum."""
     voltage_v: tuple[float, float] = (6.0, 14.0)
-    """Lowest and highest supply voltage: an XL430's own limits (e-Manual, registers 32 and 34)."""
+    """Lowest and highest supply voltage: the limits of an XL430 (e-Manual, registers 32 and 34)."""
 
     def __post_init__(self) -> None:
         if self.workspace_m is not None and not is_box(self.workspace_m):

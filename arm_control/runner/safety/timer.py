@@ -1,16 +1,16 @@
-"""A timer of how long a condition has held."""
+"""A timer for how long a condition has held."""
 
 from dataclasses import dataclass
 
 
 @dataclass
 class Timer:
-    """Measures for how long a condition has held without a break."""
+    """Measures how long a condition has held without interruption."""
 
     since_s: float | None = None
 
     def held_s(self, holds: bool, now_s: float) -> float:
-        """Update with whether the condition holds now; returns for how long it has held, in s."""
+        """Update with whether the condition holds now; returns how long it has held, in s."""
         if not holds:
             self.since_s = None
             return 0.0

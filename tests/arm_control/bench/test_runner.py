@@ -22,7 +22,7 @@ SHORT = RoundSizes(calls=20, lead_calls=5, warm_up_ticks=20, pause_s=0.01, poses
 @pytest.fixture(autouse=True)
 def ordinary_priority(monkeypatch: pytest.MonkeyPatch) -> None:
     """No real-time priority, with which a test could keep a core from all others."""
-    monkeypatch.setattr(_setup, "ask_for_priority", lambda: "real-time priority: not asked for")
+    monkeypatch.setattr(_setup, "request_priority", lambda: "real-time priority: not asked for")
 
 
 class SlowSafety(Safety):

@@ -361,7 +361,7 @@ class TestDamagedContent:
         lengths = {*range(200), *range(0, len(content), 97), *range(len(content) - 200, len(content))}
         for length in sorted(lengths):
             path.write_bytes(content[:length])
-            with pytest.raises(PolicyFileError, match=r"policy .* is refused: "):
+            with pytest.raises(PolicyFileError, match=r"policy .* is invalid: "):
                 PolicyRunner.load(path)
 
     @pytest.mark.parametrize("content", [b"", b"not a model", b"\x00" * 100, b"\xff" * 100, b"\x08\x07", b"PK\x03\x04"])
@@ -516,7 +516,7 @@ class TestArbitraryContent:
             try:
                 runner = PolicyRunner.load(changed)
             except PolicyFileError as error:
-                assert str(error).startswith(f"policy {changed} is refused: ")
+                assert str(error).startswith(f"policy {changed} is invalid: ")
                 assert "\n" not in str(error)
                 outcomes.add("rejected")
                 return

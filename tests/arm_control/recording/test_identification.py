@@ -25,7 +25,8 @@ from arm_control.recording.schema import Event, Tick
 from arm_control.recording.servo_fit import JointFit
 from arm_control.runner import PolicyRunner
 from arm_control.runner.clocks import FastTime
-from arm_control.runner.loop import ControlLoop, Script
+from arm_control.runner.loop import ControlLoop
+from arm_control.runner.motions import Script
 from arm_control.runner.safety import Safety
 from envs.arm import DEFAULT_URDF, Arm
 from envs.imperfections import IDEAL_LAG_S, PRESETS, Imperfections, imperfections_from_json, open_imperfections

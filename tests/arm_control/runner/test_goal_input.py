@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from arm_control.runner.goal_input import WAITING_GOALS, as_they_come
+from arm_control.runner.goal_input import QUEUED_GOALS, read_ahead
 from envs.tasks.base import StillGoal
 
 
@@ -23,20 +23,20 @@ class TestGoalsAsTheyCome:
                 read.append(number)
                 yield StillGoal((0.3, 0.1, 0.3))
 
-        goals = as_they_come(endless(), timeout_s=5.0)
+        goals = read_ahead(endless(), timeout_s=5.0)
         for _ in range(10):
             assert next(goals) is not None
         end = time.monotonic() + 30
-        while len(read) < WAITING_GOALS + 10 and time.monotonic() < end:
+        while len(read) < QUEUED_GOALS + 10 and time.monotonic() < end:
             time.sleep(0.01)
         time.sleep(0.05)
         # In the queue, taken from it, and one that waits to be put.
-        assert len(read) <= WAITING_GOALS + 10 + 1
+        assert len(read) <= QUEUED_GOALS + 10 + 1
 
     def test_goals_keep_their_order(self) -> None:
         """Three times as many goals as may wait arrive, in order."""
-        given = [StillGoal((0.3, 0.1, 0.001 * number)) for number in range(3 * WAITING_GOALS)]
-        assert [goal for goal in as_they_come(iter(given), timeout_s=5.0) if goal is not None] == given
+        given = [StillGoal((0.3, 0.1, 0.001 * number)) for number in range(3 * QUEUED_GOALS)]
+        assert [goal for goal in read_ahead(iter(given), timeout_s=5.0) if goal is not None] == given
 
     @pytest.mark.parametrize(
         ("error", "expected"), [(OSError(5, "Input/output error"), None), (ValueError("line 2: no"), ValueError)]
@@ -50,7 +50,7 @@ class TestGoalsAsTheyCome:
             yield StillGoal((0.3, 0.1, 0.3))
             raise error
 
-        goals = as_they_come(lines(), timeout_s=5.0)
+        goals = read_ahead(lines(), timeout_s=5.0)
         assert next(goals) == StillGoal((0.3, 0.1, 0.3))
         if expected is None:
             assert list(goals) == []
@@ -66,7 +66,7 @@ class TestGoalsAsTheyCome:
             typed.wait(60)
             yield StillGoal((0.3, 0.1, 0.3))
 
-        goals = as_they_come(slow(), timeout_s=0.0)
+        goals = read_ahead(slow(), timeout_s=0.0)
         assert next(goals) is None
         typed.set()
         assert next(goal for goal in goals if goal is not None) == StillGoal((0.3, 0.1, 0.3))

@@ -20,7 +20,8 @@ from arm_control.drivers.simulation import SimulationDriver
 from arm_control.runner import PolicyRunner
 from arm_control.runner.clocks import FastTime
 from arm_control.runner.goals import GoalWork
-from arm_control.runner.loop import PARKED_DEG, PARKED_DEG_S, ControlLoop, smooth
+from arm_control.runner.loop import ControlLoop
+from arm_control.runner.motions import PARKED_DEG, PARKED_DEG_S, smoothstep
 from arm_control.runner.safety import Safety, SafetySettings, WorkspaceError
 
 
@@ -67,7 +68,7 @@ class TestLifeCycle:
 
     @pytest.mark.parametrize("rate", [30.0, 100.0, 500.0])
     def test_the_soft_start_blends_from_the_arms_own_angles(self, rate: float) -> None:
-        """Targets follow smooth(t / T) of the displacement, at any rate."""
+        """Targets follow smoothstep(t / T) of the displacement, at any rate."""
         rig = Rig(rate=rate)
         rig.run()
         rig.assert_within_limits()
@@ -76,7 +77,7 @@ class TestLifeCycle:
         np.testing.assert_allclose(soft[0], 0.0, atol=0.05)
         # Behind the blend of start pose and action by at most the lag of the limiter.
         for tick in (round(share * EASE_S * rate) for share in (0.25, 0.5, 0.75)):
-            np.testing.assert_allclose(soft[tick], smooth(tick / rate / EASE_S) * wanted, atol=2.0)
+            np.testing.assert_allclose(soft[tick], smoothstep(tick / rate / EASE_S) * wanted, atol=2.0)
         np.testing.assert_allclose(soft[-1], wanted, atol=0.1)
 
     def test_phases_follow_in_order(self, tmp_path: Path) -> None:
@@ -274,7 +275,7 @@ class TestFaultStop:
         assert rig.checks == ["finite"]
         assert [goal.goal_m for goal in report.goals] == [course.goal_m for course in COURSES[1:]]
         assert rig.policy.calls == SOFT_STEPS + 7 + SOFT_STEPS + 30
-        assert rig.messages[-1] == "r: go on with what is left; p or Ctrl-C or SIGTERM: park"
+        assert rig.messages[-1] == "r: continue with the rest; p or Ctrl-C or SIGTERM: park"
         held = next(place for place, pair in enumerate(pairwise(rig.arm.sent)) if place > 210 and pair[0] == pair[1])
         soft = np.array(rig.arm.sent[held:]) - rig.arm.sent[held]
         leaves = int(np.argmax(np.abs(soft).max(1) > 0.0))
@@ -423,7 +424,7 @@ class TestLostReplies:
         report = rig.run()
         assert rig.checks == ["stale"]
         assert 5 <= report.lost_replies < 20
-        assert any("it does not answer: no reply" in text for text in rig.messages)
+        assert any("cannot re-enable the arm: no reply" in text for text in rig.messages)
         assert rig.arm.verbs.count("enable") > 1
         assert report.parked
         rig.assert_within_limits()

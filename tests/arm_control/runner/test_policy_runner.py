@@ -278,9 +278,9 @@ class TestInvalidFiles:
             (another_arms_urdf, "its arm has joints"),
             (in_contract("inputs.4.size", 4), "'goal_m'"),
             (in_contract("inputs.4.name", "goal"), "golden samples"),
-            (in_contract("output.name", "torque"), "its outputs are .*target_deg.* its contract promises .*torque"),
-            (rename("target_deg", "torque"), "its outputs are .*torque.* its contract promises .*target_deg"),
-            (rename("goal_m", "goal"), "its inputs are .*'goal'.* its contract promises .*'goal_m'"),
+            (in_contract("output.name", "torque"), "its outputs are .*target_deg.* its contract has .*torque"),
+            (rename("target_deg", "torque"), "its outputs are .*torque.* its contract has .*target_deg"),
+            (rename("goal_m", "goal"), "its inputs are .*'goal'.* its contract has .*'goal_m'"),
             (widen_input, "onnxruntime cannot load it"),
             (
                 both(in_contract("inputs.4.size", 4), in_contract("golden.inputs.goal_m", [[0.0] * 4] * 16)),
@@ -288,8 +288,8 @@ class TestInvalidFiles:
             ),
             (more_input, "its inputs are .*secret"),
             (more_output, "its outputs are .*goal_m"),
-            (three_axes, "its outputs are .* its contract promises"),
-            (double_precision, "its outputs are .*double.* its contract promises .*float"),
+            (three_axes, "its outputs are .* its contract has"),
+            (double_precision, "its outputs are .*double.* its contract has .*float"),
             (fix_batch, r"have a fixed batch of \[16"),
             (runs_only_with_many_rows, "golden samples do not run"),
             (unknown_operator, "an operator 'NoSuchOperator', which arm-control never writes"),
@@ -311,7 +311,7 @@ class TestInvalidFiles:
         with pytest.raises(PolicyFileError, match=said) as caught:
             PolicyRunner.load(path)
         text = str(caught.value)
-        assert text.startswith(f"policy {path} is refused: ")
+        assert text.startswith(f"policy {path} is invalid: ")
         assert "\n" not in text
         assert len(text) < 800
 

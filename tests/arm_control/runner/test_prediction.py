@@ -39,7 +39,7 @@ class TestPredictor:
         assert predicted == pytest.approx([1.0, 1.0, 5.0, 3.0, 2.0])
         # What is left of a difference goes by with the time constant: 0 - 1 degrees, by ln 2 / 0.01 a second.
         assert predictor.speeds([3.0]) == pytest.approx([3.0 - 100.0 * math.log(2.0)])
-        predictor.forget()
+        predictor.reset()
         predictor.tick([8.0])
         assert (predictor.angles([1.0]), predictor.speeds([3.0])) == ([1.0], [3.0])
 
@@ -91,7 +91,7 @@ class TestAssumedArm:
         assert expected(measured, **real) == measured
         assert expected(measured, **real, imperfections="late") == PRESETS["late"]
         assert expected(measured) == PRESETS["ideal"]
-        with pytest.raises(ValueError, match="--imperfections: a recording on a real arm expects nothing of it"):
+        with pytest.raises(ValueError, match="--imperfections: has no effect on a recording on a real arm"):
             SessionConfig("run.mcap", imperfections="ideal", **real).check_driver(load_driver("dynamixel"))  # type: ignore[arg-type]
 
 

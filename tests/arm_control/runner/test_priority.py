@@ -10,9 +10,9 @@ from locations import ROOT
 # Prints the schedulers of the main thread, of a thread, and of a process that start after it.
 PRIORITIES = """
 import json, os, subprocess, sys, threading
-from arm_control.runner.priority import ask_for_priority
+from arm_control.runner.priority import request_priority
 
-said, found = ask_for_priority(), []
+said, found = request_priority(), []
 thread = threading.Thread(target=lambda: found.append(os.sched_getscheduler(0)))
 thread.start()
 thread.join()

@@ -204,7 +204,7 @@ class TestKeys:
         targets = smooth_targets()
         said: list[str] = []
         _, report, sent = played(RecordingWork(recording(targets), say=said.append), keys={60: " ", 160: " "})
-        assert said == ["paused: space goes on, s stops", "going on"]
+        assert said == ["paused: space continues, s stops", "continuing"]
         assert report.faults == []
         resting = np.abs(np.diff(sent, axis=0)).max(1) < 1e-9
         assert resting[60 + 30 : 158].all()

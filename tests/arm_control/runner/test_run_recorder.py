@@ -15,7 +15,7 @@ from arm_control.runner.run_recorder import close_recorder
 class TestRecorded:
     """The message about a run's recording."""
 
-    @pytest.mark.parametrize(("ticks", "said"), [(0, "not a single tick was recorded"), (1, "recorded")])
+    @pytest.mark.parametrize(("ticks", "said"), [(0, "no tick was recorded"), (1, "recorded")])
     def test_a_recording_without_ticks_is_reported_as_such(self, ticks: int, said: str, tmp_path: Path) -> None:
         """The file exists, but holds nothing to replay."""
         times = dict.fromkeys(("period_error_us", "read_us", "decide_us", "safety_us", "write_us"), 1.0)

@@ -154,14 +154,14 @@ class TestExportedPolicy:
                 )
             )
             inputs[MEMORY] = np.zeros((1, 16), np.float32) if not memories else memories[-1]
-            target, memory = runner.recall(inputs)
+            target, memory = runner.infer_recurrent(inputs)
             np.testing.assert_allclose(target[0], wanted, atol=2e-3)
             memories.append(memory)
             runner.step(readings[:3].tolist(), readings[3:6].tolist(), observation["desired_goal"].tolist())
             observation = env.step(wanted)[0]
         assert np.abs(memories[-1]).max() > 0.01
         assert np.abs(runner._memory - memories[-1]).max() < 0.05  # its own limiter's targets differ a little
-        runner.forget()
+        runner.reset_memory()
         assert not runner._memory.any()
 
     def test_file_and_run_folder_have_the_same_episodes(self, run: Path, policy_file: Path) -> None:

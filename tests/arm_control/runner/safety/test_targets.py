@@ -173,4 +173,4 @@ class TestRecordings:
         assert safety.fault is None
         safety.admit([80.0, 30.0, 40.0], follow=True)
         assert safety.fault.check == "speed"
-        assert "base_yaw is to move faster" in safety.fault.text
+        assert "degrees behind the recording" in safety.fault.text

@@ -199,7 +199,7 @@ class TestPolicies:
         assert 0.25 <= lowest <= 0.252
         arm.ticks(200, command)
         assert arm.check == "workspace"
-        assert "held at the edge of the workspace for 1 s" in arm.safety.fault.text
+        assert "held at the boundary of the workspace for 1 s" in arm.safety.fault.text
         arm.assert_stops()
 
     def test_leaving_the_edge_in_time_is_no_fault(self) -> None:

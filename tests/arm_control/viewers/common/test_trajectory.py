@@ -224,7 +224,7 @@ class TestOpenTrajectory:
             file.add_metadata({name: text for name, text in METADATA.items() if name != missing})
             file.add(TICK, 1, msgspec.json.encode(tick(1.0)))
             file.finish()
-        with pytest.raises(ValueError, match=rf"log\.mcap does not say its {missing}"):
+        with pytest.raises(ValueError, match=rf"log\.mcap lacks {missing}"):
             open_trajectory(tmp_path / "log.mcap")
 
     def test_an_invalid_tolerance_is_an_error(self, tmp_path: Path) -> None:
