@@ -44,12 +44,12 @@ def blocks(page: Path, language: str) -> list[str]:
 
 
 def saved_files(page: Path) -> dict[str, str]:
-    """The files that the page says to save, by their paths: blocks after "Save this as `PATH` ...:"."""
+    """The files that a reader of the page saves, by path: blocks after "Save this as `PATH` ...:"."""
     return dict(re.findall(r"[Ss]ave this as\s`([^`]+)`[^:]*:\n\n```\w+\n(.*?)```", page.read_text(), re.DOTALL))
 
 
 def write_saved_files(page: Path, folder: Path) -> None:
-    """Write the files that the page says to save, below a folder."""
+    """Write the files that a reader of the page saves, below a folder."""
     for name, text in saved_files(page).items():
         file = folder / name
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -62,7 +62,7 @@ def adds_code(page: Path) -> bool:
 
 
 def programs(page: Path) -> list[str]:
-    """The page's Python programs: its blocks, but for those to be saved."""
+    """The page's Python programs: its Python blocks except files to be saved."""
     saved = saved_files(page).values()
     return [program for program in blocks(page, "python") if program not in saved]
 
@@ -73,7 +73,7 @@ def commands(page: Path) -> list[str]:
 
 
 def mentioned_commands(page: Path) -> Iterator[str]:
-    """The same in indented blocks and in the text, but for those with a placeholder and bare names."""
+    """Commands in indented blocks and in the text, except bare names and those with placeholders."""
     text = page.read_text()
     for line in re.findall(rf"^    {PROGRAM}(.*)$|`{PROGRAM}([^`]*)`", text, re.MULTILINE):
         command = words_of(PROGRAM + "".join(line))

@@ -50,7 +50,7 @@ def send(driver: DynamixelDriver, target: list[float]) -> None:
 
 
 def settled(emulator: Emulator, clock: Clock) -> dict[int, int]:
-    """Where the servos are after a second without communication."""
+    """The servos' positions after a second without communication."""
     clock.advance(1.0)
     return emulator.positions()
 

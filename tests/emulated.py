@@ -51,7 +51,7 @@ def write(servos: Emulator, id: int, name: str, value: int) -> int:
 
 @contextmanager
 def sdk(path: str) -> Iterator[tuple[Any, Any]]:
-    """The vendor's SDK on a port; it waits long for answers, since a slow machine is no fault."""
+    """The vendor's SDK on an open port."""
     port, packets = dynamixel_sdk.PortHandler(path), dynamixel_sdk.PacketHandler(2.0)
     assert port.openPort()
     assert port.setBaudRate(1_000_000)

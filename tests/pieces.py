@@ -26,7 +26,7 @@ class Refuse:
     """Raises ValueError for 3."""
 
     def __call__(self, number: int) -> int:
-        """The number."""
+        """The number itself."""
         if number == 3:
             raise ValueError("expected anything but 3")
         return number

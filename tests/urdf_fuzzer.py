@@ -222,7 +222,7 @@ TEXT_CHANGES: tuple[Callable[[str, random.Random], str], ...] = (
 
 
 def encoded(text: str, pick: random.Random) -> bytes:
-    """The file's bytes: mostly UTF-8, otherwise any encoding, which it declares or not."""
+    """The file's bytes, mostly in UTF-8, else in any encoding, declared or not."""
     if pick.random() < 0.7:
         return text.encode()
     codec = pick.choice(CODECS)
@@ -246,7 +246,7 @@ def make(seed: int) -> bytes:
 
 
 def check(path: Path, seed: int) -> str:
-    """Raise AssertionError unless the arm in a file is refused in one line, or held against gravity."""
+    """Raise AssertionError unless the arm in a file is rejected in one line, or held against gravity."""
     try:
         arm = Arm(path)
         simulation = Simulation(arm)
@@ -271,7 +271,7 @@ def check(path: Path, seed: int) -> str:
 
 
 def main() -> None:
-    """Check so many files; the counts of what became of them are left in the folder."""
+    """Check files and write the counts of the results to the folder."""
     first, count, folder = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
     path = folder / "arm.urdf"
     counts: Counter[str] = Counter()

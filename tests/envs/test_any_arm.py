@@ -157,7 +157,7 @@ def words(values: tuple[float, ...]) -> str:
 
 
 def made(joints: Joints, tip_m: Vector) -> Arm:
-    """An arm of these joints: place and turn in the link before, axis, range in degrees."""
+    """An arm of these joints: origin and rotation in the previous link, axis, range in degrees."""
     parts = ['<link name="l0"/>']
     for number, (place, turn, axis, (low, high)) in enumerate(joints):
         limit = f'lower="{math.radians(low)!r}" upper="{math.radians(high)!r}" effort="1" velocity="1"'
@@ -174,7 +174,7 @@ def made(joints: Joints, tip_m: Vector) -> Arm:
 
 
 def ends_of(joints: Joints, tip_m: Vector, angles_deg: list[float]) -> NDArray[np.float64]:
-    """Where the far ends of an arm's links are, by a chain of rotations."""
+    """Positions of the far ends of an arm's links, by a chain of SciPy's rotations."""
     ends = []
     at, turned = np.zeros(3), Rotation.identity()
     for (place, turn, axis, _), angle in zip(joints, angles_deg, strict=True):

@@ -452,7 +452,7 @@ class TestNearSolution:
         return Arm("planar.urdf", text=PLANAR)
 
     def solutions(self, arm: Arm, goal_m: Array) -> Array:
-        """Both poses by the law of cosines, as far as the limits allow them."""
+        """The poses given by the law of cosines that are within the limits."""
         x, y = goal_m[:2]
         bend = math.acos(max(-1.0, min(1.0, (x * x + y * y - 0.3**2 - 0.2**2) / (2 * 0.3 * 0.2))))
         poses_deg = []

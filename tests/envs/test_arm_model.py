@@ -77,7 +77,7 @@ def mass_centre_inertia(parts: list[Part]) -> tuple[float, float, Array]:
 
 
 class Body:
-    """The arm in a client of its own, its links and joints by name."""
+    """The arm in its own physics client, with links and joints by name."""
 
     def __init__(self, urdf: Path, *, fixed: bool = True) -> None:
         self.client = pybullet.connect(pybullet.DIRECT)
@@ -119,7 +119,7 @@ def loose_body() -> Iterator[Body]:
 
 @pytest.fixture(params=["collision", "visual"])
 def solid_body(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Body]:
-    """The arm as PyBullet's collisions see it; then with every visible part made solid instead."""
+    """The arm with its collision shapes, then with its visual shapes as collision shapes."""
     tree = ElementTree.parse(DEFAULT_URDF)
     for link in tree.getroot().findall("link"):
         for shape in link.findall("collision" if request.param == "visual" else "visual"):

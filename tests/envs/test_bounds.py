@@ -29,7 +29,7 @@ CASES = [
 
 
 def fractions(chunk: int, generator: np.random.Generator) -> NDArray[np.float64]:
-    """Actions (CHUNK, NUM_ENVS, 3) from 0 to 1 of their range: every other chunk anywhere, else in its corners.
+    """Actions (CHUNK, NUM_ENVS, 3) from 0 to 1 of their range: uniform in even chunks, else in its corners.
 
     Corners are held for one step, as a broken controller would, up to twenty, in which a joint gets to full speed.
     """

@@ -77,7 +77,7 @@ def other() -> Iterator[Simulation]:
 
 
 def imperfect(simulation: Simulation, start: Any = START_DEG, seed: int = 0, **values: Any) -> ImperfectSimulation:
-    """At rest at `start`, with these imperfections."""
+    """A simulation with these imperfections, at rest at `start`."""
     generator = np.random.default_rng(seed)
     body = ImperfectSimulation(simulation, Imperfections(**values))
     body.randomise(generator)
@@ -236,7 +236,7 @@ class TestServos:
 
 
 def noise(body: ImperfectSimulation, steps: int) -> tuple[Array, Array]:
-    """What is added to the angles and to the speeds while the arm holds its pose, (steps, 3) each."""
+    """Noise of the measured angles and speeds while the arm holds its pose, (steps, 3) each."""
     rows = []
     for _ in range(steps):
         body.command(START_DEG)
@@ -449,7 +449,7 @@ class TestLengthErrors:
 
 
 def drawn(env: ArmEnv) -> dict[str, float]:
-    """This episode's values, a name each."""
+    """The values drawn for this episode, by name."""
     state = env.save_state()["imperfect"]
     lengths = {f"length_error {link}": value for link, value in enumerate(state["length_errors"])}
     return state["values"] | lengths
@@ -678,7 +678,7 @@ def roll(env: ArmEnv, actions: Any) -> list[Step]:
 
 
 def exact(rows: list[Any]) -> list[Any]:
-    """Everything in observations, rewards and infos, arrays as their bytes."""
+    """Observations, rewards and infos with arrays as their bytes."""
 
     def plain(value: Any) -> Any:
         if isinstance(value, dict):
@@ -689,7 +689,7 @@ def exact(rows: list[Any]) -> list[Any]:
 
 
 def random_actions(env: ArmEnv, count: int, seed: int = 0, size: float = 1.0) -> list[NDArray[np.float32]]:
-    """All over the action space, or over so large a part of it around its middle."""
+    """Actions over the action space, or over a fraction `size` of it around its middle."""
     box: Any = env.action_space
     middle, half = (box.low + box.high) / 2, size * (box.high - box.low) / 2
     return list(np.random.default_rng(seed).uniform(middle - half, middle + half, (count, 3)).astype(np.float32))

@@ -161,7 +161,7 @@ class TestServos:
 
 
 def many_joints() -> Arm:
-    """A desk arm of six joints whose last links weigh a few grams, as those with a gripper."""
+    """A desk arm of six joints whose last links weigh a few grams, as with a gripper."""
     parts = ['<link name="l0"/>']
     for number in range(6):
         mass = (0.2, 0.15, 0.1, 0.05, 0.02, 0.002)[number]

@@ -33,7 +33,7 @@ def simulation(arm: Arm) -> Iterator[Simulation]:
 
 
 def violent_targets(seed: int) -> Iterator[list[float]]:
-    """Desired angles that jump between corners, anywhere and far outside, held for 1 to 20 steps."""
+    """Desired angles in corners of the range, inside it and far outside, held for 1 to 20 steps."""
     generator = np.random.default_rng(seed)
     while True:
         kind = generator.random()
@@ -48,7 +48,7 @@ def violent_targets(seed: int) -> Iterator[list[float]]:
 
 
 def record(simulation: Simulation, targets: list[list[float]]) -> list[tuple[float, ...]]:
-    """Angles and speeds, every bit of them, while these targets are commanded."""
+    """Measured angles and speeds at full precision while these targets are commanded."""
     rows = []
     for target in targets:
         simulation.command(target)

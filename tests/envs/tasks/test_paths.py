@@ -32,7 +32,7 @@ def drawn(kind: PathKind, seed: int, speed_m_s: float = SPEED_M_S) -> Path:
 
 
 def round_trip(path: Path, count: int) -> Array:
-    """Motion (count, 6) once around, from turn 0 on, whatever the phase."""
+    """Motion (count, 6) of one period from turn 0 on, independent of the phase."""
     return path.motion((np.arange(count) / count - path.phase) * path.period_s)
 
 
@@ -138,7 +138,7 @@ def angles_by_hand(points_m: Array) -> Array:
 
 
 def demands(path: Path, arm: Arm = ARM, count: int = 2000) -> tuple[float, float, float]:
-    """Degrees out of the limits, and the largest fractions of the speed and acceleration limits, along a path."""
+    """Largest violation of the ranges (degrees) and fractions of the speed and acceleration limits along a path."""
     points, limits, step_s = round_trip(path, count)[:, :3], arm.limits, path.period_s / count
     angles = angles_by_hand(points)
     inside = np.clip(angles, limits.lower_deg, limits.upper_deg)

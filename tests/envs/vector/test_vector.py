@@ -28,7 +28,7 @@ Make = Callable[[], gymnasium.Env[Any, Any]]
 
 
 def maker(name: str = "ArmReach-v0", **settings: Any) -> Make:
-    """Episodes of 4 steps, so that a few steps see several of them."""
+    """A function that makes environments with episodes of 4 steps."""
     return functools.partial(gymnasium.make, name, disable_env_checker=True, **{"episode_steps": 4, **settings})
 
 
@@ -52,7 +52,7 @@ def draw(env: Any, steps: int, seed: int = 0) -> list[Any]:
 
 
 def plain(value: Any) -> Any:
-    """The same as comparable objects, to the last bit: arrays with their dtype and shape."""
+    """Comparable objects for exact equality: arrays as their dtype, shape and bytes."""
     if isinstance(value, dict):
         return {key: plain(part) for key, part in value.items()}
     if isinstance(value, np.ndarray) and value.dtype == object:

@@ -42,7 +42,7 @@ def memory_for(of: list[nn.Parameter]) -> Any:
 
 
 def worker(memory: Any) -> tuple[nn.Parameter, SharedRMSProp]:
-    """One of several on a single shared number, and its copy of it."""
+    """A worker's copy of a single shared number, and its optimiser."""
     [local] = parameters([0.0])
     return local, SharedRMSProp([local], memory)
 
@@ -330,7 +330,7 @@ def flat(tensors: Any) -> Tensor:
 
 
 def gradient_of(agent: PolicyGradient) -> Tensor:
-    """That of its last update."""
+    """The gradient of the agent's last update."""
     return flat(parameter.grad for parameter in agent._parameters)
 
 
@@ -365,7 +365,7 @@ def by_loops(agent: PolicyGradient, steps: Steps, discount: float) -> Tensor:
 
 
 def filled(agent: PolicyGradient) -> Steps:
-    """The steps that it has not yet learned from; it keeps them."""
+    """The pending steps of the agent's rollout, which keeps them."""
     state = agent._rollout.state_dict()
     steps = agent._rollout.take()
     agent._rollout.load_state_dict(state)

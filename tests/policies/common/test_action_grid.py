@@ -19,7 +19,7 @@ SHAPES = [(2,), (7,), (3, 5), (5, 3), (2, 2, 2), (3, 5, 4), (4, 2, 6, 3)]
 def grid_of(
     shape: tuple[int, ...], low: tuple[float, ...] | None = None, high: tuple[float, ...] | None = None
 ) -> ActionGrid:
-    """One with these bounds; of none, every position is its own value."""
+    """A grid with these bounds; without bounds, values equal positions."""
     joints = len(shape)
     return ActionGrid(
         Spec(1, 1, low or (0.0,) * joints, high or tuple(count - 1.0 for count in shape), grid_shape=shape)

@@ -47,7 +47,7 @@ def gaussian(spec: Spec, seed: int = 0, **changed: Any) -> GaussianPolicy:
 
 
 def softmax(spec: Spec, seed: int = 0, *, size: float = 30.0) -> SoftmaxPolicy:
-    """A new one with its last layers so many times as large, so that actions differ."""
+    """A softmax policy with enlarged last layers, so that actions differ."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         policy = SoftmaxPolicy(spec, PolicyGradientSettings(policy="softmax", hidden_units=16))
@@ -266,7 +266,7 @@ class TestStartSmall:
 
 
 def every_action(spec: Spec) -> tuple[Tensor, Tensor]:
-    """Positions and values, (all actions, actions) each, worked out one by one."""
+    """Positions and values of all actions, (all actions, joints) each, from nested loops."""
     assert spec.grid_shape is not None
     positions = list(itertools.product(*map(range, spec.grid_shape)))
     values = [
@@ -280,7 +280,7 @@ def every_action(spec: Spec) -> tuple[Tensor, Tensor]:
 
 
 def sums_of_logits(spec: Spec, policy: SoftmaxPolicy, observed: tuple[Tensor, ...]) -> Tensor:
-    """(batch, all actions), in that order."""
+    """Sums of logits (batch, all actions), in the order of `every_action`."""
     logits = drawn(policy, observed).logits
     positions = every_action(spec)[0]
     rows = [

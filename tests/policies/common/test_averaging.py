@@ -22,7 +22,7 @@ class OneNumber(nn.Module):
         self.register_buffer("scale", torch.zeros(1))
 
     def become(self, number: float) -> "OneNumber":
-        """Take this value."""
+        """Set the parameter."""
         with torch.no_grad():
             self.number.fill_(number)
         return self

@@ -41,7 +41,7 @@ def softmax(rows: int, *, seed: int = 0, size: float = 2.0) -> Softmax:
 
 
 def log_density(drawn: Any, choices: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Of choices (many,) of a distribution of one action."""
+    """Log-densities of samples (count,) of a distribution of one action."""
     with torch.no_grad():
         values: np.ndarray[Any, Any] = drawn.log_prob(torch.from_numpy(choices)[:, None]).numpy()
     return values

@@ -42,7 +42,7 @@ def every_action(shape: tuple[int, ...]) -> Tensor:
 
 
 def index_of(positions: Tensor, shape: tuple[int, ...]) -> list[int]:
-    """Their places in that list."""
+    """Indices of positions in `every_action`."""
     places = {place: index for index, place in enumerate(itertools.product(*map(range, shape)))}
     return [places[tuple(row)] for row in positions.tolist()]
 
@@ -100,7 +100,7 @@ def as_in_a_graph(head: Any, x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def assert_brute_force(head: FlatHead, x: Tensor, shape: tuple[int, ...]) -> None:
-    """Largest Q, its lowest index and the margin are those of the whole product, exactly."""
+    """Assert that maximum, lowest index and margin are exactly those of the full product."""
     q = torch.cat([x, torch.ones(len(x), 1)], dim=1) @ head.table
     wanted = q.amax(dim=1)
     lowest = [row.index(max(row)) for row in q.tolist()]
@@ -294,7 +294,7 @@ class TestMaximum:
 
 
 def angle_features(place: int, count: int) -> list[float]:
-    """Of a position of `count` evenly spread over the circle, by the formula."""
+    """Features of one of `count` positions on the circle, by the formula."""
     angle = -math.pi + 2.0 * math.pi * place / (count - 1)
     return [angle, *(math.sin(angle * k) for k in (0.5, 1, 2)), *(math.cos(angle * k) for k in (0.5, 1, 2))]
 
@@ -559,7 +559,7 @@ class TestAllHeads:
 
 
 def plain_layer(table: Tensor) -> nn.Linear:
-    """PyTorch's own layer with the same weights and biases."""
+    """A dense layer with the same weights and biases."""
     layer = nn.Linear(len(table) - 1, table.shape[1])
     with torch.no_grad():
         layer.weight.copy_(table[:-1].T)
@@ -594,7 +594,7 @@ def backward_plain(layer: nn.Linear, x: Tensor, actions: Tensor, y: Tensor) -> T
 
 
 def random_batch(seed: int, size: int, rows: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Features, actions of which some come again, and targets."""
+    """Features, actions with repetitions, and targets."""
     generator = generator_of(seed)
     x, y = torch.randn(rows, HIDDEN, generator=generator), torch.randn(rows, generator=generator)
     return x, torch.randint(size, (rows,), generator=generator), y

@@ -35,7 +35,7 @@ def sample(
     compute_reward: ComputeReward = minus_l1_distance,
     leads_to: Callable[[dict[str, FloatArray]], FloatArray] | None = None,
 ) -> dict[str, Tensor]:
-    """A batch from a replay buffer of just these transitions."""
+    """A batch from a replay buffer with these transitions."""
     replay = ReplayBuffer(len(stored.reward), spec)
     replay.add(stored)
     generator = np.random.default_rng(seed)
@@ -43,7 +43,7 @@ def sample(
 
 
 def assert_spread_around_the_tip(away: FloatArray) -> None:
-    """Distances are spread evenly in the logarithm over two decades up to relabel_distance, directions evenly."""
+    """Assert that distances are log-uniform over two decades up to relabel_distance, and directions uniform."""
     distances = np.linalg.norm(away, axis=1)
     decades = np.log10(distances / SMALL.relabel_distance)
     error = 5 / math.sqrt(len(away))  # five standard deviations of a mean of numbers of unit variance
@@ -315,7 +315,7 @@ class TestRepeatedSteps:
     SPEC = Spec(1, 1, (0.0,), (1.0,))
 
     def held(self, achieved: list[list[float]], desired: list[list[float]]) -> Transition:
-        """Actions of several num_envs by the goals after each of their control steps; they start at 0."""
+        """Repeated actions of several environments that start at 0, from the goals after each control step."""
         after = np.array(achieved, np.float32)[:, :, None]
         goals = np.array(desired, np.float32)[:, :, None]
         zeros = np.zeros((len(after), 1), np.float32)

@@ -420,7 +420,7 @@ class TestRest:
 
     @staticmethod
     def seen(spec: Spec) -> tuple[Tensor, Tensor, Tensor]:
-        """Random readings at some targets, and tips; the goals stand still at the tips."""
+        """Random readings, targets and tips, with stationary goals at the tips."""
         observation, tip, _ = draw(spec, 64, 1.0, 0)
         observation[:, 6:] = torch.rand(64, 3, generator=torch.Generator().manual_seed(1)) * 90.0 / DEGREES
         goal = tip.clone()

@@ -77,7 +77,7 @@ def draw(spec: Spec, rows: int, seed: int | tuple[int, ...]) -> Observation:
 
 
 def observe(agent: PolicyGradient, spec: Spec, step: int, num_envs: int = 6, **changed: Any) -> Transition:
-    """Let the agent act in what is drawn for this step, and observe a random transition."""
+    """Let the agent act on random observations of this step and observe a random transition."""
     generator = np.random.default_rng(step)
     before, after = draw(spec, num_envs, (step, 0)), draw(spec, num_envs, (step, 1))
     action = agent.act(before, explore=True)
@@ -110,7 +110,7 @@ def play(agent: PolicyGradient, spec: Spec, steps: Iterable[int]) -> list[dict[s
 
 
 def gradients(agent: PolicyGradient) -> dict[str, Tensor]:
-    """What the last backward pass left on the parameters of policy and value."""
+    """The gradients of the last update, by the names of the policy's and the value's parameters."""
     modules = {"policy": agent._policy, "value": agent._value}
     return {
         f"{which}.{name}": parameter.grad.clone()
@@ -121,7 +121,7 @@ def gradients(agent: PolicyGradient) -> dict[str, Tensor]:
 
 
 class Recorded(gymnasium.Env[Observation, Any]):
-    """Random observations, endings and rewards that depend on the action; `rows` keeps what happened."""
+    """An environment with random observations and episode ends; `rows` records the transitions."""
 
     def __init__(self, spec: Spec, actions: gymnasium.Space[Any], seed: int, last: int | None) -> None:
         everything = {name: spaces.Box(-np.inf, np.inf, value.shape[1:]) for name, value in draw(spec, 1, seed).items()}
@@ -158,7 +158,7 @@ class Encoded(BaseFeaturesExtractor):
 
 
 class Logits(nn.Module):
-    """The agent's head as one layer of all logits, where nothing measures what the actions set."""
+    """The agent's head as one layer of all logits, for a task without measured angles."""
 
     def __init__(self, agent: PolicyGradient) -> None:
         super().__init__()
@@ -305,7 +305,7 @@ class TestClipping:
         """With a limit between the two norms, only the longer gradient is scaled."""
 
         def learned(largest: float) -> PolicyGradient:
-            """Rewards are so large that the value's gradient is the longer one."""
+            """An agent after rewards so large that the value's gradient is the longer one."""
             agent = fitted(PLAIN, settings_of("a2c", policy="gaussian", max_grad_norm=largest))
             for step in range(4):
                 observe(agent, PLAIN, step, reward=np.full(6, 10.0 + step, np.float32))
@@ -666,7 +666,7 @@ class Task:
     on_grid: bool = False
 
     def fraction(self, action: Actions) -> FloatArray:
-        """Of an action as the agent gives it."""
+        """An action as fractions of the range."""
         if self.on_grid:
             return np.float32(action / (np.array(self.spec.grid_shape) - 1))
         low, high = (np.array(bound, np.float32) for bound in (self.spec.action_low, self.spec.action_high))

@@ -50,7 +50,7 @@ def transition(*numbers: int) -> Transition:
 
 
 def stored(buffer: ReplayBuffer) -> list[int]:
-    """The numbers of the transitions in the buffer, in its own order."""
+    """The numbers of the transitions in the buffer, in the order of its rows."""
     return buffer.column("observation")[:, 0].astype(int).tolist()
 
 

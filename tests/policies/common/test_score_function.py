@@ -37,12 +37,12 @@ def bandit(choice: Tensor, reward: Tensor) -> Steps:
 
 
 def without_values(steps: Steps, settings: ReinforceSettings) -> Credit:
-    """What REINFORCE makes of steps where no state has a value."""
+    """REINFORCE's advantages of steps with all values 0."""
     return reinforce(steps, torch.zeros_like(steps.reward), torch.zeros_like(steps.reward), settings)
 
 
 def assert_mean_is(samples: Tensor, wanted: float) -> None:
-    """Within three standard errors."""
+    """Assert that the mean of samples is within three standard errors."""
     mean, error = samples.mean().item(), samples.std().item() / math.sqrt(len(samples))
     assert abs(mean - wanted) < 3 * error, f"{mean} +- {error}, expected {wanted}"
 
@@ -58,13 +58,13 @@ BLOCK = 32  # steps drawn at once
 
 
 def expected_return(p: float | Tensor) -> Tensor:
-    """J of going right with probability p."""
+    """The return J of going right with probability p."""
     p = torch.as_tensor(p, dtype=torch.float64)
     return (2.0 * p - 4.0) / (p * (1.0 - p))
 
 
 def logits_of(p: float) -> Tensor:
-    """Of left and right, going right with probability p."""
+    """Logits of left and right for going right with probability p."""
     return torch.tensor([0.0, math.log(p / (1.0 - p))], dtype=torch.float64)
 
 
@@ -89,7 +89,7 @@ class Walk:
     alive: Tensor  # (steps, num_envs)
 
     def values(self, table: Tensor) -> tuple[Tensor, Tensor]:
-        """Of the states and of those after them, from a table (states,) or (num_envs, states)."""
+        """Values of the states and of the next states, from a table (states,) or (num_envs, states)."""
         value = table.expand(self.state.shape[1], -1).gather(1, self.state.T).T
         return value[:-1], value[1:]
 
@@ -353,7 +353,7 @@ Method = Callable[[Steps, Tensor, Tensor], Credit]
 
 
 def expected_update(method: Method, values: Tensor) -> Tensor:
-    """The mean over all that can happen, weighted by its probability, of an episode's score-function gradient."""
+    """The expected score-function gradient of an episode, summed over all outcomes with their probabilities."""
     paths: list[list[tuple[int, int, int]]] = [[]]
     for _ in range(HORIZON):  # at END nothing is done
         paths = [

@@ -75,7 +75,7 @@ Weights = dict[str, Tensor]
 
 
 def wide(state: Weights) -> Weights:
-    """As leaves in double precision."""
+    """Weights as leaves in double precision."""
     return {name: value.double().requires_grad_() for name, value in state.items()}
 
 
@@ -90,7 +90,7 @@ def length(x: Tensor) -> Tensor:
 
 
 def softened(x: Tensor, softness: float) -> Tensor:
-    """The direction of each row, shorter than one where the row is hardly longer than this."""
+    """The direction of each row: x / (|x| + softness)."""
     return x / (length(x) + softness)
 
 
@@ -109,7 +109,7 @@ class ByHand:
 
     @property
     def points(self) -> int:
-        """How many numbers of a goal say where it is."""
+        """The number of a goal's coordinates that are its position."""
         return 1 if self.spec.goal_point_size == 1 else 2
 
     def features(self, observation: Tensor, tip: Tensor, goal: Tensor) -> Tensor:
@@ -142,7 +142,7 @@ class ByHand:
 
     @property
     def step(self) -> Tensor:
-        """The largest one, of unit actions."""
+        """The largest step in unit actions."""
         low, high = torch.tensor(self.spec.action_low).double(), torch.tensor(self.spec.action_high).double()
         return (
             torch.ones(2).double()
@@ -156,13 +156,13 @@ class ByHand:
         return hidden @ w["4.weight"].T + w["4.bias"]
 
     def mu(self, w: Weights, s: Tensor, observation: Tensor, fraction: Tensor) -> Tensor:
-        """Before it is clipped: target = previous + g (present + step - previous)."""
+        """The action before clipping: target = previous + g (present + step - previous)."""
         previous = self.previous(observation)
         stepped = self.present(observation) + self.step * torch.tanh(self.output(w, s))
         return previous + fraction * (stepped - previous)
 
     def missed(self, observation: Tensor, goal: Tensor, action: Tensor) -> Tensor:
-        """What the critic sees of where an action leads: nothing where there are no kinematics."""
+        """The critic's features of the point that an action leads to; none without kinematics."""
         if self.spec.kinematics is None:
             return goal[:, :0]
         low, high = torch.tensor(self.spec.action_low).double(), torch.tensor(self.spec.action_high).double()
@@ -189,7 +189,7 @@ class ByHand:
 
 
 def in_double(agent: DDPG, monkeypatch: pytest.MonkeyPatch) -> DDPG:
-    """The same agent in double precision: what is left between it and the formulas is not rounding."""
+    """The same agent in double precision, so that differences from the formulas are not rounding."""
     for module in (agent._policy, agent._average.policy, agent._critic, agent._target_actor, agent._target_critic):
         module.double()
 
@@ -213,7 +213,7 @@ def frozen(agent: DDPG, spec: Spec, settings: DDPGSettings) -> Iterator[dict[str
 
 
 def gradients(module: torch.nn.Module) -> Weights:
-    """What the last backward pass left on the parameters."""
+    """The gradients of the last update."""
     return {name: parameter.grad for name, parameter in module.named_parameters() if parameter.grad is not None}
 
 

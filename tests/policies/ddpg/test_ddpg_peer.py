@@ -38,14 +38,14 @@ FEATURES, ROWS = 5 + 3 * 2 + 2, 200  # observation, tip, goal, displacement, and
 
 
 class Scaled(nn.Module):
-    """Features and actions -> features, actions, and actions as a fraction of max_step, scaled: our critic's."""
+    """The inputs of our critic: features, actions, and actions as scaled fractions of max_step."""
 
     def forward(self, inputs: Tensor) -> Tensor:
         return torch.cat([inputs, inputs[:, FEATURES:] * ddpg.Critic.STEP_SCALE], -1)
 
 
 class Space(gymnasium.Env[Any, Any]):
-    """Features of 32 bits and actions from -1 to 1; it is never stepped."""
+    """An environment that is never stepped: features and actions from -1 to 1."""
 
     observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (FEATURES,), np.float32)
     action_space = gymnasium.spaces.Box(-1.0, 1.0, (2,), np.float32)
@@ -59,7 +59,7 @@ def experience() -> tuple[Transition, np.ndarray[Any, Any]]:
 
 
 class Same:
-    """The rows that our agent draws, for the other library: what it has as a replay buffer."""
+    """A replay buffer for the other library that returns the rows that our agent draws."""
 
     def __init__(self, agent: DDPG, terminated: np.ndarray[Any, Any]) -> None:
         self.agent, self.terminated = agent, torch.from_numpy(terminated).double()

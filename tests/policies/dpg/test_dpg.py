@@ -158,7 +158,7 @@ def system(seed: int) -> LQR:
 
 
 def some_gain(lqr: LQR, seed: int) -> Matrix:
-    """Near the best, so that it is stable, but not the best."""
+    """A stable gain close to the optimal one."""
     return lqr.best() + 0.1 * np.random.default_rng(seed).normal(size=lqr.best().shape)
 
 
@@ -197,7 +197,7 @@ def steps_of(
 
 
 def exact(lqr: LQR, k: Matrix, critic: str) -> DPG:
-    """In double precision, with u = -K x below the tanh, and with the true Q."""
+    """An agent in double precision with u = -K x before the tanh, and with the true Q."""
     agent = linear_agent(lqr, critic, squashed=True)
     agent._policy.double()
     agent._average.policy.double()
@@ -209,7 +209,7 @@ def exact(lqr: LQR, k: Matrix, critic: str) -> DPG:
 
 
 def as_visited(lqr: LQR, k: Matrix) -> Matrix:
-    """Few states with the second moments of all that are visited, which is all that counts here."""
+    """A few states with the second moments of all visited states, on which the gradient depends alone."""
     root = np.linalg.cholesky((1.0 - lqr.discount) * lqr.visits(k)) * math.sqrt(len(lqr.a))
     turned = root @ np.linalg.qr(np.random.default_rng(0).normal(size=lqr.a.shape))[0]
     return np.hstack([root, -root, turned, -turned]).T
@@ -389,7 +389,7 @@ def some_actor(seed: int, actions: int = 2) -> nn.Module:
 
 
 def compatible(actor: nn.Module, seed: int) -> CompatibleCritic:
-    """With some w."""
+    """A compatible critic with a random w."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         critic = CompatibleCritic(actor, 3, 8).double()
@@ -503,7 +503,7 @@ UPDATES = 150
 
 
 def deterministic_cost(size: int, seed: int) -> float:
-    """Of the mean action in the end; w by least squares from compatible features and a bias."""
+    """The final cost of the mean action; w by least squares from compatible features and a bias."""
     cost, generator, std = bandit(size, seed), np.random.default_rng(seed), 0.03
     actor, s = nn.Linear(1, size, bias=False).double(), torch.ones(2 * size, 1, dtype=torch.float64)
     nn.init.zeros_(actor.weight)
@@ -520,7 +520,7 @@ def deterministic_cost(size: int, seed: int) -> float:
 
 
 def stochastic_cost(size: int, seed: int, *, baseline: bool) -> Tensor:
-    """The same of the score function's gradient, (sweep,), if expected with the batch's mean as baseline."""
+    """The final costs (sweep,) with score-function gradients, optionally with the batch's mean as baseline."""
     cost, generator = bandit(size, seed), np.random.default_rng(seed)
     sweep = torch.cartesian_prod(2.0 ** -torch.arange(1.0, 11.0, 2.0), torch.tensor([0.03, 0.1, 0.3, 1.0])).double()
     rate, std = sweep[:, :1], sweep[:, 1, None, None].expand(-1, 2 * size, size)
@@ -583,7 +583,7 @@ def learning(spec: Spec, settings: DPGSettings, seed: int = 0, steps: int = 12) 
 
 
 def some_steps(spec: Spec, seed: int, num_envs: int = 12) -> Steps:
-    """Two steps of each environment in double precision; a third of the first ones were cut, a third terminated."""
+    """Two steps of each environment in double precision; a third of the first ones truncated, a third terminated."""
     generator = np.random.default_rng(seed)
 
     def some(*shape: int) -> Tensor:
@@ -871,7 +871,7 @@ def play(
     *,
     terminates: Callable[[Observation], Any] = lambda seen: np.ones(len(seen["observation"]), np.bool_),
 ) -> None:
-    """Episodes of one step, which leads back to where it began; those that do not terminate are cut."""
+    """Play episodes of one step that returns to its start; those that do not terminate are truncated."""
     ended = np.ones(32, np.bool_)
     for step in range(steps):
         seen = begin(32)
@@ -888,13 +888,13 @@ def learner(critic: str, **changes: Any) -> DPGSettings:
 
 
 def fraction(spec: Spec, action: FloatArray) -> Any:
-    """Actions from -1 to 1."""
+    """Actions scaled to -1..1."""
     low, high = np.array(spec.action_low), np.array(spec.action_high)
     return 2.0 * (action - low) / (high - low) - 1.0
 
 
 def two_states(generator: np.random.Generator) -> Callable[[int], Observation]:
-    """Begin in state 1 or -1."""
+    """A function that starts episodes in state 1 or -1."""
 
     def begin(num_envs: int) -> Observation:
         zero = np.zeros((num_envs, 2), np.float32)

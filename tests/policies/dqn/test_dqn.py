@@ -75,7 +75,7 @@ def shape_of(spec: Spec) -> tuple[int, ...]:
 
 
 def transitions(spec: Spec, kind: str, count: int, *, terminated: float = 0.3, seed: int = 0) -> Transition:
-    """Random ones; the first column of `observation` is the row's number."""
+    """Random transitions; the first column of `observation` is the row's number."""
     generator = np.random.default_rng(seed)
     first = random_observation(spec, count, generator)
     following = random_observation(spec, count, generator)
@@ -157,7 +157,7 @@ class ByHand:
         return (angles - self.low) / (self.high - self.low) * self.steps
 
     def q(self, trunk: Weights, head: Weights, observation: Tensor, tip: Tensor, goal: Tensor) -> Tensor:
-        """(batch, actions)"""
+        """Q of every action, (batch, actions)."""
         s = fourier((self.raw(observation, tip, goal) - self.mean) / self.std, 2)
         displacement = (goal - tip)[:, : self.spec.goal_point_size]
         distance = displacement.square().sum(1, keepdim=True).sqrt()
@@ -205,7 +205,7 @@ def assert_close(got: Tensor | None, wanted: Tensor | None, name: str) -> None:
 
 @pytest.fixture
 def stepped(monkeypatch: pytest.MonkeyPatch) -> list[BatchColumns]:
-    """The columns, with their gradients, that the optimiser of a flat head has moved."""
+    """The columns that the optimiser of a flat head has moved, with their gradients."""
     moved: list[BatchColumns] = []
     step = LazyAdam.step
 
@@ -851,7 +851,7 @@ class TestLearning:
         agent = make(spec, settings, 0, minus_square)
 
         def draw(count: int) -> tuple[Any, Observation]:
-            """Actions and goals that are nearest to them."""
+            """Random actions, and goals to which they are the nearest ones."""
             best = generator.integers(5, size=(count, 2))
             goal = (best * 0.5 - 1.0 + generator.uniform(-0.12, 0.12, (count, 2))).astype(np.float32)
             return best, see(goal, np.zeros_like(goal))
