@@ -1,4 +1,4 @@
-"""The few verbs that every agent has, and what it must be told of its task."""
+"""The interface of an agent, and the description of its task (`Spec`)."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -10,51 +10,49 @@ from numpy.typing import NDArray
 
 FloatArray = NDArray[np.float32]
 Actions = NDArray[np.float32] | NDArray[np.int64]
-OBSERVED = ("observation", "achieved_goal", "desired_goal")
-Observation = dict[str, FloatArray]  # these, each (arms, size)
+OBSERVATION_KEYS = ("observation", "achieved_goal", "desired_goal")
+Observation = dict[str, FloatArray]  # by `OBSERVATION_KEYS`, each (num_envs, size)
 
 
 @dataclass(frozen=True)
 class Spec:
-    """Sizes and bounds of a goal-based task, in the environment's own units.
-
-    Actions are continuous, from `action_low` to `action_high`, or, where there is a `grid_shape`, chosen from so many
-    evenly spaced values each, both ends included.
-
-    Where an action sets a target for something that is also measured (a joint's angle), `measured_columns` says which
-    columns of `observation` measure it, one an action, and `measured_unit` what to multiply them by to get the
-    action's unit. Policies then act relative to the present value, which makes small corrections easy to learn, and
-    ask for values at most `max_step` (in the action's unit) from it.
-
-    `kinematics` says to which point of the goal's kind (batch, point size) an action (batch, actions) leads from an
-    observation (batch, size), once what it asks for has come about.
-
-    `target_columns` are the columns of `observation`, in the same unit, that hold the targets sent last. With them and
-    a `slowing_distance` (in the unit of the goal's point), steps get smaller as the goal gets nearer, and none is made
-    within the `rest_distance`; see `policies.common.networks.ActionScaling`. Lengths in an agent's settings are for a
-    task of `size` 1, and in proportion for others.
-
-    A goal begins with `goal_point_size` numbers (None: all are) that say where it is, on which the reward depends; the
-    rest say how it moves.
-    """
+    """Sizes and bounds of a goal-based task, in the environment's own units."""
 
     observation_size: int
+    """Size of `observation`."""
     goal_size: int
+    """Size of `achieved_goal` and `desired_goal`."""
     action_low: tuple[float, ...]
+    """Lower bound of each action."""
     action_high: tuple[float, ...]
+    """Upper bound of each action."""
     measured_columns: tuple[int, ...] | None = None
+    """Columns of `observation` that measure what the actions set (joint angles), one an action. Policies then output a
+    step relative to the measured value, which makes small corrections easy to learn. None: actions are not measured."""
     measured_unit: float = 1.0
+    """Factor from the unit of these columns to that of the actions."""
     target_columns: tuple[int, ...] | None = None
+    """Columns of `observation`, in the same unit, that hold the previous targets. None: not observed."""
     slowing_distance: float = 0.0
+    """Distance to the goal, in the unit of its position, within which steps are scaled down in proportion to it; see
+    `policies.common.networks.ActionScaling`. 0: steps are not scaled."""
     rest_distance: float = 0.0
+    """Distance to the goal within which the target stays constant."""
     size: float = 1.0
+    """Size of the task: lengths in an agent's settings are multiplied by it."""
     goal_point_size: int | None = None
+    """Number of coordinates of a goal's position, which come first in a goal and determine the reward; the rest is its
+    velocity. None: the whole goal is a position."""
     max_step: tuple[float, ...] | None = None
+    """Largest step of each action from the measured value, in the action's unit. None: half the range."""
     kinematics: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None
+    """Function from observations (batch, observation_size) and actions (batch, actions) to the achieved positions
+    (batch, point_size) once the actions' targets are reached. None: not known."""
     grid_shape: tuple[int, ...] | None = None
+    """Number of evenly spaced values of each action, both bounds included. None: actions are continuous."""
 
-    def with_steps(self, step_factor: float, slowing_distance: float) -> "Spec":
-        """The same with `max_step` multiplied by `step_factor`, and steps that slow down within this distance."""
+    def with_step_scaling(self, step_factor: float, slowing_distance: float) -> "Spec":
+        """A copy with `max_step` multiplied by `step_factor`, and this slowing distance (for a task of size 1)."""
         max_step = tuple(step_factor * step for step in self.max_step) if self.max_step else None
         return replace(self, max_step=max_step, slowing_distance=slowing_distance * self.size)
 
@@ -65,96 +63,103 @@ class Spec:
 
 
 class ComputeReward(Protocol):
-    """Reward (batch,) of ending a step at `achieved_goal` (batch, size) when the goal was `desired_goal`."""
+    """Rewards (batch,) for ending a step at `achieved_goal` (batch, size) with the goal `desired_goal` (batch, size).
+
+    Gymnasium's `compute_reward` of a goal-based environment.
+    """
 
     def __call__(self, achieved_goal: FloatArray, desired_goal: FloatArray, info: Any, /) -> Any: ...
 
 
 @dataclass(frozen=True)
 class Transition:
-    """One action of several arms at once; every field has a leading axis of arms.
-
-    `terminated` says where the task itself ended, `ended` where the episode did, for that or for a time limit.
-
-    An action may be held for several control steps. `reward` is then the mean of their rewards, and `achieved_between`
-    and `desired_between`, (arms, control steps - 1, size), are the goals after each of them but the last.
-    """
+    """One step of all environments; every field has a leading axis of size num_envs."""
 
     observation: Observation
+    """Observations before the step."""
     action: Actions
+    """Actions, as `Agent.act` returned them."""
     reward: FloatArray
+    """Rewards. If an action is held for several control steps, the mean of their rewards."""
     next_observation: Observation
+    """Observations after the step, before any reset."""
     terminated: NDArray[np.bool_]
+    """Whether the task itself ended: nothing comes after."""
     ended: NDArray[np.bool_]
+    """Whether the episode ended, by termination or a time limit."""
     achieved_between: FloatArray | None = None
+    """Achieved goals (num_envs, control steps - 1, size) after each control step but the last."""
     desired_between: FloatArray | None = None
+    """Desired goals after these control steps."""
 
 
 class Agent(Protocol):
-    """A learner. One loop (`arm_control.training.loop`) drives them all: act, step the arms, observe, update."""
+    """A learner. One loop (`arm_control.training.loop`) serves all agents: act, step, observe, update."""
 
     def act(self, observation: Observation, *, explore: bool) -> Actions:
-        """Actions as the environment takes them: (arms, joints), in its units or grid positions, or indices (arms,)."""
+        """Actions for all environments: (num_envs, actions) in their units or grid positions, or indices (num_envs,).
+
+        Deterministic without `explore`.
+        """
 
     def observe(self, transition: Transition) -> None:
-        """Remember what happened."""
+        """Store one step of all environments."""
 
     def update(self, progress: float) -> dict[str, float]:
-        """Learn from what was observed; `progress` runs from 0 to 1 over the training.
+        """Learn from the stored steps. `progress` is the fraction of the training done, from 0 to 1.
 
-        Returns metrics by name, the number of `updates` done among them; nothing if there was none.
+        Returns metrics by name, with the number of `updates`; an empty dict if there was no update.
         """
 
     def policy(self) -> torch.nn.Module:
-        """The deterministic controller: (observation, achieved_goal, desired_goal) -> actions (batch, joints).
+        """The deterministic controller: (observation, achieved_goal, desired_goal) -> actions (batch, actions).
 
-        In the environment's units, all scaling inside; of a grid, the units that its positions stand for. Agents that
-        follow a policy gradient average its parameters (`policies.common.averaging`); `act` uses those of the last
-        update.
+        In the environment's units, with normalisation and scaling inside; grid positions are converted to units.
+        Policy-gradient agents average its parameters (`policies.common.averaging`); `act` uses the latest ones.
         """
 
     def load_networks(self, state: dict[str, Any]) -> None:
-        """Start from the networks, and nothing else, of another agent's `state_dict`."""
+        """Load the networks, and nothing else, from another agent's `state_dict`."""
 
     def state_dict(self) -> dict[str, Any]:
-        """All that the training to come depends on: nested dicts of tensors and plain values."""
+        """Everything that the rest of the training depends on: nested dicts of tensors and plain values."""
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a state of `state_dict`."""
+        """Restore a state of `state_dict`."""
 
 
 @runtime_checkable
-class SharingAgent(Agent, Protocol):
-    """An agent that can learn beside others, in processes of their own, on the same parameters.
+class ParameterSharingAgent(Agent, Protocol):
+    """An agent whose copies, in several processes, learn on the same parameters.
 
-    Its `make` takes the options `shared_memory`, a function that gives memory of so many bytes, and `first`, whether
-    its parameters are to be put there.
+    Its `make` takes two more options: `shared_memory`, a function that returns shared memory of a number of bytes, and
+    `first`, whether this copy's parameters are written to it.
     """
 
-    normalizer_fitted: bool  # whether the scale of the inputs is known, so that workers can be started
+    normalizer_fitted: bool  # whether the inputs' normalisation is known, so that workers can be started
 
     def join(self, state: dict[str, Any]) -> None:
-        """Take over the shared parameters, and the inputs' scale of another one's `state_dict`."""
+        """Use the shared parameters, and the inputs' normalisation of another copy's `state_dict`."""
 
 
 @runtime_checkable
 class GridPolicy(Protocol):
-    """A policy that chooses the best action of a grid, where rounding may decide between two equals."""
+    """A policy that selects the best action of a grid, where rounding may decide between two equal ones."""
 
-    def shortfall(self, action: torch.Tensor, *observed: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """How much less than the largest value (batch,) actions in their units (batch, actions) have, and that value.
+    def suboptimality(self, action: torch.Tensor, *observed: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """How much lower than the maximum the values of actions are, (batch,), and the maximum (batch,).
 
-        NaN for an action that is not on the grid.
+        `action` (batch, actions) is in the environment's units. NaN for an action that is not on the grid.
         """
 
-    def margin(self, *observed: torch.Tensor) -> torch.Tensor:
-        """By how much (batch,) the largest value surpasses the next."""
+    def action_gap(self, *observed: torch.Tensor) -> torch.Tensor:
+        """Difference (batch,) between the largest value and the second largest."""
 
     def prepare_export(self) -> None:
-        """Compute now what a graph would otherwise compute for each decision."""
+        """Precompute what an exported graph would otherwise compute in every decision."""
 
 
 def tensors_of(observation: Observation) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """What a policy takes, in its order."""
-    first, second, third = (torch.from_numpy(observation[name]) for name in OBSERVED)
+    """Observation, achieved goal and desired goal as tensors: the inputs of a policy."""
+    first, second, third = (torch.from_numpy(observation[name]) for name in OBSERVATION_KEYS)
     return first, second, third

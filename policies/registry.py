@@ -1,7 +1,7 @@
-"""The agents by name. Each folder of this package that holds an `agent.py` is one; nothing else lists them.
+"""The agents by name: every folder of this package with an `agent.py` is an agent. There is no other list.
 
-An agent is two modules. `settings.py` defines one frozen dataclass, derived from
-`policies.common.settings.AgentSettings`, whose fields are its flags; it loads no PyTorch. `agent.py` defines
+An agent has two modules. `settings.py` defines one frozen dataclass, derived from
+`policies.common.settings.AgentSettings`, whose fields are its flags; it must not import PyTorch. `agent.py` defines
 `make(spec, settings, compute_reward, seed, **options)`, which returns an agent (`policies.agent.Agent`).
 """
 
@@ -13,18 +13,21 @@ from typing import TYPE_CHECKING, Any
 import policies
 from policies.common.settings import AgentSettings
 
-if TYPE_CHECKING:  # they load PyTorch
+if TYPE_CHECKING:  # these import PyTorch
     from policies.agent import Agent, ComputeReward, Spec
 
 
 def agent_names() -> list[str]:
-    """The agents' names on the command line, in alphabetical order: their folders, with hyphens."""
-    folders = {file.parent.name for path in policies.__path__ for file in Path(path).glob("*/agent.py")}
-    return sorted(folder.replace("_", "-") for folder in folders)
+    """Names of the agents on the command line, in alphabetical order: their folders, with hyphens."""
+    names = set()
+    for path in policies.__path__:
+        for file in Path(path).glob("*/agent.py"):
+            names.add(file.parent.name.replace("_", "-"))
+    return sorted(names)
 
 
 def settings_class(name: str) -> type[AgentSettings]:
-    """The class of an agent's settings. Raises TypeError unless its `settings.py` defines exactly one."""
+    """Return the class of an agent's settings. Raises TypeError unless its `settings.py` defines exactly one."""
     module = import_module(f"policies.{name.replace('-', '_')}.settings")
     classes = []
     for _, value in inspect.getmembers(module, inspect.isclass):
@@ -41,7 +44,7 @@ AGENTS: dict[str, type[AgentSettings]] = {name: settings_class(name) for name in
 def make_agent(
     name: str, spec: "Spec", settings: AgentSettings, compute_reward: "ComputeReward", seed: int, **options: Any
 ) -> "Agent":
-    """The agent of this name, for a task of these sizes and bounds. `options` are the agent's own."""
+    """Create an agent by name for a task of these sizes and bounds. `options` are specific to the agent."""
     module = import_module(f"policies.{name.replace('-', '_')}.agent")
     agent: Agent = module.make(spec, settings, compute_reward, seed, **options)
     return agent

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from policies.agent import OBSERVED, FloatArray, Observation, Spec, Transition
+from policies.agent import OBSERVATION_KEYS, FloatArray, Observation, Spec, Transition
 from policies.common.settings import AgentSettings
 from policies.registry import AGENTS, make_agent
 
@@ -33,7 +33,7 @@ def random_observation(spec: Spec, rows: int, generator: np.random.Generator) ->
     """Standard normal observations and goals, (rows, size) each."""
     sizes = (spec.observation_size, spec.goal_size, spec.goal_size)
     found = {}
-    for name, size in zip(OBSERVED, sizes, strict=True):
+    for name, size in zip(OBSERVATION_KEYS, sizes, strict=True):
         found[name] = generator.normal(size=(rows, size)).astype(np.float32)
     return found
 

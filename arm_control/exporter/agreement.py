@@ -43,7 +43,7 @@ def verify(runner: PolicyRunner, module: ExportedPolicy, arm: Arm, states: Input
         check_rows(difference, TOLERANCE_MEMORY, "onnxruntime and PyTorch remember what differs by {:.3g}", states)
     if isinstance(module.policy, GridPolicy):
         seen = environment_observation(arm, states)
-        shortfall, largest = module.policy.shortfall(torch.from_numpy(exported), *seen)
+        shortfall, largest = module.policy.suboptimality(torch.from_numpy(exported), *seen)
         check_rows((shortfall / largest.abs().clamp(min=1.0)).numpy(), TOLERANCE_Q, CHOSEN_WORSE, states)
     else:
         for name, other in (("PyTorch", traced[0]), ("the environment's observation and PyTorch", targets)):

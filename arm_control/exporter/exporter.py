@@ -128,7 +128,7 @@ def compared_states(facts: EnvironmentFacts, policy: nn.Module) -> Inputs:
         states = chosen(states, generator.permutation(count)[:SEARCHED_STATES])
         # Golden samples are the states whose best action is the clearest: rounding does not change it.
         with torch.no_grad():
-            margins = policy.margin(*environment_observation(facts.arm, states)).numpy()
+            margins = policy.action_gap(*environment_observation(facts.arm, states)).numpy()
         states = chosen(states, np.argsort(-margins, kind="stable"))
     return states
 

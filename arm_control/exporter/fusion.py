@@ -126,7 +126,7 @@ def fuse(arm: Arm, policy: nn.Module) -> FusedPolicy | None:
         return None
     angles = torch.tensor([limits.lower_deg, limits.upper_deg])
     readings = torch.cat([angles, torch.zeros(2, 3 * joints)], 1)
-    if not torch.allclose(policy.scaling.from_unit(policy.scaling.present(readings * RADIANS)), angles, atol=1e-3):
+    if not torch.allclose(policy.scaling.from_unit(policy.scaling.measured(readings * RADIANS)), angles, atol=1e-3):
         return None
     return FusedPolicy(arm, policy)
 

@@ -21,7 +21,7 @@ from arm_control.runs.config import TrainConfig
 from arm_control.runs.seeding import LEARNING, TRAINING, derived_seeds
 from arm_control.training.collector import Advance, Collector
 from envs.vector.process import START_S, Failure, WorkerDeath, WorkerProcess, end_all, message, serve_calls
-from policies.agent import SharingAgent
+from policies.agent import ParameterSharingAgent
 
 Memory = NDArray[np.uint8]
 
@@ -41,7 +41,7 @@ class Workers:
         self._count = config.settings.worker_processes
         self._memory = -1
         self._first = _make_collector(config, 0, self._shared_memory, first=True)
-        assert isinstance(self._first.agent, SharingAgent)
+        assert isinstance(self._first.agent, ParameterSharingAgent)
         self._agent = self._first.agent
         self._workers: dict[int, WorkerProcess] = {}
         self._busy: set[int] = set()
@@ -235,7 +235,7 @@ class Worker:
         if saved is not None:
             self._collector.load_state_dict(saved)
         else:
-            assert isinstance(self._collector.agent, SharingAgent)
+            assert isinstance(self._collector.agent, ParameterSharingAgent)
             self._collector.agent.join(other)
 
     def go_on(self, progress: float) -> Advance:

@@ -7,14 +7,14 @@ from policies.common.settings import PolicyGradientSettings, check_numbers
 
 @dataclass(frozen=True)
 class A2CSettings(PolicyGradientSettings):
-    """Advantage actor-critic: all arms step together, and the network learns from all their steps."""
+    """Synchronous advantage actor-critic: each update uses the latest steps of all environments."""
 
     steps_per_update: int = 10
-    """Steps of each arm before each update."""
+    """Steps of each environment between updates."""
     gae_lambda: float = 0.95
-    """lambda: from 0, the next value alone, to 1, all rewards up to the last step."""
+    """lambda of generalised advantage estimation: from 0, one-step TD errors, to 1, all rewards of the rollout."""
     recurrent: bool = False
-    """Let policy and value remember what they saw, by an LSTM, for arms that do not show all (late or noisy ones)."""
+    """Add an LSTM to policy and value, for partially observed arms (with delay or noise)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -22,5 +22,5 @@ class A2CSettings(PolicyGradientSettings):
 
     @property
     def rollout_steps(self) -> int | None:
-        """Steps of each arm before each update."""
+        """Steps of each environment between updates."""
         return self.steps_per_update

@@ -1,14 +1,14 @@
 """A3C: asynchronous advantage actor-critic (Mnih et al. 2016, arXiv:1602.01783, Algorithm S3).
 
-Workers, each with arms and a copy of the network of its own, learn at the same time. Each copies the shared parameters,
-makes a few steps, and takes its gradient to the shared parameters at once, without a lock: another worker may have
-moved them since, or be at it.
+Workers, each with its own environments and copy of the networks, learn concurrently. Each copies the shared parameters,
+makes a few steps, and applies its gradient to the shared parameters without a lock: another worker may have updated
+them in between, or be updating them at the same time.
 
 Differences from the paper:
-- A worker may have several arms, since PyTorch's cost for one state is nearly that for eight.
+- A worker has several environments, since PyTorch takes hardly longer for eight states than for one.
 - Policy and value are separate networks, as in the paper's continuous tasks; the standard deviation may depend on the
   state.
-- Advantages may be divided by their root mean square, and long gradients are cut.
+- Advantages may be divided by their root mean square, and gradients are clipped.
 """
 
 from collections.abc import Callable
@@ -24,11 +24,11 @@ from policies.agent import ComputeReward, Spec
 from policies.common import averaging
 from policies.common.policy_gradient import PolicyGradient
 from policies.common.returns import returns
-from policies.common.rollout import Credit, Steps
+from policies.common.rollout import AdvantageEstimate, Steps
 
-Memory = NDArray[np.uint8]
+SharedMemory = NDArray[np.uint8]
 DECAY = 0.99  # alpha of equation (S1)
-EPSILON = 1e-5
+EPSILON = 1e-5  # of equation (S2)
 
 
 def make(
@@ -37,17 +37,17 @@ def make(
     compute_reward: ComputeReward,
     seed: int,
     *,
-    shared_memory: Callable[[int], Memory] | None = None,
+    shared_memory: Callable[[int], SharedMemory] | None = None,
     first: bool = True,
 ) -> PolicyGradient:
-    """The agent of one worker.
+    """Create the agent of one worker.
 
-    `shared_memory` gives the memory, of so many bytes, that the workers' parameters are in; by default it is the
-    agent's own. The first agent there puts its parameters into it.
+    `shared_memory` returns the workers' shared memory of a number of bytes; by default, the agent has its own. The
+    `first` agent writes its parameters to it.
     """
 
-    def share(parameters: list[torch.nn.Parameter]) -> SharedRMSProp:
-        """The parameters in that memory."""
+    def share_parameters(parameters: list[torch.nn.Parameter]) -> SharedRMSProp:
+        """Parameters and statistics in the shared memory."""
         if shared_memory is None:
             return SharedRMSProp(parameters)
         shared = SharedRMSProp(parameters, shared_memory(SharedRMSProp.bytes_needed(parameters)))
@@ -55,72 +55,87 @@ def make(
             shared.publish()
         return shared
 
-    return PolicyGradient(spec, settings, seed, a3c, share)
+    return PolicyGradient(spec, settings, seed, a3c, share_parameters)
 
 
-def a3c(steps: Steps, value: Tensor, next_value: Tensor, settings: A3CSettings) -> Credit:
-    """R - V(s): R is what followed, R <- r + gamma R, from the value after the last step on."""
+def a3c(steps: Steps, value: Tensor, next_value: Tensor, settings: A3CSettings) -> AdvantageEstimate:
+    """Bootstrapped returns minus the value.
+
+    R_t  =  r_t + gamma R_t+1, from the value after the last step on,  A_t  =  R_t - V(s_t),  value target  =  R_t
+    """
     r = returns(steps.reward, next_value, steps.terminated, steps.ended, settings.discount)
-    return Credit(advantage=r - value, target=r, learned_from=torch.ones_like(value))
+    return AdvantageEstimate(advantage=r - value, value_target=r, mask=torch.ones_like(value))
 
 
 class SharedRMSProp:
-    """Parameters, RMSProp's statistics and the average of them, in memory that several workers may share.
+    """Parameters, the statistics g of RMSProp, and the average of the parameters, in memory shared by several workers.
 
-    Equations (S1) and (S2):  g <- alpha g + (1 - alpha) dtheta^2,  theta <- theta - eta dtheta / sqrt(g + epsilon).
+    (S1)  g      <-  alpha g + (1 - alpha) dtheta^2
+    (S2)  theta  <-  theta - eta dtheta / sqrt(g + epsilon)
+
+    The memory holds the number of updates (int64), and the three arrays one after the other (float32).
     """
 
-    def __init__(self, parameters: list[torch.nn.Parameter], memory: Memory | None = None) -> None:
-        """Those of `memory`, of `bytes_needed` zeros or shared already; by default in memory of its own."""
+    def __init__(self, parameters: list[torch.nn.Parameter], memory: SharedMemory | None = None) -> None:
+        """Use `memory`, `bytes_needed` zeros or already in use by others; by default, allocate it."""
         size = sum(parameter.numel() for parameter in parameters)
         self._local = parameters
-        own = memory is None
-        memory = np.zeros(self.bytes_needed(parameters), np.uint8) if memory is None else memory
+        is_own = memory is None
+        if memory is None:
+            memory = np.zeros(self.bytes_needed(parameters), np.uint8)
         self._version = torch.from_numpy(memory[:8].view(np.int64))
         flat = torch.from_numpy(memory[8 : 8 + 12 * size].view(np.float32))
         self._shared, self._square, self._average = torch.split(flat, size)
         self._copied = 0
         self.staleness = 0
-        if own:
+        if is_own:
             self.publish()
 
     @staticmethod
     def bytes_needed(parameters: list[torch.nn.Parameter]) -> int:
-        """The size of the shared memory for such parameters."""
+        """Size of the shared memory for these parameters."""
         return 8 + 12 * sum(parameter.numel() for parameter in parameters)
 
     @torch.no_grad()
     def publish(self) -> None:
-        """Make the local parameters the shared ones, and their average."""
+        """Overwrite the shared parameters and their average with the local parameters."""
         self._shared.copy_(torch.cat([parameter.flatten() for parameter in self._local]))
         self._average.copy_(self._shared)
 
     def copy(self) -> None:
-        """Make the shared parameters the local ones."""
+        """Overwrite the local parameters with the shared ones."""
         self._copied = int(self._version)
         _unflatten(self._shared, self._local)
 
     def copy_average(self, parameters: list[torch.nn.Parameter]) -> None:
-        """Copy the average of the shared parameters into others, of which there may be only the first few."""
+        """Copy the average of the shared parameters into `parameters`, which may be only the first ones."""
         _unflatten(self._average, parameters)
 
     @torch.no_grad()
-    def step(self, rate: float) -> None:
-        """Descend along the local parameters' gradients.
+    def step(self, learning_rate: float) -> None:
+        """Update the shared parameters with the gradients of the local ones.
 
-        They are copied: to let the shared parameters' gradients be the workers' own, as was once common, applies
-        wrong ones since PyTorch 2 replaces gradients instead of zeroing them.
+        The gradients are copied. The once common alternative, to make the worker's gradient tensor that of the shared
+        parameters, applies wrong gradients since PyTorch 2 replaces gradients instead of zeroing them.
         """
-        gradient = torch.cat([p.grad.flatten() if p.grad is not None else torch.zeros(p.numel()) for p in self._local])
-        self._square.mul_(DECAY).addcmul_(gradient, gradient, value=1.0 - DECAY)
-        self._shared.addcdiv_(gradient, (self._square + EPSILON).sqrt_(), value=-rate)
+        gradients = []
+        for parameter in self._local:
+            gradient = torch.zeros(parameter.numel()) if parameter.grad is None else parameter.grad.flatten()
+            gradients.append(gradient)
+        dtheta = torch.cat(gradients)
+
+        # (S1)  g <- alpha g + (1 - alpha) dtheta^2
+        self._square.mul_(DECAY).addcmul_(dtheta, dtheta, value=1.0 - DECAY)
+        # (S2)  theta <- theta - eta dtheta / sqrt(g + epsilon)
+        self._shared.addcdiv_(dtheta, (self._square + EPSILON).sqrt_(), value=-learning_rate)
+
         version = int(self._version)
         self._average.lerp_(self._shared, averaging.weight(version + 1))
-        self.staleness = version - self._copied  # updates of others since this one's copy
+        self.staleness = version - self._copied  # updates of others since this worker's copy
         self._version.add_(1)
 
     def state_dict(self) -> dict[str, Any]:
-        """Shared parameters, statistics and average."""
+        """Shared parameters, statistics, average and counters."""
         return {
             "shared": self._shared,
             "square": self._square,
@@ -130,7 +145,7 @@ class SharedRMSProp:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a state of `state_dict`."""
+        """Restore a state of `state_dict`."""
         self._shared.copy_(state["shared"])
         self._square.copy_(state["square"])
         self._average.copy_(state["average"])
@@ -140,7 +155,7 @@ class SharedRMSProp:
 
 @torch.no_grad()
 def _unflatten(flat: Tensor, parameters: list[torch.nn.Parameter]) -> None:
-    """Copy the numbers of a flat tensor into parameters, one after the other."""
+    """Copy the values of a flat tensor into parameters, one after the other."""
     begin = 0
     for parameter in parameters:
         end = begin + parameter.numel()

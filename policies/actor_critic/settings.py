@@ -10,4 +10,4 @@ class ActorCriticSettings(PolicyGradientSettings):
     """One-step actor-critic (Sutton and Barto 2018, section 13.5)."""
 
     discounted_start: bool = False
-    """Whether a step counts the less the later it comes in its episode: I <- gamma I of the book's algorithm."""
+    """Weight the update of the t-th step of an episode by gamma^t (I <- gamma I in the book's algorithm)."""

@@ -1,1 +1,1 @@
-"""Branching DQN: Q-values of each joint, added up."""
+"""Branching DQN: Q-values of each joint, summed."""

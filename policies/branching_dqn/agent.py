@@ -1,7 +1,8 @@
-"""Branching DQN: Q-values of each joint's positions, added up (Tavakoli et al. 2018, Seyde et al. 2023).
+"""Branching DQN: Q-values of each joint's positions, summed (Tavakoli et al. 2018, Seyde et al. 2023).
 
-The algorithm is that of `policies.dqn.agent`; the head is `policies.common.branching_head`. The maximum over all
-combinations is the sum of each joint's maximum, so its cost grows with the sum of the positions, not their product.
+The algorithm is in `policies.dqn.agent`, the head in `policies.common.branching_head`. The maximum over all
+combinations is the sum of the joints' maxima: its cost grows with the sum of the numbers of positions, not their
+product.
 """
 
 from torch import Tensor
@@ -14,10 +15,10 @@ from policies.dqn.agent import DQN
 
 
 def make(spec: Spec, settings: BranchingDQNSettings, compute_reward: ComputeReward, seed: int) -> DQN:
-    """The agent."""
+    """Create the agent."""
 
     def make_heads(grid: ActionGrid, max_step: Tensor) -> tuple[BranchingHead, BranchingHead]:
-        """A head and its target."""
+        """Create a head and its target."""
         return make_branching_heads(grid, settings.hidden_units, max_step)
 
-    return DQN(spec, settings, compute_reward, seed, make_heads, tells_positions=True)
+    return DQN(spec, settings, compute_reward, seed, make_heads, append_positions=True)

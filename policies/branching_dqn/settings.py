@@ -8,9 +8,9 @@ from policies.common.settings import ActionKind, QLearningSettings
 
 @dataclass(frozen=True)
 class BranchingDQNSettings(QLearningSettings):
-    """Deep Q-learning with outputs for each joint's positions, added up (Tavakoli et al. 2018, Seyde et al. 2023)."""
+    """Deep Q-learning with one output for each position of each joint (Tavakoli et al. 2018, Seyde et al. 2023)."""
 
     actions: ClassVar[ActionKind] = "positions"
 
     batch_size: int = 128
-    """Transitions in one update."""
+    """Transitions in the minibatch of one update."""

@@ -1,1 +1,1 @@
-"""What several agents share: networks, distributions, replay, rollouts, returns. Imports no agent."""
+"""Parts that several agents use: networks, distributions, replay buffer, rollouts, returns. Imports no agent."""

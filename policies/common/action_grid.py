@@ -1,7 +1,7 @@
-"""ActionGrid: actions as positions on a grid, as one index, and in the environment's units, inside a network.
+"""ActionGrid: conversion between grid positions, action indices and the environment's units, inside a network.
 
-It numbers actions as `envs.degree_grid.DegreeGrid` does, with PyTorch's integers and buffers that are exported with a
-policy; that one checks positions and indices from outside, in double precision. A test compares them.
+The numbering is that of `envs.degree_grid.DegreeGrid`, which validates the actions that an environment receives. This
+one works on tensors, and its buffers are exported with a policy. A test compares the two.
 """
 
 import math
@@ -11,9 +11,14 @@ from torch import Tensor, nn
 
 from policies.agent import Spec
 
+TOLERANCE = 1e-3  # of a step, within which a value is on the grid
+
 
 class ActionGrid(nn.Module):
-    """All combinations of each action's evenly spaced values; of their indices, the last action's changes fastest."""
+    """All combinations of evenly spaced values of each action, in row-major order: the last action varies fastest.
+
+    index = sum over actions of  position_i * stride_i,     value_i = low_i + step_i * position_i
+    """
 
     low: Tensor
     step: Tensor
@@ -27,7 +32,7 @@ class ActionGrid(nn.Module):
         self.size = math.prod(self.shape)
         low = torch.tensor(spec.action_low)
         counts = torch.tensor(self.shape)
-        strides = [math.prod(self.shape[place + 1 :]) for place in range(len(self.shape))]
+        strides = [math.prod(self.shape[action + 1 :]) for action in range(len(self.shape))]
         self.register_buffer("low", low, persistent=False)
         self.register_buffer("step", (torch.tensor(spec.action_high) - low) / (counts - 1), persistent=False)
         self.register_buffer("counts", counts, persistent=False)
@@ -42,15 +47,15 @@ class ActionGrid(nn.Module):
         return (positions * self.strides).sum(-1)
 
     def values(self, positions: Tensor) -> Tensor:
-        """Positions (batch, actions) in the environment's units."""
+        """Values (batch, actions) in the environment's units of positions (batch, actions)."""
         return self.low + self.step * positions
 
     def positions_of(self, values: Tensor) -> Tensor:
-        """The positions (batch, actions) nearest to values in the environment's units."""
+        """Positions (batch, actions) nearest to values (batch, actions) in the environment's units."""
         nearest = torch.round((values - self.low) / self.step).long()
         return torch.minimum(nearest.clamp(min=0), self.counts - 1)
 
-    def holds(self, values: Tensor) -> Tensor:
+    def contains(self, values: Tensor) -> Tensor:
         """Whether values (batch, actions) in the environment's units are on the grid, (batch,)."""
-        off = (self.values(self.positions_of(values)) - values).abs().amax(dim=1)
-        return off < 1e-3 * self.step.min()
+        distance = (self.values(self.positions_of(values)) - values).abs().amax(dim=1)
+        return distance < TOLERANCE * self.step.min()

@@ -1,4 +1,4 @@
-"""The average of a policy's parameters over its latest updates, which is steadier than any single one of them."""
+"""Averaging of a policy's parameters over its latest updates, which is less noisy than the last ones."""
 
 import copy
 from typing import Any, Generic, TypeVar
@@ -15,7 +15,7 @@ def weight(update: int) -> float:
     """Weight of the parameters after the `update`-th update, from 1, in the average so far.
 
     Polynomial-decay averaging (Shamir and Zhang 2013, arXiv:1212.1824, section 4): (eta + 1) / (t + eta), which is 1
-    for the first. However long a training is, the average covers the same fraction of it.
+    for the first update. The average covers the same fraction of a training, however long it is.
     """
     return (ETA + 1.0) / (update + ETA)
 
@@ -29,7 +29,7 @@ class PolicyAverage(Generic[PolicyModule]):
 
     @torch.no_grad()
     def update(self, policy: PolicyModule) -> None:
-        """Take in the parameters of an update:  average <- average + weight (parameters - average)."""
+        """Include the parameters after an update:  average <- average + weight (parameters - average)."""
         self._updates += 1
         parameters = [parameter.detach() for parameter in policy.parameters()]
         torch._foreach_lerp_(list(self.policy.parameters()), parameters, weight(self._updates))
@@ -37,7 +37,7 @@ class PolicyAverage(Generic[PolicyModule]):
 
     @torch.no_grad()
     def copy_buffers(self, policy: PolicyModule) -> None:
-        """Take over what is not learned by gradients, such as the normalisation of the inputs."""
+        """Copy what is not learned by gradients, such as the normalisation of the inputs."""
         for own, other in zip(self.policy.buffers(), policy.buffers(), strict=True):
             own.copy_(other)
 
@@ -46,6 +46,6 @@ class PolicyAverage(Generic[PolicyModule]):
         return {"policy": self.policy.state_dict(), "updates": self._updates}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from a state of `state_dict`."""
+        """Restore a state of `state_dict`."""
         self.policy.load_state_dict(state["policy"])
         self._updates = state["updates"]

@@ -1,7 +1,7 @@
-"""What all heads have in common. A head is the last layer of a network over a grid of actions.
+"""The interface of a head: the last layer of a Q-network over a grid of actions, and the layers below it.
 
-It sees the trunk's features (batch, hidden) and knows Q for every action of the grid, whose exact maximum it finds.
-`BranchingHead` (`policies.common.branching_head`) adds up a value of each joint's position; the heads in
+A head computes Q-values from the trunk's features (batch, hidden), and their exact maximum over all actions of the
+grid. `BranchingHead` (`policies.common.branching_head`) sums values of each joint's positions; the heads in
 `policies.dqn.heads` search all actions.
 """
 
@@ -18,15 +18,15 @@ from policies.common.networks import ActionScaling, mlp
 
 @dataclass(frozen=True)
 class BatchColumns:
-    """Copies of the columns of a batch's actions, on which gradients accumulate."""
+    """Copies of the weight columns of a batch's actions, which accumulate gradients."""
 
-    actions: Tensor  # indices of the different actions, ascending
-    columns: Tensor  # (column, actions)
-    place: Tensor  # (batch,): which of the columns each row of the batch has
+    actions: Tensor  # indices of the batch's distinct actions, ascending
+    columns: Tensor  # (rows of the weights, distinct actions)
+    place: Tensor  # (batch,): the column of each transition's action
 
 
 class HeadOptimizer(Protocol):
-    """Optimiser of what a head learns beside its `parameters`."""
+    """Optimiser of the weight columns of a head that are not among its `parameters`."""
 
     def step(self, gathered: "BatchColumns", learning_rate: float) -> None: ...
     def state_dict(self) -> dict[str, Any]: ...
@@ -34,64 +34,67 @@ class HeadOptimizer(Protocol):
 
 
 class Head(Protocol):
-    """Q over the grid, of features (batch, hidden) and positions (batch, actions)."""
+    """Q-values over the grid, from features (batch, hidden) and positions (batch, actions)."""
 
     def greedy(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The largest Q (batch,) and where it is, (batch, actions); of several, the one with the lowest index."""
+        """The maximum of Q (batch,) and its positions (batch, actions); the lowest index of several maxima."""
 
     def maximum(self, x: Tensor) -> Tensor:
-        """The largest Q (batch,)."""
+        """The maximum of Q (batch,)."""
 
     def gather(self, positions: Tensor) -> BatchColumns | None:
-        """Copies of these actions' columns, for gradients; None for a head that has all it learns as parameters."""
+        """Copy the weight columns of these actions, for gradients; None if all weights are parameters."""
 
     def q(self, x: Tensor, positions: Tensor, gathered: BatchColumns | None = None) -> Tensor:
-        """Q (batch,) of these actions, with gradients for parameters, and for the columns gathered for the actions."""
+        """Q (batch,) of these actions, with gradients for the parameters and the gathered columns."""
 
-    def margin(self, x: Tensor) -> Tensor:
-        """By how much (batch,) the largest Q surpasses the next."""
+    def action_gap(self, x: Tensor) -> Tensor:
+        """Difference (batch,) between the largest and the second largest Q."""
 
-    def follow(self, other: Any) -> None:
-        """Become a copy of another head."""
+    def copy_from(self, other: Any) -> None:
+        """Copy the weights of another head."""
 
-    def freeze(self) -> None:
-        """Work out now what a graph would otherwise work out anew for each decision."""
+    def prepare_export(self) -> None:
+        """Precompute what an exported graph would otherwise compute in every decision."""
 
-    def own_optimizer(self) -> HeadOptimizer | None:
-        """An optimiser of what the head learns beside its parameters; None if there is nothing."""
+    def columns_optimizer(self) -> HeadOptimizer | None:
+        """An optimiser of the weight columns that are not parameters; None if there are none."""
 
     def parameters(self) -> Iterator[nn.Parameter]: ...
     def state_dict(self) -> dict[str, Any]: ...
     def load_state_dict(self, state: Any) -> Any: ...
 
 
-def refuse_nan(q: Tensor) -> Tensor:
-    """The same values of actions. Raises ValueError if one is NaN: it has no place in an order."""
+def raise_if_nan(q: Tensor) -> Tensor:
+    """Return values unchanged. Raises ValueError if one is NaN, which has no order."""
     if torch.isnan(q).any():
         raise ValueError("expected values that can be compared, got NaN: the training has diverged")
     return q
 
 
 class Trunk(nn.Module):
-    """The layers below the head, and, for a head that uses them, the present grid positions of the joints."""
+    """The hidden layers below a head; with `append_positions`, followed by the joints' measured grid positions."""
 
-    halves: Tensor
+    middle: Tensor
 
-    def __init__(self, spec: Spec, inputs: int, hidden: int, *, tells_positions: bool) -> None:
+    def __init__(self, spec: Spec, inputs: int, hidden: int, *, append_positions: bool) -> None:
         super().__init__()
         self.scaling = ActionScaling(spec)
         self.net = mlp(inputs, hidden, 1, layer_norm=False)[:-1]
-        self.tells_positions = tells_positions
+        self.append_positions = append_positions
         assert spec.grid_shape is not None
-        self.register_buffer("halves", (torch.tensor(spec.grid_shape) - 1) / 2, persistent=False)
+        # The grid position of the unit action 0, and the number of positions from there to 1.
+        self.register_buffer("middle", (torch.tensor(spec.grid_shape) - 1) / 2, persistent=False)
 
     @property
     def max_step(self) -> Tensor:
-        """How many grid positions a joint can pass in one control period, (actions,)."""
-        return self.scaling.max_step * self.halves
+        """Largest step of each joint in grid positions, (actions,)."""
+        return self.scaling.max_step * self.middle
 
     def forward(self, features: Tensor, observation: Tensor) -> Tensor:
+        """Features x for the head, (batch, hidden) or, with positions, (batch, hidden + joints)."""
         x: Tensor = self.net(features)
-        if not self.tells_positions:
+        if not self.append_positions:
             return x
-        return torch.cat([x, (self.scaling.present(observation) + 1.0) * self.halves], dim=1)
+        positions = (self.scaling.measured(observation) + 1.0) * self.middle
+        return torch.cat([x, positions], dim=1)

@@ -7,7 +7,7 @@ SMALLEST_STD = 1e-3
 
 
 class Normalizer(nn.Module):
-    """(x - mean) / std, with both as buffers, so that a checkpoint and an exported graph carry them."""
+    """(x - mean) / std, both stored as buffers, which checkpoints and exported graphs contain."""
 
     mean: Tensor
     std: Tensor
@@ -19,10 +19,11 @@ class Normalizer(nn.Module):
 
     @torch.no_grad()
     def fit(self, samples: Tensor) -> None:
-        """Take mean and standard deviation from `samples` (batch, size); a constant input is only shifted."""
+        """Set mean and standard deviation from `samples` (batch, size); a constant input is only shifted."""
         self.mean.copy_(samples.mean(0))
         std = samples.std(0, correction=0)
         self.std.copy_(torch.where(std > SMALLEST_STD, std, torch.ones_like(std)))
 
     def forward(self, x: Tensor) -> Tensor:
+        """Normalised inputs (..., size)."""
         return (x - self.mean) / self.std

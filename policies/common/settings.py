@@ -1,6 +1,6 @@
-"""Settings that several agents share, their checks, and what every agent declares about itself.
+"""The base class of all agents' settings, settings that several agents share, and their validation.
 
-The settings of an agent are a frozen dataclass in `policies/<agent>/settings.py`. They do not load PyTorch, so that
+The settings of an agent are a frozen dataclass in `policies/<agent>/settings.py`. They do not import PyTorch, so that
 `--help` works on the base install.
 """
 
@@ -8,16 +8,17 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal, Protocol
 
-MIN_STD = 0.01  # of a normal step, as a fraction of the largest one
+MIN_STD = 0.01  # bounds of the standard deviation of a normal step, in units of the largest step
 MAX_STD = 2.0
 
-LARGEST_SLOWING_DISTANCE = 10.0
+MAX_SLOWING_DISTANCE_M = 10.0
+MAX_FOURIER_OCTAVES = 10
 
 ActionKind = Literal["degrees", "index", "positions"]
 
 
 class AgentSettings:
-    """What the program needs to know about an agent. Each agent's settings override what differs."""
+    """What the program needs to know about an agent. The settings of each agent override what differs."""
 
     @property
     def actions(self) -> ActionKind:
@@ -31,30 +32,30 @@ class AgentSettings:
 
     @property
     def num_envs(self) -> int:
-        """Number of arms simulated in parallel by default."""
+        """Default number of environments."""
         return 8
 
     @property
     def action_repeat(self) -> int:
-        """Control steps for which an action is held while learning; their rewards are averaged, without a discount."""
+        """Control steps for which an action is held in training; their rewards are averaged, without a discount."""
         return 1
 
     @property
     def worker_processes(self) -> int:
-        """Number of processes that act and learn on shared parameters; 0 to learn in the training's own process."""
+        """Number of processes that act and learn on shared parameters; 0: the training's own process learns."""
         return 0
 
     @property
     def asynchronous(self) -> bool:
-        """Whether worker processes learn at the same time, rather than in turns."""
+        """Whether worker processes learn concurrently rather than in turns."""
         return False
 
     def check_num_envs(self, num_envs: int, processes: int) -> None:
-        """Raise ValueError if the agent cannot learn from so many arms, simulated in so many processes."""
+        """Raise ValueError if the agent does not support this number of environments or of processes."""
 
 
-# Of whole numbers: more would not fit into any memory, or the work between two looks for Ctrl-C would not end.
-LARGEST = {
+# Upper bounds of integers: larger values exceed any memory, or delay the reaction to Ctrl-C indefinitely.
+MAXIMUM = {
     "hidden_units": 4096,
     "critic_units": 4096,
     "n_step": 10_000,
@@ -69,32 +70,33 @@ LARGEST = {
 
 
 def check_numbers(settings: object, positive: tuple[str, ...], fractions: tuple[str, ...]) -> None:
-    """Raise ValueError unless these fields are positive and finite, within their bounds, and these from 0 to 1."""
+    """Raise ValueError unless the `positive` fields are positive and within `MAXIMUM`, and the `fractions` in 0..1."""
     for name in positive:
         value = getattr(settings, name)
         if not 0 < value < math.inf:
             raise ValueError(f"{name.replace('_', '-')}: expected a positive number, got {value}")
-        if value > LARGEST.get(name, math.inf):
-            raise ValueError(f"{name.replace('_', '-')}: expected at most {LARGEST[name]}, got {value}")
+        if value > MAXIMUM.get(name, math.inf):
+            raise ValueError(f"{name.replace('_', '-')}: expected at most {MAXIMUM[name]}, got {value}")
     for name in fractions:
-        if not 0 <= (value := getattr(settings, name)) <= 1:
+        value = getattr(settings, name)
+        if not 0 <= value <= 1:
             raise ValueError(f"{name.replace('_', '-')}: expected a number from 0 to 1, got {value}")
 
 
 def check_slowing_distance(distance: float) -> None:
-    """Raise ValueError unless the distance (m) is within its bounds."""
-    if not 0 <= distance <= LARGEST_SLOWING_DISTANCE:
-        raise ValueError(f"slowing-distance: expected from 0 to {LARGEST_SLOWING_DISTANCE:g} m, got {distance}")
+    """Raise ValueError unless the distance, in metres, is within its bounds."""
+    if not 0 <= distance <= MAX_SLOWING_DISTANCE_M:
+        raise ValueError(f"slowing-distance: expected from 0 to {MAX_SLOWING_DISTANCE_M:g} m, got {distance}")
 
 
 def check_fourier_octaves(octaves: int) -> None:
     """Raise ValueError unless the number of octaves is within its bounds."""
-    if not 0 <= octaves <= 10:
-        raise ValueError(f"fourier-octaves: expected a number from 0 to 10, got {octaves}")
+    if not 0 <= octaves <= MAX_FOURIER_OCTAVES:
+        raise ValueError(f"fourier-octaves: expected a number from 0 to {MAX_FOURIER_OCTAVES}, got {octaves}")
 
 
 class ReplaySettings(Protocol):
-    """The settings that agents with a replay buffer have in common."""
+    """The settings that all agents with a replay buffer have."""
 
     @property
     def fourier_octaves(self) -> int: ...
@@ -111,11 +113,11 @@ class ReplaySettings(Protocol):
 
 
 def check_replay(settings: ReplaySettings) -> None:
-    """Raise ValueError unless the settings of the replay buffer and of relabelling fit together."""
+    """Raise ValueError if the settings of the replay buffer or of relabelling contradict each other."""
     check_fourier_octaves(settings.fourier_octaves)
     if settings.relabel_near + settings.relabel_other > 1:
         raise ValueError(
-            "relabel-near and relabel-other: expected shares that add up to at most 1, got "
+            "relabel-near and relabel-other: expected fractions with a sum of at most 1, got "
             f"{settings.relabel_near} and {settings.relabel_other}"
         )
     if not settings.batch_size <= settings.learning_starts <= settings.buffer_size:
@@ -127,113 +129,117 @@ def check_replay(settings: ReplaySettings) -> None:
 
 @dataclass(frozen=True)
 class QLearningSettings(AgentSettings):
-    """Settings shared by the agents that learn Q-values over the degree grid."""
+    """Settings of the agents that learn Q-values over the degree grid."""
 
     hidden_units: int = 64
-    """Units in each of the two hidden layers below the Q-values."""
+    """Units in each of the two hidden layers."""
     fourier_octaves: int = 2
-    """Octaves of sines and cosines added to each input of the networks."""
+    """Octaves of Fourier features (sines and cosines) of each input of the networks."""
     learning_rate: float = 1e-3
-    """Adam's step size at the start; it falls to nearly zero over the training."""
+    """Initial learning rate of Adam; it falls linearly to nearly zero over the training."""
     discount: float = 0.5
-    """gamma: how much a reward one step later counts."""
+    """gamma: discount factor per action."""
     double_q: bool = True
-    """Let the network that learns choose the action that its older copy judges (van Hasselt et al. 2016)."""
+    """Double Q-learning: the online network selects the action that the target network evaluates (van Hasselt et al.
+    2016)."""
     action_repeat: int = 1
-    """Control steps for which an action is held while learning (the paper's frame skip); their rewards are averaged."""
+    """Control steps for which an action is held in training (the paper's frame skip); their rewards are averaged."""
     target_period: int = 100
-    """Updates after which the target network becomes a copy of the one that learns."""
+    """Updates between copies of the online network to the target network."""
     batch_size: int = 64
-    """Transitions in one update."""
+    """Transitions in the minibatch of one update."""
     buffer_size: int = 400_000
-    """Transitions remembered."""
+    """Capacity of the replay buffer, in transitions."""
     learning_starts: int = 2_000
-    """Steps of uniformly random actions before learning starts."""
+    """Uniformly random steps, of all environments together, before learning starts."""
     updates_per_step: int = 1
-    """Updates for each action of all arms together."""
+    """Updates after each action of all environments."""
     min_epsilon: float = 0.001
-    """Share of random actions of the calmest arm."""
+    """Minimum of the environments' epsilons, the fractions of random actions."""
     max_epsilon: float = 0.4
-    """The same of the wildest arm; the others lie between, in equal ratios."""
+    """Maximum of the environments' epsilons, which are spaced geometrically."""
     relabel_near: float = 0.4
-    """Share of a batch relabelled for a goal near the tip."""
+    """Fraction of a batch relabelled with a goal near the tip."""
     relabel_other: float = 0.4
-    """Share of a batch relabelled for the goal of another transition."""
+    """Fraction of a batch relabelled with the goal of another transition."""
     relabel_distance: float = 0.06
-    """Farthest distance from the tip of a goal near it, in metres; the nearest is a hundredth of it (for an arm with a
-    reach of 0.7 m, and in proportion for others)."""
+    """Maximum distance from the tip of a goal near it, in metres; the minimum is a hundredth of it. Stated for a
+    reach of 0.7 m, and scaled in proportion to the arm's reach."""
 
     def __post_init__(self) -> None:
-        positive = ("hidden_units", "learning_rate", "batch_size", "buffer_size", "updates_per_step")
-        more = ("action_repeat", "target_period", "min_epsilon", "max_epsilon", "relabel_distance")
+        sizes = ("hidden_units", "learning_rate", "batch_size", "buffer_size", "updates_per_step")
+        others = ("action_repeat", "target_period", "min_epsilon", "max_epsilon", "relabel_distance")
         fractions = ("discount", "min_epsilon", "max_epsilon", "relabel_near", "relabel_other")
-        check_numbers(self, positive + more, fractions)
+        check_numbers(self, positive=sizes + others, fractions=fractions)
         check_replay(self)
 
 
 @dataclass(frozen=True)
 class PolicyGradientSettings(AgentSettings):
-    """Settings shared by the agents that follow the gradient of a stochastic policy."""
+    """Settings of the agents that follow the gradient of a stochastic policy."""
 
     num_envs: ClassVar[int] = 32
 
     policy: Literal["gaussian", "squashed", "clipped", "softmax"] = "squashed"
-    """What actions are drawn from: a normal step, as it is, squashed or clipped; or, on the degree grid, a softmax."""
+    """Distribution of the actions: a normal step, plain, squashed or clipped; or, on the degree grid, a softmax."""
     std: Literal["fixed", "learned", "state"] = "state"
-    """A normal step's standard deviation: fixed, a parameter that is learned, or learned for each state."""
+    """Standard deviation of a normal step: fixed, a learned parameter, or an output of the network for each state."""
     initial_std: float = 0.3
-    """The standard deviation at the start, as a share of the largest step."""
+    """Initial standard deviation, in units of the largest step."""
     hidden_units: int = 64
-    """Units in each of the two hidden layers of policy and value."""
+    """Units in each of the two hidden layers of policy and value network."""
     fourier_octaves: int = 2
-    """Octaves of sines and cosines added to each input of the networks."""
+    """Octaves of Fourier features (sines and cosines) of each input of the networks."""
     learning_rate: float = 1e-3
-    """The step size at the start; it falls to nearly zero over the training."""
+    """Initial learning rate; it falls linearly to nearly zero over the training."""
     discount: float = 0.9
-    """gamma: how much a reward one step later counts."""
+    """gamma: discount factor per action."""
     entropy_coef: float = 0.0
-    """beta: how much the policy's entropy counts beside its advantages (beside scaled ones, little)."""
+    """beta: coefficient of the entropy in the loss (it has little effect beside scaled advantages)."""
     max_step: float = 2.0
-    """Farthest from the measured angle that a target is asked for, in what a joint can move in one control period."""
+    """Largest distance of a target from the measured angle, as a multiple of what a joint can move in one control
+    period."""
     slowing_distance: float = 0.02
-    """Distance to the goal, in metres, within which steps get smaller in proportion to it (0: never; for an arm with a
-    reach of 0.7 m, and in proportion for others)."""
+    """Distance to the goal, in metres, within which steps are scaled down in proportion to it; 0 disables this. Stated
+    for a reach of 0.7 m, and scaled in proportion to the arm's reach."""
     learning_starts: int = 4_000
-    """Steps of random actions before learning starts, for the inputs' scale."""
+    """Random steps, of all environments together, before learning starts; they fit the inputs' normalisation."""
     scale_advantage: bool = True
-    """Divide an update's advantages by their root mean square, or steps would shrink as the policy gets better."""
+    """Divide the advantages of an update by their root mean square; otherwise steps shrink as the policy improves."""
     max_grad_norm: float = 0.5
-    """Norm to which longer gradients, of the policy and of the value separately, are cut."""
+    """Norm at which gradients are clipped, those of the policy and of the value separately."""
 
     @property
     def actions(self) -> ActionKind:
-        """The kind of actions that the policy gives."""
+        """Kind of actions of the policy."""
         return "positions" if self.policy == "softmax" else "degrees"
 
     @property
     def actions_flag(self) -> str:
-        """The flag that chooses the policy, and with it the kind of actions."""
+        """The flag that selects the policy, and with it the kind of actions."""
         return f"--policy {self.policy}"
 
     @property
     def rollout_steps(self) -> int | None:
-        """Steps of each arm before each update; None for whole episodes."""
+        """Steps of each environment between updates; None: whole episodes."""
         return 1
 
     @property
     def recurrent(self) -> bool:
-        """Whether policy and value have a recurrent state."""
+        """Whether policy and value have an LSTM."""
         return False
 
     def __post_init__(self) -> None:
-        positive = ("hidden_units", "learning_rate", "max_step", "learning_starts")
-        check_numbers(self, (*positive, "max_grad_norm"), fractions=("discount",))
+        positive = ("hidden_units", "learning_rate", "max_step", "learning_starts", "max_grad_norm")
+        check_numbers(self, positive, fractions=("discount",))
         check_slowing_distance(self.slowing_distance)
         check_fourier_octaves(self.fourier_octaves)
         if not MIN_STD <= self.initial_std <= MAX_STD:
             bounds = f"from {MIN_STD} to {MAX_STD}"
             raise ValueError(f"initial-std: expected {bounds}, got {self.initial_std}")
         if self.policy == "softmax" and (self.std, self.initial_std) != ("state", 0.3):
-            raise ValueError("std and initial-std: a softmax policy has none; its randomness comes from its logits")
+            raise ValueError(
+                "std and initial-std: a softmax policy has no standard deviation; its randomness comes from its logits"
+            )
         if not 0 <= self.entropy_coef < math.inf:
             raise ValueError(f"entropy-coef: expected a number from 0, got {self.entropy_coef}")

@@ -1,4 +1,4 @@
-"""States of an agent's parts: networks, optimisers, buffers, generators; kept and restored by name."""
+"""Saving and restoring the parts of an agent by name: networks, optimisers, buffers, generators."""
 
 from collections.abc import Mapping
 from typing import Any, Protocol
@@ -8,7 +8,7 @@ import torch
 
 
 class Stateful(Protocol):
-    """Whatever has a state of its own."""
+    """An object with a state of its own."""
 
     def state_dict(self) -> Any: ...
     def load_state_dict(self, state: Any, /) -> Any: ...
@@ -18,7 +18,7 @@ Part = Stateful | torch.optim.Optimizer | np.random.Generator
 
 
 def save_parts(parts: Mapping[str, Part]) -> dict[str, Any]:
-    """The state of each part, by its name."""
+    """Return the state of each part by name."""
     state: dict[str, Any] = {}
     for name, part in parts.items():
         if isinstance(part, np.random.Generator):
@@ -31,7 +31,7 @@ def save_parts(parts: Mapping[str, Part]) -> dict[str, Any]:
 
 
 def load_parts(parts: Mapping[str, Part], state: Mapping[str, Any]) -> None:
-    """Restore each part from `save_parts`. Raises KeyError for a part whose state is missing."""
+    """Restore each part from a state of `save_parts`. Raises KeyError if the state of a part is missing."""
     for name, part in parts.items():
         if isinstance(part, np.random.Generator):
             part.bit_generator.state = state[name]
@@ -42,13 +42,13 @@ def load_parts(parts: Mapping[str, Part], state: Mapping[str, Any]) -> None:
 
 
 def optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """The optimiser's moments, by the parameter's place."""
+    """The optimiser's moments, by the position of the parameter."""
     moments = optimizer.state_dict()["state"]
-    return {str(place): dict(values) for place, values in moments.items()}
+    return {str(position): dict(values) for position, values in moments.items()}
 
 
 def load_optimizer_state(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
-    """Restore moments of `optimizer_state`; the settings, such as the learning rate, stay."""
+    """Restore moments from `optimizer_state`; hyperparameters such as the learning rate are kept."""
     groups = optimizer.state_dict()["param_groups"]
-    moments = {int(place): values for place, values in state.items()}
+    moments = {int(position): values for position, values in state.items()}
     optimizer.load_state_dict({"state": moments, "param_groups": groups})

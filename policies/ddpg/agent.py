@@ -1,13 +1,13 @@
 """DDPG: deep deterministic policy gradient (Lillicrap et al. 2015, arXiv:1509.02971, Algorithm 1).
 
-Differences from the paper, each measured on the arm:
-- Transitions are relabelled for other goals (Andrychowicz et al. 2017, hindsight experience replay): the arm moves the
-  same way whatever its goal, so a transition's goal may be drawn anew each time it is sampled.
-- Each arm explores with normal noise of a size of its own, from tiny to large (Horgan et al. 2018, Ape-X), instead of
-  one Ornstein-Uhlenbeck process: the tiny ones show the critic the last millimetres.
-- The actor asks for a bounded step from the present value, which gets smaller near the goal; the critic also sees how
-  far from the goal an action leads, by the arm's own kinematics. The policy needs neither critic nor its kinematics.
-- Fourier features at the inputs, layer normalisation in the critic, a learning rate that falls to zero.
+Differences from the paper, each measured on the arm (docs/ddpg.md):
+- Transitions are relabelled for other goals (hindsight experience replay, Andrychowicz et al. 2017): the dynamics do
+  not depend on the goal, so that a transition can get a new goal each time it is sampled.
+- Each environment has its own scale of normal noise (Horgan et al. 2018, Ape-X), instead of one Ornstein-Uhlenbeck
+  process. Small noise gives the critic data near the goal.
+- The actor outputs a bounded step from the measured value, scaled down near the goal. The critic has the distance from
+  the goal to the tip at the action's target as an input, by the arm's kinematics. The policy does not need them.
+- Fourier features of the inputs, layer normalisation in the critic, a linear learning-rate schedule.
 """
 
 import copy
@@ -18,9 +18,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
-from policies.agent import OBSERVED, ComputeReward, FloatArray, Observation, Spec, Transition, tensors_of
+from policies.agent import OBSERVATION_KEYS, ComputeReward, FloatArray, Observation, Spec, Transition, tensors_of
 from policies.common.averaging import PolicyAverage
-from policies.common.exploration import amounts
+from policies.common.exploration import exploration_scales
 from policies.common.hindsight import sample_relabelled
 from policies.common.networks import SQUASH_PENALTY, DeterministicPolicy, linear_schedule
 from policies.common.replay_buffer import ReplayBuffer
@@ -28,34 +28,34 @@ from policies.common.state import Part, load_parts, save_parts
 from policies.ddpg.critic import Critic, Inputs, View
 from policies.ddpg.settings import DDPGSettings
 
-DISCOUNT = 0.97  # of a goal that stays: a detour around a joint's limit takes 20 steps, of which the last must count
-MOVING_DISCOUNT = 0.5  # of a goal that moves: how it will go on is not known
-RANDOM_ACTIONS = 0.1  # share of actions drawn uniformly while exploring
+DISCOUNT = 0.97  # for fixed goals: a detour around a joint limit takes 20 steps, over which rewards must still count
+MOVING_DISCOUNT = 0.5  # for moving goals, whose future is unknown
+RANDOM_ACTIONS = 0.1  # fraction of exploring actions that are drawn uniformly
 
 
 def make(spec: Spec, settings: DDPGSettings, compute_reward: ComputeReward, seed: int) -> "DDPG":
-    """The agent."""
+    """Create the agent."""
     return DDPG(spec, settings, compute_reward, seed)
 
 
 class DDPG:
-    """The agent: an actor mu, a critic Q, a slowly following copy of each, and a replay buffer."""
+    """An actor mu, a critic Q, a target network of each (mu', Q'), and a replay buffer."""
 
     def __init__(self, spec: Spec, settings: DDPGSettings, compute_reward: ComputeReward, seed: int) -> None:
-        spec = spec.with_steps(settings.max_step, settings.slowing_distance)
+        spec = spec.with_step_scaling(settings.max_step, settings.slowing_distance)
         self._spec = spec
         self._settings = settings
         self._compute_reward = compute_reward
         self._discount = discount_of(settings, spec)
         self._generator = np.random.default_rng(seed)
 
-        # Networks: mu and Q, and mu' and Q', which start as copies.
+        # Actor and critic; the target networks start as copies.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self._policy = DeterministicPolicy(spec, settings.hidden_units, settings.fourier_octaves)
             features = self._policy.encoder.size
-            arrival = self._policy.encoder.arrival_size if spec.kinematics else 0
-            self._critic = Critic(spec, settings.hidden_units, settings.fourier_octaves, features, arrival)
+            goal_error = self._policy.encoder.goal_error_size if spec.kinematics else 0
+            self._critic = Critic(spec, settings.hidden_units, settings.fourier_octaves, features, goal_error)
         self._inputs = Inputs(spec, self._policy)
         self._average = PolicyAverage(self._policy)
         self._actor = self._policy.net
@@ -69,63 +69,63 @@ class DDPG:
 
     @torch.no_grad()
     def act(self, observation: Observation, *, explore: bool) -> FloatArray:
-        """mu(s), with exploration noise if asked for; uniformly random until learning starts."""
+        """Actions mu(s) (num_envs, actions), with noise if `explore`; uniformly random until learning starts."""
         action: FloatArray = self._policy(*tensors_of(observation)).numpy()
         if not explore:
             return action
         bounds = self._bounds(observation)
         uniform = self._generator.uniform(*bounds)
-        if not self._warm:
+        if not self._learning_started:
             return uniform.astype(np.float32)
 
-        # Equation (7):  a = mu(s) + N, with noise of another size for each arm
-        sizes = amounts(self._settings.min_noise, self._settings.max_noise, len(action))
-        noise = self._generator.normal(size=action.shape) * sizes * self._max_step
+        # Equation (7):  a = mu(s) + N, with a different scale of noise in each environment
+        scales = exploration_scales(self._settings.min_noise, self._settings.max_noise, len(action))
+        noise = self._generator.normal(size=action.shape) * scales * self._max_step
         random = self._generator.random((len(action), 1)) < RANDOM_ACTIONS
         return np.clip(np.where(random, uniform, action + noise), *bounds).astype(np.float32)
 
     @property
     def _max_step(self) -> FloatArray:
-        """The largest step of each action, in the environment's units."""
+        """Largest step of each action (actions,), in the environment's units."""
         scaling = self._policy.scaling
-        largest: FloatArray = (scaling.max_step * (scaling.high - scaling.low) / 2).numpy()
-        return largest
+        max_step: FloatArray = (scaling.max_step * (scaling.high - scaling.low) / 2).numpy()
+        return max_step
 
     def _bounds(self, observation: Observation) -> tuple[FloatArray, FloatArray]:
-        """The lowest and highest actions (arms, actions) within the largest step of the present value."""
+        """Lowest and highest actions (num_envs, actions) within the largest step of the measured values."""
         scaling = self._policy.scaling
-        present = scaling.present(torch.from_numpy(observation["observation"]))
-        low = torch.clamp(present - scaling.max_step, -1.0, 1.0)
-        high = torch.clamp(present + scaling.max_step, -1.0, 1.0)
+        measured = scaling.measured(torch.from_numpy(observation["observation"]))
+        low = torch.clamp(measured - scaling.max_step, -1.0, 1.0)
+        high = torch.clamp(measured + scaling.max_step, -1.0, 1.0)
         return scaling.from_unit(low).numpy(), scaling.from_unit(high).numpy()
 
     def observe(self, transition: Transition) -> None:
-        """Put a step of all arms into the replay buffer."""
+        """Store a step of all environments in the replay buffer."""
         self._replay.add(transition)
 
     @property
-    def _warm(self) -> bool:
-        """Whether there is enough replay to learn from."""
+    def _learning_started(self) -> bool:
+        """Whether the replay buffer holds enough transitions to learn from."""
         return self._replay.size >= self._settings.learning_starts
 
     def update(self, progress: float) -> dict[str, float]:
-        """As many steps of Algorithm 1 as the settings say; none until there is enough replay."""
-        if not self._warm:
+        """Make `updates_per_step` updates of Algorithm 1; none until learning starts."""
+        if not self._learning_started:
             return {}
         if not self._normalizer_fitted:
-            self._policy.encoder.fit(*(self._replay.column(name) for name in OBSERVED))
+            self._policy.encoder.fit(*(self._replay.column(name) for name in OBSERVATION_KEYS))
             self._normalizer_fitted = True
-        rate = linear_schedule(self._settings.learning_rate, progress)
+        learning_rate = linear_schedule(self._settings.learning_rate, progress)
         for optimizer in (self._actor_optimizer, self._critic_optimizer):
-            optimizer.param_groups[0]["lr"] = rate
+            optimizer.param_groups[0]["lr"] = learning_rate
         metrics = {}
         for _ in range(self._settings.updates_per_step):
             metrics = self._update_once()
-        return metrics | {"learning_rate": rate, "updates": self._settings.updates_per_step}
+        return metrics | {"learning_rate": learning_rate, "updates": self._settings.updates_per_step}
 
     def _update_once(self) -> dict[str, float]:
-        """One step of Algorithm 1."""
-        # Sample a minibatch from the replay buffer, with goals in hindsight.
+        """Make one update of Algorithm 1."""
+        # Sample a minibatch from the replay buffer, relabelled for other goals.
         batch = sample_relabelled(
             self._replay,
             self._spec,
@@ -137,7 +137,7 @@ class DDPG:
             latest=not self._settings.replay,
         )
 
-        # Equation (5), with the target networks of Algorithm 1:  y = r + gamma Q'(s', mu'(s'))
+        # Targets. Equation (5), with the target networks of Algorithm 1:  y = r + gamma Q'(s', mu'(s'))
         inputs = self._inputs
         with torch.no_grad():
             view = inputs.view(batch)
@@ -165,40 +165,40 @@ class DDPG:
         self._actor_optimizer.step()
 
         # Update the target networks:  theta' <- tau theta + (1 - tau) theta'
-        self._follow(self._target_critic, self._critic)
-        self._follow(self._target_actor, self._actor)
+        self._soft_update(self._target_critic, self._critic)
+        self._soft_update(self._target_actor, self._actor)
         self._average.update(self._policy)
         return {"critic_loss": float(critic_loss.detach()), "q": float(q.detach().mean())}
 
     def _action_gradient(self, view: View, mu: Tensor) -> Tensor:
-        """dQ(s, a)/da at a = mu(s), of the batch's mean.
+        """dQ(s, a)/da at a = mu(s), (batch, actions), divided by the batch size.
 
-        Where mu(s) is at a bound, only what leads away from it counts (Hausknecht and Stone 2016).
+        Where mu(s) is at a bound, gradients that point outwards are set to zero (Hausknecht and Stone 2016).
         """
         a = torch.clamp(mu.detach(), -1.0, 1.0).requires_grad_()
         (dq_da,) = torch.autograd.grad(self._inputs.q(self._critic, view, a).mean(), a)
         outwards = ((a >= 1.0) & (dq_da > 0.0)) | ((a <= -1.0) & (dq_da < 0.0))
         return torch.where(outwards, 0.0, dq_da)
 
-    def _follow(self, target: nn.Module, online: nn.Module) -> None:
-        """theta' <- tau theta + (1 - tau) theta'"""
+    def _soft_update(self, target: nn.Module, online: nn.Module) -> None:
+        """Update a target network:  theta' <- tau theta + (1 - tau) theta'."""
         parameters = [parameter.detach() for parameter in online.parameters()]
         torch._foreach_lerp_(list(target.parameters()), parameters, self._settings.tau)
 
     @property
     def _targets(self) -> tuple[nn.Module, Critic]:
-        """The networks that judge the next state; without target networks, the ones that learn."""
+        """Actor and critic that evaluate the next state: the target networks or, without them, the online networks."""
         if self._settings.target_networks:
             return self._target_actor, self._target_critic
         return self._actor, self._critic
 
     def policy(self) -> DeterministicPolicy:
-        """The controller mu, its parameters averaged over the latest updates."""
+        """The policy mu with its parameters averaged over the latest updates."""
         return self._average.policy
 
     @property
     def _networks(self) -> dict[str, nn.Module]:
-        """The networks by their names in a state."""
+        """The networks by name in a state."""
         return {
             "policy": self._policy,
             "critic": self._critic,
@@ -208,7 +208,7 @@ class DDPG:
 
     @property
     def _learning(self) -> dict[str, Part]:
-        """What else the training to come depends on."""
+        """Everything else that the rest of the training depends on, by name."""
         return {
             "average": self._average,
             "actor_optimizer": self._actor_optimizer,
@@ -218,24 +218,24 @@ class DDPG:
         }
 
     def load_networks(self, state: dict[str, Any]) -> None:
-        """Start from another run's networks; a critic that knew nothing would spoil the policy at once."""
+        """Load all networks from a state of another run; with an untrained critic, the policy would be lost at once."""
         load_parts(self._networks, state)
         self._average.policy.load_state_dict(state["average"]["policy"])
         self._normalizer_fitted = state["normalizer_fitted"]
 
     def state_dict(self) -> dict[str, Any]:
-        """Networks, targets, optimisers, replay and the generator's state."""
+        """Networks, target networks, optimisers, replay buffer and the generator's state."""
         parts = save_parts(self._networks) | save_parts(self._learning)
         return parts | {"normalizer_fitted": self._normalizer_fitted}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a state of `state_dict`."""
+        """Restore a state of `state_dict`."""
         self.load_networks(state)
         load_parts(self._learning, state)
 
 
 def discount_of(settings: DDPGSettings, spec: Spec) -> float:
-    """The discount of the settings or, where they leave it open, that of goals that stay or move."""
+    """The discount of the settings or, if it is not set, the default for fixed or moving goals."""
     if settings.discount is not None:
         return settings.discount
     moving = spec.goal_size > spec.point_size

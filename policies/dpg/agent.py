@@ -1,19 +1,20 @@
 """DPG: the deterministic policy gradient (Silver et al. 2014, "Deterministic policy gradient algorithms").
 
-Three critics for the same actor mu, learned online from the step that each arm has just made:
+Three critics for the same actor mu, all learned online from the latest step of each environment:
 
-- `compatible`: COPDAC-Q, equations (19) to (22): a critic linear in the features grad mu(s) (a - mu(s)), with a state
-  value beside them, so that Q(s, mu(s)) = V(s);
+- `compatible`: COPDAC-Q, equations (19) to (22): a critic linear in the features grad mu(s) (a - mu(s)), plus a state
+  value, so that Q(s, mu(s)) = V(s);
 - `q`: off-policy, equations (16) to (18): any differentiable Q, here a network;
-- `sarsa`: equations (11) to (13): the same, but learned from the action that was taken next.
+- `sarsa`: equations (11) to (13): the same with the action that was taken next.
 
 Differences from the paper:
-- Several arms make a step, and the agent learns from it, together; Adam instead of plain steps.
-- The actor's action is a step from the present value, squashed by tanh; inputs are normalised, with Fourier features.
-- A small penalty keeps the actor's outputs where tanh still has a slope.
-- Noisy steps are cut at the largest step: where mu is near it, noise is one-sided, which pulls `compatible` inwards.
-- `sarsa` explores as the others do: on an arm that always does the same, actions without noise never show dQ/da. Its
-  critic is therefore that of the noisy policy.
+- An update uses one step of all environments; Adam instead of plain gradient steps.
+- The actor outputs a step from the measured value, squashed by tanh; inputs are normalised, with Fourier features.
+- Large outputs of the actor before tanh are penalised, which would saturate it.
+- Noisy steps are clipped at the largest step: where mu is near it, noise is one-sided, which biases `compatible`
+  inwards.
+- `sarsa` explores with the same noise as the others: if its actions were exactly mu(s), Q would not be identifiable as
+  a function of the action. Its critic is therefore that of the noisy policy.
 """
 
 from typing import Any
@@ -26,23 +27,23 @@ from torch.nn.functional import mse_loss
 from policies.agent import ComputeReward, FloatArray, Observation, Spec, Transition, tensors_of
 from policies.common.averaging import PolicyAverage
 from policies.common.networks import SQUASH_PENALTY, DeterministicPolicy, linear_schedule
-from policies.common.rollout import Rollout, Steps, fit_from
+from policies.common.rollout import Rollout, Steps, fit_normalizer
 from policies.common.state import Part, load_parts, save_parts
 from policies.dpg.critics import CompatibleCritic, NetworkCritic
 from policies.dpg.settings import DPGSettings
 
 
 def make(spec: Spec, settings: DPGSettings, compute_reward: ComputeReward, seed: int) -> "DPG":
-    """The agent."""
+    """Create the agent."""
     return DPG(spec, settings, seed)
 
 
 class DPG:
-    """The agent: an actor mu, one of the critics, and the step that it learns from next."""
+    """An actor mu, one of the critics, and the step for the next update."""
 
     def __init__(self, spec: Spec, settings: DPGSettings, seed: int) -> None:
         self._settings = settings
-        spec = spec.with_steps(settings.max_step, settings.slowing_distance)
+        spec = spec.with_step_scaling(settings.max_step, settings.slowing_distance)
         self._generator = np.random.default_rng(seed)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -57,51 +58,54 @@ class DPG:
         self._actor_optimizer = torch.optim.Adam(self._actor.parameters(), settings.learning_rate)
         self._critic_optimizer = torch.optim.Adam(self._critic.parameters(), settings.critic_learning_rate)
         self._rollout = Rollout()
-        self._step: Tensor | None = None
+        self._step: Tensor | None = None  # of the last exploring action
         self._normalizer_fitted = False
 
     @torch.no_grad()
     def act(self, observation: Observation, *, explore: bool) -> FloatArray:
-        """mu(s), with normal noise if asked for; wide noise alone until learning starts."""
-        seen = tensors_of(observation)
+        """Actions mu(s) (num_envs, actions), with normal noise if `explore`; only noise until learning starts."""
+        inputs = tensors_of(observation)
         if not explore:
-            action: FloatArray = self._policy(*seen).numpy()
+            action: FloatArray = self._policy(*inputs).numpy()
             return action
-        step = self._actor(self._policy.encoder(*seen))
+        # step = mu(s) + noise, clipped to the largest step
+        step = self._actor(self._policy.encoder(*inputs))
         noise = torch.from_numpy(self._generator.standard_normal(tuple(step.shape), np.float32))
         step = step + self._settings.noise * noise if self._normalizer_fitted else noise
         self._step = torch.clamp(step, -1.0, 1.0)
-        action = self._policy.scaling.stepped(self._step, *seen).numpy()
+        action = self._policy.scaling.step_to_action(self._step, *inputs).numpy()
         return action
 
     def observe(self, transition: Transition) -> None:
-        """Remember the step of all arms until it is learned from."""
+        """Store a step of all environments, taken with the last exploring actions, for the next update."""
         assert self._step is not None
         self._rollout.add(transition, self._step.numpy())
 
     def update(self, progress: float) -> dict[str, float]:
-        """One step of actor and critic from the last step of all arms (of `sarsa`, the one before)."""
+        """Make one update of actor and critic from the last step of all environments (`sarsa`: the one before)."""
+        # The first steps are random and only serve to fit the normalisation of the inputs.
         if not self._normalizer_fitted:
-            self._normalizer_fitted = fit_from(self._rollout, self._policy.encoder, self._settings.learning_starts)
+            self._normalizer_fitted = fit_normalizer(
+                self._rollout, self._policy.encoder, self._settings.learning_starts
+            )
             return {}
-        waiting = 1 if self._settings.critic == "sarsa" else 0  # for the action that is taken next
-        if len(self._rollout) <= waiting:
+        kept = 1 if self._settings.critic == "sarsa" else 0  # SARSA needs the action of the following step
+        if len(self._rollout) <= kept:
             return {}
-        rate = linear_schedule(1.0, progress)
-        self._actor_optimizer.param_groups[0]["lr"] = rate * self._settings.learning_rate
-        self._critic_optimizer.param_groups[0]["lr"] = rate * self._settings.critic_learning_rate
-        return self._learn(self._rollout.take(kept=waiting)) | {
-            "learning_rate": rate * self._settings.learning_rate,
-            "updates": 1,
-        }
+        decay = linear_schedule(1.0, progress)
+        learning_rate = decay * self._settings.learning_rate
+        self._actor_optimizer.param_groups[0]["lr"] = learning_rate
+        self._critic_optimizer.param_groups[0]["lr"] = decay * self._settings.critic_learning_rate
+        metrics = self._learn(self._rollout.take(kept=kept))
+        return metrics | {"learning_rate": learning_rate, "updates": 1}
 
     def _learn(self, steps: Steps) -> dict[str, float]:
-        """One step of actor and critic."""
+        """Make one gradient step of actor and critic."""
         s = self._policy.encoder(*(part[0] for part in steps.observation))
         self._actor_optimizer.zero_grad()
         self._critic_optimizer.zero_grad()
 
-        # Gradients of the critic, and dQ(s, a)/da at a = mu(s), both with the parameters before the step.
+        # Gradients of the critic, and dQ(s, a)/da at a = mu(s), both with the parameters before the update.
         if isinstance(self._critic, CompatibleCritic):
             delta, dq_da = self._learn_compatible(self._critic, s, steps)
         else:
@@ -113,34 +117,34 @@ class DPG:
         penalty = SQUASH_PENALTY * output.square().sum(-1).mean()
         (penalty - (torch.tanh(output) * dq_da).sum(-1).mean()).backward()
 
-        # Step both.
+        # Gradient steps.
         self._critic_optimizer.step()
         self._actor_optimizer.step()
         self._average.update(self._policy)
         return {"td_error": float(delta.square().mean().sqrt()), "slope": float(dq_da.abs().mean())}
 
     def _learn_compatible(self, critic: CompatibleCritic, s: Tensor, steps: Steps) -> tuple[Tensor, Tensor]:
-        """COPDAC-Q: delta (arms,) and dQ/da (arms, actions); leaves the critic's gradients."""
+        """COPDAC-Q: set the critic's gradients; return delta (num_envs,) and dQ/da (num_envs, actions)."""
         next_s = self._policy.encoder(*(part[0] for part in steps.next_observation))
         discount = self._settings.discount * (1.0 - steps.terminated[0])
         # Equation (19):  delta = r + gamma Q(s', mu(s')) - Q(s, a), where Q(s', mu(s')) = V(s')
         y = (steps.reward[0] + discount * critic.value(next_s).squeeze(-1)).detach()
         # Equations (21), (22):  w <- w + alpha_w delta phi(s, a),  v <- v + alpha_v delta dV/dv
-        delta = critic.learn(self._actor, s, steps.choice[0], y)
+        delta = critic.learn(self._actor, s, steps.sample[0], y)
         _, dq_da = critic.slope(self._actor, s)
         return delta, dq_da
 
     def _learn_network(self, critic: nn.Module, s: Tensor, steps: Steps) -> tuple[Tensor, Tensor]:
-        """Q as a network: delta (arms,) and dQ/da (arms, actions); leaves the critic's gradients."""
+        """Q-network: set the critic's gradients; return delta (num_envs,) and dQ/da (num_envs, actions)."""
         next_s = self._policy.encoder(*(part[0] for part in steps.next_observation))
         discount = self._settings.discount * (1.0 - steps.terminated[0])
-        # The next action: mu(s') or, of sarsa, the one that was taken; after an episode's last step there was none.
+        # The next action a': mu(s') or, for SARSA, the one that was taken, except at the end of an episode.
         next_a = self._actor(next_s)
         if self._settings.critic == "sarsa":
-            next_a = torch.where(steps.ended[0, :, None] > 0, next_a, steps.choice[1])
+            next_a = torch.where(steps.ended[0, :, None] > 0, next_a, steps.sample[1])
         # Equations (11), (12) and (16), (17):  delta = r + gamma Q(s', a') - Q(s, a),  w <- w + alpha delta dQ/dw
         y = (steps.reward[0] + discount * critic(next_s, next_a)).detach()
-        q = critic(s, steps.choice[0])
+        q = critic(s, steps.sample[0])
         (0.5 * mse_loss(q, y)).backward()  # type: ignore[no-untyped-call]
         # dQ(s, a)/da at a = mu(s)
         mu = self._actor(s).detach().requires_grad_()
@@ -148,17 +152,17 @@ class DPG:
         return (y - q).detach(), dq_da
 
     def policy(self) -> DeterministicPolicy:
-        """The controller mu, its parameters averaged over the latest updates."""
+        """The policy mu with its parameters averaged over the latest updates."""
         return self._average.policy
 
     @property
     def _networks(self) -> dict[str, nn.Module]:
-        """The networks by their names in a state."""
+        """The networks by name in a state."""
         return {"policy": self._policy, "critic": self._critic}
 
     @property
     def _learning(self) -> dict[str, Part]:
-        """What else the training to come depends on."""
+        """Everything else that the rest of the training depends on, by name."""
         return {
             "average": self._average,
             "actor_optimizer": self._actor_optimizer,
@@ -168,17 +172,17 @@ class DPG:
         }
 
     def load_networks(self, state: dict[str, Any]) -> None:
-        """Start from another run's actor and critic."""
+        """Load actor and critic from a state of another run."""
         load_parts(self._networks, state)
         self._average.policy.load_state_dict(state["average"]["policy"])
         self._normalizer_fitted = state["normalizer_fitted"]
 
     def state_dict(self) -> dict[str, Any]:
-        """Networks, optimisers, the step not yet learned from, and the generator's state."""
+        """Networks, optimisers, the step for the next update, and the generator's state."""
         parts = save_parts(self._networks) | save_parts(self._learning)
         return parts | {"normalizer_fitted": self._normalizer_fitted}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a state of `state_dict`."""
+        """Restore a state of `state_dict`."""
         self.load_networks(state)
         load_parts(self._learning, state)

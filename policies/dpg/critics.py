@@ -1,4 +1,4 @@
-"""The critics of DPG: compatible features, and a network."""
+"""The critics of DPG: linear in compatible features, and a network."""
 
 import torch
 from torch import Tensor, nn
@@ -17,29 +17,40 @@ class CompatibleCritic(nn.Module):
         self.value = mlp(features, hidden, 1, layer_norm=True)
 
     def slope(self, actor: nn.Module, s: Tensor) -> tuple[Tensor, Tensor]:
-        """mu(s) and dQ(s, a)/da = (grad mu(s))^T w, (batch, actions) each: how mu would change if moved along w."""
+        """mu(s) and dQ(s, a)/da = (grad mu(s))^T w, (batch, actions) each, by one forward-mode derivative along w."""
         theta = {name: parameter.detach() for name, parameter in actor.named_parameters()}
-        direction = dict(zip(theta, (part.detach() for part in self.w), strict=True))
-        mu, slope = jvp(lambda parameters: functional_call(actor, parameters, (s,)), (theta,), (direction,))[:2]
+        direction = {name: part.detach() for name, part in zip(theta, self.w, strict=True)}
+
+        def mu_of(parameters: dict[str, Tensor]) -> Tensor:
+            """mu(s) as a function of the actor's parameters."""
+            output: Tensor = functional_call(actor, parameters, (s,))
+            return output
+
+        mu, slope = jvp(mu_of, (theta,), (direction,))[:2]
         return mu, slope
 
     def forward(self, actor: nn.Module, s: Tensor, a: Tensor) -> Tensor:
-        """Q(s, a), (batch,), with gradients of V only."""
+        """Q(s, a) (batch,), with gradients of V only."""
         mu, slope = self.slope(actor, s)
         q: Tensor = ((a - mu) * slope).sum(-1) + self.value(s).squeeze(-1)
         return q
 
     def learn(self, actor: nn.Module, s: Tensor, a: Tensor, y: Tensor) -> Tensor:
-        """delta = y - Q(s, a), (batch,); leaves -delta phi and -delta dV, means over the batch, as gradients."""
+        """Set the gradients of w and v; return delta = y - Q(s, a), (batch,).
+
+        The gradients are the negative means over the batch of delta phi(s, a), equation (21), and delta dV/dv, (22).
+        """
+        # Equation (22): the gradient of (y - Q)^2 / 2 by v
         q = self(actor, s, a)
         delta: Tensor = (y - q).detach()
         (0.5 * mse_loss(q, y)).backward()  # type: ignore[no-untyped-call]
-        # phi(s, a) = grad mu(s) (a - mu(s)), so that delta phi is the gradient by theta of delta (a - mu) . mu(s).
+        # Equation (21): phi(s, a) = grad mu(s) (a - mu(s)), so that delta phi is the gradient by theta of
+        # delta (a - mu) . mu(s), where delta (a - mu) is constant
         mu = actor(s)
         weighted = (delta[:, None] * (a - mu).detach() * mu).sum(-1).mean()
         gradients = torch.autograd.grad(-weighted, list(actor.parameters()))
-        for part, by_w in zip(self.w, gradients, strict=True):
-            part.grad = by_w
+        for part, gradient in zip(self.w, gradients, strict=True):
+            part.grad = gradient
         return delta
 
 
@@ -51,6 +62,6 @@ class NetworkCritic(nn.Module):
         self.net = mlp(features + actions, hidden, 1, layer_norm=True)
 
     def forward(self, s: Tensor, a: Tensor) -> Tensor:
-        """Q(s, a), (batch,)."""
+        """Q(s, a) (batch,)."""
         q: Tensor = self.net(torch.cat([s, a], -1)).squeeze(-1)
         return q

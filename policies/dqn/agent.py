@@ -1,13 +1,13 @@
 """DQN: deep Q-learning (Mnih et al. 2015, doi:10.1038/nature14236, Algorithm 1) over a grid of actions.
 
-The agent behind both `dqn`, whose maxima run over every action, and `branching-dqn`, whose maximum is a sum of each
-joint's. They differ in their heads (`policies.common.heads`).
+The agent of both `dqn`, which takes maxima over all actions, and `branching-dqn`, whose maximum is a sum of the joints'
+maxima. They differ in their heads (`policies.common.heads`).
 
 Differences from the paper:
-- Double Q-learning (van Hasselt et al. 2016, equation 4), unless switched off.
+- Double Q-learning (van Hasselt et al. 2016, equation 4), unless disabled.
 - Transitions are relabelled for other goals (`policies.common.hindsight`).
-- Each arm explores with an epsilon of its own (Horgan et al. 2018, Ape-X).
-- Normalised inputs with Fourier features instead of pictures, Adam with a falling learning rate, a squared error.
+- Each environment has its own epsilon (Horgan et al. 2018, Ape-X).
+- Normalised inputs with Fourier features instead of images, Adam with a linear learning-rate schedule, a squared error.
 """
 
 import copy
@@ -20,9 +20,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
-from policies.agent import OBSERVED, Actions, ComputeReward, FloatArray, Observation, Spec, Transition, tensors_of
+from policies.agent import (
+    OBSERVATION_KEYS,
+    Actions,
+    ComputeReward,
+    FloatArray,
+    Observation,
+    Spec,
+    Transition,
+    tensors_of,
+)
 from policies.common.action_grid import ActionGrid
-from policies.common.exploration import amounts
+from policies.common.exploration import exploration_scales
 from policies.common.heads import Head, Trunk
 from policies.common.hindsight import sample_relabelled
 from policies.common.networks import Encoder, linear_schedule
@@ -35,7 +44,7 @@ from policies.dqn.settings import DQNSettings
 
 
 class GreedyPolicy(nn.Module):
-    """argmax Q: (observation, achieved_goal, desired_goal) -> the best action (batch, actions), in its own units."""
+    """argmax Q: (observation, achieved_goal, desired_goal) -> actions (batch, actions) in the environment's units."""
 
     def __init__(self, encoder: Encoder, trunk: Trunk, head: Any, grid: ActionGrid) -> None:
         super().__init__()
@@ -45,44 +54,45 @@ class GreedyPolicy(nn.Module):
         self.grid = grid
 
     def features(self, observation: Tensor, achieved_goal: Tensor, desired_goal: Tensor) -> Tensor:
-        """What the head sees, (batch, hidden)."""
+        """Inputs x of the head, (batch, features)."""
         features: Tensor = self.trunk(self.encoder(observation, achieved_goal, desired_goal), observation)
         return features
 
     def forward(self, observation: Tensor, achieved_goal: Tensor, desired_goal: Tensor) -> Tensor:
+        """The greedy actions."""
         _, positions = self.head.greedy(self.features(observation, achieved_goal, desired_goal))
         return self.grid.values(positions)
 
-    def shortfall(self, action: Tensor, *observed: Tensor) -> tuple[Tensor, Tensor]:
-        """How much less than the largest Q (batch,) actions in their units (batch, actions) have, and that Q itself.
+    def suboptimality(self, action: Tensor, *observed: Tensor) -> tuple[Tensor, Tensor]:
+        """How much lower than the maximum of Q the Q-values of actions are, (batch,), and the maximum (batch,).
 
-        NaN for an action that is not on the grid.
+        `action` (batch, actions) is in the environment's units. NaN for an action that is not on the grid.
         """
         x = self.features(*observed)
         largest = self.head.maximum(x)
-        shortfall = largest - self.head.q(x, self.grid.positions_of(action))
-        return torch.where(self.grid.holds(action), shortfall, torch.nan), largest
+        difference = largest - self.head.q(x, self.grid.positions_of(action))
+        return torch.where(self.grid.contains(action), difference, torch.nan), largest
 
     def prepare_export(self) -> None:
-        """Compute now what a graph would otherwise compute for each decision."""
-        self.head.freeze()
+        """Precompute what an exported graph would otherwise compute in every decision."""
+        self.head.prepare_export()
 
-    def margin(self, *observed: Tensor) -> Tensor:
-        """By how much (batch,) the largest Q surpasses the next."""
-        margin: Tensor = self.head.margin(self.features(*observed))
-        return margin
+    def action_gap(self, *observed: Tensor) -> Tensor:
+        """Difference (batch,) between the largest and the second largest Q."""
+        gap: Tensor = self.head.action_gap(self.features(*observed))
+        return gap
 
 
 MakeHeads = Callable[[ActionGrid, Tensor], tuple[Head, Head]]
 
 
 def make(spec: Spec, settings: DQNSettings, compute_reward: ComputeReward, seed: int) -> "DQN":
-    """The agent with one output for every action of the grid."""
+    """Create the agent with one output for each action of the grid."""
     return DQN(spec, settings, compute_reward, seed, lambda grid, _: make_heads(settings, grid, seed))
 
 
 class DQN:
-    """The agent: a trunk and a head that learn, an older copy of each, and a replay buffer."""
+    """A Q-network (trunk and head), its target network, and a replay buffer."""
 
     def __init__(
         self,
@@ -92,11 +102,12 @@ class DQN:
         seed: int,
         make_heads: MakeHeads,
         *,
-        tells_positions: bool = False,
+        append_positions: bool = False,
     ) -> None:
-        """`make_heads` makes the head and its target, for the grid and the positions that a joint can pass in a step.
+        """Create the networks.
 
-        With `tells_positions`, heads also see the joints' present positions.
+        `make_heads` creates the head and its target from the grid and the largest step of each joint in positions. With
+        `append_positions`, the measured positions of the joints are an input of the head.
         """
         self._spec = spec
         self._settings = settings
@@ -106,13 +117,13 @@ class DQN:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             encoder = Encoder(spec, settings.fourier_octaves)
-            trunk = Trunk(spec, encoder.size, settings.hidden_units, tells_positions=tells_positions)
+            trunk = Trunk(spec, encoder.size, settings.hidden_units, append_positions=append_positions)
             self._head, self._target_head = make_heads(self._grid, trunk.max_step)
         self._policy = GreedyPolicy(encoder, trunk, self._head, self._grid)
         self._target_trunk = copy.deepcopy(trunk).requires_grad_(False)
         parameters = [*trunk.parameters(), *self._head.parameters()]
         self._optimizer = torch.optim.Adam(parameters, settings.learning_rate, fused=True)
-        self._columns_optimizer = self._head.own_optimizer()
+        self._columns_optimizer = self._head.columns_optimizer()
         self._replay = ReplayBuffer(settings.buffer_size, spec, settings.action_repeat)
         self._normalizer_fitted = False
         self._updates = 0
@@ -120,58 +131,63 @@ class DQN:
 
     @torch.no_grad()
     def act(self, observation: Observation, *, explore: bool) -> Actions:
-        """The best actions, and each arm's share of random ones if asked for; all random until learning starts."""
-        arms = len(observation["observation"])
-        if explore and not self._warm:
-            return self._as_actions(self._random(arms))
+        """Greedy actions, epsilon-greedy ones if `explore`; uniformly random until learning starts.
+
+        Indices (num_envs,) or positions (num_envs, actions), by the settings.
+        """
+        num_envs = len(observation["observation"])
+        if explore and not self._learning_started:
+            return self._as_actions(self._random(num_envs))
         _, positions = self._head.greedy(self._policy.features(*tensors_of(observation)))
         if not explore:
             return self._as_actions(positions)
 
-        # With probability epsilon, of another size for each arm, a random action.
-        self._coverage.pick(self._grid.index(positions))
-        epsilon = amounts(self._settings.min_epsilon, self._settings.max_epsilon, arms)
-        random = torch.from_numpy(self._generator.random((arms, 1)) < epsilon)
-        return self._as_actions(torch.where(random, self._random(arms), positions))
+        # With probability epsilon, different in each environment, a random action.
+        self._coverage.record_greedy(self._grid.index(positions))
+        epsilon = exploration_scales(self._settings.min_epsilon, self._settings.max_epsilon, num_envs)
+        random = torch.from_numpy(self._generator.random((num_envs, 1)) < epsilon)
+        return self._as_actions(torch.where(random, self._random(num_envs), positions))
 
     def _as_actions(self, positions: Tensor) -> Actions:
-        """Grid positions (arms, actions) as the environment takes actions."""
-        actions: Actions = (self._grid.index(positions) if self._settings.actions == "index" else positions).numpy()
-        return actions
+        """Convert grid positions (num_envs, actions) to the environment's actions: indices or positions."""
+        if self._settings.actions == "index":
+            index: Actions = self._grid.index(positions).numpy()
+            return index
+        return positions.numpy()
 
-    def _random(self, arms: int) -> Tensor:
-        """Random positions (arms, actions)."""
+    def _random(self, num_envs: int) -> Tensor:
+        """Uniformly random positions (num_envs, actions)."""
         shape = self._grid.shape
-        return torch.from_numpy(self._generator.integers(shape, size=(arms, len(shape))))
+        return torch.from_numpy(self._generator.integers(shape, size=(num_envs, len(shape))))
 
     def observe(self, transition: Transition) -> None:
-        """Put a step of all arms into the replay buffer, their actions as positions."""
+        """Store a step of all environments in the replay buffer, with actions as positions."""
         action = torch.from_numpy(transition.action)
         positions = self._grid.positions(action) if self._settings.actions == "index" else action
         self._replay.add(replace(transition, action=positions.numpy()))
-        self._coverage.try_actions(self._grid.index(positions))
+        self._coverage.record_executed(self._grid.index(positions))
 
     def update(self, progress: float) -> dict[str, float]:
-        """As many updates as the settings say; none until there is enough replay."""
-        if not self._warm:
+        """Make `updates_per_step` updates of Algorithm 1; none until learning starts."""
+        if not self._learning_started:
             return {}
         if not self._normalizer_fitted:
-            self._policy.encoder.fit(*(self._replay.column(name) for name in OBSERVED))
+            self._policy.encoder.fit(*(self._replay.column(name) for name in OBSERVATION_KEYS))
             self._normalizer_fitted = True
-        rate = linear_schedule(self._settings.learning_rate, progress)
-        self._optimizer.param_groups[0]["lr"] = rate
+        learning_rate = linear_schedule(self._settings.learning_rate, progress)
+        self._optimizer.param_groups[0]["lr"] = learning_rate
         metrics = {}
         for _ in range(self._settings.updates_per_step):
-            metrics = self._update_once(rate)
+            metrics = self._update_once(learning_rate)
         return metrics | {
-            "learning_rate": rate,
+            "learning_rate": learning_rate,
             **self._coverage.metrics(),
             "updates": self._settings.updates_per_step,
         }
 
-    def _update_once(self, rate: float) -> dict[str, float]:
-        """One update of Algorithm 1."""
-        # Sample a minibatch from the replay buffer, with goals in hindsight.
+    def _update_once(self, learning_rate: float) -> dict[str, float]:
+        """Make one update of Algorithm 1."""
+        # Sample a minibatch from the replay buffer, relabelled for other goals.
         batch = sample_relabelled(
             self._replay,
             self._spec,
@@ -179,15 +195,15 @@ class DQN:
             self._compute_reward,
             self._generator,
             discount=self._settings.discount,
-            leads_to=self._leads_to if self._spec.kinematics else None,
+            tip_at_target=self._tip_at_target if self._spec.kinematics else None,
         )
         policy = self._policy
         positions = batch["action"].long()
 
-        # Targets of Algorithm 1:  y = r + gamma max Q'(s', a)
+        # Targets:  y = r + gamma max Q'(s', a)
         with torch.no_grad():
-            s = policy.encoder(*(batch[name] for name in OBSERVED))
-            next_s = policy.encoder(*(batch[f"next_{name}"] for name in OBSERVED))
+            s = policy.encoder(*(batch[name] for name in OBSERVATION_KEYS))
+            next_s = policy.encoder(*(batch[f"next_{name}"] for name in OBSERVATION_KEYS))
             next_q = self._next_q(next_s, batch["next_observation"])
             y = batch["reward"] + batch["bootstrap"].to(next_q.dtype) * next_q
 
@@ -201,43 +217,46 @@ class DQN:
         loss.backward()  # type: ignore[no-untyped-call]
         self._optimizer.step()
         if self._columns_optimizer is not None and gathered is not None:
-            self._columns_optimizer.step(gathered, rate)
+            self._columns_optimizer.step(gathered, learning_rate)
 
         # Every C updates:  Q' <- Q
         self._updates += 1
         if self._updates % self._settings.target_period == 0:
             self._target_trunk.load_state_dict(policy.trunk.state_dict())
-            self._target_head.follow(self._head)
+            self._target_head.copy_from(self._head)
 
-        self._coverage.update_actions(self._grid.index(positions))
+        self._coverage.record_updated(self._grid.index(positions))
         return {"loss": float(loss.detach()), "q": float(q.detach().mean())}
 
     def _next_q(self, next_s: Tensor, next_observation: Tensor) -> Tensor:
-        """max Q'(s', a) or, of double Q-learning, Q'(s', argmax Q(s', a)), for encoded states: (batch,)."""
+        """Values (batch,) of the next states, encoded (batch, features) and as observations (batch, size)."""
+        # Q-learning:  max over a of Q'(s', a)
         next_x = self._target_trunk(next_s, next_observation)
         if not self._settings.double_q:
             return self._target_head.maximum(next_x)
+        # Double Q-learning:  Q'(s', argmax over a of Q(s', a))
         _, best = self._head.greedy(self._policy.trunk(next_s, next_observation))
         return self._target_head.q(next_x, best)
 
-    def _leads_to(self, batch: dict[str, FloatArray]) -> FloatArray:
-        """Where the tip is (batch, point size) once the joints are where the actions ask for."""
+    def _tip_at_target(self, batch: dict[str, FloatArray]) -> FloatArray:
+        """Positions of the tip (batch, point size) once the joints have reached the actions' targets."""
         assert self._spec.kinematics is not None
         action = self._grid.values(torch.from_numpy(batch["action"]).long())
         tip: FloatArray = self._spec.kinematics(torch.from_numpy(batch["observation"]), action).numpy()
         return tip
 
     @property
-    def _warm(self) -> bool:
+    def _learning_started(self) -> bool:
+        """Whether the replay buffer holds enough transitions to learn from."""
         return self._replay.size >= self._settings.learning_starts
 
     def policy(self) -> GreedyPolicy:
-        """The present greedy controller."""
+        """The greedy policy of the current Q-network."""
         return self._policy
 
     @property
     def _networks(self) -> dict[str, Part]:
-        """The networks by their names in a state."""
+        """The networks by name in a state."""
         return {
             "encoder": self._policy.encoder,
             "trunk": self._policy.trunk,
@@ -248,7 +267,7 @@ class DQN:
 
     @property
     def _learning(self) -> dict[str, Part]:
-        """What else the training to come depends on, beside counters."""
+        """Everything else that the rest of the training depends on, by name, except for counters."""
         parts: dict[str, Part] = {
             "optimizer": self._optimizer,
             "replay": self._replay,
@@ -259,17 +278,17 @@ class DQN:
         return parts
 
     def load_networks(self, state: dict[str, Any]) -> None:
-        """Start from another run's networks. Raises RuntimeError if they are of another grid."""
+        """Load the networks from a state of another run. Raises RuntimeError if its grid differs."""
         if state["grid"] != list(self._grid.shape):
             raise RuntimeError(f"expected a grid of {list(self._grid.shape)} positions, got {state['grid']}")
         load_parts(self._networks, state)
         self._normalizer_fitted = state["normalizer_fitted"]
 
     def state_dict(self) -> dict[str, Any]:
-        """Networks, targets, optimisers, replay, counters and the generator's state."""
+        """Networks, target networks, optimisers, replay buffer, counters and the generator's state."""
         return {
             "grid": list(self._grid.shape),
-            "columns_optimizer": None,  # unless there is one
+            "columns_optimizer": None,  # replaced below if there is one
             **save_parts(self._networks),
             **save_parts(self._learning),
             "normalizer_fitted": self._normalizer_fitted,
@@ -278,7 +297,7 @@ class DQN:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a state of `state_dict`."""
+        """Restore a state of `state_dict`."""
         self.load_networks(state)
         load_parts(self._learning, state)
         self._updates = state["updates"]

@@ -1,6 +1,6 @@
-"""EnumeratedHead: the exact maximum over every action of the grid, block by block.
+"""EnumeratedHead: the exact maximum over all actions of the grid, computed block by block.
 
-All Q-values are never held at once: of 753,571 actions and a batch of 64 they would take 190 MB.
+The Q-values of all actions are never in memory at once: 753,571 actions and a batch of 64 would need 190 MB.
 """
 
 from abc import ABC, abstractmethod
@@ -10,82 +10,84 @@ import torch
 from torch import Tensor, nn
 
 from policies.common.action_grid import ActionGrid
-from policies.common.heads import BatchColumns, HeadOptimizer, refuse_nan
+from policies.common.heads import BatchColumns, HeadOptimizer, raise_if_nan
 
-BLOCK_NUMBERS = 2**17  # Q-values of a block, those of all rows of a batch together: half a megabyte, as caches like it
+BLOCK_NUMBERS = 2**17  # Q-values in one block, of all rows of a batch together: 0.5 MB, which fits into the cache
 
-Columns = Callable[[int, int], Tensor]
+Columns = Callable[[int, int], Tensor]  # (start, stop) -> the columns of these actions, (rows, stop - start)
 
 
 class EnumeratedHead(nn.Module, ABC):
-    """A head that looks through every action: Q(s, a) is the product of the features and the action's column."""
+    """A head that searches all actions: Q(s, a) is the dot product of projected features and the action's column."""
 
-    def __init__(self, grid: ActionGrid, quantum: int) -> None:
-        """Blocks are of a multiple of `quantum` actions."""
+    def __init__(self, grid: ActionGrid, block_multiple: int) -> None:
+        """Create the head. Blocks have a multiple of `block_multiple` actions."""
         super().__init__()
         self.grid = grid
-        self.quantum = quantum
-        self._frozen: Tensor | None = None
+        self.block_multiple = block_multiple
+        self._export_columns: Tensor | None = None  # the columns of all actions, for an exported graph
 
     @abstractmethod
     def project(self, x: Tensor) -> Tensor:
-        """What is multiplied with a column, (batch, column), from features (batch, hidden)."""
+        """Project features (batch, hidden) to the vectors (batch, rows) that are multiplied with the columns."""
 
     @abstractmethod
     def columns(self) -> Columns:
-        """A function that gives the columns of the actions from one index to another, (column, stop - start).
+        """A function that returns the columns of a range of actions, (rows, stop - start).
 
-        The first is a multiple of the quantum, and so is the second, but for the last block.
+        It is called with multiples of `block_multiple`, except for the end of the last block.
         """
 
     @torch.no_grad()
     def maximum(self, x: Tensor) -> Tensor:
-        """The largest Q (batch,) of all actions."""
-        tops = torch.stack([q.amax(dim=1) for _, q in self._blocks(x)])
-        return refuse_nan(tops.amax(dim=0))
+        """The maximum of Q (batch,)."""
+        maxima = torch.stack([q.amax(dim=1) for _, q in self._blocks(x)])
+        return raise_if_nan(maxima.amax(dim=0))
 
     @torch.no_grad()
     def greedy(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The largest Q (batch,) and its positions (batch, actions); the lowest index if there are several."""
+        """The maximum of Q (batch,) and its positions (batch, actions); the lowest index of several maxima."""
         if torch.compiler.is_exporting():
             return self._greedy_at_once(x)
         best = torch.full((len(x),), -torch.inf)
         index = torch.zeros(len(x), dtype=torch.int64)
         for start, q in self._blocks(x):
-            top = q.amax(dim=1)
-            for row in (top > best).nonzero()[:, 0].tolist():  # few, once the first blocks are through
+            block_maximum = q.amax(dim=1)
+            # Search a block for the argmax only if it raises the maximum, which is rare after the first blocks.
+            for row in (block_maximum > best).nonzero()[:, 0].tolist():
                 index[row] = start + q[row].argmax()
-            best = torch.maximum(best, top)  # which keeps a NaN
-        return refuse_nan(best), self.grid.positions(index)
+            best = torch.maximum(best, block_maximum)  # propagates NaN
+        return raise_if_nan(best), self.grid.positions(index)
 
     def _blocks(self, x: Tensor) -> Iterator[tuple[int, Tensor]]:
-        """The first index and the Q-values (batch, block) of one block of actions after another, in the same memory."""
+        """Yield the first index and the Q-values (batch, block) of each block, all in the same memory."""
         features = self.project(x)
         columns = self.columns()
-        block = max(1, BLOCK_NUMBERS // (len(x) * self.quantum)) * self.quantum
+        block = max(1, BLOCK_NUMBERS // (len(x) * self.block_multiple)) * self.block_multiple
         buffer = torch.empty(len(x) * block)
         for start in range(0, self.grid.size, block):
-            these = columns(start, min(start + block, self.grid.size))
-            yield start, torch.mm(features, these, out=buffer[: len(x) * these.shape[1]].view(len(x), -1))
+            block_columns = columns(start, min(start + block, self.grid.size))
+            q = buffer[: len(x) * block_columns.shape[1]].view(len(x), -1)
+            yield start, torch.mm(features, block_columns, out=q)
 
     def gather(self, positions: Tensor) -> BatchColumns | None:
-        """Copies of the columns of these actions, where columns are no parameters."""
+        """Copy the columns of these actions, for gradients; None if they are computed from parameters."""
         return None
 
-    def own_optimizer(self) -> HeadOptimizer | None:
-        """An optimiser of the columns, where they are no parameters."""
+    def columns_optimizer(self) -> HeadOptimizer | None:
+        """An optimiser of the columns; None if they are computed from parameters."""
         return None
 
     @torch.no_grad()
-    def freeze(self) -> None:
-        """Work out all columns, for a graph."""
-        self._frozen = self.columns()(0, self.grid.size)
+    def prepare_export(self) -> None:
+        """Precompute the columns of all actions."""
+        self._export_columns = self.columns()(0, self.grid.size)
 
     def _greedy_at_once(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The same for a graph, which has no loop: the best first position, then the best of what goes with it."""
-        assert self._frozen is not None
-        # max over all actions = max over the first joint's positions of the max over the rest
-        q = torch.matmul(self.project(x), self._frozen)
+        """`greedy` without a loop, for an exported graph: the best position of the first joint, then of the others."""
+        assert self._export_columns is not None
+        # max over actions = max over the first joint's positions of the max over the other joints' positions
+        q = torch.matmul(self.project(x), self._export_columns)
         rest = self.grid.size // self.grid.shape[0]
         by_first = q.reshape(-1, self.grid.shape[0], rest)
         first = by_first.amax(dim=2).argmax(dim=1, keepdim=True)
@@ -93,8 +95,9 @@ class EnumeratedHead(nn.Module, ABC):
         return q.amax(dim=1), self.grid.positions(first[:, 0] * rest + row.argmax(dim=1))
 
     @torch.no_grad()
-    def margin(self, x: Tensor) -> Tensor:
-        """By how much (batch,) the largest Q surpasses the next."""
-        each = [q.topk(min(2, q.shape[1]), dim=1).values for _, q in self._blocks(x)]
-        tops = torch.cat(each, dim=1).topk(2, dim=1).values
-        return tops[:, 0] - tops[:, 1]
+    def action_gap(self, x: Tensor) -> Tensor:
+        """Difference (batch,) between the largest and the second largest Q."""
+        # The two largest of each block, and the two largest of those.
+        candidates = [q.topk(min(2, q.shape[1]), dim=1).values for _, q in self._blocks(x)]
+        largest, second = torch.cat(candidates, dim=1).topk(2, dim=1).values.unbind(dim=1)
+        return largest - second

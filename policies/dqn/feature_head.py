@@ -1,4 +1,4 @@
-"""FeatureHead: an action's column of weights computed from its angles."""
+"""FeatureHead: weight columns computed from the angles of each action."""
 
 import math
 
@@ -10,13 +10,15 @@ from policies.common.heads import BatchColumns
 from policies.common.networks import fourier_features
 from policies.dqn.enumerated_head import Columns, EnumeratedHead
 
-ANGLE_OCTAVES = 3  # of the features of an action's angles
+ANGLE_OCTAVES = 3  # octaves of the Fourier features of an action's angles
 
 
 class FeatureHead(EnumeratedHead):
-    """Columns computed from the actions' angles by one layer of rectified units: what is learned of one holds for all.
+    """Columns computed from the actions' angles by one layer of ReLUs, so that learning generalises over actions.
 
-    Before its rectifier that layer is a sum over the joints, so a block costs one addition for each number.
+    Q(s, a)  =  mix(x) . relu(sum over joints of  W_j features(angle of a_j))
+
+    The layer is a sum over the joints, so that a block takes one addition per weight.
     """
 
     def __init__(self, grid: ActionGrid, hidden: int) -> None:
@@ -29,42 +31,47 @@ class FeatureHead(EnumeratedHead):
             self.register_buffer(f"angles_{place}", angles, persistent=False)
 
     def project(self, x: Tensor) -> Tensor:
-        """Mixed, so that Q can have any sign."""
+        """Mix the features linearly, so that Q can have either sign."""
         mixed: Tensor = self.mix(x)
         return mixed
 
     def _parts(self) -> list[Tensor]:
-        """What each joint's positions add, (hidden, positions) for each joint."""
+        """Terms of the layer's sum for each joint's positions, (hidden, positions) for each joint."""
         return [layer(getattr(self, f"angles_{place}")).T for place, layer in enumerate(self.layers)]
 
     def columns(self) -> Columns:
-        """Computed when they are asked for."""
+        """A function that computes the columns of whole rows of the grid: all positions of the last joint."""
         *others, last = self._parts()
         row = self.grid.shape[-1]
-        memory = torch.empty(0)  # the block's, used again for the next: asking for it anew costs as much as the sums
+        memory = torch.empty(0)  # reused for all blocks: allocating it takes as long as the additions
 
         def block_columns(start: int, stop: int) -> Tensor:
-            """Those of whole rows of the last joint's positions, until the next call."""
+            """Columns (hidden, stop - start), valid until the next call."""
             nonlocal memory
-            places = self.grid.positions(torch.arange(start, stop, row))
-            before = torch.zeros(len(last), len(places))
+            # Sum over the joints except the last, one column a row of the grid.
+            positions = self.grid.positions(torch.arange(start, stop, row))
+            row_sum = torch.zeros(len(last), len(positions))
             for joint, part in enumerate(others):
-                before = before + part[:, places[:, joint]]
+                row_sum = row_sum + part[:, positions[:, joint]]
+
+            # relu(sum over all joints)
             size = len(last) * (stop - start)
             if memory.numel() < size:
                 memory = torch.empty(size)
             block = memory[:size].view(len(last), -1, row)
-            return torch.add(before[:, :, None], last[:, None, :], out=block).relu_().view(len(last), -1)
+            return torch.add(row_sum[:, :, None], last[:, None, :], out=block).relu_().view(len(last), -1)
 
         return block_columns
 
     def q(self, x: Tensor, positions: Tensor, gathered: BatchColumns | None = None) -> Tensor:
         """Q (batch,) of these actions, with gradients."""
-        parts = zip(self._parts(), positions.T, strict=True)
-        # Q(s, a) = mix(x) . relu(sum over joints of W_j angles(a_j))
-        total = torch.stack([part[:, places] for part, places in parts]).sum(dim=0)
+        # Q(s, a) = mix(x) . relu(sum over joints of W_j features(angle of a_j))
+        terms = []
+        for part, joint_positions in zip(self._parts(), positions.T, strict=True):
+            terms.append(part[:, joint_positions])
+        total = torch.stack(terms).sum(dim=0)
         return (self.project(x) * torch.relu(total).T).sum(dim=1)
 
-    def follow(self, other: "FeatureHead") -> None:
-        """Copy it."""
+    def copy_from(self, other: "FeatureHead") -> None:
+        """Copy the weights of another head."""
         self.load_state_dict(other.state_dict())

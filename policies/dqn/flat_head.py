@@ -1,4 +1,4 @@
-"""FlatHead: a column of weights for each action, and Adam for those of the actions in a batch."""
+"""FlatHead: one column of weights for each action, and an Adam that updates only the columns of a batch's actions."""
 
 import math
 from typing import Any
@@ -12,16 +12,18 @@ from policies.common.heads import BatchColumns
 from policies.dqn.enumerated_head import Columns, EnumeratedHead
 
 ALIGNED = 64  # actions
-ADAM_BETAS = (0.9, 0.999)  # PyTorch's own, as the next
+ADAM_BETAS = (0.9, 0.999)  # PyTorch's defaults
 ADAM_EPSILON = 1e-8
 
 
 class FlatHead(EnumeratedHead):
-    """One column of weights and a bias for each action: what `nn.Linear(hidden, actions)` computes.
+    """One column of weights and a bias for each action: the function of `nn.Linear(hidden, actions)`.
 
-    A batch's gradients go to a copy of the columns of its actions (`gather`), which is all that `LazyAdam` then
-    changes. So a state holds only columns that were ever in a batch, and a target copies only those that were since its
-    last copy.
+    Q(s, a)  =  x . w_a + b_a
+
+    Gradients are accumulated on copies of the columns of a batch's actions (`gather`), and `LazyAdam` changes only
+    these. Therefore a state contains only the columns that were ever in a batch, and a target network copies only
+    those that changed since its last copy.
     """
 
     table: Tensor
@@ -30,55 +32,55 @@ class FlatHead(EnumeratedHead):
         super().__init__(grid, ALIGNED)
         self._random = random
         self._seed = seed
-        # Rows are whole cache lines apart: an eighth faster.
+        # Align rows with cache lines, which is an eighth faster.
         padded = math.ceil(grid.size / ALIGNED) * ALIGNED
         self.register_buffer("table", untouched_zeros(hidden + 1, padded)[:, : grid.size], persistent=False)
         if random:
             self._draw()
-        self.learned = torch.zeros(grid.size, dtype=torch.bool)  # which columns are no longer as they began
-        self.changed: list[Tensor] = []  # actions whose columns a follower has not copied yet
+        self.learned = torch.zeros(grid.size, dtype=torch.bool)  # which columns differ from their initial values
+        self.changed: list[Tensor] = []  # actions whose columns the target network has not copied yet
 
     @staticmethod
     def bytes_needed(grid: ActionGrid, hidden: int) -> int:
-        """The memory of a head with its two moments and its target."""
+        """Memory of a head, its target, and the two moments of Adam."""
         return 4 * 4 * (hidden + 1) * grid.size
 
     def _draw(self) -> None:
-        """Weights and biases as `nn.Linear` draws them."""
+        """Initialise weights and biases like `nn.Linear`."""
         bound = 1.0 / math.sqrt(len(self.table) - 1)
         self.table.uniform_(-bound, bound, generator=torch.Generator().manual_seed(self._seed))
 
-    def own_optimizer(self) -> "LazyAdam":
+    def columns_optimizer(self) -> "LazyAdam":
         """Adam for the columns."""
         return LazyAdam(self)
 
     def project(self, x: Tensor) -> Tensor:
-        """With a 1, which the bias is multiplied with."""
+        """Append a 1, which is multiplied with the bias."""
         return torch.cat([x, torch.ones_like(x[:, :1])], dim=1)
 
     def columns(self) -> Columns:
-        """Views."""
+        """A function that returns views of the table."""
         return lambda start, stop: self.table[:, start:stop]
 
     def gather(self, positions: Tensor) -> BatchColumns:
-        """Copies of the columns of these actions, for their gradients."""
+        """Copy the columns of these actions, for gradients."""
         actions, place = self.grid.index(positions).unique(return_inverse=True)  # type: ignore[no-untyped-call]
         return BatchColumns(actions, self.table[:, actions].requires_grad_(torch.is_grad_enabled()), place)
 
     def q(self, x: Tensor, positions: Tensor, gathered: BatchColumns | None = None) -> Tensor:
-        """Q (batch,) of these actions; with gradients for the columns that were gathered for them."""
+        """Q (batch,) of these actions, with gradients for their gathered columns."""
         if gathered is None:
             gathered = self.gather(positions)
         # Q(s, a) = x . w_a + b_a
         return (self.project(x) * gathered.columns[:, gathered.place].T).sum(dim=1)
 
     def put(self, actions: Tensor, columns: Tensor) -> None:
-        """Change the columns of these actions."""
+        """Set the columns (rows, actions) of these actions."""
         self.table[:, actions] = columns
         self.learned[actions] = True
         self.changed.append(actions)
 
-    def follow(self, other: "FlatHead") -> None:
+    def copy_from(self, other: "FlatHead") -> None:
         """Copy the columns that have changed since the last call."""
         if other.changed:
             changed = torch.cat(other.changed).unique()  # type: ignore[no-untyped-call]
@@ -87,7 +89,7 @@ class FlatHead(EnumeratedHead):
             self.changed.clear()
 
     def get_extra_state(self) -> dict[str, Any]:
-        """How the head began, and the columns that are no longer so."""
+        """The initialisation of the head, and the columns that differ from it."""
         actions = self.learned.nonzero()[:, 0]
         return {
             "random": self._random,
@@ -99,7 +101,7 @@ class FlatHead(EnumeratedHead):
         }
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Go on from a state. Raises RuntimeError for one of another size."""
+        """Restore a state. Raises RuntimeError if its size differs."""
         if state["size"] != list(self.table.shape):
             raise RuntimeError(f"expected a head of {list(self.table.shape)} weights, got {state['size']}")
         self._random = state["random"]
@@ -113,9 +115,10 @@ class FlatHead(EnumeratedHead):
 
 
 class LazyAdam:
-    """Adam (Kingma and Ba 2015, Algorithm 1) for the columns of a flat head, those of the last batch only.
+    """Adam (Kingma and Ba 2015, Algorithm 1) that updates only the columns of the last batch's actions.
 
-    An action's moments and count rest while it is in no batch; Adam's own would decay, and go on moving its column.
+    The moments and the step count of an action do not change while it is in no batch. PyTorch's Adam would decay its
+    moments, and move its column, in every update.
     """
 
     def __init__(self, head: FlatHead) -> None:
@@ -125,7 +128,7 @@ class LazyAdam:
         self._count = torch.zeros(head.grid.size, dtype=torch.int32)
 
     def step(self, gathered: BatchColumns, learning_rate: float) -> None:
-        """Move the gathered columns along their gradients."""
+        """Update the gathered columns by their gradients."""
         actions = gathered.actions
         gradient = gathered.columns.grad
         assert gradient is not None
@@ -145,7 +148,7 @@ class LazyAdam:
         self._count[actions] = count
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Moments and counts of the actions that have any."""
+        """Moments and step counts of the actions that were ever in a batch."""
         actions = self._count.nonzero()[:, 0]
         return {
             "actions": actions,
@@ -155,7 +158,7 @@ class LazyAdam:
         }
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Go on from a state."""
+        """Restore a state of `state_dict`."""
         for tensor in (self._mean, self._square, self._count):
             tensor.zero_()
         actions = state["actions"]
@@ -165,5 +168,5 @@ class LazyAdam:
 
 
 def untouched_zeros(*shape: int) -> Tensor:
-    """Zeros that take up no memory until they are written to, as NumPy's do."""
+    """Zeros that the operating system allocates only when they are written to, as NumPy's do."""
     return torch.from_numpy(np.zeros(shape, np.float32))

@@ -11,15 +11,15 @@ class ReinforceSettings(PolicyGradientSettings):
     """Monte Carlo policy gradient (Williams 1992), with a baseline."""
 
     baseline: Literal["none", "average", "value"] = "value"
-    """What is taken from each return: nothing, the other arms' average, or the state's value."""
+    """Baseline subtracted from each return: none, the average of the other environments, or the state's value."""
 
     @property
     def rollout_steps(self) -> int | None:
-        """None: returns need whole episodes."""
+        """None: updates need whole episodes."""
         return None
 
     def check_num_envs(self, num_envs: int, processes: int) -> None:
-        """Raise ValueError for a baseline that needs the returns of other arms where there are none."""
+        """Raise ValueError if the baseline needs other environments' returns and there is one environment."""
         if self.baseline == "average" and num_envs == 1:
             raise ValueError(
                 "--baseline average: expected at least 2 environments, to average the returns of the others, got 1"

@@ -165,7 +165,7 @@ class TestBadInput:
             (["train"], "agent first; available: a2c, a3c, actor-critic, branching-dqn, ddpg, dpg, dqn, reinforce"),
             (["train", "--num-envs", "4"], "agent first; available: a2c, a3c, actor-critic"),
             (["train", "a3c", "--num-envs", "3"], "--num-envs: expected a multiple of 2 workers, got 3"),
-            (["train", "a3c", "--processes", "2"], "--processes: the arms of a3c are in its --workers"),
+            (["train", "a3c", "--processes", "2"], "--processes: expected 1 (a3c"),
             (["train", "a2c", "--processes", "40"], "--processes: expected from 1 to 32"),
             (
                 ["train", "a2c", "--policy", "softmax"],

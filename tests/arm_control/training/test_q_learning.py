@@ -253,9 +253,9 @@ class TestExport:
         _, policy, _ = load_policy(runs[name])
         assert isinstance(policy, GreedyPolicy)
         inputs = {key: np.array(rows, np.float32) for key, rows in golden.inputs.items()}
-        margin = policy.margin(*environment_observation(Arm(), inputs))
+        margin = policy.action_gap(*environment_observation(Arm(), inputs))
         anywhere = random_states(Arm(), 300, np.random.default_rng(4))
-        others = policy.margin(*environment_observation(Arm(), anywhere))
+        others = policy.action_gap(*environment_observation(Arm(), anywhere))
         assert len(margin) == 16
         assert margin.min() > others.median()
         assert margin.min() > 1e-5
@@ -288,11 +288,11 @@ class TestExport:
         seen = environment_observation(Arm(), states)
         with torch.no_grad():
             best = policy(*seen)
-            shortfall, largest = policy.shortfall(best, *seen)
+            shortfall, largest = policy.suboptimality(best, *seen)
             assert (shortfall.abs() <= 1e-6 * largest.abs().clamp(min=1.0)).all()
             other = torch.where(best == 30.0, 60.0, 30.0)
-            assert (policy.shortfall(other, *seen)[0] > 1e-4).all()
-            assert policy.shortfall(best + 0.5, *seen)[0].isnan().all()
+            assert (policy.suboptimality(other, *seen)[0] > 1e-4).all()
+            assert policy.suboptimality(best + 0.5, *seen)[0].isnan().all()
 
     @pytest.mark.slow
     def test_the_file_of_the_whole_degree_grid_holds_all_weights(

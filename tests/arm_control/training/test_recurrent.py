@@ -25,7 +25,7 @@ from envs.arm import RADIANS, Arm
 from envs.tasks.base import StillGoal
 from policies.a2c.settings import A2CSettings
 from policies.agent import Spec, Transition
-from policies.common.actors import Memory
+from policies.common.actors import LSTM
 
 SETTINGS = A2CSettings(recurrent=True, hidden_units=8, fourier_octaves=1, learning_starts=40)
 CONFIG = TrainConfig("a2c", SETTINGS, num_envs=2, steps=500)
@@ -47,7 +47,7 @@ class TestTraining:
     def test_unrolled_steps_equal_single_steps(self) -> None:
         """Features of a sequence equal those of one step at a time, with zeros after an episode's end."""
         torch.manual_seed(0)
-        memory = Memory(3, 4)
+        memory = LSTM(3, 4)
         features, following = torch.randn(5, 2, 3), torch.randn(5, 2, 3)
         ended = torch.zeros(5, 2)
         ended[1, 0] = ended[3, 1] = 1.0

@@ -740,7 +740,7 @@ class TestCommands:
             (["--workers", "65"], "workers: "),
             (["--workers", "two"], "workers"),
             (["--steps-per-update", "0"], "steps-per-update: "),
-            (["--processes", "2"], "--processes: the arms of a3c are in its --workers, got 2 processes"),
+            (["--processes", "2"], "--processes: expected 1 (a3c simulates its environments in its --workers), got 2"),
             (["--env", "ArmReachDiscrete-v0"], "requires --env ArmReach-v0, got ArmReachDiscrete-v0"),
         ],
         ids=lambda value: " ".join(value) if isinstance(value, list) else "",

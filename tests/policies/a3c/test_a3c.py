@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from policies.a3c.agent import SharedRMSProp, a3c
 from policies.a3c.settings import A3CSettings
-from policies.agent import OBSERVED, Observation, Spec, Transition
+from policies.agent import OBSERVATION_KEYS, Observation, Spec, Transition
 from policies.common.distributions import Gaussian
 from policies.common.policy_gradient import PolicyGradient
 from policies.common.rollout import Steps
@@ -287,9 +287,9 @@ class TestReturns:
             [1 + 0.5 * 12, 2 + 0.5 * 20, 4 + 0.5 * 8, 8],  # the value where it was cut off
             [1 + 0.5 * 40, 2 + 0.5 * 14, 4 + 0.5 * 20, 8 + 0.5 * 24],
         ]
-        assert credit.target.T.tolist() == wanted
-        assert torch.equal(credit.advantage, credit.target - value)
-        assert torch.equal(credit.learned_from, torch.ones(4, 4))
+        assert credit.value_target.T.tolist() == wanted
+        assert torch.equal(credit.advantage, credit.value_target - value)
+        assert torch.equal(credit.mask, torch.ones(4, 4))
 
 
 def draw(seed: tuple[int, ...]) -> Observation:
@@ -359,7 +359,7 @@ def by_loops(agent: PolicyGradient, steps: Steps, discount: float) -> Tensor:
             drawn = agent._policy.distribution(features, observed[0])
             assert isinstance(drawn, Gaussian)
             normal = torch.distributions.Normal(drawn.mean[0], drawn.std[0])
-            log_prob: Tensor = normal.log_prob(steps.choice[t, index]).sum()  # type: ignore[no-untyped-call]
+            log_prob: Tensor = normal.log_prob(steps.sample[t, index]).sum()  # type: ignore[no-untyped-call]
             loss = loss - log_prob * (r - value.item()) + 0.5 * (r - value) ** 2
     return flat(torch.autograd.grad(loss / (count * num_envs), agent._parameters))
 
@@ -458,7 +458,7 @@ class TestSeveralWorkers:
     def test_policy_uses_the_shared_parameters(self, two_workers: tuple[PolicyGradient, PolicyGradient]) -> None:
         """`policy()` has the shared parameters, including other workers' updates."""
         agent, other = two_workers
-        seen = [torch.from_numpy(draw((9, 0))[name]) for name in OBSERVED]
+        seen = [torch.from_numpy(draw((9, 0))[name]) for name in OBSERVATION_KEYS]
         before = agent.policy()(*seen)
         move(other, 3)
         after = agent.policy()(*seen)

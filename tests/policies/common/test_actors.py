@@ -18,7 +18,7 @@ from policies.common.action_grid import ActionGrid
 from policies.common.actors import GaussianPolicy, SoftmaxPolicy, bounded
 from policies.common.branching_head import RAMPS
 from policies.common.distributions import ClippedGaussian, Gaussian, SquashedGaussian
-from policies.common.networks import start_small
+from policies.common.networks import shrink_last_layer
 from policies.common.settings import PolicyGradientSettings
 
 DEGREES = 180.0 / math.pi
@@ -185,7 +185,7 @@ class TestGaussianPolicy:
     @pytest.mark.parametrize("size", [1.0, 0.5])
     def test_steps_slow_down_near_the_goal(self, policy: str, step: tuple[float, float], size: float) -> None:
         """target = previous + g (angle + step - previous), with g = (distance - rest distance) / slowing distance."""
-        spec = replace(ARM, target_columns=(3, 4), rest_distance=0.002, size=size).with_steps(0.5, 0.04)
+        spec = replace(ARM, target_columns=(3, 4), rest_distance=0.002, size=size).with_step_scaling(0.5, 0.04)
         actor = gaussian(spec, policy=policy, std="fixed")
         constant(actor.net[-1], 0.5, -1.5)
         observation, tip, goal = measured((45.0, 40.0), (45.0, 40.0), (45.0, 40.0), (10.0, 59.0))
@@ -258,7 +258,7 @@ class TestStartSmall:
         """The last layer's weights are divided by ten and its bias is zero; other layers are unchanged."""
         first, last = nn.Linear(3, 4), nn.Linear(4, 2)
         before = copy.deepcopy((first, last))
-        start_small(nn.Sequential(first, last) if whole else last)
+        shrink_last_layer(nn.Sequential(first, last) if whole else last)
         torch.testing.assert_close(last.weight, 0.1 * before[1].weight)
         assert (last.bias == 0).all()
         assert torch.equal(first.weight, before[0].weight)
@@ -323,7 +323,7 @@ class TestSoftmaxPolicy:
         with torch.no_grad():
             action = policy(*observed)
         torch.testing.assert_close(action, values[best], rtol=0, atol=1e-5)
-        assert policy.grid.holds(action).all()
+        assert policy.grid.contains(action).all()
         assert torch.equal(likely.action(likely.mode()), positions[best])
         assert torch.equal(policy.action(positions, *observed), positions)
 
@@ -335,15 +335,15 @@ class TestSoftmaxPolicy:
         sums, (_, values) = sums_of_logits(spec, policy, observed), every_action(spec)
         with torch.no_grad():
             for index, action in enumerate(values):
-                shortfall, largest = policy.shortfall(action.expand(rows, -1), *observed)
+                shortfall, largest = policy.suboptimality(action.expand(rows, -1), *observed)
                 torch.testing.assert_close(largest, sums.amax(1), rtol=0, atol=1e-5)
                 torch.testing.assert_close(shortfall, sums.amax(1) - sums[:, index], rtol=0, atol=1e-5)
                 assert (shortfall >= 0).all()
-            own, _ = policy.shortfall(policy(*observed), *observed)
+            own, _ = policy.suboptimality(policy(*observed), *observed)
             assert (own == 0).all()
             top, second = sums.sort(1, descending=True).values[:, :2].T
-            torch.testing.assert_close(policy.margin(*observed), top - second, rtol=0, atol=1e-5)
-            assert (policy.margin(*observed) > 0).all()
+            torch.testing.assert_close(policy.action_gap(*observed), top - second, rtol=0, atol=1e-5)
+            assert (policy.action_gap(*observed) > 0).all()
 
     def test_the_margin_of_equal_actions_is_zero(self) -> None:
         """The margin is half the difference of two outputs (computed by hand), and 0 for equal ones."""
@@ -351,19 +351,19 @@ class TestSoftmaxPolicy:
         constant(policy.head.gains, *(0.0,) * 2 * 2 * len(RAMPS))
         constant(policy.head.table, 0.0, 3.0, 1.0, 2.0, 0.0, -1.0, 0.5, -2.0)
         with torch.no_grad():
-            assert policy.margin(*seen(PLAIN, 2)).tolist() == [0.5, 0.5]  # a logit is half of an output
+            assert policy.action_gap(*seen(PLAIN, 2)).tolist() == [0.5, 0.5]  # a logit is half of an output
             policy.head.table.bias[6] = -1.0
             policy.head.table.bias[7] = -1.0
-            assert policy.margin(*seen(PLAIN, 2)).tolist() == [0.0, 0.0]
+            assert policy.action_gap(*seen(PLAIN, 2)).tolist() == [0.0, 0.0]
 
     @pytest.mark.parametrize("action", OFF, ids=str)
     def test_actions_off_the_grid_have_a_nan_shortfall(self, action: tuple[float, float]) -> None:
         """Actions off the grid, NaN and infinities give NaN for their own row only."""
         policy, observed = softmax(ARM), seen(ARM, 3)
         batch = torch.tensor([(45.0, 20.0), action, (90.0, 60.0)])
-        assert policy.grid.holds(batch).tolist() == [True, False, True]
+        assert policy.grid.contains(batch).tolist() == [True, False, True]
         with torch.no_grad():
-            shortfall, largest = policy.shortfall(batch, *observed)
+            shortfall, largest = policy.suboptimality(batch, *observed)
         assert shortfall.isnan().tolist() == [False, True, False]
         assert largest.isfinite().all()
 
@@ -372,14 +372,14 @@ class TestSoftmaxPolicy:
         """Values 0.0009 steps away are on the grid, 0.0011 steps away are not."""
         grid, (_, values) = ActionGrid(SPECS[name]), every_action(SPECS[name])
         smallest = {"arm": 10.0, "plain": 0.5}[name]
-        assert grid.holds(values).all()
+        assert grid.contains(values).all()
         for joint in (0, 1):
             for side in (-1.0, 1.0):
                 away = torch.zeros(2)
                 away[joint] = side * smallest
-                assert grid.holds(values + 0.0009 * away).all()
-                assert not grid.holds(values + 0.0011 * away).any()
-                assert not grid.holds(values + 0.5 * away).any()
+                assert grid.contains(values + 0.0009 * away).all()
+                assert not grid.contains(values + 0.0011 * away).any()
+                assert not grid.contains(values + 0.5 * away).any()
 
     @pytest.mark.parametrize("name", SPECS)
     def test_logits_depend_on_the_distance_from_the_measured_angle(self, name: str) -> None:
@@ -437,7 +437,7 @@ class TestSoftmaxPolicy:
         assert not torch.equal(second(*observed), first(*observed))
         second.load_state_dict(copy.deepcopy(first.state_dict()))
         assert torch.equal(second(*observed), first(*observed))
-        assert torch.equal(second.margin(*observed), first.margin(*observed))
+        assert torch.equal(second.action_gap(*observed), first.action_gap(*observed))
 
 
 class TestBounded:

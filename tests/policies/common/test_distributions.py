@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.distributions import Categorical, Independent, Normal, TransformedDistribution
 from torch.distributions.transforms import TanhTransform
 
-from policies.common.distributions import ClippedGaussian, Gaussian, Softmax, SquashedGaussian, log_slope_of_tanh
+from policies.common.distributions import ClippedGaussian, Gaussian, Softmax, SquashedGaussian, log_tanh_derivative
 
 KINDS = [Gaussian, SquashedGaussian, ClippedGaussian]
 SHAPES = [(0.0, 0.01), (0.3, 0.3), (-0.9, 0.1), (0.9, 0.5), (0.0, 2.0), (-3.0, 0.3), (2.5, 2.0)]  # mean and std
@@ -116,7 +116,7 @@ class TestLogProbabilities:
     def test_log_slope_of_tanh_is_exact_for_large_inputs(self, x: float) -> None:
         """log(1 - tanh^2 x) = -2 log cosh x, to 1e-6 for inputs up to 1e4."""
         wanted = -2.0 * (np.logaddexp(x, -x) - math.log(2.0))  # -2 log cosh
-        assert log_slope_of_tanh(torch.tensor(x)).item() == pytest.approx(wanted, rel=1e-6, abs=2e-7)
+        assert log_tanh_derivative(torch.tensor(x)).item() == pytest.approx(wanted, rel=1e-6, abs=2e-7)
 
 
 def cells(mean: float, std: float) -> tuple[np.ndarray[Any, Any], float]:

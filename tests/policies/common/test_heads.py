@@ -18,7 +18,7 @@ from policies.branching_dqn.settings import BranchingDQNSettings
 from policies.common import memory
 from policies.common.action_grid import ActionGrid
 from policies.common.branching_head import BranchingHead, make_branching_heads
-from policies.common.heads import BatchColumns, refuse_nan
+from policies.common.heads import BatchColumns, raise_if_nan
 from policies.dqn import enumerated_head, flat_head, heads
 from policies.dqn.feature_head import FeatureHead
 from policies.dqn.flat_head import FlatHead, LazyAdam
@@ -92,7 +92,7 @@ def enumerated(head: Any, x: Tensor, shape: tuple[int, ...]) -> Tensor:
 
 def as_in_a_graph(head: Any, x: Tensor) -> tuple[Tensor, Tensor]:
     """`greedy` as during an export: without a loop."""
-    head.freeze()
+    head.prepare_export()
     with pytest.MonkeyPatch.context() as monkeypatch, torch.no_grad():
         monkeypatch.setattr(torch.compiler, "is_exporting", lambda: True)
         largest, positions = head.greedy(x)
@@ -113,7 +113,7 @@ def assert_brute_force(head: FlatHead, x: Tensor, shape: tuple[int, ...]) -> Non
     assert torch.equal(at_once, wanted)
     assert torch.equal(at_once_positions, positions)
     top, second = q.sort(dim=1, descending=True).values[:, :2].T
-    torch.testing.assert_close(head.margin(x), top - second, rtol=0, atol=0, equal_nan=True)  # inf less inf
+    torch.testing.assert_close(head.action_gap(x), top - second, rtol=0, atol=0, equal_nan=True)  # inf less inf
 
 
 class TestMaximum:
@@ -219,7 +219,7 @@ class TestMaximum:
         assert len(set(lowest.tolist())) > 3
         assert torch.equal(as_in_a_graph(head, x)[1], positions)
         top, second = q.topk(2).values.T
-        assert torch.equal(head.margin(x), top - second)
+        assert torch.equal(head.action_gap(x), top - second)
         # The last action of all, the first, and two equal ones in different blocks.
         for indices in ([753_570], [0], [400_000, 700_000]):
             head.table[-1] = 0.0
@@ -249,7 +249,7 @@ class TestMaximum:
             for got, wanted in zip(head.greedy(x), like.greedy(x), strict=True):
                 assert torch.equal(got, wanted)
             assert torch.equal(head.maximum(x), like.maximum(x))
-            assert torch.equal(head.margin(x), like.margin(x))
+            assert torch.equal(head.action_gap(x), like.action_gap(x))
         for got, wanted in zip(as_in_a_graph(head, x), as_in_a_graph(like, x), strict=True):
             assert torch.equal(got, wanted)
         optimizers = [LazyAdam(one) for one in (head, like)]
@@ -275,7 +275,7 @@ class TestMaximum:
         """Blocks cover all actions in order and have the largest width that the memory limit allows (by formula)."""
         monkeypatch.setattr(enumerated_head, "BLOCK_NUMBERS", numbers := 1000)
         head, x = made(kind, (6, 5, 9), 0), torch.ones(rows, HIDDEN)
-        quantum = head.quantum
+        quantum = head.block_multiple
         assert 1 <= quantum <= 64
         width = max(quantum, numbers // rows // quantum * quantum)
         wanted = [min(width, 270 - start) for start in range(0, 270, width)]
@@ -442,7 +442,7 @@ class TestAllHeads:
             torch.testing.assert_close(largest.detach(), ordered.values[:, 0], rtol=0, atol=2e-6)
             torch.testing.assert_close(head.maximum(x).detach(), ordered.values[:, 0], rtol=0, atol=2e-6)
             margin = ordered.values[:, 0] - ordered.values[:, 1]
-            torch.testing.assert_close(head.margin(x).detach(), margin, rtol=0, atol=2e-6)
+            torch.testing.assert_close(head.action_gap(x).detach(), margin, rtol=0, atol=2e-6)
             clear = margin > 1e-5  # near ties may go either way
             assert clear.float().mean() > 0.9
             got = torch.tensor(index_of(positions, shape))
@@ -457,13 +457,13 @@ class TestAllHeads:
     ) -> None:
         """Frozen columns are all columns; later searches do not change them, and loading weights renews them."""
         head, x = made(kind, (6, 5, 9), 0), seen(kind, (6, 5, 9), 5, 0)
-        head.freeze()
-        frozen = head._frozen.clone()
+        head.prepare_export()
+        frozen = head._export_columns.clone()
         with torch.no_grad():
             assert torch.equal(frozen, head.columns()(0, 270))
         monkeypatch.setattr(enumerated_head, "BLOCK_NUMBERS", 1)
-        head.greedy(2.0 * x), head.maximum(x), head.margin(x)
-        assert torch.equal(head._frozen, frozen)
+        head.greedy(2.0 * x), head.maximum(x), head.action_gap(x)
+        assert torch.equal(head._export_columns, frozen)
         # Another time it is that of other weights.
         first = as_in_a_graph(head, x)[0]
         head.load_state_dict(made(kind, (6, 5, 9), 1).state_dict())
@@ -541,9 +541,9 @@ class TestAllHeads:
     def test_refuse_nan_returns_other_tensors_unchanged(self) -> None:
         """Tensors without NaN are returned as they are, infinities included."""
         q = torch.tensor([1.0, -INFINITY, INFINITY])
-        assert refuse_nan(q) is q
+        assert raise_if_nan(q) is q
         with pytest.raises(ValueError, match="NaN"):
-            refuse_nan(torch.tensor([1.0, math.nan]))
+            raise_if_nan(torch.tensor([1.0, math.nan]))
 
     @pytest.mark.parametrize("kind", KINDS)
     def test_searching_does_not_change_the_state(self, kind: str) -> None:
@@ -553,7 +553,7 @@ class TestAllHeads:
         before = copy.deepcopy(head.state_dict())
         head.q(x, torch.zeros(4, 2, dtype=torch.int64))
         with torch.no_grad():
-            head.greedy(x), head.maximum(x), head.margin(x), head.q(x, torch.ones(4, 2, dtype=torch.int64))
+            head.greedy(x), head.maximum(x), head.action_gap(x), head.q(x, torch.ones(4, 2, dtype=torch.int64))
             as_in_a_graph(head, x)
         assert_equal(head.state_dict(), before)
 
@@ -767,7 +767,7 @@ class TestTargets:
                     _, gathered = backward(head, x, torch.tensor(actions), y)
                     optimizer.step(gathered, 0.01)
                 assert torch.equal(target.table, before)  # until the period is over
-            target.follow(head)
+            target.copy_from(head)
             assert torch.equal(target.table, head.table)
             assert torch.equal(target.learned, head.learned)
             assert_equal(target.state_dict()["_extra_state"]["columns"], head.state_dict()["_extra_state"]["columns"])
@@ -779,15 +779,15 @@ class TestTargets:
         head.put(torch.tensor([3, 8]), torch.full((HIDDEN + 1, 2), 5.0))
         head.put(torch.tensor([8, 9]), torch.full((HIDDEN + 1, 2), 6.0))
         target.table[:, 4] = math.nan  # NaN shows whether it is overwritten
-        target.follow(head)
+        target.copy_from(head)
         rest = [action for action in range(15) if action != 4]
         assert torch.equal(target.table[:, rest], head.table[:, rest])
         assert target.table[:, 4].isnan().all()
         target.table[:, 8] = math.nan
-        target.follow(head)
+        target.copy_from(head)
         assert target.table[:, 8].isnan().all()
         head.put(torch.tensor([4]), torch.full((HIDDEN + 1, 1), 7.0))
-        target.follow(head)
+        target.copy_from(head)
         assert target.table[:, 8].isnan().all()
         assert (target.table[:, 4] == 7.0).all()
 
@@ -795,7 +795,7 @@ class TestTargets:
         """After restoring both heads, the target copies exactly the columns that were pending."""
         head, target = (FlatHead(grid_of((3, 5)), HIDDEN, random=True, seed=1) for _ in range(2))
         head.put(torch.tensor([3, 8]), torch.full((HIDDEN + 1, 2), 5.0))
-        target.follow(head)
+        target.copy_from(head)
         head.put(torch.tensor([9]), torch.full((HIDDEN + 1, 1), 6.0))
         states = copy.deepcopy((head.state_dict(), target.state_dict()))
         head, target = (FlatHead(grid_of((3, 5)), HIDDEN, random=False, seed=4) for _ in range(2))
@@ -803,7 +803,7 @@ class TestTargets:
         target.load_state_dict(states[1])
         assert not torch.equal(target.table, head.table)
         target.table[:, 3] = math.nan  # copied before the state was taken: not again
-        target.follow(head)
+        target.copy_from(head)
         assert (target.table[:, 9] == 6.0).all()
         assert target.table[:, 3].isnan().all()
 
@@ -812,7 +812,7 @@ class TestTargets:
         """Feature and branching targets equal the head after `follow`, and do not change with it."""
         head, target, x = made(kind, (3, 5), 0), made(kind, (3, 5), 1), seen(kind, (3, 5), 4, 0)
         assert not torch.equal(target.maximum(x), head.maximum(x))
-        target.follow(head)
+        target.copy_from(head)
         assert torch.equal(target.maximum(x), head.maximum(x))
         before = target.maximum(x).clone()
         for parameter in head.parameters():

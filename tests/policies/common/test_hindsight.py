@@ -33,13 +33,15 @@ def sample(
     *,
     seed: int,
     compute_reward: ComputeReward = minus_l1_distance,
-    leads_to: Callable[[dict[str, FloatArray]], FloatArray] | None = None,
+    tip_at_target: Callable[[dict[str, FloatArray]], FloatArray] | None = None,
 ) -> dict[str, Tensor]:
     """A batch from a replay buffer with these transitions."""
     replay = ReplayBuffer(len(stored.reward), spec)
     replay.add(stored)
     generator = np.random.default_rng(seed)
-    return sample_relabelled(replay, spec, settings, compute_reward, generator, discount=0.9, leads_to=leads_to)
+    return sample_relabelled(
+        replay, spec, settings, compute_reward, generator, discount=0.9, tip_at_target=tip_at_target
+    )
 
 
 def assert_spread_around_the_tip(away: FloatArray) -> None:
@@ -73,7 +75,7 @@ class TestUnbiasedness:
         sizes = {"batch_size": size, "learning_starts": size, "buffer_size": size}
         settings = replace(SMALL, relabel_near=1.0, **sizes)
         centres = np.full((size, 1), centre, np.float32)
-        batch = sample(stored, spec, settings, seed=6, leads_to=(lambda _: centres) if centre else None)
+        batch = sample(stored, spec, settings, seed=6, tip_at_target=(lambda _: centres) if centre else None)
 
         goal = batch["desired_goal"][:, 0].double().numpy()
         reward = batch["reward"].double().numpy()
@@ -132,16 +134,16 @@ class TestRelabelling:
         np.testing.assert_array_equal(batch["terminated"], stored.terminated[rows])
 
     def test_goals_may_be_drawn_around_where_the_actions_lead(self) -> None:
-        """With `leads_to`, new goals lie around the point that the batch's own action leads to."""
+        """With `tip_at_target`, new goals lie around the point that the batch's own action leads to."""
         size = 20_000
         sizes = {"batch_size": size, "learning_starts": size, "buffer_size": size}
         stored = random_transitions(ARM, size)
         settings = replace(SMALL, relabel_near=0.5, **sizes)
 
-        def leads_to(batch: dict[str, FloatArray]) -> FloatArray:
+        def tip_at_target(batch: dict[str, FloatArray]) -> FloatArray:
             return batch["action"] + batch["observation"][:, :1]
 
-        batch = sample(stored, ARM, settings, seed=3, leads_to=leads_to)
+        batch = sample(stored, ARM, settings, seed=3, tip_at_target=tip_at_target)
         goals = batch["desired_goal"].numpy()
         pursued = stored.observation["desired_goal"][batch["observation"][:, 0].long().numpy()]
         new = (goals != pursued).any(1)

@@ -150,18 +150,18 @@ class TestActionScaling:
         observation = torch.zeros(2, 9)
         observation[:, :3] = torch.tensor([[0.0, 45.0, 90.0], [22.5, 67.5, 99.0]]) / DEGREES
         wanted = torch.tensor([[-1.0, 0.0, 1.0], [-0.5, 0.5, 1.2]])
-        torch.testing.assert_close(ActionScaling(ARM).present(observation), wanted)
+        torch.testing.assert_close(ActionScaling(ARM).measured(observation), wanted)
 
     @pytest.mark.parametrize("columns", [(0, 1), (2, 3), (1, 3), (3, 0)])
     def test_the_present_value_is_read_from_the_columns_that_are_named(self, columns: tuple[int, int]) -> None:
         """`measured_columns` selects the columns, in their order."""
         spec = Spec(4, 2, (-1.0, -1.0), (1.0, 1.0), measured_columns=columns)
-        present = ActionScaling(spec).present(torch.tensor([[0.1, 0.2, 0.3, 0.4]]))
+        present = ActionScaling(spec).measured(torch.tensor([[0.1, 0.2, 0.3, 0.4]]))
         torch.testing.assert_close(present, torch.tensor([[0.1 * (column + 1) for column in columns]]))
 
     def test_without_measured_columns_the_present_value_is_the_middle(self) -> None:
         """Without measured columns, the present value is 0."""
-        assert torch.equal(ActionScaling(UNEVEN).present(torch.ones(5, 4)), torch.zeros(5, 2))
+        assert torch.equal(ActionScaling(UNEVEN).measured(torch.ones(5, 4)), torch.zeros(5, 2))
 
 
 class TestDeterministicPolicy:
@@ -277,7 +277,10 @@ class TestDirection:
         )
         # After the displacement itself and its sines and cosines: three directions and three distances.
         torch.testing.assert_close(
-            other.arrival(size * tip, size * goal)[:, -12:], usual.arrival(tip, goal)[:, -12:], rtol=1e-5, atol=1e-6
+            other.goal_error_features(size * tip, size * goal)[:, -12:],
+            usual.goal_error_features(tip, goal)[:, -12:],
+            rtol=1e-5,
+            atol=1e-6,
         )
 
 
@@ -287,7 +290,7 @@ class TestArrival:
     def test_it_is_the_displacement_with_detail_its_direction_and_its_nearness(self) -> None:
         """4 and 3 mm off, 5 mm in all, in a task of twice the usual size: features computed by hand."""
         encoder = Encoder(replace(UNEVEN, size=2.0), 0)
-        got = encoder.arrival(torch.tensor([[0.1, 0.2]]), torch.tensor([[0.104, 0.197]]))
+        got = encoder.goal_error_features(torch.tensor([[0.1, 0.2]]), torch.tensor([[0.104, 0.197]]))
         x, y = 0.004, -0.003
         detail = [x, y]
         detail += [math.sin(v * k) for k in (0.5, 1) for v in (x, y)]
@@ -295,12 +298,12 @@ class TestArrival:
         directions = [v / (0.005 + softness) for softness in (0.002, 0.012, 0.06) for v in (x, y)]
         nearness = [math.exp(-0.005 / distance) for distance in (0.006, 0.02, 0.1)]
         torch.testing.assert_close(got, torch.tensor([detail + directions + nearness]), rtol=1e-4, atol=1e-6)
-        assert encoder.arrival_size == got.shape[1]
+        assert encoder.goal_error_size == got.shape[1]
 
     def test_at_the_goal_all_of_it_has_a_finite_slope(self) -> None:
         """Gradients are finite at the goal, where the distance itself is not differentiable."""
         point = torch.tensor([[0.1, 0.2]], requires_grad=True)
-        Encoder(UNEVEN, 1).arrival(point, point.detach()).sum().backward()
+        Encoder(UNEVEN, 1).goal_error_features(point, point.detach()).sum().backward()
         assert point.grad is not None
         assert point.grad.isfinite().all()
 
@@ -317,7 +320,7 @@ class TestApproach:
         """(distance - 1 mm) / 20 mm, clipped to 0 and 1, in any direction."""
         tip = torch.tensor([[0.1, -0.2, 0.3]])
         for along in ([1.0, 0.0, 0.0], [0.0, 0.6, -0.8], [2 / 3, -1 / 3, 2 / 3]):
-            got = ActionScaling(SLOWING).approach(tip, tip + distance_m * torch.tensor([along]))
+            got = ActionScaling(SLOWING).step_fraction(tip, tip + distance_m * torch.tensor([along]))
             assert got.shape == (1, 1)
             assert got.item() == pytest.approx(fraction, abs=1e-5)
 
@@ -326,20 +329,20 @@ class TestApproach:
         """6 mm away: (6 mm + 0.1 s x speed - 1 mm) / 20 mm; the tip's own velocity does not count."""
         tip = torch.tensor([[0.1, -0.2, 0.3, 9.0, 9.0, 9.0]])
         goal = torch.tensor([[0.1, -0.206, 0.3, 0.6 * speed_m_s, 0.0, -0.8 * speed_m_s]])
-        assert ActionScaling(MOVING).approach(tip, goal).item() == pytest.approx(fraction, abs=1e-5)
+        assert ActionScaling(MOVING).step_fraction(tip, goal).item() == pytest.approx(fraction, abs=1e-5)
 
     def test_without_a_slowing_distance_steps_are_whole(self) -> None:
         """A slowing distance of 0 gives whole steps, also at the goal."""
         tip = torch.zeros(4, 3)
-        assert torch.equal(ActionScaling(ARM).approach(tip, tip), torch.ones(4, 1))
+        assert torch.equal(ActionScaling(ARM).step_fraction(tip, tip), torch.ones(4, 1))
 
     @pytest.mark.parametrize("size", [0.5, 3.0])
     def test_an_agents_slowing_distance_is_in_proportion_to_the_tasks_size(self, size: float) -> None:
         """At half of the scaled slowing distance, half of a step is taken."""
-        spec = replace(SLOWING, size=size, rest_distance=0.0).with_steps(2.0, 0.04)
+        spec = replace(SLOWING, size=size, rest_distance=0.0).with_step_scaling(2.0, 0.04)
         assert spec.max_step == (18.0, 36.0, 9.0)
         goal = torch.tensor([[0.02 * size, 0.0, 0.0]])
-        assert ActionScaling(spec).approach(torch.zeros(1, 3), goal).item() == pytest.approx(0.5)
+        assert ActionScaling(spec).step_fraction(torch.zeros(1, 3), goal).item() == pytest.approx(0.5)
 
 
 UNIT = st.floats(-1.0, 1.0)
@@ -360,7 +363,7 @@ class TestUnitTarget:
         scaling, seen = ActionScaling(SLOWING), readings(angles, targets)
         approach = torch.zeros(1, 1, dtype=torch.float64)
         got = scaling.unit_target(seen, torch.tensor([step], dtype=torch.float64), approach)
-        assert torch.equal(got, scaling.previous(seen))
+        assert torch.equal(got, scaling.previous_target(seen))
         # In -1..1, of a range from 0 to 90 degrees.
         np.testing.assert_allclose(got[0].numpy(), np.array(targets) / 45.0 - 1.0, rtol=0, atol=1e-9)
 
@@ -384,14 +387,14 @@ class TestUnitTarget:
         scaling, seen = ActionScaling(SLOWING), readings(angles, targets)
         approach = torch.tensor([[fraction]], dtype=torch.float64)
         requested = torch.tensor([step], dtype=torch.float64)
-        got = scaling.step_to(scaling.unit_target(seen, requested, approach), seen, approach)
+        got = scaling.step_for_target(scaling.unit_target(seen, requested, approach), seen, approach)
         torch.testing.assert_close(got, requested, rtol=0, atol=1e-8)
 
     def test_at_the_goal_step_to_uses_a_hundredth(self) -> None:
         """From 40 to 40.45 degrees: 0.45 over 0.01 is 45 degrees, divided by the largest steps (by hand)."""
         scaling, seen = ActionScaling(SLOWING), readings([31.0] * 3, [40.0] * 3)
         target = torch.tensor([[40.45 / 45.0 - 1.0] * 3], dtype=torch.float64)
-        got = scaling.step_to(target, seen, torch.zeros(1, 1, dtype=torch.float64))
+        got = scaling.step_for_target(target, seen, torch.zeros(1, 1, dtype=torch.float64))
         wanted_deg = 40.0 + 45.0 - 31.0
         torch.testing.assert_close(got[0], wanted_deg / torch.tensor([9.0, 18.0, 4.5]).double(), rtol=1e-5, atol=0)
 

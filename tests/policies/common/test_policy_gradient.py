@@ -27,7 +27,7 @@ from arm_control.runs.checkpoint import load_checkpoint, save_checkpoint
 from policies.a2c.settings import A2CSettings
 from policies.a3c.settings import A3CSettings
 from policies.actor_critic.settings import ActorCriticSettings
-from policies.agent import OBSERVED, Actions, FloatArray, Observation, Spec, Transition, tensors_of
+from policies.agent import OBSERVATION_KEYS, Actions, FloatArray, Observation, Spec, Transition, tensors_of
 from policies.common import policy_gradient
 from policies.common.policy_gradient import PolicyGradient
 from policies.common.settings import PolicyGradientSettings
@@ -153,7 +153,7 @@ class Encoded(BaseFeaturesExtractor):
         self._encoder = encoder
 
     def forward(self, observation: dict[str, Tensor]) -> Tensor:
-        features: Tensor = self._encoder(*(observation[name] for name in OBSERVED))
+        features: Tensor = self._encoder(*(observation[name] for name in OBSERVATION_KEYS))
         return features
 
 
@@ -163,10 +163,10 @@ class Logits(nn.Module):
     def __init__(self, agent: PolicyGradient) -> None:
         super().__init__()
         self.head = copy.deepcopy(agent._policy.head)
-        self._middle = agent._policy.trunk.halves
+        self._middle = agent._policy.trunk.middle
 
     def forward(self, latent: Tensor) -> Tensor:
-        return torch.cat(self.head.worths(torch.cat([latent, self._middle.expand(len(latent), -1)], -1)), -1)
+        return torch.cat(self.head.branch_values(torch.cat([latent, self._middle.expand(len(latent), -1)], -1)), -1)
 
 
 def peer_of(agent: PolicyGradient, envs: list[Recorded], steps: int, gae_lambda: float) -> A2C:
@@ -252,9 +252,9 @@ class TestPeer:
         flags = []
         for choice, rows in zip(choices, zip(*(env.rows for env in envs), strict=True), strict=True):
             before, reward, after, terminated, ended = zip(*rows, strict=True)
-            agent._choice = torch.from_numpy(choice.astype(np.int64 if policy == "softmax" else np.float32))
+            agent._sample = torch.from_numpy(choice.astype(np.int64 if policy == "softmax" else np.float32))
             first, following = (
-                {name: np.stack([row[name] for row in seen]) for name in OBSERVED} for seen in (before, after)
+                {name: np.stack([row[name] for row in seen]) for name in OBSERVATION_KEYS} for seen in (before, after)
             )
             flags.append(np.array([terminated, ended]))
             agent.observe(Transition(first, choice, np.float32(reward), following, *flags[-1]))
@@ -340,8 +340,8 @@ class TestSlowing:
         distance = np.array([0.0, 0.002, 0.012, 0.032, 5.0])[:, None]
         seen["desired_goal"] = (seen["achieved_goal"] + distance * (0.6, -0.8)).astype(np.float32)
         action = agent.act(seen, explore=True)
-        assert agent._choice is not None
-        choice = agent._choice.numpy()
+        assert agent._sample is not None
+        choice = agent._sample.numpy()
         step = {"gaussian": choice, "squashed": np.tanh(choice), "clipped": np.clip(choice, -1.0, 1.0)}[policy]
         stepped = np.array([30.0, 45.0]) + 1.5 * step * ARM.max_step
         wanted = np.clip((35.0, 40.0) + fraction * (stepped - (35.0, 40.0)), ARM.action_low, ARM.action_high)

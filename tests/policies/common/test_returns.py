@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from policies.common.returns import advantages, complete, returns, td_errors
+from policies.common.returns import advantages, in_complete_episode, returns, td_errors
 
 DISCOUNTS = st.sampled_from([0.0, 0.5, 0.9, 1.0])
 
@@ -75,7 +75,7 @@ class TestDefinitions:
         before = [tensor.clone() for tensor in vars(path).values()]
         path.advantages(0.9, 0.9)
         path.returns(0.9)
-        complete(path.ended)
+        in_complete_episode(path.ended)
         assert all(torch.equal(tensor, kept) for tensor, kept in zip(vars(path).values(), before, strict=True))
 
     @given(paths(), DISCOUNTS, st.sampled_from([0.0, 0.4, 0.95, 1.0]))
@@ -118,7 +118,7 @@ class TestDefinitions:
             [float(path.ended[step:, index].any()) for index in range(path.ended.shape[1])]
             for step in range(len(path.ended))
         ]
-        assert complete(path.ended).tolist() == wanted
+        assert in_complete_episode(path.ended).tolist() == wanted
 
     @given(paths(), st.data())
     def test_episodes_and_environments_do_not_affect_each_other(self, path: Path, data: st.DataObject) -> None:
@@ -182,7 +182,7 @@ class TestByHand:
 
     def test_complete(self) -> None:
         """Steps are complete up to the last end of an episode in their environment."""
-        assert complete(BY_HAND.ended).T.tolist() == [
+        assert in_complete_episode(BY_HAND.ended).T.tolist() == [
             [0.0, 0.0, 0.0],
             [1.0, 1.0, 0.0],
             [1.0, 1.0, 0.0],

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from arm_control.runs.checkpoint import load_latest, save_checkpoint
-from policies.agent import OBSERVED, Observation, Transition
+from policies.agent import OBSERVATION_KEYS, Observation, Transition
 from policies.common.rollout import Rollout, Steps
 
-SIZES = (4, 2, 3)  # of what is observed, in the order of OBSERVED
+SIZES = (4, 2, 3)  # of what is observed, in the order of OBSERVATION_KEYS
 NUM_ENVS = 3
 StoreAndLoad = Callable[[dict[str, Any], Path], dict[str, Any]]  # how a state is stored and read back
 
@@ -29,7 +29,7 @@ def step(
     def observation() -> Observation:
         return {
             name: generator.normal(size=(num_envs, size)).astype(np.float32)
-            for name, size in zip(OBSERVED, SIZES, strict=True)
+            for name, size in zip(OBSERVATION_KEYS, SIZES, strict=True)
         }
 
     action = generator.normal(size=(num_envs, 2)).astype(np.float32)
@@ -50,11 +50,11 @@ def columns(steps: Steps) -> list[Tensor]:
     return [
         *steps.observation,
         *steps.next_observation,
-        steps.choice,
+        steps.sample,
         steps.reward,
         steps.terminated,
         steps.ended,
-        steps.place,
+        steps.episode_step,
     ]
 
 
@@ -84,14 +84,14 @@ class TestRollout:
         taken = rollout.take()
         assert len(taken) == 4
         for row, (transition, choice) in enumerate(given):
-            for place, name in enumerate(OBSERVED):
+            for place, name in enumerate(OBSERVATION_KEYS):
                 np.testing.assert_array_equal(taken.observation[place][row], transition.observation[name])
                 np.testing.assert_array_equal(taken.next_observation[place][row], transition.next_observation[name])
-            np.testing.assert_array_equal(taken.choice[row], choice)
+            np.testing.assert_array_equal(taken.sample[row], choice)
             np.testing.assert_array_equal(taken.reward[row], transition.reward)
         assert taken.terminated.tolist() == [[0, 0, 0], [0, 0, 0], [1, 0, 0], [0, 0, 0]]
         assert taken.ended.tolist() == [[0, 0, 0], [0, 1, 0], [1, 0, 1], [0, 0, 0]]
-        floats = [tensor for tensor in columns(taken) if tensor is not taken.place]
+        floats = [tensor for tensor in columns(taken) if tensor is not taken.episode_step]
         assert {tensor.dtype for tensor in floats} == {torch.float32}
 
     def test_take_empties_the_rollout(self) -> None:
@@ -103,13 +103,13 @@ class TestRollout:
         rollout.add(*step(2))
         assert (len(rollout), rollout.count) == (1, NUM_ENVS)
         taken, alone = rollout.take(), filled(step(2)).take()
-        assert taken.place.tolist() == [[2] * NUM_ENVS]
-        assert_same(replace(taken, place=alone.place), alone)
+        assert taken.episode_step.tolist() == [[2] * NUM_ENVS]
+        assert_same(replace(taken, episode_step=alone.episode_step), alone)
 
     def test_a_new_rollout_is_empty(self) -> None:
         """A new rollout has no steps and no ended episodes."""
         rollout = Rollout()
-        assert (len(rollout), rollout.count, rollout.every_arm_has_ended) == (0, 0, False)
+        assert (len(rollout), rollout.count, rollout.every_env_has_ended) == (0, 0, False)
 
     def test_places_count_steps_since_the_start_of_the_episode(self) -> None:
         """Places continue across `take` and restart at 0 after terminations and truncations (computed by hand)."""
@@ -123,8 +123,8 @@ class TestRollout:
                 )
                 rollout.add(transition, choice)
                 if number in takes:
-                    places += rollout.take().place.tolist()
-            places += rollout.take().place.tolist() if len(rollout) else []
+                    places += rollout.take().episode_step.tolist()
+            places += rollout.take().episode_step.tolist() if len(rollout) else []
             assert places == wanted
 
     def test_every_environment_has_ended_since_the_last_take(self) -> None:
@@ -132,22 +132,22 @@ class TestRollout:
         rollout = Rollout()
         for ended, wanted in [((0,), False), ((), False), ((0, 2), False), ((1,), True), ((), True)]:
             rollout.add(*step(0, ended=ended))
-            assert rollout.every_arm_has_ended is wanted
+            assert rollout.every_env_has_ended is wanted
         rollout.take()
-        assert rollout.every_arm_has_ended is False
+        assert rollout.every_env_has_ended is False
         rollout.add(*step(1, ended=(1, 2)))  # the end in the first environment was taken
-        assert rollout.every_arm_has_ended is False
+        assert rollout.every_env_has_ended is False
         rollout.add(*step(1, terminated=(0,)))
-        assert rollout.every_arm_has_ended is True
+        assert rollout.every_env_has_ended is True
 
     def test_observed_returns_all_observations_without_taking_them(self) -> None:
         """`observed` concatenates the observations of all environments and leaves the rollout as it is."""
         given = [step(number) for number in range(4)]
         rollout = filled(*given)
-        for place, name in enumerate(OBSERVED):
+        for place, name in enumerate(OBSERVATION_KEYS):
             wanted = np.concatenate([transition.observation[name] for transition, _ in given])
-            np.testing.assert_array_equal(rollout.observed()[place], wanted)
-        assert len(rollout.observed()) == 3
+            np.testing.assert_array_equal(rollout.observations()[place], wanted)
+        assert len(rollout.observations()) == 3
         assert len(rollout) == 4
 
     def test_taken_steps_are_not_modified_later(self) -> None:
@@ -165,12 +165,12 @@ class TestRollout:
 def assert_continues_equally(first: Rollout, second: Rollout) -> None:
     """Assert that two rollouts are equal now, after more steps, and after `take`."""
     assert len(first) == len(second)
-    assert (first.count, first.every_arm_has_ended) == (second.count, second.every_arm_has_ended)
+    assert (first.count, first.every_env_has_ended) == (second.count, second.every_env_has_ended)
     for number, ended in enumerate([(), (0,), (1,), (2,)]):
         for rollout in (first, second):
             rollout.add(*step(30 + number, ended=ended))
-        assert (first.count, first.every_arm_has_ended) == (second.count, second.every_arm_has_ended)
-    for one, other in zip(first.observed(), second.observed(), strict=True):
+        assert (first.count, first.every_env_has_ended) == (second.count, second.every_env_has_ended)
+    for one, other in zip(first.observations(), second.observations(), strict=True):
         np.testing.assert_array_equal(one, other)
     assert_same(first.take(), second.take())
     for rollout in (first, second):

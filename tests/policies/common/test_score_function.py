@@ -19,7 +19,7 @@ from policies.a3c.settings import A3CSettings
 from policies.actor_critic.agent import actor_critic
 from policies.actor_critic.settings import ActorCriticSettings
 from policies.common.distributions import ClippedGaussian, Gaussian, Softmax, SquashedGaussian
-from policies.common.rollout import Credit, Steps
+from policies.common.rollout import AdvantageEstimate, Steps
 from policies.common.settings import PolicyGradientSettings
 from policies.reinforce.agent import reinforce
 from policies.reinforce.settings import ReinforceSettings
@@ -33,10 +33,10 @@ def bandit(choice: Tensor, reward: Tensor) -> Steps:
     """One-step episodes, one an environment, of choices (num_envs, actions) and rewards (num_envs,)."""
     reward = reward.double()[None]
     one = torch.ones_like(reward)
-    return Steps((), (), choice[None], reward, terminated=one, ended=one, place=torch.zeros_like(reward))
+    return Steps((), (), choice[None], reward, terminated=one, ended=one, episode_step=torch.zeros_like(reward))
 
 
-def without_values(steps: Steps, settings: ReinforceSettings) -> Credit:
+def without_values(steps: Steps, settings: ReinforceSettings) -> AdvantageEstimate:
     """REINFORCE's advantages of steps with all values 0."""
     return reinforce(steps, torch.zeros_like(steps.reward), torch.zeros_like(steps.reward), settings)
 
@@ -108,13 +108,13 @@ def walk(logits: Tensor, generator: np.random.Generator, *, prize: float = 0.0, 
     state, choice = torch.from_numpy(np.stack(positions)), torch.from_numpy(np.stack(actions))[..., None]
     alive, ended = (state[:-1] != GOAL).double(), (state[1:] == GOAL).double()
     reward = alive * (prize * ended - 1.0)
-    return Walk(Steps((), (), choice, reward, ended, ended, place=torch.zeros_like(reward)), state, alive)
+    return Walk(Steps((), (), choice, reward, ended, ended, episode_step=torch.zeros_like(reward)), state, alive)
 
 
-def score_gradient(walked: Walk, logits: Tensor, credit: Credit) -> Tensor:
+def score_gradient(walked: Walk, logits: Tensor, credit: AdvantageEstimate) -> Tensor:
     """Each episode's sum of advantage_t d log pi(a_t) / d logits, (num_envs, 2)."""
     leaf = logits.clone().requires_grad_()
-    log_prob = Softmax((leaf.expand(len(walked.steps), *leaf.shape),)).log_prob(walked.steps.choice)
+    log_prob = Softmax((leaf.expand(len(walked.steps), *leaf.shape),)).log_prob(walked.steps.sample)
     return torch.autograd.grad((log_prob * credit.advantage * walked.alive).sum(), leaf)[0]
 
 
@@ -135,7 +135,7 @@ def episodes_until(
         credit = reinforce(walked.steps, value, next_value, settings)
         logits = logits + rate * score_gradient(walked, logits, credit)
         visited = torch.nn.functional.one_hot(walked.state[:-1], 4) * walked.alive[..., None]
-        miss = (visited * (credit.target - value)[..., None]).sum(0) / visited.sum(0).clamp(min=1.0)
+        miss = (visited * (credit.value_target - value)[..., None]).sum(0) / visited.sum(0).clamp(min=1.0)
         table = table + 0.2 * miss
         returns.append(expected_return(chance_of_right(logits)).clamp(min=-1000.0))
     following = torch.stack(returns).unfold(0, 50, 1).mean(-1)  # of the next 50 episodes
@@ -169,7 +169,7 @@ class TestShortCorridor:
         leaf = logits_of(p).requires_grad_()
         wanted = torch.autograd.grad(expected_return(chance_of_right(leaf)), leaf)[0]
         credit = reinforce(walked.steps, *walked.values(corridor_values(p)), settings)
-        assert (credit.learned_from == 1.0).all()
+        assert (credit.mask == 1.0).all()
         gradient = score_gradient(walked, logits, credit)
         for place in range(2):
             assert_mean_is(gradient[:, place], wanted[place].item())
@@ -349,7 +349,7 @@ def finite_differences(discount: float) -> Tensor:
     return gradient
 
 
-Method = Callable[[Steps, Tensor, Tensor], Credit]
+Method = Callable[[Steps, Tensor, Tensor], AdvantageEstimate]
 
 
 def expected_update(method: Method, values: Tensor) -> Tensor:
@@ -374,8 +374,8 @@ def expected_update(method: Method, values: Tensor) -> Tensor:
     steps = Steps((), (), action[..., None], reward, terminated, terminated, place)
     credit = method(steps, values[place, state], values[place + 1, following])
     leaf = LOGITS.clone().requires_grad_()
-    log_prob = Softmax((leaf[at],)).log_prob(steps.choice)
-    score = (chance * log_prob * credit.weight * credit.advantage * credit.learned_from * alive).sum()
+    log_prob = Softmax((leaf[at],)).log_prob(steps.sample)
+    score = (chance * log_prob * credit.weight * credit.advantage * credit.mask * alive).sum()
     return torch.autograd.grad(score, leaf)[0]
 
 

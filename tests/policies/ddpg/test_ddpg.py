@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import layer_norm, relu
 
-from policies.agent import OBSERVED, FloatArray, Observation, Spec, Transition
+from policies.agent import OBSERVATION_KEYS, FloatArray, Observation, Spec, Transition
 from policies.common.hindsight import sample_relabelled
 from policies.ddpg import agent as ddpg
 from policies.ddpg.agent import DDPG
@@ -620,7 +620,7 @@ class TestAblations:
         for number in range(60):
             step = random_transitions(ARM, 5, terminated=0.0, seed=number)
             agent.observe(replace(step, ended=np.zeros(5, bool), terminated=np.zeros(5, bool)))
-        agent._policy.encoder.fit(*(agent._replay.column(name) for name in OBSERVED))
+        agent._policy.encoder.fit(*(agent._replay.column(name) for name in OBSERVATION_KEYS))
         before = copy.deepcopy(agent)
         metrics = agent.update(0.0)
         [batch] = batches

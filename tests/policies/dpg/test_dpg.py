@@ -595,7 +595,7 @@ def some_steps(spec: Spec, seed: int, num_envs: int = 12) -> Steps:
     kind = torch.stack([torch.arange(num_envs), torch.arange(1, num_envs + 1)]) % 3
     choice = some(len(spec.action_low)).clamp(-1.0, 1.0)
     terminated, ended = (kind == 2).double(), (kind >= 1).double()
-    return Steps(observed(), observed(), choice, some(), terminated, ended, place=torch.zeros(2, num_envs))
+    return Steps(observed(), observed(), choice, some(), terminated, ended, episode_step=torch.zeros(2, num_envs))
 
 
 def in_double(agent: DPG) -> DPG:
@@ -624,7 +624,7 @@ class TestUpdate:
                 encoder(*(part[0] for part in steps.observation)),
                 encoder(*(part[0] for part in steps.next_observation)),
             )
-        a, parameters = steps.choice[0], list(actor.parameters())
+        a, parameters = steps.sample[0], list(actor.parameters())
         metrics = agent._learn(steps)
 
         grad_mu, mu = jacobian(actor, s), actor(s).detach()
@@ -636,7 +636,7 @@ class TestUpdate:
             next_a = actor(next_s).detach()
             if critic == "sarsa":
                 goes_on = torch.arange(len(a)) % 3 == 0
-                next_a[goes_on] = steps.choice[1][goes_on]
+                next_a[goes_on] = steps.sample[1][goes_on]
             next_q, q = net.net(torch.hstack([next_s, next_a]))[:, 0], net.net(torch.hstack([s, a]))[:, 0]
             mu.requires_grad_()
             (dq_da,) = torch.autograd.grad(net.net(torch.hstack([s, mu])).sum(), mu)
@@ -665,10 +665,10 @@ class TestUpdate:
         def learned(choice: Tensor) -> Tensor:
             learner = copy.deepcopy(agent)
             learner._critic_optimizer.zero_grad()
-            learner._learn(replace(steps, choice=choice))
+            learner._learn(replace(steps, sample=choice))
             return gradient_of(learner._critic)
 
-        wanted, other = learned(steps.choice), steps.choice.clone()
+        wanted, other = learned(steps.sample), steps.sample.clone()
         other[1, ended] = 0.9
         assert torch.equal(learned(other), wanted)
         other[1, ~ended] = 0.9
@@ -687,7 +687,7 @@ class TestUpdate:
         assert len(learned) == 5 - late
         for place, steps in enumerate(learned):
             assert len(steps) == 1 + late
-            assert all(torch.equal(choice, choices[place + one]) for one, choice in enumerate(steps.choice))
+            assert all(torch.equal(choice, choices[place + one]) for one, choice in enumerate(steps.sample))
 
     @pytest.mark.parametrize("critic", CRITICS)
     def test_random_steps_only_fit_the_normaliser(self, critic: str) -> None:

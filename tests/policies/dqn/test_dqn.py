@@ -486,13 +486,13 @@ class TestActing:
             q = by_hand.q(wide(agent._policy.trunk), wide(agent._head), *(value.double() for value in tensors(seen)))
             top, second = q.topk(2, dim=1).values.T
             values = policy.grid.values(by_hand.actions)  # every action, for another observation each
-            shortfall, largest = policy.shortfall(values, *tensors(seen))
+            shortfall, largest = policy.suboptimality(values, *tensors(seen))
             assert_close(largest, top, "largest")
             assert_close(shortfall, top - q.diagonal(), "shortfall")
-            assert_close(policy.margin(*tensors(seen)), top - second, "margin")
-            best, _ = policy.shortfall(policy(*tensors(seen)), *tensors(seen))
+            assert_close(policy.action_gap(*tensors(seen)), top - second, "margin")
+            best, _ = policy.suboptimality(policy(*tensors(seen)), *tensors(seen))
             torch.testing.assert_close(best, torch.zeros(42), rtol=0, atol=1e-5)
-            nearby, _ = policy.shortfall(values + 1e-4 * policy.grid.step, *tensors(seen))
+            nearby, _ = policy.suboptimality(values + 1e-4 * policy.grid.step, *tensors(seen))
             torch.testing.assert_close(nearby, shortfall)
             for off in (
                 0.01 * policy.grid.step,
@@ -500,7 +500,7 @@ class TestActing:
                 torch.tensor([0.0, math.nan]),
                 torch.tensor([1e9, 0]),
             ):
-                assert policy.shortfall(values + off, *tensors(seen))[0].isnan().all()
+                assert policy.suboptimality(values + off, *tensors(seen))[0].isnan().all()
 
     @pytest.mark.parametrize("kind", KINDS)
     def test_without_exploration_actions_are_deterministic(self, kind: str) -> None:
