@@ -171,7 +171,7 @@ class TestBadInput:
                 ["train", "a2c", "--policy", "softmax"],
                 "agent a2c with --policy softmax requires --env ArmReachMultiDiscrete-v0",
             ),
-            (["train", "a2c", "--policy", "softmax", "--std", "fixed"], "a softmax policy has none"),
+            (["train", "a2c", "--policy", "softmax", "--std", "fixed"], "a softmax policy has no standard deviation"),
             (["train", "a2c", "--initial-std", "3"], "initial-std: expected from 0.01 to 2.0, got 3.0"),
             (["train", "a2c", "--entropy-coef", "-1"], "entropy-coef: expected a number from 0, got -1.0"),
             (["train", "reinforce", "--baseline", "average", "--num-envs", "1"], "expected at least 2 environments"),
