@@ -1,35 +1,38 @@
-"""`arm-control identify`: how late and how slow an arm's servos are, measured from a recording of its motion.
+"""`arm-control identify`: the delay and the lag of an arm's servos, measured from a recording of its motion.
 
-Every joint is taken for a dead time, a first-order lag and an offset: lag_s * y'(t) = target(t - delay_s) - y(t).
-Targets hold until the next one is sent, so the answer of that model is exact at any time: the recording's own uneven
-times are used as they are. Delay and lag are those of the least squares between model and readings, found on a grid and
-then by golden sections, one within the other.
+The model of a joint is a delay, a first-order lag and a constant offset:
 
-| | how |
+    lag y'(t) = target(t - delay) - y(t),    reading(t) = y(t) + offset
+
+Each target holds until the next one is sent, so the solution is exact at any time, and the uneven times of a recording
+need no resampling. Delay and lag minimise the squared residuals between model and readings, by a grid search followed
+by two nested golden-section searches.
+
+| figure | method |
 |---|---|
-| interval (95 %) | from the curvature, the residuals of each second taken together (a sandwich estimate) |
-| pooled | the joints' mean, weighted by their covariances; its interval is widened if they disagree |
-| explained | the share of the difference between reading and present target that the model accounts for |
-| noise | from one reading to the next, while the targets rest; what the resolution causes is taken off |
-| resolution | the smallest step between readings, if all steps are multiples of it |
+| interval (95 %) | sandwich estimate of the covariance, with residuals clustered by second |
+| pooled | inverse-covariance weighted mean of the joints; wider if they disagree (Birge's ratio) |
+| explained | fraction of the mean square of reading minus present target that the model accounts for |
+| noise | standard deviation of readings while the targets rest, from consecutive differences, without the resolution |
+| resolution | smallest step between readings, if all steps are multiples of it |
 
-An interval knows nothing of what the model lacks.
+The intervals do not include errors of the model itself.
 
-How far the pooled values were off, at worst, on simulated arms of known delay (0 to 200 ms) and lag (19 to 100 ms) that
-moved between random poses for half a minute, at the fastest that the arm allows:
+Largest errors of the pooled values, on simulated arms of known delay (0 to 200 ms) and lag (19 to 100 ms) that moved
+between random poses for half a minute at the arm's limits:
 
 | readings | at 100 and 200 Hz | at 30 Hz, lag 35 ms or more | at 30 Hz, lag 19 ms |
 |---|---|---|---|
 | noise and resolution of `xl430` | 1 ms | 1.5 ms | delay 11 ms, lag 4 ms |
-| all of `xl430`, at its worst | 1.5 ms | 4 ms | delay 15 ms, lag 5 ms |
-| all of `rough`, at its worst | 4 ms | 10 ms | delay 7 ms, lag 16 ms |
+| all of `xl430`, worst draw | 1.5 ms | 4 ms | delay 15 ms, lag 5 ms |
+| all of `rough`, worst draw | 4 ms | 10 ms | delay 7 ms, lag 16 ms |
 
-The last column's servos are at the end of their torque and speed, which the model has not; slower motion mends it, such
-as with `run --max-speed 150 --max-acceleration 800`, and so does a higher rate. There, and with play, intervals are too
+The servos of the last column saturate in torque and speed, which is not in the model: move slower, for example with
+`run --max-speed 150 --max-acceleration 800`, or record at a higher rate. There, and with backlash, intervals are too
 narrow.
 
-Sensor delay and actuation delay cannot be distinguished: both shift readings against targets equally.
-What is called delay is their sum.
+Sensor delay and actuation delay cannot be distinguished: both shift readings against targets equally. The delay is
+their sum.
 """
 
 import math
@@ -45,15 +48,14 @@ from arm_control.recording.schema import of_simulated_arm
 from arm_control.recording.servo_fit import JointFit, fit_joint
 from envs.imperfections import BOUNDS, FORMAT, FORMAT_VERSION, IDEAL_LAG_S, PRESETS, imperfections_from_json
 
-ACCURACY_S = 0.005  # within a preset's range, or as near to it as this
-NORMAL_95 = 1.96
+ACCURACY_S = 0.005  # a value this close to a preset's range counts as inside
+NORMAL_95 = 1.96  # half-width of a 95 % interval in standard deviations
 
 
 def identify(log: str | Path) -> dict[str, Any]:
-    """Delay, lag and what goes with them, from a recording's file, as plain values; times in s, angles in degrees.
+    """The figures of a recording file as values for JSON: delay, lag, noise, resolution; in s and degrees.
 
-    Raises ValueError for a file that cannot be read, a dry run, too little motion, and motion that no delay and lag
-    account for.
+    Raises ValueError for a file that cannot be read, a dry run, too little motion, and joints that do not follow.
     """
     try:
         return identify_recording(read_recording(log)) | {"recording": str(log)}
@@ -63,12 +65,14 @@ def identify(log: str | Path) -> dict[str, Any]:
 
 
 def identify_recording(recording: Recording) -> dict[str, Any]:
-    """The same of a recording that is in memory. Raises ValueError, without the file's name."""
+    """As `identify`, for a recording in memory. Raises ValueError without the name of a file."""
+    # Fit each joint.
     motion = read_motion(recording)
     joints = [fit_joint(motion, joint) for joint in range(len(motion.names))]
     measured = [fit for fit in joints if fit.unmeasured is None]
     if not measured:
         raise ValueError("no joint can be measured: " + "; ".join(f"{fit.name}: {fit.unmeasured}" for fit in joints))
+    # Pool the joints, and compare the result with the presets.
     delay, lag = pool(measured)
     values = measured_imperfections(measured, delay, lag, motion.computing_s)
     presets = compare_presets(delay, lag, motion.computing_s)
@@ -86,7 +90,7 @@ def identify_recording(recording: Recording) -> dict[str, Any]:
         "rate_hz": 1.0 / motion.period_s,
         "readings": len(motion.read_s),
         "readings_used": int(motion.usable.sum()),
-        "joints": [asdict(fit) | _spreads(fit) for fit in joints],
+        "joints": [asdict(fit) | _intervals(fit) for fit in joints],
         "delay_s": delay,
         "lag_s": lag,
         "computing_s": motion.computing_s,
@@ -98,7 +102,7 @@ def identify_recording(recording: Recording) -> dict[str, Any]:
 def measured_imperfections(
     fits: list[JointFit], delay: dict[str, float], lag: dict[str, float], computing_s: float
 ) -> dict[str, list[float]]:
-    """What was measured as ranges of `Imperfections`. Raises ValueError for ranges that these do not accept."""
+    """The measured values as ranges of `Imperfections`. Raises ValueError for ranges that it does not accept."""
     values = {
         "action_delay_s": _within("action_delay_s", delay["low"] + computing_s, delay["high"] + computing_s),
         "servo_lag_s": _within("servo_lag_s", lag["low"], lag["high"]),
@@ -114,41 +118,50 @@ def measured_imperfections(
 
 
 def pool(fits: list[JointFit]) -> tuple[dict[str, float], dict[str, float]]:
-    """Delay and lag of all joints: each a "value" and the ends of its interval, "low" and "high", in s."""
+    """Delay and lag of all joints: for each a "value" and the ends of its interval, "low" and "high", in s."""
+    # The weighted mean of x = (delay, lag), with weights W_i = C_i^-1:  x = (sum W_i)^-1 sum W_i x_i
     weights = [np.linalg.inv(np.array(fit.covariance)) for fit in fits]
     values = [np.array([fit.delay_s, fit.lag_s]) for fit in fits]
     covariance = np.linalg.inv(np.sum(weights, axis=0))
-    mean = covariance @ np.sum([weight @ value for weight, value in zip(weights, values, strict=True)], axis=0)
+    weighted = [weight @ value for weight, value in zip(weights, values, strict=True)]
+    mean = covariance @ np.sum(weighted, axis=0)
+    # Birge's ratio: chi^2 = sum (x_i - x)^T W_i (x_i - x), over its 2 n - 2 degrees of freedom.
     if len(fits) > 1:
-        gaps = [value - mean for value in values]
-        disagreement = sum(float(gap @ weight @ gap) for weight, gap in zip(weights, gaps, strict=True))
-        covariance = covariance * max(1.0, disagreement / (2 * len(fits) - 2))  # Birge's ratio
-    delay, lag = (
-        _interval(float(value), math.sqrt(variance)) for value, variance in zip(mean, np.diag(covariance), strict=True)
-    )
+        chi_squared = 0.0
+        for weight, value in zip(weights, values, strict=True):
+            gap = value - mean
+            chi_squared += float(gap @ weight @ gap)
+        covariance = covariance * max(1.0, chi_squared / (2 * len(fits) - 2))
+    delay_variance, lag_variance = np.diag(covariance)
+    delay = _interval(float(mean[0]), math.sqrt(delay_variance))
+    lag = _interval(float(mean[1]), math.sqrt(lag_variance))
     return delay, lag
 
 
-def _interval(value: float, deviation: float) -> dict[str, float]:
+def _interval(value: float, std: float) -> dict[str, float]:
+    """A value with its 95 % interval, cut off at 0."""
     return {
         "value": value,
-        "low": max(0.0, value - NORMAL_95 * deviation),
-        "high": value + NORMAL_95 * deviation,
+        "low": max(0.0, value - NORMAL_95 * std),
+        "high": value + NORMAL_95 * std,
     }
 
 
-def _spreads(fit: JointFit) -> dict[str, Any]:
-    """A joint's intervals, in place of its covariance."""
+def _intervals(fit: JointFit) -> dict[str, Any]:
+    """The delay and lag of a joint with their intervals, for the table in place of the bare values."""
     if fit.covariance is None or fit.delay_s is None or fit.lag_s is None:
         return {"delay_s": None, "lag_s": None}
-    (delay, _), (_, lag) = fit.covariance
-    return {"delay_s": _interval(fit.delay_s, math.sqrt(delay)), "lag_s": _interval(fit.lag_s, math.sqrt(lag))}
+    (delay_variance, _), (_, lag_variance) = fit.covariance
+    return {
+        "delay_s": _interval(fit.delay_s, math.sqrt(delay_variance)),
+        "lag_s": _interval(fit.lag_s, math.sqrt(lag_variance)),
+    }
 
 
 def compare_presets(delay: dict[str, float], lag: dict[str, float], computing_s: float) -> dict[str, dict[str, Any]]:
-    """For each preset its ranges of delay (both kinds) and lag, whether what was measured is in them, and how far off.
+    """For each preset: its ranges of total delay and of lag, whether the measured values are inside, and how far off.
 
-    As near as the interval's half, or `ACCURACY_S`, counts as in it.
+    A value counts as inside if it is within half its interval, or within `ACCURACY_S`, of the range.
     """
     presets: dict[str, dict[str, Any]] = {}
     for name, preset in PRESETS.items():
@@ -172,6 +185,6 @@ def compare_presets(delay: dict[str, float], lag: dict[str, float], computing_s:
 
 
 def _within(name: str, low: float, high: float) -> list[float]:
-    """A range, within what `Imperfections` takes."""
+    """A range, clipped to the bounds of `Imperfections` and rounded."""
     lowest, highest = BOUNDS.get(name, (0.0, math.inf))
     return [round(min(max(value, lowest), highest), 5) for value in (low, high)]

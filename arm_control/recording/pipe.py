@@ -1,12 +1,12 @@
-"""The pipe from a control loop to the process that writes its recording: the head of each message, and its size.
+"""The format of the pipe from a control loop to the process that writes its recording.
 
-A message is a head and a tick or an event as MessagePack. Its kind is the id of its channel (`TICK`, `EVENT`) or `END`.
+A message is a header, then a tick or an event as MessagePack. Its kind is the channel id (`TICK`, `EVENT`) or `END`.
 """
 
 import select
 import struct
 
-HEADER = struct.Struct("<HBI")  # of a message: its length with this, its kind, how many were dropped before
+HEADER = struct.Struct("<HBI")  # length of the message with the header, kind, number of messages dropped before it
 END = 3
-PIPE_BUF = select.PIPE_BUF  # what fits is written as a whole or not at all
+PIPE_BUF = select.PIPE_BUF  # a message of up to this size is written as a whole or not at all
 PIPE_BYTES = 1 << 20  # about 10 s of ticks at 200 Hz

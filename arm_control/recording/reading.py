@@ -1,4 +1,4 @@
-"""Reading recordings, also those that a crash cut short."""
+"""Reading a recording into memory, also one that a crash has cut short."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,23 +11,22 @@ MAX_TOTAL = 1 << 30  # bytes of JSON in memory
 
 @dataclass
 class Recording:
-    """What a file of a recorder holds."""
+    """The content of a recording."""
 
     metadata: dict[str, str]
     ticks: list[Tick]
     events: list[Event]
     whole: bool
-    """Whether it was closed, and nothing in it is damaged."""
+    """Whether it was closed, and has no damage."""
     lost: str
-    """What could not be read; empty if nothing is known to be missing."""
+    """The parts that could not be read; empty if none are known."""
 
 
 def read_recording(path: str | Path) -> Recording:
     """Read a recording, whole or cut short by a crash: up to the cut, and without chunks that are damaged.
 
-    Ticks and events come in the order of their log times, whatever their order in the file. Raises ValueError if it is
-    none of arm-control's, if nothing in it can be read, if it has more than 1 GiB of JSON, or if what it holds makes no
-    sense.
+    Ticks and events are in the order of their log times, whatever their order in the file. Raises ValueError for a file
+    that is not a recording of arm-control, has no readable message, an invalid one, or more than 1 GiB of JSON.
     """
     scan = Scan(Path(path))
     found: list[tuple[int, Tick | Event]] = []  # with log times
@@ -41,7 +40,7 @@ def read_recording(path: str | Path) -> Recording:
         try:
             found.append((row.log_time_ns, row.decode(sound)))
         except ValueError as error:
-            raise ValueError(f"{path}: {row.name} {len(found) + 1} makes no sense: {error}") from None
+            raise ValueError(f"{path}: {row.name} {len(found) + 1} is invalid: {error}") from None
     found.sort(key=lambda pair: pair[0])
     ticks = [what for _, what in found if isinstance(what, Tick)]
     events = [what for _, what in found if isinstance(what, Event)]

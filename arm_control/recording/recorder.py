@@ -1,6 +1,6 @@
-"""Recording a control loop: `Recorder` never makes it wait.
+"""Recording a control loop without blocking it.
 
-It puts each tick into a pipe, from which a process of its own (`arm_control.recording.writer`) writes the file.
+`Recorder` puts each tick into a pipe, from which a separate process (`arm_control.recording.writer`) writes the file.
 """
 
 import contextlib
@@ -11,7 +11,7 @@ import select
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -26,11 +26,11 @@ CLOSE_S = 5.0
 
 
 class Recorder:
-    """Records a control loop without ever making it wait.
+    """Records a control loop without blocking it.
 
-    `tick` and `event` are called from one thread, and never raise. What does not fit into the pipe to the writing
-    process, because that is too slow or gone, is counted in `dropped`, and told in the file (an `Event` "drops").
-    If this process dies, the writing process still finishes the file.
+    `tick` and `event` are called from one thread, and never raise. A message that does not fit into the pipe, because
+    the writing process is too slow or has ended, is dropped: it is counted in `dropped`, and reported in the file (an
+    `Event` "drops"). If this process dies, the writing process still finishes the file.
     """
 
     def __init__(
@@ -43,51 +43,44 @@ class Recorder:
     ) -> None:
         """Start the writing process.
 
-        `path` gets everything; `post_mortem`, only if an `Event` "refusal" comes, what was recorded from
-        `keep_last_seconds` before it to 2 s after. `metadata` says what is recorded; its `joint_names` is a JSON list.
-        Raises ValueError for a file that exists already or cannot be written, and for bad metadata.
+        `path` receives every message; `post_mortem`, only after an `Event` "refusal", the messages from
+        `keep_last_seconds` before it to 2 s after. `metadata` describes the run; its `joint_names` is a JSON list.
+        Raises ValueError for a file that exists already or cannot be written, and for invalid metadata.
         """
-        wanted = [Path(file).absolute() for file in (path, post_mortem) if file is not None]
-        if not wanted or len({*wanted}) < len(wanted):
-            raise ValueError(
-                "a recorder requires a file for everything, one for the post-mortem, or both, not the same"
-            )
+        # Check the arguments before a process is started.
+        self.path = Path(path) if path else None
+        self.post_mortem = Path(post_mortem) if post_mortem else None
+        check_outputs([file for file in (path, post_mortem) if file is not None])
         if not 0 < keep_last_seconds <= 3600:
             raise ValueError(f"keep_last_seconds: expected more than 0 and up to 3600, got {keep_last_seconds}")
         joint_names(metadata)
-        for file in wanted:
-            check_new_file(file)
-        self.path = Path(path) if path else None
-        self.post_mortem = Path(post_mortem) if post_mortem else None
+        # Counts.
         self.ticks = 0
-        """How many were recorded."""
+        """Number of ticks that were put into the pipe."""
         self.dropped = 0
+        """Number of messages that were dropped."""
         self.problem: str | None = None
-        """What went wrong, known once it is closed."""
-        self._untold = 0
-        self._why = ""
+        """The errors, known once the recorder is closed."""
+        self._unreported = 0  # messages dropped since the last one that was sent
+        self._drop_reason = ""  # of the first dropped message
+        # The pipe, and the process at its other end.
         self._buffer = bytearray(PIPE_BUF)
         self._encode = msgspec.msgpack.Encoder(enc_hook=float).encode_into
-        self._pipe, self._process = _start_writer(
-            None if path is None else wanted[0],
-            {
-                "metadata": {
-                    "wall_at_zero_ns": str(time.time_ns() - time.monotonic_ns()),
-                    **{name: _encodable(text) for name, text in metadata.items()},
-                },
-                "post_mortem": None if post_mortem is None else str(wanted[-1]),
-                "keep_last_seconds": keep_last_seconds,
-            },
-        )
+        order = {
+            "metadata": _encoded_metadata(metadata),
+            "post_mortem": None if post_mortem is None else str(Path(post_mortem).absolute()),
+            "keep_last_seconds": keep_last_seconds,
+        }
+        self._pipe, self._process = _start_writer(None if path is None else Path(path).absolute(), order)
         self.writer = self._process.pid
         self._open = True
 
     def tick(self, tick: Tick) -> None:
-        """Record a tick, or count it as dropped."""
+        """Record a tick, or drop it."""
         self._send(TICK, tick)
 
     def event(self, event: Event) -> None:
-        """Record an event, or count it as dropped; a text of more than 3000 bytes is cut."""
+        """Record an event, or drop it; a text of more than 3000 bytes is cut off."""
         self._send(EVENT, Event(event.time_s, event.kind, _encodable(event.text, TEXT_BYTES)))
 
     def _send(self, kind: int, what: Tick | Event) -> None:
@@ -98,9 +91,9 @@ class Recorder:
             size = len(self._buffer)
             if size > PIPE_BUF:
                 return self._drop(f"a message of {size} bytes is too large")
-            HEADER.pack_into(self._buffer, 0, size, kind, self._untold)
+            HEADER.pack_into(self._buffer, 0, size, kind, self._unreported)
             os.write(self._pipe, self._buffer)
-            self._untold = 0
+            self._unreported = 0
             self.ticks += kind == TICK
         except BlockingIOError:
             self._drop("its writer was too slow")
@@ -110,41 +103,44 @@ class Recorder:
             self._drop(f"it cannot be written: {error}")
 
     def _drop(self, why: str) -> None:
-        self._why = self._why or why
+        self._drop_reason = self._drop_reason or why
         self.dropped += 1
-        self._untold += 1
+        self._unreported += 1
 
     def close(self, timeout_s: float = CLOSE_S) -> str | None:
-        """Let the writer finish, and return what went wrong in one line, None if nothing did."""
+        """Wait until the file is finished; returns all errors in one line, None if there are none."""
         end = time.monotonic() + timeout_s
         if self._open:
             self._open = False
-            if self._untold:
+            # The messages dropped last have no later message that could report them.
+            if self._unreported:
                 with contextlib.suppress(OSError):
                     select.select([], [self._pipe], [], timeout_s)
-                    os.write(self._pipe, HEADER.pack(HEADER.size, END, self._untold))
+                    os.write(self._pipe, HEADER.pack(HEADER.size, END, self._unreported))
             os.close(self._pipe)
         elif self._process.returncode is not None:
             return self.problem
         problems = self._wait(max(0.0, end - time.monotonic()))
         if self.dropped:
             dropped = counted(self.dropped, "tick or event was", "ticks and events were", form="")
-            problems.append(f"{dropped} dropped ({self._why})")
+            problems.append(f"{dropped} dropped ({self._drop_reason})")
         self.problem = f"{self.path or self.post_mortem}: {'; '.join(problems)}" if problems else None
         return self.problem
 
     def _wait(self, timeout_s: float) -> list[str]:
-        """Wait for the writer; returns what it says went wrong."""
+        """Wait for the writing process; returns its errors."""
         try:
             code = self._process.wait(timeout_s)
         except subprocess.TimeoutExpired:
-            return [f"its writer (process {self.writer}) still writes"]
+            return [f"its writer (process {self.writer}) is still writing"]
         assert self._process.stderr is not None
         with self._process.stderr as stderr:
-            said = stderr.read().decode(errors="replace").strip().splitlines()
+            lines = stderr.read().decode(errors="replace").strip().splitlines()
         if code < 0:
             return [f"its writer was killed (signal {-code}), so the end may be missing"]
-        return [said[-1] if said else f"its writer ended with exit code {code}"] if code else []
+        if code == 0:
+            return []
+        return [lines[-1] if lines else f"its writer ended with exit code {code}"]
 
     def __enter__(self) -> "Recorder":
         return self
@@ -155,9 +151,26 @@ class Recorder:
         self.close()
 
 
-def _encodable(text: str, most: int | None = None) -> str:
-    """The text in UTF-8, which a file's name may not be, and of so many bytes at most."""
-    return text.encode("utf-8", "replace")[:most].decode("utf-8", "ignore")
+def _encodable(text: str, max_bytes: int | None = None) -> str:
+    """The text as valid UTF-8, which a file name need not be, cut off after `max_bytes`."""
+    return text.encode("utf-8", "replace")[:max_bytes].decode("utf-8", "ignore")
+
+
+def _encoded_metadata(metadata: Mapping[str, str]) -> dict[str, str]:
+    """The metadata of the file, with the wall clock at zero of the monotonic clock."""
+    encoded = {"wall_at_zero_ns": str(time.time_ns() - time.monotonic_ns())}
+    for name, text in metadata.items():
+        encoded[name] = _encodable(text)
+    return encoded
+
+
+def check_outputs(files: Sequence[str | Path]) -> None:
+    """Raise ValueError unless there are files, different ones, and all of them can be created."""
+    paths = [Path(file).absolute() for file in files]
+    if not paths or len(set(paths)) < len(paths):
+        raise ValueError("a recorder requires a file for everything, one for the post-mortem, or both, not the same")
+    for path in paths:
+        check_new_file(path)
 
 
 def check_new_file(path: Path) -> None:
@@ -165,25 +178,30 @@ def check_new_file(path: Path) -> None:
     if path.exists() or path.is_symlink():
         raise ValueError(f"{path} exists already: name another file")
     if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
-        raise ValueError(f"cannot write {path}: {path.parent} is no folder that can be written to")
+        raise ValueError(f"cannot write {path}: {path.parent} is not a writable folder")
 
 
 def _start_writer(path: Path | None, order: dict[str, Any]) -> tuple[int, "subprocess.Popen[bytes]"]:
-    """The pipe to a new writing process, and that process."""
+    """Start a writing process; returns the descriptor of the pipe to it, and the process.
+
+    `order` is what it is to write, sent as JSON, with its length before it.
+    """
     root = str(Path(__file__).resolve().parents[2])
     known = os.environ.get("PYTHONPATH")
     environment = os.environ | {"PYTHONPATH": f"{root}{os.pathsep}{known}" if known else root}
     with contextlib.ExitStack() as stack:
+        # Create the file here, so that an error is raised before the run begins.
         try:
             file = None if path is None else stack.enter_context(path.open("xb"))
         except OSError as error:
             raise ValueError(f"cannot write {path}: {error.strerror}") from None
         if path is not None:
             stack.callback(path.unlink)
+        # Start the process, with the pipe as its standard input.
         reading, writing = os.pipe()
         stack.callback(os.close, writing)
         with open(reading, "rb"):
-            with contextlib.suppress(OSError):  # where the user has too many large pipes already
+            with contextlib.suppress(OSError):  # the user has too many large pipes
                 fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
             process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "arm_control.recording.writer"],
@@ -192,8 +210,9 @@ def _start_writer(path: Path | None, order: dict[str, Any]) -> tuple[int, "subpr
                 stderr=subprocess.PIPE,
                 pass_fds=() if file is None else (file.fileno(),),
                 env=environment,
-                start_new_session=True,  # Ctrl-C and a closed terminal are for the loop alone
+                start_new_session=True,  # without signals of Ctrl-C and of a closed terminal
             )
+        # Send the order; from then on, writing does not block.
         if file is not None:
             order |= {"path": str(path), "file": file.fileno()}
             file.close()

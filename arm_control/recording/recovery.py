@@ -1,4 +1,4 @@
-"""Recovering recordings: a new, whole and indexed file from one that was cut short or damaged."""
+"""Recovering recordings: a new, complete and indexed file from one that was cut short or damaged."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ from arm_control.runs.files import written_whole
 
 @dataclass(frozen=True)
 class Recovery:
-    """What was saved from a recording, and what was not."""
+    """The numbers of recovered ticks and events, and the lost parts."""
 
     ticks: int
     events: int
@@ -22,9 +22,9 @@ class Recovery:
 
 
 def recover(path: str | Path, out: str | Path) -> Recovery:
-    """Write what can be read of a recording to a new, whole and indexed file, in the order of log times.
+    """Write the readable part of a recording to a new, complete and indexed file, in the order of log times.
 
-    Raises ValueError if nothing can be read, or if there is such a file already.
+    Raises ValueError if nothing can be read, or if the new file exists already.
     """
     scan = Scan(Path(path))
     sound = Soundness(None)
@@ -32,6 +32,7 @@ def recover(path: str | Path, out: str | Path) -> Recovery:
     counts = {Tick: 0, Event: 0}
     latest_ns = 0
     in_order = True
+    # Copy every valid message, in the order of the file.
     with written_whole(Path(out)) as aside:
         with aside.open("wb") as stream:
             file = RecordingFile(stream)
@@ -51,16 +52,14 @@ def recover(path: str | Path, out: str | Path) -> Recovery:
                 raise ValueError(f"{path} holds nothing that can be read: {scan.lost or 'no ticks and no events'}")
             file.add_metadata(scan.metadata)
             file.finish()
+        # Sort only a file that is out of order.
         if not in_order:
             _sort_recording(aside)
     return Recovery(counts[Tick], counts[Event], scan.lost)
 
 
 def _sort_recording(path: Path) -> None:
-    """Write a whole recording anew, in the order of log times.
-
-    In memory are the chunks whose times overlap.
-    """
+    """Rewrite a complete recording in the order of log times, with the chunks whose times overlap in memory."""
     with path.open("rb") as unsorted, written_whole(path) as aside, aside.open("wb") as stream:
         reader = make_reader(unsorted)
         file = RecordingFile(stream)

@@ -232,7 +232,7 @@ class TestErrors:
 
             with pytest.raises(ValueError, match=r"there\.mcap exists already"):
                 start(there)
-            with pytest.raises(ValueError, match="is no folder that can be written to"):
+            with pytest.raises(ValueError, match="is not a writable folder"):
                 start(tmp_path / "none" / "log.mcap")
         with pytest.raises(ValueError, match="joint_names: expected a JSON list"):
             Recorder(tmp_path / "log.mcap", {"joint_names": "base"})
@@ -313,7 +313,7 @@ class TestSlowWriter:
     def test_closing_reports_a_writer_that_still_writes(self, recorder: Recorder, writer: int) -> None:
         """A second `close` waits for it."""
         os.kill(writer, signal.SIGSTOP)
-        assert f"its writer (process {writer}) still writes" in (recorder.close(timeout_s=0.1) or "")
+        assert f"its writer (process {writer}) is still writing" in (recorder.close(timeout_s=0.1) or "")
         os.kill(writer, signal.SIGCONT)
         assert recorder.close(timeout_s=60) is None
         assert recorder.path is not None
