@@ -23,6 +23,8 @@ SETTINGS = {
     "deviation": "std",
     "initial_deviation": "initial_std",
 }
+# Settings that did not exist, with the setting whose value they had in effect.
+ADDED_SETTINGS = {"final_noise": "noise"}
 PARAMETERS = {"log_deviation": "log_std"}
 
 
@@ -30,7 +32,7 @@ def present_config(config: dict[str, Any]) -> dict[str, Any]:
     """A configuration of any readable version with the present fields; one of this version is returned as it is."""
     values = renamed({**ADDED, **config}, FIELDS)
     if isinstance(values.get("settings"), dict):
-        values["settings"] = renamed(values["settings"], SETTINGS)
+        values["settings"] = with_added_settings(renamed(values["settings"], SETTINGS))
     if "task_options" not in values:
         values["task_options"] = {}
         for name in TASK_OPTIONS:
@@ -45,6 +47,12 @@ def present_state(state: Any) -> Any:
     if isinstance(state, dict):
         return {name: present_state(value) for name, value in renamed(state, PARAMETERS).items()}
     return state
+
+
+def with_added_settings(settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings, with those that older versions lack."""
+    added = {name: settings[source] for name, source in ADDED_SETTINGS.items() if source in settings}
+    return {**added, **settings}
 
 
 def renamed(values: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:

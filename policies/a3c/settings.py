@@ -12,6 +12,8 @@ class A3CSettings(PolicyGradientSettings):
 
     num_envs: ClassVar[int] = 16
 
+    learning_rate: float = 3e-4
+    """Initial learning rate of RMSProp; it falls linearly to nearly zero over the training."""
     workers: int = 2
     """Number of worker processes, among which the environments are divided evenly."""
     asynchronous: bool = True

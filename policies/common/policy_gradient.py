@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from policies.agent import Actions, Observation, Spec, Transition, tensors_of
 from policies.common.actors import Actor, GaussianPolicy, SoftmaxPolicy
 from policies.common.averaging import PolicyAverage
-from policies.common.distributions import Distribution, SquashedGaussian
+from policies.common.distributions import Distribution, Gaussian, SquashedGaussian
 from policies.common.networks import SQUASH_PENALTY, linear_schedule, mlp
 from policies.common.rollout import AdvantageEstimate, Rollout, Steps, fit_normalizer
 from policies.common.settings import PolicyGradientSettings
@@ -194,6 +194,8 @@ class PolicyGradient:
             "entropy": float(estimate.mean(entropy).detach()),
             "value": float(estimate.mean(value).detach()),
         }
+        if isinstance(distribution, Gaussian):
+            metrics["std"] = float(distribution.std.detach().mean())
         return metrics | self._descend(learning_rate) | {"gradient_norm": float(gradient_norm)}
 
     def _encode(self, steps: Steps) -> tuple[Tensor, Tensor]:

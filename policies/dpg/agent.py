@@ -58,6 +58,7 @@ class DPG:
         self._actor_optimizer = torch.optim.Adam(self._actor.parameters(), settings.learning_rate)
         self._critic_optimizer = torch.optim.Adam(self._critic.parameters(), settings.critic_learning_rate)
         self._rollout = Rollout()
+        self._noise = settings.noise  # standard deviation of the exploration noise at present
         self._step: Tensor | None = None  # of the last exploring action
         self._normalizer_fitted = False
 
@@ -71,7 +72,7 @@ class DPG:
         # step = mu(s) + noise, clipped to the largest step
         step = self._actor(self._policy.encoder(*inputs))
         noise = torch.from_numpy(self._generator.standard_normal(tuple(step.shape), np.float32))
-        step = step + self._settings.noise * noise if self._normalizer_fitted else noise
+        step = step + self._noise * noise if self._normalizer_fitted else noise
         self._step = torch.clamp(step, -1.0, 1.0)
         action = self._policy.scaling.step_to_action(self._step, *inputs).numpy()
         return action
@@ -96,8 +97,18 @@ class DPG:
         learning_rate = decay * self._settings.learning_rate
         self._actor_optimizer.param_groups[0]["lr"] = learning_rate
         self._critic_optimizer.param_groups[0]["lr"] = decay * self._settings.critic_learning_rate
+        self._noise = self._noise_at(progress)
         metrics = self._learn(self._rollout.take(kept=kept))
         return metrics | {"learning_rate": learning_rate, "updates": 1}
+
+    def _noise_at(self, progress: float) -> float:
+        """The standard deviation of the noise, from the first to the last one while `progress` goes from 0 to 1.
+
+        A critic that is linear in a - mu(s) averages dQ/da over the noise. Noise that stays large hides what changes
+        near the goal.
+        """
+        first = self._settings.noise
+        return first + (self._settings.final_noise - first) * min(1.0, progress)
 
     def _learn(self, steps: Steps) -> dict[str, float]:
         """Make one gradient step of actor and critic."""
@@ -180,9 +191,10 @@ class DPG:
     def state_dict(self) -> dict[str, Any]:
         """Networks, optimisers, the step for the next update, and the generator's state."""
         parts = save_parts(self._networks) | save_parts(self._learning)
-        return parts | {"normalizer_fitted": self._normalizer_fitted}
+        return parts | {"normalizer_fitted": self._normalizer_fitted, "noise": self._noise}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore a state of `state_dict`."""
         self.load_networks(state)
         load_parts(self._learning, state)
+        self._noise = state.get("noise", self._settings.noise)  # older checkpoints: constant noise

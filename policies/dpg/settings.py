@@ -21,14 +21,16 @@ class DPGSettings(AgentSettings):
     """Units in each of the critic's two hidden layers."""
     fourier_octaves: int = 2
     """Octaves of Fourier features (sines and cosines) of each input of the networks."""
-    learning_rate: float = 1e-4
+    learning_rate: float = 3e-4
     """Initial learning rate of the actor; it falls linearly to nearly zero over the training."""
-    critic_learning_rate: float = 1e-3
+    critic_learning_rate: float = 2e-3
     """Initial learning rate of the critic; it falls in the same way."""
     discount: float = 0.9
     """gamma: discount factor per action."""
     noise: float = 0.3
-    """Standard deviation of the exploration noise, in units of the largest step."""
+    """Initial standard deviation of the exploration noise, in units of the largest step."""
+    final_noise: float = 0.03
+    """Standard deviation of the exploration noise at the end of the training, to which it falls linearly."""
     max_step: float = 2.0
     """Largest distance of a target from the measured angle, as a multiple of what a joint can move in one control
     period."""
@@ -39,7 +41,7 @@ class DPGSettings(AgentSettings):
     """Random steps, of all environments together, before learning starts; they fit the inputs' normalisation."""
 
     def __post_init__(self) -> None:
-        positive = ("hidden_units", "critic_units", "learning_rate", "critic_learning_rate", "noise", "max_step")
-        check_numbers(self, (*positive, "learning_starts"), fractions=("discount",))
+        positive = ("hidden_units", "critic_units", "learning_rate", "critic_learning_rate", "noise", "final_noise")
+        check_numbers(self, (*positive, "max_step", "learning_starts"), fractions=("discount",))
         check_slowing_distance(self.slowing_distance)
         check_fourier_octaves(self.fourier_octaves)

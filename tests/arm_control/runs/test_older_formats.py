@@ -8,6 +8,7 @@ import torch
 from arm_control.runs.config import TrainConfig
 from arm_control.runs.older_formats import FIELDS, SETTINGS, present_config, present_state
 from arm_control.runs.run_folder import RunFolder
+from policies.dpg.settings import DPGSettings
 
 
 def as_version_5(config: TrainConfig) -> dict[str, object]:
@@ -37,6 +38,12 @@ class TestConfig:
         values = present_config({"path": "circle", "speed_m_s": 0.3})
         assert values["task_options"] == {"path": "circle", "speed_m_s": 0.3}
         assert "path" not in values
+
+    def test_noise_that_did_not_fall_stays_constant(self) -> None:
+        """A run of `dpg` without `final_noise` is continued with the noise that it was started with."""
+        older = TrainConfig("dpg", DPGSettings(noise=0.2)).to_json()
+        del older["settings"]["final_noise"]
+        assert TrainConfig.from_json(older).settings.final_noise == 0.2
 
     def test_a_present_configuration_is_unchanged(self) -> None:
         """Conversion is idempotent."""

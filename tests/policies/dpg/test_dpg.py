@@ -222,7 +222,8 @@ def learned_gain(critic: str, seed: int, *, steps: int, num_envs: int, monkeypat
     """The gain that an agent learns whose actor is linear, without its tanh."""
     monkeypatch.setattr(torch, "tanh", lambda x: x)
     monkeypatch.setattr(dpg, "SQUASH_PENALTY", 0.0)
-    agent = linear_agent(SCALAR, critic, seed=seed, learning_rate=6e-3, critic_learning_rate=0.2, noise=0.2)
+    rates = {"learning_rate": 6e-3, "critic_learning_rate": 0.2}
+    agent = linear_agent(SCALAR, critic, seed=seed, noise=0.2, final_noise=0.2, **rates)
     generator = np.random.default_rng(seed)
     x, empty, no = (
         generator.normal(size=(num_envs, 1)),
@@ -759,7 +760,7 @@ class TestActing:
 
     def test_exploration_is_normal_noise_around_the_policys_step(self) -> None:
         """Noise has mean 0, the requested std and no correlation between joints, and the stored step includes it."""
-        agent, seen = learning(ARM, small("q", noise=0.1)), still(ARM, 4000, (30.0, 45.0))
+        agent, seen = learning(ARM, small("q", noise=0.1, final_noise=0.1)), still(ARM, 4000, (30.0, 45.0))
         reach = 2.0 * np.array(ARM.max_step)
         action = agent.act(seen, explore=True)
         assert agent._step is not None
@@ -768,6 +769,19 @@ class TestActing:
         assert np.abs(away.mean(0)).max() < 5 * 0.1 / math.sqrt(4000)
         np.testing.assert_allclose(away.std(0), 0.1, rtol=0.05)
         assert abs(np.corrcoef(away.T)[0, 1]) < 0.08
+
+    @pytest.mark.parametrize(("progress", "expected"), [(0.0, 0.1), (0.25, 0.08), (1.0, 0.02), (1.5, 0.02)])
+    def test_noise_falls_linearly_while_training(self, progress: float, expected: float) -> None:
+        """From 0.1 to 0.02: 0.1 - 0.08 progress, also in an agent that is restored from the state."""
+        settings = small("q", noise=0.1, final_noise=0.02)
+        agent = learning(ARM, settings)
+        watch(agent, ARM, np.random.default_rng(1), progress=progress)
+        restored = DPG(ARM, settings, 1)
+        restored.load_state_dict(agent.state_dict())
+        seen = still(ARM, 4000, (30.0, 45.0))
+        for one in (agent, restored):
+            away = (one.act(seen, explore=True) - one.act(seen, explore=False)) / (2.0 * np.array(ARM.max_step))
+            np.testing.assert_allclose(away.std(0), expected, rtol=0.05)
 
     @pytest.mark.parametrize("size", [1.0, 3.0])
     def test_steps_slow_down_near_the_goal(self, size: float) -> None:
