@@ -1,7 +1,7 @@
-"""Baselines: Stable-Baselines3's learners on our environment, within our budgets, evaluated like our agents.
+"""Baselines: learners of Stable-Baselines3 in the same environments, with the same budgets and evaluation as agents.
 
-They see the environment through `RescaleAction`, which learners with normally distributed actions require, and are
-trained with settings from a short list: those of the library, and those that its zoo found for PyBullet's reacher.
+Actions are rescaled to [-1, 1] with `RescaleAction`, as learners with Gaussian actions require. The settings are those
+of the library, or those of RL Baselines3 Zoo for PyBullet's reacher.
 """
 
 import contextlib
@@ -39,7 +39,7 @@ class BaselineConfig:
     settings: Literal["defaults", "zoo"] = None  # type: ignore[assignment]
     """The library's own settings, or those of its zoo for PyBullet's reacher."""
     discount: float = None  # type: ignore[assignment]
-    """gamma: how much a reward one step later counts."""
+    """Discount factor gamma."""
     processes: int = 1
     """Processes for the environments."""
     env: str = default_environment("degrees")
@@ -70,12 +70,12 @@ class BaselineConfig:
 
     @property
     def task(self) -> TrainConfig:
-        """Where it is trained and for how long, as for our own agents. Raises ValueError if that makes no sense."""
+        """Environment and length of the training, as a TrainConfig. Raises ValueError for invalid ones."""
         same = {name: getattr(self, name) for name in ("env", "imperfections", "seed", "steps", "minutes")}
         return TrainConfig("ddpg", **same)
 
 
-# The best of the list, both settings with a discount of 0.5 and of 0.9: see docs/comparison.md.
+# The best of both settings with a discount of 0.5 and of 0.9: see docs/comparison.md.
 BEST: dict[str, tuple[Literal["defaults", "zoo"], float]] = {
     "sb3-a2c": ("zoo", 0.9),
     "sb3-ddpg": ("zoo", 0.5),
@@ -92,15 +92,15 @@ class BaselineController:
         self._normalizer = model.get_vec_normalize_env()
 
     def decide(self, observation: Observation) -> NDArray[np.float32]:
-        """Its actions from -1 to 1, as its library gives them."""
-        seen: Any = observation
+        """Actions from -1 to 1, as predicted by the library."""
+        inputs: Any = observation
         if self._normalizer is not None:
-            seen = self._normalizer.normalize_obs(seen)
-        actions: NDArray[np.float32] = self._model.predict(seen, deterministic=True)[0]
+            inputs = self._normalizer.normalize_obs(inputs)
+        actions: NDArray[np.float32] = self._model.predict(inputs, deterministic=True)[0]
         return actions
 
     def __call__(self, observation: Observation, arms: list[Any]) -> NDArray[np.float32]:
-        """Its actions."""
+        """Actions in degrees."""
         space = arms[0].action_space
         targets: NDArray[np.float32] = space.low + 0.5 * (self.decide(observation) + 1) * (space.high - space.low)
         return np.clip(targets, space.low, space.high)
@@ -111,7 +111,7 @@ class BaselineController:
         return copy.deepcopy((self._model.policy.state_dict(), statistics))
 
     def restore(self, snapshot: Any) -> None:
-        """Go back to what `snapshot` returned."""
+        """Restore what `snapshot` returned."""
         parameters, statistics = snapshot
         self._model.policy.load_state_dict(parameters)
         if self._normalizer is not None:
@@ -121,13 +121,13 @@ class BaselineController:
 def train_baseline(
     config: BaselineConfig, reports: int, report: Callable[[BaselineController, int, float], None]
 ) -> BaselineController:
-    """Train to the end of the budget; `report(controller, step, elapsed_s)` is called so many times, off the clock."""
+    """Train for the whole budget; `report(controller, step, elapsed_s)` is called `reports` times, off the clock."""
     from stable_baselines3.common.callbacks import BaseCallback
 
     task = config.task
 
     class Clock(BaseCallback):
-        """Stops the training at the end of its budget, and the clock while it is reported."""
+        """Stops the training at the end of its budget, and the clock during reports."""
 
         def __init__(self) -> None:
             super().__init__()
@@ -177,13 +177,13 @@ def _environments(config: BaselineConfig) -> "VecEnv":
 
 
 def _model(
-    config: BaselineConfig, environments: "VecEnv", falling: Callable[[float], Callable[[float], float]]
+    config: BaselineConfig, environments: "VecEnv", linear: Callable[[float], Callable[[float], float]]
 ) -> "BaseAlgorithm":
-    """A learner with its settings; `falling` makes a rate that falls from its first value to zero.
+    """A learner with its settings; `linear` makes a schedule that falls linearly from its initial value to zero.
 
-    The defaults are those of Stable-Baselines3 2.9, with eight environments for the learners on policy, and the zoo's
-    exploration noise for the others, which have none of their own. The zoo's are those of RL Baselines3 Zoo for
-    ReacherBulletEnv-v0, without its observation of the time left.
+    "defaults": those of Stable-Baselines3 2.9, with eight environments for on-policy learners, and the zoo's
+    exploration noise for off-policy ones, which have none by default. "zoo": those of RL Baselines3 Zoo for
+    ReacherBulletEnv-v0, without its observation of the remaining time.
     """
     import stable_baselines3
     from stable_baselines3.common.noise import NormalActionNoise
@@ -197,10 +197,10 @@ def _model(
             more |= {"learning_rate": 1e-3, "buffer_size": 200_000, "learning_starts": 10_000}
             more |= {"policy_kwargs": {"net_arch": [400, 300]}}
         elif config.agent == "sb3-a2c":
-            more |= {"learning_rate": falling(8e-4), "n_steps": 8, "gae_lambda": 0.9, "vf_coef": 0.4, "use_sde": True}
+            more |= {"learning_rate": linear(8e-4), "n_steps": 8, "gae_lambda": 0.9, "vf_coef": 0.4, "use_sde": True}
             more |= {"policy_kwargs": {"log_std_init": -2.0, "ortho_init": False}}
         else:
-            more |= {"learning_rate": 3e-5, "clip_range": falling(0.4), "n_steps": 512, "batch_size": 64}
+            more |= {"learning_rate": 3e-5, "clip_range": linear(0.4), "n_steps": 512, "batch_size": 64}
             more |= {"n_epochs": 20, "gae_lambda": 0.9, "use_sde": True, "sde_sample_freq": 4}
             network = {"net_arch": {"pi": [256, 256], "vf": [256, 256]}, "activation_fn": nn.ReLU}
             more |= {"policy_kwargs": {"log_std_init": -2.7, "ortho_init": False, **network}}

@@ -1,7 +1,7 @@
-"""Comparison: agents and baselines trained over several seeds with the same budget, and how sure their figures are.
+"""Comparison: agents and baselines trained over several seeds with the same budget, with confidence intervals.
 
-Every training is a process of its own (`arm_control.comparison.trial`), on as many cores as its agent has processes.
-Finished ones are skipped.
+Every training runs in a process of its own (`arm_control.comparison.trial`), on as many cores as its agent has
+processes. Finished ones are skipped.
 """
 
 import re
@@ -20,7 +20,7 @@ from arm_control.runs.config import DEFAULT_TASK, TrainConfig
 from envs.imperfections import open_imperfections
 from envs.tasks import continuous_id, environment_of
 
-# Of a task, beside the environment.
+# Settings that all agents of a comparison must have in common, beside the environment's task.
 SHARED = ("goal_tolerance_m", "arm", "imperfections", "task_options", "episode_steps", "control_rate_hz")
 
 Config = TrainConfig | BaselineConfig
@@ -28,7 +28,7 @@ Config = TrainConfig | BaselineConfig
 
 @dataclass(frozen=True)
 class Plan:
-    """Length and number of an agent's trainings, the held-out goals, and the folder of the runs."""
+    """Number and length of the trainings of each agent, the held-out goals, and the folder of the runs."""
 
     seeds: int
     first_seed: int
@@ -44,19 +44,21 @@ def compare(configs: dict[str, Config], plan: Plan, *, intervals: bool) -> dict[
 
     Raises ValueError, before anything is trained, for a folder of another comparison.
     """
+    # Train and evaluate, seed by seed.
     trials: dict[str, Trial] = {}
     for seed in range(plan.first_seed, plan.first_seed + plan.seeds):
         for name, config in configs.items():
             trials[_title(name, seed)] = trial_of(plan, name, config, seed)
     results = run_trials(trials)
 
+    # Collect the results by agent.
     runs: dict[str, list[Result]] = {}
     cores: dict[str, int] = {}
     for name in configs:
         cores[name] = trials[_title(name, plan.first_seed)].cores
         runs[name] = []
         for seed in range(plan.first_seed, plan.first_seed + plan.seeds):
-            # The seed of the training replaces that of the goals, which a result names.
+            # "seed" is that of the goals in a result, and that of the training in a comparison.
             runs[name].append({**results[_title(name, seed)], "seed": seed})
 
     first = next(iter(configs.values()))
@@ -77,7 +79,7 @@ def _title(name: str, seed: int) -> str:
 
 
 def references(plan: Plan, config: Config) -> dict[str, float]:
-    """Mean errors in mm: of inverse kinematics on the same goals, and of the best grid pose, for the default arm."""
+    """Reference errors in mm: inverse kinematics on the same goals and, for the default arm, the best grid pose."""
     task = config.task if isinstance(config, BaselineConfig) else config
     env = continuous_id(task.env)
     plain = TrainConfig("ddpg", env=env, **{name: getattr(task, name) for name in SHARED})
@@ -108,12 +110,12 @@ def check_same_task(configs: dict[str, Config]) -> None:
 def trial_of(plan: Plan, name: str, config: Config, seed: int) -> Trial:
     """An agent's training with a seed, and its folder."""
     slug = re.sub(r"[^A-Za-z0-9.]+", "-", name).strip("-")
-    config = replace(_at_home(config), seed=seed, minutes=plan.minutes, steps=plan.steps)
+    config = replace(_with_absolute_path(config), seed=seed, minutes=plan.minutes, steps=plan.steps)
     return Trial(config, plan.out / f"{slug}-seed{seed}", plan.goals, plan.goals_seed)
 
 
-def _at_home(config: Config) -> Config:
-    """With the arm's file as a run folder has it: found from anywhere."""
+def _with_absolute_path(config: Config) -> Config:
+    """The configuration with an absolute path of the arm's file, which works from any folder."""
     if isinstance(config, TrainConfig) and config.arm is not None:
         return replace(config, arm=str(Path(config.arm).resolve()))
     return config

@@ -31,7 +31,7 @@ def figures_by_agent(
 
 
 def agent_figures(runs: Sequence[Result], cores: int) -> dict[str, Any]:
-    """Interquartile means over an agent's completed runs, and the runs themselves, one a seed."""
+    """Interquartile means over an agent's completed runs, and the runs themselves, one per seed."""
     done = completed(runs)
     figures: dict[str, Any] = {"cores": cores, "seeds": len(runs), "runs": list(runs)}
     figures["seeds_solved"] = sum(run["mean_error_mm"] <= SOLVED_MM for run in done)
@@ -39,7 +39,7 @@ def agent_figures(runs: Sequence[Result], cores: int) -> dict[str, Any]:
         return figures
     for name in ("mean_error_mm", "memory_mb", "decision_us"):
         figures[name] = mean_over(done, name)
-    # The runs share their goals: a return that is undefined for one of them is undefined for all.
+    # All runs have the same goals, so that a return undefined for one is undefined for all.
     undefined = any(run["normalised_return"] is None for run in done)
     figures["normalised_return"] = None if undefined else mean_over(done, "normalised_return")
     figures["rest"] = rest_over_seeds(done)
@@ -61,7 +61,7 @@ def mean_over(rows: Sequence[dict[str, Any]], name: str) -> float:
 
 
 def rest_over_seeds(runs: Sequence[Result]) -> dict[str, float] | None:
-    """Interquartile means over the seeds, but the largest range of all; None if a seed has no such figures."""
+    """Interquartile means over the seeds, and the largest range of all; None if a seed has no such figures."""
     measured = []
     for run in runs:
         if run.get("rest") is None:

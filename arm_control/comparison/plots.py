@@ -1,4 +1,4 @@
-"""The figures of a comparison: errors, success and rest of each agent, and how each learned."""
+"""Plots of a comparison: error, success and rest of each agent, and its learning curve."""
 
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ MOST_COLUMNS = 4  # of panels, in the figure of progress
 
 
 def draw_comparison(figures: dict[str, Any], agents: dict[str, dict[str, Any]], path: Path) -> None:
-    """Each agent's error by seed with its mean and interval, the share of goals that it reaches, and its rest.
+    """Plot each agent's errors by seed with their mean and interval, its success, and its range at rest.
 
     The panel of rest is left out where no agent has such figures.
     """
@@ -53,7 +53,7 @@ def _seed_errors_mm(agent: dict[str, Any]) -> list[float]:
 
 
 def _draw_errors(axes: Axes, row: int, name: str, agent: dict[str, Any]) -> None:
-    """A mark for each seed, a bar for the mean, a band for the interval, and the mean as a number."""
+    """Plot a marker for each seed, a bar for the mean, a band for the interval, and the mean as a number."""
     colour, marker = _style(name)
     interval = agent.get("mean_error_mm_interval")
     if interval is not None:
@@ -66,7 +66,7 @@ def _draw_errors(axes: Axes, row: int, name: str, agent: dict[str, Any]) -> None
 
 
 def _scale_errors(axes: Axes, figures: dict[str, Any], agents: dict[str, dict[str, Any]]) -> None:
-    """A logarithmic axis, with a dashed line for each reference, or an arrow to one that is far below."""
+    """Make the axis logarithmic, with a dashed line for each reference, or an arrow to one far below."""
     seeds = []
     for agent in agents.values():
         seeds += _seed_errors_mm(agent)
@@ -90,19 +90,19 @@ def _scale_errors(axes: Axes, figures: dict[str, Any], agents: dict[str, dict[st
 
 
 def _draw_success(axes: Axes, success: list[dict[str, float]]) -> None:
-    """A table of percentages: rows are agents, columns tolerances in mm."""
+    """Draw a table of percentages: rows are agents, columns tolerances in mm."""
     tolerances = list(success[0])
-    shares = np.array([[row[mm] for mm in tolerances] for row in success])
-    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1.4, aspect="auto", origin="lower")
-    for row, column in np.ndindex(*shares.shape):
-        axes.annotate(f"{100 * shares[row, column]:.0f}", (column, row), ha="center", va="center", fontsize=9)
+    fractions = np.array([list(row.values()) for row in success])
+    axes.imshow(fractions, cmap="Blues", vmin=0, vmax=1.4, aspect="auto", origin="lower")
+    for row, column in np.ndindex(*fractions.shape):
+        axes.annotate(f"{100 * fractions[row, column]:.0f}", (column, row), ha="center", va="center", fontsize=9)
     axes.set_xticks(range(len(tolerances)), tolerances)
-    axes.set_xlabel("share of the goals (%) within so many mm")
+    axes.set_xlabel("goals (%) within this distance (mm)")
     axes.tick_params(axis="y", left=False)
 
 
 def _draw_rest(axes: Axes, names: list[str], rests: list[dict[str, float] | None]) -> None:
-    """Each agent's angle range at rest: its mean, and a line to that of the worst goal."""
+    """Plot each agent's angle range at rest: its mean, and a line to that of the worst goal."""
     for row, (name, rest) in enumerate(zip(names, rests, strict=True)):
         if rest is None:
             continue
@@ -123,7 +123,7 @@ def _draw_rest(axes: Axes, names: list[str], rests: list[dict[str, float] | None
 
 
 def draw_progress(agents: dict[str, Progress], path: Path, *, references: dict[str, float], x: str, scale: str) -> None:
-    """A panel an agent: its error beside all others' in grey, and the shares of goals within 50 to 1 mm below.
+    """Plot a panel per agent: its error with all others in grey, and below the fractions of goals within 50 to 1 mm.
 
     `references` are errors in mm by their names: dashed lines, or arrows to those far below the others.
     """
@@ -153,7 +153,7 @@ def draw_progress(agents: dict[str, Progress], path: Path, *, references: dict[s
 
 
 def _draw_error_progress(axes: Axes, agents: dict[str, Progress], name: str, references: dict[str, float]) -> None:
-    """One agent's error with its interval, the others' in grey."""
+    """Plot one agent's error with its interval, and the others' in grey."""
     own = agents[name]
     colour, _ = _style(name)
     for other in agents.values():
@@ -194,7 +194,7 @@ def _draw_error_progress(axes: Axes, agents: dict[str, Progress], name: str, ref
 
 
 def _draw_success_progress(axes: Axes, own: Progress, scale: str) -> None:
-    """The shares of goals within each tolerance, a darker area for a smaller one."""
+    """Plot the fractions of goals within each tolerance, a darker area for a smaller one."""
     shades = matplotlib.colormaps["Blues"](np.linspace(0.25, 0.95, len(LADDER_MM)))
     for mm, shade in zip(LADDER_MM, shades, strict=True):
         axes.fill_between(own.x, own.success[mm], color=shade, linewidth=0, label=f"{mm} mm")

@@ -1,4 +1,4 @@
-"""Scheduling of trials: each in a process of its own, as many at once as there are cores for."""
+"""Scheduling of trials: each in a process of its own, as many at once as the cores allow."""
 
 import json
 import os
@@ -20,7 +20,7 @@ from arm_control.runs.config import TrainConfig
 from arm_control.runs.environment import environment_maker
 from arm_control.runs.run_folder import RunFolder
 
-# Followed by what `arm_control.comparison.trial.main` reads.
+# To be followed by the arguments of `arm_control.comparison.trial.main`.
 TRIAL_COMMAND = python_command("from arm_control.comparison.trial import main; sys.exit(main())")
 
 
@@ -28,44 +28,53 @@ Result = dict[str, Any]
 
 
 def run_trials(trials: dict[str, Trial]) -> dict[str, Result]:
-    """The results of trials by their names; of one that has crashed, `{"failed": its last words}`.
+    """Run trials and return their results by name; of a crashed one, `{"failed": its last line on standard error}`.
 
-    Those that need several cores come first, one after the other. Raises ValueError or OSError, before anything is
-    trained, for a folder of another comparison or of two trials, and for what `check_trials` finds.
+    Trials that need several cores come first, one after the other. Raises ValueError or OSError, before anything is
+    trained, for a folder of another comparison or of two trials, and as `check_trials`.
     """
-    results = {name: result for name, trial in trials.items() if (result := trial.result()) is not None}
+    # Skip finished trials, and check the others before the first one starts.
+    results: dict[str, Result] = {}
+    left: dict[str, Trial] = {}
     folders: dict[Path, str] = {}
     for name, trial in trials.items():
-        if (other := folders.setdefault(trial.folder, name)) != name:
+        other = folders.setdefault(trial.folder, name)
+        if other != name:
             raise ValueError(f"'{other}' and '{name}' would have the same folder {trial.folder}")
-    left = {name: trial for name, trial in trials.items() if name not in results}
+        result = trial.result()
+        if result is None:
+            left[name] = trial
+        else:
+            results[name] = result
     check_trials(left)
     begin = time.monotonic()
 
-    def tell(name: str, result: Result) -> None:
-        """Keep a result and say how far it is."""
+    def report(name: str, result: Result) -> None:
+        """Keep a result, and print it with an estimate of the time left."""
         results[name] = result
-        to_do, spent = (sum(trial.cores for it, trial in left.items() if (it in results) == done) for done in (0, 1))
-        minutes = (time.monotonic() - begin) * to_do / spent / 60
+        cores_done = sum(trial.cores for other, trial in left.items() if other in results)
+        cores_left = sum(trial.cores for other, trial in left.items() if other not in results)
+        minutes = (time.monotonic() - begin) * cores_left / cores_done / 60
         outcome = result.get("failed") or f"{result['mean_error_mm']:.2f} mm"
         say(f"[{len(results)}/{len(trials)}] {name}: {outcome}  (about {minutes:.0f} min left)")
 
     if results:
-        say(f"[{len(results)}/{len(trials)}] done before")
+        say(f"[{len(results)}/{len(trials)}] already finished")
     cores = sorted(os.sched_getaffinity(0))
     for width in sorted({trial.cores for trial in left.values()}, reverse=True):
-        _run_on(cores, width, {name: trial for name, trial in left.items() if trial.cores == width}, tell)
+        of_width = {name: trial for name, trial in left.items() if trial.cores == width}
+        _run_on(cores, width, of_width, report)
     return results
 
 
 def check_trials(trials: dict[str, Trial]) -> None:
-    """Raise ValueError or OSError for trials that cannot be trained: their arm, their grid, their folder.
+    """Raise ValueError or OSError for trials that cannot be trained: because of their arm, grid or folder.
 
-    Each would fail by itself otherwise, after those before it were trained.
+    Otherwise they would fail only after the trials before them were trained.
     """
     checked: set[str] = set()
     for name, trial in trials.items():
-        # The same environment for every seed: once is enough.
+        # All seeds of an agent have the same environment, which is made once.
         task = trial.config.task if isinstance(trial.config, BaselineConfig) else trial.config
         options = f"{task.env} {task.environment_options()}"
         if options not in checked:
@@ -82,8 +91,9 @@ def check_trials(trials: dict[str, Trial]) -> None:
             raise OSError(f"cannot write into {trial.folder.parent}")
 
 
-def _run_on(cores: list[int], width: int, trials: dict[str, Trial], tell: Callable[[str, Result], None]) -> None:
-    """Run trials of `width` cores, as many at once as there are cores for; an error or Ctrl-C ends them all."""
+def _run_on(cores: list[int], width: int, trials: dict[str, Trial], report: Callable[[str, Result], None]) -> None:
+    """Run trials of `width` cores, as many at once as there are cores for; an error or Ctrl-C ends all of them."""
+    # Groups of cores that are free.
     free: queue.SimpleQueue[list[int]] = queue.SimpleQueue()
     at_once = max(1, len(cores) // width)
     for place in range(at_once):
@@ -92,7 +102,7 @@ def _run_on(cores: list[int], width: int, trials: dict[str, Trial], tell: Callab
     processes = set[subprocess.Popen[str]]()
 
     def work(trial: Trial) -> Result:
-        """One of them, on cores of its own, which its process inherits from this thread."""
+        """Run a trial on cores of its own, whose affinity its process inherits from this thread."""
         if stopping.is_set():
             raise KeyboardInterrupt
         own = free.get()
@@ -107,40 +117,42 @@ def _run_on(cores: list[int], width: int, trials: dict[str, Trial], tell: Callab
         try:
             while waiting:
                 for future in wait(waiting, AWAKE_S, return_when=FIRST_COMPLETED).done:
-                    tell(waiting.pop(future), future.result())
+                    report(waiting.pop(future), future.result())
         except BaseException:
             stopping.set()
             try:
                 for process in list(processes):
                     process.terminate()
                 pool.shutdown(cancel_futures=True)
-            except KeyboardInterrupt:  # a second request: the trials end at once, and go on from older checkpoints
+            except KeyboardInterrupt:  # a second request: the trials end at once, and resume from older checkpoints
                 for process in list(processes):
                     process.kill()
             raise
 
 
 def run_process(trial: Trial, processes: set[subprocess.Popen[str]], stopping: threading.Event) -> Result:
-    """Run a trial in a process, which is among `processes` meanwhile; it ends at once if they are stopping."""
-    words = [str(os.getpid()), str(trial.folder), json.dumps(trial.to_json())]
+    """Run a trial in a process, which is in `processes` meanwhile; if `stopping` is set, it is terminated."""
+    arguments = [str(os.getpid()), str(trial.folder), json.dumps(trial.to_json())]
     with subprocess.Popen(
-        [*TRIAL_COMMAND, *words],
+        [*TRIAL_COMMAND, *arguments],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         encoding="utf-8",
         errors="replace",
         env=os.environ | {"OMP_NUM_THREADS": "1"},
-        process_group=0,  # a Ctrl-C comes to it once, from here
+        process_group=0,  # so that Ctrl-C reaches it only from here, once
     ) as process:
         processes.add(process)
-        if stopping.is_set():  # since this trial was taken up: it was not yet among those that were terminated
+        if stopping.is_set():  # set before the process was in `processes`, so that it was not terminated with them
             process.terminate()
-        said = process.communicate()[1].splitlines()
+        error_lines = process.communicate()[1].splitlines()
         processes.discard(process)
     if process.returncode == 0 and (result := trial.result()) is not None:
         return result
     if process.returncode < 0:
-        said = [f"killed by signal {-process.returncode}{' (out of memory?)' if process.returncode == -9 else ''}"]
-    last = said[-1].removeprefix("arm-control: error: ") if said else f"exit code {process.returncode}"
-    return {"failed": last}
+        hint = " (out of memory?)" if process.returncode == -9 else ""
+        return {"failed": f"killed by signal {-process.returncode}{hint}"}
+    if not error_lines:
+        return {"failed": f"exit code {process.returncode}"}
+    return {"failed": error_lines[-1].removeprefix("arm-control: error: ")}

@@ -1,4 +1,4 @@
-"""The table and the pictures of a comparison."""
+"""The table of a comparison, and the files that it writes."""
 
 import json
 from collections.abc import Callable
@@ -15,7 +15,7 @@ COLUMNS = 15  # of the table
 
 
 def write_comparison(figures: dict[str, Any], out: Path) -> str:
-    """Write `comparison.json`, `table.md` and the figures; returns the table."""
+    """Write `comparison.json`, `table.md` and the plots, and return the table."""
     from arm_control.comparison.plots import draw_comparison, draw_progress
 
     table = format_comparison(figures)
@@ -27,17 +27,17 @@ def write_comparison(figures: dict[str, Any], out: Path) -> str:
     done = {name: agent for name, agent in figures["agents"].items() if "mean_error_mm" in agent}
     if done:
         draw_comparison(figures, done, out / "errors.png")
-        by_time, by_steps = ({name: progress_of(done[name], field) for name in done} for field in ("elapsed_s", "step"))
-        for progress, name, x, scale in (
-            (by_time, "progress-by-time", "training time (s)", "linear"),
-            (by_steps, "progress-by-steps", "environment steps", "log"),
+        for field, name, x, scale in (
+            ("elapsed_s", "progress-by-time", "training time (s)", "linear"),
+            ("step", "progress-by-steps", "environment steps", "log"),
         ):
+            progress = {agent: progress_of(done[agent], field) for agent in done}
             draw_progress(progress, out / f"{name}.png", references=figures["references"], x=x, scale=scale)
     return table
 
 
 def format_comparison(figures: dict[str, Any]) -> str:
-    """The figures as a table for people, in Markdown."""
+    """Format the figures as a Markdown table."""
     steps = figures["steps"]
     minutes = figures["minutes"]
     length = counted(steps, "step") if minutes is None else counted(minutes, "minute", form="g")
@@ -46,10 +46,13 @@ def format_comparison(figures: dict[str, Any]) -> str:
     seeds = figures["seeds"]
     imperfections = imperfections_from_json(task["imperfections"]).name
     arm = "" if imperfections == "ideal" else f", {imperfections} arm"
-    sure = ", with 95 % bootstrap intervals," if any("mean_error_mm_interval" in it for it in agents.values()) else ""
+    intervals = (
+        ", with 95 % bootstrap intervals," if any("mean_error_mm_interval" in it for it in agents.values()) else ""
+    )
     lines = [
         f"{length}{arm}, {counted(seeds, 'seed')}, {counted(figures['goals'], 'held-out goal')}; "
-        f"interquartile means{sure} over the seeds; solved: a mean error of at most 5 mm; at rest: in the last 0.5 s",
+        f"interquartile means{intervals} over the seeds; solved: a mean error of at most 5 mm; "
+        "at rest: in the last 0.5 s",
         "",
         f"| agent | cores | mean error (mm) | times {_cell(next(iter(agents)))} | within 10 mm | 5 mm | 2 mm | "
         "target step at rest (deg) | range at rest (deg), largest | reversals | "
@@ -57,14 +60,14 @@ def format_comparison(figures: dict[str, Any]) -> str:
         "|---" * COLUMNS + "|",
     ]
     for name, agent in agents.items():
-        words = [run["failed"] for run in agent["runs"] if "failed" in run]
-        failed = _cell(f"{len(words)} of {agent['seeds']} failed: {'; '.join(sorted(set(words)))}")
+        failures = [run["failed"] for run in agent["runs"] if "failed" in run]
+        failed = _cell(f"{len(failures)} of {agent['seeds']} failed: {'; '.join(sorted(set(failures)))}")
         shown = _cell(name)
         if "mean_error_mm" not in agent:
             lines.append(f"| {shown} | {agent['cores']} | {failed} |" + " |" * (COLUMNS - 3))
             continue
         cells = [
-            shown + (f" ({failed})" if words else ""),
+            shown + (f" ({failed})" if failures else ""),
             str(agent["cores"]),
             _figure(agent, "mean_error_mm", three_digits),
             _figure(agent, "error_over_first", three_digits) if "error_over_first" in agent else "",
@@ -94,7 +97,7 @@ def _rest_cells(rest: dict[str, float] | None) -> tuple[str, str, str]:
 
 
 def _cell(text: str) -> str:
-    """A text that stays in its cell of a Markdown table."""
+    """A text escaped for a cell of a Markdown table."""
     return printable(text).replace("|", "\\|")
 
 

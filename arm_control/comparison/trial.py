@@ -1,7 +1,6 @@
-"""Trial: one run of a comparison, in a process of its own: trained, judged on held-out goals, and timed.
+"""Trial: one training of a comparison in a process of its own, evaluated on held-out goals, and timed.
 
-The comparison starts it as `python -m arm_control.comparison.trial`. A trial that was killed is resumed, or started
-again if its learner is another library's, which keeps no checkpoints.
+The process runs `main`. A trial that was killed is resumed; one of a baseline, which has no checkpoints, is restarted.
 """
 
 import contextlib
@@ -37,13 +36,13 @@ MEMORY_EVERY_S = 2.0
 DECISIONS = 300
 
 
-# A point of a learning curve, of which there is more in the file.
+# The columns of a learning curve that are plotted; the file has more.
 DRAWN = ("step", "elapsed_s", "mean_error_mm", *(f"success_{mm}_mm" for mm in LADDER_MM))
 Point = msgspec.defstruct("Point", [(name, float) for name in DRAWN])
 
 
 class Result(msgspec.Struct):
-    """What a comparison takes from the figures of a trial."""
+    """The figures of a trial that a comparison uses."""
 
     mean_error_mm: float
     normalised_return: float | None
@@ -52,7 +51,7 @@ class Result(msgspec.Struct):
     success: dict[str, float]
     last: Any
     curve: list[Any]
-    rest: Rest | None = None  # which moving goals and older results lack
+    rest: Rest | None = None  # None for moving goals and older results
 
     def __post_init__(self) -> None:
         for row in (self.last, *self.curve):
@@ -62,7 +61,7 @@ class Result(msgspec.Struct):
 
 
 class Kept(msgspec.Struct):
-    """The file of a result."""
+    """The content of a result file."""
 
     trial: dict[str, Any]
     result: dict[str, Any]
@@ -70,7 +69,7 @@ class Kept(msgspec.Struct):
 
 @dataclass(frozen=True)
 class Trial:
-    """What is trained into which folder, and how many held-out goals of which seed it is judged on."""
+    """A training and its folder, and the number and seed of the held-out goals for its evaluation."""
 
     config: TrainConfig | BaselineConfig
     folder: Path
@@ -83,25 +82,25 @@ class Trial:
 
     @property
     def cores(self) -> int:
-        """The processes that it keeps busy."""
+        """Number of cores: one for each process of the training."""
         if isinstance(self.config, BaselineConfig):
             return self.config.processes
         return max(self.config.processes, self.config.settings.worker_processes)
 
     def to_json(self) -> dict[str, Any]:
-        """As it is handed to its process. Other formats of run folders, with other observations, make other trials."""
+        """Plain values for its process, with the format of run folders, since another format is another trial."""
         config = plain_values(self.config)
         return {"config": config, "goals": self.goals, "goals_seed": self.goals_seed, "format_version": FORMAT_VERSION}
 
     def identity(self) -> dict[str, Any]:
-        """The same wherever the arm's file lies. Raises OSError if that cannot be read."""
+        """Like `to_json`, but independent of the path of the arm's file. Raises OSError if that cannot be read."""
         if isinstance(self.config, BaselineConfig):
             return self.to_json()
         return self.to_json() | {"config": self.config.identity()}
 
     @classmethod
     def from_json(cls, folder: Path, values: dict[str, Any]) -> "Trial":
-        """Read one back."""
+        """Rebuild a trial from the values of `to_json`."""
         config = values["config"]
         read: TrainConfig | BaselineConfig
         if config["agent"] in BASELINES:
@@ -111,7 +110,7 @@ class Trial:
         return cls(read, folder, values["goals"], values["goals_seed"])
 
     def result(self) -> dict[str, Any] | None:
-        """Its figures, if it has come to its end. Raises ValueError for a folder of another trial."""
+        """Its figures if it is finished, otherwise None. Raises ValueError for a folder of another trial."""
         if self.result_file.exists():
             try:
                 kept = msgspec.convert(read_json(self.result_file, LARGEST_RESULT), Kept)
@@ -129,29 +128,37 @@ class Trial:
             self._check(self.identity() | {"config": config.identity()})
         return None
 
-    def _check(self, there: dict[str, Any]) -> None:
-        if there != (wanted := self.identity()):
-            settings = there.get("config")
-            flat = {**wanted, **wanted["config"]}
-            other = {**there, **(settings if isinstance(settings, dict) else {})}
-            differ = (name for name in [*flat, *other] if flat.get(name) != other.get(name) and name != "config")
-            name = next(differ, "config")
-            raise ValueError(
-                f"{self.folder} is of another comparison, with {name} {other.get(name)} instead of {flat.get(name)}: "
-                "name another folder (--out)"
-            )
+    def _check(self, stored: dict[str, Any]) -> None:
+        """Raise ValueError, naming the first field that differs, unless a stored trial is this one."""
+        own = self.identity()
+        if stored == own:
+            return
+        settings = stored.get("config")
+        own_fields = {**own, **own["config"]}
+        stored_fields = {**stored, **(settings if isinstance(settings, dict) else {})}
+        different = "config"
+        for name in (*own_fields, *stored_fields):
+            if name != "config" and own_fields.get(name) != stored_fields.get(name):
+                different = name
+                break
+        raise ValueError(
+            f"{self.folder} is of another comparison, with {different} {stored_fields.get(different)} instead of "
+            f"{own_fields.get(different)}: name another folder (--out)"
+        )
 
     def run(self) -> None:
-        """Train, or go on, judge and time; the result is written at the end."""
-        result = (
-            _run_baseline(self, self.config) if isinstance(self.config, BaselineConfig) else _run_own(self, self.config)
-        )
+        """Train or resume, evaluate and time; the result is written at the end."""
+        if isinstance(self.config, BaselineConfig):
+            result = _run_baseline(self, self.config)
+        else:
+            result = _run_own(self, self.config)
         self.folder.mkdir(parents=True, exist_ok=True)
         check_no_link(self.result_file)
         write_text(self.result_file, json.dumps({"trial": self.identity(), "result": result}) + "\n")
 
 
 def _run_own(trial: Trial, config: TrainConfig) -> dict[str, Any]:
+    """Train one of our agents, evaluate its best policy, and time a decision of the exported policy."""
     from arm_control.evaluation.opening import evaluate
     from arm_control.exporter.exporter import export
     from arm_control.runner import PolicyRunner
@@ -175,6 +182,7 @@ def _run_own(trial: Trial, config: TrainConfig) -> dict[str, Any]:
 
 
 def _run_baseline(trial: Trial, config: BaselineConfig) -> dict[str, Any]:
+    """Train a baseline, evaluate its best validated policy, and time its decision."""
     import torch
 
     from arm_control.evaluation.metrics import evaluate_controller
@@ -186,7 +194,7 @@ def _run_baseline(trial: Trial, config: BaselineConfig) -> dict[str, Any]:
     best: Any = None
 
     def report(controller: BaselineController, step: int, elapsed_s: float) -> None:
-        """Keep what our own agents write into metrics.jsonl, as often as they do, and the best validated policy."""
+        """Validate as often as a training of ours does; keep the figures and the best validated policy."""
         nonlocal best
         if not validation.is_due(step, elapsed_s):
             return
@@ -220,7 +228,7 @@ def _figures(
 
 
 def median_us(work: Callable[[], Any]) -> float:
-    """The median duration of a piece of work in us."""
+    """Median duration of an operation in us."""
     times = []
     for _ in range(DECISIONS):
         begin = time.perf_counter()
@@ -231,47 +239,48 @@ def median_us(work: Callable[[], Any]) -> float:
 
 @contextmanager
 def peak_memory() -> Iterator[Callable[[], float]]:
-    """The largest memory of this process and those that it has started, in MB; what they share counts once (PSS)."""
+    """Measure the peak memory in MB of this process and its children; shared memory counts once (PSS)."""
     import psutil
 
     peak = 0.0
     ended = threading.Event()
 
-    def look() -> None:
-        """Look at it now."""
+    def sample() -> None:
+        """Measure now."""
         nonlocal peak
         total = 0
-        for process in (own := psutil.Process(), *own.children(recursive=True)):
+        own = psutil.Process()
+        for process in (own, *own.children(recursive=True)):
             try:
                 total += process.memory_full_info().pss
-            except psutil.Error:  # it has ended meanwhile
+            except psutil.Error:  # the process has exited meanwhile
                 continue
         peak = max(peak, total / 1e6)
 
-    def watch() -> None:
-        """Look at it now and then."""
+    def sample_regularly() -> None:
+        """Measure at intervals until the end."""
         while not ended.wait(MEMORY_EVERY_S):
-            look()
+            sample()
 
-    thread = threading.Thread(target=watch, daemon=True)
+    thread = threading.Thread(target=sample_regularly, daemon=True)
     thread.start()
     try:
         yield lambda: peak
-        look()
+        sample()
     finally:
         ended.set()
         thread.join()
 
 
 def end_with(parent: int) -> None:
-    """Have this process asked to stop when the one that started it is gone (Linux: PR_SET_PDEATHSIG)."""
+    """Let this process receive SIGTERM when its parent exits (Linux: PR_SET_PDEATHSIG)."""
     ctypes.CDLL(None).prctl(1, signal.SIGTERM)
     if os.getppid() != parent:
         sys.exit(1)
 
 
 def main() -> int:
-    """Run the trial that the words say: the parent's process id, the folder, and the trial as JSON."""
+    """Run a trial. Arguments: the parent's process id, the folder, and the trial as JSON."""
     from arm_control.process.errors import complain
 
     parent, folder, values = sys.argv[1:]

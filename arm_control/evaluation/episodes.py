@@ -1,4 +1,4 @@
-"""Episodes of a controller in environments side by side, and the distances and poses recorded in them."""
+"""Episodes of a controller in several environments at once, and the distances and poses recorded in them."""
 
 import contextlib
 import dataclasses
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from arm_control.evaluation.controllers import Controller, begin_episodes
+from arm_control.evaluation.controllers import Controller, Observation, begin_episodes
 from arm_control.runner.rest import RestWindow, rest_fault, rest_steps
 from arm_control.runs.environment import MakeEnv
 from envs.tasks.base import Task
@@ -26,10 +26,10 @@ def _no_angles() -> NDArray[np.float64]:
 
 @dataclass(frozen=True)
 class Rollouts:
-    """Distances to the goal (goals, steps + 1) in metres, the first at reset, of a task, and the control period.
+    """Episodes of one task: distances to the goal (goals, steps + 1) in metres, the first at reset.
 
-    `targets_deg` and `angles_deg` (goals, steps + 1, joints): sent targets and true angles of the last 0.5 s; they are
-    empty where not recorded.
+    `targets_deg` and `angles_deg` (goals, steps, joints) are the sent targets and true angles of the last 0.5 s, empty
+    if not recorded.
     """
 
     distances_m: NDArray[np.float64]
@@ -40,24 +40,24 @@ class Rollouts:
 
     @property
     def error_mm(self) -> NDArray[np.float64]:
-        """The error (goals,) as the task has it: at the last step, or the RMS of tracking."""
+        """The task's error (goals,): the distance at the last step, or the RMS error of tracking."""
         return 1000.0 * self.task.errors_m(self.distances_m)
 
     @property
     def returns(self) -> NDArray[np.float64]:
-        """Sum of minus the distance over the episode, whatever reward was trained on."""
+        """Return (goals,): the sum of minus the distance over the episode, whatever the reward of the training."""
         sums: NDArray[np.float64] = self.distances_m[:, 1:].sum(axis=1)
         return -sums
 
     @property
     def rest_fault(self) -> str | None:
-        """The reason why there are no figures of rest; None if there are."""
+        """The reason why figures of rest are undefined; None if they are defined."""
         episode_steps = self.distances_m.shape[1] - 1
         return rest_fault(rest_steps(self.control_period_s, episode_steps), moving=self.task.moving)
 
 
 class Arms:
-    """Environments side by side, kept from one roll-out to the next: to make one takes longer than an episode."""
+    """Several environments, kept from one roll-out to the next, since making one takes longer than an episode."""
 
     def __init__(self, make_env: MakeEnv, count: int) -> None:
         """Make `count` environments, but no more than ARMS_AT_ONCE."""
@@ -66,7 +66,7 @@ class Arms:
     def roll_out(
         self, controller: Controller, seeds: Sequence[int], on_episodes: Callable[[int], None] = lambda _: None
     ) -> Rollouts:
-        """One episode a seed; a controller without memory gives each the result that it has alone.
+        """Run one episode per seed, several at once; without a recurrent state, results do not depend on the others.
 
         `on_episodes` is called with the number of episodes done so far.
         """
@@ -79,54 +79,72 @@ class Arms:
 
     @property
     def first(self) -> "ArmEnv":
-        """One of them, for what is the same of all."""
+        """The first environment, for what is the same for all."""
         return cast("ArmEnv", self._envs[0])
 
     def close(self) -> None:
-        """Close them all."""
+        """Close the environments."""
         for env in self._envs:
             env.close()
 
 
 def roll_out(controller: Controller, make_env: MakeEnv, seeds: list[int]) -> Rollouts:
-    """One episode a seed, in environments of its own."""
+    """Run one episode per seed, in new environments."""
     with contextlib.closing(Arms(make_env, len(seeds))) as arms:
         return arms.roll_out(controller, seeds)
 
 
 def _episodes(controller: Controller, arms: list[Any], seeds: Sequence[int]) -> Rollouts:
+    """Run one episode in each environment, with the actions of all computed in one batch."""
     first: ArmEnv = arms[0]
     window = RestWindow(first.simulation.control_period_s, first.episode_steps)
     begin_episodes(controller)
-    results = [arm.reset(seed=seed) for arm, seed in zip(arms, seeds, strict=True)]
-    observations = [observation for observation, _ in results]
-    distances = [[info["distance_m"] for _, info in results]]
+    # Reset.
+    observations = []
+    distances_m = []
+    for arm, seed in zip(arms, seeds, strict=True):
+        observation, info = arm.reset(seed=seed)
+        observations.append(observation)
+        distances_m.append(info["distance_m"])
+    distances = [distances_m]
     record_rest(window, arms)
+    # Step all environments until their common time limit.
     truncated = False
     while not truncated:
-        batch = {key: np.stack([observation[key] for observation in observations]) for key in observations[0]}
-        steps = [arm.step(action) for arm, action in zip(arms, controller(batch, arms), strict=True)]
-        observations = [step[0] for step in steps]
-        distances.append([step[4]["distance_m"] for step in steps])
+        actions = controller(_stacked(observations), arms)
+        observations = []
+        distances_m = []
+        for arm, action in zip(arms, actions, strict=True):
+            observation, _, _, truncated, info = arm.step(action)
+            observations.append(observation)
+            distances_m.append(info["distance_m"])
+        distances.append(distances_m)
         record_rest(window, arms)
-        truncated = steps[0][3]
     return rollouts_of(first, np.array(distances).T, window)
 
 
+def _stacked(observations: list[Observation]) -> Observation:
+    """The observations of several environments as one batch."""
+    batch = {}
+    for key in observations[0]:
+        batch[key] = np.stack([observation[key] for observation in observations])
+    return batch
+
+
 def record_rest(window: RestWindow, arms: Sequence["ArmEnv"]) -> None:
-    """Add what was sent to each arm, and where its joints really are: readings of an imperfect arm have noise."""
+    """Record the sent targets and the true angles of all arms; measured angles of an imperfect arm have noise."""
     window.add_targets([arm.target_deg for arm in arms])
     window.add_angles([arm.simulation.angles_deg for arm in arms])
 
 
 def rollouts_of(env: "ArmEnv", distances_m: NDArray[np.float64], window: RestWindow) -> Rollouts:
-    """Episodes in environments such as this one."""
+    """The episodes' distances and window of rest, with the task and period of their environment."""
     period_s = env.simulation.control_period_s
     return Rollouts(distances_m, env.task, period_s, window.targets_deg, window.angles_deg)
 
 
 def joined(parts: Sequence[Rollouts]) -> Rollouts:
-    """Roll-outs of the same task, one after the other."""
+    """Concatenate roll-outs of the same task."""
     return dataclasses.replace(
         parts[0],
         distances_m=np.concatenate([part.distances_m for part in parts]),

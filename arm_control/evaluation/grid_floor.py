@@ -1,6 +1,6 @@
-"""The degree grid's accuracy floor: how near the best of all whole-degree poses comes to a goal.
+"""The discretisation error of the degree grid: the distance from a goal to the best of all whole-degree poses.
 
-No controller that is confined to the grid can do better; one with continuous angles can.
+A lower bound for controllers that are restricted to the grid, but not for those with continuous angles.
 """
 
 from typing import Any
@@ -13,7 +13,7 @@ from arm_control.runs.seeding import EVALUATION
 from envs.arm import Arm
 from envs.degree_grid import DegreeGrid
 
-LARGEST_GRID = 20_000_000  # poses, all of which are in memory
+LARGEST_GRID = 20_000_000  # poses, all of which are held in memory
 
 
 def grid_floor(goals: int, seed: int, step_deg: float) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""How an agent learned over several seeds: the error with its interval, and success, along time or steps."""
+"""Learning curves over several seeds: error with its interval, and success, against time or steps."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +14,7 @@ POINTS = 40  # of a learning curve
 
 @dataclass(frozen=True)
 class Progress:
-    """How agents learn: at `x` (n,), the error and its interval's ends (3, n) in mm, and success (n,) by mm."""
+    """A learning curve: at `x` (n,), error and ends of its interval (3, n) in mm, and success (n,) by tolerance."""
 
     x: NDArray[np.float64]
     error: NDArray[np.float64]
@@ -22,7 +22,7 @@ class Progress:
 
 
 def progress_of(agent: dict[str, Any], field: str) -> Progress:
-    """How an agent learned, against `step` or `elapsed_s`, over the range that all its runs cover."""
+    """An agent's learning curve against `step` or `elapsed_s`, over the range that all its runs cover."""
     curves = [run["curve"] for run in agent["runs"] if "failed" not in run]
     last = min(curve[-1][field] for curve in curves)
     if field == "step":

@@ -22,7 +22,7 @@ LADDER_MM = (50, 20, 10, 5, 2, 1)  # distances within which successes are counte
 def evaluate_controller(controller: Controller, config: TrainConfig, *, goals: int, seed: int) -> dict[str, Any]:
     """Errors in mm, success, time to reach, return and rest, in the environment of a configuration.
 
-    The error is the distance at the last step or, of a moving goal, the RMS distance once the arm has settled.
+    The error is the distance at the last step or, for a moving goal, the RMS distance once the arm has settled.
     `normalised_return` is 0 for uniformly random targets and 1 for the inverse-kinematics controller on the same
     starts and goals. `rest` holds the figures of `arm_control.runner.rest`, by the true angles. A figure that is not
     defined is None, with the reason in `undefined`. On a terminal, a long evaluation shows its progress on standard
@@ -93,18 +93,20 @@ def return_figures(simulated: Simulated, goal_tolerance_m: float) -> dict[str, A
 def wilson_interval(successes: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
     """Wilson's score interval for a proportion (Wilson 1927, equation 2 of Brown, Cai and DasGupta 2001)."""
     z = NormalDist().inv_cdf(0.5 + confidence / 2)
-    share = successes / trials
-    middle = (share + z * z / (2 * trials)) / (1 + z * z / trials)
-    half = z / (1 + z * z / trials) * math.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials))
+    p = successes / trials
+    # (p + z^2 / 2n  +-  z sqrt(p (1 - p) / n + z^2 / 4n^2)) / (1 + z^2 / n)
+    middle = (p + z * z / (2 * trials)) / (1 + z * z / trials)
+    half = z / (1 + z * z / trials) * math.sqrt(p * (1 - p) / trials + z * z / (4 * trials * trials))
     return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def time_to_reach(rollouts: Rollouts, tolerance_m: float) -> float | None:
-    """Median time in s until the tip is within the tolerance for good, over the episodes in which it ends there."""
+    """Median time in s until the tip is within the tolerance and stays there, over the episodes that end within it."""
     outside = rollouts.distances_m > tolerance_m
     reached = ~outside[:, -1]
     if not reached.any():
         return None
-    steps = outside.shape[1] - np.argmax(outside[:, ::-1], axis=1)  # the step after the last one outside
+    # The step after the last one outside, found from the end; 0 for episodes that are never outside.
+    steps = outside.shape[1] - np.argmax(outside[:, ::-1], axis=1)
     steps = np.where(outside.any(axis=1), steps, 0)
     return float(np.median(steps[reached])) * rollouts.control_period_s

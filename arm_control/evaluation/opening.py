@@ -1,4 +1,4 @@
-"""What can be evaluated, run and watched: a run folder, an exported policy, or a plain controller by name."""
+"""Opening a controller to evaluate or watch: a run folder, an exported policy, or zero, random or ik by name."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -32,13 +32,13 @@ PLAIN = ("zero", "random", "ik")
 
 @dataclass(frozen=True)
 class OpenedController:
-    """A controller and the configuration of the environment that it is for."""
+    """A controller, and the configuration of its environment."""
 
     name: str
     controller: Controller
     config: TrainConfig
     origin: PolicyOrigin | None = None
-    """Which of a run's policies it is."""
+    """Which of a run's policies it is; None for other controllers."""
 
 
 class ExportedPolicyController:
@@ -46,22 +46,29 @@ class ExportedPolicyController:
 
     def __init__(self, runner: Any) -> None:
         self._runner = runner
-        self._memory: FloatArray | None = None
+        self._recurrent_state: FloatArray | None = None
 
-    def forget(self) -> None:
-        """Begin anew."""
-        self._memory = None
+    def reset(self) -> None:
+        """Reset the recurrent state."""
+        self._recurrent_state = None
 
     def __call__(self, observation: Observation, arms: list[Any]) -> NDArray[Any]:
         """The policy's actions."""
+        # Raw readings and goal, from the observation, for those inputs that the policy has.
         readings = split_observation(observation["observation"].astype(np.float64))
         goal_m, velocity_m_s = np.split(observation["desired_goal"], [3], axis=1)
         columns = dict(zip((*READINGS, GOAL, GOAL_VELOCITY), (*readings, goal_m, velocity_m_s), strict=True))
-        taken = [tensor.name for tensor in self._runner.contract.inputs]
-        inputs = {name: columns[name] for name in taken if name != MEMORY}
-        if (memory := self._runner.contract.next_memory) is not None:
-            inputs[MEMORY] = np.zeros((len(arms), memory.size)) if self._memory is None else self._memory
-        targets, self._memory = self._runner.infer_recurrent(inputs)
+        inputs = {}
+        for tensor in self._runner.contract.inputs:
+            if tensor.name != MEMORY:
+                inputs[tensor.name] = columns[tensor.name]
+        # The recurrent state, of a policy that has one.
+        state = self._runner.contract.next_memory
+        if state is not None:
+            if self._recurrent_state is None:
+                self._recurrent_state = np.zeros((len(arms), state.size), np.float32)
+            inputs[MEMORY] = self._recurrent_state
+        targets, self._recurrent_state = self._runner.infer_recurrent(inputs)
         return actions_for(targets, arms)
 
 
@@ -76,8 +83,7 @@ def open_controller(
 ) -> OpenedController:
     """Open a run folder, a policy file, or `zero`, `random` or `ik`. Raises ValueError for anything else.
 
-    `imperfections` stand in for those of the training. Of a run it is the best validated policy, or the `last`
-    one.
+    `imperfections` replace those of the training. A run's policy is the best validated one, or the `last` one.
     """
     path = Path(source)
     if last and not path.is_dir():
@@ -99,17 +105,17 @@ def open_controller(
 
 
 def plain_controller(name: str, seed: int) -> Controller:
-    """The controller that never learned: zero, random or ik."""
+    """A controller without learning: zero, random or ik."""
     if name == "zero":
         return zero_controller
     if name == "random":
-        # Other actions than those that define a normalised return of 0.
+        # Not the same actions as the reference whose normalised return is 0.
         return RandomController(seed + 1)
     return IKController()
 
 
 def open_run(path: Path, arm: str | None, *, last: bool) -> OpenedController:
-    """The best validated policy of a run, or its last one, for the run's arm or one in the file `arm` that matches."""
+    """Open a run's best validated policy, or its last one, on the run's arm or a matching one in the file `arm`."""
     from arm_control.evaluation.torch_controller import TorchController
     from arm_control.runs.agent import load_policy
 
@@ -122,7 +128,7 @@ def open_run(path: Path, arm: str | None, *, last: bool) -> OpenedController:
 
 
 def open_policy_file(path: Path, arm: str | None) -> OpenedController:
-    """An exported policy, in the environment that its contract names."""
+    """Open an exported policy, in the environment of its contract."""
     from arm_control.runner import PolicyRunner
 
     runner = PolicyRunner.load(path)
@@ -150,9 +156,9 @@ def evaluate(
     imperfections: str | Imperfections | None = None,
     last: bool = False,
 ) -> dict[str, Any]:
-    """The figures of `evaluate_controller` for a run folder, a policy file, or a plain name.
+    """The figures of `evaluate_controller` for a run folder, a policy file, or `zero`, `random` or `ik`.
 
-    And `policy`: which of a run's policies it is, None for others.
+    And `policy`: which of a run's policies was evaluated; None for other controllers.
     """
     opened = open_controller(str(source), seed, arm=arm, env=env, imperfections=imperfections, last=last)
     policy = None if opened.origin is None else dataclasses.asdict(opened.origin)

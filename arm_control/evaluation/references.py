@@ -18,17 +18,18 @@ from envs.tasks import continuous_id, environment_of
 if TYPE_CHECKING:
     from envs.arm_env import ArmEnv
 
-LEAST_REACHED = 0.5  # of the goals, by inverse kinematics: else the goals are no measure
-NEAR = 1 / 70  # of an arm's reach, 10 mm for the default one: as near to a goal as inverse kinematics should get
-LEAST_GAIN = 0.1  # of the random return, by which that of inverse kinematics must be better
-
+# The normalised return is defined only if inverse kinematics reaches this fraction of the goals, within this fraction
+# of the arm's reach (10 mm for the default arm), and its return exceeds the random one by this fraction of it.
+LEAST_REACHED = 0.5
+NEAR = 1 / 70
+LEAST_GAIN = 0.1
 
 Reference = Literal["random", "ik"]
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Some episodes of a reference, from the one with this number on."""
+    """Consecutive episodes of a reference, with the number of the first one."""
 
     reference: Reference
     first: int
@@ -37,9 +38,9 @@ class Batch:
 
 
 class ReferenceEpisodes:
-    """Simulates what an evaluation is measured against: uniformly random targets, and inverse kinematics.
+    """Simulates the references of an evaluation: uniformly random targets, and inverse kinematics.
 
-    On the starts and goals of the evaluation, with continuous targets whatever the actions of the controller are.
+    They have the starts and goals of the evaluation, and always continuous targets.
     """
 
     def __init__(self, config: TrainConfig, seed: int) -> None:
@@ -49,18 +50,18 @@ class ReferenceEpisodes:
         self._arms: Arms | None = None
 
     def fits(self, config: TrainConfig) -> bool:
-        """True if a configuration's environment is just that of the references."""
+        """Whether a configuration's environment equals that of the references."""
         own = self._config
         return config.env == own.env and config.environment_options() == own.environment_options()
 
     def share(self, arms: Arms) -> None:
-        """Simulate in these environments, which fit, instead of others."""
+        """Use these environments, which must fit, instead of making others."""
         self._arms = arms
 
     def __call__(self, batch: Batch) -> Rollouts:
-        """The episodes of a batch. They depend on no others."""
+        """Simulate the episodes of a batch, which do not depend on other batches."""
         if self._arms is None:
-            # Targets that are known beforehand need no arms side by side, which take memory and time to make.
+            # One arm is enough for targets that are known beforehand: making more takes memory and time.
             self._arms = Arms(environment_maker(self._config), len(batch.seeds) if self._moving else 1)
         if self._moving and batch.reference == "ik":
             return self._arms.roll_out(IKController(), batch.seeds)
@@ -72,19 +73,19 @@ class ReferenceEpisodes:
         return joined(parts)
 
     def _random_targets(self, env: "ArmEnv", batch: Batch) -> FloatArray:
-        """Targets (steps, episodes, joints), as one controller draws them for all batches, one after the other."""
+        """Targets (steps, episodes, joints), as one controller would draw them for all batches in order."""
         controller = RandomController(self._seed)
         controller.skip(batch.first * env.episode_steps * env.arm.joint_count)
         return controller.draw(env.action_space, env.episode_steps, len(batch.seeds))
 
     def close(self) -> None:
-        """Close its arms."""
+        """Close the environments."""
         if self._arms is not None:
             self._arms.close()
 
 
 def _open_loop(env: "ArmEnv", seed: int, targets: FloatArray, *, measure_rest: bool) -> Rollouts:
-    """One episode with known targets (steps, joints)."""
+    """Run one episode with given targets (steps, joints)."""
     period_s = env.simulation.control_period_s
     distances = [env.reset(seed=seed)[1]["distance_m"]]
     if not measure_rest:
@@ -99,7 +100,7 @@ def _open_loop(env: "ArmEnv", seed: int, targets: FloatArray, *, measure_rest: b
 
 
 def _ik_targets(env: "ArmEnv", seeds: Sequence[int]) -> FloatArray:
-    """Targets (steps, episodes, joints): the poses of inverse kinematics for goals that stand still."""
+    """Targets (steps, episodes, joints) for fixed goals: the poses from inverse kinematics."""
     observations = [env.reset(seed=seed)[0] for seed in seeds]
     batch = {key: np.stack([observation[key] for observation in observations]) for key in observations[0]}
     poses: FloatArray = IKController()(batch, [env])
@@ -109,7 +110,7 @@ def _ik_targets(env: "ArmEnv", seeds: Sequence[int]) -> FloatArray:
 def reference_fault(
     planned_error_mm: NDArray[np.float64], near_mm: float, random_return: float, planned_return: float
 ) -> str | None:
-    """The reason why returns cannot be measured against those of inverse kinematics; None if they can."""
+    """The reason why the normalised return is undefined; None if it is defined."""
     reached = float((planned_error_mm <= near_mm).mean())
     if reached < LEAST_REACHED:
         return (

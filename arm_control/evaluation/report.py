@@ -1,4 +1,4 @@
-"""A one-page report of a run: what was trained, how good it is, what was exported, how it ran."""
+"""A one-page report of a run: its evaluation, training, exported policy and simulated run."""
 
 import re
 from pathlib import Path
@@ -17,7 +17,7 @@ from envs.tasks import environment_of
 from envs.tasks.base import Task
 
 LARGEST_FIGURES = 2**26  # bytes
-# What the files of a run's folder are, by name or by ending.
+# Descriptions of the files in a run folder, by name or by ending.
 FILES = {
     "config.json": "the configuration of the training",
     "curve.png": "the learning curve",
@@ -32,7 +32,7 @@ FILES = {
 
 
 class Evaluation(msgspec.Struct):
-    """What the report takes from `arm-control evaluate --json`."""
+    """The figures from `arm-control evaluate --json` that the report shows."""
 
     goals: int
     mean_error_mm: float
@@ -43,7 +43,7 @@ class Evaluation(msgspec.Struct):
     success_interval: dict[str, tuple[float, float]]
     time_to_reach_s: float | None
     normalised_return: float | None
-    rest: Rest | None = None  # which older files lack
+    rest: Rest | None = None  # None in older files
     undefined: dict[str, str] = {}
 
     def __post_init__(self) -> None:
@@ -67,19 +67,23 @@ class Timings(msgspec.Struct):
 
 
 class Ran(msgspec.Struct):
-    """What the report takes from `arm-control run --json`; without ticks there are neither errors nor times."""
+    """The figures from `arm-control run --json` that the report shows; without ticks, errors and times are None."""
 
     goals: list[dict[str, Any]]
     mean_error_mm: float | None
     timings_us: Timings | None
-    rest: Rest | None = None  # which older files lack
+    rest: Rest | None = None  # None in older files
 
 
 Figures = TypeVar("Figures", Evaluation, Ran)
 
 
 def write_report(path: str | Path) -> Path:
-    """Write `report.md` into a run folder, from the files that the other commands left there."""
+    """Write `report.md` into a run folder, from the files that other commands have written there, and return its path.
+
+    Raises ValueError for files that are missing or damaged.
+    """
+    # Read the files.
     run, values = RunFolder.open(path)
     config = TrainConfig.from_json(values, run.path)
     rows = run.read_metrics()
@@ -94,6 +98,7 @@ def write_report(path: str | Path) -> Path:
     contract = PolicyRunner.load(run.policy).contract
     if not ran.goals or ran.mean_error_mm is None or ran.timings_us is None:
         raise ValueError(f"{run.path / 'run.json'} has no goal: run the policy again, to the end")
+    # Write the page.
     task = environment_of(config.env).task
     lines = [
         f"# {config.agent} on {config.env}, seed {config.seed}",
@@ -116,7 +121,7 @@ def write_report(path: str | Path) -> Path:
 
 
 def _evaluated(evaluation: Evaluation, task: type[Task], tolerance_mm: float) -> list[str]:
-    """Accuracy and rest of the policy on held-out goals."""
+    """The section about accuracy and rest on held-out goals."""
     reach = evaluation.time_to_reach_s
     normalised = f"undefined: {evaluation.undefined.get('normalised_return', 'no reference')}"
     if evaluation.normalised_return is not None:
@@ -181,11 +186,11 @@ def _run(ran: Ran, mean_error_mm: float, timings_us: Timings) -> list[str]:
 
 
 def _links(folder: Path, report: str) -> list[str]:
-    """A link to each file of the run's folder, with what it is, as far as that is known."""
+    """A link to each file of the run's folder, with a description of known ones."""
     names = sorted(path.name for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
     lines = []
     for name in names:
-        # Names of a folder from elsewhere may be anything, also Markdown.
+        # The folder may be untrusted: skip names that could be Markdown.
         if name == report or not re.fullmatch(r"[\w.-]+", name, re.ASCII):
             continue
         what = FILES.get(name) or FILES.get(f"*{Path(name).suffix}")

@@ -1,4 +1,4 @@
-"""Simulation of an evaluation: the controller's episodes here, those of the references also in helper processes."""
+"""Simulation of an evaluation: the controller's episodes in this process, the references also in helper processes."""
 
 import contextlib
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from arm_control.runs.config import TrainConfig
 from arm_control.runs.environment import environment_maker
 from arm_control.runs.seeding import EVALUATION, derived_seeds
 
-HELPER_STEPS = 20_000  # of the references, for which the start of another process pays
+HELPER_STEPS = 20_000  # steps of the references for which starting another helper pays off
 MOST_HELPERS = 4
 
 
@@ -28,9 +28,10 @@ class Simulated:
 
 def simulate(controller: Controller, config: TrainConfig, goals: int, seed: int) -> Simulated:
     """Run the controller and the references on the same starts and goals."""
+    # Divide the episodes of the references into batches.
     seeds = derived_seeds(seed, EVALUATION, goals)
     references = ReferenceEpisodes(config, seed)
-    # Inverse kinematics is a reference itself: its episodes are simulated once.
+    # Inverse kinematics is itself a reference: its episodes are simulated only once.
     is_reference = isinstance(controller, IKController) and references.fits(config)
     random_batches = batches_of("random", seeds, measure_rest=False)
     planned_batches = batches_of("ik", seeds, measure_rest=is_reference)
@@ -42,6 +43,7 @@ def simulate(controller: Controller, config: TrainConfig, goals: int, seed: int)
         stack.callback(progress.clear)
         arms = stack.enter_context(contextlib.closing(Arms(environment_maker(config), max(1, own_goals))))
         stack.callback(references.close)
+        # Helpers start on the references while this process runs the controller; then it joins them.
         helpers = min(spare_cores(), 2 * goals * arms.first.episode_steps // HELPER_STEPS, MOST_HELPERS)
         work = stack.enter_context(SharedWork(references, batches, helpers))
         if references.fits(config) and not is_reference:

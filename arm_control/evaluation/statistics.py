@@ -1,4 +1,4 @@
-"""How sure a figure of several seeds is: interquartile means and bootstrap intervals (Agarwal et al. 2021)."""
+"""Statistics over seeds: interquartile means and bootstrap confidence intervals (Agarwal et al. 2021)."""
 
 from collections.abc import Callable
 
@@ -25,11 +25,12 @@ def interquartile_mean(values: ArrayLike) -> NDArray[np.float64]:
 def bootstrap_interval(
     statistic: Callable[..., NDArray[np.float64]], *strata: ArrayLike, confidence: float = 0.95
 ) -> Interval:
-    """The percentile interval of a statistic of one or several groups of runs, each of which is resampled by itself.
+    """Percentile bootstrap interval of a statistic of one or several groups of runs, resampled separately.
 
-    `statistic` maps one array (..., n) a group to (...). The draws are the same each time. Few runs give an interval
-    that is too narrow rather than too wide: it knows nothing worse than the worst run.
+    `statistic` maps one array (..., n) per group to (...). The generator's seed is fixed. With few runs the interval
+    tends to be too narrow, since it cannot contain anything worse than the worst run.
     """
+    # Resample each group with replacement; the interval is between percentiles of the statistic.
     generator = np.random.default_rng(0)
     drawn = []
     for group in strata:
@@ -41,6 +42,6 @@ def bootstrap_interval(
 
 
 def three_digits(value: float) -> str:
-    """A number as tables and figures have it, such as 1.02, 15.0 or 107."""
+    """A number with three significant digits, such as 1.02, 15.0 or 107."""
     value = float(f"{value:.3g}")  # 9.996 is 10.0
     return f"{value:.{2 if value < 10 else 1 if value < 100 else 0}f}"

@@ -1,4 +1,4 @@
-"""The table of an evaluation, for people."""
+"""The printed table of an evaluation."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from envs.tasks import environment_of
 
 
 def format_evaluation(name: str, figures: dict[str, Any]) -> str:
-    """The figures as a table for people."""
+    """Format the figures of a controller as a table."""
     reach = figures["time_to_reach_s"]
     goals = environment_of(figures["env"]).task.goals_name
     imperfections = imperfections_from_json(figures["imperfections"]).name

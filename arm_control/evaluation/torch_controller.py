@@ -12,7 +12,7 @@ from policies.agent import tensors_of
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Let PyTorch use one thread: the networks are small, and a second one costs more than it gives."""
+    """Let PyTorch use one thread: for small networks, more threads are slower."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -26,19 +26,21 @@ class TorchController:
 
     def __init__(self, policy: torch.nn.Module) -> None:
         self._policy = policy
-        self._memory: torch.Tensor | None = None
+        self._recurrent_state: torch.Tensor | None = None
 
-    def forget(self) -> None:
-        """Begin anew."""
-        self._memory = None
+    def reset(self) -> None:
+        """Reset the recurrent state."""
+        self._recurrent_state = None
 
     @one_thread()
     @torch.no_grad()
     def __call__(self, observation: Observation, arms: list[Any]) -> Any:
         """The policy's actions."""
-        seen = tensors_of(observation)
-        if (memory := getattr(self._policy, "memory", None)) is None:
-            return actions_for(self._policy(*seen).numpy(), arms)
-        before = torch.zeros(len(arms), memory.size) if self._memory is None else self._memory
-        action, self._memory = self._policy(*seen, before)
+        inputs = tensors_of(observation)
+        memory = getattr(self._policy, "memory", None)
+        if memory is None:
+            return actions_for(self._policy(*inputs).numpy(), arms)
+        if self._recurrent_state is None:
+            self._recurrent_state = torch.zeros(len(arms), memory.size)
+        action, self._recurrent_state = self._policy(*inputs, self._recurrent_state)
         return actions_for(action.numpy(), arms)

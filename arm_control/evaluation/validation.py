@@ -1,4 +1,4 @@
-"""Validation during a training: on goals of its own, within a bounded share of the training's steps or time."""
+"""Validation during a training: on goals of its own, within a bounded fraction of the training's steps or time."""
 
 import contextlib
 import time
@@ -13,43 +13,44 @@ from arm_control.runs.seeding import VALIDATION, derived_seeds
 VALIDATION_GOALS = 50
 LEAST_VALIDATION_GOALS = 5
 REPORTS = 20  # validations and reports in a training, at most
-KEPT_WITHIN = 1.5  # times the lowest validation error, for a later policy to be kept
-VALIDATION_SHARE = 0.25  # of a training's steps or time: validations take at most a fifth of the whole
+KEPT_WITHIN = 1.5  # largest error of a policy that is kept, relative to the lowest so far
+VALIDATION_FRACTION = 0.25  # of a training's steps or time: validations take at most a fifth of the whole
 
 
 def validation_goals(config: TrainConfig, episode_steps: int) -> int:
-    """Number of goals of each validation: fewer where so many in all would take more than a training's share."""
+    """Number of goals of each validation: fewer for short trainings, so that all validations fit into their budget."""
     if config.minutes is not None:
         return VALIDATION_GOALS
-    budget_steps = VALIDATION_SHARE * (config.steps or DEFAULT_STEPS)
+    budget_steps = VALIDATION_FRACTION * (config.steps or DEFAULT_STEPS)
     affordable = round(budget_steps / (REPORTS * episode_steps))
     return min(VALIDATION_GOALS, max(LEAST_VALIDATION_GOALS, affordable))
 
 
 class Validation:
-    """Evaluates the controller during a training, on a few goals of its own, for `metrics.jsonl`.
+    """Evaluates the policy during a training, on a few goals of its own, for `metrics.jsonl`.
 
-    Its arms are kept from one to the next.
+    The environments are kept from one validation to the next.
     """
 
     def __init__(self, config: TrainConfig) -> None:
         self._config = config
         self._seeds: list[int] = []
         self._arms: Arms | None = None
-        self.count = 0  # of validations so far, those before a resumption included
-        self._seconds = 0.0  # that those of this process took
+        self.count = 0  # number of validations so far, including those before the training was resumed
+        self._seconds = 0.0  # duration of the validations of this process
 
     def is_due(self, step: int, elapsed_s: float) -> bool:
-        """True for the first one, at the training's end, and in between while they take a bounded share of it.
+        """Whether a validation may run: the first one, the one at the end, and others within their budget.
 
-        Of its steps, which a resumed training repeats; of a training by --minutes, of its time.
+        The budget is a fraction of the training's steps, so that a resumed training repeats it exactly; with --minutes,
+        of its time.
         """
         if self.count == 0 or self._config.progress(step, elapsed_s) >= 1.0:
             return True
         if self._config.minutes is not None:
-            return self._seconds <= VALIDATION_SHARE * elapsed_s
+            return self._seconds <= VALIDATION_FRACTION * elapsed_s
         episode_steps = self._open().first.episode_steps
-        return (self.count + 1) * len(self._seeds) * episode_steps <= VALIDATION_SHARE * step
+        return (self.count + 1) * len(self._seeds) * episode_steps <= VALIDATION_FRACTION * step
 
     def _open(self) -> Arms:
         if self._arms is None:
@@ -61,7 +62,7 @@ class Validation:
         return self._arms
 
     def __call__(self, controller: Controller) -> dict[str, float]:
-        """The errors, successes and return of the controller as it is now."""
+        """Error, success and return of the present policy."""
         begin_s = time.monotonic()
         arms = self._open()
         rollouts = arms.roll_out(controller, self._seeds)
@@ -76,7 +77,7 @@ class Validation:
         }
 
     def close(self) -> None:
-        """Close its arms."""
+        """Close the environments."""
         if self._arms is not None:
             self._arms.close()
 

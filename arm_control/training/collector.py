@@ -1,4 +1,4 @@
-"""Collector: arms side by side, the agent that acts on them, and the steps that they make together."""
+"""Collector: steps parallel environments with an agent's actions, and lets the agent learn from the transitions."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -17,7 +17,7 @@ from policies.agent import FloatArray, Transition
 
 
 class Advance(NamedTuple):
-    """What has been done: steps of all arms together, updates, and the agent's metrics of the last one."""
+    """Progress of one call: environment steps of all arms together, updates, and the metrics of the last update."""
 
     steps: int
     updates: int
@@ -25,13 +25,13 @@ class Advance(NamedTuple):
 
 
 class Collector:
-    """Arms side by side, in this process or in several of their own, and one agent for all of them."""
+    """Parallel environments, in this process or in worker processes, and the agent that acts on all of them."""
 
     def __init__(self, config: TrainConfig, seeds: Sequence[int], **options: Any) -> None:
-        """An arm for each of the `seeds`; `options` are for `make_agent`."""
+        """Make an environment for each of the `seeds`; `options` are for `make_agent`."""
         self._config = config
         make_env = environment_maker(config)
-        self._one_arm: Any = make_env().unwrapped  # for what is the same of all
+        self._one_arm: Any = make_env().unwrapped  # for the spaces and the arm, which are the same for all
         try:
             self.agent = make_agent(config, self._one_arm, **options)
             self.arms: SyncVectorEnv | ArmVectorEnv
@@ -45,10 +45,11 @@ class Collector:
         self.observation: Observation = self.arms.reset(seed=[*seeds])[0]
 
     def advance(self, progress: Callable[[int], float]) -> Advance:
-        """One action of every arm, which may last several steps, and the agent's updates for it.
+        """Take one action on every arm, repeated if the settings say so, and let the agent update.
 
-        `progress` says how far the training will be after so many steps more.
+        `progress` gives the training's progress (0 to 1) after a number of further steps.
         """
+        # Act, and repeat the action; only the last of the repeated steps may end an episode.
         repeat = self._config.settings.action_repeat
         action = self.agent.act(self.observation, explore=True)
         rewards = []
@@ -61,18 +62,19 @@ class Collector:
                 if ended.any():
                     raise RuntimeError("an episode ended before the last of an action's repeated steps")
                 between.append(following)
+        # Arms whose episodes ended were reset within the step: their transitions end in the final observations.
         next_observation = following
         if ended.any():
-            # An arm that was reset within the step: the transition ends in what it saw before.
             next_observation = {key: value.copy() for key, value in following.items()}
             for index in np.flatnonzero(ended):
                 for key, value in next_observation.items():
                     value[index] = info["final_obs"][index][key]
+        # Store the transitions.
         self.agent.observe(
             Transition(
                 observation=self.observation,
                 action=action,
-                # r = 1/K sum of the rewards of the K repeated steps
+                # r = (r_1 + ... + r_K) / K, over the K repeated steps
                 reward=np.mean(rewards, axis=0).astype(np.float32),
                 next_observation=next_observation,
                 terminated=terminated,
@@ -82,12 +84,13 @@ class Collector:
             )
         )
         self.observation = following
+        # Learn.
         steps = self.arms.num_envs * repeat
         metrics = self.agent.update(progress(steps))
         return Advance(steps, int(metrics.pop("updates", 0)), metrics)
 
     def policy(self) -> torch.nn.Module:
-        """The agent's present controller."""
+        """The agent's present policy."""
         return self.agent.policy()
 
     def load_networks(self, state: dict[str, Any]) -> None:
@@ -95,7 +98,7 @@ class Collector:
         self.agent.load_networks(state["agent"])
 
     def state_dict(self) -> dict[str, Any]:
-        """All that the steps to come depend on."""
+        """The complete state: agent and environments."""
         return {
             "agent": self.agent.state_dict(),
             "arm_urdf": self._one_arm.arm.urdf_text,
@@ -103,7 +106,7 @@ class Collector:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a state of `state_dict`. Raises ValueError for another arm, or another number of them."""
+        """Restore a state of `state_dict`. Raises ValueError for another arm, or another number of arms."""
         check_arm(self._one_arm.arm, state["arm_urdf"])
         self.agent.load_state_dict(state["agent"])
         if len(state["arms"]) != self.arms.num_envs:
@@ -113,8 +116,9 @@ class Collector:
         if isinstance(self.arms, ArmVectorEnv):
             self.observation = self.arms.restore_state(state["arms"])
         else:
-            rows = [arm.restore_state(s) for arm, s in zip(self._bare_arms, state["arms"], strict=True)]
-            self.observation = {key: np.stack([row[key] for row in rows]) for key in rows[0]}
+            rows = [arm.restore_state(saved) for arm, saved in zip(self._bare_arms, state["arms"], strict=True)]
+            for key in self.observation:
+                self.observation[key] = np.stack([row[key] for row in rows])
 
     def close(self) -> None:
         """Close the arms."""
@@ -133,7 +137,7 @@ class Collector:
 
 
 def _goals_of(observations: Sequence[Observation], name: str) -> FloatArray | None:
-    """One kind of goal in several observations, (arms, observations, size); None if there are none."""
+    """The goals called `name` in several observations, (arms, observations, size); None if there are none."""
     if not observations:
         return None
     return np.stack([observation[name] for observation in observations], axis=1)

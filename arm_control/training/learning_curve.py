@@ -9,7 +9,7 @@ from matplotlib.ticker import PercentFormatter
 
 from arm_control.viewers.common.figures import BLUE, ORANGE, finish, label_plainly, ticks_between
 
-HIGHEST_TICK_MM = 200.0  # at least
+HIGHEST_TICK_MM = 200.0  # of the error axis, which reaches at least this far
 
 
 def draw_learning_curve(rows: list[dict[str, Any]], path: Path, tolerance_mm: float, error_name: str) -> None:

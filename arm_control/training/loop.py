@@ -1,4 +1,4 @@
-"""Training: one loop for every agent, that can be stopped at any moment and resumed."""
+"""The training loop of every agent: collect, update, validate, checkpoint. It can be interrupted and resumed."""
 
 import copy
 import shutil
@@ -25,12 +25,12 @@ CHECKPOINT_EVERY_S = 10.0
 
 @one_thread()
 def train(config: TrainConfig, out: str | Path, *, quiet: bool = False) -> Path:
-    """Train from the start into the new folder `out`; returns it.
+    """Train from the start into the new folder `out`, and return it.
 
     Raises ValueError, before anything is written, for a configuration that could not be read back from the folder.
     """
     config = config.as_read_back()
-    with Training(config) as training:  # made first: what is wrong with the configuration leaves no folder behind
+    with Training(config) as training:  # before the folder is made, so that a bad configuration leaves none behind
         if config.init is not None:
             _, state = load_latest(RunFolder.open(config.init)[0].checkpoints)
             fit_state(lambda: training.learner.load_networks(state), f"--init {config.init}")
@@ -41,17 +41,17 @@ def train(config: TrainConfig, out: str | Path, *, quiet: bool = False) -> Path:
                 training.run(run, quiet=quiet)
         except OSError:
             if not list_checkpoints(run.checkpoints):
-                shutil.rmtree(run.path, ignore_errors=True)  # not even the first checkpoint could be written
+                shutil.rmtree(run.path, ignore_errors=True)  # the first checkpoint could not be written
             raise
     return run.path
 
 
 @one_thread()
 def resume(path: str | Path, *, quiet: bool = False) -> Path:
-    """Go on with an interrupted run; a run of `--steps` then ends bit for bit as if it had not been interrupted."""
+    """Resume an interrupted run. With `--steps`, the result equals that of an uninterrupted run bit for bit."""
     run, values = RunFolder.open(path)
     config = TrainConfig.from_json(values, run.path)
-    # Before anything is read that another process may be writing, and long before anything is cut.
+    # Locked before anything is read that another process may be writing, and before the metrics are cut.
     with run.locked():
         step, state = load_latest(run.checkpoints)
         with Training(config) as training:
@@ -62,7 +62,7 @@ def resume(path: str | Path, *, quiet: bool = False) -> Path:
 
 
 class Training:
-    """What learns, and the counters of one run."""
+    """One training: its learner (a collector or A3C's workers), its validation, and its counters."""
 
     def __init__(self, config: TrainConfig) -> None:
         self.config = config
@@ -91,13 +91,13 @@ class Training:
         return self.config.progress(self.step, self.elapsed_s)
 
     def state_dict(self) -> dict[str, Any]:
-        """All that the training to come depends on."""
+        """The complete state of the training."""
         learner = self.learner.state_dict()
         counters = {"step": self.step, "updates": self.updates, "elapsed_s": self.elapsed_s}
         return {**learner, **counters, "best": self._best}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a state of `state_dict`."""
+        """Restore a state of `state_dict`."""
         self.learner.load_state_dict(state)
         self.step = state["step"]
         self.updates = state["updates"]
@@ -105,9 +105,9 @@ class Training:
         self._best = state["best"]
 
     def run(self, run: RunFolder, *, quiet: bool) -> None:
-        """Train to the end, or to Ctrl-C and raise KeyboardInterrupt; either way with a last checkpoint.
+        """Train to the end, with a last checkpoint. On Ctrl-C, write a checkpoint and raise KeyboardInterrupt.
 
-        The run is to be locked.
+        The caller must have locked the run.
         """
         last_checkpoint = time.monotonic()
         next_report = (int(self.progress * REPORTS + 1e-9) + 1) / REPORTS
@@ -116,12 +116,13 @@ class Training:
         with stop_on_signals() as stopped:
             reporter = Reporter(run, self.config, self.step, self.elapsed_s, quiet=quiet)
             if self.step == 0 and not list_checkpoints(run.checkpoints):
-                self._save(run, reporter)  # so that a run can be gone on with from its first moment
+                self._save(run, reporter)  # so that a run can be resumed from its start
             while self.progress < 1.0 and not stopped():
+                # Collect steps and update the agent; only this time counts as training time.
                 begin = time.monotonic()
                 metrics |= self.advance()
                 self.elapsed_s += time.monotonic() - begin
-                # The first report comes with the first update, the others at fractions of the run.
+                # Validate and report: first with the first update, then at fixed fractions of the run.
                 report_is_due = self._validation.count == 0
                 if self.progress >= next_report:
                     next_report = (int(self.progress * REPORTS + 1e-9) + 1) / REPORTS
@@ -130,6 +131,7 @@ class Training:
                     self._report(reporter, metrics)
                 elif not quiet:
                     reporter.tick(self.step, self.updates, self.elapsed_s, self.progress)
+                # Checkpoint.
                 if time.monotonic() - last_checkpoint > CHECKPOINT_EVERY_S:
                     self._save(run, reporter)
                     last_checkpoint = time.monotonic()
@@ -139,17 +141,18 @@ class Training:
                 raise KeyboardInterrupt
 
     def advance(self) -> dict[str, float]:
-        """Let the arms and the agent go on for a moment; returns the agent's metrics, if it has learned."""
+        """Advance the learner by a step or update, and return the metrics of an update, if there was one."""
         done = self.learner.advance(lambda steps: self.config.progress(self.step + steps, self.elapsed_s))
         self.step += done.steps
         self.updates += done.updates
         return done.metrics
 
     def _may_validate(self) -> bool:
-        """True once the agent has learned and while validations do not take too long; always at the end."""
+        """Whether a validation is allowed: after the first update and within its budget, or at the end."""
         return (self.updates > 0 or self.progress >= 1.0) and self._validation.is_due(self.step, self.elapsed_s)
 
     def _report(self, reporter: Reporter, metrics: dict[str, float]) -> None:
+        """Validate the present policy, keep it if it is the best so far, and report its figures."""
         policy = self.learner.policy()
         figures = self._validation(TorchController(policy))
         error_mm = figures["mean_error_mm"]

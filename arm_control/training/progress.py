@@ -1,4 +1,4 @@
-"""Reporter: a training's progress for people, for `metrics.jsonl`, for TensorBoard and as a learning curve."""
+"""Reporter: writes a training's progress to the terminal, `metrics.jsonl`, TensorBoard and a learning curve."""
 
 import json
 import sys
@@ -17,7 +17,7 @@ TICK_S = 0.5
 
 
 class Reporter:
-    """Writes what a training reports; the live line shows the latest validation between reports."""
+    """Writes the reports of a training, and a live progress line with the latest validation between them."""
 
     def __init__(self, run: RunFolder, config: TrainConfig, step: int, elapsed_s: float, *, quiet: bool) -> None:
         self._run = run
@@ -30,7 +30,7 @@ class Reporter:
         self._start = time.monotonic()
         self._first_progress = config.progress(step, elapsed_s)
         self._tensorboard = SummaryWriter(str(run.tensorboard), purge_step=step + 1 if step else None)  # type: ignore[no-untyped-call]
-        verb = f"going on from step {step:,}" if step else "training"
+        verb = f"resuming from step {step:,}" if step else "training"
         self._say(f"{verb}: {config.agent} on {config.env}, seed {config.seed}, into {run.path}")
 
     def tick(self, step: int, updates: int, elapsed_s: float, progress: float) -> None:
@@ -43,7 +43,7 @@ class Reporter:
     def report(self, counters: dict[str, Any], evaluation: dict[str, float], train: dict[str, float]) -> None:
         """Write one validation: as a line of metrics.jsonl, and to TensorBoard as time/, eval/ and train/ scalars.
 
-        `counters` are at least step, updates, elapsed_s and progress; `train` is what the agent's last update returned.
+        `counters` are at least step, updates, elapsed_s and progress; `train` are the metrics of the last update.
         """
         row = {**counters, **evaluation, **train}
         with self._run.metrics.open("a", encoding="utf-8") as file:
@@ -56,11 +56,11 @@ class Reporter:
         self._say(self._line(row["step"], row["updates"], row["elapsed_s"], row["progress"]))
 
     def flush(self) -> None:
-        """Let TensorBoard's file catch up."""
+        """Flush TensorBoard's file."""
         self._tensorboard.flush()  # type: ignore[no-untyped-call]
 
     def close(self, step: int, elapsed_s: float, *, finished: bool) -> None:
-        """Draw the learning curve and say how to go on."""
+        """Draw the learning curve, and print how the training ended and how to resume it."""
         self._tensorboard.close()  # type: ignore[no-untyped-call]
         rows = self._run.read_metrics()
         if rows:
@@ -68,15 +68,15 @@ class Reporter:
         how = "finished" if finished else "stopped"
         self._say(f"{how} at step {step:,} after {elapsed_s:.0f} s of training; checkpoint in {self._run.checkpoints}")
         if not finished:
-            self._say(f"go on with: arm-control resume {self._run.path}")
+            self._say(f"resume with: arm-control resume {self._run.path}")
 
     def _line(self, step: int, updates: int, elapsed_s: float, progress: float) -> str:
         speed = step / elapsed_s if elapsed_s else 0.0
-        done = progress - self._first_progress  # by this process, whose clock runs on while it validates
+        done = progress - self._first_progress  # by this process since its start, validations included
         line = f"{progress:4.0%}  {step:>9,} steps  {updates:>7,} updates  {self._latest}  {speed:5,.0f} steps/s"
         if progress >= 1:
             return f"{line}     0 s left"
-        if done <= 0:  # how long the rest takes is not known yet
+        if done <= 0:  # no estimate yet
             return line
         left_s = (time.monotonic() - self._start) * (1 - progress) / done
         return f"{line}  {left_s:4.0f} s left"

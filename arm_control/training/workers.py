@@ -1,7 +1,7 @@
-"""Workers: processes, each with arms of its own, that learn at the same time in shared memory.
+"""A3C's worker processes: each has arms of its own, and updates network parameters in shared memory.
 
-Each call makes a worker go on to its next update; it is called again at once, so that none waits for another, or only
-after the others have had their turns.
+Each call lets a worker collect steps until its next update. Asynchronous workers are called again at once, so that none
+waits for another; otherwise they take turns.
 """
 
 import contextlib
@@ -25,15 +25,15 @@ from policies.agent import ParameterSharingAgent
 
 Memory = NDArray[np.uint8]
 
-ANSWER_S = 600.0  # in which a worker has to come to its next update
-DEATHS_IN_A_ROW = 5  # of workers in one place without an update, after which training gives up
+ANSWER_S = 600.0  # timeout of a worker's update
+DEATHS_IN_A_ROW = 5  # of workers at one place without an update in between, after which the training fails
 
 
 class Workers:
-    """What `Collector` is for other agents: several of them, in processes, on shared parameters.
+    """Several collectors in worker processes with shared parameters, with the methods of `Collector`.
 
-    The first steps, from which the inputs' scale is taken, are made in this process; then the workers are started. One
-    that dies is replaced by another, with new arms.
+    The first steps, to which the input normaliser is fitted, are made in this process; then the workers are started. A
+    worker that dies is replaced by another, with new arms.
     """
 
     def __init__(self, config: TrainConfig) -> None:
@@ -45,8 +45,8 @@ class Workers:
         self._agent = self._first.agent
         self._workers: dict[int, WorkerProcess] = {}
         self._busy: set[int] = set()
-        self._started = 0  # workers so far, those that were replaced included
-        self._number = [-1] * self._count  # which of those each one is
+        self._started = 0  # number of workers so far, replaced ones included
+        self._number = [-1] * self._count  # of the worker at each place, among those; its seeds depend on it
         self._turn = 0
         self._late: list[Advance] = []
         self._deaths = [0] * self._count  # at each place since the last update there
@@ -54,13 +54,13 @@ class Workers:
         self._finalizer = weakref.finalize(self, end_all, self._workers.values(), os.getpid())
 
     def _shared_memory(self, size: int) -> Memory:
-        """Memory of so many bytes, without a name, so that nothing stays behind."""
+        """Anonymous shared memory of so many bytes, of which nothing remains after exit."""
         self._memory = os.memfd_create("parameters")
         os.ftruncate(self._memory, size)
         return _view(self._memory)
 
     def advance(self, progress: Callable[[int], float]) -> Advance:
-        """Wait for the next worker that comes to its update, or give the next one its turn."""
+        """Wait for the next worker that completes an update (asynchronous), or let the next one make one (in turns)."""
         if not self._agent.normalizer_fitted:
             return self._first.advance(progress)
         if not self._workers:
@@ -78,7 +78,7 @@ class Workers:
         return self._finish(place)
 
     def policy(self) -> torch.nn.Module:
-        """The present controller, while all workers wait."""
+        """The present policy; all workers are paused for it."""
         self._pause()
         return self._agent.policy()
 
@@ -87,7 +87,7 @@ class Workers:
         self._agent.load_networks(state["agent"])
 
     def state_dict(self) -> dict[str, Any]:
-        """All that the steps to come depend on, while all workers wait."""
+        """The complete state of all workers, which are paused for it."""
         self._pause()
         state = self._first.state_dict()
         places = range(len(self._workers))
@@ -101,7 +101,7 @@ class Workers:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a state of `state_dict`."""
+        """Restore a state of `state_dict`."""
         if len(state["numbers"]) != self._count:
             raise ValueError(f"the checkpoint is of {counted(len(state['numbers']), 'worker')}, not of {self._count}")
         self._first.load_state_dict({key: state[key] for key in ("agent", "arm_urdf", "arms")})
@@ -111,7 +111,7 @@ class Workers:
         self._turn = state["turn"]
         self.replaced = state["replaced"]
         self._start(dict(enumerate(state["workers"])))
-        # Each worker has put its own copy there.
+        # Last, because each worker has loaded its own copy into the shared parameters.
         self._agent.load_state_dict(state["agent"])
 
     def close(self) -> None:
@@ -123,7 +123,7 @@ class Workers:
             self._memory = -1
 
     def _start(self, states: dict[int, dict[str, Any] | None]) -> None:
-        """Workers at these places, that go on from saved states, or begin with new arms and the present parameters."""
+        """Start workers at these places, from saved states or, if None, with new arms and the present parameters."""
         for place, saved in states.items():
             if saved is None:
                 self._number[place] = self._started
@@ -135,7 +135,7 @@ class Workers:
                 saved,
                 self._agent.state_dict() if saved is None else None,
             )
-            with contextlib.suppress(WorkerDeath):  # it will be seen when the answer does not come
+            with contextlib.suppress(WorkerDeath):  # detected below, when the reply is missing
                 self._workers[place].send(message("make", *arguments))
         for place in states:
             try:
@@ -144,23 +144,23 @@ class Workers:
                 self._replace(place, death, states[place])
 
     def _begin(self, place: int, progress: float) -> None:
-        with contextlib.suppress(WorkerDeath):  # `_finish` will see it
+        with contextlib.suppress(WorkerDeath):  # detected by `_finish`
             self._workers[place].send(message("go_on", progress))
         self._busy.add(place)
 
     def _wait(self) -> int:
-        """The place of a worker that has answered or died."""
+        """Wait for a worker to reply or die, and return its place."""
         poll = select.poll()
         places = {self._workers[place].fileno(): place for place in self._busy}
         for descriptor in places:
             poll.register(descriptor, select.POLLIN)
         ready = poll.poll(1000 * ANSWER_S)
         if not ready:
-            raise RuntimeError(f"no worker has come to an update for {ANSWER_S:g} s")
+            raise RuntimeError(f"no worker has completed an update for {ANSWER_S:g} s")
         return places[ready[0][0]]
 
     def _finish(self, place: int) -> Advance:
-        """What a worker has done; nothing if it has died, and another has taken its place."""
+        """Receive a worker's progress; none if it has died and was replaced."""
         self._busy.discard(place)
         try:
             done: Advance = _checked(self._workers[place].receive(ANSWER_S))
@@ -171,7 +171,7 @@ class Workers:
         return done._replace(metrics=done.metrics | {"workers_replaced": self.replaced})
 
     def _replace(self, place: int, death: WorkerDeath, saved: dict[str, Any] | None = None) -> None:
-        """Put another worker in a dead one's place. Raises RuntimeError if too many have died there."""
+        """Replace a dead worker. Raises RuntimeError if too many have died at its place."""
         self._deaths[place] += 1
         if self._deaths[place] >= DEATHS_IN_A_ROW:
             raise RuntimeError(f"{death}, the last of {DEATHS_IN_A_ROW} in a row without an update")
@@ -182,12 +182,12 @@ class Workers:
         self._start({place: saved})
 
     def _pause(self) -> None:
-        """Let all workers come to their updates; what they have done counts at the next `advance`."""
+        """Let all workers complete their updates, whose progress is returned by the next calls of `advance`."""
         for place in sorted(self._busy):
             self._late.append(self._finish(place))
 
     def _saved(self, place: int) -> Any:
-        """The state of a worker that waits, or of the one that takes its place if it has died meanwhile."""
+        """The state of a paused worker, or of its replacement if it has died."""
         while True:
             try:
                 self._workers[place].send(message("save"))
@@ -197,14 +197,14 @@ class Workers:
 
 
 def _checked(reply: Any) -> Any:
-    """The reply. Raises the error that it may be."""
+    """Return a reply. Raises the error if it is one."""
     if isinstance(reply, Failure):
         raise reply.noted()
     return reply
 
 
 def _view(memory: int) -> Memory:
-    """The memory of a file descriptor."""
+    """The shared memory of a file descriptor, as an array."""
     return np.frombuffer(mmap.mmap(memory, 0), np.uint8)
 
 
@@ -219,7 +219,7 @@ def _make_collector(
 
 
 class Worker:
-    """The other side: a collector in a process of its own."""
+    """The side of the worker process: a collector of its own."""
 
     def __init__(self, memory: int) -> None:
         self.number = -1
@@ -227,7 +227,7 @@ class Worker:
         self._collector: Collector | None = None
 
     def make(self, config: dict[str, Any], number: int, saved: Any, other: Any) -> None:
-        """Make the arms and the agent, of a saved state, or a newcomer beside `other`, an agent's state."""
+        """Make the arms and the agent from a saved state or, for a new worker, from the state of another agent."""
         torch.set_num_threads(1)
         self.number = number
         read = TrainConfig.from_json(config)
@@ -239,7 +239,7 @@ class Worker:
             self._collector.agent.join(other)
 
     def go_on(self, progress: float) -> Advance:
-        """Make steps until the agent has learned from them."""
+        """Collect steps until the agent has updated."""
         assert self._collector is not None
         steps = 0
         while True:
@@ -249,7 +249,7 @@ class Worker:
                 return Advance(steps, done.updates, done.metrics)
 
     def save(self) -> dict[str, Any]:
-        """All that the steps to come depend on."""
+        """The complete state of the worker."""
         assert self._collector is not None
         return self._collector.state_dict()
 
@@ -260,6 +260,6 @@ class Worker:
 
 
 def serve(connection: int, memory: int) -> None:
-    """Be a worker until the caller is gone."""
+    """Serve calls of a `Worker` until the caller disconnects."""
     worker = Worker(memory)
     serve_calls(connection, worker, lambda: f"worker {worker.number}")

@@ -935,7 +935,7 @@ class TestSignals:
             _, error = process.communicate(timeout=60)
         assert process.returncode == 130
         assert "Traceback" not in error
-        assert f"go on with: arm-control resume {run}" in error
+        assert f"resume with: arm-control resume {run}" in error
         if moment == "while it learns":
             assert (run / "curve.png").read_bytes().startswith(b"\x89PNG")
         step, state = load_latest(run / "checkpoints")

@@ -685,7 +685,7 @@ class TestInterruption:
         said = subprocess.run([*start, str(whole)], capture_output=True, text=True, check=True).stderr
         assert said.count(" mm  (about ") == 6
         again = subprocess.run([*start, str(whole)], capture_output=True, text=True, check=True).stderr
-        assert again == "[6/6] done before\n"
+        assert again == "[6/6] already finished\n"
 
         moments = random.Random(0)
         kills, most_kills = 0, size(3, full=20, of="kills")

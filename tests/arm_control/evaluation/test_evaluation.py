@@ -277,7 +277,7 @@ class TestIKController:
         assert [call.shape for call in solved] == [(4, 3)]
 
     def test_only_a_goal_that_has_changed_is_solved_again(self, solved: list[FloatArray]) -> None:
-        """Other arms keep their pose, and `forget` solves all of them again."""
+        """Other arms keep their pose, and `reset` solves all of them again."""
         env = make_env().unwrapped
         observation, _ = env.reset(seed=1)
         other, _ = env.reset(seed=2)
@@ -290,7 +290,7 @@ class TestIKController:
         assert [len(call) for call in solved] == [2, 1]
         assert np.array_equal(first[0], second[0])
         assert second[1] == pytest.approx([30.0, 40.0, 50.0], abs=0.01)
-        controller.forget()
+        controller.reset()
         controller(changed, [env, env])
         assert len(solved[-1]) == 2
         env.close()

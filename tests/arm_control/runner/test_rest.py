@@ -243,7 +243,7 @@ class Trembler:
         self.until_step = until_step
         self.step = 0
 
-    def forget(self) -> None:
+    def reset(self) -> None:
         """Start again at step 0."""
         self.step = 0
 

@@ -703,7 +703,7 @@ class TestProcesses:
             assert parent.returncode == -signal.SIGKILL
             return
         assert parent.returncode == 130
-        assert f"go on with: arm-control resume {run}" in error
+        assert f"resume with: arm-control resume {run}" in error
         step, state = load_latest(run / "checkpoints")
         rows = reports(run)
         for each in (*rows[1:], state):

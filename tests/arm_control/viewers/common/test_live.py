@@ -163,14 +163,14 @@ def test_angles_are_those_of_the_observation(ik: OpenedController) -> None:
     live.close()
 
 
-class Forgetful:
-    """A controller that counts the calls of `forget`."""
+class CountingController:
+    """A controller that counts the calls of `reset`."""
 
     def __init__(self) -> None:
-        self.forgotten = 0
+        self.resets = 0
 
-    def forget(self) -> None:
-        self.forgotten += 1
+    def reset(self) -> None:
+        self.resets += 1
 
     def __call__(self, observation: Any, arms: list[Any]) -> Any:
         return IKController()(observation, arms)
@@ -201,9 +201,9 @@ class TestRollOut:
     def test_beside_a_trajectory_each_goal_is_a_new_episode(self, ik: OpenedController) -> None:
         """It starts at the same pose and reaches each goal within 2 mm."""
         trajectory = roll_out(open_controller("zero", 0), 3, 0)
-        controller = Forgetful()
+        controller = CountingController()
         beside = roll_out_beside(dataclasses.replace(ik, controller=controller), trajectory)
-        assert controller.forgotten == 1 + 3  # and once as it begins
+        assert controller.resets == 1 + 3  # and once as it begins
         assert beside.episodes == trajectory.episodes
         assert beside.length_s == pytest.approx(trajectory.length_s, abs=trajectory.period_s)
         np.testing.assert_allclose(beside.sample(0.0).angle_deg, trajectory.sample(0.0).angle_deg, atol=1e-5)
@@ -281,9 +281,9 @@ class TestGoalsBesideARecording:
         zero_s = ticks[0].time_s
         bounds_s = [ticks[k].time_s - zero_s + 4e-4 for k in (0, 30, 60, 90)]
         episodes = [Episode(f"goal {k + 1}", bounds_s[k], bounds_s[k + 1]) for k in range(3)]
-        controller = Forgetful()
+        controller = CountingController()
         beside = roll_out_beside(dataclasses.replace(ik, controller=controller), recorded(ticks, episodes))
-        assert controller.forgotten == 1 + 3
+        assert controller.resets == 1 + 3
         assert [beside.error_at_end_mm(episode) < 2.0 for episode in episodes] == [True] * 3
 
     def test_the_error_at_the_end_is_taken_when_the_next_goal_begins(self, ik: OpenedController) -> None:
