@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from arm_control.viewers.common.stage import serving
-from arm_control.viewers.web.pages import Page
+from arm_control.viewers.web.page import Page
 
 DEADLINE_S = 90
 

@@ -1,1 +1,1 @@
-"""Benches: one file each, with its flags and its `run`. Found by listing this folder; may import every room below."""
+"""Benchmarks: one file each, with its flags and its `run`, found by listing this folder."""

@@ -1,4 +1,4 @@
-"""Clocks of benched control loops: they time ticks, and let several loops take turns in one process."""
+"""Clocks for benchmarks of the control loop: they time ticks, and let several loops take turns in one process."""
 
 import time
 from collections.abc import Callable
@@ -10,16 +10,16 @@ from arm_control.runner.clocks import FastTime, RealTime
 from arm_control.runner.ticks import OVERRUN_FRACTION
 
 PERIOD_S = 0.002  # of every benched loop: 500 Hz
-TURN_S = 2.0  # how long a loop runs before it is another's turn
+TURN_S = 2.0  # duration of a loop's turn
 
 Times = NDArray[np.float64]
 
 
 class BackToBackClock(FastTime):
-    """A clock that jumps to whatever is due, and times whole ticks: all that happens between two waits.
+    """A clock that does not wait, and times whole ticks, from the end of one wait to the beginning of the next.
 
     After every `calls` timed ticks it calls `others`. The first `warm_up_ticks`, and `lead_ticks` after each such call,
-    are not timed, so that caches are warm again.
+    are not timed, to warm up the caches.
     """
 
     def __init__(self, others: Callable[[], None], *, calls: int, lead_ticks: int, warm_up_ticks: int) -> None:
@@ -32,7 +32,7 @@ class BackToBackClock(FastTime):
         self._began_s = time.perf_counter()
 
     def wait_until(self, due_s: float) -> None:
-        """Note the duration of the tick that ends, and begin the next."""
+        """Record the duration of the tick that ends, and begin the next one."""
         taken_s = time.perf_counter() - self._began_s
         self._ticks += 1
         if self._ticks > 0:
@@ -45,15 +45,15 @@ class BackToBackClock(FastTime):
 
 
 class TurnClock(RealTime):
-    """The monotonic clock of one of several loops that take turns: it stands still during the others' turns.
+    """The monotonic clock of one of several loops that take turns: it stops during the others' turns.
 
-    It notes how far from its due time each tick began (`errors_s`) and how long it took until the wait for the next one
+    It records how far from its due time each tick began (`errors_s`), its duration until the wait for the next one
     (`taken_s`), when the first tick was due (`first_s`) and when the last one began (`last_s`).
     """
 
     def __init__(self, ticks: int, turn_ticks: int, others: Callable[[], None] = lambda: None) -> None:
-        """Keep the times of the first `ticks` ticks; call `others` after every `turn_ticks`."""
-        # Ones, so that the memory is there from the start.
+        """Record the times of the first `ticks` ticks; call `others` after every `turn_ticks`."""
+        # Ones, not empty: the memory is allocated by writing to it.
         self.errors_s: Times = np.ones(ticks)
         self.taken_s: Times = np.ones(ticks)
         self.ticks = 0
@@ -68,7 +68,7 @@ class TurnClock(RealTime):
         return super().now_s() - self._away_s
 
     def wait_until(self, due_s: float) -> None:
-        """Let the others have their turn if it is due, then sleep."""
+        """Run the others' turn if it is due, then sleep."""
         if 0 < self.ticks <= len(self.taken_s):
             self.taken_s[self.ticks - 1] = self.now_s() - self.last_s
         if 0 < self.ticks < len(self.errors_s) and self.ticks % self._turn_ticks == 0:
@@ -85,7 +85,7 @@ class TurnClock(RealTime):
 
 
 class EmptyLoop:
-    """A loop with the control loop's pacing and nothing to do: the steadiness that the machine itself allows."""
+    """A loop with the control loop's timing and no work: the jitter of the machine itself."""
 
     def __init__(self, ticks: int, turn_ticks: int) -> None:
         self.clock = TurnClock(ticks, turn_ticks)

@@ -1,4 +1,4 @@
-"""Setup of the control-loop benches: an untrained policy on an arm in memory, recorded like a real one."""
+"""Setup for benchmarks of the control loop: an untrained policy on an arm in memory, recorded like a real run."""
 
 import contextlib
 import gc
@@ -31,15 +31,15 @@ from envs.limits import Box
 from envs.tasks.base import StillGoal
 from policies.ddpg.settings import DDPGSettings
 
-GOAL_S = 1.0  # between two goals
-POSES = 200  # how many poses of the arm give the goals
-WORKSPACE_M: Box = (-0.1, -0.1, 0.0, 0.46, 0.46, 0.75)  # the arm reaches 1 cm less, up and sideways 5 cm
+GOAL_S = 1.0  # duration of a goal
+POSES = 200  # number of poses whose tip positions are the goals
+WORKSPACE_M: Box = (-0.1, -0.1, 0.0, 0.46, 0.46, 0.75)  # 1 cm beyond the arm's reach, 5 cm upwards and sideways
 
 Pose = list[float]
 
 
 class MemoryDriver:
-    """An arm in memory, which is always at its last target and healthy: no figure contains the time on a bus."""
+    """A driver of an arm in memory, always at its last target and without alarms, so that no bus time is measured."""
 
     def __init__(self, arm: Arm, now_s: Callable[[], float], period_s: float) -> None:
         """`now_s` gives the time stamps of readings."""
@@ -61,7 +61,7 @@ class MemoryDriver:
         return JointState(self._now_s(), self._angles, self._speeds, *self._health)
 
     def write(self, target_deg: list[float]) -> None:
-        """Move there at once."""
+        """Move to the target immediately."""
         self._speeds = [(to - at) / self._period_s for to, at in zip(target_deg, self._angles, strict=True)]
         self._angles = target_deg
 
@@ -73,7 +73,7 @@ class MemoryDriver:
 
 
 class SteeredRunner(PolicyRunner):
-    """Runs the policy but returns the pose that the goal was made from, since an untrained policy reaches no goal."""
+    """Runs the policy, but returns the pose that reaches the goal, which an untrained policy does not find."""
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
@@ -88,7 +88,7 @@ class SteeredRunner(PolicyRunner):
         goal_m: Sequence[float],
         goal_velocity_m_s: Sequence[float] = (0.0, 0.0, 0.0),
     ) -> list[float]:
-        """Compute what `PolicyRunner.decide` returns, and return the goal's pose instead."""
+        """Run the inference of `PolicyRunner.decide`, and return the goal's pose instead of its result."""
         super().decide(
             angles_deg, speeds_deg_s, previous_target_deg, previous_target_speed_deg_s, goal_m, goal_velocity_m_s
         )
@@ -96,7 +96,7 @@ class SteeredRunner(PolicyRunner):
 
 
 class LoopRun(NamedTuple):
-    """A control loop that has run, and how many records its recorder dropped."""
+    """A control loop that has run, and the number of records that its recorder dropped."""
 
     loop: ControlLoop
     dropped_records: int
@@ -114,7 +114,7 @@ class LoopSetup:
         recorder: Callable[..., Recorder] = Recorder,
         pose_count: int = POSES,
     ) -> None:
-        """Export an untrained policy into a folder. `safety` and `recorder` make those of each loop."""
+        """Export an untrained policy into a folder. `safety` and `recorder` are called for each loop."""
         self._safety = safety
         self._recorder = recorder
         self.arm = Arm()
@@ -150,15 +150,15 @@ class LoopSetup:
         return self._safety(self.arm, self.arm.limits, PERIOD_S, SafetySettings(workspace_m=WORKSPACE_M))
 
     def goals(self) -> Iterator[StillGoal]:
-        """All goals, again and again."""
+        """All goals, repeated without end."""
         while True:
             for goal_m in self.runner.poses:
                 yield StillGoal(goal_m)
 
     def run_loop(self, clock: Clock, stopped: Callable[[], bool]) -> LoopRun:
-        """Run the control loop, recorded, until `stopped` returns True.
+        """Run the control loop with a recorder until `stopped` returns True.
 
-        Raises RuntimeError if safety stopped the arm, which would change what is measured.
+        Raises RuntimeError after a fault stop, which would change what is measured.
         """
         metadata = {
             "arm": self.arm.name,
@@ -177,10 +177,7 @@ class LoopSetup:
 
 
 def export_untrained(arm: Arm, settings: DDPGSettings, path: Path) -> ExportedPolicy:
-    """Export an untrained DDPG policy; returns the exported module.
-
-    Trained weights would differ, but be no faster.
-    """
+    """Export an untrained DDPG policy, which is as fast as a trained one; returns the exported module."""
     config = TrainConfig("ddpg", settings)
     env: Any = environment_maker(config)().unwrapped
     try:
@@ -198,7 +195,7 @@ def export_untrained(arm: Arm, settings: DDPGSettings, path: Path) -> ExportedPo
 def percentiles_us(times_s: Times, rounds: int) -> dict[str, float]:
     """Percentiles in microseconds: p50 and p99 as medians over the rounds, p99 of all rounds together, and the worst.
 
-    A round that other programs disturbed thus does not change p50 and p99.
+    The medians are robust against rounds disturbed by other programs.
     """
     times_us = 1e6 * times_s.reshape(rounds, -1)
     p50, p99 = np.median(np.percentile(times_us, (50, 99), axis=1), axis=1).tolist()
@@ -207,9 +204,9 @@ def percentiles_us(times_s: Times, rounds: int) -> dict[str, float]:
 
 @contextlib.contextmanager
 def quiet_process() -> Iterator[str]:
-    """Prepare this process as `arm-control run` does: real-time priority if it is granted, no garbage to collect.
+    """Prepare this process as `arm-control run` does: real-time priority if permitted, no garbage collection.
 
-    Gives the line that `run` prints about the priority.
+    Yields the line that `run` prints about the priority.
     """
     policy = os.sched_getscheduler(0)
     parameters = os.sched_getparam(0)

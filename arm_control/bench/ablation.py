@@ -102,11 +102,10 @@ def bench_ablation(length: Length, seeds: int, goals: int, out: str) -> dict[str
 
     Raises ValueError for a folder of another ablation, RuntimeError if a training fails.
     """
-    trials = {
-        f"{name}, seed {seed}": trial_of(name, seed, length, goals, Path(out))
-        for seed in range(seeds)
-        for name in VARIANTS
-    }
+    trials = {}
+    for seed in range(seeds):
+        for name in VARIANTS:
+            trials[f"{name}, seed {seed}"] = trial_of(name, seed, length, goals, Path(out))
     results = run_trials(trials)
     for name, result in results.items():
         if "failed" in result:
@@ -115,6 +114,9 @@ def bench_ablation(length: Length, seeds: int, goals: int, out: str) -> dict[str
     for name in VARIANTS:
         runs = [results[f"{name}, seed {seed}"] for seed in range(seeds)]
         last = [run["last"] for run in runs]
+        curves = []
+        for run in runs:
+            curves.append([[row[column] for column in CURVE] for row in run["curve"]])
         decision_ms, update_ms = time_run(trials[f"{name}, seed 0"].folder)
         rows.append(
             {
@@ -127,7 +129,7 @@ def bench_ablation(length: Length, seeds: int, goals: int, out: str) -> dict[str
                 "peak_memory_mb": float(max(run["memory_mb"] for run in runs)),
                 "decision_ms": decision_ms,
                 "update_ms": update_ms,
-                "curves": [[[row[name] for name in CURVE] for row in run["curve"]] for run in runs],
+                "curves": curves,
             }
         )
     error = {str(row["variant"]): float(np.mean(row["errors_mm"])) for row in rows}
@@ -179,7 +181,7 @@ def mean_or_none(values: list[Any]) -> float | None:
 
 
 def format_ablation(figures: dict[str, Any]) -> str:
-    """The figures as a table for people, in Markdown."""
+    """Format the figures as a Markdown table."""
     lines = [
         f"{counted(figures['minutes'], 'minute', form='g')} on one core each, {counted(figures['seeds'], 'seed')}, "
         f"{counted(figures['goals'], 'held-out goal')}",
@@ -190,19 +192,22 @@ def format_ablation(figures: dict[str, Any]) -> str:
     ]
     for row in figures["variants"]:
         errors = ", ".join(f"{error:.{1 if error >= 10 else 2}f}" for error in row["errors_mm"])
-        shares = [
-            "-" if row[name] is None else f"{100 * row[name]:.{digits}f} %"
-            for name, digits in (("coverage", 1), ("untried_picks", 0))
-        ]
+        coverage = percentage(row["coverage"], 1)
+        untried = percentage(row["untried_picks"], 0)
         lines.append(
-            f"| {row['variant']} | {errors} | {row['steps']:,.0f} | {row['updates']:,.0f} | {shares[0]} | {shares[1]} "
+            f"| {row['variant']} | {errors} | {row['steps']:,.0f} | {row['updates']:,.0f} | {coverage} | {untried} "
             f"| {row['peak_memory_mb']:,.0f} MB | {row['decision_ms']:.2f} ms | {row['update_ms']:.1f} ms |"
         )
     return "\n".join(lines)
 
 
+def percentage(fraction: float | None, digits: int) -> str:
+    """A fraction in percent; "-" for None."""
+    return "-" if fraction is None else f"{100 * fraction:.{digits}f} %"
+
+
 def draw(figures: dict[str, Any], path: Path) -> None:
-    """Plot the validation error against training time and against steps: a colour a variant, a line a seed."""
+    """Plot the validation error against training time and against steps: a colour per variant, a line per seed."""
     figure = Figure(figsize=(10, 4.2), layout="constrained")
     panels = figure.subplots(1, 2, sharey=True)
     for axes, column, label in zip(
@@ -217,7 +222,7 @@ def draw(figures: dict[str, Any], path: Path) -> None:
         axes.set_xlabel(label)
     panels[1].set_xscale("log")
     panels[0].set_ylabel("mean error at the last step (mm)")
-    panels[0].set_title("Validation goals; one line a seed", loc="left", fontsize=11)
+    panels[0].set_title("Validation goals; one line per seed", loc="left", fontsize=11)
     if figures["grid_step_deg"] == 1.0:
         for axes in panels:
             draw_grid_floor(axes)

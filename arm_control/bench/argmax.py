@@ -1,7 +1,7 @@
 """The cost of one decision and one update against the number of joints, with and without an argmax over all actions.
 
-The flat head is measured beside what bounds it, in turns within one run: streaming through its bytes for one decision,
-and PyTorch's own layers and optimiser for a batch. All on one thread, as the runner and the training have it.
+The flat head is compared with its bounds, in turns within one run: reading all its memory once for a decision, and
+PyTorch's own layers and optimiser for a batch. All on one thread, as in the runner and in training.
 """
 
 import ctypes
@@ -81,7 +81,7 @@ HIDDEN = 64
 BATCH = 64
 MEASURED_JOINTS = (1, 2, 3)
 COMPUTED_JOINTS = 4
-PLAIN_ROUNDS = 3  # of the plain update, which takes seconds
+PLAIN_ROUNDS = 3  # of the update with PyTorch's own layers, which takes seconds
 PANELS = {"decision_ms": "One decision (ms)", "update_ms": "One update (ms)", "memory_mb": "Memory to learn (MB)"}
 CLEAR_PEAK = Path("/proc/self/clear_refs")
 STATUS = Path("/proc/self/status")
@@ -93,8 +93,12 @@ def bench_argmax(step_deg: float, rounds: int) -> dict[str, Any]:
     torch.manual_seed(0)
     limits = Arm().limits
     shape = DegreeGrid(limits.lower_deg, limits.upper_deg, step_deg).shape
-    rows = [row for joints in MEASURED_JOINTS for row in agent_costs((shape * 2)[:joints], rounds)]
+    # Costs against the number of joints: measured, and for four joints computed from those of three.
+    rows: list[dict[str, Any]] = []
+    for joints in MEASURED_JOINTS:
+        rows += agent_costs((shape * 2)[:joints], rounds)
     rows += [four_joints(row, shape[0]) for row in rows[-3:]]
+    # The flat head of three joints, and its bounds.
     grid = ActionGrid(spec_of(shape))
     streams = stream_times(grid, step_deg, rounds)
     batch_max = batch_times(grid, rounds)
@@ -122,7 +126,7 @@ def bench_argmax(step_deg: float, rounds: int) -> dict[str, Any]:
 
 
 def gpu_reason() -> str:
-    """The reason why nothing is measured on a GPU."""
+    """The reason why GPU figures are missing."""
     if not torch.cuda.is_available():
         return f"skipped: PyTorch {torch.__version__} sees no GPU"
     return "skipped: agents learn and decide on the CPU"
@@ -182,7 +186,7 @@ def agent_costs(shape: tuple[int, ...], rounds: int) -> list[dict[str, Any]]:
 
 
 def minus_distance(achieved_goal: Any, desired_goal: Any, info: Any) -> Any:
-    """The reward: minus the distance to the goal."""
+    """A reward: minus the distance to the goal."""
     return -np.linalg.norm(achieved_goal - desired_goal, axis=-1)
 
 
@@ -201,8 +205,10 @@ def random_transitions(spec: Spec, name: str, columns: int, generator: np.random
         actions = generator.integers(math.prod(spec.grid_shape), size=count)
     elif name == "branching":
         actions = generator.integers(spec.grid_shape, size=(count, columns))
-    first, second = (observations(spec, count, generator) for _ in range(2))
-    return Transition(first, actions, np.zeros(count, np.float32), second, *np.zeros((2, count), np.bool_))
+    first = observations(spec, count, generator)
+    second = observations(spec, count, generator)
+    never = np.zeros(count, np.bool_)
+    return Transition(first, actions, np.zeros(count, np.float32), second, never, never)
 
 
 def learning_mb(agent: Agent) -> float:
@@ -211,7 +217,7 @@ def learning_mb(agent: Agent) -> float:
     weights: int = sum(parameter.numel() for parameter in policy.parameters())
     weights += sum(tensor.numel() for tensor in agent.state_dict().get("critic", {}).values())
     for module in policy.modules():
-        if isinstance(module, FlatHead):  # its table is no parameter
+        if isinstance(module, FlatHead):  # its table is a buffer, not a parameter
             weights += module.table.numel()
     return 4 * 4e-6 * weights
 
@@ -277,7 +283,8 @@ def batch_times(grid: ActionGrid, rounds: int) -> dict[str, Any]:
 
 def update_times(grid: ActionGrid, rounds: int) -> dict[str, float]:
     """Median ms of one update with `nn.Linear` and Adam, and with the flat head; the largest gradient difference."""
-    head, target = (FlatHead(grid, HIDDEN, random=True, seed=0) for _ in range(2))
+    head = FlatHead(grid, HIDDEN, random=True, seed=0)
+    target = FlatHead(grid, HIDDEN, random=True, seed=0)
     plain = plain_layer(head)
     plain_target = plain_layer(head)
     lazy = LazyAdam(head)
@@ -289,7 +296,7 @@ def update_times(grid: ActionGrid, rounds: int) -> dict[str, float]:
     touched = actions.unique()  # type: ignore[no-untyped-call]
 
     def plain_update() -> Tensor:
-        """Update every row; returns the gradient of the touched ones."""
+        """Update all rows, and return the gradient of the touched ones."""
         with torch.no_grad():
             y = plain_target(next_x).amax(dim=1)
         adam.zero_grad()
@@ -301,7 +308,7 @@ def update_times(grid: ActionGrid, rounds: int) -> dict[str, float]:
         return gradient
 
     def sparse_update() -> Tensor:
-        """Update the touched columns only; returns their gradient."""
+        """Update only the touched columns, and return their gradient."""
         y = target.maximum(next_x)
         gathered = head.gather(positions)
         mse_loss(head.q(x, positions, gathered), y).backward()  # type: ignore[no-untyped-call]
@@ -327,12 +334,12 @@ def plain_layer(head: FlatHead) -> nn.Linear:
 def in_turns(work: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
     """Median ms of each operation, one after the other in each round, after a warm-up."""
     times: dict[str, list[float]] = {name: [] for name in work}
-    for done in work.values():
-        done()
+    for operation in work.values():
+        operation()
     for _ in range(rounds):
-        for name, done in work.items():
+        for name, operation in work.items():
             begin = time.perf_counter()
-            done()
+            operation()
             times[name].append(1000.0 * (time.perf_counter() - begin))
     return {name: median(values) for name, values in times.items()}
 
@@ -345,8 +352,8 @@ def peak_memory_mb(work: Callable[[], Any]) -> float | None:
         return next(int(line.split()[1]) for line in lines if line.startswith(name))
 
     try:
-        ctypes.CDLL(None).malloc_trim(0)  # so that memory of earlier work is not used again unseen
-        CLEAR_PEAK.write_text("5", encoding="ascii")  # forget the peak until now (proc(5))
+        ctypes.CDLL(None).malloc_trim(0)  # return freed memory, whose reuse would not be seen
+        CLEAR_PEAK.write_text("5", encoding="ascii")  # reset the peak, see proc(5)
         before = kilobytes("VmRSS:")
         work()
         return (kilobytes("VmHWM:") - before) / 1000.0
@@ -355,7 +362,7 @@ def peak_memory_mb(work: Callable[[], Any]) -> float | None:
 
 
 def format_argmax(figures: dict[str, Any]) -> str:
-    """The figures as tables for people, in Markdown."""
+    """Format the figures as Markdown tables."""
     lines = [
         f"{figures['hidden_units']} hidden units, float32, batch {figures['batch']}, one thread",
         "",
@@ -369,7 +376,9 @@ def format_argmax(figures: dict[str, Any]) -> str:
             f"| {joints} | {row['actions']:,} | {row['agent']} | {row['decision_ms']:,.2f} ms | "
             f"{row['update_ms']:,.1f} ms | {memory} MB |"
         )
-    decision, batch, update, ratios = (figures[name] for name in ("decision_ms", "batch_maximum", "update", "ratios"))
+    decision = figures["decision_ms"]
+    batch = figures["batch_maximum"]
+    update = figures["update"]
     peak = "unknown" if batch["fused_peak_mb"] is None else f"{batch['fused_peak_mb']:.1f} MB"
     lines += [
         "",
@@ -377,12 +386,12 @@ def format_argmax(figures: dict[str, Any]) -> str:
         f"{decision['greedy']:.2f} ms, exported {decision['onnx']:.2f} ms; "
         f"reading the head: sum {decision['sum']:.2f} ms, max {decision['max']:.2f} ms.",
         f"Exact maxima of a batch: {batch['fused_ms']:.1f} ms in blocks, with {peak} more memory at most; "
-        f"addmm and max {batch['addmm_ms']:.1f} ms, into memory of its own {batch['preallocated_ms']:.1f} ms.",
+        f"addmm and max {batch['addmm_ms']:.1f} ms, with preallocated output {batch['preallocated_ms']:.1f} ms.",
         f"One update of the head: {update['sparse_ms']:.1f} ms; nn.Linear and Adam {update['plain_ms']:,.0f} ms. "
         f"Gradients differ by {update['largest_gradient_difference']:.1g} at most.",
         f"GPU: {figures['gpu']}.",
         "",
-        *(f"{name:<32} {value:6.2f}" for name, value in ratios.items()),
+        *(f"{name:<32} {value:6.2f}" for name, value in figures["ratios"].items()),
     ]
     return "\n".join(lines)
 
@@ -406,7 +415,7 @@ def draw(figures: dict[str, Any], path: Path) -> None:
 
 
 def draw_agent(axes: Axes, rows: list[dict[str, Any]], column: str, *, color: str, marker: str) -> None:
-    """One agent's line: solid and filled where it was measured, dotted and hollow where it was computed."""
+    """Plot one agent: solid and filled where measured, dotted and hollow where computed."""
     measured = [(row["joints"], row[column]) for row in rows if not row["computed"]]
     computed = [(row["joints"], row[column]) for row in rows if row["computed"]]
     axes.plot(*zip(*measured, strict=True), color=color, marker=marker, label=rows[0]["agent"])

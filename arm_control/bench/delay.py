@@ -63,7 +63,9 @@ def bench_delay(sources: tuple[str, ...], goals: int, seed: int) -> dict[str, An
     """Mean error in mm of each controller at each delay, on the same held-out goals and an otherwise ideal arm."""
     errors: dict[str, dict[str, float]] = {}
     success: dict[str, dict[str, float]] = {}
-    for source, opened in [(source, open_controller(source, seed)) for source in sources]:
+    # Open all controllers before anything is simulated.
+    opened_controllers = {source: open_controller(source, seed) for source in sources}
+    for source, opened in opened_controllers.items():
         errors[source] = {}
         success[source] = {}
         for delay_ms in DELAYS_MS:
@@ -76,7 +78,7 @@ def bench_delay(sources: tuple[str, ...], goals: int, seed: int) -> dict[str, An
 
 
 def format_delay(figures: dict[str, Any]) -> str:
-    """The figures as a table for people."""
+    """Format the figures as a table."""
     width = max(map(len, figures["mean_error_mm"]))
     lines = [
         f"mean error in mm (fraction within 10 mm) on {figures['goals']} held-out goals, seed {figures['seed']}, "

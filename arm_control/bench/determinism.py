@@ -47,12 +47,12 @@ SEED = 11
 LATER_SEED = 5
 ARMS = 5
 
-Trace = list[list[str]]  # a row each reset and step: observation, reward, flags and info, floats as hex
+Trace = list[list[str]]  # a row per reset and step: observation, reward, flags and info, floats as hex
 MakeEnv = Callable[[], gymnasium.Env[Any, Any]]
 
 
 def bench_determinism(imperfections: tuple[str, ...]) -> dict[str, Any]:
-    """Run each check on each environment, ideal and with these imperfections; returns which are bit-exact."""
+    """Run each check on each environment with each of these imperfections; returns which are bit-exact."""
     exact = {}
     for name in environment_ids():
         for number, given in enumerate(imperfections, 1):
@@ -65,19 +65,19 @@ def bench_determinism(imperfections: tuple[str, ...]) -> dict[str, Any]:
 def check_environment(name: str, imperfections: Imperfections) -> dict[str, bool]:
     """Repeat the first two episodes of a seed in six ways; returns whether each is bit-exact."""
     make_env = functools.partial(gymnasium.make, name, disable_env_checker=True, imperfections=imperfections)
-    wanted = trace(make_env)
+    expected = trace(make_env)
     env: Any = make_env().unwrapped
     play(env, LATER_SEED, stop_after=17)
-    after_dirty_episode = play(env, SEED) == wanted
+    after_dirty_episode = play(env, SEED) == expected
     env.reset(seed=SEED)
-    second_reset = play(env, SEED) == wanted
+    second_reset = play(env, SEED) == expected
     checks = {
-        "same process": trace(make_env) == wanted,
-        "fresh process": fresh_trace(name, imperfections) == wanted,
+        "same process": trace(make_env) == expected,
+        "fresh process": fresh_trace(name, imperfections) == expected,
         "after a dirty episode": after_dirty_episode,
         "second reset": second_reset,
         f"arm {ARMS - 1} of {ARMS}": vector_trace(make_env) == alone(make_env),
-        "save and restore": restored(make_env, env) == wanted,
+        "save and restore": restored(make_env, env) == expected,
     }
     env.close()
     return checks
@@ -111,18 +111,19 @@ def draw_actions(space: gymnasium.Space[Any], count: int) -> list[Any]:
 
 
 def row(*parts: Any) -> list[str]:
-    """All values that a step or a reset returned, as exact text."""
+    """All values returned by a step or a reset, as exact text."""
     cells: list[str] = []
     for part in parts:
         if isinstance(part, dict):
-            cells += [cell for key in sorted(part) for cell in row(part[key])]
+            for key in sorted(part):
+                cells += row(part[key])
         else:
             cells += [float(value).hex() for value in np.ravel(part)]
     return cells
 
 
 def fresh_trace(name: str, imperfections: Imperfections) -> Trace:
-    """The trace of a new process."""
+    """`trace` in a new process."""
     script = (
         "import functools, gymnasium, json\n"
         "from envs.imperfections import Imperfections\n"
@@ -151,7 +152,7 @@ def alone(make_env: MakeEnv) -> Trace:
 
 
 def vector_trace(make_env: MakeEnv) -> Trace:
-    """The same of the last arm of a vector environment in two worker processes; the others take other actions."""
+    """`alone` for the last arm of a vector environment in two worker processes; the others take other actions."""
     env = ArmVectorEnv(make_env, ARMS, processes=2)
     try:
         observation, _ = env.reset(seed=SEED)
@@ -170,7 +171,7 @@ def vector_trace(make_env: MakeEnv) -> Trace:
 
 
 def restored(make_env: MakeEnv, used: Any) -> Trace:
-    """Half an episode, then the rest in a used environment after restoring the state from JSON."""
+    """Half an episode, then the rest in a used environment after restoring the state from JSON, and a second one."""
     env: Any = make_env().unwrapped
     actions = draw_actions(env.action_space, 2 * env.episode_steps)
     half = env.episode_steps // 2
@@ -185,7 +186,7 @@ def restored(make_env: MakeEnv, used: Any) -> Trace:
 
 
 def format_determinism(figures: dict[str, Any]) -> str:
-    """The checks as a table for people."""
+    """Format the checks as a table."""
     checks = list(next(iter(figures["exact"].values())))
     width = max(map(len, figures["exact"]))
     lines = [

@@ -39,10 +39,12 @@ def run(command: BenchGrid) -> None:
 
 
 def format_grid(figures: dict[str, Any]) -> str:
-    """The figures as a table for people."""
+    """Format the figures as a table."""
     step = counted(figures["step_deg"], "degree", form="g")
     lines = [f"{counted(figures['actions'], 'action')}, {step} apart; {counted(figures['goals'], 'random goal')}"]
     for name, title in (("rounding", "exact pose, rounded to the grid"), ("best", "best pose of the whole grid")):
-        mean, p95, worst = (figures[f"{name}_{key}_mm"] for key in ("mean", "p95", "worst"))
+        mean = figures[f"{name}_mean_mm"]
+        p95 = figures[f"{name}_p95_mm"]
+        worst = figures[f"{name}_worst_mm"]
         lines.append(f"  {title:<32} mean {mean:.2f} mm, 95 % below {p95:.2f} mm, worst {worst:.2f} mm")
     return "\n".join(lines)

@@ -1,7 +1,7 @@
-"""What it costs to run a policy on an arm: one inference, one whole tick, and how steadily ticks come.
+"""The cost of running a policy on an arm: one inference, one tick of the control loop, and the jitter of its period.
 
-Compared with Stable-Baselines3's `predict`, PyTorch, onnxruntime alone and a loop that does nothing, all in turns in
-one process and on one thread. The arm is in memory, so that no figure contains the time on a bus.
+Compared with Stable-Baselines3's `predict`, PyTorch, onnxruntime alone and an empty loop, all in turns in one process
+and on one thread. The arm is in memory, so that no bus time is measured.
 """
 
 import importlib.metadata
@@ -74,13 +74,13 @@ class RoundSizes:
     calls: int = 500
     """Timed inferences of each kind, and timed ticks."""
     lead_calls: int = 100
-    """Further ones before them that are not timed, so that caches are warm again."""
+    """Further ones before them that are not timed, to warm up the caches."""
     warm_up_ticks: int = 1500
-    """Ticks before the first round: the soft start and a little more."""
+    """Ticks before the first round: a little more than the soft start."""
     pause_s: float = 0.1
-    """Before each round, so that the recorder's process catches up."""
+    """Pause before each round, in which the recorder's process catches up."""
     poses: int = POSES
-    """Number of poses that give the goals."""
+    """Number of poses whose tip positions are the goals."""
 
 
 @one_thread()
@@ -95,7 +95,7 @@ def bench_runner(
 ) -> dict[str, Any]:
     """Times of inferences and ticks, period errors of both loops, and the ratios between them.
 
-    `settings` are the policy's, by default those of `train ddpg`; `safety` and `recorder` make those of a loop.
+    `settings` are the policy's, by default those of `train ddpg`; `safety` and `recorder` are called for each loop.
     """
     settings = settings or DDPGSettings()
     sizes = sizes or RoundSizes()
@@ -177,7 +177,7 @@ def baseline_policies(observations: int, actions: int) -> dict[str, Any]:
 
 
 def bare_onnxruntime(path: Path, contract: Contract, inputs: Sequence[Sequence[float]]) -> Infer:
-    """The least that an inference can cost: write the inputs into bound memory, run, and read the outputs as a list."""
+    """The minimal inference: write the inputs into bound memory, run, and read the outputs as a list."""
     session = open_session(read_model(path))
     binding = session.io_binding()
     values = np.zeros(sum(map(len, inputs)), np.float32)
@@ -195,7 +195,7 @@ def bare_onnxruntime(path: Path, contract: Contract, inputs: Sequence[Sequence[f
     run_session = session.run_with_iobinding
 
     def infer() -> list[float]:
-        """Without a check of the goal, a recurrent state or an attribute."""
+        """Run without checking the goal, without a recurrent state, and without attribute access."""
         write(memory, 0, *angles, *speeds, *targets, *target_speeds, *goal)
         run_session(binding)
         target_deg: list[float] = target.tolist()
@@ -208,14 +208,14 @@ def bare_onnxruntime(path: Path, contract: Contract, inputs: Sequence[Sequence[f
 
 
 class TimedCalls(NamedTuple):
-    """Percentiles in us by name, and how many records were dropped meanwhile."""
+    """Percentiles in us by name, and the number of records dropped meanwhile."""
 
     times_us: dict[str, dict[str, float]]
     dropped_records: int
 
 
 class InferenceRounds:
-    """Times every way to infer, one after the other, round after round."""
+    """Times every kind of inference, one after the other, in rounds."""
 
     def __init__(self, ways: dict[str, Infer], rounds: int, sizes: RoundSizes) -> None:
         self.times_s: dict[str, list[float]] = {name: [] for name in ways}
@@ -225,23 +225,23 @@ class InferenceRounds:
         self._sizes = sizes
 
     def run_round(self) -> None:
-        """Time one round; nothing after the last one, while the arm parks."""
+        """Time one round; do nothing after the last one, while the arm parks."""
         if self.done == self._rounds:
             return
         time.sleep(self._sizes.pause_s)
         for name, infer in self._ways.items():
-            note = self.times_s[name].append
+            record = self.times_s[name].append
             for _ in range(self._sizes.lead_calls):
                 infer()
             for _ in range(self._sizes.calls):
                 begin = time.perf_counter()
                 infer()
-                note(time.perf_counter() - begin)
+                record(time.perf_counter() - begin)
         self.done += 1
 
 
 def measure_times(setup: LoopSetup, rounds: int, sizes: RoundSizes) -> TimedCalls:
-    """Time every way to infer, and whole ticks of the control loop, in turns."""
+    """Time every kind of inference and whole ticks of the control loop, in turns."""
     inferences = InferenceRounds(ways_to_infer(setup), rounds, sizes)
     clock = BackToBackClock(
         inferences.run_round, calls=sizes.calls, lead_ticks=sizes.lead_calls, warm_up_ticks=sizes.warm_up_ticks
@@ -253,7 +253,7 @@ def measure_times(setup: LoopSetup, rounds: int, sizes: RoundSizes) -> TimedCall
 
 
 def measure_periods(setup: LoopSetup, seconds: float) -> dict[str, dict[str, Any]]:
-    """How steadily the control loop and an empty one tick, in turns."""
+    """Period errors of the control loop and an empty loop, in turns."""
     turns = max(2, round(seconds / TURN_S))
     turn_ticks = max(1, round(seconds / turns / PERIOD_S))
     ticks = turns * turn_ticks
@@ -267,9 +267,9 @@ def measure_periods(setup: LoopSetup, seconds: float) -> dict[str, dict[str, Any
 
     clock = TurnClock(ticks, turn_ticks, run_empty_loop)
     ran = setup.run_loop(clock, lambda: clock.ticks >= ticks)
-    run_empty_loop()  # so that it has had as many turns
+    run_empty_loop()  # for an equal number of turns
     report = ran.loop.report
-    # Periods that passed, as far as the report does not say that they were skipped.
+    # Ticks are lost if more periods have passed than were reported as ticks or as overruns.
     periods = (clock.last_s - clock.first_s - report.shifted_s) / PERIOD_S
     control = {
         "ticks": ticks,
@@ -297,7 +297,7 @@ def measure_periods(setup: LoopSetup, seconds: float) -> dict[str, dict[str, Any
 
 
 def resident_mb() -> float:
-    """Memory of this process that is in use, in MB."""
+    """Resident memory of this process in MB."""
     return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
@@ -315,7 +315,7 @@ TITLES = {
 
 
 def format_runner(figures: dict[str, Any]) -> str:
-    """The figures as tables for people."""
+    """Format the figures as tables."""
     sizes = {"own": figures["hidden_units"], "sb3": figures["sb3_hidden_units"]}
     control = figures["loops"]["control"]
     empty = figures["loops"]["empty"]

@@ -72,7 +72,7 @@ BASELINES = ("async_vector_env", "subproc_vec_env")
 
 
 def bench_simulation(seconds: float, rounds: int) -> dict[str, Any]:
-    """Environment steps a second, of all arms together: medians of several rounds in which all take turns."""
+    """Environment steps per second of all arms together: medians of several rounds in which all take turns."""
     with contextlib.ExitStack() as stack:
         measures = open_environments(stack)
         rates: dict[Measured, list[float]] = {measured: [] for measured in measures}
@@ -101,7 +101,7 @@ def bench_simulation(seconds: float, rounds: int) -> dict[str, Any]:
 
 
 def open_environments(stack: contextlib.ExitStack) -> dict[Measured, Measure]:
-    """Open every environment, to be closed with the stack; returns how each is measured."""
+    """Open every environment, to be closed by the stack, and return a function that measures each."""
     import panda_gym  # noqa: F401  (registers its ids)
     from stable_baselines3.common.vec_env import SubprocVecEnv
 
@@ -132,15 +132,16 @@ def open_environments(stack: contextlib.ExitStack) -> dict[Measured, Measure]:
 
 
 def measure_single(env: gymnasium.Env[Any, Any], seconds: float) -> float:
-    """Steps a second of one environment under random actions, resets included."""
+    """Steps per second of one environment with random actions, resets included."""
     steps, elapsed_s = _play(env, seconds)
     return steps / elapsed_s
 
 
 def measure_raw(env: gymnasium.Env[Any, Any], seconds: float) -> float:
-    """The speed of `measure_single` if nothing but the calls of stepSimulation took time.
+    """The speed of `measure_single` if only the calls of stepSimulation took time.
 
-    They are timed within that very motion: the solver is cheaper for an arm that rests.
+    They are timed within the same motion, since the solver is faster for an arm at rest. PyBullet has no hook for its
+    calls, so the function is replaced meanwhile.
     """
     step = pybullet.stepSimulation
     spent_s = 0.0
@@ -164,7 +165,7 @@ def measure_raw(env: gymnasium.Env[Any, Any], seconds: float) -> float:
 
 
 def measure_many(env: Any, arms: int, seconds: float) -> float:
-    """Steps a second of all the arms of a vector environment, Gymnasium's or Stable-Baselines3's, together."""
+    """Steps per second of all arms of a vector environment of Gymnasium or Stable-Baselines3 together."""
     space = getattr(env, "single_action_space", env.action_space)
     rows = np.array(_actions(space)[: ACTIONS // arms * arms]).reshape(-1, arms, *space.shape)
     steps = -WARM_UP_STEPS
@@ -181,7 +182,7 @@ def measure_many(env: Any, arms: int, seconds: float) -> float:
 
 
 def format_simulation(figures: dict[str, Any]) -> str:
-    """The figures as a table for people."""
+    """Format the figures as a table."""
     rates = figures["steps_per_s"]
     lines = [
         f"environment steps a second: median of {counted(figures['rounds'], 'round')} of {figures['seconds']:g} s, "
@@ -195,7 +196,7 @@ def format_simulation(figures: dict[str, Any]) -> str:
 
 
 def _play(env: gymnasium.Env[Any, Any], seconds: float) -> tuple[int, float]:
-    """Random actions for this long; returns the steps and the seconds that they took."""
+    """Take random actions for some time; returns the number of steps and the duration in seconds."""
     env.reset(seed=0)
     steps = 0
     begin = time.perf_counter()
@@ -216,14 +217,14 @@ def _actions(space: Any) -> list[Any]:
 
 
 def _clock_s() -> float:
-    """The time that reading the clock adds to a measured time."""
+    """The duration of reading the clock, which each measured time includes."""
     times = [time.perf_counter() for _ in range(1001)]
     return statistics.median(end - begin for begin, end in itertools.pairwise(times))
 
 
 @contextlib.contextmanager
 def _silent_stdout() -> Iterator[None]:
-    """Suppress what PyBullet prints from C while a panda is created."""
+    """Suppress what PyBullet prints from C while a panda-gym environment is made."""
     stdout = os.dup(1)
     silence = os.open(os.devnull, os.O_WRONLY)
     os.dup2(silence, 1)

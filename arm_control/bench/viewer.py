@@ -1,7 +1,7 @@
 """Effect of viewers on the control loop: the jitter of its period with and without viewers, in turns.
 
-The loop is that of `bench runner`, at 500 Hz, recorded as it goes. The web viewer follows that recording as it grows,
-with a headless Chromium looking at it where there is one. While it is the other's turn both are stopped.
+The loop is that of `bench runner`, at 500 Hz, with a recorder. The web viewer follows the growing recording, shown in a
+headless Chromium if one is installed. During the turns without viewers, both processes are stopped.
 """
 
 import contextlib
@@ -52,7 +52,7 @@ def run(command: BenchViewer) -> None:
 
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-PAGE_S = 15.0  # until a page is rendered in software
+PAGE_S = 15.0  # for rendering a page in software
 SETTLE_S = 0.2  # after viewers are stopped or continued, before ticks are timed
 
 
@@ -102,7 +102,7 @@ class WatchedTurns:
         self._stack = contextlib.ExitStack()
         self._processes: list[subprocess.Popen[bytes]] = []
         self._turn = 0
-        self._started_s = 0.0  # processor time that they had used when they were ready
+        self._started_s = 0.0  # processor time used until the viewers were ready
 
     def __enter__(self) -> Self:
         return self
@@ -125,7 +125,7 @@ class WatchedTurns:
         return len(self._processes) > 1 and self._processes[1].poll() is None
 
     def processor_time_s(self) -> float:
-        """The processor time that the viewers have used since they were ready."""
+        """Processor time in s used by the viewers since they were ready."""
         return processor_time_s([process.pid for process in self._processes]) - self._started_s
 
 
@@ -163,10 +163,14 @@ def watched(recording: Path, folder: Path) -> Iterator[Sequence["subprocess.Pope
 
 
 def processor_time_s(processes: Sequence[int]) -> float:
-    """Processor time that processes and their children have used so far."""
-    families = [[psutil.Process(number), *psutil.Process(number).children(True)] for number in processes]
-    times = [process.cpu_times() for family in families for process in family]
-    return float(sum(time.user + time.system for time in times))
+    """Processor time in s used by processes and their children so far."""
+    total_s = 0.0
+    for number in processes:
+        parent = psutil.Process(number)
+        for process in (parent, *parent.children(recursive=True)):
+            times = process.cpu_times()
+            total_s += times.user + times.system
+    return total_s
 
 
 def ordinary() -> None:
@@ -189,7 +193,7 @@ def wait_for(url: str, server: "subprocess.Popen[bytes]") -> None:
 
 
 def format_viewer(figures: dict[str, Any]) -> str:
-    """The figures as a table for people."""
+    """Format the figures as a table."""
     lines = [
         f"{counted(figures['cores'], 'core')}; {figures['priority']}; "
         f"browser: {'Chromium' if figures['browser'] else 'none'}",

@@ -1,4 +1,4 @@
-"""A simulated arm that its controller moves while it is watched; the user can move the goal or the joints."""
+"""A live simulated arm for viewers: its controller moves it, and the user can move the goal or the joints."""
 
 import bisect
 import math
@@ -88,7 +88,7 @@ class LiveArm:
         self.goal_number += 1
         limits = self.arm.limits
         generator = np.random.default_rng(derived_seeds(self._seed, EVALUATION, self.goal_number)[-1])
-        generator.uniform(limits.lower_deg, limits.upper_deg)  # where that episode would begin
+        generator.uniform(limits.lower_deg, limits.upper_deg)  # skip the start pose of that episode
         self._begin(self._env.task.draw_goals(self.arm, generator, self.episode_steps, self.period_s), held=False)
 
     def move_goal(self, goal_m: tuple[float, float, float]) -> tuple[float, float, float]:
@@ -102,28 +102,30 @@ class LiveArm:
         self._begin(StillGoal(goal), held=True)
         return goal
 
-    def give_goal(self, goal_m: Point, *, anew: bool) -> None:
-        """Set the controller's goal; `anew` begins a new episode.
+    def set_goal(self, goal_m: Point, *, new_episode: bool) -> None:
+        """Set the controller's goal, in the same or a new episode.
 
         A goal out of reach is replaced by the nearest reachable one, as when it is moved by hand.
         """
-        if anew:
+        if new_episode:
             self.held = False
         nearest_m = self.arm.nearest_reachable(goal_m)
         in_reach = math.dist(nearest_m, goal_m) <= REACHED_M
         self._begin(StillGoal(goal_m if in_reach else nearest_m), held=True)
 
-    def _begin(self, course: GoalTrajectory, *, held: bool) -> None:
+    def _begin(self, goals: GoalTrajectory, *, held: bool) -> None:
+        """Begin an episode with these goals; `held` if the goal was set by hand."""
         if not (held and self.held):  # a goal that is being dragged stays the same episode
             begin_episodes(self._controller)
         self.held = held
         self._left = self.episode_steps
-        self._observation: Observation = self._env.change_goals(course)
+        self._observation: Observation = self._env.change_goals(goals)
 
     def step(self) -> Tick:
         """Simulate one control period; after the end of an episode the next goal follows, unless it was set by hand."""
         if self._left == 0 and not self.held:
             self.next_goal()
+        # Act on the current readings, and store them with the target that was sent.
         before = self.now()
         if self.manual_deg is not None:
             following = self._env.steer(self.arm.limits.clip(self.manual_deg))
@@ -292,7 +294,7 @@ class Beside:
         self._live.manual_deg = None
         begun = bisect.bisect_right(self._starts_s, tick_s)
         if begun > self._begun or (x, y, z) != self._goal_m:
-            self._live.give_goal((x, y, z), anew=begun > self._begun)
+            self._live.set_goal((x, y, z), new_episode=begun > self._begun)
         self._begun = begun
         self._goal_m = (x, y, z)
         if begun and tick_s < self._ends_s[begun - 1]:
@@ -311,7 +313,7 @@ class Beside:
         if self._goal_m is None or not self._distances_m or tick_s < self._ends_s[self._begun - 1]:
             return None
         distances_m = [*self._distances_m, self._live.distance_m(self._goal_m)]
-        # A goal that has moved is judged like one along a path, as when it was recorded.
+        # The error of a goal that has moved is that of a path, as in the recorded run.
         error_of = rms_distance if len(self._goals_m) > 1 else last_distance
         error_mm = 1000.0 * float(error_of(np.array(distances_m)))
         self._distances_m.clear()

@@ -249,7 +249,7 @@ def to_segment(arm: Arm, ticks: Sequence[Tick], zero_s: float = 0.0) -> Segment:
     nothing = [math.nan] * arm.joint_count
 
     def column(name: str) -> FloatArray:
-        """A value a joint, (n, joints); NaN also for readings too large to be drawn."""
+        """A value per joint, (n, joints); NaN also for readings too large to draw."""
         rows = []
         for tick in ticks:
             row = getattr(tick, name)
@@ -292,7 +292,8 @@ def open_trajectory(path: str | Path, urdf: str | None = None) -> Trajectory:
         recording.close()
         raise ValueError(str(error) if str(path) in str(error) else f"{path}: {error}") from None
     events, episodes = events_and_episodes(recording)
-    refused = next((event.time_s for event in events if event.kind == "refusal"), 0.0)
+    # A post-mortem recording opens at its first fault stop.
+    fault_s = next((event.time_s for event in events if event.kind == "refusal"), 0.0)
     return Trajectory(
         printable(Path(path).name),
         arm,
@@ -301,24 +302,25 @@ def open_trajectory(path: str | Path, urdf: str | None = None) -> Trajectory:
         episodes=episodes,
         events=events,
         tolerance_m=tolerance_m,
-        opens_at_s=refused if POST_MORTEM in metadata else 0.0,
+        opens_at_s=fault_s if POST_MORTEM in metadata else 0.0,
     )
 
 
 def events_and_episodes(recording: IndexedRecording) -> tuple[list[Event], list[Episode]]:
     """The events of a recording and an episode for each goal; their times begin at 0."""
     zero_s = recording.start_s
-    events = [
-        Event(event.time_s - zero_s, printable(event.kind, LONGEST_LABEL), printable(event.text))
-        for event in recording.events
-    ]
-    marks = [event for event in events if event.kind in ("goal", "phase", "refusal")]  # each ends the episode before it
-    ends_s = [*(event.time_s for event in marks[1:]), recording.end_s - zero_s]
-    episodes = [
-        Episode(printable(event.text, LONGEST_LABEL), event.time_s, end_s)
-        for event, end_s in zip(marks, ends_s, strict=False)
-        if event.kind == "goal" and end_s > event.time_s
-    ]
+    events = []
+    for event in recording.events:
+        kind = printable(event.kind, LONGEST_LABEL)
+        events.append(Event(event.time_s - zero_s, kind, printable(event.text)))
+    # A goal, a phase and a fault stop each end the episode before it; only a goal begins one.
+    marks = [event for event in events if event.kind in ("goal", "phase", "refusal")]
+    ends_s = [event.time_s for event in marks[1:]]
+    ends_s.append(recording.end_s - zero_s)
+    episodes = []
+    for event, end_s in zip(marks, ends_s, strict=False):
+        if event.kind == "goal" and end_s > event.time_s:
+            episodes.append(Episode(printable(event.text, LONGEST_LABEL), event.time_s, end_s))
     return events, episodes or [whole(recording)]
 
 

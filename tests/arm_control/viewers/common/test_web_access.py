@@ -35,12 +35,14 @@ from arm_control.process.printing import printable
 from arm_control.recording.schema import Event
 from arm_control.viewers.common import web_access as guard
 from arm_control.viewers.common.live import LiveArm, roll_out
-from arm_control.viewers.common.stage import serving
+from arm_control.viewers.common.stage import BLUE, serving
 from arm_control.viewers.common.trajectory import Episode, TicksInMemory, Trajectory
 from arm_control.viewers.common.web_access import Access, accepted, start_guarded
 from arm_control.viewers.page.html import save_page
-from arm_control.viewers.web.pages import BLUE, LivePage, PlayedPage, serve
+from arm_control.viewers.web.live_page import LivePage
+from arm_control.viewers.web.pages import serve
 from arm_control.viewers.web.panel import as_text, numbers
+from arm_control.viewers.web.played_page import PlayedPage
 from envs.arm import Arm
 
 PORT = 8080

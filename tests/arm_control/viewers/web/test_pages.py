@@ -19,8 +19,11 @@ from arm_control.recording.schema import Event
 from arm_control.viewers.common.live import LiveArm, roll_out
 from arm_control.viewers.common.stage import serving
 from arm_control.viewers.common.trajectory import Segment, TicksInMemory, Trajectory
-from arm_control.viewers.web.pages import LivePage, Page, PlayedPage, check_port
+from arm_control.viewers.web.live_page import LivePage
+from arm_control.viewers.web.page import Page
+from arm_control.viewers.web.pages import check_port
 from arm_control.viewers.web.panel import rounded
+from arm_control.viewers.web.played_page import PlayedPage
 
 pytestmark = pytest.mark.slow
 
