@@ -1,1 +1,1 @@
-"""This process: what it prints, which signals and errors end it, how its flags are parsed. Imports no other room."""
+"""The process: its output, signals, errors, exit codes, flags and commands. Imports no other room."""

@@ -1,4 +1,4 @@
-"""Messages to people that survive the loss of their terminal, pipe or log file."""
+"""Output that survives the loss of its terminal, pipe or log file."""
 
 import contextlib
 import io
@@ -18,9 +18,9 @@ PROGRESS_EVERY_S = 0.5
 
 
 def say(text: str, *, live: bool = False, end: str = "\n") -> None:
-    """Write one printable line to standard error, a `live` one in place of what stands in the terminal's line.
+    """Write one printable line to standard error; a `live` one replaces the terminal's present line.
 
-    Never raises; where nobody can read it any more, this and later texts are lost.
+    Never raises: if standard error is closed or fails, this and later lines are lost.
     """
     write(unwrapped(sys.stderr), ("\x1b[2K" if live else "") + printable(text, LONGEST_LINE) + end)
 
@@ -47,9 +47,9 @@ def abandon(stream: TextIO) -> None:
 
 
 class ProgressLine:
-    """Shows the progress of a long piece of work in a line on standard error, if that is a terminal.
+    """Shows the progress of a long operation in a line on standard error, if that is a terminal.
 
-    The line appears after a second, changes twice a second at most, and is gone once the work is done.
+    The line appears after a second, changes at most twice a second, and is removed at the end.
     """
 
     def __init__(self, what: str) -> None:
@@ -60,7 +60,7 @@ class ProgressLine:
         self._shown = False
 
     def show(self, fraction: float) -> None:
-        """Show that this fraction of the work is done, from 0 to 1, and the time left."""
+        """Show a progress from 0 to 1, and the time left."""
         now_s = time.monotonic()
         if not self._live or now_s - self._last_s < PROGRESS_EVERY_S or now_s - self._begin_s < PROGRESS_FROM_S:
             return
@@ -81,8 +81,8 @@ class ProgressLine:
 class Console:
     """Writes printable lines to standard output and standard error from a thread, in the order of the calls.
 
-    `out` and `err` never raise and never wait, whatever became of the streams: a pipe whose reader has gone or does
-    not read, a terminal that was closed or stopped by Ctrl-S. Closing waits until all is written or a stream failed.
+    `out` and `err` never raise and never block, also for a pipe whose reader has exited or does not read, and for a
+    terminal that was closed or stopped by Ctrl-S. Closing waits until all is written or a stream has failed.
     """
 
     output_error: OSError | None = None
@@ -95,7 +95,7 @@ class Console:
         self._thread = threading.Thread(target=self._write_lines, name="console", daemon=True)
 
     def __enter__(self) -> "Console":
-        # What is buffered comes first.
+        # Flush what is buffered, to keep the order.
         write(self._error, "")
         self.output_error = write(self._output, "")
         self._thread.start()
@@ -126,7 +126,7 @@ class Console:
 
 
 def _write_unbuffered(stream: TextIO, text: str) -> None:
-    """Write past the stream's buffer: a thread that waits inside it would hold its lock when the program exits."""
+    """Write to the file descriptor: a thread blocked in the stream's buffer would hold its lock at exit."""
     try:
         descriptor = stream.fileno()
     except (io.UnsupportedOperation, AttributeError):  # not a file, as in a notebook

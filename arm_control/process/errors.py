@@ -12,7 +12,7 @@ STOPPED = 3
 INTERRUPTED = 130
 LONGEST_ERROR = 2000  # characters
 
-# The extra that installs a package which a command may lack.
+# The extras by the packages that they install, for errors about missing packages.
 EXTRAS = {
     "dynamixel_sdk": "dynamixel",
     "torch": "train",

@@ -29,7 +29,7 @@ def check_own_packages() -> None:
 
 
 def _fault(name: str) -> str | None:
-    """What is wrong with a package, with the remedy; None if it is ours."""
+    """The fault of a package and its remedy; None if it is that of arm-control."""
     own = Path(__file__).parents[2] / name / "__init__.py"
     try:
         spec = find_spec(name)
@@ -73,9 +73,9 @@ def _others(name: str) -> str:
 
 def _is_command() -> bool:
     """Whether this process is `arm-control` or `python -m arm_control.cli`."""
-    words = sys.orig_argv
-    as_module = any(pair == ("-m", "arm_control.cli") for pair in pairwise(words))
-    return as_module or any(Path(word).name == PROGRAM for word in words[:2])
+    arguments = sys.orig_argv
+    as_module = ("-m", "arm_control.cli") in pairwise(arguments)
+    return as_module or any(Path(argument).name == PROGRAM for argument in arguments[:2])
 
 
 def python_command(code: str) -> list[str]:

@@ -1,8 +1,8 @@
-"""Text from elsewhere, made safe to print: names in files, file names, and what an error quotes of them.
+"""Safe printing of untrusted text: names in files, file names, and errors that quote them.
 
-Characters that a terminal obeys or that change the order of a line (control characters, bidirectional overrides) appear
-as visible escapes such as `\\x1b`. `printable` is for a text within one line. `printable_output` does the same, but for
-line feeds, to all that a command prints; with both, no file can move the cursor or forge a line.
+Control characters and bidirectional overrides are shown as visible escapes such as `\\x1b`. `printable` makes one line
+of a text. `printable_output` escapes everything that a command prints, except line feeds; together they prevent files
+from moving the cursor or forging a line.
 """
 
 import contextlib
@@ -84,7 +84,7 @@ def _escaped(text: str) -> str:
 
 
 def _cut(text: str, longest: int) -> str:
-    """The text, or both ends of a longer one: what a message quotes stands at the one end or the other."""
+    """The text, or both ends of a longer one, since the quoted part of a message may be at either end."""
     if len(text) <= longest:
         return text
     return f"{text[: longest // 2]}...{text[longest // 2 + 3 - longest :]}"

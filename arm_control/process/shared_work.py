@@ -1,4 +1,4 @@
-"""SharedWork: a list of independent pieces of work, done by this process and by helper processes beside it."""
+"""SharedWork: a list of independent tasks, shared between this process and helper processes."""
 
 import contextlib
 import os
@@ -12,7 +12,7 @@ from typing import Any, Generic, Self, TypeVar
 
 from envs.vector.process import START_S, Failure, WorkerProcess, message, serve_calls
 
-ANSWER_S = 600.0  # in which a helper has to do a piece
+ANSWER_S = 600.0  # timeout of a piece in a helper
 POLL_S = 0.1
 
 Piece = TypeVar("Piece")
@@ -25,10 +25,10 @@ def spare_cores() -> int:
 
 
 class SharedWork(Generic[Piece, Result]):
-    """Results of `work(piece)` for some pieces. Enter it to start the helpers; `finish` returns the results.
+    """Computes `work(piece)` for several pieces. Entering it starts the helpers; `finish` returns the results.
 
-    `work` can be pickled; each process has a copy of its own, whose result for a piece must not depend on the others.
-    What a helper fails at, this process does: an error of the work is raised here.
+    `work` must be picklable: each process has its own copy, whose result for a piece must not depend on other pieces.
+    Pieces at which a helper fails are repeated in this process, so that errors of the work are raised here.
     """
 
     def __init__(self, work: Callable[[Piece], Result], pieces: Sequence[Piece], helpers: int) -> None:
@@ -59,13 +59,16 @@ class SharedWork(Generic[Piece, Result]):
         return len(self._results)
 
     def finish(self, on_piece: Callable[[], None]) -> list[Result]:
-        """Do what is left, wait for the helpers, and return the results in order; `on_piece` is called now and then."""
+        """Do the remaining pieces, wait for the helpers, and return the results in order.
+
+        `on_piece` is called after each piece, and regularly while waiting.
+        """
         while self.done < len(self._pieces):
             place = self._take()
             if place is not None:
                 self._results[place] = self._work(self._pieces[place])
             else:
-                # The last pieces are in helpers' hands; a helper that fails puts its piece back.
+                # Helpers are working on the last pieces; one that fails puts its piece back.
                 self._stopping.wait(POLL_S / 10)
             on_piece()
         return [self._results[place] for place in range(len(self._pieces))]
@@ -77,7 +80,7 @@ class SharedWork(Generic[Piece, Result]):
             return None
 
     def _help(self, number: int) -> None:
-        """Start a helper process and give it piece after piece."""
+        """Start a helper process and let it do one piece after the other."""
         try:
             worker = WorkerProcess(f"helper {number}", serve)
         except OSError:
@@ -97,7 +100,7 @@ class SharedWork(Generic[Piece, Result]):
             worker.join()
 
     def _ask(self, worker: WorkerProcess, question: bytes, timeout_s: float) -> Any:
-        """The helper's reply. Raises its error; InterruptedError if the work is given up meanwhile."""
+        """Return the helper's reply. Raises its error, or InterruptedError if the work is stopped meanwhile."""
         worker.send(question)
         end_s = time.monotonic() + timeout_s
         ready = select.poll()
@@ -114,22 +117,22 @@ class SharedWork(Generic[Piece, Result]):
 
 
 class Helper:
-    """The helper's own end."""
+    """The side of the helper process."""
 
     def make(self, work: bytes) -> None:
-        """Take the work."""
+        """Load the pickled work."""
         self._work: Callable[[Any], Any] = pickle.loads(work)
 
     def do(self, piece: Any) -> Any:
-        """Do a piece."""
+        """Return the result of a piece."""
         return self._work(piece)
 
     def close(self) -> None:
-        """Close what the work has opened."""
+        """Close the work, if it has a `close`."""
         with contextlib.suppress(AttributeError):
             self._work.close()  # type: ignore[attr-defined]
 
 
 def serve(connection_fd: int) -> None:
-    """Do what the caller's messages ask for, until the caller is gone."""
+    """Serve calls of a `Helper` until the caller disconnects."""
     serve_calls(connection_fd, Helper(), lambda: "helper")

@@ -1,8 +1,8 @@
-"""Requests to stop: Ctrl-C, SIGTERM, and the hang-up of a closed terminal.
+"""Requests to stop: Ctrl-C, SIGTERM, and SIGHUP of a closed terminal.
 
 A terminal, a shell and programs such as `timeout` may deliver one request several times, to the process and to its
-group. Signals within REPEAT_S of a request are therefore the same request; a later one is a second request, which ends
-the program at once.
+group. Signals within REPEAT_S of a request therefore belong to it; a later one is a second request, which ends the
+program immediately.
 
 A run parks its arm at the first request (`arm_control.runner.loop`); exit codes are in `arm_control.process.errors`.
 """
@@ -27,18 +27,18 @@ Handler = Callable[[int, FrameType | None], None]
 
 
 class _Requests:
-    """When the latest request came, for all handlers of this process."""
+    """The time of the latest request, shared by all handlers of this process."""
 
     def __init__(self) -> None:
         self.depth = 0  # of nested `_handling` blocks
         self._latest_s = -math.inf
 
     def forget(self) -> None:
-        """The next signal is a request of its own."""
+        """Let the next signal be a new request."""
         self._latest_s = -math.inf
 
     def is_new(self) -> bool:
-        """Whether the signal that has just come is a new request, and not one delivered again."""
+        """Whether the present signal is a new request, and not a repeated delivery."""
         now_s = time.monotonic()
         if now_s - self._latest_s <= REPEAT_S:
             return False
@@ -50,20 +50,20 @@ _requests = _Requests()
 
 
 class Stop:
-    """Whether an orderly end was requested; a second request raises KeyboardInterrupt."""
+    """Returns True after a request to stop; a second request raises KeyboardInterrupt."""
 
     def __init__(self) -> None:
-        self.asked = False
+        self.requested = False
 
     def __call__(self) -> bool:
-        return self.asked
+        return self.requested
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if not _requests.is_new():
             return
-        if self.asked:
+        if self.requested:
             raise KeyboardInterrupt
-        self.asked = True
+        self.requested = True
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
@@ -83,7 +83,7 @@ def interrupt_program() -> None:
     """Raise KeyboardInterrupt at each request until this process exits, so that no repeat kills it."""
     _install(_interrupt)
     _requests.depth += 1
-    # As the interpreter exits it restores the default handlers, but not those of ignored signals.
+    # At exit the interpreter restores default handlers, except for signals that are ignored.
     atexit.register(_ignore_requests)
 
 
@@ -93,9 +93,9 @@ def _ignore_requests() -> None:
 
 
 def _install(handler: Handler, ignored_too: tuple[signal.Signals, ...] = ()) -> dict[signal.Signals, Any]:
-    """Install a handler for all requests, but for those that are ignored, as a hang-up is under nohup.
+    """Install a handler for all requests, except for ignored signals, such as SIGHUP under nohup.
 
-    Returns the handlers that it replaces.
+    Signals in `ignored_too` are handled even if they are ignored. Returns the handlers that it replaces.
     """
     previous: dict[signal.Signals, Any] = {}
     for number in REQUESTS:

@@ -1,1 +1,1 @@
-"""Runs: what a training is on disk, and its environment, agent and policy rebuilt from that."""
+"""Runs: the files of a training, and its environment, agent and policy rebuilt from them."""

@@ -19,10 +19,11 @@ from policies.agent import Agent, Spec
 
 
 def make_agent(config: TrainConfig, env: Any, seed: int | None = None, **options: Any) -> Agent:
-    """The agent that `config` names, for one environment's sizes, bounds and reward.
+    """Make a configuration's agent for the sizes, bounds and reward of an environment.
 
-    Its seed is the configuration's unless given; `options` are the agent's own.
+    The seed is the configuration's unless given; `options` are keyword arguments of the agent.
     """
+    # Check that environment and agent go together.
     if env.actions != config.settings.actions:
         wanted = default_environment(config.settings.actions)
         chosen = f" with {flag}" if (flag := config.settings.actions_flag) else ""
@@ -31,11 +32,12 @@ def make_agent(config: TrainConfig, env: Any, seed: int | None = None, **options
         )
     if env.episode_steps % (repeat := config.settings.action_repeat):
         raise ValueError(f"--action-repeat: expected a divisor of an episode's {env.episode_steps} steps, got {repeat}")
+    # Describe the task to the agent, which knows no environment.
     spaces = env.observation_space.spaces
     limits = env.arm.limits
     step_deg = tuple(speed * env.simulation.control_period_s for speed in limits.max_speed_deg_s)
     joints = env.arm.joint_count
-    # On an arm that acts late, targets that go on from the previous one would overshoot by what is still to come.
+    # With a delay, targets relative to the previous one would overshoot by the motion that is still to come.
     acts_at_once = env.imperfections.mean_delay_s < env.simulation.control_period_s
     absolute = config.control == "absolute"
     box = env.action_space
@@ -46,13 +48,13 @@ def make_agent(config: TrainConfig, env: Any, seed: int | None = None, **options
         goal_point_size=3,
         action_low=tuple(map(float, low)),
         action_high=tuple(map(float, high)),
-        # The angles come first in `observation`; an action that is a change is not measured by anything.
+        # The measured angles are first in `observation`; they correspond to absolute actions only.
         measured_columns=tuple(range(joints)) if absolute else None,
         measured_unit=1.0 / RADIANS,
         target_columns=tuple(range(2 * joints, 3 * joints)) if absolute and acts_at_once else None,
         rest_distance=env.arm.reach_m * RADIANS * env.imperfections.reading_error_deg,
         size=env.arm.reach_m / DEFAULT_REACH_M,
-        max_step=step_deg if absolute else None,  # a change has its largest in its space
+        max_step=step_deg if absolute else None,  # the space of changes is bounded already
         kinematics=lambda observation, action: _lead(env, observation, action),
         grid_shape=env.grid.shape if env.grid is not None else None,
     )
@@ -61,7 +63,7 @@ def make_agent(config: TrainConfig, env: Any, seed: int | None = None, **options
 
 
 def _lead(env: Any, observation: torch.Tensor, action: torch.Tensor) -> torch.Tensor:
-    """Where the tip is (batch, 3) once the joints are where actions (batch, joints) ask for."""
+    """Tip positions (batch, 3) at the target angles of actions (batch, joints)."""
     measured, _, previous_target, _ = split_observation(observation)
     tip: torch.Tensor = env.arm.forward_kinematics(target_of(action, env.control, measured, previous_target), torch)
     return tip
@@ -95,7 +97,7 @@ def load_policy(path: str | Path, *, last: bool = False) -> LoadedPolicy:
         agent = make_agent(config, env)
         fit_state(lambda: agent.load_state_dict(state["agent"]), str(run.config))
         policy = agent.policy()
-        if best is None:  # also of a run that was stopped before its first validation
+        if best is None:  # also if the run was stopped before its first validation
             return LoadedPolicy(config, policy, PolicyOrigin("last", step, None))
         fit_state(lambda: policy.load_state_dict(best["policy"]), str(run.config))
     finally:
@@ -104,7 +106,7 @@ def load_policy(path: str | Path, *, last: bool = False) -> LoadedPolicy:
 
 
 def fit_state(load: Callable[[], object], what: str) -> None:
-    """Load a state. Raises ValueError if it is of other networks, where PyTorch has many lines to say."""
+    """Load a state. Raises ValueError with the last line of PyTorch's error if it does not fit."""
     try:
         load()
     except (KeyError, RuntimeError) as error:

@@ -1,14 +1,12 @@
-"""The arm that a run or a policy file is for, opened from a URDF file."""
+"""Opening the arm of a policy from a URDF file."""
 
 from envs.arm import DEFAULT_URDF, Arm
 
 
-def open_arm(promised: Arm, urdf: str | None) -> Arm:
-    """The arm in the file `urdf`, or the default one. Raises ValueError if a policy's contract promises another."""
+def open_arm(expected: Arm, urdf: str | None) -> Arm:
+    """The arm in the file `urdf`, or the default one. Raises ValueError if it moves unlike the policy's arm."""
     arm = Arm(DEFAULT_URDF if urdf is None else urdf)
-    if not arm.moves_like(promised):
-        wanted = "name its URDF file with --arm" if urdf is None else "its joints, limits or lengths differ"
-        raise ValueError(
-            f"the policy was trained on the arm {promised.name}, which is not that of {arm.urdf}: {wanted}"
-        )
+    if not arm.moves_like(expected):
+        hint = "name its URDF file with --arm" if urdf is None else "its joints, limits or lengths differ"
+        raise ValueError(f"the policy was trained on the arm {expected.name}, which is not that of {arm.urdf}: {hint}")
     return arm

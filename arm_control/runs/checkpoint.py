@@ -1,8 +1,8 @@
-"""Checkpoints: all that a training depends on, as JSON and safetensors; never pickle.
+"""Checkpoints: the complete state of a training, as JSON and safetensors; never pickle.
 
-A checkpoint is a folder `step-NNNNNNNNNN` with `manifest.json` (what it is, the plain values, and the size and hash of
-each other file) and `tensors.safetensors`. It is written aside and renamed when complete, so a process killed at any
-moment leaves the checkpoint before it usable.
+A checkpoint is a folder `step-NNNNNNNNNN` with `manifest.json` (format, plain values, and size and hash of the other
+file) and `tensors.safetensors`. It is written to a temporary folder and renamed when complete, so that a process killed
+at any time leaves the previous checkpoint usable.
 """
 
 import hashlib
@@ -22,28 +22,29 @@ from arm_control.runs.files import read_json
 from arm_control.runs.older_formats import present_state
 
 FORMAT_VERSION = 1
-KEPT = 2  # how many of the latest are kept
+KEPT = 2  # number of checkpoints that are kept
 TENSORS = "tensors.safetensors"
 MANIFEST = "manifest.json"
 LARGEST_MANIFEST = 2**28  # bytes
 
 
 class StoredFile(msgspec.Struct):
-    """What a manifest says of another file of its checkpoint."""
+    """Size and hash of a file of a checkpoint, in its manifest."""
 
     bytes: int
     sha256: str
 
 
 def save_checkpoint(folder: Path, step: int, state: dict[str, Any]) -> Path:
-    """Write `state` (nested dicts of tensors, arrays and JSON values) as the checkpoint of `step`; drop old ones."""
+    """Write `state` (nested dicts of tensors, arrays and JSON values) as the checkpoint of `step`; delete old ones."""
     target = folder / f"step-{step:010d}"
-    if target.is_dir():  # complete, as every folder of that name is, and the same state, as it is the same step
+    # A folder of this name is always complete, and the same step has the same state.
+    if target.is_dir():
         return target
     aside = folder / ".writing"
     tensors: dict[str, torch.Tensor] = {}
     values = _split(state, "", tensors)
-    shutil.rmtree(aside, ignore_errors=True)  # what a killed process left
+    shutil.rmtree(aside, ignore_errors=True)  # left by a killed process
     try:
         aside.mkdir(parents=True)
         save_file(tensors, aside / TENSORS)
@@ -56,6 +57,8 @@ def save_checkpoint(folder: Path, step: int, state: dict[str, Any]) -> Path:
         }
         text = json.dumps(manifest | {"sha256": _json_sha256(manifest)})
         (aside / MANIFEST).write_text(text, encoding="utf-8")
+        # Sync the files before the rename and the folder after it: even after a power failure, the name implies the
+        # content.
         for name in (TENSORS, MANIFEST):
             _sync(aside / name)
         aside.replace(target)
@@ -91,7 +94,10 @@ def load_checkpoint(path: Path) -> tuple[int, dict[str, Any]]:
     manifest_path = path / MANIFEST
     try:
         manifest = read_json(manifest_path, LARGEST_MANIFEST)
-        version, step, files, values = (manifest[key] for key in ("version", "step", "files", "state"))
+        version = manifest["version"]
+        step = manifest["step"]
+        files = manifest["files"]
+        values = manifest["state"]
         own_hash = manifest.pop("sha256", None)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"checkpoint {manifest_path} is damaged ({type(error).__name__}: {error})") from None
@@ -103,15 +109,16 @@ def load_checkpoint(path: Path) -> tuple[int, dict[str, Any]]:
     if own_hash != _json_sha256(manifest):
         raise ValueError(f"checkpoint {manifest_path} is damaged: its content does not match its hash")
     try:
-        wanted = msgspec.convert(files, dict[str, StoredFile])[TENSORS]
+        expected = msgspec.convert(files, dict[str, StoredFile])[TENSORS]
     except (msgspec.ValidationError, KeyError) as error:
         raise ValueError(f"checkpoint {manifest_path} is damaged: files: {error}") from None
     file = path / TENSORS
     if not file.is_file():
         raise ValueError(f"checkpoint file {file} is missing")
-    if (size := file.stat().st_size) != wanted.bytes:
-        raise ValueError(f"checkpoint file {file} is damaged: expected {wanted.bytes} bytes, got {size}")
-    if _sha256(file) != wanted.sha256:
+    size = file.stat().st_size
+    if size != expected.bytes:
+        raise ValueError(f"checkpoint file {file} is damaged: expected {expected.bytes} bytes, got {size}")
+    if _sha256(file) != expected.sha256:
         raise ValueError(f"checkpoint file {file} is damaged: its content does not match its hash")
     try:
         tensors = load_file(file)
@@ -135,9 +142,14 @@ def _split(value: Any, name: str, tensors: dict[str, torch.Tensor]) -> Any:
 
 
 def _join(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
-    if isinstance(value, dict):
-        return tensors[value["$tensor"]] if "$tensor" in value else {k: _join(v, tensors) for k, v in value.items()}
-    return [_join(item, tensors) for item in value] if isinstance(value, list) else value
+    """The inverse of `_split`."""
+    if isinstance(value, list):
+        return [_join(item, tensors) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if "$tensor" in value:
+        return tensors[value["$tensor"]]
+    return {key: _join(item, tensors) for key, item in value.items()}
 
 
 def _json_sha256(value: Any) -> str:
@@ -150,7 +162,7 @@ def _sha256(path: Path) -> str:
 
 
 def _sync(path: Path) -> None:
-    """Make a file's content, or a folder's entries, reach the disk."""
+    """Flush a file's content, or a folder's entries, to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

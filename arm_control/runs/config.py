@@ -1,6 +1,6 @@
-"""What is trained, on what, and for how long: the flags of a training, and its `config.json`.
+"""TrainConfig: the flags of a training, stored as `config.json` in its run folder.
 
-Only what `--help` needs is imported here.
+Imported for `--help`, so it imports neither PyTorch nor PyBullet.
 """
 
 import hashlib
@@ -30,10 +30,10 @@ from envs.urdf import LARGEST_URDF
 from policies.common.settings import AgentSettings
 from policies.registry import AGENTS
 
-ARM_FILE = "arm.urdf"  # of a run on another arm than the default one, in its folder
+ARM_FILE = "arm.urdf"  # in the folder of a run, unless it has the default arm
 DEFAULT_STEPS = 200_000
 CONTROL_RATES_HZ = (1.0, 10_000.0)
-PHYSICS_RATE_HZ = 240.0  # at least, as in envs.simulation
+PHYSICS_RATE_HZ = 240.0  # lowest rate of physics steps, as in envs.simulation
 
 DEFAULT_TASK = "reach"  # of envs/tasks/
 
@@ -47,7 +47,7 @@ def default_environment(actions: ActionKind) -> str:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """What to train, on what, and for how long."""
+    """Agent, environment and length of a training."""
 
     agent: tyro.conf.Suppress[str]
     settings: Annotated[AgentSettings, tyro.conf.arg(name="agent"), tyro.conf.AvoidSubcommands] = None  # type: ignore[assignment]
@@ -56,11 +56,11 @@ class TrainConfig:
     reward: RewardKind = "dense"
     """The reward that the environment gives. With a sparse reward DDPG needs a longer horizon: --n-step 3."""
     goal_tolerance_m: float = 0.01
-    """How near the tip must be to a goal to have reached it, in metres."""
+    """Distance within which a goal is reached, in metres."""
     arm: str | None = None
     """URDF file of another arm."""
     grid_step_deg: float = 1.0
-    """For agents on the degree grid, how far apart its angles are, in degrees."""
+    """Step of the degree grid in degrees, for agents with discrete actions."""
     control: Control = "absolute"
     """What an action is: a target, or a change of the measured angle or of the last target."""
     imperfections: ImperfectionsFlag = "ideal"
@@ -72,11 +72,11 @@ class TrainConfig:
     """Length of an episode in control steps (unless given, the task's own, longer for a slow arm: for ArmReach-v0 twice
     the time in which the slowest joint crosses its range, and at least 1.67 s)."""
     control_rate_hz: Annotated[float | None, tyro.conf.arg(name="control-rate")] = None
-    """Control steps a second, in Hz (30, unless given)."""
+    """Control steps per second, in Hz (30, unless given)."""
     num_envs: int = None  # type: ignore[assignment]
-    """Arms simulated side by side."""
+    """Number of arms simulated in parallel."""
     processes: int = 1
-    """Processes among which the arms are divided. More are faster for many arms, and change nothing else."""
+    """Number of processes among which the arms are divided. It affects the speed only, not the result."""
     seed: int = 0
     """Seed of everything random."""
     steps: int | None = None
@@ -84,7 +84,7 @@ class TrainConfig:
     minutes: float | None = None
     """Length of the training in minutes, instead of --steps."""
     init: str | None = None
-    """Run folder from whose networks to start."""
+    """Run folder whose networks to start from."""
 
     def __post_init__(self) -> None:
         check_choice("agent", self.agent, AGENTS)
@@ -96,7 +96,7 @@ class TrainConfig:
         self._check_environment()
 
     def _resolve_defaults(self) -> None:
-        """Replace what was left out by the agent's own: its settings, its environment, its number of arms."""
+        """Fill in the agent's defaults: its settings, environment and number of arms."""
         set_field = partial(object.__setattr__, self)
         if self.settings is None:
             set_field("settings", AGENTS[self.agent]())
@@ -136,14 +136,14 @@ class TrainConfig:
         return min(1.0, step / (self.steps or DEFAULT_STEPS))
 
     def to_json(self) -> dict[str, Any]:
-        """As it is kept in the run folder: strings, numbers, lists and dicts."""
+        """Plain values for `config.json`: strings, numbers, lists and dicts."""
         return plain_values(self)
 
     @staticmethod
     def from_json(config: dict[str, Any], folder: Path | None = None) -> "TrainConfig":
-        """Read one back; the arm that a run keeps in its `folder` is found there.
+        """Rebuild a configuration from the values of `to_json`, with the arm's file in the run's `folder`.
 
-        Raises ValueError, naming the field, for one that does not fit.
+        Raises ValueError, naming the field, for values that do not fit.
         """
         values = present_config(config)
         values.pop("version", None)
@@ -156,19 +156,19 @@ class TrainConfig:
         return read
 
     def as_read_back(self) -> "TrainConfig":
-        """The same configuration as it will be read from its run folder.
+        """The configuration as it will be read from its run folder.
 
-        Raises ValueError, naming the field, for a value that could not be read back, such as a word that is no choice.
+        Raises ValueError, naming the field, for a value that could not be read back, such as an unknown choice.
         """
         try:
             return _read(self.to_json())
-        except TypeError as error:  # of a value that JSON has no form for
+        except TypeError as error:  # a value that JSON cannot represent
             raise ValueError(f"the configuration cannot be stored: {error}") from None
 
     def identity(self) -> dict[str, Any]:
-        """Like `to_json`, but with the hash of the arm's file for its path: the same wherever the file lies.
+        """Like `to_json`, but with the hash of the arm's file instead of its path.
 
-        Raises OSError for an arm's file that cannot be read.
+        Raises OSError for a file that cannot be read.
         """
         values = self.to_json()
         if self.arm is not None:
@@ -176,7 +176,7 @@ class TrainConfig:
         return values
 
     def sha256(self) -> str:
-        """The hash by which an exported policy names the configuration it was trained with."""
+        """Hash of the configuration, stored in exported policies."""
         text = json.dumps(self.identity(), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -187,7 +187,7 @@ class TrainConfig:
             names.append("grid_step_deg")
         options = {name: getattr(self, name) for name in names} | self.task_options
         if self.control_rate_hz is not None:
-            # As many physics steps in a control period as keep the physics at its rate or above it.
+            # The fewest physics steps per control period with at least the lowest rate.
             substeps = math.ceil(PHYSICS_RATE_HZ / self.control_rate_hz - 1e-9)
             options["control_period_s"] = 1.0 / self.control_rate_hz
             options["physics_step_s"] = 1.0 / (substeps * self.control_rate_hz)
@@ -195,16 +195,16 @@ class TrainConfig:
 
 
 def plain_values(config: Any) -> dict[str, Any]:
-    """A configuration's dataclass as JSON has it, also with NumPy's numbers and paths.
+    """A configuration's dataclass as JSON values; NumPy numbers and paths are converted.
 
-    Raises TypeError for values that JSON has no form for.
+    Raises TypeError for values that JSON cannot represent.
     """
     values: dict[str, Any] = json.loads(msgspec.json.encode(config, enc_hook=_plain))
     return values
 
 
 def _plain(value: Any) -> Any:
-    """A path or one of NumPy's numbers as JSON has it. Raises TypeError for anything else."""
+    """A path or NumPy number as a JSON value. Raises TypeError for anything else."""
     if isinstance(value, os.PathLike):
         return os.fspath(value)
     if isinstance(value, np.generic):
@@ -213,10 +213,10 @@ def _plain(value: Any) -> Any:
 
 
 def _read(values: dict[str, Any]) -> TrainConfig:
-    """The configuration with these values of JSON. Raises ValueError, naming the field, for those that do not fit."""
+    """The configuration with these JSON values. Raises ValueError, naming the field, for those that do not fit."""
     agent = str(values.get("agent"))
     check_choice("agent", agent, AGENTS)
-    # Each by its own type: msgspec knows no union of dataclasses.
+    # Convert each field by its own type, since msgspec does not support unions of dataclasses.
     kinds = get_type_hints(TrainConfig) | {"settings": AGENTS[agent]}
     given: dict[str, Any] = {}
     for name, value in values.items():
@@ -233,7 +233,7 @@ def _read(values: dict[str, Any]) -> TrainConfig:
 
 
 def _converted(name: str, value: Any, kind: Any) -> Any:
-    """A value of JSON as a field's type. Raises ValueError, naming the field, for one that does not fit."""
+    """A JSON value converted to a field's type. Raises ValueError, naming the field, if it does not fit."""
     if kind is None:
         raise ValueError(f"there is no field {name}")
     try:

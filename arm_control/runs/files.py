@@ -1,4 +1,4 @@
-"""Files written whole or not at all, and JSON read from files of bounded size."""
+"""Atomic writing of files, and JSON from files of bounded size."""
 
 import contextlib
 import json
@@ -27,16 +27,16 @@ def parse_json(text: str) -> Any:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a whole UTF-8 file or nothing."""
+    """Write a UTF-8 file atomically."""
     with written_whole(path) as aside:
         aside.write_text(text, encoding="utf-8")
 
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
-    """A new file aside to write to: renamed to `path` at the end, or removed, with `path` untouched, after an error.
+    """A temporary file to write to, which is renamed to `path` at the end, or removed after an error.
 
-    Its name cannot be guessed and it did not exist before: no link in the same folder leads the writing elsewhere.
+    Its name is unpredictable and it must not exist: no symbolic link in the same folder can redirect the writing.
     """
     _check_owner_of_link(path)
     path = path.resolve()  # a link stays a link
@@ -55,29 +55,29 @@ def written_whole(path: Path) -> Iterator[Path]:
 
 
 def remove_partial(path: Path) -> None:
-    """Remove what processes that were killed left of writing this file."""
+    """Remove temporary files of this file that killed processes have left."""
     for aside in path.parent.glob(_partial(path, "*").name):
         aside.unlink(missing_ok=True)
 
 
 def _partial(path: Path, token: str) -> Path:
-    """The file aside; its name is short enough for any file system, and has the file's ending."""
+    """The temporary file, with the file's ending and a name short enough for any file system."""
     return path.with_name(f".{path.stem[:40]}.{token}.partial{path.suffix[-12:]}")
 
 
 def check_no_link(path: Path) -> None:
-    """Raise ValueError for a symbolic link in the place of a file whose name nobody chose.
+    """Raise ValueError for a symbolic link in place of a file with a fixed name.
 
-    A run folder may come from elsewhere, and such a link would lead the program to other files.
+    A run folder may be untrusted, and such a link would make the program write to other files.
     """
     if path.is_symlink():
         raise ValueError(f"{path} is a symbolic link to {path.readlink()}, which is not followed: remove it")
 
 
 def _check_owner_of_link(path: Path) -> None:
-    """Raise OSError for somebody else's link in a folder that everyone may write to, such as /tmp.
+    """Raise OSError for another user's link in a world-writable folder such as /tmp.
 
-    The same rule as the kernel's protected_symlinks, which does not hold for renaming.
+    The rule of the kernel's protected_symlinks, which does not apply to renaming.
     """
     if not path.is_symlink():
         return

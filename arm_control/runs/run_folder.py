@@ -1,4 +1,4 @@
-"""RunFolder: where one training keeps its configuration, checkpoints, metrics and results."""
+"""RunFolder: the folder of a training with its configuration, checkpoints, metrics and results."""
 
 import fcntl
 import json
@@ -24,7 +24,7 @@ OLDER_VERSIONS = {
     3: NO_TARGET_SPEED,
     4: "its checkpoints lack the averaged and the best validated policy",
 }
-REPORTED = {"step", "updates", "elapsed_s"}  # what every line of metrics.jsonl has at least
+REPORTED = {"step", "updates", "elapsed_s"}  # required fields of a line of metrics.jsonl
 LARGEST_CONFIG = 2**20  # bytes
 LARGEST_METRICS = 2**26
 
@@ -49,10 +49,10 @@ class RunFolder:
 
     | file | what |
     |---|---|
-    | `config.json` | the configuration it was started with |
+    | `config.json` | the configuration of the training |
     | `arm.urdf` | the arm, unless it is the default one; without its meshes |
     | `checkpoints/` | the latest checkpoints, see `arm_control.runs.checkpoint` |
-    | `metrics.jsonl` | one JSON object a report |
+    | `metrics.jsonl` | one JSON object per report |
     | `tensorboard/` | the same as TensorBoard scalars |
     | `curve.png` | the learning curve |
     | `policy.onnx` | the exported policy |
@@ -70,9 +70,9 @@ class RunFolder:
 
     @classmethod
     def create(cls, path: str | Path, config: dict[str, Any], arm_urdf: bytes | None = None) -> "RunFolder":
-        """Start a run in a new or empty folder; with `arm_urdf`, the arm's file, that folder keeps its arm.
+        """Start a run in a new or empty folder; `arm_urdf`, the content of the arm's file, is stored in it.
 
-        Raises ValueError if there is something in it already.
+        Raises ValueError for a folder that is not empty.
         """
         run = cls(path)
         if run._has_nothing_to_lose():
@@ -93,7 +93,7 @@ class RunFolder:
 
     @classmethod
     def open(cls, path: str | Path) -> tuple["RunFolder", dict[str, Any]]:
-        """An existing run and its configuration. Raises ValueError if it is missing, incomplete, older or newer."""
+        """Open a run and its configuration. Raises ValueError if it is missing, incomplete, older or newer."""
         run = cls(path)
         if not run.path.is_dir():
             raise ValueError(f"no run folder {run.path}{_available(run.path.parent)}")
@@ -115,7 +115,7 @@ class RunFolder:
         return run, config
 
     def _has_nothing_to_lose(self) -> bool:
-        """Whether this is a run, and no more than a run, that was killed before its first checkpoint."""
+        """Whether the folder holds only a run that was killed before its first checkpoint."""
         if not self.config.is_file() or any(self.checkpoints.glob("step-*")):
             return False
         made_by_us = {path.name for path in (self.config, self.arm, self.checkpoints, self.tensorboard)}
@@ -128,15 +128,15 @@ class RunFolder:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep other processes from training into this folder: to be entered before anything in it is changed.
+        """Lock the folder against other trainings, before anything in it is changed.
 
-        Raises ValueError if one does, or if a file that is to be written is a symbolic link.
+        Raises ValueError if it is locked, or if a file to be written is a symbolic link.
         """
         busy = f"{self.path} is being trained by another process"
         with open_regular(self.config) as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                # The folder may have been removed or made anew between opening and locking.
+                # The folder may have been removed or replaced between opening and locking.
                 same = os.path.samestat(os.fstat(file.fileno()), self.config.stat())
             except OSError:
                 raise ValueError(busy) from None
@@ -149,7 +149,7 @@ class RunFolder:
             yield
 
     def read_metrics(self) -> list[dict[str, Any]]:
-        """All complete lines of `metrics.jsonl`; one cut short by a crash is left out."""
+        """All complete lines of `metrics.jsonl`; a line truncated by a crash is skipped."""
         try:
             lines = read_text(self.metrics, LARGEST_METRICS).split("\n")[:-1]
             rows = [parse_json(line) for line in lines]
@@ -165,7 +165,7 @@ class RunFolder:
         return rows
 
     def cut_metrics(self, step: int) -> None:
-        """Forget what was reported after `step`."""
+        """Remove reports after `step`."""
         rows = [row for row in self.read_metrics() if row["step"] <= step]
         write_text(self.metrics, "".join(json.dumps(row) + "\n" for row in rows))
 

@@ -1,13 +1,11 @@
-"""Seeds of environments: those of different purposes never meet, whatever number a person gives to each."""
+"""Seeds of environments, derived from a user's seed and a purpose: different purposes have different seeds."""
 
 import numpy as np
 
-# Seeds of different purposes never meet, whatever number a person gives to each.
 TRAINING, VALIDATION, EVALUATION, LEARNING = range(4)
 
 
 def derived_seeds(seed: int, purpose: int, count: int) -> list[int]:
-    """`count` environment seeds for one purpose; those of other purposes and seeds are others."""
-    return [
-        int(word) for word in np.random.SeedSequence((purpose, seed)).generate_state(count, np.uint64) >> np.uint64(1)
-    ]
+    """`count` environment seeds of 63 bits for a purpose, different for other purposes and other seeds."""
+    numbers = np.random.SeedSequence((purpose, seed)).generate_state(count, np.uint64) >> np.uint64(1)
+    return [int(number) for number in numbers]
