@@ -29,13 +29,13 @@ class Clock:
 
 def ask(servos: Emulator, id: int, instruction: int, *parameters: int) -> list[tuple[int, int, bytes]]:
     """Send an instruction; returns id, error byte and data of each reply."""
-    return answers(servos, make_packet(id, instruction, bytes(parameters)))
+    return replies(servos, make_packet(id, instruction, bytes(parameters)))
 
 
-def answers(servos: Emulator, data: bytes) -> list[tuple[int, int, bytes]]:
+def replies(servos: Emulator, data: bytes) -> list[tuple[int, int, bytes]]:
     """Send any bytes; returns id, error byte and data of each reply."""
     reader = PacketReader()
-    found = reader.feed(b"".join(answer for _, answer in servos.answer(data)))
+    found = reader.feed(b"".join(reply for _, reply in servos.reply(data)))
     assert not reader.waiting
     assert all(packet.instruction == Instruction.STATUS for packet in found)
     return [(packet.id, packet.parameters[0], packet.parameters[1:]) for packet in found]

@@ -30,7 +30,7 @@ class Calibrate:
     arm: str | None = None
     """URDF file of the arm (default: the default arm)."""
     ids: str | None = None
-    """Servo ids as 1,2,3 in the order of the joints (default: those that answer, in ascending order)."""
+    """Servo ids as 1,2,3 in the order of the joints (default: those that reply, in ascending order)."""
     baud: int = 1_000_000
     """Baud rate of the bus."""
     restamp: str | None = None

@@ -32,7 +32,7 @@ WAITING_LINES = 1000  # events that wait to be printed; more are dropped
 class Emulate:
     """Emulate servos at a virtual serial port (pty): real packets, motion and faults, to test an arm without hardware.
 
-    A fault is KIND[=PROBABILITY][@SECONDS][:ID], and may be given several times. Of all answers: lost, corrupt, late,
+    A fault is KIND[=PROBABILITY][@SECONDS][:ID], and may be given several times. Of all replies: lost, corrupt, late,
     duplicated, noise, as in lost=0.01. Once, seconds after the torque was first on: overload, voltage, overheating,
     encoder, shock, reboot, stuck, slow (half speed), frozen (constant reading), drift (2 degrees/s), swapped (with the
     next servo), wrap, silent, disconnect, as in overload@5:2 for servo 2.
@@ -65,7 +65,7 @@ class Emulate:
     keeps_goal: bool = False
     """When the torque goes on, move to the goal that was written before instead of holding the position."""
     seed: int = 0
-    """Seed of the faults of answers and of the drawn imperfections."""
+    """Seed of the faults of replies and of the drawn imperfections."""
 
     def __post_init__(self) -> None:
         if self.lag_s is not None and self.imperfections is not None:

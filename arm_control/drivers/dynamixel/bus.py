@@ -1,7 +1,7 @@
 """A bus of DYNAMIXEL servos on one serial port: registers by name, through the vendor's SDK, protocol 2.0.
 
-Beyond the SDK it handles late answers (not taken for those to a later instruction), retries, and a port that is gone.
-How the port itself is opened, locked and read is in `port`.
+Beyond the SDK, it discards late replies, which are not taken for replies to a later instruction, repeats instructions,
+and reports a lost port. `port` opens, locks and reads the port.
 """
 
 import os
@@ -19,13 +19,13 @@ from arm_control.drivers.dynamixel.control_table import BAUD_RATES, REGISTERS
 from arm_control.drivers.dynamixel.port import USB_SERIAL, SerialPort, check_latency, lock_port
 
 DEFAULT_BAUD = 1_000_000
-PATIENCE_S = 0.005  # timeout of an answer, beside the time that its bytes take
-ATTEMPTS = 5  # for an instruction outside the control loop: if a fifth of the packets is lost, one in 3,000 fails
-LATE_S = 0.06  # no answer comes later than this
+PATIENCE_S = 0.005  # timeout of a reply, in addition to the time of its bytes
+ATTEMPTS = 5  # of an instruction outside the control loop: with a fifth of the packets lost, one in 3,000 fails
+LATE_S = 0.06  # no reply comes later than this
 SCAN_S = 3.0  # timeout of a search for servos
 
-ALERT = 0x80  # bit in an answer's error byte: the hardware error status is not zero
-# Error numbers of an answer: e-Manual, Protocol 2.0, "Error".
+ALERT = 0x80  # bit of the error byte of a reply: the hardware error status is not zero
+# Error numbers of a reply: e-Manual, Protocol 2.0, "Error".
 ERRORS = {
     1: "could not execute the instruction",
     2: "does not know the instruction",
@@ -35,16 +35,16 @@ ERRORS = {
     6: "has limits that exclude the value",
     7: "does not allow that now",
 }
-_HEADER_BYTES = 9  # of an answer before its data
-_ANSWER_BYTES = 11  # of an answer without its data
+_HEADER_BYTES = 9  # of a reply before its data
+_REPLY_BYTES = 11  # of a reply without its data
 
 
-class NoAnswerError(DriverError):
-    """A servo did not answer, or its answer was damaged."""
+class NoReplyError(DriverError):
+    """A servo did not reply, or its reply was damaged."""
 
 
-class RefusedError(DriverError):
-    """A servo answered with an error."""
+class RejectedError(DriverError):
+    """A servo replied with an error."""
 
 
 class Bus:
@@ -105,18 +105,18 @@ class Bus:
         self._lost = self._lost or f"port {self.path} is closed"
 
     def scan(self) -> dict[int, int]:
-        """The model number of every servo that answers, by its id; takes about a second."""
+        """The model number of every servo that replies, by its id; takes about a second."""
         found: dict[int, int] = {}
         for _ in range(2):
             with self._wire():
-                answers, result = self._packets.broadcastPing(self._port)
-            found |= {id: answer[0] for id, answer in answers.items()}
+                replies, result = self._packets.broadcastPing(self._port)
+            found |= {id: reply[0] for id, reply in replies.items()}
             if result == sdk.COMM_SUCCESS:
-                break  # no damaged answer, so nothing is missing
+                break  # no damaged reply, so nothing is missing
         return dict(sorted(found.items()))
 
     def ping(self, id: int) -> int | None:
-        """A servo's model number; None if it does not answer."""
+        """A servo's model number; None if it does not reply."""
         for attempt in range(ATTEMPTS):
             if attempt:
                 time.sleep(LATE_S)
@@ -129,7 +129,7 @@ class Bus:
     def read(self, id: int, names: Iterable[str], attempts: int = ATTEMPTS) -> dict[str, int]:
         """Read registers of a servo in one instruction.
 
-        Raises NoAnswerError if all attempts fail, and RefusedError if the servo answers with an error.
+        Raises NoReplyError if all attempts fail, and RejectedError if the servo replies with an error.
         """
         registers = {name: REGISTERS[name] for name in names}
         start = min(register.address for register in registers.values())
@@ -141,40 +141,40 @@ class Bus:
             if data:
                 return values(data, start, registers)
             if error & ~ALERT:
-                raise RefusedError(f"servo {id} {_reason(error)}: reading {', '.join(registers)}")
-        raise NoAnswerError(f"servo {id} on {self.path} does not answer: is it powered, and its cable in place?")
+                raise RejectedError(f"servo {id} {_reason(error)}: reading {', '.join(registers)}")
+        raise NoReplyError(f"servo {id} on {self.path} does not reply: is it powered, and its cable in place?")
 
     def read_all(self, ids: Sequence[int], address: int, size: int) -> dict[int, tuple[bytes, int]]:
-        """Sync read: the data and error byte of each servo that answers; no data from one that reports an error.
+        """Sync read: the data and error byte of each servo that replies; no data from one that reports an error.
 
-        Answers of another size are late ones to an earlier instruction, and dropped.
+        Replies of another size are late ones to an earlier instruction, and dropped.
         """
-        answers: dict[int, tuple[bytes, int]] = {}
+        replies: dict[int, tuple[bytes, int]] = {}
         with self._wire():
             if self._packets.syncReadTx(self._port, address, size, list(ids), len(ids), False) != sdk.COMM_SUCCESS:
-                return answers
-            self._port.setPacketTimeout((_ANSWER_BYTES + size) * len(ids))
-            # Collect answers, in any order, until all are there or the time is over.
-            while len(answers) < len(ids):
+                return replies
+            self._port.setPacketTimeout((_REPLY_BYTES + size) * len(ids))
+            # Collect replies, in any order, until all have arrived or the time is over.
+            while len(replies) < len(ids):
                 packet, result = self._packets.rxPacket(self._port, False)
                 if result != sdk.COMM_SUCCESS:
                     if self._port.is_overdue:
                         break
-                    continue  # damaged; the next one may be sound
+                    continue  # damaged; the next one may be valid
                 # FF FF FD 00, id, length (2 bytes, with instruction, error and CRC: 4), instruction, error, data, CRC
                 id = packet[4]
                 error = packet[8]
                 parameters = packet[5] + (packet[6] << 8) - 4
                 if id in ids and parameters == size:
-                    answers[id] = bytes(packet[_HEADER_BYTES : _HEADER_BYTES + size]), error
+                    replies[id] = bytes(packet[_HEADER_BYTES : _HEADER_BYTES + size]), error
                 elif id in ids and parameters == 0 and error & ~ALERT:
-                    answers[id] = b"", error
-        return answers
+                    replies[id] = b"", error
+        return replies
 
     def write(self, id: int, name: str, value: int, attempts: int = ATTEMPTS) -> None:
         """Write a register; the servo acknowledges.
 
-        Raises NoAnswerError if all attempts fail, and RefusedError if the servo answers with an error.
+        Raises NoReplyError if all attempts fail, and RejectedError if the servo replies with an error.
         """
         register = REGISTERS[name]
         data = list(value.to_bytes(register.size, "little", signed=register.signed))
@@ -185,9 +185,9 @@ class Bus:
                 result, error = self._packets.writeTxRx(self._port, id, register.address, register.size, data)
             if result == sdk.COMM_SUCCESS:
                 if error & ~ALERT:
-                    raise RefusedError(f"servo {id} {_reason(error)}: {name.replace('_', ' ')} {value}")
+                    raise RejectedError(f"servo {id} {_reason(error)}: {name.replace('_', ' ')} {value}")
                 return
-        raise NoAnswerError(f"servo {id} on {self.path} does not answer: is it powered, and its cable in place?")
+        raise NoReplyError(f"servo {id} on {self.path} does not reply: is it powered, and its cable in place?")
 
     def confirm(self, id: int, name: str, value: int) -> None:
         """Write a register and read it back. Raises DriverError if another value is read."""
@@ -196,11 +196,11 @@ class Bus:
         if got != value:
             raise DriverError(f"servo {id}: {name.replace('_', ' ')} was set to {value} and reads {got}")
 
-    def enable_answers(self, ids: Sequence[int]) -> None:
-        """Set servos to answer every instruction: status return level 2 (e-Manual, register 68).
+    def enable_replies(self, ids: Sequence[int]) -> None:
+        """Set servos to reply to every instruction: status return level 2 (e-Manual, register 68).
 
-        At level 1 a servo answers no writes, at level 0 pings only, as if it had no power. The register is in RAM and
-        can be written at any time. Raises NoAnswerError for servos that do not answer reads after that.
+        At level 1 a servo does not reply to writes, at level 0 only to pings. The register is in RAM and
+        can be written at any time. Raises NoReplyError for servos that do not reply reads after that.
         """
         level = REGISTERS["status_return_level"]
         everything = level.initial.to_bytes(level.size, "little")
@@ -208,16 +208,16 @@ class Bus:
         for attempt in range(ATTEMPTS):
             if attempt:
                 time.sleep(LATE_S)
-            # A sync write has no answer at any level.
+            # A sync write has no reply at any level.
             self.write_all("status_return_level", dict.fromkeys(missing, level.initial))
-            answers = self.read_all(missing, level.address, level.size)
-            missing = [id for id in missing if id not in answers or answers[id][0] != everything]
+            replies = self.read_all(missing, level.address, level.size)
+            missing = [id for id in missing if id not in replies or replies[id][0] != everything]
             if not missing:
                 return
         servos = f"servo{'s' * (len(missing) > 1)} {', '.join(map(str, missing))}"
-        raise NoAnswerError(
-            f"{servos} on {self.path}: pings are answered, reads are not: set the status return level (register 68) to "
-            f"{level.initial} with Dynamixel Wizard, or check the cable"
+        raise NoReplyError(
+            f"{servos} on {self.path}: pings are acknowledged, reads are not: set the status return level (register "
+            f"68) to {level.initial} with Dynamixel Wizard, or check the cable"
         )
 
     def write_all(self, name: str, by_id: Mapping[int, int]) -> None:
@@ -246,8 +246,8 @@ class Bus:
             reason = " ".join(str(error.args[-1]).split()) if error.args else "no reason given"
             self._lost = f"port {self.path} is gone: was the adaptor unplugged? ({reason})"
             raise DriverError(self._lost) from None
-        except IndexError:  # the SDK on a packet that is shorter than any answer
-            raise NoAnswerError(f"port {self.path}: damaged answer") from None
+        except IndexError:  # the SDK on a packet that is shorter than any reply
+            raise NoReplyError(f"port {self.path}: damaged reply") from None
         finally:
             self._port.is_using = False
 
@@ -263,4 +263,4 @@ def values(data: bytes, start: int, registers: Mapping[str, Any]) -> dict[str, i
 
 
 def _reason(error: int) -> str:
-    return ERRORS.get(error & ~ALERT, f"answers with error {error & ~ALERT}")
+    return ERRORS.get(error & ~ALERT, f"replies with error {error & ~ALERT}")

@@ -6,7 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from arm_control.drivers.base import DriverError, JointState, TorqueLeftOnError
-from arm_control.drivers.dynamixel.bus import ALERT, DEFAULT_BAUD, PATIENCE_S, Bus, NoAnswerError
+from arm_control.drivers.dynamixel.bus import ALERT, DEFAULT_BAUD, PATIENCE_S, Bus, NoReplyError
 from arm_control.drivers.dynamixel.calibration import LAST_TICK, Calibration, JointCalibration, load_calibration
 from arm_control.drivers.dynamixel.control_table import (
     LOAD_UNIT,
@@ -23,16 +23,21 @@ from arm_control.drivers.dynamixel.servo_checks import (
     hardware_errors,
     servo_name,
 )
-from arm_control.drivers.dynamixel.state_reader import ServoState, StateReader, fastest_rate_hz, rate_hint
+from arm_control.drivers.dynamixel.state_reader import (
+    RETRIES,
+    RETRY_WITHIN_S,
+    ServoState,
+    StateReader,
+    fastest_rate_hz,
+    rate_hint,
+)
 from envs.arm import Arm
 
-WATCHDOG_S = 0.2
-LARGEST_WATCHDOG = 127
-RETRIES = 2
-RETRY_WITHIN_S = 0.015
+WATCHDOG_S = 0.2  # after which servos stop without communication
+LARGEST_WATCHDOG = 127  # units of the register
 GENTLE_DEG_S = 15.0  # speed limit of the servos while the torque goes on
-SPEED_MARGIN = 1.1  # of the servos' own speed limit above the arm's
-ROUNDING_DEG = 1e-3
+SPEED_MARGIN = 1.1  # ratio of the servos' own speed limit to the arm's
+ROUNDING_DEG = 1e-3  # by which a target may exceed its range
 
 
 class DynamixelDriver:
@@ -56,7 +61,7 @@ class DynamixelDriver:
     ) -> None:
         """Connect, and check that the servos are those of the calibration. Their torque does not change.
 
-        A read is repeated up to `retries` times within `retry_within_s`. An answer times out after `patience_s` beside
+        A read is repeated up to `retries` times within `retry_within_s`. A reply times out after `patience_s` beside
         the time of its bytes. Raises DriverError, in one line, if the arm cannot be driven.
         """
         self._watchdog = round(watchdog_s / WATCHDOG_UNIT_S) if math.isfinite(watchdog_s) else 0
@@ -73,7 +78,7 @@ class DynamixelDriver:
         self._joints = calibration.joints
         self._enabled = False
         self._checked = False  # whether the servos were checked since the port was opened
-        self._fault: str | None = None  # why `write` is refused until `enable`
+        self._fault: str | None = None  # why `write` raises until the next `enable`
         self._bus = Bus(port, baud, patience_s=patience_s, usb_serial=usb_serial)
         self._reader = StateReader(self._bus, self._joints, retries=retries, retry_within_s=retry_within_s)
         try:
@@ -94,11 +99,13 @@ class DynamixelDriver:
         its servos are checked again. Raises DriverError after switching off what it has switched on; TorqueLeftOnError
         if that fails too, or if the torque was on before.
         """
+        # Open a lost port again.
         if self._bus.is_gone:
             self._checked = False
             self._bus.reopen()
         if not self._checked:
             self._check()
+        # Switch on; switch everything off again if one step fails.
         switched: list[JointCalibration] = []
         on_before: list[str] = []
         try:
@@ -120,12 +127,14 @@ class DynamixelDriver:
         """Read angles, speeds, loads, voltages, temperatures and alarms of all servos.
 
         The stamp is the time before the read was sent, so no reading is older than its stamp. Raises DriverError if a
-        servo does not answer, or is no longer as `enable` left it: stopped by its watchdog, or rebooted.
+        servo does not reply, or is no longer as `enable` left it: stopped by its watchdog, or rebooted.
         """
         states, stamp_s = self._reader.read()
+        # Alarms, and servos that have stopped or rebooted.
         alerts = self._alerts(states)
         if self._enabled:
             self._check_watchdogs(states, alerts)
+        # Convert the registers to the joints' units.
         angles: list[float] = []
         speeds: list[float] = []
         loads: list[float] = []
@@ -175,7 +184,7 @@ class DynamixelDriver:
         self._fault = None
         failed = []
         for joint in self._joints:
-            with suppress(DriverError):  # the torque matters more
+            with suppress(DriverError):  # the torque is more important
                 self._bus.write(joint.servo_id, "bus_watchdog", 0)
             try:
                 self._bus.confirm(joint.servo_id, "torque_enable", 0)
@@ -195,20 +204,20 @@ class DynamixelDriver:
     # Enabling
 
     def _hold_joint(self, joint: JointCalibration, switched: list[JointCalibration], on_before: list[str]) -> None:
-        """Switch a joint's torque on where it is; notes whether that switched it on, or whether it was on before."""
+        """Switch a joint's torque on in its present pose; adds it to `switched`, or to `on_before` if it was on."""
         health = self._bus.read(joint.servo_id, HEALTH)
         torque_is_on = health["torque_enable"] == 1
         if torque_is_on:
             on_before.append(joint.name)
         check_hardware(joint, health["hardware_error_status"])
         if not torque_is_on:
-            switched.append(joint)  # beforehand: the servo may switch on although its answer is lost
+            switched.append(joint)  # beforehand: the servo may switch on although its reply is lost
         self._hold_here(joint, torque_is_on=torque_is_on)
 
     def _hold_here(self, joint: JointCalibration, *, torque_is_on: bool) -> None:
         """Make the present position the goal, then switch the torque on."""
         id = joint.servo_id
-        self._bus.confirm(id, "bus_watchdog", 0)  # one that has tripped accepts no goals
+        self._bus.confirm(id, "bus_watchdog", 0)  # a servo whose watchdog has tripped accepts no goals
         self._bus.confirm(id, "profile_acceleration", 0)
         # A joint that sinks between these lines returns slowly.
         self._bus.confirm(id, "profile_velocity", max(1, round(GENTLE_DEG_S / SPEED_UNIT_DEG_S)))
@@ -222,13 +231,13 @@ class DynamixelDriver:
         if torque_is_on:
             return
         self._bus.confirm(id, "torque_enable", 1)
-        # Servos differ in whether a goal that was written without torque counts.
+        # Firmware versions differ in whether a goal that was written without torque is kept.
         self._bus.write(id, "goal_position", here)
 
     def _limit_speeds(self) -> None:
-        """Set the servos' own speed limits, a second safeguard behind the runner's.
+        """Set the servos' own speed limits, a second safeguard behind those of the runner.
 
-        There is no acceleration limit: the servo's ramp would begin anew at every target.
+        There is no acceleration limit, because the servo would restart its ramp at every target.
         """
         for joint, speed in zip(self._joints, self.limits.max_speed_deg_s, strict=True):
             limit = math.ceil(SPEED_MARGIN * speed / SPEED_UNIT_DEG_S)
@@ -247,14 +256,14 @@ class DynamixelDriver:
     # Reading
 
     def _alerts(self, states: Sequence[ServoState]) -> list[str]:
-        """The alarms of the servos whose answers have the alert bit, such as "shoulder: overload"."""
+        """The alarms of the servos whose replies have the alert bit, such as "shoulder: overload"."""
         alerts = []
         for joint, state in zip(self._joints, states, strict=True):
             if not state.error & ALERT:
                 continue
             try:
                 status = self._bus.read(joint.servo_id, HEALTH, attempts=1)["hardware_error_status"]
-            except NoAnswerError:
+            except NoReplyError:
                 status = 0
             for error in hardware_errors(status) or ["hardware error"]:
                 alerts.append(f"{joint.name}: {error}")
@@ -276,7 +285,7 @@ class DynamixelDriver:
         raise DriverError(self._fault)
 
     def _watchdog_fault(self, watchdog: int) -> str:
-        """What a watchdog register says that is not as `enable` has set it."""
+        """The cause of a watchdog register that differs from what `enable` has set."""
         if watchdog == WATCHDOG_TRIPPED:
             silence_ms = 1000 * self._watchdog * WATCHDOG_UNIT_S
             return (

@@ -104,12 +104,12 @@ def choose_ids(bus: Bus, arm: Arm, wanted: Sequence[int] | None, operator: Opera
     found = bus.scan()
     ids = list(found) if wanted is None else list(wanted)
     if len(ids) != arm.joint_count or not set(ids) <= set(found):
-        answering = ", ".join(f"{id} (model {model})" for id, model in found.items()) or "none"
+        replying = ", ".join(f"{id} (model {model})" for id, model in found.items()) or "none"
         named = "" if wanted is None else f", --ids names {', '.join(map(str, wanted))}"
         hint = "; --ids 1,2,3 assigns them, in the order of the joints" if wanted is None and found else ""
         raise ValueError(
-            f"expected a servo for each of {', '.join(arm.joint_names)}{named}; answering at {bus.baud} baud: "
-            f"{answering}{hint}"
+            f"expected a servo for each of {', '.join(arm.joint_names)}{named}; replying at {bus.baud} baud: "
+            f"{replying}{hint}"
         )
     for id in ids:
         if found[id] != MODEL_NUMBER:
@@ -121,7 +121,7 @@ def choose_ids(bus: Bus, arm: Arm, wanted: Sequence[int] | None, operator: Opera
 
 def prepare(bus: Bus, ids: Sequence[int], operator: Operator) -> None:
     """Switch the torque off, once the arm is held, and set what the driver expects. Raises ValueError for alarms."""
-    bus.enable_answers(ids)
+    bus.enable_replies(ids)
     health = {id: bus.read(id, HEALTH) for id in ids}
     for id in ids:
         status = health[id]["hardware_error_status"]

@@ -51,7 +51,7 @@ class SerialPort(sdk.PortHandler):
         return 1000.0 * time.monotonic()
 
     def setPacketTimeout(self, packet_length: int) -> None:
-        """Wait for an answer of so many bytes; no read returns any bytes after twice that time."""
+        """Wait for a reply of so many bytes; no read returns any bytes after twice that time."""
         wait_ms = packet_length * self.tx_time_per_byte + self._patience_ms
         self.setPacketTimeoutMillis(wait_ms)
         self.set_deadline(0.002 * wait_ms)
@@ -104,7 +104,7 @@ def lock_port(path: str) -> int:
 
 
 def check_latency(path: str, usb_serial: Path = USB_SERIAL) -> None:
-    """Raise DriverError, with the command that fixes it, for an FTDI adaptor that delays answers."""
+    """Raise DriverError, with the command that fixes it, for an FTDI adaptor that delays replies."""
     file = usb_serial / Path(path).resolve().name / "latency_timer"
     try:
         latency_ms = int(file.read_text(encoding="ascii"))
@@ -112,7 +112,7 @@ def check_latency(path: str, usb_serial: Path = USB_SERIAL) -> None:
         return  # not such an adaptor
     if latency_ms > 1:
         raise DriverError(
-            f"the adaptor at {path} delays answers by {latency_ms} ms; expected 1: echo 1 | sudo tee {file}"
+            f"the adaptor at {path} delays replies by {latency_ms} ms; expected 1: echo 1 | sudo tee {file}"
         )
 
 

@@ -27,15 +27,15 @@ WANTED = {"operating_mode": POSITION_MODE, "drive_mode": 0, "homing_offset": 0}
 def check_servos(bus: Bus, joints: Sequence[JointCalibration]) -> dict[str, int]:
     """Check the servos of an arm; returns the firmware version of each by joint name.
 
-    Raises DriverError for servos that do not answer, or differ from the calibration.
+    Raises DriverError for servos that do not reply, or differ from the calibration.
     """
     models = {joint.servo_id: bus.ping(joint.servo_id) for joint in joints}
     missing = [joint for joint in joints if models[joint.servo_id] is None]
     if missing:
-        answering = ", ".join(f"{id} (model {model})" for id, model in bus.scan().items())
+        replying = ", ".join(f"{id} (model {model})" for id, model in bus.scan().items())
         raise DriverError(
-            f"{', '.join(map(servo_name, missing))} did not answer on {bus.path} at {bus.baud} baud; "
-            f"answering: {answering or 'none'}; is it powered, and its id and baud rate right?"
+            f"{', '.join(map(servo_name, missing))} did not reply on {bus.path} at {bus.baud} baud; "
+            f"replying: {replying or 'none'}; is it powered, and its id and baud rate right?"
         )
     for joint in joints:
         if models[joint.servo_id] != joint.model_number:
@@ -43,7 +43,7 @@ def check_servos(bus: Bus, joints: Sequence[JointCalibration]) -> dict[str, int]
                 f"{servo_name(joint)} is of model {models[joint.servo_id]}, the calibration is of "
                 f"{joint.model_number}: calibrate again"
             )
-    bus.enable_answers([joint.servo_id for joint in joints])
+    bus.enable_replies([joint.servo_id for joint in joints])
     firmware = {}
     for joint in joints:
         firmware[joint.name] = _check_servo(bus, joint)
@@ -86,7 +86,7 @@ def _check_servo(bus: Bus, joint: JointCalibration) -> int:
                 "calibrate again"
             )
     _check_limits(joint, settings)
-    # Stored without power, so once is enough. It delays each answer by 0.5 ms, and cannot be set with the torque on.
+    # Stored without power, so once is enough. It delays each reply by 0.5 ms, and cannot be set with the torque on.
     if settings["return_delay"] and not health["torque_enable"]:
         bus.confirm(joint.servo_id, "return_delay", 0)
     return settings["firmware"]

@@ -1,16 +1,18 @@
-"""Reading the state of all servos in a control loop: sync reads, repeated for missing answers, and their rate."""
+"""Reading the state of all servos in a control loop: sync reads, repeated for missing replies, and their rate."""
 
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from arm_control.drivers.base import round_down
-from arm_control.drivers.dynamixel.bus import Bus, NoAnswerError, values
+from arm_control.drivers.dynamixel.bus import Bus, NoReplyError, values
 from arm_control.drivers.dynamixel.calibration import JointCalibration
 from arm_control.drivers.dynamixel.control_table import BAUD_RATES, REGISTERS
 from arm_control.drivers.dynamixel.servo_checks import servo_name
 
-USB_S = 0.001  # latency that an adaptor adds to an answer, at best
+USB_S = 0.001  # shortest latency that an adaptor adds to a reply
+RETRIES = 2  # of a read with missing replies
+RETRY_WITHIN_S = 0.015  # no retry begins later than this
 
 # The registers of the state. The watchdog shows whether it has stopped the servo, and also a reboot (0 again).
 STATE = {
@@ -24,14 +26,14 @@ STATE = {
         "present_temperature",
     )
 }
-# Address and size of reads that contain the state. After a missing answer the next read has another size, so that a
-# late answer is not taken for that to the new read. Starts are those of registers; nothing from 148 on is needed.
+# Address and size of reads that contain the state. After a missing reply the next read has another size, so that a late
+# reply is not taken for a reply to the new read. Each starts at a register and ends before address 148.
 SHAPES = tuple((start, end - start) for start in (98, 90, 88, 84, 82, 80) for end in (147, 148))
 
 
 @dataclass(frozen=True, slots=True)
 class ServoState:
-    """The registers of one servo by name, and the error byte of its answer."""
+    """The registers of one servo by name, and the error byte of its reply."""
 
     registers: dict[str, int]
     error: int
@@ -51,7 +53,8 @@ class StateReader:
         self._shape = 0  # which of SHAPES is next
 
     def read(self) -> tuple[list[ServoState], float]:
-        """The states in the order of the joints, and when the first read was sent. Raises NoAnswerError."""
+        """The states in the order of the joints, and when the first read was sent. Raises NoReplyError."""
+        # Read the missing servos again until there are no retries left.
         begin_s = time.monotonic()
         states: dict[int, ServoState] = {}
         missing = self._ids
@@ -67,9 +70,10 @@ class StateReader:
             if not missing:
                 return [states[id] for id in self._ids], begin_s
             self._shape = (self._shape + 1) % len(SHAPES)
+        # Some servos did not reply.
         silent = ", ".join(servo_name(joint) for joint in self._joints if joint.servo_id in missing)
-        raise NoAnswerError(
-            f"no answer from {silent} in {1000 * (time.monotonic() - begin_s):.0f} ms, reads sent: {attempts}; "
+        raise NoReplyError(
+            f"no reply from {silent} in {1000 * (time.monotonic() - begin_s):.0f} ms, reads sent: {attempts}; "
             "a loose cable, or no power?"
         )
 
@@ -77,13 +81,13 @@ class StateReader:
 def fastest_rate_hz(baud: int, servos: int) -> float:
     """The highest rate at which so many servos can be read and written to.
 
-    A period is the time of the bytes, 10 bits each, of the sync read (14 + n), the answers (n times 11 and the data)
-    and the sync write (14 + 5 n), and twice the adaptor's latency, since its best case is rare.
+    With n servos, a period has the bytes of the sync read (14 + n), of the replies (n times 11 and the data) and of the
+    sync write (14 + 5 n), 10 bits each, and twice the shortest latency of the adaptor, which is often exceeded.
     """
-    question = 14 + servos
-    answers = servos * (11 + SHAPES[0][1])
-    goals = 14 + 5 * servos
-    return 1.0 / ((question + answers + goals) * 10.0 / baud + 2.0 * USB_S)
+    read_bytes = 14 + servos
+    reply_bytes = servos * (11 + SHAPES[0][1])
+    write_bytes = 14 + 5 * servos
+    return 1.0 / ((read_bytes + reply_bytes + write_bytes) * 10.0 / baud + 2.0 * USB_S)
 
 
 def rate_hint(baud: int, servos: int) -> str:

@@ -20,7 +20,7 @@ from typing import Self
 
 from arm_control.drivers.dynamixel.control_table import LARGEST_ID, REGISTERS, TICKS_PER_TURN
 from arm_control.drivers.emulator.fault_injection import FaultInjector, find_servo
-from arm_control.drivers.emulator.faults import ANSWER_FAULTS, Fault
+from arm_control.drivers.emulator.faults import REPLY_FAULTS, Fault
 from arm_control.drivers.emulator.servo import Servo
 from arm_control.drivers.emulator.servo_bus import Arrival, ServoBus
 from arm_control.drivers.emulator.servo_dynamics import ServoDynamics
@@ -37,12 +37,12 @@ class Emulator:
     """Servos on a bus whose other end is a pseudo-terminal, `path`.
 
     Life cycle: the constructor makes the servos, `with` opens the port and starts the thread that serves it, and the
-    end of the block stops the thread and closes the port. Without `with` there is no port, but `answer` works.
+    end of the block stops the thread and closes the port. Without `with` there is no port, but `reply` works.
 
-    Threads: the serving thread is the only one that uses the port and the heap of answers. Servos, bus and faults are
+    Threads: the serving thread is the only one that uses the port and the heap of replies. Servos, bus and faults are
     shared, and used only while `_now` holds the lock, so every public method may be called from any thread.
 
-    Time: servos move by `clock`, which a test may stop; answers are sent in real time, after each servo's return delay.
+    Time: servos move by `clock`, which a test may stop; replies are sent in real time, after each servo's return delay.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class Emulator:
     ) -> None:
         """Make servos with these ids; `start_ticks` is one position for all or one each.
 
-        `seed` determines which answers go wrong, and the noise. `link` is a symbolic link to `path` while the emulator
+        `seed` determines which replies go wrong, and the noise. `link` is a symbolic link to `path` while the emulator
         runs. `on_event` receives a line for each event, in the serving thread. Raises ValueError for bad ids, positions
         and faults.
         """
@@ -169,11 +169,11 @@ class Emulator:
             find_servo(self._servos, id).turn(ticks)
 
     def inject(self, kind: str, id: int | None = None, probability: float | None = None) -> None:
-        """Begin a fault, with one servo or all; the default probability of a fault of answers is 1.
+        """Begin a fault, with one servo or all; the default probability of a fault of replies is 1.
 
         Raises ValueError for an unknown kind or servo.
         """
-        if kind in ANSWER_FAULTS and probability is None:
+        if kind in REPLY_FAULTS and probability is None:
             probability = 1.0
         fault = Fault(kind, probability, None, id)
         with self._now() as now:
@@ -187,8 +187,8 @@ class Emulator:
         with self._now():
             self._faults.end(kind, id)
 
-    def answer(self, data: bytes) -> list[Arrival]:
-        """The answers to bytes on the bus: for each its delay in s, and the packet."""
+    def reply(self, data: bytes) -> list[Arrival]:
+        """The replies to bytes on the bus: for each its delay in s, and the packet."""
         with self._now() as now:
             arrivals = self._bus.receive(data, now)
             self._note_torque(now)
@@ -211,7 +211,7 @@ class Emulator:
                 now = time.monotonic()
                 if self._master in ready:
                     received_at = now
-                    self._schedule(self.answer(os.read(self._master, READ_BYTES)), now)
+                    self._schedule(self.reply(os.read(self._master, READ_BYTES)), now)
                 elif self._bus.has_incomplete_packet and now - received_at > QUIET_S:
                     self._schedule(self._discard_incomplete(), now)
                 if not ready:
@@ -224,7 +224,7 @@ class Emulator:
             selector.select()
 
     def _until_due(self) -> float:
-        """Time in s until an answer is due, at most TICK_S."""
+        """Time in s until a reply is due, at most TICK_S."""
         if not self._outgoing:
             return TICK_S
         due_in_s = self._outgoing[0][0] - time.monotonic()
@@ -237,13 +237,13 @@ class Emulator:
             return arrivals
 
     def _schedule(self, arrivals: list[Arrival], now: float) -> None:
-        """Keep answers until they are due; those due at the same time stay in their order."""
+        """Keep replies until they are due; those due at the same time stay in their order."""
         for delay_s, packet in arrivals:
             self._number += 1
             heapq.heappush(self._outgoing, (now + delay_s, self._number, packet))
 
     def _send(self, now: float) -> None:
-        """Send the answers that are due."""
+        """Send the replies that are due."""
         due = b""
         while self._outgoing and self._outgoing[0][0] <= now:
             due += heapq.heappop(self._outgoing)[2]

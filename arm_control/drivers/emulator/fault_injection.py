@@ -1,10 +1,10 @@
-"""Applying faults to emulated servos and to their answers, and ending them."""
+"""Applying faults to emulated servos and to their replies, and ending them."""
 
 import random
 from collections.abc import Callable, Iterator, Sequence
 
 from arm_control.drivers.dynamixel.control_table import TICKS_PER_TURN
-from arm_control.drivers.emulator.faults import ANSWER_FAULTS, ERROR_BITS, EVENTS, Fault
+from arm_control.drivers.emulator.faults import ERROR_BITS, EVENTS, REPLY_FAULTS, Fault
 from arm_control.drivers.emulator.servo import BROKEN_SUPPLY_V, ROOM_TEMPERATURE_C, SUPPLY_V, Servo
 
 LATE_S = 0.05
@@ -13,9 +13,9 @@ OVERHEATED_C = 5.0  # above the servo's limit
 
 
 class FaultInjector:
-    """The faults of some servos: those of answers, those that are due later, and events when they begin.
+    """The faults of some servos: those of replies, those that are due later, and events when they begin.
 
-    Answers go wrong at random, by the `generator`. `say` receives a line for each fault that begins.
+    Replies go wrong at random, by the `generator`. `say` receives a line for each fault that begins.
     """
 
     def __init__(self, servos: Sequence[Servo], generator: random.Random, say: Callable[[str], None]) -> None:
@@ -23,7 +23,7 @@ class FaultInjector:
         self._servos = servos
         self._random = generator
         self._say = say
-        self._of_answers: list[Fault] = []
+        self._of_replies: list[Fault] = []
         self._waiting: list[Fault] = []  # until some time after the torque was first on
         self._silent: set[int] = set()
 
@@ -37,8 +37,8 @@ class FaultInjector:
             self._waiting.append(fault)
             return
         self._say(f"fault {fault}")
-        if fault.kind in ANSWER_FAULTS:
-            self._of_answers.append(fault)
+        if fault.kind in REPLY_FAULTS:
+            self._of_replies.append(fault)
             return
         if fault.kind == "disconnect":
             self.disconnected = True
@@ -55,7 +55,7 @@ class FaultInjector:
 
     def end(self, kind: str | None, id: int | None) -> None:
         """End the faults of a kind, or all (None), of a servo, or all (None). Hardware errors stay until a reboot."""
-        for faults in (self._of_answers, self._waiting):
+        for faults in (self._of_replies, self._waiting):
             faults[:] = [fault for fault in faults if kind not in (None, fault.kind) or id not in (None, fault.id)]
         kinds = EVENTS if kind is None else (kind,)
         for servo in self._servos:
@@ -64,14 +64,14 @@ class FaultInjector:
                     self._end(event, servo)
 
     def is_silent(self, servo: Servo) -> bool:
-        """Whether a servo neither hears nor answers."""
+        """Whether a servo neither hears nor replies."""
         return servo.id in self._silent
 
     def happens(self, kind: str, servo: Servo) -> bool:
-        """Draw whether an answer of this servo goes wrong in this way."""
+        """Draw whether a reply of this servo goes wrong in this way."""
         return any(
             fault.kind == kind and fault.concerns(servo.id) and self._random.random() < (fault.probability or 0.0)
-            for fault in self._of_answers
+            for fault in self._of_replies
         )
 
     def reading_noise(self, servo: Servo) -> int:
@@ -81,8 +81,8 @@ class FaultInjector:
         return 0
 
     def spoil(self, servo: Servo, status: bytes, delay: float) -> Iterator[tuple[float, bytes]]:
-        """Yield an answer as it arrives, with its delay in s: not at all, damaged, late, or twice."""
-        if not self._of_answers:
+        """Yield a reply as it arrives, with its delay in s: not at all, damaged, late, or twice."""
+        if not self._of_replies:
             yield delay, status
             return
         if self.happens("lost", servo):

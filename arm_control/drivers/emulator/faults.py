@@ -3,12 +3,12 @@
 import re
 from dataclasses import dataclass
 
-# Faults of single answers, with a probability.
-ANSWER_FAULTS = {
-    "lost": "an answer is not sent",
-    "corrupt": "an answer has a wrong bit",
-    "late": "an answer is 50 ms late",
-    "duplicated": "an answer is sent twice",
+# Faults of single replies, with a probability.
+REPLY_FAULTS = {
+    "lost": "a reply is not sent",
+    "corrupt": "a reply has a wrong bit",
+    "late": "a reply is 50 ms late",
+    "duplicated": "a reply is sent twice",
     "noise": "a reported position is off by up to 5 ticks",
 }
 # Faults of a servo that begin at one time.
@@ -25,10 +25,10 @@ EVENTS = {
     "drift": "the reported position drifts by 2 degrees/s; the servo still moves to its goals",
     "swapped": "the servo and the next one on the bus report each other's position",
     "wrap": "the reported position jumps by a whole turn",
-    "silent": "the servo does not answer",
+    "silent": "the servo does not reply",
     "disconnect": "the port closes, as when a cable is pulled",
 }
-KINDS = (*ANSWER_FAULTS, *EVENTS)
+KINDS = (*REPLY_FAULTS, *EVENTS)
 # The bit of the hardware error status that each sets.
 ERROR_BITS = {"voltage": 0, "overheating": 2, "encoder": 3, "shock": 4, "overload": 5}
 
@@ -40,7 +40,7 @@ class Fault:
     """One fault, of all servos or of the servo `id`.
 
     It begins `at_s` seconds after the torque was first on, or immediately (None). `probability` is that with which an
-    answer goes wrong; events have none. Raises ValueError for values that do not fit the kind.
+    reply goes wrong; events have none. Raises ValueError for values that do not fit the kind.
     """
 
     kind: str
@@ -53,7 +53,7 @@ class Fault:
             raise ValueError(f"unknown fault {self.kind!r}; available: {', '.join(KINDS)}")
         if self.kind in EVENTS and self.probability is not None:
             raise ValueError(f"fault {self.kind} happens once: expected no probability, got {self.probability}")
-        if self.kind in ANSWER_FAULTS and (self.probability is None or not 0.0 <= self.probability <= 1.0):
+        if self.kind in REPLY_FAULTS and (self.probability is None or not 0.0 <= self.probability <= 1.0):
             got = "none" if self.probability is None else f"{self.probability:g}"
             raise ValueError(
                 f"fault {self.kind}: expected a probability from 0 to 1, as in {self.kind}=0.01, got {got}"

@@ -2,7 +2,7 @@
 
     FF FF FD 00 | id | length (2) | instruction, parameters | CRC (2)
 
-The instruction of an answer is 0x55, and its first parameter is an error number. The length counts the bytes after it,
+The instruction of a reply is 0x55, and its first parameter is an error number. The length counts the bytes after it,
 CRC included, after byte stuffing: FF FF FD within instruction and parameters is followed by another FD, so that it is
 not taken for a header.
 """
@@ -35,7 +35,7 @@ class Instruction(IntEnum):
 
 
 class ErrorNumber(IntEnum):
-    """Error numbers of answers."""
+    """Error numbers of replies."""
 
     NONE = 0
     RESULT_FAIL = 1
@@ -86,7 +86,7 @@ def make_packet(id: int, instruction: int, parameters: bytes = b"") -> bytes:
 
 
 def make_status(id: int, error: int, parameters: bytes = b"") -> bytes:
-    """Make a servo's answer."""
+    """Make a servo's reply."""
     return make_packet(id, Instruction.STATUS, bytes([error]) + parameters)
 
 

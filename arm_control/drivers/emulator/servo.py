@@ -2,7 +2,7 @@
 
 Sources: ROBOTIS e-Manual, XL430-W250, "Control Table". Emulated are position mode and extended position mode with
 step, rectangular and trapezoidal velocity profiles. Values that request anything else (other modes, reversed direction,
-time-based profiles, a secondary id, restored RAM) are answered with a data range error. There is no clock here: the
+time-based profiles, a secondary id, restored RAM) cause a data range error. There is no clock here: the
 caller passes the time.
 """
 
@@ -29,7 +29,7 @@ from arm_control.drivers.emulator.protocol import ErrorNumber
 from arm_control.drivers.emulator.servo_dynamics import ServoDynamics
 
 STEP_S = 0.001  # of the integration
-REBOOT_S = 0.3  # time for which a rebooting servo does not answer
+REBOOT_S = 0.3  # time for which a rebooting servo does not reply
 ROOM_TEMPERATURE_C = 30.0
 SUPPLY_V = 12.0
 BROKEN_SUPPLY_V = 5.0
@@ -237,7 +237,7 @@ class Servo:
         return ErrorNumber.NONE
 
     def reboot(self) -> None:
-        """Reboot: torque off, errors and RAM reset, EEPROM kept; no answers for a while."""
+        """Reboot: torque off, errors and RAM reset, EEPROM kept; no replies for a while."""
         for name, register in REGISTERS.items():
             if not register.eeprom:
                 self[name] = register.initial

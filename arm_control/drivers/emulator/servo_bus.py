@@ -1,4 +1,4 @@
-"""Instruction packets on a bus of emulated servos, and the servos' answers: ROBOTIS e-Manual, Protocol 2.0.
+"""Instruction packets on a bus of emulated servos, and the servos' replies: ROBOTIS e-Manual, Protocol 2.0.
 
 There is no port and no thread here: the caller passes bytes and the time, one call at a time.
 """
@@ -22,13 +22,13 @@ from arm_control.drivers.emulator.servo import Servo
 
 CLEAR_TURNS = b"\x01\x44\x58\x4c\x22"
 
-# An answer as it arrives: delay in s after the instruction, and the packet.
+# A reply as it arrives: delay in s after the instruction, and the packet.
 Arrival = tuple[float, bytes]
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """What one servo answers to an instruction, if its status return level is at least `level`."""
+class Reply:
+    """The reply of one servo to an instruction, sent if its status return level is at least `level`."""
 
     servo: Servo
     level: int
@@ -37,7 +37,7 @@ class Answer:
 
 
 class ServoBus:
-    """Servos on one bus: it finds packets in the bytes received, executes them, and returns the answers."""
+    """Servos on one bus: it finds packets in the bytes received, executes them, and returns the replies."""
 
     def __init__(
         self, servos: Sequence[Servo], faults: FaultInjector, generator: random.Random, noise_ticks: float
@@ -69,22 +69,22 @@ class ServoBus:
         return arrivals
 
     def _execute(self, packet: Packet, now: float) -> Iterator[Arrival]:
-        """Execute a packet; yield the answers in the order of the bus, each after the return delays so far."""
+        """Execute a packet; yield the replies in the order of the bus, each after the return delays so far."""
         awake = [servo for servo in self._servos if not self._faults.is_silent(servo) and servo.awake(now)]
         for servo in awake:
             servo.hear(now)
         delay_s = 0.0
-        for answer in self._answers(packet, awake):
-            servo = answer.servo
+        for reply in self._replies(packet, awake):
+            servo = reply.servo
             delay_s += servo["return_delay"] * RETURN_DELAY_UNIT_S
-            if servo["status_return_level"] >= answer.level:
-                status = make_status(servo.id, answer.error | ALERT * servo.alert, answer.data)
+            if servo["status_return_level"] >= reply.level:
+                status = make_status(servo.id, reply.error | ALERT * servo.alert, reply.data)
                 yield from self._faults.spoil(servo, status, delay_s)
-            # A servo answers first, then reboots.
+            # A servo replies first, then reboots.
             if packet.instruction == Instruction.REBOOT:
                 servo.reboot()
 
-    def _answers(self, packet: Packet, awake: list[Servo]) -> Iterator[Answer]:
+    def _replies(self, packet: Packet, awake: list[Servo]) -> Iterator[Reply]:
         instruction = packet.instruction
         is_broadcast = packet.id == BROADCAST_ID
         if instruction == Instruction.STATUS:
@@ -102,24 +102,24 @@ class ServoBus:
                 if servo.id == packet.id:
                     yield self._execute_on(servo, packet)
 
-    def _read_several(self, packet: Packet, awake: list[Servo]) -> Iterator[Answer]:
-        """Answers to a sync or bulk read, in the order in which it names the servos."""
+    def _read_several(self, packet: Packet, awake: list[Servo]) -> Iterator[Reply]:
+        """Replies to a sync or bulk read, in the order in which it names the servos."""
         for id, address, size in _split_read(packet.instruction, packet.parameters):
             for servo in awake:
                 if servo.id == id:
                     error, data = self._read(servo, address, size)
-                    yield Answer(servo, 1, error, data)
+                    yield Reply(servo, 1, error, data)
 
-    def _broadcast(self, packet: Packet, awake: list[Servo]) -> Iterator[Answer]:
-        """Execute an instruction on all servos in the order of their ids; only pings are answered."""
+    def _broadcast(self, packet: Packet, awake: list[Servo]) -> Iterator[Reply]:
+        """Execute an instruction on all servos in the order of their ids; they reply only to pings."""
         for servo in sorted(awake, key=lambda servo: servo.id):
-            answer = self._execute_on(servo, packet)
+            reply = self._execute_on(servo, packet)
             if packet.instruction == Instruction.PING:
-                yield answer
+                yield reply
             elif packet.instruction == Instruction.REBOOT:
                 servo.reboot()
 
-    def _execute_on(self, servo: Servo, packet: Packet) -> Answer:
+    def _execute_on(self, servo: Servo, packet: Packet) -> Reply:
         """Execute an instruction for a single servo."""
         parameters = packet.parameters
         address = int.from_bytes(parameters[:2], "little")
@@ -127,24 +127,24 @@ class ServoBus:
         match packet.instruction:
             case Instruction.PING:
                 model = servo["model_number"].to_bytes(2, "little")
-                return Answer(servo, 0, ErrorNumber.NONE, model + bytes([servo["firmware"]]))
+                return Reply(servo, 0, ErrorNumber.NONE, model + bytes([servo["firmware"]]))
             case Instruction.READ:
                 if len(parameters) != 4:
-                    return Answer(servo, 1, ErrorNumber.DATA_LENGTH)
+                    return Reply(servo, 1, ErrorNumber.DATA_LENGTH)
                 error, data = self._read(servo, address, int.from_bytes(rest, "little"))
-                return Answer(servo, 1, error, data)
+                return Reply(servo, 1, error, data)
             case Instruction.WRITE:
-                return Answer(servo, 2, servo.write(address, rest))
+                return Reply(servo, 2, servo.write(address, rest))
             case Instruction.REG_WRITE:
-                return Answer(servo, 2, servo.register_write(address, rest))
+                return Reply(servo, 2, servo.register_write(address, rest))
             case Instruction.ACTION:
-                return Answer(servo, 2, servo.action())
+                return Reply(servo, 2, servo.action())
             case Instruction.REBOOT:
-                return Answer(servo, 2, ErrorNumber.NONE)
+                return Reply(servo, 2, ErrorNumber.NONE)
             case Instruction.CLEAR:
                 known = parameters == CLEAR_TURNS
-                return Answer(servo, 2, servo.clear_turns() if known else ErrorNumber.DATA_RANGE)
-        return Answer(servo, 2, ErrorNumber.INSTRUCTION)
+                return Reply(servo, 2, servo.clear_turns() if known else ErrorNumber.DATA_RANGE)
+        return Reply(servo, 2, ErrorNumber.INSTRUCTION)
 
     def _read(self, servo: Servo, address: int, size: int) -> tuple[int, bytes]:
         servo.noise_ticks = self._faults.reading_noise(servo)
@@ -154,7 +154,7 @@ class ServoBus:
 
 
 def _write_several(packet: Packet, awake: list[Servo]) -> None:
-    """Execute a sync or bulk write, which is not answered."""
+    """Execute a sync or bulk write, which has no reply."""
     for id, address, data in _split_write(packet.instruction, packet.parameters):
         for servo in awake:
             if servo.id == id:

@@ -5,7 +5,7 @@ from contextlib import closing
 import pytest
 from dynamixel_arm import connected, one_line, send
 
-from arm_control.drivers.dynamixel.bus import Bus, NoAnswerError, RefusedError
+from arm_control.drivers.dynamixel.bus import Bus, NoReplyError, RejectedError
 from arm_control.drivers.emulator.emulator import Emulator
 
 
@@ -17,11 +17,11 @@ class TestErrors:
         bus = Bus(servos.path, patience_s=0.5)
         with closing(bus):
             with pytest.raises(
-                RefusedError, match="servo 1 has limits that exclude the value: goal position 5000"
+                RejectedError, match="servo 1 has limits that exclude the value: goal position 5000"
             ) as error:
                 bus.write(1, "goal_position", 5000)
             one_line(error)
-            with pytest.raises(RefusedError, match="does not accept the value"):
+            with pytest.raises(RejectedError, match="does not accept the value"):
                 bus.write(1, "bus_watchdog", -5)
             assert bus.read(1, ["goal_position", "torque_enable"])["torque_enable"] == 0
 
@@ -50,8 +50,8 @@ class TestStatusReturnLevel:
         with closing(Bus(servos.path)) as bus:
             bus.write_all("status_return_level", {2: 0})
             monkeypatch.setattr(Bus, "write_all", lambda self, name, by_id: None)
-            with pytest.raises(NoAnswerError) as error:
-                bus.enable_answers([1, 2, 3])
+            with pytest.raises(NoReplyError) as error:
+                bus.enable_replies([1, 2, 3])
         text = one_line(error)
         assert "servo 2 on" in text
         assert "status return level (register 68)" in text

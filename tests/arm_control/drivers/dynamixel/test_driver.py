@@ -15,7 +15,7 @@ from emulated import Clock
 from locations import ROOT
 
 from arm_control.drivers.base import DriverError
-from arm_control.drivers.dynamixel.bus import Bus, NoAnswerError
+from arm_control.drivers.dynamixel.bus import Bus, NoReplyError
 from arm_control.drivers.dynamixel.calibration import TICKS_PER_DEGREE
 from arm_control.drivers.dynamixel.driver import open_dynamixel
 from arm_control.drivers.emulator.emulator import Emulator
@@ -176,7 +176,7 @@ class TestTorque:
         """No servo is left with torque."""
         with connected(servos.path, patience_s=0.05) as driver:
             servos.inject("silent", 3)
-            with pytest.raises(NoAnswerError, match="servo 3"):
+            with pytest.raises(NoReplyError, match="servo 3"):
                 driver.enable()
             assert [servos.register("torque_enable", id) for id in (1, 2)] == [0, 0]
 
@@ -237,7 +237,7 @@ class TestFaults:
                 driver.read()
             with Emulator(ids=(1, 2), clock=clock, link=link):  # another arm
                 for _ in range(2):
-                    with pytest.raises(DriverError, match=r"servo 3 \(elbow\) did not answer"):
+                    with pytest.raises(DriverError, match=r"servo 3 \(elbow\) did not reply"):
                         driver.enable()
             with pytest.raises(DriverError, match="unplugged"):
                 driver.read()

@@ -61,16 +61,16 @@ class TestFit:
 class Person(io.StringIO):
     """Standard input of a person who performs an act before each line; it ends after the last."""
 
-    def __init__(self, acts: Sequence[Callable[[], object]], answers: Sequence[str] | None = None) -> None:
+    def __init__(self, acts: Sequence[Callable[[], object]], replies: Sequence[str] | None = None) -> None:
         super().__init__()
-        self._acts, self._answers = list(acts), list(answers or ["\n"] * len(acts))
+        self._acts, self._replies = list(acts), list(replies or ["\n"] * len(acts))
 
     def readline(self, size: int | None = -1, /) -> str:
         """The next line of input."""
         if not self._acts:
             return ""
         self._acts.pop(0)()
-        return self._answers.pop(0)
+        return self._replies.pop(0)
 
 
 def hands(emulator: Emulator, poses: Sequence[tuple[int, float]]) -> list[Callable[[], object]]:
@@ -130,11 +130,11 @@ class TestCommand:
         out = tmp_path / "calibration.json"
         with Emulator() as emulator:
             poses = [(1, 1000), (1, 1500), (1, 1000), (2, 1000), *RIGHT, RIGHT[-1]]
-            answers = ["\n"] * 10 + ["what?\n"]
+            replies = ["\n"] * 10 + ["what?\n"]
             acts = hands(emulator, poses)
             acts[9], acts[10] = acts[10], acts[9]
-            answers[9], answers[10] = answers[10], answers[9]
-            assert calibrate(emulator, out, Person(acts, answers), monkeypatch) == 0
+            replies[9], replies[10] = replies[10], replies[9]
+            assert calibrate(emulator, out, Person(acts, replies), monkeypatch) == 0
         said = capsys.readouterr().out
         assert "the servo turned by 43.9 degrees, expected 90 within 3 %; once more" in said
         assert "servo 2 turned more: are --ids in the order of the joints?" in said
@@ -148,7 +148,7 @@ class TestCommand:
         """Without it the torque stays on and nothing is written."""
         out = tmp_path / "calibration.json"
         with Emulator() as emulator:
-            emulator.answer(make_packet(2, Instruction.WRITE, bytes([64, 0, 1])))
+            emulator.reply(make_packet(2, Instruction.WRITE, bytes([64, 0, 1])))
             assert calibrate(emulator, out, Person([]), monkeypatch) == 2
             said = capsys.readouterr()
             assert "Hold the arm, and press Enter to switch it off" in said.out
@@ -188,7 +188,7 @@ class TestCommand:
         with Emulator(ids=(1, 2, 3, 4)) as emulator:
             text = said(emulator, Person([]))
             assert (
-                "expected a servo for each of base_yaw, shoulder, elbow; answering at 1000000 baud: 1 (model 1060)"
+                "expected a servo for each of base_yaw, shoulder, elbow; replying at 1000000 baud: 1 (model 1060)"
                 in text
             )
             assert "--ids names 1, 2, 9" in said(emulator, Person([]), "--ids", "1,2,9")

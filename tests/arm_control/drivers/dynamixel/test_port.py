@@ -8,7 +8,7 @@ import pytest
 from dynamixel_arm import connected, one_line
 
 from arm_control.drivers.base import DriverError
-from arm_control.drivers.dynamixel.bus import NoAnswerError
+from arm_control.drivers.dynamixel.bus import NoReplyError
 from arm_control.drivers.dynamixel.port import check_latency
 from arm_control.drivers.emulator.emulator import Emulator
 
@@ -60,7 +60,7 @@ class TestPort:
             for _ in range(2):
                 driver.read()
                 servos.inject("silent")
-                with pytest.raises(NoAnswerError):
+                with pytest.raises(NoReplyError):
                     driver.read()
                 servos.heal()
 

@@ -17,8 +17,8 @@ class TestConnecting:
         with pytest.raises(DriverError) as error, connected(servos.path, calibration=calibration(servo_id=(1, 2, 9))):
             pass
         text = one_line(error)
-        assert "servo 9 (elbow) did not answer" in text
-        assert "answering: 1 (model 1060), 2 (model 1060), 3 (model 1060)" in text
+        assert "servo 9 (elbow) did not reply" in text
+        assert "replying: 1 (model 1060), 2 (model 1060), 3 (model 1060)" in text
 
     @pytest.mark.parametrize(
         ("register", "value", "said"),

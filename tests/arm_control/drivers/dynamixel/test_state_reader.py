@@ -10,7 +10,7 @@ from dynamixel_arm import calibration, connected, one_line, send
 from emulated import Clock
 
 from arm_control.cli import main, parse_flags
-from arm_control.drivers.dynamixel.bus import NoAnswerError
+from arm_control.drivers.dynamixel.bus import NoReplyError
 from arm_control.drivers.dynamixel.control_table import BAUD_RATES, REGISTERS
 from arm_control.drivers.dynamixel.driver import open_dynamixel
 from arm_control.drivers.dynamixel.state_reader import SHAPES, STATE, fastest_rate_hz, rate_hint
@@ -70,7 +70,7 @@ class TestMissingReplies:
             driver.enable()
             for target in (20.0, 40.0, 60.0, 30.0, 70.0):
                 servos.inject("late")  # by 50 ms
-                with pytest.raises(NoAnswerError):
+                with pytest.raises(NoReplyError):
                     driver.read()
                 servos.heal()
                 send(driver, [target] * 3)
@@ -85,14 +85,14 @@ class TestMissingReplies:
         with connected(servos.path, patience_s=0.005, retry_within_s=1.0) as driver:
             driver.enable()
             servos.inject("silent", 2)
-            with pytest.raises(NoAnswerError, match=r"no answer from servo 2 \(shoulder\)") as error:
+            with pytest.raises(NoReplyError, match=r"no reply from servo 2 \(shoulder\)") as error:
                 driver.read()
             one_line(error)
             assert driver.retried == 2
         servos.heal()
         with connected(servos.path, patience_s=0.05, retry_within_s=0.01) as driver:
             servos.inject("silent", 2)
-            with pytest.raises(NoAnswerError, match="reads sent: 1;"):
+            with pytest.raises(NoReplyError, match="reads sent: 1;"):
                 driver.read()
 
 

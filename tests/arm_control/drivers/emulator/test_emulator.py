@@ -67,11 +67,11 @@ class TestPort:
             for data in junk:
                 port.write(data)
             deadline = time.monotonic() + 20.0
-            answer = b""
-            while len(answer) < 14 and time.monotonic() < deadline:  # at the latest once the bus has been quiet
+            reply = b""
+            while len(reply) < 14 and time.monotonic() < deadline:  # at the latest once the bus has been quiet
                 port.write(make_packet(1, Instruction.PING))
-                answer = port.read(14)
-            assert answer[4] == 1
+                reply = port.read(14)
+            assert reply[4] == 1
 
     def test_unread_replies_are_lost(self, servos: Emulator) -> None:
         """As on a wire: 100 kB of them do not block the servos."""
@@ -92,7 +92,7 @@ class TestPort:
         sync = make_packet(BROADCAST_ID, Instruction.SYNC_WRITE, bytes([116, 0, 4, 0, 1, 100, 0, 0, 0]))
         for _ in range(2000):
             clock.advance(0.002)
-            servos.answer(sync)
+            servos.reply(sync)
             write(servos, 1, "torque_enable", 1)
             write(servos, 1, "torque_enable", 0)
         assert servos.history.maxlen == HISTORY

@@ -36,11 +36,11 @@ class TestReplyFaults:
         def lost(seed: int) -> list[int]:
             servos = Emulator(faults=[parse_fault("lost=0.3:1")], seed=seed)
             ping = make_packet(1, Instruction.PING)
-            return [index for index in range(1000) if not servos.answer(ping)]
+            return [index for index in range(1000) if not servos.reply(ping)]
 
         assert 240 < len(lost(0)) < 360
         assert lost(0) == lost(0) != lost(1)
-        assert len(Emulator(faults=[parse_fault("lost=1:1")]).answer(make_packet(2, Instruction.PING))) == 1
+        assert len(Emulator(faults=[parse_fault("lost=1:1")]).reply(make_packet(2, Instruction.PING))) == 1
 
     def test_result_codes_of_the_sdk(self, servos: Emulator) -> None:
         """Lost and corrupt replies give the SDK's own result codes."""
@@ -58,11 +58,11 @@ class TestReplyFaults:
     def test_late_and_duplicated_replies(self, servos: Emulator) -> None:
         """Late ones have a delay, duplicated ones come in two copies."""
         servos.inject("late")
-        [(delay, answer)] = servos.answer(make_packet(1, Instruction.PING))
+        [(delay, reply)] = servos.reply(make_packet(1, Instruction.PING))
         assert delay > LATE_S
         servos.heal()
         servos.inject("duplicated")
-        assert [copy for _, copy in servos.answer(make_packet(1, Instruction.PING))] == [answer, answer]
+        assert [copy for _, copy in servos.reply(make_packet(1, Instruction.PING))] == [reply, reply]
 
     def test_a_late_reply_is_sent(self, servos: Emulator) -> None:
         """It arrives at the port after its delay, in real time."""

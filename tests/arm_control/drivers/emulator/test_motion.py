@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from emulated import TICKS_PER_SPEED_UNIT, Clock, answers, write
+from emulated import TICKS_PER_SPEED_UNIT, Clock, replies, write
 
 from arm_control.commands.emulate import Emulate
 from arm_control.drivers.dynamixel.control_table import REGISTERS
@@ -195,7 +195,7 @@ class TestImperfectServos:
         readings = []
         for _ in range(2000):
             packet = make_packet(1, Instruction.READ, struct.pack("<HH", register.address, register.size))
-            (_, _, data) = answers(servos, packet)[0]
+            (_, _, data) = replies(servos, packet)[0]
             readings.append(int.from_bytes(data, "little", signed=True))
         assert np.std(readings) == pytest.approx(0.5 / 360 * 4096, rel=0.1)
         assert np.mean(readings) == pytest.approx(1000, abs=0.5)

@@ -3,7 +3,7 @@
 import time
 
 import pytest
-from emulated import answers, ask, sdk
+from emulated import ask, replies, sdk
 
 from arm_control.drivers.emulator.emulator import Emulator
 from arm_control.drivers.emulator.protocol import (
@@ -42,10 +42,10 @@ class TestPackets:
 
     def test_ping_of_the_e_manual(self, servos: Emulator) -> None:
         """The reply is that of the e-Manual, after the factory's return delay."""
-        [(delay, answer)] = servos.answer(bytes.fromhex("FFFFFD00010300 01 194E"))
+        [(delay, reply)] = servos.reply(bytes.fromhex("FFFFFD00010300 01 194E"))
         # Model 1060 = 0x0424, firmware 45 = 0x2D.
-        assert answer[:-2] == bytes.fromhex("FFFFFD00010700 55 00 2404 2D")
-        assert int.from_bytes(answer[-2:], "little") == crc16(answer[:-2])
+        assert reply[:-2] == bytes.fromhex("FFFFFD00010700 55 00 2404 2D")
+        assert int.from_bytes(reply[-2:], "little") == crc16(reply[:-2])
         assert delay == pytest.approx(500e-6)  # the factory's return delay: 250 times 2 us
 
     def test_stuffing(self, servos: Emulator) -> None:
@@ -55,8 +55,8 @@ class TestPackets:
         packet = make_packet(1, Instruction.WRITE, bytes([104, 0]) + data)
         assert bytes.fromhex("FFFFFFFF FDFD 000000") in packet
         assert packet[5] == 3 + 2 + 8 + 1  # the length counts the stuffing
-        assert answers(servos, packet) == [(1, 0, b"")]
-        [(_, wire)] = servos.answer(make_packet(1, Instruction.READ, bytes([104, 0, 8, 0])))
+        assert replies(servos, packet) == [(1, 0, b"")]
+        [(_, wire)] = servos.reply(make_packet(1, Instruction.READ, bytes([104, 0, 8, 0])))
         assert bytes.fromhex("FFFFFFFF FDFD 000000") in wire
         assert ask(servos, 1, Instruction.READ, 104, 0, 8, 0) == [(1, 0, data)]
 
@@ -71,17 +71,17 @@ class TestPackets:
         """A packet after a broken one is found."""
         ping, other = make_packet(1, Instruction.PING), make_packet(2, Instruction.PING)
         wrong = ping[:-1] + bytes([ping[-1] ^ 1])
-        assert answers(servos, wrong) == []
-        assert [id for id, _, _ in answers(servos, wrong + ping)] == [1]
-        assert [id for id, _, _ in answers(servos, ping + other)] == [1, 2]
-        assert [id for id, _, _ in answers(servos, b"\x00\xff\xff\xff\xfd\xff" + ping)] == [1]
-        assert answers(servos, ping[:4]) == []
-        assert [id for id, _, _ in answers(servos, ping[4:])] == [1]
-        assert [id for id, _, _ in answers(servos, b"\xff" + ping)] == [1]
+        assert replies(servos, wrong) == []
+        assert [id for id, _, _ in replies(servos, wrong + ping)] == [1]
+        assert [id for id, _, _ in replies(servos, ping + other)] == [1, 2]
+        assert [id for id, _, _ in replies(servos, b"\x00\xff\xff\xff\xfd\xff" + ping)] == [1]
+        assert replies(servos, ping[:4]) == []
+        assert [id for id, _, _ in replies(servos, ping[4:])] == [1]
+        assert [id for id, _, _ in replies(servos, b"\xff" + ping)] == [1]
         # Half a packet is completed by the beginning of the next, which the checksum detects.
-        assert [id for id, _, _ in answers(servos, ping[:-2] + other)] == [2]
-        assert answers(servos, make_status(1, 0)) == []
-        assert answers(servos, make_packet(77, Instruction.PING)) == []
+        assert [id for id, _, _ in replies(servos, ping[:-2] + other)] == [2]
+        assert replies(servos, make_status(1, 0)) == []
+        assert replies(servos, make_packet(77, Instruction.PING)) == []
 
     def test_incomplete_packets(self, servos: Emulator, patient: None) -> None:
         """An incomplete packet is dropped after a silence."""

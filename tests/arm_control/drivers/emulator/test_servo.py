@@ -3,7 +3,7 @@
 from itertools import pairwise
 
 import pytest
-from emulated import Clock, answers, ask, sdk, write
+from emulated import Clock, ask, replies, sdk, write
 
 from arm_control.drivers.emulator.emulator import Emulator
 from arm_control.drivers.emulator.protocol import (
@@ -55,7 +55,7 @@ class TestWatchdog:
         for name in ("goal_position", "goal_velocity", "goal_pwm"):
             assert write(servos, 1, name, 100) == 4
         sync = make_packet(BROADCAST_ID, Instruction.SYNC_WRITE, bytes([116, 0, 4, 0, 1, 100, 0, 0, 0]))
-        assert answers(servos, sync) == []
+        assert replies(servos, sync) == []
         assert [goal for _, _, goal in servos.history] == [3500]
         assert write(servos, 1, "bus_watchdog", 0) == 0
         clock.advance(5.0)

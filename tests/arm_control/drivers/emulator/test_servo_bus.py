@@ -2,7 +2,7 @@
 
 import dynamixel_sdk
 import pytest
-from emulated import Clock, answers, ask, sdk, write
+from emulated import Clock, ask, replies, sdk, write
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -80,7 +80,7 @@ class TestInstructions:
         assert [goal for _, _, goal in servos.history] == [3000]
         assert write(servos, 1, "torque_enable", 0) == 0
         assert write(servos, 1, "return_delay", 0) == 0
-        assert [delay for delay, _ in servos.answer(make_packet(1, Instruction.PING))] == [0.0]
+        assert [delay for delay, _ in servos.reply(make_packet(1, Instruction.PING))] == [0.0]
 
     def test_a_write_to_several_registers_is_atomic(self, servos: Emulator) -> None:
         """All registers are written, or none."""
@@ -151,9 +151,9 @@ class TestAnyBytes:
         servos = Emulator(clock=clock)
         for data, seconds in pieces:
             for start in range(0, len(data), split):
-                servos.answer(data[start : start + split])
+                servos.reply(data[start : start + split])
             clock.advance(seconds)
-        servos.answer(bytes(MAX_LENGTH + 7))  # whatever packet was begun
+        servos.reply(bytes(MAX_LENGTH + 7))  # whatever packet was begun
         clock.advance(1.0)  # after a reboot
-        assert len(answers(servos, make_packet(BROADCAST_ID, Instruction.PING))) == 3
+        assert len(replies(servos, make_packet(BROADCAST_ID, Instruction.PING))) == 3
         assert len(servos.positions()) >= 1
