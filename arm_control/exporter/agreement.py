@@ -17,30 +17,34 @@ from policies.agent import GridPolicy
 TOLERANCE_DEG = 1e-3
 LIMIT_TOLERANCE_DEG = 1e-4
 TOLERANCE_MEMORY = 1e-4
-TOLERANCE_Q = 1e-5  # of the largest Q, or of 1 where that is smaller
-AT_ONCE = 64  # rows: 200 MB of Q-values over the whole degree grid
+TOLERANCE_Q = 1e-5  # as a fraction of the largest |Q|, or of 1 where that is smaller
+AT_ONCE = 64  # rows of a batch: 200 MB of Q-values over the whole degree grid
 
 
 class ExportError(ValueError):
-    """The exported graph does not do what the policy does."""
+    """The exported graph does not reproduce the policy."""
 
 
 @torch.no_grad()
 def verify(runner: PolicyRunner, module: ExportedPolicy, arm: Arm, states: Inputs, targets: FloatArray) -> None:
-    """Raise ExportError unless the file's outputs are those of PyTorch and of the environment's own path.
+    """Raise ExportError unless the outputs of the file agree with PyTorch, on the environment's own observations too.
 
-    `targets` (states, joints) are the latter, in degrees.
+    `targets` (states, joints) are those of the policy on the environment's own observations, in degrees.
     """
+    # Run the file in batches.
     parts = [runner.infer_recurrent(chosen(states, rows)) for rows in slices(len(targets))]
     exported = np.concatenate([part[0] for part in parts])
     searching = isinstance(module.policy, GridPolicy)
     recurrent = MEMORY in states
-    # A search over the whole grid is compared by its values only: tracing it once more would take minutes.
+    # A search over the whole grid is compared by its Q-values only: running it in PyTorch would take minutes.
     traced = traced_outputs(module, states) if recurrent or not searching else []
+    # The recurrent state.
     if recurrent:
         memory = np.concatenate([part[1] for part in parts if part[1] is not None])
         difference = np.abs(memory - traced[1]).max(axis=1)
-        check_rows(difference, TOLERANCE_MEMORY, "onnxruntime and PyTorch remember what differs by {:.3g}", states)
+        what = "the recurrent states of onnxruntime and PyTorch differ by {:.3g}"
+        check_rows(difference, TOLERANCE_MEMORY, what, states)
+    # The targets: by their Q-values if they are searched, otherwise by their angles.
     if isinstance(module.policy, GridPolicy):
         seen = environment_observation(arm, states)
         shortfall, largest = module.policy.suboptimality(torch.from_numpy(exported), *seen)
@@ -49,6 +53,7 @@ def verify(runner: PolicyRunner, module: ExportedPolicy, arm: Arm, states: Input
         for name, other in (("PyTorch", traced[0]), ("the environment's observation and PyTorch", targets)):
             difference = np.abs(exported - other).max(axis=1)
             check_rows(difference, TOLERANCE_DEG, f"onnxruntime and {name} differ by {{:.3g}} degrees", states)
+    # The joint limits.
     below = exported < np.array(arm.limits.lower_deg) - LIMIT_TOLERANCE_DEG
     above = exported > np.array(arm.limits.upper_deg) + LIMIT_TOLERANCE_DEG
     if below.any() or above.any():
@@ -56,7 +61,7 @@ def verify(runner: PolicyRunner, module: ExportedPolicy, arm: Arm, states: Input
 
 
 def traced_outputs(module: ExportedPolicy, states: Inputs) -> list[FloatArray]:
-    """The outputs of the PyTorch module: targets and, of a recurrent policy, the memory."""
+    """The outputs of the PyTorch module: targets and, of a recurrent policy, the next recurrent states."""
     outputs = module(**{name: torch.from_numpy(values) for name, values in states.items()})
     if not isinstance(outputs, tuple):
         return [outputs.numpy()]
@@ -64,17 +69,17 @@ def traced_outputs(module: ExportedPolicy, states: Inputs) -> list[FloatArray]:
 
 
 def agreement(config: TrainConfig) -> str:
-    """What `export` has verified, as text."""
+    """The agreement that `export` has verified, as text."""
     if config.settings.actions == "degrees":
         return f"onnxruntime and PyTorch agree to {TOLERANCE_DEG:g} degrees"
-    return f"onnxruntime's choice is worth PyTorch's best to {TOLERANCE_Q:g}"
+    return f"the actions of onnxruntime have PyTorch's largest Q-value to {TOLERANCE_Q:g}"
 
 
-CHOSEN_WORSE = "the action that onnxruntime chooses is worse than the best one, by {:.3g} of that one's value"
+CHOSEN_WORSE = "the Q-value of the action chosen by onnxruntime is below the largest by a fraction of {:.3g}"
 
 
 def check_rows(difference: FloatArray, allowed: float, what: str, states: Inputs) -> None:
-    """Raise ExportError, with the worst of the states, if one's difference is larger than allowed, or NaN."""
+    """Raise ExportError, with the worst state, if a difference is larger than allowed, or NaN."""
     worst = float(difference.max()) if np.isfinite(difference).all() else float("nan")
     if not worst <= allowed:
         place = int(np.argmax(np.where(np.isfinite(difference), difference, np.inf)))
@@ -83,5 +88,5 @@ def check_rows(difference: FloatArray, allowed: float, what: str, states: Inputs
 
 
 def slices(rows: int) -> list[NDArray[np.int64]]:
-    """Row numbers, AT_ONCE of them at a time."""
+    """Row numbers in batches of at most AT_ONCE."""
     return np.array_split(np.arange(rows), math.ceil(rows / AT_ONCE))

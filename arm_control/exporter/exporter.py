@@ -28,6 +28,7 @@ from arm_control.policy_file.contract import (
     NEXT_MEMORY,
     PREVIOUS_TARGET_SPEED,
     SCHEMA_VERSION,
+    TARGET,
     Contract,
     GoldenSamples,
     JointContract,
@@ -46,7 +47,7 @@ from envs.imperfections import open_imperfections
 from policies.agent import GridPolicy
 
 RANDOM_STATES = 10_000
-SEARCHED_STATES = 1_000  # for a policy that looks through many actions, which takes milliseconds each time
+SEARCHED_STATES = 1_000  # for a policy that searches a grid of actions, which takes milliseconds per state
 GOLDEN_SAMPLES = 16
 
 
@@ -59,9 +60,9 @@ def write_policy(loaded: LoadedPolicy, run: str | Path, output: str | Path | Non
     """Write a policy of a run to `output` (default: `policy.onnx` in the run folder).
 
     Raises ExportError, keeping nothing, unless onnxruntime agrees with PyTorch and with the environment's own
-    observation to 0.001 degrees on 10,000 random states and on the corners of the state space. Of a policy that
-    searches a grid, where rounding may tip the balance between two equals, the Q-value of what onnxruntime chooses must
-    be within 1e-5 of the largest, on 1,000 of those states.
+    observation to 0.001 degrees on 10,000 random states and on the corners of the state space. For a policy that
+    searches a grid, where rounding may decide between two equal actions, the Q-value of the action that onnxruntime
+    chooses must be within 1e-5 of the largest, on 1,000 of those states.
     """
     target = output_path(run, output)
     config = loaded.config
@@ -73,7 +74,7 @@ def write_policy(loaded: LoadedPolicy, run: str | Path, output: str | Path | Non
     module = ExportedPolicy(facts.arm, policy, config.control)
     model = trace(module, contract)
 
-    # The file is kept only if it loads, re-runs its golden samples, and agrees on all states.
+    # The file is kept only if it loads, reproduces its golden samples, and agrees on all states.
     with written_whole(target) as aside:
         onnx.save_model(model, aside)
         try:
@@ -98,7 +99,7 @@ def output_path(run: str | Path, output: str | Path | None) -> Path:
 
 @dataclass(frozen=True)
 class EnvironmentFacts:
-    """What a contract states of the environment that a policy was trained in."""
+    """The properties of the training environment that a contract contains."""
 
     arm: Arm
     control_rate_hz: float
@@ -122,11 +123,11 @@ def compared_states(facts: EnvironmentFacts, policy: nn.Module) -> Inputs:
     count = len(states[GOAL])
     recurrent = getattr(policy, "memory", None)
     if recurrent is not None:
-        # The recurrent state of an LSTM lies mostly between -1 and 1.
+        # The state of an LSTM is mostly between -1 and 1.
         states[MEMORY] = generator.uniform(-1.0, 1.0, (count, recurrent.size)).astype(np.float32)
     if isinstance(policy, GridPolicy):
         states = chosen(states, generator.permutation(count)[:SEARCHED_STATES])
-        # Golden samples are the states whose best action is the clearest: rounding does not change it.
+        # Golden samples are the states with the largest margin of the best action, which rounding does not change.
         with torch.no_grad():
             margins = policy.action_gap(*environment_observation(facts.arm, states)).numpy()
         states = chosen(states, np.argsort(-margins, kind="stable"))
@@ -134,7 +135,7 @@ def compared_states(facts: EnvironmentFacts, policy: nn.Module) -> Inputs:
 
 
 def golden_samples(inputs: Inputs, target_deg: FloatArray, next_memory: FloatArray | None) -> GoldenSamples:
-    """The first states with their outputs."""
+    """The first states, with the outputs of the policy."""
     return GoldenSamples(
         inputs={name: values[:GOLDEN_SAMPLES].tolist() for name, values in inputs.items()},
         target_deg=target_deg[:GOLDEN_SAMPLES].tolist(),
@@ -150,16 +151,16 @@ def make_contract(config: TrainConfig, facts: EnvironmentFacts, golden: GoldenSa
     inputs = [
         TensorContract("joint_angle_deg", joints, "degrees", "measured joint angles"),
         TensorContract("joint_speed_deg_s", joints, "degrees/s", "measured joint speeds"),
-        TensorContract("previous_target_deg", joints, "degrees", "the limited target sent last"),
-        TensorContract(PREVIOUS_TARGET_SPEED, joints, "degrees/s", "the speed of the limited target sent last"),
-        TensorContract(GOAL, 3, "metres", "where the tip is to go, in the base's frame"),
+        TensorContract("previous_target_deg", joints, "degrees", "last target sent, after the limiter"),
+        TensorContract(PREVIOUS_TARGET_SPEED, joints, "degrees/s", "speed of the limiter at that target"),
+        TensorContract(GOAL, 3, "metres", "goal of the tip, in the base frame"),
     ]
     if GOAL_VELOCITY in golden.inputs:
-        inputs.append(TensorContract(GOAL_VELOCITY, 3, "m/s", "how the goal moves"))
+        inputs.append(TensorContract(GOAL_VELOCITY, 3, "m/s", "velocity of the goal"))
     next_memory = None
     if golden.next_memory:
         inputs.append(memory_tensor(MEMORY, golden, "zeros at the start of an episode"))
-        next_memory = memory_tensor(NEXT_MEMORY, golden, "the memory from now on")
+        next_memory = memory_tensor(NEXT_MEMORY, golden, "input of the next step")
     return Contract(
         schema_version=SCHEMA_VERSION,
         arm=arm.name,
@@ -171,7 +172,7 @@ def make_contract(config: TrainConfig, facts: EnvironmentFacts, golden: GoldenSa
         **task_option_fields(config.task_options),
         imperfections=open_imperfections(config.imperfections).to_json(),
         inputs=inputs,
-        output=TensorContract("target_deg", joints, "degrees", "target joint angles, not yet limited in speed"),
+        output=TensorContract(TARGET, joints, "degrees", "target joint angles, not yet limited in speed"),
         next_memory=next_memory,
         agent=config.agent,
         config_sha256=config.sha256(),
@@ -190,7 +191,7 @@ def joint_contracts(arm: Arm) -> list[JointContract]:
 
 
 def package_versions() -> dict[str, str]:
-    """The versions of what the policy was trained and exported with."""
+    """The versions of the packages that the policy was trained and exported with."""
     versions = {"python": platform.python_version()}
     for name in ("arm-control", "torch", "onnx", "onnxruntime"):
         versions[name] = version(name)
@@ -200,4 +201,4 @@ def package_versions() -> dict[str, str]:
 
 def memory_tensor(name: str, golden: GoldenSamples, meaning: str) -> TensorContract:
     """The recurrent state, which has no unit."""
-    return TensorContract(name, len(golden.inputs[MEMORY][0]), "1", f"what the policy remembers: {meaning}")
+    return TensorContract(name, len(golden.inputs[MEMORY][0]), "1", f"recurrent state: {meaning}")

@@ -1,13 +1,13 @@
 """Graph fusion: an optional pass of the export that gives a deterministic policy with a quarter of the operations.
 
 The gain: the default arm's policy takes 16 us per inference with it and 37 us without (23 and 87 graph nodes), because
-the small operations around the network cost more than the network: units, kinematics, normalisation, scaling. All of
-those are sums and products, except for the sines of joint angles, and are multiplied out here in double precision:
+the small operations around the network cost more than the network: units, kinematics, normalisation, scaling. These are
+sums and products, except for the sines of joint angles, and are multiplied out here in double precision:
 
     u = (readings, goal, sin(A q + a))        the tip is a sum of sines of sums of joint angles q
     v = sin(B u + b)                          the Fourier features of normalised inputs, each of them a sum over u
     x = C u + c                               the displacement from the tip to the goal
-    step = m tanh(net(u, v, x / |x|))         what was a sum over u in the first layer stays one
+    step = m tanh(net(u, v, x / |x|))         the first layer is linear in u, as before
     target = clip(p + g(|x|) (q + step - p))  from the previous target p
 
 The exporter verifies the result like any other: against PyTorch's own policy and against the environment.
@@ -26,8 +26,8 @@ from envs.arm import RADIANS, Arm
 from policies.common.networks import DeterministicPolicy
 
 NEGLIGIBLE_M = 1e-12
-MOST_JOINTS = 5  # of whose angles 243 sums have to be looked at
-POSES = 2000
+MOST_JOINTS = 5  # with 3^5 = 243 sums of angles
+POSES = 2000  # to which the sines are fitted
 
 Matrix = NDArray[np.float64]
 
@@ -48,18 +48,20 @@ class FusedPolicy(nn.Module):
         first = policy.net[0]
         assert isinstance(first, nn.Linear)
         joints = arm.joint_count
+        # The tip as sines: tip = place (1, sin(A q + a))
         sums, place = tip_as_sines(arm)
-        # What the encoder sees where u is 0, and where one part of it is 1: all that it ever sees is a sum of those.
+        # The encoder's linear part x = C u + c, from its values at u = 0 and at each unit vector.
         u = torch.cat([torch.zeros(1, 4 * joints + 3 + len(sums)), torch.eye(4 * joints + 3 + len(sums))]).double()
         readings, goal, sines = u.tensor_split([4 * joints, 4 * joints + 3], 1)
         tip = sines @ torch.from_numpy(place[:, 1:].T) + torch.from_numpy(place[:, 0])
         x = encoder.normalizer(encoder.raw(readings * RADIANS, tip, goal))
         constant = x[0]
         factors = (x[1:] - x[0]).T
-        # The features are x and the sines and cosines of some multiples of it; a cosine is a sine a quarter turn later.
+        # The features are x, and sines and cosines of multiples of it: cos(a) = sin(a + pi / 2)
         scales = [2.0 ** (octave - 1) for octave in range(encoder.octaves)]
         turns = [turn for turn in (0.0, math.pi / 2) for _ in scales]
         multiples = list(zip(scales * 2, turns, strict=True))
+        # The first layer: W (x, v, direction) = (W_x C) u + W_x c + W_other (v, direction)
         x_weight = first.weight[:, : len(constant)]
         other_weight = first.weight[:, len(constant) :]
         self.tip_sines = linear(torch.from_numpy(sums[:, :-1]) * RADIANS, torch.from_numpy(sums[:, -1]))
@@ -117,7 +119,7 @@ class FusedPolicy(nn.Module):
 
 
 def fuse(arm: Arm, policy: nn.Module) -> FusedPolicy | None:
-    """The fused policy; None for one of another kind, or whose actions are no angles, or for goals that move."""
+    """The fused policy; None for another kind of policy, other actions than angles, and moving goals."""
     if type(policy) is not DeterministicPolicy or not policy.encoder.octaves or arm.joint_count > MOST_JOINTS:
         return None
     limits = arm.limits
@@ -132,12 +134,13 @@ def fuse(arm: Arm, policy: nn.Module) -> FusedPolicy | None:
 
 
 def tip_as_sines(arm: Arm) -> tuple[Matrix, Matrix]:
-    """The tip's place as sums of sines of sums of joint angles.
+    """The tip position as sines of sums of joint angles.
 
-    Returns sums (terms, joints + 1), each of them factors of the angles and a constant in radians, and (3, 1 + terms),
-    what each coordinate has of a constant and of each term. Exact: in each joint's angle alone the tip is
-    a + b cos + c sin, and a product of two of those is a sum of the sine and cosine of sum and difference.
+    Returns the sums (terms, joints + 1), factors of the angles and a constant in radians, and the coefficients
+    (3, 1 + terms) of a constant and of each sine in x, y, z. The form is exact: as a function of one joint angle, the
+    tip is a + b cos + c sin, and products of sines and cosines are sums of those of the sums and differences of angles.
     """
+    # Each joint's factor is 0, 1 or -1; a sum and its negative give the same sines.
     choices = [np.array(choice, dtype=float) for choice in itertools.product((0, 1, -1), repeat=arm.joint_count)]
     half = [choice for choice in choices if choice.any() and choice[np.flatnonzero(choice)[0]] > 0]
     sums = np.array([[*choice, turn] for choice in half for turn in (0.0, math.pi / 2)])
@@ -150,7 +153,7 @@ def tip_as_sines(arm: Arm) -> tuple[Matrix, Matrix]:
 
 
 def linear(weight: Tensor, bias: Tensor) -> nn.Linear:
-    """A layer of these, in single precision."""
+    """A linear layer with this weight and bias, in single precision."""
     layer = nn.Linear(weight.shape[1], weight.shape[0])
     with torch.no_grad():
         layer.weight.copy_(weight)

@@ -36,8 +36,10 @@ class ExportedPolicy(nn.Module):
         self.register_buffer("upper", torch.tensor(arm.limits.upper_deg))
 
     def fused(self) -> nn.Module:
-        """What is traced: the same with fewer operations, where that is possible."""
-        return (fuse(self._arm, self.policy) if self._control == "absolute" else None) or self
+        """The module that is traced: the fused policy, or this one if it cannot be fused."""
+        if self._control != "absolute":
+            return self
+        return fuse(self._arm, self.policy) or self
 
     def forward(
         self,
@@ -51,7 +53,7 @@ class ExportedPolicy(nn.Module):
     ) -> Any:
         """Targets (batch, joints) in degrees, from readings (batch, joints) and a goal (batch, 3) in metres and m/s.
 
-        Of a policy with a memory, also the memory from now on.
+        For a recurrent policy, also the next recurrent state.
         """
         readings = (joint_angle_deg, joint_speed_deg_s, previous_target_deg, previous_target_speed_deg_s)
         goal = goal_m if goal_velocity_m_s is None else torch.cat((goal_m, goal_velocity_m_s), -1)
@@ -67,11 +69,11 @@ class ExportedPolicy(nn.Module):
 
 
 def trace(module: ExportedPolicy, contract: Contract) -> Any:
-    """The ONNX model with the contract in its metadata and nothing of this machine in it; fused, if it can be."""
-    # A batch of 1 would be baked in.
+    """The ONNX model, with the contract in its metadata and without data of this machine; fused if possible."""
+    # Trace with a batch of 2, because the exporter would treat a batch of 1 as constant.
     example = {tensor.name: torch.zeros(2, tensor.size) for tensor in contract.inputs}
     graph = module.fused()
-    # The exporter tells of operators of packages that are not there, and of its own deprecations.
+    # Silence the warnings about optional packages and about deprecations within PyTorch.
     registry = logging.getLogger("torch.onnx._internal.exporter._registration")
     level = registry.level
     registry.setLevel(logging.ERROR)
@@ -91,7 +93,8 @@ def trace(module: ExportedPolicy, contract: Contract) -> Any:
         registry.setLevel(level)
     assert program is not None
     model = program.model_proto
-    for node in model.graph.node:  # stack traces with this machine's paths
+    # Remove stack traces, which contain paths of this machine, and add the contract.
+    for node in model.graph.node:
         node.ClearField("metadata_props")
         node.ClearField("doc_string")
     del model.metadata_props[:]

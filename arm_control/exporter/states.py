@@ -19,33 +19,35 @@ from envs.observation import observe_one
 FloatArray = NDArray[np.float32]
 Inputs = dict[str, FloatArray]
 
-CORNER_COLUMNS = 12
+CORNER_COLUMNS = 12  # of which all 2^12 combinations of corners are included
 
 
 def random_states(arm: Arm, count: int, generator: np.random.Generator, *, moving: bool = False) -> Inputs:
     """`count` random states, then corners of their ranges, as the graph's inputs.
 
-    The first 12 columns, of three joints all readings, have every combination of corners; the others have random ones.
+    The first 12 columns (all readings of three joints) have every combination of corners, the others random corners.
     """
     joints = arm.joint_count
     low = np.array(arm.limits.lower_deg)
     high = np.array(arm.limits.upper_deg)
     speed = np.array(arm.limits.max_speed_deg_s)
-    # Of a moving goal also the velocity, up to the reach in a second.
+    # The ranges of the columns; the velocity of a moving goal is up to the arm's reach per second.
     goal = np.full(6 if moving else 3, arm.reach_m)
     lower = np.concatenate([low, -speed, low, -speed, -goal])
     upper = np.concatenate([high, speed, high, speed, goal])
 
-    # Half of the goals are reachable ones, half anywhere that the arm's length allows.
+    # Random states. The goals of the first half are reachable, the others anywhere in the cube around the reach.
     random = generator.uniform(lower, upper, (count, len(lower)))
     tips = arm.forward_kinematics(generator.uniform(low, high, (count // 2, joints)))
     random[: count // 2, 4 * joints : 4 * joints + 3] = tips
 
+    # Corners, as 0 for the lower and 1 for the upper bound.
     combined = min(len(lower), CORNER_COLUMNS)
     corners = np.array(np.meshgrid(*([0.0, 1.0] for _ in range(combined)))).reshape(combined, -1).T
     others = generator.integers(0, 2, (len(corners), len(lower) - combined))
     corners = np.concatenate([corners, others], axis=1)
 
+    # Split the columns by input.
     rows = np.concatenate([random, lower + corners * (upper - lower)]).astype(np.float32)
     names = list(INPUTS)
     ends = [joints, 2 * joints, 3 * joints, 4 * joints]
@@ -57,14 +59,14 @@ def random_states(arm: Arm, count: int, generator: np.random.Generator, *, movin
 
 
 def chosen(inputs: Inputs, rows: NDArray[np.int64]) -> Inputs:
-    """These rows of the graph's inputs."""
+    """The selected rows of the graph's inputs."""
     return {name: np.ascontiguousarray(values[rows]) for name, values in inputs.items()}
 
 
 def environment_observation(arm: Arm, inputs: Inputs) -> tuple[Tensor, ...]:
-    """What a policy sees in training: observation, tip and goal as the environment works them out, in float64.
+    """The inputs of a policy in training: observation, tip and goal as the environment computes them, in float64.
 
-    And its memory, of a policy that has one.
+    For a recurrent policy, also its state.
     """
     rows = zip(*(inputs[name].astype(np.float64).tolist() for name in READINGS), strict=True)
     goal = np.concatenate([inputs[name] for name in (GOAL, GOAL_VELOCITY) if name in inputs], axis=1)
@@ -78,9 +80,9 @@ def environment_observation(arm: Arm, inputs: Inputs) -> tuple[Tensor, ...]:
 def environment_path(
     arm: Arm, policy: nn.Module, control: Control, inputs: Inputs
 ) -> tuple[FloatArray, FloatArray | None]:
-    """Targets by the way that training takes: the environment's float64 observation, then the PyTorch policy.
+    """Targets in degrees computed as in training: the environment's float64 observation, then the PyTorch policy.
 
-    And the memory from now on, of a policy that has one.
+    For a recurrent policy, also the next recurrent states.
     """
     action = policy(*environment_observation(arm, inputs))
     remembered = None

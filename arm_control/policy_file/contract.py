@@ -1,9 +1,23 @@
-"""The contract: what an exported policy promises, as lossless JSON in the metadata of its ONNX file.
+"""The contract of an exported policy: lossless JSON in the metadata of its ONNX file.
 
-Written by `arm_control.exporter.exporter`, read and enforced by `arm_control.runner`. No PyTorch here.
+Written by `arm_control.exporter.exporter`, read and enforced by `arm_control.runner`; without PyTorch.
 
-A contract may come from anybody, so reading one is bounded: in the length of its text, in how many of a thing it names,
-and in what a refusal says. All its numbers are finite.
+The tensors of the graph are float32 (batch, size). Joints are in the order of the contract, points in the base frame:
+
+| tensor | size | unit | meaning |
+|---|---|---|---|
+| input `joint_angle_deg` | joints | degrees | measured angles |
+| input `joint_speed_deg_s` | joints | degrees/s | measured speeds |
+| input `previous_target_deg` | joints | degrees | the last target that was sent, after the limiter |
+| input `previous_target_speed_deg_s` | joints | degrees/s | the limiter's speed at that target; since version 4 |
+| input `goal_m` | 3 | m | the goal of the tip |
+| input `goal_velocity_m_s` | 3 | m/s | only for policies that follow moving goals |
+| input `memory` | any | 1 | only for recurrent policies: the recurrent state |
+| output `target_deg` | joints | degrees | the command, before the limiter |
+| output `next_memory` | as `memory` | 1 | only for recurrent policies: the next recurrent state |
+
+A contract may come from an untrusted source: the length of its text, the number of its entries and the length of its
+error messages are bounded, and all its numbers are finite.
 """
 
 import math
@@ -20,21 +34,22 @@ from envs.urdf import LARGEST_URDF
 
 METADATA_KEY = "arm_control.contract"
 SCHEMA_VERSION = 4
-# Older versions that are still read. 2: imperfections were always a preset by its name. 3: without the speed of the
-# previous target among the inputs.
+# Older versions that are still read. Version 2: imperfections are always the name of a preset. Version 3: the speed of
+# the previous target is not among the inputs.
 OLDER_VERSIONS = (2, 3)
 PREVIOUS_TARGET_SPEED = "previous_target_speed_deg_s"
 TARGET_SPEED_SINCE = 4  # the version from which every policy has that input
 READINGS = ("joint_angle_deg", "joint_speed_deg_s", "previous_target_deg", PREVIOUS_TARGET_SPEED)  # a number a joint
 GOAL = "goal_m"
 INPUTS = (*READINGS, GOAL)
-GOAL_VELOCITY = "goal_velocity_m_s"  # one more input, of a policy that follows a moving goal
-# The last input and the last output of a policy that remembers.
+GOAL_VELOCITY = "goal_velocity_m_s"  # a further input of policies that follow moving goals
+TARGET = "target_deg"  # the output
+# The last input and the last output of a recurrent policy.
 MEMORY = "memory"
 NEXT_MEMORY = "next_memory"
 LARGEST_TOLERANCE_DEG = 0.01
 LONGEST_TEXT = 2**20  # characters of JSON; the largest of arm-control's have 17,000
-LONGEST_NAME = 256  # of whatever else is a text
+LONGEST_NAME = 256  # characters of every other text
 MOST_JOINTS = 32
 MOST_INPUTS = 16
 MOST_VERSIONS = 64
@@ -42,12 +57,12 @@ MOST_OPTIONS = 64
 OWN_FIELDS = ("path", "speed_m_s")  # the options of a task that are fields of the contract
 MOST_GOLDEN_SAMPLES = 16
 LARGEST_SIZE = 2**16  # of an input or output
-RATES_HZ = (1.0, 10_000.0)  # below, a run would not end
+RATES_HZ = (1.0, 10_000.0)
 
 
 @dataclass(frozen=True)
 class JointContract:
-    """One joint: its name and what it may do."""
+    """One joint: its name and its limits."""
 
     name: str
     lower_deg: float
@@ -68,9 +83,9 @@ class TensorContract:
 
 @dataclass(frozen=True)
 class GoldenSamples:
-    """Inputs by name, each (samples, size), and the targets that the policy gave, within `tolerance_deg`.
+    """Inputs by name, each (samples, size), with the outputs that the graph reproduces within `tolerance_deg`.
 
-    And the memories, of a policy that has one, within the same number.
+    `next_memory` are the next recurrent states of a recurrent policy, with the same tolerance.
     """
 
     inputs: dict[str, list[list[float]]]
@@ -81,19 +96,19 @@ class GoldenSamples:
 
 @dataclass(frozen=True)
 class Contract:
-    """Everything a runner must know of a policy beside its graph."""
+    """The properties of a policy that a runner requires, in addition to its graph."""
 
     schema_version: int
     arm: str
     joints: list[JointContract]  # in the order of every array
-    arm_urdf: str  # the arm's own description, from which the runner takes its kinematics
+    arm_urdf: str  # the text of the arm's URDF, for its kinematics
     control_rate_hz: float
     environment: str
     goal_tolerance_m: float
-    # Options of ArmTrack-v0, which have fields of their own since version 2; None where not given.
+    # Options of ArmTrack-v0, which have had separate fields since version 2; None if not given.
     path: Literal["circle", "eight", "spline", "any"] | None
     speed_m_s: float | None
-    # Of the arm that it was trained on: a preset's name, or ranges by field.
+    # Imperfections of the arm in training: the name of a preset, or ranges by field.
     imperfections: str | dict[str, list[float]]
     inputs: list[TensorContract]
     output: TensorContract
@@ -101,18 +116,18 @@ class Contract:
     config_sha256: str
     versions: dict[str, str]
     golden: GoldenSamples
-    next_memory: TensorContract | None = None  # of a policy that remembers: the second output, its memory from now on
-    episode_steps: int | None = None  # of the episodes that it was trained on
-    task_options: dict[str, str | float | int | bool] | None = None  # of other tasks, where given
+    next_memory: TensorContract | None = None  # the second output of a recurrent policy
+    episode_steps: int | None = None  # of the episodes in training
+    task_options: dict[str, str | float | int | bool] | None = None  # options of other tasks, if given
 
     @property
     def follows(self) -> bool:
-        """Whether the policy follows a moving goal, whose velocity it is then told."""
+        """Whether the policy follows moving goals: it then has their velocity as an input."""
         return any(tensor.name == GOAL_VELOCITY for tensor in self.inputs)
 
     @property
     def given_task_options(self) -> dict[str, Any]:
-        """The options of the task that were given in the training, by name."""
+        """The options of the task in training, by name."""
         options: dict[str, Any] = dict(self.task_options or {})
         for name in OWN_FIELDS:
             value = getattr(self, name)
@@ -122,11 +137,11 @@ class Contract:
 
     @property
     def outputs(self) -> list[TensorContract]:
-        """What the graph gives: the target, and the memory of a policy that has one."""
+        """The outputs of the graph: the target and, of a recurrent policy, the next recurrent state."""
         return [self.output] if self.next_memory is None else [self.output, self.next_memory]
 
     def check_tensors(self) -> None:
-        """Raise ValueError unless inputs and outputs are those of the contract's version and of its arm."""
+        """Raise ValueError unless inputs and outputs match the contract's version and its arm."""
         version = self.schema_version
         joints = len(self.joints)
         sizes = {tensor.name: tensor.size for tensor in self.inputs}
@@ -136,8 +151,9 @@ class Contract:
                 f"contract version {version} {'with' if takes_speed else 'without'} the input {PREVIOUS_TARGET_SPEED}; "
                 f"expected it from version {TARGET_SPEED_SINCE} on and not before (export the policy again)"
             )
-        # Numbers by name: one for each joint, or for each axis.
-        expected = {name: joints for name in READINGS if takes_speed or name != PREVIOUS_TARGET_SPEED} | {GOAL: 3}
+        # The expected size of each input.
+        expected = {name: joints for name in READINGS if takes_speed or name != PREVIOUS_TARGET_SPEED}
+        expected[GOAL] = 3
         if self.follows:
             expected[GOAL_VELOCITY] = 3
         if MEMORY in sizes:
@@ -153,7 +169,7 @@ class Contract:
 
     @property
     def limits(self) -> JointLimits:
-        """The joints' limits. Raises ValueError if they make no sense."""
+        """The joints' limits. Raises ValueError for invalid ones."""
         return JointLimits.of_joints(self.joints)
 
     def to_json(self) -> str:
@@ -175,7 +191,7 @@ class Contract:
 
     def _check(self) -> None:
         self._check_bounds()
-        JointLimits.of_joints(self.joints)  # raises for limits that make no sense
+        JointLimits.of_joints(self.joints)  # raises ValueError for invalid limits
         try:
             imperfections_from_json(self.imperfections)
         except ValueError as error:
@@ -198,7 +214,7 @@ class Contract:
     def _check_bounds(self) -> None:
         tensors = [*self.inputs, *self.outputs]
         for what, count, least, most in (
-            ("joints", len(self.joints), 0, MOST_JOINTS),  # none at all is for the limits to refuse
+            ("joints", len(self.joints), 0, MOST_JOINTS),  # without joints, the limits raise ValueError
             ("inputs", len(self.inputs), 0, MOST_INPUTS),
             ("versions", len(self.versions), 0, MOST_VERSIONS),
             ("task options", len(self.task_options or {}), 0, MOST_OPTIONS),
@@ -213,10 +229,10 @@ class Contract:
                 wanted = f"texts of at most {LONGEST_NAME} characters"
                 raise ValueError(f"the contract is malformed: expected {wanted}, got {len(name)}: '{name[:40]}...'")
         if len({tensor.name for tensor in tensors}) != len(tensors):
-            raise ValueError("the contract is malformed: two of its inputs and outputs have one name")
+            raise ValueError("the contract is malformed: two inputs or outputs have the same name")
 
     def _texts(self) -> Iterator[str]:
-        """All but the URDF."""
+        """All texts except for the URDF."""
         yield from (self.arm, self.environment, self.agent, self.config_sha256, *self.versions, *self.versions.values())
         for name, value in (self.task_options or {}).items():
             yield name
@@ -233,7 +249,7 @@ class Contract:
             raise ValueError("the contract is malformed: its golden samples do not match its inputs")
         sizes |= {tensor.name: tensor.size for tensor in self.outputs}
         if sizes.get(MEMORY) != sizes.get(NEXT_MEMORY):
-            raise ValueError("the contract is malformed: its memories before and after a step are not of one size")
+            raise ValueError("the contract is malformed: memory and next_memory differ in size")
         given = [self.golden.target_deg, *([] if self.golden.next_memory is None else [self.golden.next_memory])]
         if len(given) != len(self.outputs):
             raise ValueError("the contract is malformed: its golden samples do not match its outputs")
@@ -258,16 +274,16 @@ def _sizes(sizes: dict[str, int]) -> str:
 
 
 class _Version(msgspec.Struct):
-    """What is read first: contracts of other versions may have other fields."""
+    """The version alone, which is read first: contracts of other versions may have other fields."""
 
-    schema_version: msgspec.Raw = msgspec.Raw(b"None")  # as it stands, however large
+    schema_version: msgspec.Raw = msgspec.Raw(b"None")  # undecoded, since it may be of any length
 
 
 def _read(text: str) -> Contract:
     try:
         version = bytes(msgspec.json.decode(text, type=_Version).schema_version)
     except (msgspec.MsgspecError, RecursionError, UnicodeEncodeError) as error:
-        raise ValueError(f"the contract is no JSON object ({error})") from None
+        raise ValueError(f"the contract is not a JSON object ({error})") from None
     known = (*OLDER_VERSIONS, SCHEMA_VERSION)
     if version.strip() not in [str(number).encode() for number in known]:
         readable = f"{', '.join(map(str, OLDER_VERSIONS))} and {SCHEMA_VERSION}"

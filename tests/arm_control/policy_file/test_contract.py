@@ -190,10 +190,10 @@ class TestRoundTrip:
         assert Contract.from_json(contract.to_json()) == contract
         assert [tensor.name for tensor in contract.outputs] == ["target_deg", "next_memory"]
         wrong = [
-            (dataclasses.replace(contract, next_memory=None), "not of one size"),
+            (dataclasses.replace(contract, next_memory=None), "differ in size"),
             (
                 dataclasses.replace(contract, next_memory=dataclasses.replace(memory, name="next_memory", size=3)),
-                "one size",
+                "differ in size",
             ),
             (dataclasses.replace(contract, golden=dataclasses.replace(golden, next_memory=None)), "match its outputs"),
             (
@@ -321,8 +321,8 @@ class TestInvalidContent:
                 [{"name": str(i), "size": 1, "unit": "", "meaning": ""} for i in range(17)],
                 "inputs: expected .*, got 17",
             ),
-            ("inputs.1.name", "joint_angle_deg", "one name"),
-            ("output.name", "goal_m", "one name"),
+            ("inputs.1.name", "joint_angle_deg", "the same name"),
+            ("output.name", "goal_m", "the same name"),
             ("inputs.1.size", 0, "size of 'goal_m': expected 1 to 65536, got 0"),
             ("inputs.1.size", -3, "size of 'goal_m': expected .*, got -3"),
             ("output.size", 10**9, "size of 'target_deg': expected"),
