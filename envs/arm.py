@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -106,19 +106,22 @@ class Arm:
     def tip_position(self, angles_deg: Any, xp: Any = math) -> tuple[Any, Any, Any]:
         """x, y, z of the tip in metres from one angle per joint: floats with `math`, columns with NumPy or PyTorch."""
         if xp is math:
-            return cast("tuple[float, float, float]", self._traced.tip_position(angles_deg))
+            tip_m: tuple[float, float, float] = self._traced.tip_position(angles_deg)
+            return tip_m
         return self.kinematics.tip_position(angles_deg, xp.cos, xp.sin)
 
     def tip_motion(self, angles_deg: Any, speeds_deg_s: Any, xp: Any = math) -> tuple[Any, ...]:
         """x, y, z of the tip in metres and its velocity in m/s, from angles and speeds, as `tip_position`."""
         if xp is math:
-            return cast("tuple[float, ...]", self._traced.tip_motion(angles_deg, speeds_deg_s))
+            motion: tuple[float, ...] = self._traced.tip_motion(angles_deg, speeds_deg_s)
+            return motion
         return self.kinematics.tip_motion(angles_deg, speeds_deg_s, xp.cos, xp.sin)
 
     def link_ends(self, angles_deg: Any, xp: Any = math) -> list[tuple[Any, Any, Any]]:
         """x, y, z in metres of the far end of each moving link, the tip's last, as `tip_position`."""
         if xp is math:
-            return cast("list[tuple[float, float, float]]", self._traced.link_ends(angles_deg))
+            ends_m: list[tuple[float, float, float]] = self._traced.link_ends(angles_deg)
+            return ends_m
         return self.kinematics.link_ends(angles_deg, xp.cos, xp.sin)
 
     def jacobian(self, angles_deg: ArrayLike) -> Array:
