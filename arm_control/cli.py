@@ -98,7 +98,7 @@ def parse(arguments: list[str]) -> Parsed | None:
     if variants is None:
         return parse_command(load_command(arm_control.commands, name), program, rest)
     # The first argument selects a variant of the command.
-    if rest[:1] in (["-h"], ["--help"]):
+    if rest[:1] in (["-h"], ["--help"]) or (not rest and variants.listed_without_name):
         print(overview_of_variants(program, variants))
         return None
     if not rest or rest[0].startswith("-"):

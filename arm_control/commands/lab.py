@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import tyro
 
 from arm_control.process.console import say
-from arm_control.process.discovery import Command, Variants, module_summary
+from arm_control.process.discovery import Command, Variants
 from arm_control.runs.checks import MOST_SEEDS, check_count
 from arm_control.runs.figures import check_writable, report_figures
 
@@ -56,14 +56,21 @@ def variants() -> Variants:
     """The experiments, and all of them."""
     from arm_control.lab.common.experiment import experiment_names
 
-    return Variants("experiment", SUMMARY, [*experiment_names(), ALL], load=load_variant, summarise=summarise_variant)
+    return Variants(
+        "experiment",
+        SUMMARY,
+        [*experiment_names(), ALL],
+        load=load_variant,
+        summarise=summarise_variant,
+        listed_without_name=True,
+    )
 
 
 def summarise_variant(name: str) -> str:
-    """The summary of an experiment, or of all."""
-    import arm_control.lab
+    """The claim of an experiment, or what is done with all."""
+    from arm_control.lab.common.experiment import read_claim
 
-    return Command(LabAll, run_all).summary if name == ALL else module_summary(arm_control.lab, name)
+    return Command(LabAll, run_all).summary if name == ALL else read_claim(name)
 
 
 def load_variant(name: str) -> Command:

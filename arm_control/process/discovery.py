@@ -43,6 +43,8 @@ class Variants:
     """Returns the command of a name."""
     summarise: Callable[[str], str]
     """Returns the summary of a name for help, without heavy imports."""
+    listed_without_name: bool = False
+    """Whether the command alone lists the names, instead of requiring one."""
 
 
 def first_sentence(docstring: str | None) -> str:

@@ -1,5 +1,6 @@
 """What an experiment declares, and the experiments that there are."""
 
+import ast
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from importlib.util import find_spec
@@ -7,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import arm_control.lab
-from arm_control.process.discovery import load_module, module_names
+from arm_control.process.discovery import load_module, module_names, parse_module
 
 if TYPE_CHECKING:  # help lists the experiments, also where matplotlib is not installed
     from matplotlib.figure import Figure
@@ -79,6 +80,14 @@ def experiment_file(name: str) -> Path:
     assert spec is not None
     assert spec.origin is not None
     return Path(spec.origin)
+
+
+def read_claim(name: str) -> str:
+    """The claim of the experiment of this name, read from its source without importing it, which may load PyTorch."""
+    for node in ast.walk(parse_module(arm_control.lab, name)):
+        if isinstance(node, ast.keyword) and node.arg == "claim" and isinstance(node.value, ast.Constant):
+            return str(node.value.value)
+    return ""
 
 
 def check_settings(settings: Any) -> None:

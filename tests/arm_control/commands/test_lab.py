@@ -43,6 +43,31 @@ def refused(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
     return run
 
 
+class TestList:
+    """`arm-control lab` and `arm-control lab --help`"""
+
+    @pytest.mark.parametrize("words", [["lab"], ["lab", "--help"], ["lab", "-h"]])
+    def test_lists_the_experiments_with_their_claims(
+        self, words: list[str], capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """Each in a line, and what `all` does."""
+        assert main(words) == 0
+        lines = capsys.readouterr().out.splitlines()
+        for name in declarations.experiment_names():
+            [line] = [line for line in lines if line.startswith(f"  {name} ")]
+            assert line.endswith(load_experiment(name).claim)
+        assert any(line.startswith("  all  ") for line in lines)
+
+    def test_loads_no_heavy_library(self) -> None:
+        """The list comes at once: neither PyTorch nor PyBullet is imported."""
+        code = "import sys; from arm_control.cli import main; main(['lab']); print(sorted(sys.modules))"
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+        modules = done.stdout.splitlines()[-1]
+        assert "'arm_control.lab.common.experiment'" in modules
+        for library in ("torch", "pybullet", "scipy", "onnx", "matplotlib"):
+            assert f"'{library}'" not in modules
+
+
 class TestOneExperiment:
     """`arm-control lab NAME`"""
 

@@ -13,6 +13,7 @@ from arm_control.lab.common.experiment import (
     experiment_names,
     load_experiment,
     quick_settings,
+    read_claim,
 )
 from arm_control.lab.common.running import Plan, run_experiment
 
@@ -74,6 +75,10 @@ class TestEveryExperiment:
         assert claim[0].isupper()
         assert claim.endswith(".")
         assert ". " not in claim
+
+    def test_its_claim_is_read_without_importing_it(self, name: str) -> None:
+        """It is a text in the declaration, not an expression."""
+        assert read_claim(name) == load_experiment(name).claim
 
     def test_its_settings_are_documented_flags(self, name: str) -> None:
         """Each field has a line of help below it, and the quick settings are of the same class."""
