@@ -1,3 +1,1 @@
-"""Commands: one file each, with its flags and its `run`. Found by listing
-this folder. Only `cli` imports them.
-"""
+"""Commands: one file each, with its flags and its `run`, found by listing this folder. Only `cli` imports them."""

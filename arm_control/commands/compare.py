@@ -84,7 +84,7 @@ class Compare:
 
 
 def run(command: Compare) -> None:
-    """Print, write and draw how good agents are. Raises RuntimeError if no training succeeded."""
+    """Train, evaluate and compare the agents. Raises RuntimeError if no training succeeded."""
     from arm_control.comparison.comparison import Plan, check_results, compare
     from arm_control.comparison.table import write_comparison
 
@@ -107,7 +107,7 @@ def run(command: Compare) -> None:
 
 
 def contestants(command: Compare) -> "dict[str, TrainConfig | BaselineConfig] | None":
-    """The settings of a comparison's agents by their names; None if one's help was requested.
+    """The settings of a comparison's agents by their names; None after printing the help of one.
 
     Raises ValueError for agents that are invalid, repeated, or of different tasks.
     """
@@ -115,11 +115,11 @@ def contestants(command: Compare) -> "dict[str, TrainConfig | BaselineConfig] | 
 
     configs: dict[str, TrainConfig | BaselineConfig] = {}
     for agent in command.agents:
-        words = shlex.split(agent)
-        name = shlex.join(words)
+        arguments = shlex.split(agent)
+        name = shlex.join(arguments)
         if name in configs:
             raise ValueError(f"duplicate agent '{name}'")
-        config = parse_contestant(words, command.imperfections)
+        config = parse_contestant(arguments, command.imperfections)
         if config is None:
             return None
         configs[name] = config
@@ -128,12 +128,12 @@ def contestants(command: Compare) -> "dict[str, TrainConfig | BaselineConfig] | 
 
 
 def parse_contestant(
-    words: list[str], imperfections: "str | Imperfections | None"
+    arguments: list[str], imperfections: "str | Imperfections | None"
 ) -> "TrainConfig | BaselineConfig | None":
-    """An agent of a comparison, or another library's, with flags of its own; None if they asked for help."""
+    """The settings of an agent or baseline with its own flags; None after printing its help."""
     from arm_control.comparison.baselines import BASELINES, BaselineConfig
 
-    name, *flags = words or [""]
+    name, *flags = arguments or [""]
     check_choice("agent", name, [*AGENTS, *BASELINES])
     if name in BASELINES and importlib.util.find_spec("stable_baselines3") is None:
         raise ModuleNotFoundError(name="stable_baselines3")
@@ -148,5 +148,5 @@ def parse_contestant(
         return None
     for field in ("seed", "steps", "minutes"):
         if getattr(config, field) != getattr(default, field):
-            raise ValueError(f"'{shlex.join(words)}': --{field} is for all agents, not for one")
+            raise ValueError(f"'{shlex.join(arguments)}': --{field} is for all agents, not for one")
     return config if imperfections is None else dataclasses.replace(config, imperfections=imperfections)

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import tyro
 
+from arm_control.drivers.dynamixel.calibration import Calibration
 from arm_control.drivers.dynamixel.control_table import LARGEST_ID, TICKS_PER_TURN
 from arm_control.drivers.emulator.emulated_arm import draw_dynamics, load_or_make_calibration, start_ticks
 from arm_control.drivers.emulator.emulator import Emulator
@@ -105,24 +106,36 @@ def _parse_whole_numbers(flag: str, text: str) -> tuple[int, ...]:
         raise ValueError(f"--{flag}: expected whole numbers as 1,2,3, got '{text}'") from None
 
 
+class _Servos(NamedTuple):
+    """Ids and start positions of the emulated servos and, for an arm, their calibration."""
+
+    ids: tuple[int, ...]
+    start_ticks: tuple[int, ...]
+    calibration: Calibration | None
+
+
+def _emulated_servos(command: Emulate) -> _Servos:
+    """The servos that the flags describe. Raises ValueError for bad flags."""
+    ids = command.servo_ids
+    starts: tuple[int, ...] = (TICKS_PER_TURN // 2,)
+    calibration = None
+    if command.calibration is not None:
+        arm = Arm(command.arm or DEFAULT_URDF)
+        calibration = load_or_make_calibration(command.calibration, arm, ids, check_ids=command.ids is not None)
+        ids = tuple(joint.servo_id for joint in calibration.joints)
+        starts = start_ticks(arm, calibration)
+    if command.start is not None:
+        starts = _parse_whole_numbers("start", command.start)
+    return _Servos(ids, starts, calibration)
+
+
 def run(command: Emulate) -> None:
     """Emulate servos until a fault disconnects the port, or until Ctrl-C, which raises KeyboardInterrupt.
 
     Raises ValueError for bad flags, before anything is created.
     """
-    # The servos: ids, start positions and, for an arm, their calibration.
     faults = [parse_fault(text) for text in command.fault]
-    path = command.calibration
-    ids = command.servo_ids
-    starts: tuple[int, ...] = (TICKS_PER_TURN // 2,)
-    calibration = None
-    if path is not None:
-        arm = Arm(command.arm or DEFAULT_URDF)
-        calibration = load_or_make_calibration(path, arm, ids, check_ids=command.ids is not None)
-        ids = tuple(joint.servo_id for joint in calibration.joints)
-        starts = start_ticks(arm, calibration)
-    if command.start is not None:
-        starts = _parse_whole_numbers("start", command.start)
+    servos = _emulated_servos(command)
     lines: queue.Queue[str] = queue.Queue(WAITING_LINES)
 
     def queue_line(line: str) -> None:
@@ -130,8 +143,9 @@ def run(command: Emulate) -> None:
         with suppress(queue.Full):
             lines.put_nowait(line)
 
+    starts = servos.start_ticks
     emulator = Emulator(
-        ids,
+        servos.ids,
         start_ticks=starts[0] if len(starts) == 1 else starts,
         dynamics=command.dynamics,
         faults=faults,
@@ -141,9 +155,10 @@ def run(command: Emulate) -> None:
     )
     # Serve until the end, and print events meanwhile.
     with Console() as console, stop_on_signals() as stop, emulator:
-        if calibration is not None and path is not None and not Path(path).exists():
-            calibration.save(path)
-        for line in _greeting(command, ids, emulator.path):
+        path = command.calibration
+        if servos.calibration is not None and path is not None and not Path(path).exists():
+            servos.calibration.save(path)
+        for line in _greeting(command, servos.ids, emulator.path):
             console.out(line)
         while not stop():
             with suppress(queue.Empty):

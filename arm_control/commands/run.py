@@ -46,6 +46,6 @@ def run(command: Run) -> None:
 def end_of_run(figures: dict[str, Any]) -> BaseException | None:
     """The exception of a run that did not complete: ArmStoppedError or KeyboardInterrupt; None if it did."""
     if figures["faults"]:
-        said = (f"{fault['check']}: {fault['text']}" for fault in figures["faults"])
-        return ArmStoppedError("; ".join(dict.fromkeys(said)))
+        reasons = [f"{fault['check']}: {fault['text']}" for fault in figures["faults"]]
+        return ArmStoppedError("; ".join(dict.fromkeys(reasons)))
     return KeyboardInterrupt() if figures["interrupted"] else None
