@@ -1,7 +1,6 @@
 """Helpers for tests of the DYNAMIXEL driver: a calibrated arm of emulated servos."""
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from typing import Any
 
@@ -61,11 +60,3 @@ def one_line(error: pytest.ExceptionInfo[Exception]) -> str:
     assert "\n" not in text
     assert len(text) < 400
     return text
-
-
-def wait_until(holds: Callable[[], bool]) -> None:
-    """Wait up to a minute until a condition holds."""
-    end = time.monotonic() + 60
-    while not holds():
-        assert time.monotonic() < end
-        time.sleep(0.01)

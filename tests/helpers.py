@@ -44,6 +44,20 @@ def reports(run: Path) -> list[dict[str, Any]]:
     return [{key: value for key, value in row.items() if key != "elapsed_s"} for row in rows]
 
 
+def wait_until(
+    condition: Callable[[], Any],
+    what: str = "the condition never became true",
+    *,
+    timeout_s: float = 90.0,
+    poll_s: float = 0.02,
+) -> None:
+    """Wait until a condition holds. Raises AssertionError with `what` after the timeout."""
+    end = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < end, what
+        time.sleep(poll_s)
+
+
 def children(parent: int | None = None) -> list[int]:
     """Ids of the processes that this one, or another, has started."""
     found = []

@@ -1,6 +1,7 @@
 """Ticks, and recordings of them in memory."""
 
 from io import BytesIO
+from typing import Any
 
 import msgspec
 from mcap.writer import CompressionType, Writer
@@ -9,6 +10,11 @@ from arm_control.recording.schema import EVENT, TICK, Event, Tick
 from arm_control.recording.writer import RecordingFile
 
 NAMES = {"joint_names": '["base", "shoulder", "elbow"]'}
+
+
+def durations(us: float = 0.0) -> dict[str, Any]:
+    """The durations of a tick, all of them this long."""
+    return dict.fromkeys(("period_error_us", "read_us", "decide_us", "safety_us", "write_us"), us)
 
 
 def tick(time_s: float = 1.0, **fields: object) -> Tick:
@@ -54,6 +60,20 @@ def foreign(data: bytes, name: str = "arm_control.Tick", encoding: str = "json")
     writer.add_message(channel, 1, data, 1)
     writer.finish()  # type: ignore[no-untyped-call]
     return stream.getvalue()
+
+
+class MemoryRecorder:
+    """A recorder that keeps everything in memory."""
+
+    def __init__(self) -> None:
+        self.ticks: list[Tick] = []
+        self.events: list[Event] = []
+
+    def tick(self, tick: Tick) -> None:
+        self.ticks.append(tick)
+
+    def event(self, event: Event) -> None:
+        self.events.append(event)
 
 
 FLIPPED = [tick(float(number), raw_deg=[number / 7, number / 3, -number / 9]) for number in range(20)]

@@ -45,11 +45,3 @@ class Served:
         """Stop the thread and the server."""
         self._stop.set()
         self._thread.join(60)
-
-
-def eventually(holds: Callable[[], Any]) -> None:
-    """Wait until a condition holds."""
-    end = time.monotonic() + DEADLINE_S
-    while not holds():
-        assert time.monotonic() < end, "the condition never became true"
-        time.sleep(0.1)

@@ -1,16 +1,15 @@
 """Every command with arms of others: PyBullet's KUKA iiwa with seven joints, and a desk arm with joints of ±90°."""
 
 import json
-import os
 import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pybullet_data
 import pytest
 from locations import DESK
+from other_arms import KUKA
 from short_trainings import short_validations
 
 from arm_control.cli import main
@@ -23,8 +22,6 @@ from arm_control.training.loop import train
 from arm_control.viewers.common.verification import verify
 from envs.arm import Arm
 from policies.ddpg.settings import DDPGSettings
-
-KUKA = os.path.join(pybullet_data.getDataPath(), "kuka_iiwa", "model.urdf")  # noqa: PTH118
 
 
 @pytest.fixture(scope="module")

@@ -16,11 +16,12 @@ from typing import Any, get_type_hints
 
 import msgspec
 import numpy as np
-import onnx
 import pytest
 import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from policy_files import with_contract
+from recordings import durations
 
 import arm_control.bench
 import arm_control.commands
@@ -68,16 +69,6 @@ def never_waits() -> Iterator[None]:
     signal.signal(signal.SIGALRM, before)
 
 
-def policy_with(policy: Path, path: Path, change: Callable[[Any], None]) -> Path:
-    """A copy of a policy file whose contract is changed."""
-    model = onnx.load_model(policy)
-    contract = json.loads(model.metadata_props[0].value)
-    change(contract)
-    model.metadata_props[0].value = json.dumps(contract)
-    onnx.save_model(model, path)
-    return path
-
-
 def tick(number: int, **fields: Any) -> Tick:
     """A tick of a moving arm."""
     angles = [10.0 + 0.1 * number] * 3
@@ -89,7 +80,7 @@ def tick(number: int, **fields: Any) -> Tick:
         "speed_deg_s": [3.0] * 3,
         "target_deg": angles,
         "band": "pass",
-        **dict.fromkeys(("period_error_us", "read_us", "decide_us", "safety_us", "write_us"), 1.0),
+        **durations(1.0),
     }
     return Tick(**values | fields)
 
@@ -166,7 +157,7 @@ class TestTerminal:
                 tensor["meaning"] = tensor["unit"] = HOSTILE
 
         honest = printed(capfd, "inspect", tiny_policy, code=0)
-        text = printed(capfd, "inspect", policy_with(tiny_policy, tmp_path / "policy.onnx", spoof), code=0)
+        text = printed(capfd, "inspect", with_contract(tiny_policy, tmp_path, spoof), code=0)
         assert len(text.splitlines()) == len(honest.splitlines())
         assert "\\x1b[2J" in text
 

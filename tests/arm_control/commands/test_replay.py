@@ -13,11 +13,11 @@ from typing import Any
 
 import msgspec
 import numpy as np
-import pybullet_data
 import pytest
 from helpers import Rejected
 from mcap.reader import make_reader
-from mcap.writer import Writer
+from other_arms import KUKA
+from recordings import foreign
 
 from arm_control.cli import main
 from arm_control.commands import replay as watching
@@ -28,7 +28,6 @@ from arm_control.recording.writer import RecordingFile
 from arm_control.viewers.common.live import LiveArm
 from arm_control.viewers.common.trajectory import Trajectory
 
-KUKA = str(Path(pybullet_data.getDataPath()) / "kuka_iiwa" / "model.urdf")
 LONG_S = 60
 
 
@@ -107,16 +106,6 @@ class TestShownSources:
         np.testing.assert_allclose(simulated.sample(0.0).angle_deg, recorded.sample(0.0).angle_deg, atol=1e-6)
 
 
-def other_program(path: Path) -> None:
-    with path.open("wb") as stream:
-        writer = Writer(stream)
-        writer.start()
-        schema = writer.register_schema("their.Thing", "jsonschema", b"{}")
-        channel = writer.register_channel("/thing", "json", schema)
-        writer.add_message(channel, 1, b"{}", 1)
-        writer.finish()
-
-
 def only_an_event(path: Path, recording: Path) -> None:
     with path.open("wb") as stream:
         file = RecordingFile(stream)
@@ -178,7 +167,7 @@ class TestBadInput:
         Path("empty.mcap").touch()
         Path("text.mcap").write_text("a,b\n1,2\n")
         Path("folder.mcap").mkdir()
-        other_program(Path("other.mcap"))
+        Path("other.mcap").write_bytes(foreign(b"{}", "their.Thing"))
         only_an_event(Path("nothing.mcap"), recording)
         Path("cut.mcap").write_bytes(recording.read_bytes()[:3000])
         for name, said in (
@@ -215,7 +204,13 @@ class TestBadInput:
 
     @pytest.mark.parametrize(
         "flags",
-        [("--goals", "3"), ("--seed", "7"), ("--env", "ArmTrack-v0"), ("--arm", KUKA), ("--imperfections", "xl430")],
+        [
+            ("--goals", "3"),
+            ("--seed", "7"),
+            ("--env", "ArmTrack-v0"),
+            ("--arm", KUKA),
+            ("--imperfections", "xl430"),
+        ],
     )
     def test_flags_that_learning_curves_do_not_use(
         self, rejected: Rejected, tiny_run: Path, tmp_path: Path, flags: tuple[str, str]

@@ -15,6 +15,7 @@ from google.protobuf.message import DecodeError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
+from policy_files import tampered
 
 from arm_control.policy_file import onnx_file, onnx_graph
 from arm_control.policy_file.onnx_file import check_self_contained, read_model
@@ -60,15 +61,6 @@ def genuine(tiny_policy: Path) -> bytes:
 @pytest.fixture(scope="module")
 def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("scratch")
-
-
-def tampered(policy: Path, folder: Path, edit: Callable[[onnx.ModelProto], None]) -> Path:
-    """A copy of the policy after an edit."""
-    model = onnx.load_model(policy)
-    edit(model)
-    path = folder / "tampered.onnx"
-    onnx.save_model(model, path)
-    return path
 
 
 def number(name: str, *values: int) -> TensorProto:

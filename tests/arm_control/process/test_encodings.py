@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from locations import ROOT
+from recordings import durations
 
 from arm_control.cli import main
 from arm_control.drivers.dynamixel.calibration import load_calibration
@@ -116,9 +117,8 @@ class TestLocales:
         """An arm's name is read, recorded and recovered; file names are printed as escapes."""
         urdf = tmp_path / "arm.urdf"
         urdf.write_text(DEFAULT_URDF.read_text().replace('name="arm3"', 'name="Größe"', 1), encoding="utf-8")
-        times = dict.fromkeys(("period_error_us", "read_us", "decide_us", "safety_us", "write_us"), 1.0)
         with Recorder(tmp_path / "Größe.mcap", {"arm": "Größe"}) as recorder:
-            recorder.tick(Tick(time_s=1.0, phase="run", band="pass", **times))
+            recorder.tick(Tick(time_s=1.0, phase="run", band="pass", **durations(1.0)))
         done = under_locale(ASCII, ["recover", "Größe.mcap"], tmp_path)
         assert done.returncode == 0, done.stderr
         assert done.stdout.isascii()

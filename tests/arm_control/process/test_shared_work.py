@@ -1,10 +1,7 @@
 """`SharedWork`: results do not depend on the process, and no helper process is left."""
 
-import time
-from collections.abc import Callable
-
 import pytest
-from helpers import children, stuck
+from helpers import children, stuck, wait_until
 from pieces import Refuse, Square
 
 from arm_control.process.shared_work import SharedWork
@@ -12,14 +9,6 @@ from arm_control.process.shared_work import SharedWork
 
 def nothing() -> None:
     """A callback without effect."""
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    """Wait up to 60 s for a condition."""
-    end_s = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < end_s
-        time.sleep(0.01)
 
 
 class TestSharedWork:
@@ -36,7 +25,7 @@ class TestSharedWork:
         """No helper process is left."""
         before = set(children())
         with SharedWork(Square(), range(300), helpers=2) as work:
-            wait_for(lambda: work.done > 20)  # by them alone
+            wait_until(lambda: work.done > 20)  # by them alone
             results = work.finish(nothing)
         assert [square for square, _ in results] == [n * n for n in range(300)]
         assert any(away for _, away in results)
@@ -45,14 +34,14 @@ class TestSharedWork:
     def test_items_of_a_killed_helper_are_done_here(self) -> None:
         """Results are the same as without it."""
         with SharedWork(Square(deadly=5), range(40), helpers=1) as work:
-            wait_for(lambda: work.done == 5 and not any(thread.is_alive() for thread in work._threads))
+            wait_until(lambda: work.done == 5 and not any(thread.is_alive() for thread in work._threads))
             results = work.finish(nothing)
         assert results == [(n * n, n < 5) for n in range(40)]
 
     def test_an_error_of_the_work_is_raised(self) -> None:
         """In whichever process it occurs."""
         with SharedWork(Refuse(), range(10), helpers=1) as work:
-            wait_for(lambda: not any(thread.is_alive() for thread in work._threads))
+            wait_until(lambda: not any(thread.is_alive() for thread in work._threads))
             with pytest.raises(ValueError, match="anything but 3"):
                 work.finish(nothing)
 
@@ -60,5 +49,5 @@ class TestSharedWork:
         """As after Ctrl-C."""
         before = set(children())
         with SharedWork(Square(), range(10**6), helpers=1) as work:
-            wait_for(lambda: work.done > 0)
+            wait_until(lambda: work.done > 0)
         assert stuck([process for process in children() if process not in before]) == []

@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
+from recordings import MemoryRecorder
 
 from arm_control.cli import main
 from arm_control.drivers.simulation import SimulationDriver
@@ -21,7 +22,7 @@ from arm_control.recording.identification import compare_presets, identify_recor
 from arm_control.recording.identification_table import format_identification
 from arm_control.recording.reading import Recording
 from arm_control.recording.recorder import Recorder
-from arm_control.recording.schema import Event, Tick
+from arm_control.recording.schema import Tick
 from arm_control.recording.servo_fit import JointFit
 from arm_control.runner import PolicyRunner
 from arm_control.runner.clocks import FastTime
@@ -39,25 +40,11 @@ PAUSE_S = 1.5  # at each pose; the motion to it takes half
 GENTLE = JointLimits((0.0,) * 3, (90.0,) * 3, (150.0,) * 3, (800.0,) * 3)
 
 
-class Log:
-    """A recorder that keeps everything in memory."""
-
-    def __init__(self) -> None:
-        self.ticks: list[Tick] = []
-        self.events: list[Event] = []
-
-    def tick(self, tick: Tick) -> None:
-        self.ticks.append(tick)
-
-    def event(self, event: Event) -> None:
-        self.events.append(event)
-
-
 def simulated(
     imperfections: Imperfections, rate: float, *, seconds: float = 24.0, seed: int = 1, limits: JointLimits = ARM.limits
 ) -> Recording:
     """A simulated arm that moves between random poses, in the loop that runs real ones."""
-    clock, log, generator = FastTime(), Log(), np.random.default_rng(seed)
+    clock, log, generator = FastTime(), MemoryRecorder(), np.random.default_rng(seed)
     driver = SimulationDriver(ARM, 1 / rate, imperfections, clock.now_s)  # type: ignore[arg-type]  # no preset's
 
     def work(loop: ControlLoop) -> Script:

@@ -18,6 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from mcap.reader import make_reader
 from mcap.writer import CompressionType, IndexType, Writer
+from recordings import NAMES, durations, foreign
 
 from arm_control.recording import index as recording_index
 from arm_control.recording.index import HEAD, KEPT_BYTES, IndexedRecording
@@ -27,16 +28,14 @@ from arm_control.recording.recovery import recover
 from arm_control.recording.schema import EVENT, TICK, Event, Tick
 from arm_control.recording.writer import RecordingFile
 
-NAMES = {"joint_names": '["base", "shoulder", "elbow"]'}
 CHUNK, DATA_END = b"\x06", b"\x0f"
 ZERO_NS = 10**18  # log time of 0 s
 
 
 def tick(number: int, period_s: float = 0.01) -> Tick:
     """A tick of three joints at 100 s and so many periods, with its number as an angle."""
-    times: dict[str, Any] = dict.fromkeys(("period_error_us", "read_us", "decide_us", "safety_us", "write_us"), 1.0)
     angles = [float(number), 20.0, 30.0]
-    return Tick(time_s=100.0 + number * period_s, phase="run", angle_deg=angles, band="pass", **times)
+    return Tick(time_s=100.0 + number * period_s, phase="run", angle_deg=angles, band="pass", **durations(1.0))
 
 
 def write(path: Path, rows: Sequence[Tick | Event], *, each: int = 20) -> bytes:
@@ -106,15 +105,6 @@ def boundaries(data: bytes) -> set[int]:
         at += HEAD.size + length
         found.add(at)
     return found
-
-
-def foreign(path: Path) -> None:
-    with path.open("wb") as file:
-        writer = Writer(file)
-        writer.start()
-        channel = writer.register_channel("/a", "json", writer.register_schema("other.Thing", "jsonschema", b"{}"))
-        writer.add_message(channel, 1, b"{}", 1)
-        writer.finish()  # type: ignore[no-untyped-call]
 
 
 class TestIntervals:
@@ -430,7 +420,7 @@ class TestDamage:
             (lambda path: path.write_text("hello, world\n" * 9), "is no MCAP file"),
             (lambda path: path.mkdir(), "Is a directory"),
             (lambda path: None, "no recording"),
-            (foreign, "is no recording of arm-control"),
+            (lambda path: path.write_bytes(foreign(b"{}", "other.Thing")), "is no recording of arm-control"),
             (lambda path: write(path, []), "holds no tick"),
             (lambda path: write(path, [Event(1.0, "end", "parked")]), "holds no tick"),
         ],

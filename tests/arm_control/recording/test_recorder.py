@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import children, stuck
+from helpers import children, stuck, wait_until
 from locations import ROOT
 from mcap.reader import make_reader
 from recordings import NAMES, tick
@@ -40,14 +40,6 @@ for number in range(int(sys.argv[2])):
 os.write(1, b"\\n")
 sys.stdin.read()
 """
-
-
-def wait_for(true: Callable[[], object], what: str) -> None:
-    """Until it is true."""
-    end = time.monotonic() + 60
-    while not true():
-        assert time.monotonic() < end, what
-        time.sleep(0.01)
 
 
 def readable(path: Path) -> int:
@@ -259,7 +251,7 @@ class TestErrors:
                 recorder.tick(sent[-1])
             return recorder.dropped > 0
 
-        wait_for(send, "the disk is never full")
+        wait_until(send, "the disk is never full")
         said = recorder.close()
         assert said is not None
         assert f"cannot write {tmp_path / 'log.mcap'}, which ends early: File too large; " in said
@@ -328,7 +320,7 @@ class TestCrashes:
     ) -> None:
         """The writer completes the file with every tick that was recorded."""
         process, writer = loop(100_000)
-        wait_for(lambda: readable(tmp_path / "log.mcap"), "nothing was written")
+        wait_until(lambda: readable(tmp_path / "log.mcap"), "nothing was written")
         recorded = kill_and_count(process)
         assert stuck([writer]) == []
         recording = read_recording(tmp_path / "log.mcap")
@@ -344,7 +336,7 @@ class TestCrashes:
         assert process.stdout is not None
         process.stdout.readline()
         # With nothing more to come, and no end of the pipe: it must be the writer's own clock that brings them out.
-        wait_for(lambda: readable(tmp_path / "log.mcap") == 300, "the last ticks are not written without a close")
+        wait_until(lambda: readable(tmp_path / "log.mcap") == 300, "the last ticks are not written without a close")
         os.kill(writer, signal.SIGKILL)
         kill_and_count(process)
         recording = read_recording(tmp_path / "log.mcap")
@@ -355,7 +347,7 @@ class TestCrashes:
     def test_the_writer_ignores_signals(self, recorder: Recorder, writer: int) -> None:
         """SIGINT, SIGTERM and SIGHUP do not end it before the recorder is closed."""
         assert recorder.path is not None
-        wait_for(recorder.path.read_bytes, "nothing was written")
+        wait_until(recorder.path.read_bytes, "nothing was written")
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             os.kill(writer, number)
         recorder.tick(tick())
@@ -366,9 +358,9 @@ class TestCrashes:
         """Further ticks are dropped and counted; closing reports the reason."""
         recorder.tick(tick())
         assert recorder.path is not None
-        wait_for(lambda: readable(recorder.path), "nothing was written")
+        wait_until(lambda: readable(recorder.path), "nothing was written")
         os.kill(writer, signal.SIGKILL)
-        wait_for(lambda: recorder.tick(tick()) or recorder.dropped, "the loss of the writer is not seen")
+        wait_until(lambda: recorder.tick(tick()) or recorder.dropped, "the loss of the writer is not seen")
         before = recorder.dropped
         for _ in range(100):
             recorder.tick(tick())

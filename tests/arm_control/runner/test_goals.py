@@ -12,10 +12,11 @@ import pytest
 from fake_arm import ARM, FakeClock, ScriptedPolicy, Skilled, lost
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from recordings import MemoryRecorder
 from rig import COURSES, EASE_S, POSES, SOFT_STEPS, Rig, from_step
 
 from arm_control.cli import main
-from arm_control.recording.schema import Event, Tick
+from arm_control.recording.schema import Event
 from arm_control.viewers.common.trajectory import TicksInMemory, Trajectory, events_and_episodes, open_trajectory
 from arm_control.viewers.page.html import table_of
 from arm_control.viewers.plot.figure import trajectory_figure
@@ -79,25 +80,12 @@ class TestRates:
         rig.assert_parked()
 
 
-class MemoryRecorder:
-    """Keeps what a recorder would write."""
-
-    def __init__(self) -> None:
-        self.ticks: list[Tick] = []
-        self.events: list[Event] = []
-
-    def tick(self, tick: Tick) -> None:
-        self.ticks.append(tick)
-
-    def event(self, event: Event) -> None:
-        self.events.append(event)
-
-    def trajectory(self) -> Trajectory:
-        """The kept ticks and events as viewers open them."""
-        start_s, end_s = self.ticks[0].time_s, self.ticks[-1].time_s
-        kept: Any = SimpleNamespace(start_s=start_s, end_s=end_s, events=self.events)
-        events, episodes = events_and_episodes(kept)
-        return Trajectory("kept", ARM, 1 / 30, TicksInMemory(self.ticks), episodes=episodes, events=events)
+def trajectory_of(recorder: MemoryRecorder) -> Trajectory:
+    """The kept ticks and events as viewers open them."""
+    start_s, end_s = recorder.ticks[0].time_s, recorder.ticks[-1].time_s
+    kept: Any = SimpleNamespace(start_s=start_s, end_s=end_s, events=recorder.events)
+    events, episodes = events_and_episodes(kept)
+    return Trajectory("kept", ARM, 1 / 30, TicksInMemory(recorder.ticks), episodes=episodes, events=events)
 
 
 def table_errors(trajectory: Trajectory) -> list[str]:
@@ -130,7 +118,7 @@ class TestErrorsAtTheEnd:
         recorder = MemoryRecorder()
         rig = Rig(policy, courses, rate=rate, seconds=0.5, clock=clock, fault=fault, recorder=recorder)
         report = rig.run()
-        trajectory = recorder.trajectory()
+        trajectory = trajectory_of(recorder)
         assert report.faults == []
         assert [trajectory.error_at_end_mm(episode) for episode in trajectory.episodes] == [
             result.error_mm for result in report.goals
@@ -156,7 +144,7 @@ class TestErrorsAtTheEnd:
         courses = [MovingGoal(path, 45, 1 / 30), COURSES[0]]
         rig = Rig(ScriptedPolicy(POSES[0]), courses, seconds=1.5, recorder=recorder)
         errors_mm = [f"{result.error_mm:.2f}" for result in rig.run().goals]
-        assert table_errors(recorder.trajectory()) == errors_mm
+        assert table_errors(trajectory_of(recorder)) == errors_mm
 
     def test_recordings_without_the_error_are_evaluated_from_their_ticks(self) -> None:
         """Recordings made before ticks stored the error give the same to 1e-9."""
@@ -167,7 +155,7 @@ class TestErrorsAtTheEnd:
         errors_mm = [result.error_mm for result in rig.run().goals]
         recorder.ticks = [msgspec.structs.replace(tick, goal_error_mm=None) for tick in recorder.ticks]
         recorder.events = [Event(event.time_s + 3e-4, event.kind, event.text) for event in recorder.events]
-        trajectory = recorder.trajectory()
+        trajectory = trajectory_of(recorder)
         assert [trajectory.error_at_end_mm(episode) for episode in trajectory.episodes] == pytest.approx(
             errors_mm, rel=1e-9
         )
@@ -177,7 +165,7 @@ class TestErrorsAtTheEnd:
         recorder = MemoryRecorder()
         rig = Rig(ScriptedPolicy(lambda call: POSES[call // 7 % 3]), seconds=0.5, recorder=recorder)
         errors_mm = [result.error_mm for result in rig.run().goals]
-        trajectory = recorder.trajectory()
+        trajectory = trajectory_of(recorder)
         (dots,) = trajectory_figure([trajectory]).axes[ARM.joint_count].collections
         ends_s = [episode.end_s for episode in trajectory.episodes]
         np.testing.assert_allclose(dots.get_offsets(), np.transpose([ends_s, errors_mm]))

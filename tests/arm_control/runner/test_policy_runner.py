@@ -15,6 +15,7 @@ import onnx
 import pytest
 from helpers import drive
 from onnx import TensorProto, helper, numpy_helper
+from policy_files import tampered
 
 from arm_control.drivers.simulation import SimulationDriver
 from arm_control.evaluation.opening import evaluate
@@ -151,16 +152,6 @@ def another_arms_urdf(model: onnx.ModelProto) -> None:
     urdf = json.loads(model.metadata_props[0].value)["arm_urdf"]
     assert ARM.joint_names[1] in urdf
     in_contract("arm_urdf", urdf.replace(ARM.joint_names[1], "another"))(model)
-
-
-def tampered(policy: Path, folder: Path, edit: Edit) -> Path:
-    """A copy of the policy after an edit."""
-    model = onnx.load_model(policy)
-    assert [entry.key for entry in model.metadata_props] == [METADATA_KEY]
-    edit(model)
-    path = folder / "tampered.onnx"
-    onnx.save_model(model, path)
-    return path
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from recordings import durations
 
 from arm_control.cli import main
 from arm_control.drivers.base import JointState
@@ -67,11 +68,7 @@ def recording(targets: list[list[float]], period_s: float = PERIOD_S, **changes:
             phase="run",
             target_deg=target,
             band="pass",
-            period_error_us=0.0,
-            read_us=0.0,
-            decide_us=0.0,
-            safety_us=0.0,
-            write_us=0.0,
+            **durations(),
         )
         for place, target in enumerate(targets)
     ]

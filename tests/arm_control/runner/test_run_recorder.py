@@ -5,6 +5,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from recordings import durations
 
 from arm_control.recording.reading import read_recording
 from arm_control.recording.recorder import Recorder
@@ -18,10 +19,9 @@ class TestRecorded:
     @pytest.mark.parametrize(("ticks", "said"), [(0, "no tick was recorded"), (1, "recorded")])
     def test_a_recording_without_ticks_is_reported_as_such(self, ticks: int, said: str, tmp_path: Path) -> None:
         """The file exists, but holds nothing to replay."""
-        times = dict.fromkeys(("period_error_us", "read_us", "decide_us", "safety_us", "write_us"), 1.0)
         recorder = Recorder(tmp_path / "run.mcap", {})
         for _ in range(ticks):
-            recorder.tick(Tick(time_s=1.0, phase="run", band="pass", **times))
+            recorder.tick(Tick(time_s=1.0, phase="run", band="pass", **durations(1.0)))
         recorder.event(Event(2.0, "end", "parked"))
         lines: list[str] = []
         console: Any = SimpleNamespace(err=lines.append)

@@ -10,8 +10,9 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from dynamixel_arm import calibration, connected, one_line, send, settled, wait_until
+from dynamixel_arm import calibration, connected, one_line, send, settled
 from emulated import Clock
+from helpers import wait_until
 from locations import ROOT
 
 from arm_control.drivers.base import DriverError

@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers import wait_until
+from recordings import durations
 
 from arm_control.drivers.dynamixel.calibration import TICKS_PER_DEGREE, Calibration, JointCalibration
 from arm_control.drivers.emulator.emulator import Emulator
@@ -58,12 +60,11 @@ def motion(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "joint_names": json.dumps(ARM.joint_names),
         "period_s": "0.02",
     }
-    times = dict.fromkeys(("period_error_us", "read_us", "decide_us", "safety_us", "write_us"), 0.0)
     with Recorder(path, metadata) as recorder:
         for tick in range(3000):
             turn = 2 * math.pi * tick / 100
             target = [45 + 20 * math.sin(turn + place) for place in range(3)]
-            recorder.tick(Tick(time_s=10 + 0.02 * tick, phase="run", target_deg=target, band="pass", **times))
+            recorder.tick(Tick(time_s=10 + 0.02 * tick, phase="run", target_deg=target, band="pass", **durations()))
             if tick % 500 == 0:
                 time.sleep(0.2)  # faster than the pipe takes them they would be dropped
     assert len(read_recording(path).ticks) == 3000
@@ -94,13 +95,6 @@ def runner(motion: Path, calibration: Path, servos: Emulator, tmp_path: Path) ->
     for process in started:
         process.kill()
         process.communicate()
-
-
-def wait_until(condition: Callable[[], object], seconds: float = 60.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "timed out"
-        time.sleep(0.005)
 
 
 def moving(servos: Emulator) -> Callable[[], bool]:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from recordings import durations
 
 from arm_control.evaluation.controllers import IKController
 from arm_control.evaluation.episodes import roll_out as evaluated
@@ -230,9 +231,8 @@ GOALS: list[Point] = [Arm().tip_position(pose) for pose in ([20.0, 40.0, 60.0], 
 
 def tick_at(time_s: float, goal_m: Point | None, angle_deg: list[float] | None = None) -> Tick:
     """A tick of a recording."""
-    times = dict.fromkeys(("period_error_us", "read_us", "decide_us", "safety_us", "write_us"), 0.0)
     return Tick(
-        time_s=time_s, phase="run", goal_m=goal_m, angle_deg=angle_deg or [10.0, 20.0, 30.0], band="pass", **times
+        time_s=time_s, phase="run", goal_m=goal_m, angle_deg=angle_deg or [10.0, 20.0, 30.0], band="pass", **durations()
     )
 
 

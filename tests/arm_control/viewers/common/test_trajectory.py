@@ -2,14 +2,14 @@
 
 import json
 import math
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
 import pytest
+from helpers import wait_until
+from recordings import durations
 
 from arm_control.recording.recorder import Recorder
 from arm_control.recording.schema import EVENT, POST_MORTEM, TICK, Event, Tick
@@ -30,13 +30,12 @@ GOAL = (0.1, -0.2, 0.3)
 
 def tick(time_s: float, **fields: Any) -> Tick:
     """A tick of the default arm."""
-    times: dict[str, Any] = dict.fromkeys(("period_error_us", "read_us", "decide_us", "safety_us", "write_us"), 1.0)
     values: dict[str, Any] = {
         "phase": "run",
         "goal_m": GOAL,
         "angle_deg": [time_s % 90.0, 20.0, 30.0],
         "band": "pass",
-        **times,
+        **durations(1.0),
     }
     return Tick(time_s=time_s, **(values | fields))
 
@@ -130,19 +129,19 @@ class TestTrajectory:
         with Recorder(path, METADATA) as recorder:
             for row in rows[:20]:
                 recorder.tick(row)
-            eventually(lambda: path.stat().st_size > 0 and opens(path))
+            wait_until(lambda: path.stat().st_size > 0 and opens(path))
             trajectory = open_trajectory(path)
-            eventually(lambda: trajectory.refresh() or trajectory.length_s == pytest.approx(1.9))
+            wait_until(lambda: trajectory.refresh() or trajectory.length_s == pytest.approx(1.9))
             assert trajectory.growing
             assert trajectory.length_s == pytest.approx(1.9)
             assert trajectory.lost == ""
             recorder.event(Event(2.0, "goal", "goal 1"))
             for row in rows[20:]:
                 recorder.tick(row)
-            eventually(lambda: trajectory.refresh() and trajectory.length_s > 5.85)
+            wait_until(lambda: trajectory.refresh() and trajectory.length_s > 5.85)
             assert trajectory.growing
             assert [episode.name for episode in trajectory.episodes] == ["goal 1"]
-        eventually(lambda: not trajectory.refresh() and not trajectory.growing)
+        wait_until(lambda: not trajectory.refresh() and not trajectory.growing)
         assert trajectory.length_s == pytest.approx(5.9)
         assert trajectory.lost == ""
         np.testing.assert_allclose(trajectory.segment(0.0, 9.0).angle_deg[:, 0], np.arange(60) / 10)
@@ -159,13 +158,6 @@ def opens(path: Path) -> bool:
     except ValueError:  # nothing is written yet
         return False
     return True
-
-
-def eventually(holds: Callable[[], Any]) -> None:
-    end = time.monotonic() + 60
-    while not holds():
-        assert time.monotonic() < end, "it never came to hold"
-        time.sleep(0.05)
 
 
 class TestOpenTrajectory:

@@ -6,17 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import pybullet_data
 import pytest
 from mcap.reader import make_reader
+from other_arms import KUKA
 
 from arm_control.cli import main
 from arm_control.recording.reading import Recording, read_recording
 from arm_control.recording.schema import POST_MORTEM, TICK, Tick
 from arm_control.recording.writer import RecordingFile
 from arm_control.viewers.common.verification import verify
-
-KUKA = str(Path(pybullet_data.getDataPath()) / "kuka_iiwa" / "model.urdf")
 
 
 @pytest.fixture(scope="module")

@@ -22,10 +22,10 @@ import pytest
 import viser
 import zstandard
 from browser import browsing, chromium
-from helpers import Size
+from helpers import Size, wait_until
 from hypothesis import given
 from hypothesis import strategies as st
-from served import Served, eventually
+from served import Served
 from websockets.exceptions import ConnectionClosed
 from websockets.protocol import State
 from websockets.sync.client import ClientConnection, connect
@@ -365,7 +365,7 @@ def assert_alive(served: Served, x: float) -> None:
             drag(client, [x, 0.2, 0.25])  # again, since drags of other clients may still be waiting to be read
             return served.ask(lambda page: page.live.now().goal_m) == pytest.approx(wanted, abs=1e-9)
 
-        eventually(moves)
+        wait_until(moves, poll_s=0.1)
 
 
 MESSAGES = {
@@ -446,30 +446,30 @@ class TestMessages:
         """Sliders and a choice, with wrong types and non-finite numbers."""
         with connected(live) as client:
             known = controls(client)
-            eventually(lambda: live.ask(lambda page: page.server.get_clients()))
+            wait_until(lambda: live.ask(lambda page: page.server.get_clients()))
             send(client, {"type": "GuiUpdateMessage", "uuid": known["Move the joints"], "updates": {"value": True}})
-            eventually(lambda: live.ask(lambda page: page.live.manual_deg is not None))
+            wait_until(lambda: live.ask(lambda page: page.live.manual_deg is not None))
             before = live.ask(lambda page: (page.playback.speed, list(page.live.manual_deg), page.playback.playing))
             for label in ("Speed", "shoulder", "Step"):
                 send(client, {"type": "GuiUpdateMessage", "uuid": known[label], "updates": {"value": value}})
             send(client, {"type": "GuiUpdateMessage", "uuid": known["elbow"], "updates": {"value": 30.0}})
-            eventually(lambda: live.ask(lambda page: page.live.manual_deg[2] == 30.0))
+            wait_until(lambda: live.ask(lambda page: page.live.manual_deg[2] == 30.0))
             after = live.ask(lambda page: (page.playback.speed, list(page.live.manual_deg), page.playback.playing))
             assert after[0] == before[0]
             assert after[1][:2] == before[1][:2]
             assert after[2] == before[2]
             send(client, {"type": "GuiUpdateMessage", "uuid": known["Move the joints"], "updates": {"value": False}})
-            eventually(lambda: live.ask(lambda page: page.live.manual_deg is None))
+            wait_until(lambda: live.ask(lambda page: page.live.manual_deg is None))
 
     def test_values_beyond_a_slider_are_clipped(self, live: Served) -> None:
         """The slider shows the end."""
         with connected(live) as client:
             known = controls(client)
-            eventually(lambda: live.ask(lambda page: page.server.get_clients()))
+            wait_until(lambda: live.ask(lambda page: page.server.get_clients()))
             send(client, {"type": "GuiUpdateMessage", "uuid": known["Speed"], "updates": {"value": 500.0}})
-            eventually(lambda: live.ask(lambda page: page.playback.speed == 10.0))
+            wait_until(lambda: live.ask(lambda page: page.playback.speed == 10.0))
             send(client, {"type": "GuiUpdateMessage", "uuid": known["Speed"], "updates": {"value": 1.0}})
-            eventually(lambda: live.ask(lambda page: page.playback.speed == 1.0))
+            wait_until(lambda: live.ask(lambda page: page.playback.speed == 1.0))
 
     def test_a_request_for_a_public_tunnel_does_nothing(self, live: Served, monkeypatch: pytest.MonkeyPatch) -> None:
         """Neither opening nor closing one."""
@@ -488,7 +488,7 @@ class TestMessages:
         with connected(live) as other, connected(live) as client:
             with contextlib.suppress(ConnectionClosed):
                 client.send(b"x" * 5_000_000)
-            eventually(lambda: client.state is State.CLOSED)
+            wait_until(lambda: client.state is State.CLOSED)
             assert client.close_code in (1006, 1009)
             assert "Speed" in controls(other)
 
@@ -503,7 +503,7 @@ class TestMessages:
         finally:
             for client in held:
                 client.close()
-        eventually(lambda: status(live, f"Host: 127.0.0.1:{port_of(live)}")[0] == 200)
+        wait_until(lambda: status(live, f"Host: 127.0.0.1:{port_of(live)}")[0] == 200)
         assert_alive(live, 0.12)
 
     def test_the_number_of_queued_requests_is_limited(self, live: Served) -> None:
@@ -511,7 +511,7 @@ class TestMessages:
         done: list[int] = []
         live.ask(lambda page: [page.request(lambda: done.append(1)) for _ in range(1000)])
         live.ask(lambda page: None)
-        eventually(lambda: len(done) == 100)
+        wait_until(lambda: len(done) == 100)
 
     @pytest.mark.parametrize("name", KNOWN)
     def test_messages_have_the_fields_of_viser(self, name: str) -> None:
@@ -717,7 +717,7 @@ class TestBrowser:
         attack = ATTACK.replace("VIEWER", str(port_of(live))).replace("PROTOCOL", PROTOCOL)
         site = Site(attack)
         elsewhere = f"MAP evil.example:{port_of(live)} 127.0.0.1:{port_of(live)}, MAP * 127.0.0.1:{site.port}"
-        eventually(lambda: not live.ask(lambda page: page.server.get_clients()))
+        wait_until(lambda: not live.ask(lambda page: page.server.get_clients()))
         goal_m = live.ask(lambda page: (page.live.now().goal_m, page.live.held))
         seen: list[int] = []
         live.ask(lambda page: page.server.on_client_connect(lambda client: seen.append(client.client_id)))
@@ -745,7 +745,7 @@ class TestBrowser:
                 assert seen == []
                 # The viewer's own page connects.
                 page.goto(live.url)
-                eventually(lambda: seen)
+                wait_until(lambda: seen)
                 assert site.requests == []
         finally:
             site.close()
@@ -763,7 +763,7 @@ class TestBrowser:
                         page.on("console", lambda message: said.append(message.text))
                         page.goto(address)
                         page.frames[-1].wait_for_selector("canvas")
-                        eventually(lambda: payload("file") in page.inner_text("body"))
+                        wait_until(lambda: payload("file") in page.inner_text("body"))
                         page.wait_for_timeout(2000)
                         for frame in page.frames:
                             assert frame.evaluate("window.pwned || null") is None

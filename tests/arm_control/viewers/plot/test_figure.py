@@ -6,20 +6,18 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from recordings import durations
 
 from arm_control.recording.schema import Event, Tick
 from arm_control.viewers.common.trajectory import Episode, TicksInMemory, Trajectory
 from arm_control.viewers.plot.figure import broken, runs_of, save_plot, shortened, trajectory_figure
 from envs.arm import Arm
 
-TIMES = ("read_us", "decide_us", "safety_us", "write_us")
-
 
 def a_trajectory(
     *, took_us: float = 0.0, angle_deg: float = 20.0, bands: tuple[str, ...] = ("pass",) * 20
 ) -> Trajectory:
     """An arm at `angle_deg` with targets 5 degrees above, a tick each 0.1 s; stopped at the first fault."""
-    times: dict[str, Any] = dict.fromkeys(TIMES, took_us)
     ticks = [
         Tick(
             time_s=at / 10,
@@ -29,8 +27,7 @@ def a_trajectory(
             speed_deg_s=[7.0, 8.0, 9.0],
             target_deg=[angle_deg + 5.0] * 3,
             goal_m=(0.2, 0.2, 0.3),
-            period_error_us=took_us,
-            **times,
+            **durations(took_us),
         )
         for at, band in enumerate(bands)
     ]
@@ -92,7 +89,7 @@ class TestLines:
 
 def tick_fields(time_s: float) -> dict[str, Any]:
     """A tick without a reading or a goal."""
-    return {"time_s": time_s, "phase": "run", "band": "pass", "period_error_us": 0.0, **dict.fromkeys(TIMES, 0.0)}
+    return {"time_s": time_s, "phase": "run", "band": "pass", **durations()}
 
 
 class TestPanels:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
+from recordings import durations
 
 from arm_control.cli import main
 from arm_control.evaluation.opening import open_controller
@@ -87,8 +88,7 @@ class TestDrawing:
 
 
 def tick(time_s: float, angles_deg: list[float] | None, **fields: Any) -> Tick:
-    none: Any = dict.fromkeys(("period_error_us", "read_us", "decide_us", "safety_us", "write_us"), 0.0)
-    return Tick(time_s=time_s, phase="run", band="pass", angle_deg=angles_deg, **(none | fields))
+    return Tick(time_s=time_s, phase="run", band="pass", angle_deg=angles_deg, **(durations() | fields))
 
 
 class TestFrames:

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import viser
 from browser import HEIGHT, WIDTH, browsing, chromium, green, picture
+from helpers import wait_until
 from playwright.sync_api import Browser
 from playwright.sync_api import Page as BrowserPage
-from served import Served, eventually
+from served import Served
 
 from arm_control.evaluation.opening import open_controller
 from arm_control.recording.schema import Event
@@ -36,7 +37,7 @@ def watched(browser: Browser, make: Callable[[Any], Page]) -> Iterator[tuple[Ser
             page.goto(served.url)
             page.wait_for_selector("canvas")
             page.locator(".mantine-Notification-closeButton").first.click()  # that there is no graphics card
-            eventually(lambda: green(picture(page)).sum() > 50)
+            wait_until(lambda: green(picture(page)).sum() > 50, poll_s=0.1)
             yield served, page
             assert errors == []
     finally:
@@ -125,7 +126,7 @@ class TestLivePage:
         try:
             with watched(browser, lambda server: LivePage(server, live)) as (served, page):
                 press(page, "Pause")
-                eventually(lambda: not served.ask(lambda it: it.playback.playing))
+                wait_until(lambda: not served.ask(lambda it: it.playback.playing))
                 time.sleep(1.0)
                 before = served.ask(lambda it: it.live.now())
                 (x, y, z), camera = before.goal_m, next(iter(served.page.server.get_clients().values())).camera
@@ -136,18 +137,18 @@ class TestLivePage:
                 page.mouse.down()
                 page.mouse.move(*pixel(camera, (x, y, arrow_m - down_m)), steps=12)
                 page.mouse.up()
-                eventually(lambda: served.ask(lambda it: it.live.held))
+                wait_until(lambda: served.ask(lambda it: it.live.held))
                 settled(page)
                 moved = served.ask(lambda it: it.live.now()).goal_m
                 assert moved == pytest.approx(live.arm.nearest_reachable((x, y, z - down_m)), abs=0.01)
                 assert served.ask(lambda it: it.handle.position) == pytest.approx(moved, abs=1e-6)
                 press(page, "Play")
-                eventually(lambda: served.ask(lambda it: it.live.recent(0.0).error_mm[0]) < 2.0)
+                wait_until(lambda: served.ask(lambda it: it.live.recent(0.0).error_mm[0]) < 2.0)
                 followed = served.ask(lambda it: it.live.now())
                 assert np.abs(np.subtract(followed.target_deg, before.angle_deg)).max() > 1.0
                 assert followed.goal_m == moved
                 press(page, "Next goal")
-                eventually(lambda: not served.ask(lambda it: it.live.held))
+                wait_until(lambda: not served.ask(lambda it: it.live.held))
         finally:
             live.close()
 
@@ -157,18 +158,18 @@ class TestLivePage:
         try:
             with watched(browser, lambda server: LivePage(server, live)) as (served, page):
                 press(page, "Pause")
-                eventually(lambda: not served.ask(lambda it: it.playback.playing))
+                wait_until(lambda: not served.ask(lambda it: it.playback.playing))
                 stood = served.ask(lambda it: it.live.time_s)
                 time.sleep(0.5)
                 assert served.ask(lambda it: it.live.time_s) == stood
                 press(page, "on")
-                eventually(lambda: served.ask(lambda it: it.live.time_s) == pytest.approx(stood + live.period_s))
+                wait_until(lambda: served.ask(lambda it: it.live.time_s) == pytest.approx(stood + live.period_s))
                 press(page, "Play")
                 page.get_by_text("By hand").click()
                 page.locator("input[type=checkbox]").last.check()
-                eventually(lambda: served.ask(lambda it: it.live.manual_deg) is not None)
+                wait_until(lambda: served.ask(lambda it: it.live.manual_deg) is not None)
                 fill(page, "shoulder", 60.0)
-                eventually(
+                wait_until(
                     lambda: served.ask(lambda it: it.live.recent(0.0)).angle_deg[0][1] == pytest.approx(60, abs=1)
                 )
         finally:
@@ -184,25 +185,25 @@ class TestPlayedPage:
         first, later = seek(played, 0.2), seek(played, 1.9)
         assert apart(first, later) > 0.003
         fill(browser, "Time (s)", 0.2)
-        eventually(lambda: served.ask(lambda page: page.playback.position_s) == pytest.approx(0.2))
+        wait_until(lambda: served.ask(lambda page: page.playback.position_s) == pytest.approx(0.2))
         assert apart(settled(browser), first) < 0.2 * apart(first, later)
 
     def test_play_pause_step_and_speed(self, played: tuple[Served, BrowserPage]) -> None:
         """Positions follow the chosen speed."""
         served, browser = played
         seek(played, 1.0)
-        eventually(lambda: browser.get_by_role("button", name="Play", exact=True).count() == 1)
+        wait_until(lambda: browser.get_by_role("button", name="Play", exact=True).count() == 1)
         press(browser, "on")
-        eventually(lambda: served.ask(lambda page: page.playback.position_s) == pytest.approx(1.0 + 1 / 30))
+        wait_until(lambda: served.ask(lambda page: page.playback.position_s) == pytest.approx(1.0 + 1 / 30))
         press(browser, "back")
         press(browser, "back")
-        eventually(lambda: served.ask(lambda page: page.playback.position_s) == pytest.approx(1.0 - 1 / 30))
+        wait_until(lambda: served.ask(lambda page: page.playback.position_s) == pytest.approx(1.0 - 1 / 30))
         fill(browser, "Speed", 0.5)
-        eventually(lambda: served.ask(lambda page: page.playback.speed) == 0.5)
+        wait_until(lambda: served.ask(lambda page: page.playback.speed) == 0.5)
         press(browser, "Play")
-        eventually(lambda: served.ask(lambda page: page.playback.position_s) > 1.2)
+        wait_until(lambda: served.ask(lambda page: page.playback.position_s) > 1.2)
         press(browser, "Pause")
-        eventually(lambda: not served.ask(lambda page: page.playback.playing))
+        wait_until(lambda: not served.ask(lambda page: page.playback.playing))
 
     def test_choosing_an_episode_jumps_to_it(self, played: tuple[Served, BrowserPage], trajectory: Trajectory) -> None:
         """To its start time."""
@@ -210,10 +211,10 @@ class TestPlayedPage:
         seek(played, 0.0)
         browser.locator("input[value^='goal 1 of 3']").first.click()
         browser.get_by_text("goal 3 of 3, ", exact=False).last.click()
-        eventually(
+        wait_until(
             lambda: served.ask(lambda page: page.playback.position_s) == pytest.approx(trajectory.episodes[2].start_s)
         )
-        eventually(lambda: "goal 3 of 3" in browser.inner_text("body"))
+        wait_until(lambda: "goal 3 of 3" in browser.inner_text("body"))
 
     def test_the_plots_hold_the_columns_of_the_trajectory(
         self, played: tuple[Served, BrowserPage], trajectory: Trajectory
@@ -222,7 +223,7 @@ class TestPlayedPage:
         served, browser = played
         seek(played, 3.0)
         now, columns = trajectory.sample(3.0), trajectory.segment(0.0, trajectory.length_s)
-        eventually(lambda: marked(columns, served.ask(lambda page: page.error.data[-1])) == {3.0: now.error_mm[0]})
+        wait_until(lambda: marked(columns, served.ask(lambda page: page.error.data[-1])) == {3.0: now.error_mm[0]})
         error, reward, angles = served.ask(
             lambda page: (page.error.data, page.reward.data, [it.data for it in page.angles])
         )
@@ -253,7 +254,7 @@ class TestPlayedPage:
             "a & b", trajectory.arm, trajectory.period_s, TicksInMemory([*ticks, *late]), events=events, opens_at_s=22.0
         )
         with watched(browser, lambda server: PlayedPage(server, [long])) as (served, page):
-            eventually(lambda: "STOPPED. joint <1> is too fast" in page.inner_text("body"))
+            wait_until(lambda: "STOPPED. joint <1> is too fast" in page.inner_text("body"))
             assert "driver at 21.50 s: torque off" in page.inner_text("body")
             assert "a & b: error" in page.inner_text("body")
             assert not served.ask(lambda page: page.playback.playing)
@@ -267,7 +268,7 @@ class TestPlayedPage:
         served, browser = played
         seek(played, trajectory.length_s)
         press(browser, "Play")
-        eventually(lambda: 0.0 < served.ask(lambda page: page.playback.position_s) < trajectory.length_s)
+        wait_until(lambda: 0.0 < served.ask(lambda page: page.playback.position_s) < trajectory.length_s)
 
     def test_two_trajectories_are_overlaid(self, browser: Browser, trajectory: Trajectory) -> None:
         """Both arms, their curves and their numbers are shown."""

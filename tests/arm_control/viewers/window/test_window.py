@@ -6,13 +6,14 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from helpers import wait_until
 from numpy.typing import NDArray
 from PIL import ImageGrab
 
@@ -81,13 +82,6 @@ class Shown:
         self.do("mouseup", 1)
 
 
-def eventually(holds: Callable[[], Any]) -> None:
-    end = time.monotonic() + 60
-    while not holds():
-        assert time.monotonic() < end, "it never came to hold"
-        time.sleep(0.1)
-
-
 @contextmanager
 def screen() -> Iterator[str]:
     """The name of a virtual screen."""
@@ -113,9 +107,9 @@ def window(kind: str, folder: Path) -> Iterator[tuple[Shown, "subprocess.Popen[s
         process = subprocess.Popen(words, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         try:
             shown = Shown(display, state)
-            eventually(lambda: process.poll() is not None or state.exists())
+            wait_until(lambda: process.poll() is not None or state.exists())
             assert process.poll() is None
-            eventually(lambda: words_in(shown) > 100)
+            wait_until(lambda: words_in(shown) > 100)
             yield shown, process
         finally:
             process.kill()
@@ -159,7 +153,7 @@ def played(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shown]:
 def pause(shown: Shown) -> dict[str, Any]:
     if shown.state["playing"]:
         shown.press("space")
-        eventually(lambda: not shown.state["playing"])
+        wait_until(lambda: not shown.state["playing"])
     time.sleep(1.0)  # until the picture is of this
     return shown.state
 
@@ -190,7 +184,7 @@ class TestWindow:
         assert live.state["time_s"] == stood["time_s"]
         assert "paused" in live.state["text"]
         live.press("Right")
-        eventually(lambda: live.state["time_s"] == pytest.approx(stood["time_s"] + 1 / 30))
+        wait_until(lambda: live.state["time_s"] == pytest.approx(stood["time_s"] + 1 / 30))
         live.press("Left")  # a live arm's time does not go back
         time.sleep(0.5)
         assert live.state["time_s"] == pytest.approx(stood["time_s"] + 1 / 30)
@@ -200,7 +194,7 @@ class TestWindow:
         before = pause(live)
         first = balls(live.screen())
         live.press("n")
-        eventually(lambda: live.state["goal_m"] != before["goal_m"])
+        wait_until(lambda: live.state["goal_m"] != before["goal_m"])
         time.sleep(1.0)
         second = balls(live.screen())
         assert (first != second).sum() > 20
@@ -211,13 +205,13 @@ class TestWindow:
         pause(live)
         speed = live.state["speed"]
         live.press("plus")
-        eventually(lambda: live.state["speed"] == pytest.approx(1.25 * speed))
+        wait_until(lambda: live.state["speed"] == pytest.approx(1.25 * speed))
         live.press("minus")
-        eventually(lambda: live.state["speed"] == pytest.approx(speed))
+        wait_until(lambda: live.state["speed"] == pytest.approx(speed))
         live.drag(SPEED, 0.5)
-        eventually(lambda: 4.0 < live.state["speed"] < 6.5)
+        wait_until(lambda: 4.0 < live.state["speed"] < 6.5)
         live.drag(SPEED, 0.0)
-        eventually(lambda: live.state["speed"] < 0.5)
+        wait_until(lambda: live.state["speed"] < 0.5)
 
     def test_a_joint_slider_takes_manual_control_and_m_returns_it(self, live: Shown) -> None:
         """The controller continues afterwards."""
@@ -226,32 +220,32 @@ class TestWindow:
         live.drag(SPEED, 0.3)
         others = pause(live)["angles_deg"][1:]
         live.drag(SECOND, 0.9)  # the base: sideways
-        eventually(lambda: live.state["manual"])
+        wait_until(lambda: live.state["manual"])
         assert "by hand" in live.state["text"]
         live.press("space")
-        eventually(lambda: 70 < live.state["angles_deg"][0] < 90)
+        wait_until(lambda: 70 < live.state["angles_deg"][0] < 90)
         time.sleep(1.0)
         assert live.state["angles_deg"][1:] == pytest.approx(others, abs=3.0)
         far = middle(arm(live.screen()))
         live.drag(THIRD, 0.8)  # the shoulder: down
-        eventually(lambda: live.state["angles_deg"][1] > 60)
+        wait_until(lambda: live.state["angles_deg"][1] > 60)
         time.sleep(1.0)
         assert live.state["angles_deg"][0] > 70
         assert np.linalg.norm(middle(arm(live.screen())) - far) > 10
         live.press("m")
-        eventually(lambda: not live.state["manual"])
+        wait_until(lambda: not live.state["manual"])
 
     def test_a_trajectory_is_scrubbed_stepped_and_skipped(self, played: Shown) -> None:
         """By the slider and by keys."""
         pause(played)
         played.drag(SECOND, 0.5)  # its time
-        eventually(lambda: 2.0 < played.state["position_s"] < 3.0)
+        wait_until(lambda: 2.0 < played.state["position_s"] < 3.0)
         time.sleep(2.0)  # until the mouse has come to rest
         at = played.state["position_s"]
         played.press("Left")
-        eventually(lambda: played.state["position_s"] == pytest.approx(at - 1 / 30, abs=0.018))
+        wait_until(lambda: played.state["position_s"] == pytest.approx(at - 1 / 30, abs=0.018))
         played.press("n")
-        eventually(lambda: played.state["position_s"] == pytest.approx(100 / 30, abs=1e-6))
+        wait_until(lambda: played.state["position_s"] == pytest.approx(100 / 30, abs=1e-6))
         assert "goal 3 of 3" in played.state["text"]
         time.sleep(1.0)
         assert balls(played.screen()).sum() > 20
