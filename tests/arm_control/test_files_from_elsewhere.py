@@ -700,6 +700,7 @@ SAMPLES: dict[str, dict[str, Any]] = {
     "Identify": {"log": "log.mcap"},
     "Emulate": {"kind": "dynamixel"},
     "BenchDelay": {"sources": ("ik",)},
+    "Lab": {"name": "corridor", "settings": None},
     **{settings.__name__: {} for settings in AGENTS.values()},
     "TrainConfig": {"agent": "ddpg"},
     "BaselineConfig": {"agent": "sb3-ppo"},
