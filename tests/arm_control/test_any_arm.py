@@ -127,7 +127,7 @@ class TestRunOnADeskArm:
         assert lowest_m["-0.3"] < 0.0
 
     @pytest.mark.parametrize(
-        ("words", "said"),
+        ("words", "message"),
         [
             (
                 ["--random", "1", "--table", "0", "--park", "0,90,90"],
@@ -141,19 +141,21 @@ class TestRunOnADeskArm:
             (["--random", "1", "--table", "0.5"], r"above the table at z = 0.5 m"),
         ],
     )
-    def test_goals_and_poses_outside_are_rejected_with_their_flag(self, ran: Ran, words: list[str], said: str) -> None:
+    def test_goals_and_poses_outside_are_rejected_with_their_flag(
+        self, ran: Ran, words: list[str], message: str
+    ) -> None:
         """The line has the link, the distance and the flag of that side."""
         code, figures, err = ran(*words)
         assert (code, figures) == (2, None)
         assert err.count("\n") == 1
-        assert re.search(said, err), err
+        assert re.search(message, err), err
 
 
 class TestInvalidUrdfs:
     """URDFs that PyBullet crashes at, prints about or reads with wrong masses."""
 
     @pytest.mark.parametrize(
-        ("before", "after", "said"),
+        ("before", "after", "message"),
         [
             ("</robot>", '<link name="loose"/></robot>', "'loose'"),
             ('child link="tip"', 'child link="gone"', "'gone'"),
@@ -165,7 +167,7 @@ class TestInvalidUrdfs:
         ],
     )
     def test_training_is_rejected_in_one_line(
-        self, before: str, after: str, said: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+        self, before: str, after: str, message: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
     ) -> None:
         """Exit code 2, and no run folder."""
         text = DESK.read_text()
@@ -177,7 +179,7 @@ class TestInvalidUrdfs:
         out, err = capfd.readouterr()
         assert out == ""
         assert err.count("\n") == 1
-        assert said in err
+        assert message in err
         assert not (tmp_path / "run").exists()
 
     def test_inverse_kinematics_reaches_its_goals_with_frames_at_the_tip(

@@ -158,7 +158,7 @@ class TestBadInput:
     """Invalid words and flags; no file is left."""
 
     @pytest.mark.parametrize(
-        ("words", "said"),
+        ("words", "message"),
         [
             (["trian", "ddpg"], "unknown command 'trian' (did you mean train?); available: bench, calibrate"),
             (["--nonsense"], "unknown command '--nonsense'"),
@@ -256,16 +256,16 @@ class TestBadInput:
         ids=lambda value: " ".join(value) if isinstance(value, list) else "",
     )
     def test_invalid_commands_and_flags(
-        self, rejected: Rejected, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], said: str
+        self, rejected: Rejected, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], message: str
     ) -> None:
         """Unknown names with suggestions, missing arguments, and numbers out of range."""
         monkeypatch.chdir(tmp_path)
-        assert said in rejected(*words)
+        assert message in rejected(*words)
         assert list(tmp_path.iterdir()) == []
 
     @pytest.mark.slow
     @pytest.mark.parametrize(
-        ("words", "said"),
+        ("words", "message"),
         [
             ([], "expected goals by just one of --goal, --goals-file and --random"),
             (["--random", "2", "--goal", TEXTS[0]], "expected goals by just one of"),
@@ -308,15 +308,15 @@ class TestBadInput:
         tmp_path: Path,
         monkeypatch: pytest.MonkeyPatch,
         words: list[str],
-        said: str,
+        message: str,
     ) -> None:
         """Rejected before the arm moves."""
         monkeypatch.chdir(tmp_path)
-        assert said in rejected("run", tiny_policy, *words)
+        assert message in rejected("run", tiny_policy, *words)
         assert list(tmp_path.iterdir()) == []
 
     @pytest.mark.parametrize(
-        ("lines", "said"),
+        ("lines", "message"),
         [
             ("", "there is no goal in"),
             ("\n \n", "there is no goal in"),
@@ -337,13 +337,13 @@ class TestBadInput:
         tiny_policy: Path,
         tmp_path: Path,
         lines: str,
-        said: str,
+        message: str,
     ) -> None:
         """The error has the line number, and earlier figures are kept."""
         goals, figures = tmp_path / "goals.txt", tmp_path / "run.json"
         goals.write_bytes(lines.encode("latin-1"))
         figures.write_text("earlier figures")
-        assert said in rejected("run", tiny_policy, "--goals-file", goals, "--json", figures, *QUICK)
+        assert message in rejected("run", tiny_policy, "--goals-file", goals, "--json", figures, *QUICK)
         assert figures.read_text() == "earlier figures"
         assert sorted(path.name for path in tmp_path.iterdir()) == ["goals.txt", "run.json"]
 
@@ -354,8 +354,8 @@ class TestBadInput:
         """The error has the line number, and no figures are written."""
         monkeypatch.setattr(sys, "stdin", io.StringIO(f"{TEXTS[0]}\n# then\n9,9,9\n{TEXTS[1]}\n"))
         words = ["run", tiny_policy, "--goals-file", "-", "--json", tmp_path / "run.json", *QUICK]
-        said = rejected(*words, after_output=True)
-        assert "standard input, line 3: goal (9.0000, 9.0000, 9.0000) m is out of reach" in said
+        message = rejected(*words, after_output=True)
+        assert "standard input, line 3: goal (9.0000, 9.0000, 9.0000) m is out of reach" in message
         assert list(tmp_path.iterdir()) == []
 
     @pytest.mark.parametrize(
@@ -369,10 +369,10 @@ class TestBadInput:
     )
     def test_none_is_not_a_value_of_a_flag(self, rejected: Rejected, words: list[str], choices: str) -> None:
         """The listed choices are without None."""
-        said = rejected(*words)
-        assert choices in said
-        assert "'None'," not in said
-        assert ", 'None'" not in said
+        message = rejected(*words)
+        assert choices in message
+        assert "'None'," not in message
+        assert ", 'None'" not in message
 
     def test_the_arm_flag_is_not_ignored(self, rejected: Rejected, tiny_run: Path) -> None:
         """A missing URDF is an error for a run that has its own."""
@@ -387,7 +387,7 @@ class TestDamagedFiles:
         self, rejected: Rejected, run_copy: Path, tmp_path: Path, damage: str
     ) -> None:
         """Export, resume, evaluate, replay and `--init` give the same line and change no file."""
-        spoil, said = DAMAGES[damage]
+        spoil, message = DAMAGES[damage]
         spoil(run_copy)
         before = content(tmp_path)
         for words in (
@@ -399,7 +399,7 @@ class TestDamagedFiles:
         ):
             if damage.startswith("config ") and words[0] == "train":
                 continue  # a start from its networks does not need the rest of its configuration
-            assert said in rejected(*words)
+            assert message in rejected(*words)
             assert content(tmp_path) == before
 
     def test_the_error_of_a_missing_run_lists_existing_runs(self, rejected: Rejected, run_copy: Path) -> None:
@@ -407,11 +407,11 @@ class TestDamagedFiles:
         assert rejected("export", run_copy.parent / "rum").endswith(f"; in {run_copy.parent} there are run\n")
 
     @pytest.mark.parametrize(
-        ("data", "said"),
+        ("data", "message"),
         [(b"", "not an ONNX model"), (b"not onnx", "not an ONNX model"), (b"\xff" * 64, "not an ONNX model")],
     )
     def test_a_file_that_is_no_policy_is_rejected_by_every_command(
-        self, rejected: Rejected, tmp_path: Path, data: bytes, said: str
+        self, rejected: Rejected, tmp_path: Path, data: bytes, message: str
     ) -> None:
         """Inspect, evaluate, run and replay name the file and the reason."""
         path = tmp_path / "policy.onnx"
@@ -424,7 +424,7 @@ class TestDamagedFiles:
         ):
             line = rejected(*words)
             assert f"policy {path} is invalid: " in line
-            assert said in line
+            assert message in line
             assert list(tmp_path.iterdir()) == [path]
 
 
@@ -675,9 +675,9 @@ class TestReport:
     ) -> None:
         """Once complete, it holds the figures and links every file with a plain name."""
 
-        def report(said: str) -> None:
+        def report(message: str) -> None:
             before = content(run_copy)
-            assert said in rejected("report", run_copy)
+            assert message in rejected("report", run_copy)
             assert content(run_copy) == before
 
         report("evaluation.json is missing: make it with 'arm-control evaluate")

@@ -482,11 +482,11 @@ class TestReaders:
         """`--goals-file -` reads it."""
         reading, writing = os.pipe()
         try:
-            said = printed(capfd, "run", tiny_policy, "--goals-file", f"/dev/fd/{reading}", *QUICK, code=2)
+            message = printed(capfd, "run", tiny_policy, "--goals-file", f"/dev/fd/{reading}", *QUICK, code=2)
         finally:
             os.close(reading)
             os.close(writing)
-        assert "--goals-file - reads standard input" in said
+        assert "--goals-file - reads standard input" in message
 
     def test_an_endless_line_on_standard_input_is_rejected(
         self, tiny_policy: Path, capfd: Capture, monkeypatch: pytest.MonkeyPatch
@@ -505,7 +505,7 @@ class TestReaders:
         assert "expected lines of at most" in printed(capfd, "run", tiny_policy, "--goals-file", "-", *QUICK, code=2)
 
     @pytest.mark.parametrize(
-        ("text", "said"),
+        ("text", "message"),
         [
             ("[" * 100_000, "it is nested too deeply"),
             ('{"a":' * 100_000, "it is nested too deeply"),
@@ -515,10 +515,10 @@ class TestReaders:
         ],
         ids=["list", "object", "digits", "nothing", "no UTF-8"],
     )
-    def test_unreadable_json_is_a_value_error(self, text: str, said: str, tmp_path: Path) -> None:
+    def test_unreadable_json_is_a_value_error(self, text: str, message: str, tmp_path: Path) -> None:
         """Deep nesting, many digits, and invalid UTF-8."""
         (tmp_path / "x.json").write_bytes(text.encode("latin-1"))
-        with pytest.raises(ValueError, match=said):
+        with pytest.raises(ValueError, match=message):
             read_json(tmp_path / "x.json", 10**6)
 
     @staticmethod

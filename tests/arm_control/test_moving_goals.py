@@ -92,8 +92,8 @@ class TestTraining:
         assert list_checkpoints(tmp_path / "run" / "checkpoints")[-1].name == "step-0000000404"
         resume(tmp_path / "run", quiet=True)
         assert reports(tmp_path / "run") == reports(runs[name])
-        got, wanted = (load_latest(run / "checkpoints")[1] for run in (tmp_path / "run", runs[name]))
-        assert exact(got) == exact(wanted)
+        got, expected = (load_latest(run / "checkpoints")[1] for run in (tmp_path / "run", runs[name]))
+        assert exact(got) == exact(expected)
 
     def test_the_replay_of_tracking_has_the_goal_before_and_after_each_step(self, runs: dict[str, Path]) -> None:
         """At 0.15 m/s the goal moves 5 mm a step, by the mean of its velocities; the reward uses the later one."""
@@ -172,8 +172,8 @@ class TestExport:
         tip = Arm().forward_kinematics(inputs["joint_angle_deg"].astype(np.float64))
         with torch.no_grad():
             action = policy(*(torch.from_numpy(part.astype(np.float32)) for part in (readings, tip, inputs["goal_m"])))
-        wanted = np.clip(inputs["previous_target_deg"] + action.numpy(), 0, 90)
-        np.testing.assert_allclose(runner.infer(inputs), wanted, rtol=0, atol=1e-3)
+        expected = np.clip(inputs["previous_target_deg"] + action.numpy(), 0, 90)
+        np.testing.assert_allclose(runner.infer(inputs), expected, rtol=0, atol=1e-3)
         assert (np.abs(action.numpy()).max(0) > 0.1).all()
 
     @pytest.mark.parametrize("size", [1e3, 1e6, 1e12])
@@ -222,8 +222,8 @@ class TestExport:
             batch = {key: value[None] for key, value in observation.items()}
             action, target = ours(batch, [env])[0], theirs(batch, [env])[0]
             previous = observation["observation"][6:9] / RADIANS
-            wanted = action if config.control == "absolute" else np.clip(previous + action, 0, 90)
-            np.testing.assert_allclose(target, wanted, rtol=0, atol=1e-3)
+            expected = action if config.control == "absolute" else np.clip(previous + action, 0, 90)
+            np.testing.assert_allclose(target, expected, rtol=0, atol=1e-3)
             observation = env.step(action)[0]
         env.close()
 
@@ -289,7 +289,7 @@ def tracked(
     policies: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> tuple[MovingGoal, list[Any], list[float], GoalResult]:
     """A path of 60 ticks: its goals, the goal observed at each, the distances after each, and the result."""
-    told: list[Any] = []
+    observed: list[Any] = []
     decide, arm = PolicyRunner.decide, Arm()
     course = MovingGoal(Track(path="eight", speed_m_s=0.1).draw_path(arm, np.random.default_rng(3)), 60, 1 / 30)
     driver = SimulationDriver(arm, 1 / 30)
@@ -299,13 +299,13 @@ def tracked(
     def recording_decide(
         self: PolicyRunner, angles: Any, speeds: Any, previous: Any, previous_speed: Any, *goal: Any
     ) -> list[float]:
-        told.append(goal)
+        observed.append(goal)
         return decide(self, angles, speeds, previous, previous_speed, *goal)
 
     def recording_write(target_deg: list[float]) -> None:
         write(target_deg)
-        if SOFT_STEPS + len(distances) < len(told):  # parking comes after the last tick
-            step = len(told) - SOFT_STEPS
+        if SOFT_STEPS + len(distances) < len(observed):  # parking comes after the last tick
+            step = len(observed) - SOFT_STEPS
             distances.append(math.dist(arm.tip_position(driver.read().angles_deg), course.goal(step)[:3]))
 
     monkeypatch.setattr(PolicyRunner, "decide", recording_decide)
@@ -313,7 +313,7 @@ def tracked(
     runner = PolicyRunner.load(policies["track"])
     report = drive(runner, driver, [course], seconds_per_goal=2.0)
     driver.close()
-    return course, told, distances, report.goals[0]
+    return course, observed, distances, report.goals[0]
 
 
 class TestRun:
@@ -363,9 +363,9 @@ class TestRun:
 
     def test_the_policy_observes_position_and_velocity_of_the_goal(self, tracked: Any) -> None:
         """The goal waits at the start of its path during the soft start."""
-        course, told, _, result = tracked
-        assert told[:SOFT_STEPS] == [(course.goal(0)[:3], (0.0, 0.0, 0.0))] * SOFT_STEPS
-        assert told[SOFT_STEPS:] == [(course.goal(tick)[:3], course.goal(tick)[3:]) for tick in range(60)]
+        course, observed, _, result = tracked
+        assert observed[:SOFT_STEPS] == [(course.goal(0)[:3], (0.0, 0.0, 0.0))] * SOFT_STEPS
+        assert observed[SOFT_STEPS:] == [(course.goal(tick)[:3], course.goal(tick)[3:]) for tick in range(60)]
         assert (result.path, result.goal_m) == ("eight", course.goal(60)[:3])
 
     def test_the_error_on_a_path_is_the_rms_from_the_30th_tick_on(self, tracked: Any) -> None:
@@ -398,7 +398,7 @@ class TestBadInput:
     """Invalid settings; no file is left."""
 
     @pytest.mark.parametrize(
-        ("words", "said"),
+        ("words", "message"),
         [
             (["--path", "circle"], "path: an option of ArmTrack-v0"),
             (["--speed-m-s", "0.1"], "speed_m_s: an option of ArmTrack-v0, not of ArmReach-v0"),
@@ -416,10 +416,10 @@ class TestBadInput:
         ids=lambda value: " ".join(value) if isinstance(value, list) else "",
     )
     def test_invalid_training_flags_leave_no_folder(
-        self, rejected: Rejected, tmp_path: Path, words: list[str], said: str
+        self, rejected: Rejected, tmp_path: Path, words: list[str], message: str
     ) -> None:
         """Options of other tasks, speeds out of range, and unknown names."""
-        assert said in rejected("train", "ddpg", "--steps", "8", *words, "--out", tmp_path / "run")
+        assert message in rejected("train", "ddpg", "--steps", "8", *words, "--out", tmp_path / "run")
         assert list(tmp_path.iterdir()) == []
 
     def test_the_env_flag_is_for_plain_controllers(
@@ -428,8 +428,8 @@ class TestBadInput:
         """Runs and policies have their own environment."""
         for source in (runs["track"], policies["track"]):
             for command, more in (("evaluate", []), ("replay", ["--save", tmp_path / "video.mp4"])):
-                said = rejected(command, source, "--env", "ArmTrack-v0", "--goals", "1", *more)
-                assert f"--env ArmTrack-v0: {source} has its own environment; --env is for zero, random, ik" in said
+                message = rejected(command, source, "--env", "ArmTrack-v0", "--goals", "1", *more)
+                assert f"--env ArmTrack-v0: {source} has its own environment; --env is for zero, random, ik" in message
         assert "unknown environment" in rejected("evaluate", "ik", "--env", "ArmTrek-v0", "--goals", "1")
         assert list(tmp_path.iterdir()) == []
 
@@ -443,9 +443,9 @@ class TestBadInput:
             ["replay", "ik", "--goals", "1", "--save", tmp_path / "video.mp4"],
             ["bench", "determinism"],
         ):
-            said = rejected(*words, "--imperfections", "ruff")
-            assert "ruff" in said
-            assert "rough" in said
+            message = rejected(*words, "--imperfections", "ruff")
+            assert "ruff" in message
+            assert "rough" in message
         assert list(tmp_path.iterdir()) == []
 
     def test_init_requires_the_same_kind_of_environment(
@@ -457,7 +457,7 @@ class TestBadInput:
         assert list(tmp_path.iterdir()) == []
 
     @pytest.mark.parametrize(
-        ("change", "said"),
+        ("change", "message"),
         [
             ({"path": "circle"}, "config.json is damaged"),
             ({"task_options": {"path": "square"}}, "config.json is damaged"),
@@ -469,13 +469,13 @@ class TestBadInput:
         ids=str,
     )
     def test_a_run_with_an_invalid_setting_is_rejected(
-        self, rejected: Rejected, runs: dict[str, Path], tmp_path: Path, change: dict[str, Any], said: str
+        self, rejected: Rejected, runs: dict[str, Path], tmp_path: Path, change: dict[str, Any], message: str
     ) -> None:
         """Unknown paths, environments, presets and controls in config.json."""
         run = Path(shutil.copytree(runs["track"], tmp_path / "run"))
         values = json.loads((run / "config.json").read_text())
         (run / "config.json").write_text(json.dumps(values | change))
-        assert said in rejected("resume", run)
+        assert message in rejected("resume", run)
 
 
 class TestConfiguration:

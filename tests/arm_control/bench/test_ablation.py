@@ -21,9 +21,9 @@ class TestAblation:
         out, figure, file = tmp_path / "runs", tmp_path / "ablation.png", tmp_path / "ablation.json"
         words = [*WORDS, "--out", str(out), "--save", str(figure), "--json", str(file)]
         assert main(words) == 0
-        said = capfd.readouterr()
-        assert said.err.count(" min left)") == len(VARIANTS)
-        assert all(f"| {name} |" in said.out for name in VARIANTS)
+        printed = capfd.readouterr()
+        assert printed.err.count(" min left)") == len(VARIANTS)
+        assert all(f"| {name} |" in printed.out for name in VARIANTS)
         figures = json.loads(file.read_text())
         assert [row["variant"] for row in figures["variants"]] == list(VARIANTS)
         assert set(figures["ratios"]) == {"flat_over_branching", "branching_over_ddpg"}

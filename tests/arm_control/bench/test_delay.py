@@ -47,9 +47,9 @@ class TestCommand:
         assert max(figures["mean_error_mm"]["ik"].values()) < 0.1
         assert set(figures["success_10_mm"]["ik"].values()) == {1.0}
         for source in ("ik", "zero"):
-            wanted = evaluate(source, goals=6, seed=3)
-            assert figures["mean_error_mm"][source]["0"] == pytest.approx(wanted["mean_error_mm"], rel=1e-12)
-            assert figures["success_10_mm"][source]["0"] == wanted["success"]["10"]
+            expected = evaluate(source, goals=6, seed=3)
+            assert figures["mean_error_mm"][source]["0"] == pytest.approx(expected["mean_error_mm"], rel=1e-12)
+            assert figures["success_10_mm"][source]["0"] == expected["success"]["10"]
         table = capfd.readouterr().out
         assert "6 held-out goals, seed 3" in table
         for source in ("ik", "zero"):
@@ -99,7 +99,7 @@ class TestBadInput:
     """Errors before anything is measured."""
 
     @pytest.mark.parametrize(
-        ("words", "said"),
+        ("words", "message"),
         [
             ([], "expected run folders, policy files, or zero, random, ik; got none"),
             (["ik", "--save", "delay.jpg"], "--save: expected a file that ends in .png, got delay.jpg"),
@@ -111,11 +111,11 @@ class TestBadInput:
         ids=lambda value: " ".join(value) if isinstance(value, list) else "",
     )
     def test_invalid_flags(
-        self, rejected: Rejected, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], said: str
+        self, rejected: Rejected, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], message: str
     ) -> None:
         """One line and exit code 2, and no file."""
         monkeypatch.chdir(tmp_path)
-        assert said in rejected("bench", "delay", *words)
+        assert message in rejected("bench", "delay", *words)
         assert list(tmp_path.iterdir()) == []
 
     @pytest.mark.parametrize("flag", ["--save", "--json"])

@@ -149,7 +149,7 @@ class TestErrors:
             bench_runner(0.1, 1, settings=SMALL, sizes=SHORT, safety=Wary)
 
     @pytest.mark.parametrize(
-        ("words", "wanted"),
+        ("words", "expected"),
         [
             (["--seconds", "0"], "--seconds: expected 0.1 to 3600"),
             (["--seconds", "nan"], "--seconds: expected 0.1 to 3600"),
@@ -157,7 +157,7 @@ class TestErrors:
             (["--json", "/no/such/folder/x.json"], "cannot write"),
         ],
     )
-    def test_invalid_flags(self, words: list[str], wanted: str, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_invalid_flags(self, words: list[str], expected: str, capsys: pytest.CaptureFixture[str]) -> None:
         """Seconds and rounds out of range, and an unwritable file."""
         assert main(["bench", "runner", *words]) == 2
-        assert wanted in capsys.readouterr().err
+        assert expected in capsys.readouterr().err

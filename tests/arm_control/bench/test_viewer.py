@@ -32,17 +32,17 @@ class TestViewerBench:
         json.dumps(figures)
 
     @pytest.mark.parametrize(
-        ("words", "wanted"),
+        ("words", "expected"),
         [
             (["--seconds", "0"], "--seconds: "),
             (["--seconds", "nan"], "--seconds: "),
             (["--json", "/no/such/folder/x.json"], "cannot write"),
         ],
     )
-    def test_invalid_flags(self, words: list[str], wanted: str, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_invalid_flags(self, words: list[str], expected: str, capsys: pytest.CaptureFixture[str]) -> None:
         """Seconds out of range, and an unwritable file."""
         assert main(["bench", "viewer", *words]) == 2
-        assert wanted in capsys.readouterr().err
+        assert expected in capsys.readouterr().err
 
     @pytest.mark.slow
     def test_a_viewer_that_does_not_start_is_an_error(self, tmp_path: Path) -> None:

@@ -56,10 +56,10 @@ class TestEmulate:
             process.send_signal(signal.SIGINT)
             assert process.stdout is not None
             assert process.stderr is not None
-            said, wrong = process.stdout.read(), process.stderr.read()
+            message, wrong = process.stdout.read(), process.stderr.read()
             assert process.wait(60) == 130
-        assert "--driver dynamixel --port arm --calibration arm.json" in said
-        assert "servo 2: torque on at 1536 ticks" in said
+        assert "--driver dynamixel --port arm --calibration arm.json" in message
+        assert "servo 2: torque on at 1536 ticks" in message
         assert wrong == ""
         assert sorted(path.name for path in tmp_path.iterdir()) == ["arm.json"]
 
@@ -82,7 +82,7 @@ class TestEmulate:
         assert "fault disconnect" in capfd.readouterr().out
 
     @pytest.mark.parametrize(
-        ("flags", "said"),
+        ("flags", "message"),
         [
             (["--fault", "gremlins"], "unknown fault 'gremlins'; available: lost, corrupt"),
             (["--fault", "lost=lots"], "expected a fault as KIND[=PROBABILITY][@SECONDS][:ID]"),
@@ -104,7 +104,7 @@ class TestEmulate:
     def test_invalid_flags(
         self,
         flags: list[str],
-        said: str,
+        message: str,
         capsys: pytest.CaptureFixture[str],
         tmp_path: Path,
         monkeypatch: pytest.MonkeyPatch,
@@ -113,7 +113,7 @@ class TestEmulate:
         monkeypatch.chdir(tmp_path)
         assert main(["emulate", "dynamixel", *flags]) == 2
         captured = capsys.readouterr()
-        assert said in captured.err
+        assert message in captured.err
         assert captured.err.count("\n") == 1
         assert captured.out == ""
         assert list(tmp_path.iterdir()) == []

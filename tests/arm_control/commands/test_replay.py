@@ -170,7 +170,7 @@ class TestBadInput:
         Path("other.mcap").write_bytes(foreign(b"{}", "their.Thing"))
         only_an_event(Path("nothing.mcap"), recording)
         Path("cut.mcap").write_bytes(recording.read_bytes()[:3000])
-        for name, said in (
+        for name, message in (
             ("missing.mcap", "no recording missing.mcap"),
             ("empty.mcap", "is no MCAP file"),
             ("text.mcap", "is no MCAP file"),
@@ -181,7 +181,7 @@ class TestBadInput:
         ):
             line = rejected("replay", name, *viewer)
             assert name in line
-            assert said in line
+            assert message in line
         assert not Path("out.png").exists()
 
     def test_recordings_of_another_arm(self, rejected: Rejected, recording: Path, tmp_path: Path) -> None:

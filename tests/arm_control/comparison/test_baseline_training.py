@@ -23,13 +23,13 @@ Reports = list[tuple[int, float, float]]
 
 def trained(config: BaselineConfig, reports: int = 3) -> tuple[BaselineController, Reports]:
     """Its policy, and at each report the step, the seconds and the learning rate."""
-    said: Reports = []
+    message: Reports = []
 
     def report(controller: BaselineController, step: int, elapsed_s: float) -> None:
         optimizer = getattr(controller._model, "actor", controller._model.policy).optimizer
-        said.append((step, elapsed_s, optimizer.param_groups[0]["lr"]))
+        message.append((step, elapsed_s, optimizer.param_groups[0]["lr"]))
 
-    return train_baseline(config, reports, report), said
+    return train_baseline(config, reports, report), message
 
 
 QUICK = {("sb3-td3", "defaults"), ("sb3-a2c", "zoo")}  # off policy, and on policy with normalisation
@@ -50,10 +50,10 @@ class TestTraining:
     def test_a_baseline_trains_for_its_steps_and_acts(self, name: str, settings: Any) -> None:
         """It reports at each third, and its actions are the library's own for normalised observations."""
         config = BaselineConfig(name, settings=settings, discount=0.7, steps=600)
-        controller, said = trained(config)
+        controller, message = trained(config)
         model = controller._model
         assert model.gamma == 0.7
-        assert [step for step, _, _ in said] == [200, 400, 600]
+        assert [step for step, _, _ in message] == [200, 400, 600]
         assert model.n_envs == (1 if name in OFF_POLICY else 8)
         env = environment_maker(config.task)()
         observation, _ = env.reset(seed=0)

@@ -215,7 +215,7 @@ class TestExitCode:
     """The exit code of a comparison with failed runs."""
 
     @pytest.mark.parametrize(
-        ("errors", "code", "said"),
+        ("errors", "code", "message"),
         [
             ([["it broke", "it broke"], ["gone", "it broke"]], 2, "all 4 trainings failed: gone; it broke"),
             ([["it broke", 2.0], ["gone", "gone"]], 0, ""),
@@ -226,7 +226,7 @@ class TestExitCode:
         self,
         errors: list[list[float | str]],
         code: int,
-        said: str,
+        message: str,
         tmp_path: Path,
         monkeypatch: pytest.MonkeyPatch,
         capsys: pytest.CaptureFixture[str],
@@ -243,7 +243,7 @@ class TestExitCode:
         assert main([*words, "--json", str(tmp_path / "figures.json")]) == code
         out, error = capsys.readouterr()
         assert "| ddpg |" in out or "| ddpg (" in out
-        assert said in error
+        assert message in error
         assert error.count("\n") == (code == 2)
         assert (tmp_path / "table.md").exists()
         figures = json.loads((tmp_path / "figures.json").read_text())
@@ -256,7 +256,7 @@ class TestBadInput:
     """Errors before any training starts: one line, exit code 2."""
 
     @pytest.mark.parametrize(
-        ("words", "said"),
+        ("words", "message"),
         [
             (["bench", "ablation", "--grid-step-deg", "7"], "expected a grid step that divides the joint ranges"),
             (["bench", "ablation", "--grid-step-deg", "0"], "--grid-step-deg: expected from 0.01"),
@@ -275,7 +275,7 @@ class TestBadInput:
     def test_settings_that_every_training_would_reject_are_reported_first(
         self,
         words: list[str],
-        said: str,
+        message: str,
         tmp_path: Path,
         monkeypatch: pytest.MonkeyPatch,
         capsys: pytest.CaptureFixture[str],
@@ -286,12 +286,12 @@ class TestBadInput:
         monkeypatch.setattr(scheduling, "run_process", lambda *_: pytest.fail("a training was started"))
         assert main(words) == 2
         error = capsys.readouterr().err
-        assert said in error
+        assert message in error
         assert error.count("\n") == 1
         assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
     @pytest.mark.parametrize(
-        ("words", "said"),
+        ("words", "message"),
         [
             ([], "expected agents to compare"),
             (["ddqg"], "unknown agent 'ddqg' (did you mean ddpg?)"),
@@ -317,19 +317,19 @@ class TestBadInput:
         ],
     )
     def test_invalid_flags_are_one_line_and_create_no_folder(
-        self, words: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+        self, words: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         """Unknown agents, flags, numbers and different tasks are each reported in one line."""
         out = tmp_path / "out"
         assert main(["compare", *words, "--out", str(out)]) == 2
         error = capsys.readouterr().err
-        assert said in error
+        assert message in error
         assert error.count("\n") == 1
         assert not out.exists()
 
     @pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
     @pytest.mark.parametrize(
-        ("words", "said"),
+        ("words", "message"),
         [
             (
                 "ddpg --hiden-units 3",
@@ -341,7 +341,7 @@ class TestBadInput:
             ),
         ],
     )
-    def test_an_agents_invalid_flag_is_reported_in_any_encoding(self, words: str, said: str, encoding: str) -> None:
+    def test_an_agents_invalid_flag_is_reported_in_any_encoding(self, words: str, message: str, encoding: str) -> None:
         """The line suggests the flag or its values and names the help, in UTF-8 and in ASCII."""
         done = subprocess.run(
             [sys.executable, "-m", "arm_control.cli", "compare", words],
@@ -350,7 +350,7 @@ class TestBadInput:
             text=True,
         )
         assert done.returncode == 2
-        assert done.stderr.endswith(said + "\n")
+        assert done.stderr.endswith(message + "\n")
         assert done.stderr.count("\n") == 1
 
     @pytest.mark.parametrize("name", ["ddpg", "sb3-ppo"])
@@ -492,29 +492,31 @@ class TestResultFile:
     """Results that an earlier comparison left in its folder."""
 
     @pytest.mark.parametrize(
-        ("there", "said"),
+        ("there", "message"),
         [
             ({"goals": 20}, "with goals 20 instead of 10"),
             ({"goals_seed": 1}, "with goals_seed 1 instead of 0"),
             ({"config": {"minutes": 1.0}}, "with minutes 1.0 instead of None"),
         ],
     )
-    def test_a_result_with_other_settings_is_an_error(self, there: dict[str, Any], said: str, tmp_path: Path) -> None:
+    def test_a_result_with_other_settings_is_an_error(
+        self, there: dict[str, Any], message: str, tmp_path: Path
+    ) -> None:
         """The error names the setting that differs, with both values."""
-        wanted = trial(tmp_path)
-        values = wanted.to_json()
+        expected = trial(tmp_path)
+        values = expected.to_json()
         values |= {**there, "config": values["config"] | there.get("config", {})}
-        wanted.result_file.write_text(json.dumps({"trial": values, "result": {}}))
-        with pytest.raises(ValueError, match="is of another comparison, " + said):
-            wanted.result()
+        expected.result_file.write_text(json.dumps({"trial": values, "result": {}}))
+        with pytest.raises(ValueError, match="is of another comparison, " + message):
+            expected.result()
 
     @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"trial": [], "result": {}}', "[" * 100_000])
     def test_a_damaged_result_is_an_error(self, text: str, tmp_path: Path) -> None:
         """Text that is not the JSON of a result is reported as damage."""
-        wanted = trial(tmp_path)
-        wanted.result_file.write_text(text)
+        expected = trial(tmp_path)
+        expected.result_file.write_text(text)
         with pytest.raises(ValueError, match=r"trial\.json is damaged"):
-            wanted.result()
+            expected.result()
 
     @pytest.mark.parametrize(
         ("field", "value"),
@@ -527,13 +529,13 @@ class TestResultFile:
     )
     def test_a_result_without_its_figures_is_damaged(self, field: str, value: Any, tmp_path: Path) -> None:
         """Every figure that is missing or of another type is detected."""
-        wanted = trial(tmp_path)
-        kept = {"trial": wanted.to_json(), "result": result(1.0)}
-        wanted.result_file.write_text(json.dumps(kept))
-        assert wanted.result() == kept["result"]
-        wanted.result_file.write_text(json.dumps(kept | {"result": result(1.0, **{field: value})}))
+        expected = trial(tmp_path)
+        kept = {"trial": expected.to_json(), "result": result(1.0)}
+        expected.result_file.write_text(json.dumps(kept))
+        assert expected.result() == kept["result"]
+        expected.result_file.write_text(json.dumps(kept | {"result": result(1.0, **{field: value})}))
         with pytest.raises(ValueError, match=r"trial\.json is damaged"):
-            wanted.result()
+            expected.result()
 
     def test_a_folder_without_a_run_is_an_error(self, tmp_path: Path) -> None:
         """A folder of other files is not overwritten."""
@@ -658,12 +660,12 @@ class TestInterruption:
         process = subprocess.Popen(
             [sys.executable, "-m", "arm_control.cli", *words], stderr=subprocess.DEVNULL, start_new_session=True
         )
-        wanted = [
+        expected = [
             tmp_path / f"{LONG.replace(' --', '-').replace(' ', '-')}-seed{seed}/metrics.jsonl" for seed in (0, 1)
         ]
         end = time.monotonic() + 120
         at_once = min(2, len(os.sched_getaffinity(0)))
-        while sum(path.exists() for path in wanted) < at_once:
+        while sum(path.exists() for path in expected) < at_once:
             assert time.monotonic() < end
             time.sleep(0.1)
         trials = children(process.pid)
@@ -671,7 +673,7 @@ class TestInterruption:
         process.kill()
         process.wait()
         assert stuck(trials) == []
-        for path in wanted[:at_once]:
+        for path in expected[:at_once]:
             assert list((path.parent / "checkpoints").glob("step-*"))  # it was stopped, not killed
 
     @pytest.mark.slow
@@ -682,8 +684,8 @@ class TestInterruption:
         words = ["compare", "ddpg", "sb3-a2c", "--steps", "100", "--seeds", "3", "--goals", "10", "--out"]
         start = [sys.executable, "-c", STUBBED_COMMAND, STUB_TRIAL, *words]
         whole, out = tmp_path / "whole", tmp_path / "killed"
-        said = subprocess.run([*start, str(whole)], capture_output=True, text=True, check=True).stderr
-        assert said.count(" mm  (about ") == 6
+        message = subprocess.run([*start, str(whole)], capture_output=True, text=True, check=True).stderr
+        assert message.count(" mm  (about ") == 6
         again = subprocess.run([*start, str(whole)], capture_output=True, text=True, check=True).stderr
         assert again == "[6/6] already finished\n"
 
@@ -722,8 +724,8 @@ class TestInterruption:
         """Killed at random moments and resumed, real trainings give the uninterrupted figures."""
         words = ["compare", TINY, "sb3-a2c", "--steps", "1500", "--seeds", "2", "--goals", "10"]
         assert main([*words, "--out", str(tmp_path / "whole"), "--json", str(tmp_path / "whole.json")]) == 0
-        said = capfd.readouterr()
-        assert said.err.count(" min left)") == 4
+        printed = capfd.readouterr()
+        assert printed.err.count(" min left)") == 4
 
         out = tmp_path / "killed"
         for seconds in (*random.Random(0).sample(range(4, 40), 4), 600):  # the last comes to its end

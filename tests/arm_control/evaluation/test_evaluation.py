@@ -66,9 +66,9 @@ class TestWilsonInterval:
     )
     def test_it_equals_scipy(self, counts: tuple[int, int], confidence: float) -> None:
         """Any counts give `scipy.stats.binomtest`'s Wilson interval."""
-        wanted = binomtest(*counts).proportion_ci(confidence, method="wilson")
+        expected = binomtest(*counts).proportion_ci(confidence, method="wilson")
         low, high = wilson_interval(*counts, confidence)
-        assert (low, high) == pytest.approx((wanted.low, wanted.high), abs=1e-12)
+        assert (low, high) == pytest.approx((expected.low, expected.high), abs=1e-12)
         assert 0.0 <= low <= high <= 1.0
 
 

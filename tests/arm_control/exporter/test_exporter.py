@@ -102,8 +102,8 @@ class TestFile:
     def test_inputs_and_output_have_names_sizes_and_a_free_batch(self, tiny_policy: Path) -> None:
         """All are float32 with one row for each arm."""
         graph = onnx.load_model(tiny_policy).graph
-        for values, wanted in ((graph.input, INPUTS), (graph.output, {"target_deg": 3})):
-            assert {value.name: value.type.tensor_type.shape.dim[1].dim_value for value in values} == wanted
+        for values, expected in ((graph.input, INPUTS), (graph.output, {"target_deg": 3})):
+            assert {value.name: value.type.tensor_type.shape.dim[1].dim_value for value in values} == expected
             assert all(value.type.tensor_type.shape.dim[0].dim_param for value in values)
             assert {value.type.tensor_type.elem_type for value in values} == {onnx.TensorProto.FLOAT}
 
@@ -174,7 +174,7 @@ class TestTargets:
             arm: Any = env.unwrapped
             observation, _ = env.reset(seed=3)
             for step in range(200):
-                wanted = controller({key: value[None] for key, value in observation.items()}, [arm])[0]
+                expected = controller({key: value[None] for key, value in observation.items()}, [arm])[0]
                 got = runner.infer(
                     {
                         "joint_angle_deg": [arm.simulation.angles_deg],
@@ -184,7 +184,7 @@ class TestTargets:
                         "goal_m": [observation["desired_goal"]],
                     }
                 )[0]
-                np.testing.assert_allclose(got, wanted, rtol=0, atol=1e-3)
+                np.testing.assert_allclose(got, expected, rtol=0, atol=1e-3)
                 observation, _, _, truncated, _ = env.step(generator.uniform(0, 90, 3).astype(np.float32))
                 if truncated:
                     observation, _ = env.reset(seed=step)

@@ -106,9 +106,9 @@ class TestEquality:
         assert isinstance(fused, FusedPolicy)
         states = [torch.from_numpy(column) for column in random_states(arm, 2000, np.random.default_rng(0)).values()]
         with torch.no_grad():
-            wanted, got = ExportedPolicy(arm, policy, "absolute")(*states), fused(*states)
-        assert (wanted - states[0]).abs().max() > 5.0
-        assert (wanted - got).abs().max() < 3e-4
+            expected, got = ExportedPolicy(arm, policy, "absolute")(*states), fused(*states)
+        assert (expected - states[0]).abs().max() > 5.0
+        assert (expected - got).abs().max() < 3e-4
         assert all(parameter.dtype == torch.float32 for parameter in fused.parameters())
 
     def test_the_original_policy_is_not_changed(self) -> None:
@@ -157,8 +157,8 @@ class TestAtTheGoal:
         assert fused is not None
         states = self.states(arm, distance_m)
         with torch.no_grad():
-            wanted, got = ExportedPolicy(arm, policy, "absolute")(*states), fused(*states)
-        assert (wanted - got).abs().max() < 3e-3
+            expected, got = ExportedPolicy(arm, policy, "absolute")(*states), fused(*states)
+        assert (expected - got).abs().max() < 3e-3
 
 
 class TestUnsupported:

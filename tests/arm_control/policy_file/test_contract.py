@@ -67,10 +67,10 @@ def read_or_reject(text: str) -> Contract | None:
     try:
         return Contract.from_json(text)
     except ValueError as error:
-        said = str(error)
-    assert said
-    assert said.isprintable()
-    assert len(said) <= LONGEST_TEXT
+        message = str(error)
+    assert message
+    assert message.isprintable()
+    assert len(message) <= LONGEST_TEXT
     return None
 
 
@@ -201,8 +201,8 @@ class TestRoundTrip:
                 "of 'next_memory'",
             ),
         ]
-        for malformed, said in wrong:
-            with pytest.raises(ValueError, match=said):
+        for malformed, message in wrong:
+            with pytest.raises(ValueError, match=message):
                 Contract.from_json(malformed.to_json())
 
     def test_the_hash_of_a_configuration_ignores_the_order_of_its_keys(self, tiny_run: Path) -> None:
@@ -252,7 +252,7 @@ class TestInvalidContent:
             Contract.from_json(text)
 
     @pytest.mark.parametrize(
-        ("path", "value", "said"),
+        ("path", "value", "message"),
         [
             ("control_rate_hz", 0.0, "control_rate_hz"),
             ("control_rate_hz", -30.0, "control_rate_hz"),
@@ -277,9 +277,9 @@ class TestInvalidContent:
             ("golden.inputs.more", [[1.0]], "golden samples do not match its inputs"),
         ],
     )
-    def test_impossible_values_are_rejected_by_name(self, path: str, value: Any, said: str) -> None:
+    def test_impossible_values_are_rejected_by_name(self, path: str, value: Any, message: str) -> None:
         """Rates, tolerances, limits and golden samples out of range or of the wrong size."""
-        with pytest.raises(ValueError, match=said):
+        with pytest.raises(ValueError, match=message):
             Contract.from_json(changed(path, value))
 
     @pytest.mark.parametrize("written", ["1e999", "-1e999", "NaN", "Infinity", "1" * 5000])
@@ -307,7 +307,7 @@ class TestInvalidContent:
         assert contract.golden.target_deg[0][0] == 0.0
 
     @pytest.mark.parametrize(
-        ("path", "value", "said"),
+        ("path", "value", "message"),
         [
             ("joints", [dataclasses.asdict(SMALL)] * 33, "joints: expected 0 to 32, got 33"),
             ("joints.0.name", "x" * 257, "texts of at most 256 characters, got 257"),
@@ -333,10 +333,10 @@ class TestInvalidContent:
             ("path", "x\n" * 1000, "path"),
         ],
     )
-    def test_sizes_beyond_the_bounds_are_rejected_by_name(self, path: str, value: Any, said: str) -> None:
+    def test_sizes_beyond_the_bounds_are_rejected_by_name(self, path: str, value: Any, message: str) -> None:
         """Too many joints, texts that are too long, and too many samples."""
         assert read_or_reject(changed(path, value)) is None
-        with pytest.raises(ValueError, match=said):
+        with pytest.raises(ValueError, match=message):
             Contract.from_json(changed(path, value))
 
 

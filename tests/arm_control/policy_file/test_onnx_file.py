@@ -530,15 +530,15 @@ class TestGraph:
         self, name: str, tiny_policy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Operators, attributes, shapes and amounts of work beyond the limits are named."""
-        edit, said = REJECTED[name]
+        edit, message = REJECTED[name]
         path = tampered(tiny_policy, tmp_path, edit)
-        with pytest.raises(ValueError, match=said) as caught:
+        with pytest.raises(ValueError, match=message) as caught:
             read_model(path)
         text = str(caught.value)
         assert text.isprintable()
         assert len(text) < 300
         monkeypatch.setattr("onnxruntime.InferenceSession", None)
-        with pytest.raises(PolicyFileError, match=said):
+        with pytest.raises(PolicyFileError, match=message):
             PolicyRunner.load(path)
 
     def test_computed_shapes_equal_onnxruntimes(self, tiny_policy: Path, monkeypatch: pytest.MonkeyPatch) -> None:

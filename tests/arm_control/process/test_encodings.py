@@ -66,7 +66,7 @@ class TestGoals:
 
     @pytest.mark.slow
     @pytest.mark.parametrize(
-        ("goals", "code", "said"),
+        ("goals", "code", "message"),
         [
             ("\ufeff" + "\r\n".join(LINES), 0, b"over 2 goals"),
             ("# Greifpunkt Süd\n" + "\n".join(LINES), 0, b"over 2 goals"),
@@ -76,14 +76,14 @@ class TestGoals:
         ids=["byte order mark", "comment", "UTF-16", "Latin-1"],
     )
     def test_standard_input_is_utf_8_under_any_locale(
-        self, goals: str | bytes, code: int, said: bytes, tiny_policy: Path, tmp_path: Path
+        self, goals: str | bytes, code: int, message: bytes, tiny_policy: Path, tmp_path: Path
     ) -> None:
         """As files are; UTF-16 and Latin-1 are errors."""
         data = goals if isinstance(goals, bytes) else goals.encode()
         words = ["run", str(tiny_policy), "--goals-file", "-", *QUICK]
         done = under_locale(ASCII, words, tmp_path, goals=data)
         assert done.returncode == code, done.stderr
-        assert said in done.stdout + done.stderr
+        assert message in done.stdout + done.stderr
         assert b"Traceback" not in done.stderr
 
 

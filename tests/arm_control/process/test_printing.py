@@ -101,7 +101,7 @@ class TestCounted:
     """`counted` formats a number with its noun."""
 
     @pytest.mark.parametrize(
-        ("number", "form", "said"),
+        ("number", "form", "message"),
         [
             (0, ",", "0 goals"),
             (1, ",", "1 goal"),
@@ -112,9 +112,9 @@ class TestCounted:
             (1.5, "g", "1.5 goals"),
         ],
     )
-    def test_one_is_singular(self, number: float, form: str, said: str) -> None:
+    def test_one_is_singular(self, number: float, form: str, message: str) -> None:
         """However the number is formatted."""
-        assert counted(number, "goal", form=form) == said
+        assert counted(number, "goal", form=form) == message
 
     def test_irregular_plurals(self) -> None:
         """The plural can be given."""

@@ -349,13 +349,13 @@ def late_log(tiny_policy: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 def rejected(path: Path, capfd: pytest.CaptureFixture[str]) -> str:
     capfd.readouterr()
     assert main(["identify", str(path), "--json", str(path.parent / "figures.json")]) == 2
-    said = capfd.readouterr()
-    assert said.out == ""
-    assert said.err.count("\n") == 1
-    assert said.err.startswith("arm-control: error: ")
-    assert said.err.count(str(path)) == 1
+    printed = capfd.readouterr()
+    assert printed.out == ""
+    assert printed.err.count("\n") == 1
+    assert printed.err.startswith("arm-control: error: ")
+    assert printed.err.count(str(path)) == 1
     assert not (path.parent / "figures.json").exists()
-    return said.err
+    return printed.err
 
 
 class TestCommand:
@@ -376,10 +376,10 @@ class TestCommand:
         """A run with `late` servos gives that preset, 0.15 s, and a file for `--imperfections`."""
         path = tmp_path / "late.json"
         assert main(["identify", str(late_log), "--json", str(path)]) == 0
-        said, figures = capfd.readouterr().out, json.loads(path.read_text())
-        assert "of a simulated arm, late\n" in said
-        assert "\nthe nearest preset is late\n" in said
-        assert f"arm-control train ddpg --imperfections {path}\n" in said
+        printed, figures = capfd.readouterr().out, json.loads(path.read_text())
+        assert "of a simulated arm, late\n" in printed
+        assert "\nthe nearest preset is late\n" in printed
+        assert f"arm-control train ddpg --imperfections {path}\n" in printed
         assert figures["preset"] == "late"
         assert figures["delay_s"]["value"] == pytest.approx(0.15, abs=0.003)
         assert figures["lag_s"]["value"] == pytest.approx(SIMULATED_LAG_S, abs=0.003)
@@ -439,7 +439,7 @@ class TestCommand:
         assert figures["delay_s"]["value"] == pytest.approx(0.15, abs=0.005)
 
     @pytest.mark.parametrize(
-        ("make", "said"),
+        ("make", "message"),
         [
             (
                 lambda: by_hand(0.05, 0.03, still=[0, 1, 2]),
@@ -452,10 +452,10 @@ class TestCommand:
         ],
     )
     def test_a_recording_without_enough_motion_is_rejected(
-        self, make: Callable[[], Recording], said: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+        self, make: Callable[[], Recording], message: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
     ) -> None:
         """The line names what is missing: motion, readings, torque, or a shorter delay."""
-        assert said in rejected(write(make(), tmp_path / "log.mcap"), capfd)
+        assert message in rejected(write(make(), tmp_path / "log.mcap"), capfd)
 
     def test_a_dry_run_is_rejected(self, tiny_policy: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
         """Nothing was sent in a dry run."""
@@ -468,10 +468,10 @@ class TestCommand:
         (tmp_path / "folder.mcap").mkdir()
         (tmp_path / "empty.mcap").touch()
         (tmp_path / "text.mcap").write_text("not a recording")
-        for name, said in {
+        for name, message in {
             "none.mcap": "no recording",
             "folder.mcap": "Is a directory",
             "empty.mcap": "is no MCAP file",
             "text.mcap": "is no MCAP file",
         }.items():
-            assert said in rejected(tmp_path / name, capfd)
+            assert message in rejected(tmp_path / name, capfd)

@@ -143,7 +143,7 @@ class TestInvalidContent:
                 read_recording(tmp_path / "log.mcap")
 
     @pytest.mark.parametrize(
-        ("data", "said"),
+        ("data", "message"),
         [
             (b"", "is no MCAP file: it is empty"),
             (b"no recording at all", "is no MCAP file"),
@@ -164,11 +164,11 @@ class TestInvalidContent:
             (write([tick()], metadata={"joint_names": "["}), "joint_names: expected a JSON list"),
         ],
     )
-    def test_malformed_content_is_rejected_in_one_line(self, tmp_path: Path, data: bytes, said: str) -> None:
+    def test_malformed_content_is_rejected_in_one_line(self, tmp_path: Path, data: bytes, message: str) -> None:
         """The line names the file, the tick and the field."""
         path = tmp_path / "log.mcap"
         path.write_bytes(data)
-        with pytest.raises(ValueError, match=said) as raised:
+        with pytest.raises(ValueError, match=message) as raised:
             read_recording(path)
         assert "\n" not in str(raised.value)
         assert str(path) in str(raised.value)
@@ -176,12 +176,12 @@ class TestInvalidContent:
     def test_only_regular_files_are_read(self, tmp_path: Path) -> None:
         """Folders, pipes and missing files are errors."""
         os.mkfifo(tmp_path / "pipe")
-        for path, said in (
+        for path, message in (
             (tmp_path, "Is a directory"),
             (tmp_path / "pipe", "not a regular file"),
             (tmp_path / "none", "no recording"),
         ):
-            with pytest.raises(ValueError, match=said):
+            with pytest.raises(ValueError, match=message):
                 read_recording(path)
 
 
@@ -215,7 +215,7 @@ class TestBounds:
             compression_params=zstandard.ZstdCompressionParameters(window_log=27, write_content_size=False)
         ).compressobj()
         wide_zeros = wide.compress(bytes(1 << 20)) + wide.flush()
-        for name, data, said in (
+        for name, data, expected_message in (
             ("says too much", chunk(zeros, 64 << 20), "a chunk of 67108864 bytes"),
             ("says far too much", chunk(zeros, 1 << 63), "a chunk of"),
             ("says too little", chunk(zeros, 1000), "a damaged chunk"),
@@ -230,7 +230,7 @@ class TestBounds:
             path = tmp_path / f"{name}.mcap"
             path.write_bytes(start + data)
             tracemalloc.start()
-            with pytest.raises(ValueError, match=said):
+            with pytest.raises(ValueError, match=expected_message):
                 read_recording(path)
             peak = tracemalloc.get_traced_memory()[1]
             tracemalloc.stop()

@@ -252,9 +252,9 @@ class TestErrors:
             return recorder.dropped > 0
 
         wait_until(send, "the disk is never full")
-        said = recorder.close()
-        assert said is not None
-        assert f"cannot write {tmp_path / 'log.mcap'}, which ends early: File too large; " in said
+        message = recorder.close()
+        assert message is not None
+        assert f"cannot write {tmp_path / 'log.mcap'}, which ends early: File too large; " in message
         if size == 100:
             assert readable(tmp_path / "log.mcap") == 0
         else:
@@ -282,9 +282,9 @@ class TestSlowWriter:
             sent += 1
             accepted = recorder.dropped == before
             time.sleep(0.01)
-        said = recorder.close()
-        assert said is not None
-        assert said.endswith(f"{recorder.dropped} ticks and events were dropped (its writer was too slow)")
+        message = recorder.close()
+        assert message is not None
+        assert message.endswith(f"{recorder.dropped} ticks and events were dropped (its writer was too slow)")
         assert recorder.path is not None
         recording = read_recording(recorder.path)
         assert recording.whole
@@ -365,11 +365,11 @@ class TestCrashes:
         for _ in range(100):
             recorder.tick(tick())
         assert recorder.dropped == before + 100
-        said = recorder.close()
-        assert said is not None
-        assert "its writer was killed (signal 9)" in said
-        assert "its writer was gone" in said
-        assert "\n" not in said
+        message = recorder.close()
+        assert message is not None
+        assert "its writer was killed (signal 9)" in message
+        assert "its writer was gone" in message
+        assert "\n" not in message
         assert read_recording(recorder.path).ticks[0] == tick()
 
 

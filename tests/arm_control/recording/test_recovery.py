@@ -29,10 +29,10 @@ class TestRecovery:
         read = read_recording(path)
         assert 0 < len(read.ticks) < 20
         assert main(["recover", str(path)]) == 0
-        said = capfd.readouterr().out
+        printed = capfd.readouterr().out
         assert re.fullmatch(
             rf"{out}: {len(read.ticks)} ticks, 0 events; unreadable: \d+ bytes \(the file ends within a record.*\)\n",
-            said,
+            printed,
         )
         recovered = read_recording(out)
         assert recovered.whole
@@ -58,10 +58,10 @@ class TestRecovery:
         if data is not None:
             path.write_bytes(data)
         assert main(["recover", str(path)]) == 2
-        said = capfd.readouterr().err
-        assert said.startswith("arm-control: error: ")
-        assert said.count("\n") == 1
-        assert str(path) in said
+        printed = capfd.readouterr().err
+        assert printed.startswith("arm-control: error: ")
+        assert printed.count("\n") == 1
+        assert str(path) in printed
         assert [*tmp_path.iterdir()] == ([] if data is None else [path])
 
     def test_malformed_ticks_are_left_out(self, tmp_path: Path) -> None:

@@ -73,12 +73,12 @@ class TestLifeCycle:
         rig.run()
         rig.assert_within_limits()
         soft = np.array(rig.arm.sent[: round(EASE_S * rate)]) - START
-        wanted = np.array(POSES[0]) - START
+        expected = np.array(POSES[0]) - START
         np.testing.assert_allclose(soft[0], 0.0, atol=0.05)
         # Behind the blend of start pose and action by at most the lag of the limiter.
         for tick in (round(share * EASE_S * rate) for share in (0.25, 0.5, 0.75)):
-            np.testing.assert_allclose(soft[tick], smoothstep(tick / rate / EASE_S) * wanted, atol=2.0)
-        np.testing.assert_allclose(soft[-1], wanted, atol=0.1)
+            np.testing.assert_allclose(soft[tick], smoothstep(tick / rate / EASE_S) * expected, atol=2.0)
+        np.testing.assert_allclose(soft[-1], expected, atol=0.1)
 
     def test_phases_follow_in_order(self, tmp_path: Path) -> None:
         """Wait, soft start, run, wait, run and park, with the number of ticks of each."""
@@ -131,13 +131,15 @@ class TestLifeCycle:
 
     def test_a_trained_policy_runs_on_the_simulated_arm(self, tiny_policy: Path) -> None:
         """All goals are reported, and the arm rests in its parking pose."""
-        driver, told = SimulationDriver(ARM, 1 / 30), []
+        driver, results = SimulationDriver(ARM, 1 / 30), []
         try:
-            report = drive(PolicyRunner.load(tiny_policy), driver, COURSES, seconds_per_goal=0.5, on_goal=told.append)
+            report = drive(
+                PolicyRunner.load(tiny_policy), driver, COURSES, seconds_per_goal=0.5, on_goal=results.append
+            )
             state = driver.read()
         finally:
             driver.close()
-        assert told == report.goals
+        assert results == report.goals
         assert (report.faults, report.clamped, report.parked, report.overruns) == ([], {}, True, 0)
         np.testing.assert_allclose(state.angles_deg, LOW, atol=PARKED_DEG)
         np.testing.assert_allclose(state.speeds_deg_s, 0.0, atol=PARKED_DEG_S)
@@ -162,7 +164,7 @@ class TestParking:
             Rig(park_deg=[0.0, 90.0, 90.0], settings=SafetySettings(table_m=0.2))
 
     @pytest.mark.parametrize(
-        ("offset", "noise_deg", "check", "said"),
+        ("offset", "noise_deg", "check", "message"),
         [
             (4.0, 0.2, "parking", "not in its parking pose [34.0, 30.0, 40.0]"),  # the tip is off by 22 mm
             (4.0, 0.0, "frozen", "base_yaw has stayed at 30.1 degrees while its target moved by more than 3"),
@@ -170,7 +172,7 @@ class TestParking:
         ],
     )
     def test_an_arm_that_does_not_reach_its_parking_pose_keeps_its_torque(
-        self, offset: float, noise_deg: float, check: str, said: str
+        self, offset: float, noise_deg: float, check: str, message: str
     ) -> None:
         """A blocked joint is a fault of parking, stillness or tracking, by how far it is off."""
         park = [30.0 + offset, 30.0, 40.0]
@@ -188,7 +190,7 @@ class TestParking:
         report = rig.run()
         assert rig.checks == [check]
         assert report.figures()["faults"][0]["check"] == check
-        assert said in report.faults[0].text
+        assert message in report.faults[0].text
         rig.assert_held()
         rig.assert_within_limits()
 

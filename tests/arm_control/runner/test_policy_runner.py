@@ -246,7 +246,7 @@ class TestInvalidFiles:
     """Policy files that are rejected, in one line."""
 
     @pytest.mark.parametrize(
-        ("edit", "said"),
+        ("edit", "message"),
         [
             (weights_times(1.01), "golden samples do not match: off by .* degrees, allowed 0.001"),
             (weights_times(0.0), "golden samples do not match"),
@@ -296,10 +296,10 @@ class TestInvalidFiles:
             (without_input("previous_target_deg"), r"inputs: .* \(3\); expected .*previous_target_deg \(3\)"),
         ],
     )
-    def test_a_changed_policy_is_rejected(self, tiny_policy: Path, tmp_path: Path, edit: Edit, said: str) -> None:
+    def test_a_changed_policy_is_rejected(self, tiny_policy: Path, tmp_path: Path, edit: Edit, message: str) -> None:
         """Changed weights, samples, limits, names, shapes, types, operators and contracts."""
         path = tampered(tiny_policy, tmp_path, edit)
-        with pytest.raises(PolicyFileError, match=said) as caught:
+        with pytest.raises(PolicyFileError, match=message) as caught:
             PolicyRunner.load(path)
         text = str(caught.value)
         assert text.startswith(f"policy {path} is invalid: ")
@@ -316,13 +316,13 @@ class TestInvalidFiles:
         missing, empty, text = tmp_path / "missing.onnx", tmp_path / "empty.onnx", tmp_path / "text.onnx"
         empty.touch()
         text.write_text("x = 1\n" * 100)
-        for path, said in (
+        for path, message in (
             (missing, f"cannot read policy {missing}: No such file"),
             (tmp_path, f"cannot read policy {tmp_path}: Is a directory"),
             (empty, "not an ONNX model"),
             (text, "not an ONNX model"),
         ):
-            with pytest.raises(PolicyFileError, match=said):
+            with pytest.raises(PolicyFileError, match=message):
                 PolicyRunner.load(path)
 
 
@@ -451,13 +451,13 @@ class TestInvalidInputs:
         """And those that are not three finite numbers."""
         runner = PolicyRunner.load(tiny_policy)
         assert runner.check_goal(GOALS[0]) == GOALS[0]
-        for goal, said in (
+        for goal, message in (
             ([5.0, 0.0, 0.0], "out of reach"),
             ([math.nan, 0.0, 0.0], "finite"),
             ([0.1, math.inf, 0.0], "finite"),
             ([0.1, 0.1], "expected a goal x,y,z"),
         ):
-            with pytest.raises(ValueError, match=said):
+            with pytest.raises(ValueError, match=message):
                 runner.check_goal(goal)
 
     @pytest.mark.parametrize(("angles", "speeds"), [([1.0, 2.0], [0.0] * 3), ([1.0] * 3, [0.0] * 4)])
@@ -482,11 +482,11 @@ class TestOlderPolicies:
         assert "previous_target_speed_deg_s" not in {tensor.name for tensor in runner.contract.inputs}
         golden = runner.contract.golden
         columns = [golden.inputs[name] for name in ("joint_angle_deg", "joint_speed_deg_s", "previous_target_deg")]
-        for row, wanted in enumerate(golden.target_deg):
+        for row, expected in enumerate(golden.target_deg):
             angles, speeds, target = (column[row] for column in columns)
             for speed in ([0.0] * 3, [300.0, -300.0, 150.0]):
                 got = runner.decide(angles, speeds, target, speed, golden.inputs["goal_m"][row])
-                np.testing.assert_allclose(got, wanted, rtol=0, atol=golden.tolerance_deg)
+                np.testing.assert_allclose(got, expected, rtol=0, atol=golden.tolerance_deg)
 
     def test_its_error_is_that_of_its_own_version(self) -> None:
         """46.957 mm, as `evaluate policy-v3.onnx --goals 20` printed there."""

@@ -33,4 +33,4 @@ class TestPriority:
         )
         figures = json.loads(done.stdout)
         assert figures["thread"] == figures["child"] == os.SCHED_OTHER
-        assert figures["own"] == (os.SCHED_FIFO if ": yes" in figures["said"] else os.SCHED_OTHER)
+        assert figures["own"] == (os.SCHED_FIFO if ": yes" in figures["message"] else os.SCHED_OTHER)

@@ -199,9 +199,9 @@ class TestKeys:
     def test_space_pauses_and_continues_and_s_parks(self) -> None:
         """The arm rests while paused."""
         targets = smooth_targets()
-        said: list[str] = []
-        _, report, sent = played(RecordingWork(recording(targets), say=said.append), keys={60: " ", 160: " "})
-        assert said == ["paused: space continues, s stops", "continuing"]
+        message: list[str] = []
+        _, report, sent = played(RecordingWork(recording(targets), say=message.append), keys={60: " ", 160: " "})
+        assert message == ["paused: space continues, s stops", "continuing"]
         assert report.faults == []
         resting = np.abs(np.diff(sent, axis=0)).max(1) < 1e-9
         assert resting[60 + 30 : 158].all()
@@ -258,8 +258,8 @@ class TestFollowTarget:
         for _ in range(200):
             desired = generator.uniform(low, high).tolist()
             before_deg, before = np.array(target), np.array(speed)
-            wanted = (generator.standard_normal(3) * wild).tolist()
-            target, speed = follow_target(desired, wanted, target, speed, ARM.limits, period_s)
+            expected = (generator.standard_normal(3) * wild).tolist()
+            target, speed = follow_target(desired, expected, target, speed, ARM.limits, period_s)
             moved = (np.array(target) - before_deg) / period_s
             assert (np.array(target) >= low).all()
             assert (np.array(target) <= high).all()
@@ -316,7 +316,7 @@ class TestCommand:
         assert second.metadata["recording"] == str(recorded)
 
     @pytest.mark.parametrize(
-        ("words", "said"),
+        ("words", "message"),
         [
             (
                 ("--goal", "0.1,0.2,0.3"),
@@ -330,14 +330,14 @@ class TestCommand:
         ],
     )
     def test_flags_that_do_not_apply_are_rejected_in_one_line(
-        self, recorded: Path, capfd: pytest.CaptureFixture[str], words: tuple[str, ...], said: str
+        self, recorded: Path, capfd: pytest.CaptureFixture[str], words: tuple[str, ...], message: str
     ) -> None:
         """Goals, and speeds, rates, drivers and tables out of range."""
         import re
 
         assert ran(recorded, *words, "--pace", "fast") == 2
         err = capfd.readouterr().err
-        assert re.search(said, err)
+        assert re.search(message, err)
         assert err.count("\n") == 1
 
     def test_other_files_are_rejected_in_one_line(self, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -366,7 +366,7 @@ class TestCommand:
             "joint_names": json.dumps(ARM.joint_names),
             "period_s": "0.02",
         }
-        for place, (change, said) in enumerate(
+        for place, (change, message) in enumerate(
             [
                 ({"arm_urdf": "no arm"}, "XML"),
                 ({"joint_names": '["a", "b", "c"]'}, "its arm has joints"),
@@ -377,5 +377,5 @@ class TestCommand:
         ):
             path = tmp_path / f"{place}.mcap"
             Recorder(path, good | change).close()
-            with pytest.raises(ValueError, match=said):
+            with pytest.raises(ValueError, match=message):
                 open_recording(path)

@@ -16,8 +16,8 @@ from arm_control.runner.run_recorder import close_recorder
 class TestRecorded:
     """The message about a run's recording."""
 
-    @pytest.mark.parametrize(("ticks", "said"), [(0, "no tick was recorded"), (1, "recorded")])
-    def test_a_recording_without_ticks_is_reported_as_such(self, ticks: int, said: str, tmp_path: Path) -> None:
+    @pytest.mark.parametrize(("ticks", "message"), [(0, "no tick was recorded"), (1, "recorded")])
+    def test_a_recording_without_ticks_is_reported_as_such(self, ticks: int, message: str, tmp_path: Path) -> None:
         """The file exists, but holds nothing to replay."""
         recorder = Recorder(tmp_path / "run.mcap", {})
         for _ in range(ticks):
@@ -26,5 +26,5 @@ class TestRecorded:
         lines: list[str] = []
         console: Any = SimpleNamespace(err=lines.append)
         close_recorder(recorder, console)
-        assert lines == [f"{said}: {tmp_path / 'run.mcap'}"]
+        assert lines == [f"{message}: {tmp_path / 'run.mcap'}"]
         assert len(read_recording(tmp_path / "run.mcap").ticks) == ticks

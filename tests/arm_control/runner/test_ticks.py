@@ -115,33 +115,37 @@ class TestRecording:
         assert not (tmp_path / "run.post-mortem.mcap").exists()
 
     @pytest.mark.parametrize(
-        "said", [[math.nan, 1.0, 2.0], [1.0, math.inf, 2.0], [500.0, 1.0, 1.0], [1.0], []], ids=str
+        "message", [[math.nan, 1.0, 2.0], [1.0, math.inf, 2.0], [500.0, 1.0, 1.0], [1.0], []], ids=str
     )
-    def test_a_fault_stop_leaves_a_post_mortem(self, tmp_path: Path, said: list[float]) -> None:
+    def test_a_fault_stop_leaves_a_post_mortem(self, tmp_path: Path, message: list[float]) -> None:
         """It holds the fault and the raw action that caused it."""
-        rig = Rig(ScriptedPolicy(once(30, said)))
+        rig = Rig(ScriptedPolicy(once(30, message)))
         whole = recorded(rig, tmp_path / "run.mcap")
         post_mortem = read_recording(tmp_path / "run.post-mortem.mcap")
-        check = "position" if said and said[0] == 500.0 else "finite"
+        check = "position" if message and message[0] == 500.0 else "finite"
         for recording in (whole, post_mortem):
             (event,) = (event for event in recording.events if event.kind == "refusal")
             assert event.text.startswith(f"{check}: ")
             (tick,) = (tick for tick in recording.ticks if tick.band == "refuse" and tick.phase == "soft start")
-            if len(said) == 3:
+            if len(message) == 3:
                 assert tick.raw_deg == pytest.approx(
-                    [math.nan if not math.isfinite(a) else a for a in said], nan_ok=True
+                    [math.nan if not math.isfinite(a) else a for a in message], nan_ok=True
                 )
         assert len(whole.ticks) == rig.loop.report.ticks
         assert [tick.target_deg for tick in whole.ticks] == rig.arm.sent
         assert whole.events[-1].text == "torque left on"
 
-    @pytest.mark.parametrize("said", [[math.nan] * 3, [20.0], []], ids=str)
-    def test_invalid_and_missing_readings_are_recorded(self, tmp_path: Path, said: list[float]) -> None:
+    @pytest.mark.parametrize("message", [[math.nan] * 3, [20.0], []], ids=str)
+    def test_invalid_and_missing_readings_are_recorded(self, tmp_path: Path, message: list[float]) -> None:
         """Each is a tick, and none is dropped."""
 
         def fault(rig: Rig) -> None:
             rig.arm.faulty_read = lambda state: (
-                lost() if rig.reads == 20 else dataclasses.replace(state, angles_deg=said) if rig.reads == 30 else state
+                lost()
+                if rig.reads == 20
+                else dataclasses.replace(state, angles_deg=message)
+                if rig.reads == 30
+                else state
             )
 
         rig = Rig(fault=fault)

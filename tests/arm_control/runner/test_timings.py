@@ -26,8 +26,8 @@ class TestTimings:
             timings.add(float(value))
         figures = timings.figures_us()
         for name, share in PERCENTILES.items():
-            wanted = 1e6 * np.quantile(times, share, method="inverted_cdf")
-            assert wanted * (1 - 1e-9) <= figures[name] <= wanted * 1.03
+            expected = 1e6 * np.quantile(times, share, method="inverted_cdf")
+            assert expected * (1 - 1e-9) <= figures[name] <= expected * 1.03
         assert figures["worst"] == pytest.approx(1e6 * times.max())
         assert timings.count == len(times)
 

@@ -292,9 +292,9 @@ class TestDamage:
         path = save_checkpoint(tmp_path, 1, small_state(1))
         file = path / MANIFEST
         file.write_text(json.dumps(json.loads(file.read_text()) | {"version": 2}))
-        said = damaged(path, path)
-        assert "format version 2, this program reads 1" in said
-        assert "update" in said
+        message = damaged(path, path)
+        assert "format version 2, this program reads 1" in message
+        assert "update" in message
 
     def test_the_error_names_the_checkpoint_to_continue_from(self, tmp_path: Path) -> None:
         """Deleting the damaged one makes the earlier one the latest."""

@@ -121,7 +121,7 @@ class TestReadingBack:
         assert accepted > 100
 
     @pytest.mark.parametrize(
-        ("values", "said"),
+        ("values", "message"),
         [
             ({"reward": "denss"}, "reward"),
             ({"control": "relative"}, "control"),
@@ -136,10 +136,10 @@ class TestReadingBack:
         ids=str,
     )
     def test_values_of_other_types_are_rejected_before_training(
-        self, tmp_path: Path, values: dict[str, Any], said: str
+        self, tmp_path: Path, values: dict[str, Any], message: str
     ) -> None:
         """Python does not check types; the training does, before its folder is made."""
-        with pytest.raises(ValueError, match=said):
+        with pytest.raises(ValueError, match=message):
             train(TrainConfig("ddpg", **values), tmp_path / "run", quiet=True)
         assert list(tmp_path.iterdir()) == []
 
@@ -203,9 +203,9 @@ class TestMovedRuns:
     @pytest.mark.slow
     def test_any_run_works_after_a_move(self, tmp_path: Path, quick: None, size: Size) -> None:
         """Moved, and with the arm's file deleted, it is resumed, evaluated and exported."""
-        wanted = size(2, full=30, of="configurations")
+        expected = size(2, full=30, of="configurations")
         accepted = seed = 0
-        while accepted < wanted:
+        while accepted < expected:
             seed += 1
             arm = tmp_path / "any.urdf"
             shutil.copy(DEFAULT_URDF, arm)
@@ -249,10 +249,10 @@ class TestMovedRuns:
         longer = tmp_path / "longer.urdf"
         longer.write_text(DEFAULT_URDF.read_text().replace("0.25", "0.27"))
         assert main(["evaluate", str(tiny_run), "--goals", "1", "--arm", str(longer)]) == 2
-        said = capfd.readouterr()
-        assert said.out == ""
-        assert said.err.count("\n") == 1
-        assert str(longer) in said.err
+        printed = capfd.readouterr()
+        assert printed.out == ""
+        assert printed.err.count("\n") == 1
+        assert str(longer) in printed.err
 
     def test_a_run_killed_before_its_first_checkpoint_is_replaced(self, tmp_path: Path, quick: None) -> None:
         """Also one that holds its arm's URDF."""

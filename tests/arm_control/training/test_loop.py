@@ -66,9 +66,9 @@ def final_state(run: Path) -> Any:
     return exact(state)
 
 
-def assert_same_run(got: Path, wanted: Path) -> None:
-    assert reports(got) == reports(wanted)
-    assert final_state(got) == final_state(wanted)
+def assert_same_run(got: Path, expected: Path) -> None:
+    assert reports(got) == reports(expected)
+    assert final_state(got) == final_state(expected)
 
 
 def leftovers(run: Path) -> list[Path]:
@@ -535,7 +535,7 @@ class TestRunFolder:
         assert TrainConfig.from_json(values) == CONFIG
 
     @pytest.mark.parametrize(
-        ("harm", "said"),
+        ("harm", "message"),
         [
             (lambda run: shutil.rmtree(run), "no run folder"),
             (lambda run: drop(run, "config.json"), "it has no config.json"),
@@ -580,13 +580,13 @@ class TestRunFolder:
         ],
     )
     def test_a_damaged_run_is_not_resumed(
-        self, whole: Path, tmp_path: Path, harm: Callable[[Path], Any], said: str
+        self, whole: Path, tmp_path: Path, harm: Callable[[Path], Any], message: str
     ) -> None:
         """One line with the reason, and no file changes."""
         run = Path(shutil.copytree(whole, tmp_path / "run"))
         harm(run)
         before = content(run)
-        with pytest.raises(ValueError, match=said) as error:
+        with pytest.raises(ValueError, match=message) as error:
             resume(run, quiet=True)
         assert "\n" not in str(error.value)
         assert content(run) == before

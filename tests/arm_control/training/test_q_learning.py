@@ -199,11 +199,11 @@ class TestTraining:
 
     def test_a_run_starts_from_the_networks_of_another(self, runs: dict[str, Path]) -> None:
         """The table of the loaded head is bit-equal."""
-        _, wanted, _ = load_policy(runs["zero"])
+        _, expected, _ = load_policy(runs["zero"])
         with Training(config_of("zero", seed=9)) as training_:
             training_.learner.agent.load_networks(load_latest(runs["zero"] / "checkpoints")[1]["agent"])
             got = training_.learner.agent.policy()
-            assert torch.equal(got.head.table, wanted.head.table)  # type: ignore[union-attr,arg-type]
+            assert torch.equal(got.head.table, expected.head.table)  # type: ignore[union-attr,arg-type]
 
     def test_targets_are_converted_to_actions_of_the_grid(self) -> None:
         """Action numbers of four poses, by hand."""
@@ -333,8 +333,8 @@ class TestBadInput:
         )
         done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120)
         assert done.returncode == 2
-        wanted = 4 * 4 * 601 * 753_571 / 1e6
-        assert f"a head of 600 units for each of 753,571 actions needs {wanted:,.0f} MB" in done.stderr
+        expected = 4 * 4 * 601 * 753_571 / 1e6
+        assert f"a head of 600 units for each of 753,571 actions needs {expected:,.0f} MB" in done.stderr
         assert "MB are free" in done.stderr
         assert list(tmp_path.iterdir()) == []
 

@@ -145,7 +145,7 @@ class TestExportedPolicy:
         for _ in range(20):
             readings = observation["observation"] / RADIANS
             batch = {key: value[None] for key, value in observation.items()}
-            wanted = controller(batch, [env])[0]
+            expected = controller(batch, [env])[0]
             inputs = dict(
                 zip(
                     names,
@@ -155,10 +155,10 @@ class TestExportedPolicy:
             )
             inputs[MEMORY] = np.zeros((1, 16), np.float32) if not memories else memories[-1]
             target, memory = runner.infer_recurrent(inputs)
-            np.testing.assert_allclose(target[0], wanted, atol=2e-3)
+            np.testing.assert_allclose(target[0], expected, atol=2e-3)
             memories.append(memory)
             runner.step(readings[:3].tolist(), readings[3:6].tolist(), observation["desired_goal"].tolist())
-            observation = env.step(wanted)[0]
+            observation = env.step(expected)[0]
         assert np.abs(memories[-1]).max() > 0.01
         assert np.abs(runner._memory - memories[-1]).max() < 0.05  # its own limiter's targets differ a little
         runner.reset_memory()

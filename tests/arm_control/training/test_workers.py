@@ -154,13 +154,13 @@ class TestSynchronous:
             each.close()
 
         save_checkpoint(tmp_path, step, state)
-        (_, wanted), (_, got) = load_latest(tmp_path), load_latest(whole / "checkpoints")
+        (_, expected), (_, got) = load_latest(tmp_path), load_latest(whole / "checkpoints")
         assert (got["step"], got["updates"]) == (step, updates) == (640, 60)
         assert got["agent"]["optimizer"]["version"] == 60
         for part in ("shared", "square"):
-            assert exact(got["agent"]["optimizer"][part]) == exact(wanted["agent"]["optimizer"][part])
-        assert exact(got["workers"]) == exact(wanted["workers"])
-        assert exact({key: got[key] for key in wanted}) == exact(wanted)
+            assert exact(got["agent"]["optimizer"][part]) == exact(expected["agent"]["optimizer"][part])
+        assert exact(got["workers"]) == exact(expected["workers"])
+        assert exact({key: got[key] for key in expected}) == exact(expected)
 
     def test_workers_learn_with_noise_and_goals_of_their_own(self, whole: Path) -> None:
         """Goals and generators differ; an update comes every 10 steps, with a staleness of 0."""
@@ -196,8 +196,8 @@ class TestSynchronous:
         assert torch.equal(parameters, state["agent"]["optimizer"]["average"][: len(parameters)])
         resume(run, quiet=True)
         assert reports(run) == reports(whole)
-        got, wanted = load_latest(run / "checkpoints"), load_latest(whole / "checkpoints")
-        assert exact(list(got)) == exact(list(wanted))
+        got, expected = load_latest(run / "checkpoints"), load_latest(whole / "checkpoints")
+        assert exact(list(got)) == exact(list(expected))
 
     def test_resuming_with_another_number_of_workers_is_an_error(self, whole: Path, tmp_path: Path) -> None:
         """Before and after the workers have started."""
@@ -205,12 +205,12 @@ class TestSynchronous:
         values = json.loads((run / "config.json").read_text())
         values["settings"]["workers"] = 4
         (run / "config.json").write_text(json.dumps(values))
-        said = "the checkpoint is of 2 workers, not of 4"
-        with pytest.raises(ValueError, match=said):
+        message = "the checkpoint is of 2 workers, not of 4"
+        with pytest.raises(ValueError, match=message):
             resume(run, quiet=True)
         # The same holds for a training that has not started its workers yet.
         more = replace(CONFIG, num_envs=8, settings=replace(SYNCHRONOUS, workers=4))
-        with Training(CONFIG) as before, Training(more) as other, pytest.raises(ValueError, match=said):
+        with Training(CONFIG) as before, Training(more) as other, pytest.raises(ValueError, match=message):
             other.load_state_dict(before.state_dict())
 
     def test_init_starts_from_the_other_runs_networks_without_random_steps(self, whole: Path) -> None:
@@ -732,7 +732,7 @@ class TestCommands:
     """The commands with an A3C run."""
 
     @pytest.mark.parametrize(
-        ("words", "said"),
+        ("words", "message"),
         [
             (["--num-envs", "5", "--workers", "2"], "--num-envs: expected a multiple of 2 workers, got 5"),
             (["--num-envs", "1"], "--num-envs: expected a multiple of 2 workers, got 1"),
@@ -746,10 +746,10 @@ class TestCommands:
         ids=lambda value: " ".join(value) if isinstance(value, list) else "",
     )
     def test_invalid_flags_are_one_line_and_leave_no_folder(
-        self, rejected: Rejected, tmp_path: Path, words: list[str], said: str
+        self, rejected: Rejected, tmp_path: Path, words: list[str], message: str
     ) -> None:
         """Numbers of environments, workers and steps out of range, and other environments."""
-        assert said in rejected("train", "a3c", *words, "--steps", "100", "--out", tmp_path / "run")
+        assert message in rejected("train", "a3c", *words, "--steps", "100", "--out", tmp_path / "run")
         assert list(tmp_path.iterdir()) == []
 
     @pytest.mark.slow

@@ -201,7 +201,7 @@ class TestInvalidContent:
         rejected(data)
 
     @pytest.mark.parametrize(
-        ("changes", "said"),
+        ("changes", "message"),
         [
             ({"servo_id": 253}, "servo id from 0 to 252, got 253"),
             ({"servo_id": 2}, "each with its own servo id"),
@@ -228,9 +228,9 @@ class TestInvalidContent:
             ({"zero_tick": 1000.0, "direction": -1}, "ticks -24 to 1000, which cross"),
         ],
     )
-    def test_impossible_values_are_rejected_despite_a_valid_hash(self, changes: dict[str, Any], said: str) -> None:
+    def test_impossible_values_are_rejected_despite_a_valid_hash(self, changes: dict[str, Any], message: str) -> None:
         """The error names the value and what is accepted."""
-        assert said in rejected(stamped(**changes))
+        assert message in rejected(stamped(**changes))
 
 
 class TestArm:
@@ -243,7 +243,7 @@ class TestArm:
         Calibration(
             "arm3", tuple(msgspec.structs.replace(one, upper_deg=90.0002) for one in calibration().joints)
         ).check_arm(ARM)
-        for changes, said in (
+        for changes, message in (
             ({"upper_deg": 91.0}, "more than the arm's 0 to 90"),
             ({"lower_deg": -1.0}, "more than the arm's 0 to 90"),
             ({"max_speed_deg_s": 400.0}, "more than the arm's 341.999"),
@@ -253,7 +253,7 @@ class TestArm:
             other = Calibration("arm3", (JointCalibration(**msgspec.to_builtins(first) | changes), *others))
             with pytest.raises(ValueError, match="joint") as error:
                 other.check_arm(ARM)
-            assert said in str(error.value)
+            assert message in str(error.value)
         with pytest.raises(ValueError, match="is of 'arm4'"):
             Calibration("arm4", calibration().joints).check_arm(ARM)
 

@@ -216,8 +216,8 @@ class TestFaults:
             wait_until(lambda: not servos.is_open)
             for call in (driver.read, driver.read, lambda: driver.write([1.0] * 3), driver.enable, driver.disable):
                 begin = time.monotonic()
-                said = "is the adaptor plugged in" if call == driver.enable else "unplugged"  # enable opens it again
-                with pytest.raises(DriverError, match=said) as error:
+                message = "is the adaptor plugged in" if call == driver.enable else "unplugged"  # enable opens it again
+                with pytest.raises(DriverError, match=message) as error:
                     call()
                 assert time.monotonic() - begin < 5.0
                 assert "\n" not in str(error.value)

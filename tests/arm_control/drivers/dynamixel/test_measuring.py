@@ -100,11 +100,11 @@ class TestCommand:
             emulator.set_register("operating_mode", 2, 4)
             emulator.set_register("homing_offset", 3, 100)
             assert calibrate(emulator, out, Person(hands(emulator, RIGHT)), monkeypatch) == 0
-            said = capsys.readouterr()
-            assert said.err == ""
-            assert "Move shoulder (servo 2) to 90 degrees and press Enter" in said.out
-            assert "servo 2: operating mode was 4, is now 3" in said.out
-            assert "servo 3: homing offset was 100, is now 0" in said.out
+            printed = capsys.readouterr()
+            assert printed.err == ""
+            assert "Move shoulder (servo 2) to 90 degrees and press Enter" in printed.out
+            assert "servo 2: operating mode was 4, is now 3" in printed.out
+            assert "servo 3: homing offset was 100, is now 0" in printed.out
             assert [emulator.register("torque_enable", id) for id in (1, 2, 3)] == [0, 0, 0]
             made = load_calibration(out)
             made.check_arm(ARM)
@@ -113,7 +113,7 @@ class TestCommand:
             assert (shoulder.servo_id, shoulder.zero_tick, shoulder.direction) == (2, 3000.0, -1)
             assert elbow.zero_tick == 1503.0  # 6 ticks too far at 90 degrees: half of it on each side
             assert made.limits == ARM.limits
-            assert made.sha256[:12] in said.out
+            assert made.sha256[:12] in printed.out
             # A second time only with --overwrite, and with servos in another order.
             assert calibrate(emulator, out, Person([]), monkeypatch) == 2
             assert "exists already" in capsys.readouterr().err
@@ -135,10 +135,10 @@ class TestCommand:
             acts[9], acts[10] = acts[10], acts[9]
             replies[9], replies[10] = replies[10], replies[9]
             assert calibrate(emulator, out, Person(acts, replies), monkeypatch) == 0
-        said = capsys.readouterr().out
-        assert "the servo turned by 43.9 degrees, expected 90 within 3 %; once more" in said
-        assert "servo 2 turned more: are --ids in the order of the joints?" in said
-        assert "expected Enter alone, got 'what?'" in said
+        printed = capsys.readouterr().out
+        assert "the servo turned by 43.9 degrees, expected 90 within 3 %; once more" in printed
+        assert "servo 2 turned more: are --ids in the order of the joints?" in printed
+        assert "expected Enter alone, got 'what?'" in printed
         assert load_calibration(out).joints[0].zero_tick == 1000.0
 
     @pytest.mark.slow
@@ -150,9 +150,9 @@ class TestCommand:
         with Emulator() as emulator:
             emulator.reply(make_packet(2, Instruction.WRITE, bytes([64, 0, 1])))
             assert calibrate(emulator, out, Person([]), monkeypatch) == 2
-            said = capsys.readouterr()
-            assert "Hold the arm, and press Enter to switch it off" in said.out
-            assert "standard input ended before the arm was calibrated: nothing was written" in said.err
+            printed = capsys.readouterr()
+            assert "Hold the arm, and press Enter to switch it off" in printed.out
+            assert "standard input ended before the arm was calibrated: nothing was written" in printed.err
             assert emulator.register("torque_enable", 2) == 1
             acts = [lambda: None, *hands(emulator, RIGHT)]
             assert calibrate(emulator, out, Person(acts), monkeypatch) == 0
@@ -178,7 +178,7 @@ class TestCommand:
         """Missing, wrong or alarmed servos and bad mounting are one line each."""
         out = tmp_path / "calibration.json"
 
-        def said(emulator: Emulator, person: io.StringIO, *more: str) -> str:
+        def message(emulator: Emulator, person: io.StringIO, *more: str) -> str:
             assert calibrate(emulator, out, person, monkeypatch, *more) == 2
             text = capsys.readouterr().err
             assert len(text.splitlines()) == 1
@@ -186,26 +186,26 @@ class TestCommand:
             return text
 
         with Emulator(ids=(1, 2, 3, 4)) as emulator:
-            text = said(emulator, Person([]))
+            text = message(emulator, Person([]))
             assert (
                 "expected a servo for each of base_yaw, shoulder, elbow; replying at 1000000 baud: 1 (model 1060)"
                 in text
             )
-            assert "--ids names 1, 2, 9" in said(emulator, Person([]), "--ids", "1,2,9")
-            assert "different servo ids" in said(emulator, Person([]), "--ids", "1,1,2")
-            assert "different servo ids" in said(emulator, Person([]), "--ids", "a")
+            assert "--ids names 1, 2, 9" in message(emulator, Person([]), "--ids", "1,2,9")
+            assert "different servo ids" in message(emulator, Person([]), "--ids", "1,1,2")
+            assert "different servo ids" in message(emulator, Person([]), "--ids", "a")
             edge = hands(emulator, [(1, 3600), (1, 528)])
-            assert "base_yaw (servo 1): between 0 and 90 degrees the servo passes its edge" in said(
+            assert "base_yaw (servo 1): between 0 and 90 degrees the servo passes its edge" in message(
                 emulator, Person(edge), "--ids", "1,2,3"
             )
             emulator.set_register("max_position_limit", 1, 1500)
-            assert "takes goals from 0 to 1500 ticks, its range is 1000 to 2024" in said(
+            assert "takes goals from 0 to 1500 ticks, its range is 1000 to 2024" in message(
                 emulator, Person(hands(emulator, RIGHT[:2])), "--ids", "1,2,3"
             )
             emulator.set_register("model_number", 2, 1020)
-            assert "servo 2 is of model 1020" in said(emulator, Person([]), "--ids", "1,2,3")
+            assert "servo 2 is of model 1020" in message(emulator, Person([]), "--ids", "1,2,3")
             emulator.inject("encoder", 3)
-            assert "servo 3 reports motor encoder" in said(emulator, Person([]), "--ids", "1,3,4")
+            assert "servo 3 reports motor encoder" in message(emulator, Person([]), "--ids", "1,3,4")
             absent = ["calibrate", "--port", emulator.path, "--out", str(tmp_path / "absent" / "file.json")]
             assert cli.main(absent) == 2
             assert "there is no folder" in capsys.readouterr().err
@@ -243,8 +243,8 @@ class TestCommand:
         with Emulator() as emulator:
             poses = [(1, 2000), (1, 3024), *RIGHT[2:]]
             assert calibrate(emulator, out, Person(hands(emulator, poses)), monkeypatch, *arm) == 0
-            said = capsys.readouterr().out
-            assert "base_yaw (servo 1): its range of -180 to 180 degrees is clipped to -175.78 to 180.00" in said
+            printed = capsys.readouterr().out
+            assert "base_yaw (servo 1): its range of -180 to 180 degrees is clipped to -175.78 to 180.00" in printed
             base = load_calibration(out).joints[0]
             assert base.tick_range == (0, 4048)
             far = [(1, 1000), (1, 2024)]
@@ -261,7 +261,7 @@ class TestEmulatedArm:
         """Only that joint is mentioned, on standard error."""
         made = make_calibration(Arm(full_turn(tmp_path)), (1, 2, 3))
         assert made.joints[0].tick_range == (0, 4095)
-        said = capsys.readouterr()
-        assert said.out == ""
-        assert said.err.startswith("base_yaw: its range of -180 to 180 degrees is clipped to -180.00 to 179.91")
-        assert said.err.count("\n") == 1
+        printed = capsys.readouterr()
+        assert printed.out == ""
+        assert printed.err.startswith("base_yaw: its range of -180 to 180 degrees is clipped to -180.00 to 179.91")
+        assert printed.err.count("\n") == 1

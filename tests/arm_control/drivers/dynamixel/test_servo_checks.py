@@ -21,7 +21,7 @@ class TestConnecting:
         assert "replying: 1 (model 1060), 2 (model 1060), 3 (model 1060)" in text
 
     @pytest.mark.parametrize(
-        ("register", "value", "said"),
+        ("register", "value", "message"),
         [
             ("model_number", 1020, "is of model 1020, the calibration is of 1060"),
             ("firmware", 37, "has firmware 37; expected 38"),
@@ -35,14 +35,14 @@ class TestConnecting:
             ("hardware_error_status", 0b1001, "reports input voltage, motor encoder"),
         ],
     )
-    def test_other_settings(self, servos: Emulator, register: str, value: int, said: str) -> None:
+    def test_other_settings(self, servos: Emulator, register: str, value: int, message: str) -> None:
         """Each setting is checked, the error has both values, and the port is free afterwards."""
         servos.set_register(register, 2, value)
         with pytest.raises(DriverError) as error, connected(servos.path):
             pass
         text = one_line(error)
         assert "servo 2 (shoulder)" in text
-        assert said in text
+        assert message in text
         servos.set_register(register, 2, REGISTERS[register].initial)
         with connected(servos.path):  # nothing was left locked
             pass

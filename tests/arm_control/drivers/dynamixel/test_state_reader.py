@@ -122,8 +122,8 @@ class TestRates:
             driver: Any = SimpleNamespace(fastest_rate_hz=fastest_rate_hz(baud, 3), rate_hint=rate_hint(baud, 3))
             check_rate(driver, plan)
 
-        wanted, allowed = rate or 30.0, self.hertz(baud, 3)
-        if wanted <= allowed:
+        expected, allowed = rate or 30.0, self.hertz(baud, 3)
+        if expected <= allowed:
             check(rate)
             return
         with pytest.raises(ValueError, match="Hz") as error:

@@ -60,11 +60,11 @@ class TestText:
                 fault = parse_fault(text)
             except ValueError as error:
                 assert "expected" in str(error) or "unknown" in str(error)
-                outcomes.add("refused")
+                outcomes.add("rejected")
             else:
                 assert text.startswith(fault.kind)
                 assert parse_fault(str(fault)) == fault
                 outcomes.add("a fault")
 
         check()
-        assert outcomes == {"a fault", "refused"}
+        assert outcomes == {"a fault", "rejected"}

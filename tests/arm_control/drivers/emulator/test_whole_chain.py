@@ -263,7 +263,7 @@ class TestFaults:
     """Faults of servos, cable and connection while the arm is moving."""
 
     @pytest.mark.parametrize(
-        ("kind", "where", "said", "parks"),
+        ("kind", "where", "message", "parks"),
         [pytest.param(*fault, id=fault[0], marks=() if fault[0] in SHOWN else pytest.mark.soak) for fault in FAULTS],
     )
     def test_a_fault_stops_the_arm_with_its_reason(
@@ -273,7 +273,7 @@ class TestFaults:
         tmp_path: Path,
         kind: str,
         where: dict[str, Any],
-        said: str,
+        message: str,
         parks: bool | None,
     ) -> None:
         """Exit code 3, the fault on standard error, targets within limits, and a post-mortem recording."""
@@ -289,7 +289,7 @@ class TestFaults:
             process.send_signal(signal.SIGINT)
             _, err = process.communicate(timeout=20)
         assert process.returncode == 3, err
-        assert re.search(said, err), err
+        assert re.search(message, err), err
         assert "Traceback" not in err
         # Before parking, the goal of a blocked joint is set to its present position.
         assert_within_limits(servos, but=where["id"] if kind == "stuck" else None)
@@ -299,4 +299,4 @@ class TestFaults:
         assert ("the arm is not parked, and its torque was left on" in err) is not figures["parked"]
         (post_mortem,) = tmp_path.glob("post-mortem-*.mcap")
         recording = read_recording(post_mortem)
-        assert any(event.kind == "refusal" and re.search(said, event.text) for event in recording.events)
+        assert any(event.kind == "refusal" and re.search(message, event.text) for event in recording.events)

@@ -99,13 +99,13 @@ class TestMessages:
             return
         with pytest.raises(WorkspaceError) as caught:
             safety.workspace.check_pose(pose, "it", "a remedy")
-        said = re.fullmatch(
+        message = re.fullmatch(
             r"it is (less than 0\.01|[\d.]+) mm outside the workspace: the end of (\w+) is (less than 0\.01|[\d.]+) mm "
             r"(below|above) (the table at )?([xyz]) = (\S+) m (of the box )?\((--\w+)\); a remedy",
             str(caught.value),
         )
-        assert said is not None
-        total, name, far, where, table, letter, place, _, flag = said.groups()
+        assert message is not None
+        total, name, far, where, table, letter, place, _, flag = message.groups()
         assert total == far != "0"
         if far[0] != "l":
             assert float(far) == pytest.approx(1000.0 * beyond.max(), rel=0.06)
@@ -115,13 +115,15 @@ class TestMessages:
         assert float(place) == pytest.approx(wall, rel=1e-5)
 
     @pytest.mark.parametrize(
-        ("beyond_m", "said"),
+        ("beyond_m", "message"),
         [(2e-6, "less than 0.01 mm"), (2e-5, "0.02 mm"), (4e-4, "0.4 mm"), (0.0032, "3.2 mm"), (0.032, "32 mm")],
     )
-    def test_a_distance_outside_is_never_zero(self, beyond_m: float, said: str) -> None:
+    def test_a_distance_outside_is_never_zero(self, beyond_m: float, message: str) -> None:
         """Distances from 2 micrometres to 32 mm, in the digits that they need."""
         safety = Safety(ARM, ARM.limits, PERIOD_S, SafetySettings(table_m=0.25))
-        with pytest.raises(WorkspaceError, match=rf"m is {re.escape(said)} outside the workspace: it is .*\(--table\)"):
+        with pytest.raises(
+            WorkspaceError, match=rf"m is {re.escape(message)} outside the workspace: it is .*\(--table\)"
+        ):
             safety.workspace.check_point((0.3, 0.3, 0.25 - beyond_m))
 
     def test_rounding_is_not_outside(self) -> None:

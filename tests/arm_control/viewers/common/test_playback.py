@@ -68,10 +68,10 @@ class TestPlayback:
         clock.now_s += 2.0
         assert playback.position_s == pytest.approx(4.0)
 
-    @pytest.mark.parametrize(("asked", "got"), [(0.0, SLOWEST), (-1.0, SLOWEST), (1.5, 1.5), (1e9, FASTEST)])
-    def test_speeds_have_bounds(self, playback: Playback, asked: float, got: float) -> None:
+    @pytest.mark.parametrize(("requested", "got"), [(0.0, SLOWEST), (-1.0, SLOWEST), (1.5, 1.5), (1e9, FASTEST)])
+    def test_speeds_have_bounds(self, playback: Playback, requested: float, got: float) -> None:
         """Speeds are clipped to `SLOWEST` and `FASTEST`."""
-        playback.speed = asked
+        playback.speed = requested
         assert playback.speed == got
 
     @pytest.mark.parametrize("playing", [True, False])
@@ -79,8 +79,8 @@ class TestPlayback:
         """Playing or paused stays as it was."""
         if not playing:
             playback.pause()
-        for asked, got in ((5.0, 5.0), (-3.0, 0.0), (7.0, 7.0)):
-            playback.seek(asked)
+        for requested, got in ((5.0, 5.0), (-3.0, 0.0), (7.0, 7.0)):
+            playback.seek(requested)
             assert playback.position_s == got
         clock.now_s += 1.0
         assert (playback.position_s, playback.playing) == (8.0 if playing else 7.0, playing)

@@ -152,7 +152,7 @@ class TestBadInput:
     """Recordings that cannot be re-simulated."""
 
     @pytest.mark.parametrize(
-        ("metadata", "words", "said"),
+        ("metadata", "words", "message"),
         [
             ({"driver": "dynamixel"}, (), "recorded on the driver dynamixel: only a simulated arm can be re-simulated"),
             ({POST_MORTEM: "true"}, (), "is a post-mortem, which begins in mid-motion"),
@@ -172,7 +172,7 @@ class TestBadInput:
         capfd: pytest.CaptureFixture[str],
         metadata: dict[str, Any],
         words: tuple[str, ...],
-        said: str,
+        message: str,
     ) -> None:
         """Recordings of real arms, post-mortems, invalid start poses, other arms, and flags of other modes."""
         recording = read_recording(plain)
@@ -180,5 +180,5 @@ class TestBadInput:
         assert main(["replay", str(path), *words, "--verify"]) == 2
         out, error = capfd.readouterr()
         assert out == ""
-        assert said in error
+        assert message in error
         assert error.count("\n") == 1

@@ -295,14 +295,14 @@ class TestRequests:
                 port = free.getsockname()[1]
         except OSError:
             pytest.skip("this machine has no IPv6")
-        said: list[str] = []
+        message: list[str] = []
         pages: list[bytes] = []
         monkeypatch.setattr(
             "arm_control.viewers.web.pages.paced",
-            lambda update: pages.append(urllib.request.urlopen(said[0].split()[0], timeout=60).read()),
+            lambda update: pages.append(urllib.request.urlopen(message[0].split()[0], timeout=60).read()),
         )
-        serve([usual], host="::1", port=port, say=said.append)
-        assert said[0].startswith(f"http://[::1]:{port} ")
+        serve([usual], host="::1", port=port, say=message.append)
+        assert message[0].startswith(f"http://[::1]:{port} ")
         assert b"<html" in pages[0]
 
 
@@ -359,11 +359,11 @@ def assert_alive(served: Served, x: float) -> None:
     """Another client reads the scene and moves the goal, which ends as near as the arm can reach."""
     with connected(served) as client:
         assert "Speed" in controls(client)
-        wanted = served.page.live.arm.nearest_reachable((x, 0.2, 0.25))
+        expected = served.page.live.arm.nearest_reachable((x, 0.2, 0.25))
 
         def moves() -> bool:
             drag(client, [x, 0.2, 0.25])  # again, since drags of other clients may still be waiting to be read
-            return served.ask(lambda page: page.live.now().goal_m) == pytest.approx(wanted, abs=1e-9)
+            return served.ask(lambda page: page.live.now().goal_m) == pytest.approx(expected, abs=1e-9)
 
         wait_until(moves, poll_s=0.1)
 
@@ -516,8 +516,8 @@ class TestMessages:
     @pytest.mark.parametrize("name", KNOWN)
     def test_messages_have_the_fields_of_viser(self, name: str) -> None:
         """A new version of viser with other fields is noticed."""
-        wanted = {field.name for field in msgspec.structs.fields(getattr(guard, name))}
-        assert wanted == set(MESSAGES[name].__dataclass_fields__)
+        expected = {field.name for field in msgspec.structs.fields(getattr(guard, name))}
+        assert expected == set(MESSAGES[name].__dataclass_fields__)
 
     def test_a_valid_message_is_accepted_unchanged(self) -> None:
         """Unknown fields are removed."""
@@ -602,9 +602,9 @@ class TestTexts:
         shown = Elements(as_text([numbers(now, name, BLUE)]))
         assert shown.tags == {"div", "span", "b"}
         assert not shown.active
-        said = f"\u25a0 {name}: error {now.error_mm[0]:.1f} mm, reward {now.reward[0]:.3f}, {phase}"
-        said += "" if band == "pass" else f", {band}"
-        assert plain(shown.text) == plain(said)
+        message = f"\u25a0 {name}: error {now.error_mm[0]:.1f} mm, reward {now.reward[0]:.3f}, {phase}"
+        message += "" if band == "pass" else f", {band}"
+        assert plain(shown.text) == plain(message)
 
     def test_the_panel_of_a_hostile_recording_has_no_further_elements(self, usual: Trajectory, tmp_path: Path) -> None:
         """With all texts that it shows."""
@@ -753,14 +753,14 @@ class TestBrowser:
     def test_nothing_of_a_recording_runs_or_is_fetched(self, usual: Trajectory, tmp_path: Path) -> None:
         """Neither in the live page nor in a saved one."""
         trajectory = hostile(usual, tmp_path)
-        site, said = Site(""), list[str]()
+        site, expected_message = Site(""), list[str]()
         save_page([trajectory], tmp_path / "page.html")
         served = Served(lambda server: PlayedPage(server, [trajectory]))
         try:
             with chromium(f"--host-resolver-rules=MAP * 127.0.0.1:{site.port}, EXCLUDE 127.0.0.1") as browser:
                 for address in (served.url, (tmp_path / "page.html").as_uri()):
                     with browsing(browser) as (page, errors):
-                        page.on("console", lambda message: said.append(message.text))
+                        page.on("console", lambda message: expected_message.append(message.text))
                         page.goto(address)
                         page.frames[-1].wait_for_selector("canvas")
                         wait_until(lambda: payload("file") in page.inner_text("body"))
@@ -769,7 +769,7 @@ class TestBrowser:
                             assert frame.evaluate("window.pwned || null") is None
                             assert frame.locator("img[src*=evil]").count() == 0
                         assert errors == []
-                        assert [line for line in said if "Content Security Policy" in line] == []
+                        assert [line for line in expected_message if "Content Security Policy" in line] == []
             assert site.requests == []
         finally:
             served.close()

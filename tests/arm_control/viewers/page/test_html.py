@@ -39,9 +39,9 @@ class TestSavePage:
         path = tmp_path / "page.html"
         save_page(trajectories[:1], path)
         assert path.stat().st_size < 3_000_000
-        asked: list[str] = []
+        requests: list[str] = []
         with browsing(browser, offline=True) as (page, errors):
-            page.on("request", lambda request: asked.append(request.url))
+            page.on("request", lambda request: requests.append(request.url))
             page.goto(path.as_uri())
             scene = page.frame_locator("iframe")
             scene.locator("canvas").first.wait_for()
@@ -59,7 +59,7 @@ class TestSavePage:
             assert "goal 2 of 2" in text
             assert page.locator("body > svg").count() == 1
             assert errors == []
-        assert [url for url in asked if not url.startswith(("file:", "data:", "blob:", "about:"))] == []
+        assert [url for url in requests if not url.startswith(("file:", "data:", "blob:", "about:"))] == []
 
     def test_the_table_has_the_error_of_each_goal(self, trajectories: list[Trajectory], tmp_path: Path) -> None:
         """And the page loads nothing else."""

@@ -166,7 +166,7 @@ class TestSavePlot:
             pixels = np.asarray(picture.convert("RGB")).astype(int)
         assert (pixels.min(axis=-1) > 240).mean() > 0.7  # paper
         assert (pixels[..., 2] > pixels[..., 0] + 100).sum() > 500  # the blue line
-        for name, wanted in (("out.pdf", "ending in .png"), ("missing/out.png", "cannot write")):
-            with pytest.raises((ValueError, OSError), match=wanted):
+        for name, expected in (("out.pdf", "ending in .png"), ("missing/out.png", "cannot write")):
+            with pytest.raises((ValueError, OSError), match=expected):
                 save_plot([a_trajectory()], tmp_path / name)
         assert [path.name for path in tmp_path.iterdir()] == ["out.png"]

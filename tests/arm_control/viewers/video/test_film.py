@@ -184,10 +184,10 @@ class TestFrames:
             channels = np.moveaxis(frame.astype(int), -1, 0)
             return int(((channels[0] > channels[1] + 80) & (channels[0] > channels[2] + 80)).sum())
 
-        for number, told in ((5, False), (14, False), (16, True), (22, True), (26, False)):
+        for number, shown in ((5, False), (14, False), (16, True), (22, True), (26, False)):
             frame = frames_of(path)[number]
-            assert (red(frame[:30]) > 200) == told
-            assert (red(frame[440:, 490:]) > 50) == told
+            assert (red(frame[:30]) > 200) == shown
+            assert (red(frame[440:, 490:]) > 50) == shown
 
 
 def replayed(source: Path, folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -273,5 +273,5 @@ class TestFile:
         """So that it plays while it is loaded; there is no sound."""
         data = video.read_bytes()
         assert 0 < data.find(b"moov") < data.find(b"mdat")
-        told = subprocess.run([imageio_ffmpeg.get_ffmpeg_exe(), "-i", video], capture_output=True, text=True).stderr
-        assert told.count("Stream #") == 1
+        printed = subprocess.run([imageio_ffmpeg.get_ffmpeg_exe(), "-i", video], capture_output=True, text=True).stderr
+        assert printed.count("Stream #") == 1
