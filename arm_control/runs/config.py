@@ -50,7 +50,9 @@ class TrainConfig:
     """Agent, environment and length of a training."""
 
     agent: tyro.conf.Suppress[str]
-    settings: Annotated[AgentSettings, tyro.conf.arg(name="agent"), tyro.conf.AvoidSubcommands] = None  # type: ignore[assignment]
+    settings: Annotated[
+        AgentSettings, tyro.conf.arg(name="agent", help="Settings of the agent."), tyro.conf.AvoidSubcommands
+    ] = None  # type: ignore[assignment]
     env: str = ""
     """The environment's id."""
     reward: RewardKind = "dense"

@@ -883,6 +883,8 @@ class TestMissingPackages:
         }
         for command, words in flags.items():
             assert all(word in helps[command] for word in words.split()), command
+        # Source comments are no help texts.
+        assert not any("type: ignore" in text for text in helps.values())
 
 
 @contextmanager
