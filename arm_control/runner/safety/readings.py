@@ -173,14 +173,14 @@ class ReadingMonitor:
             self._latch.trip("health", f"servo alarm: {', '.join(state.alerts)}")
         if state.temperatures_c is not None:
             limit_c = self._settings.temperature_c
-            for name, celsius in zip(names, state.temperatures_c, strict=True):
+            for joint, celsius in enumerate(state.temperatures_c):
                 if not celsius < limit_c:
-                    self._latch.trip("temperature", f"{name} is at {celsius:g} C, allowed below {limit_c:g}")
+                    self._latch.trip("temperature", f"{names[joint]} is at {celsius:g} C, allowed below {limit_c:g}")
         if state.voltages_v is not None:
             low, high = self._settings.voltage_v
-            for name, volts in zip(names, state.voltages_v, strict=True):
+            for joint, volts in enumerate(state.voltages_v):
                 if not low <= volts <= high:
-                    self._latch.trip("voltage", f"{name} is at {volts:g} V, allowed {low:g} to {high:g}")
+                    self._latch.trip("voltage", f"{names[joint]} is at {volts:g} V, allowed {low:g} to {high:g}")
         if state.loads is not None:
             self._check_loads(state.loads)
 

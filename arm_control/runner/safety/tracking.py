@@ -187,13 +187,12 @@ class StillJoints:
     def find(self, angles_deg: Sequence[float], now_s: float, max_deg: float) -> int | None:
         """A joint whose reading is constant while its target moved by more than `max_deg`; None if there is none."""
         still = None
-        joints = zip(angles_deg, self._angles_deg, self._lowest_deg, self._highest_deg, strict=True)
-        for joint, (angle, last, lowest, highest) in enumerate(joints):
-            if abs(angle - last) > STILL_DEG:
+        for joint, angle in enumerate(angles_deg):
+            if abs(angle - self._angles_deg[joint]) > STILL_DEG:
                 self._angles_deg[joint] = angle
                 self._since_s[joint] = now_s
                 self._lowest_deg[joint] = math.inf
                 self._highest_deg[joint] = -math.inf
-            elif highest - lowest > max_deg:
+            elif self._highest_deg[joint] - self._lowest_deg[joint] > max_deg:
                 still = joint
         return still
