@@ -30,4 +30,13 @@ def band(axes: Axes, x: ArrayLike, lines: Sequence[ArrayLike], label: str, place
 def reference(axes: Axes, y: float, label: str) -> None:
     """Draw a dashed horizontal line: a closed form or a published value."""
     axes.axhline(y, color="black", linestyle="--", linewidth=1)
-    axes.annotate(label, (1.0, y), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=8)
+    axes.annotate(
+        label,
+        (1.0, y),
+        xycoords=("axes fraction", "data"),
+        xytext=(0, 2),
+        textcoords="offset points",
+        ha="right",
+        va="bottom",
+        fontsize=8,
+    )
