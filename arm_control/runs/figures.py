@@ -1,11 +1,10 @@
 """Figures of a command: printed as a table, and written as JSON with `--json FILE`."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
-from arm_control.runs.files import write_text
+from arm_control.runs.files import check_can_write, write_text
 
 
 def report_figures(path: str | None, figures: dict[str, Any], text: str) -> None:
@@ -23,10 +22,12 @@ def write_json(path: str | None, figures: dict[str, Any]) -> None:
 
 
 def check_writable(path: str | None) -> None:
-    """Raise ValueError for a file that cannot be written, before the work is done."""
+    """Raise ValueError, or OSError with the system's reason, for a file that cannot be written, before the work."""
     if path is None:
         return
     folder = Path(path).parent
-    if Path(path).is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
-        reason = "it is a folder" if Path(path).is_dir() else f"{folder} is no folder that can be written to"
-        raise ValueError(f"cannot write {path}: {reason}")
+    if Path(path).is_dir():
+        raise ValueError(f"cannot write {path}: it is a folder")
+    if not folder.is_dir():
+        raise ValueError(f"cannot write {path}: there is no folder {folder}")
+    check_can_write(Path(path))

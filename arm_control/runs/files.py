@@ -38,13 +38,10 @@ def written_whole(path: Path) -> Iterator[Path]:
 
     Its name is unpredictable and it must not exist: no symbolic link in the same folder can redirect the writing.
     """
-    _check_owner_of_link(path)
-    path = path.resolve()  # a link stays a link
-    if path.exists() and not path.is_file():
-        raise OSError(f"cannot write {path}: it is no regular file")
+    path = _destination(path)
     aside = _partial(path, secrets.token_hex(8))
     try:
-        os.close(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666))
+        _create(aside)
         yield aside
         aside.replace(path)
     except OSError as error:
@@ -52,6 +49,33 @@ def written_whole(path: Path) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):
             aside.unlink()
+
+
+def check_can_write(path: Path) -> None:
+    """Raise OSError if `written_whole` cannot write this file: create its temporary file, and remove it.
+
+    Permissions alone do not tell: file systems, flags of folders and capabilities of the process also forbid writing.
+    """
+    aside = _partial(_destination(path), secrets.token_hex(8))
+    try:
+        _create(aside)
+        aside.unlink()
+    except OSError as error:
+        raise OSError(f"cannot write {path}: {error.strerror}") from error
+
+
+def _destination(path: Path) -> Path:
+    """The file itself, behind symbolic links. Raises OSError for what must not be replaced."""
+    _check_owner_of_link(path)
+    resolved = path.resolve()  # a link stays a link
+    if resolved.exists() and not resolved.is_file():
+        raise OSError(f"cannot write {resolved}: it is no regular file")
+    return resolved
+
+
+def _create(aside: Path) -> None:
+    """Create an empty temporary file, which must not exist."""
+    os.close(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666))
 
 
 def remove_partial(path: Path) -> None:

@@ -284,7 +284,7 @@ class TestBadInput:
                 ["--random", "1", "--seconds-per-goal", "-1"],
                 "--seconds-per-goal: expected more than 0",
             ),
-            (["--random", "1", "--json", "missing/x.json"], "cannot write missing/x.json: missing is no folder"),
+            (["--random", "1", "--json", "missing/x.json"], "cannot write missing/x.json: there is no folder missing"),
             (["--random", "1", "--arm", "no-such.urdf"], "no-such.urdf"),
             (["--goal", "a,b,c"], "--goal: expected a goal x,y,z of finite numbers in metres, got 'a,b,c'"),
             (["--goal", "0.1,0.2"], "--goal: expected a goal x,y,z of finite numbers in metres, got '0.1,0.2'"),
@@ -467,11 +467,16 @@ class TestOutput:
             for words in (
                 ["train", "ddpg", "--steps", "8", "--out", tmp_path / "run"],
                 ["export", tiny_run, "-o", tmp_path / "policy.onnx"],
-                ["evaluate", "ik", "--goals", "1", "--json", tmp_path / "x.json"],
-                ["run", tiny_policy, "--random", "1", *QUICK, "--json", tmp_path / "x.json"],
                 ["replay", "ik", "--goals", "1", "--save", tmp_path / "x.mp4"],
             ):
                 assert str(tmp_path) in rejected(*words, after_output=True)
+                assert list(tmp_path.iterdir()) == []
+            # Figures are printed only by a command that has begun: these fail before.
+            for words in (
+                ["evaluate", "ik", "--goals", "1", "--json", tmp_path / "x.json"],
+                ["run", tiny_policy, "--random", "1", *QUICK, "--json", tmp_path / "x.json"],
+            ):
+                assert str(tmp_path) in rejected(*words)
                 assert list(tmp_path.iterdir()) == []
         finally:
             tmp_path.chmod(0o755)
