@@ -28,21 +28,6 @@ def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Toy]:
         yield toy
 
 
-@pytest.fixture
-def refused(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
-    """Runs a command that must end in one line on standard error and exit code 2; returns the line."""
-
-    def run(*words: object) -> str:
-        code = main(["lab", *map(str, words)])
-        error = capsys.readouterr().err
-        assert code == 2
-        assert error.startswith("arm-control: error: ")
-        assert error.count("\n") == 1
-        return error
-
-    return run
-
-
 class TestList:
     """`arm-control lab` and `arm-control lab --help`"""
 
@@ -120,13 +105,13 @@ class TestAll:
         assert (experiment["name"], experiment["quick"], experiment["holds"]) == ("toy", True, True)
 
     def test_a_folder_of_something_else_is_found_before_anything_is_measured(
-        self, toy: Toy, refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+        self, toy: Toy, rejected: Callable[..., str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """That of the last experiment, too."""
         monkeypatch.setattr(declarations, "experiment_names", lambda: ["toy", "corridor"])
         Path("runs/lab/corridor").mkdir(parents=True)
         Path("runs/lab/corridor/notes.txt").touch()
-        assert "corridor holds something else than the experiment corridor" in refused("all")
+        assert "corridor holds something else than the experiment corridor" in rejected("lab", "all")
         assert toy.measured() == []
 
 
@@ -152,43 +137,43 @@ class TestBadInput:
             (["all", "--seeds", "3"], "--seeds"),
         ],
     )
-    def test_is_told_in_one_line(self, toy: Toy, words: list[str], said: str, refused: Callable[..., str]) -> None:
+    def test_is_reported_in_one_line(self, toy: Toy, words: list[str], said: str, rejected: Callable[..., str]) -> None:
         """With exit code 2."""
-        assert said in refused(*words)
+        assert said in rejected("lab", *words)
         assert toy.measured() == []
         assert not Path("runs").exists()
 
-    def test_an_unknown_name_lists_the_experiments(self, refused: Callable[..., str]) -> None:
+    def test_an_unknown_name_lists_the_experiments(self, rejected: Callable[..., str]) -> None:
         """All of them."""
-        error = refused("no-such-experiment")
+        error = rejected("lab", "no-such-experiment")
         for name in (*declarations.experiment_names(), "all"):
             assert f" {name}" in error
 
     def test_a_calculation_without_randomness_has_no_seeds(
-        self, toy: Toy, refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+        self, toy: Toy, rejected: Callable[..., str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """More of them would give the same."""
         fixed = replace(load_experiment("toy"), seeds=1, quick_seeds=1, min_seeds=1)
         monkeypatch.setattr("arm_control.lab.toy.EXPERIMENT", fixed)
-        assert "--seeds: toy is a calculation without randomness" in refused("toy", "--seeds", 3)
+        assert "--seeds: toy is a calculation without randomness" in rejected("lab", "toy", "--seeds", 3)
 
-    def test_a_folder_of_something_else(self, toy: Toy, refused: Callable[..., str]) -> None:
+    def test_a_folder_of_something_else(self, toy: Toy, rejected: Callable[..., str]) -> None:
         """Somebody's files, and the folder of another experiment."""
         Path("mine/toy").mkdir(parents=True)
         Path("mine/toy/notes.txt").write_text("mine")
-        assert "mine/toy holds something else than the experiment toy" in refused("toy", "--out", "mine")
+        assert "mine/toy holds something else than the experiment toy" in rejected("lab", "toy", "--out", "mine")
         Path("mine/toy/notes.txt").unlink()
         Path("mine/toy/experiment.json").write_text('{"experiment": "corridor"}')
-        assert "mine/toy holds something else than the experiment toy" in refused("toy", "--out", "mine")
-        assert "Not a directory" in refused("toy", "--out", "mine/toy/experiment.json")
+        assert "mine/toy holds something else than the experiment toy" in rejected("lab", "toy", "--out", "mine")
+        assert "Not a directory" in rejected("lab", "toy", "--out", "mine/toy/experiment.json")
         assert toy.measured() == []
 
-    def test_a_damaged_row(self, toy: Toy, refused: Callable[..., str]) -> None:
+    def test_a_damaged_row(self, toy: Toy, rejected: Callable[..., str]) -> None:
         """The file is named."""
         assert main(["lab", "toy"]) == 0
         path = sorted(Path("runs/lab/toy").glob("case-*.json"))[0]
         path.write_text("{")
-        assert f"{path} is damaged" in refused("toy")
+        assert f"{path} is damaged" in rejected("lab", "toy")
 
 
 def lab_process(words: list[str], **options: Any) -> subprocess.Popen[str]:
