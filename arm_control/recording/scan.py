@@ -1,4 +1,4 @@
-"""Takes a recording apart, whatever state it is in: in bounded memory, and with ValueError as the only complaint."""
+"""Reading recordings in any state, damaged ones included, in bounded memory; the only error is ValueError."""
 
 import contextlib
 import math
@@ -26,22 +26,21 @@ from arm_control.recording.schema import EVENT, KINDS, METADATA, MOST_JOINTS, PE
 from envs.files import open_regular
 
 MAGIC = b"\x89MCAP0\r\n"
-DAMAGE = (ValueError, OverflowError, struct.error, McapError)  # what comes of reading it
+DAMAGE = (ValueError, OverflowError, struct.error, McapError)  # errors raised by reading damaged records
 MAX_RECORD = 16 << 20  # bytes; the recorder's chunks have 64 kB
-# How much all chunks together may hold: so many bytes for each byte of the file, and what even a small file may have.
-# An arm at rest, whose rows differ by their times alone, comes to 25; without a bound, the work would not be in
-# proportion to the file.
+# Bound on the unpacked size of all chunks: a ratio to the size of the file, and an allowance for small files. An arm at
+# rest, whose rows differ only in their times, has a ratio of 25. The bound keeps the work proportional to the file.
 MAX_RATIO = 64
 MAX_SMALL = 16 << 20
-MOST_FAULTS = 10_000  # after which the rest counts as lost
+MOST_FAULTS = 10_000  # after more of them, the rest counts as lost
 LONGEST_ROW = 1 << 15  # bytes of JSON; the longest text of an event, all of it escaped, has 18,000
 MOST_NULLS = MOST_JOINTS * len(PER_JOINT)
-# What a compressed chunk has behind its opcode, length, times, size and checksum: by this one is found again.
+# The field after opcode, length, times, size and checksum of a compressed chunk, by which chunks are searched for.
 CHUNK_MARK = b"\x04\0\0\0zstd"
 LZ4_MARK = b"\x03\0\0\0lz4"
 MARK_OFFSET = 37
 MARKS = re.compile(CHUNK_MARK + b"|" + LZ4_MARK)
-SEARCHES = 100  # of a file: each may cost a decompression
+SEARCHES = 100  # per file: each may need a decompression
 READ = {
     Opcode.FOOTER,
     Opcode.SCHEMA,
@@ -55,7 +54,7 @@ READ = {
 
 @dataclass(frozen=True)
 class Row:
-    """A message of a recording as it is in the file."""
+    """A message of a recording, not decoded yet."""
 
     kind: type[Tick] | type[Event]
     log_time_ns: int
@@ -63,17 +62,18 @@ class Row:
 
     @property
     def name(self) -> str:
-        """What it should be."""
+        """The kind of the message, in lower case."""
         return self.kind.__name__.lower()
 
     def decode(self, sound: Soundness) -> Tick | Event:
-        """The tick or event. Raises ValueError if it is none, or not a sound one."""
+        """Return the tick or event. Raises ValueError if it is not a valid one."""
         if len(self.data) > LONGEST_ROW:
             raise ValueError(f"it has {len(self.data)} bytes")
         try:
             try:
                 what = msgspec.json.decode(self.data, type=self.kind)
-            except msgspec.ValidationError:  # perhaps for a null among the numbers of a list
+            except msgspec.ValidationError:
+                # Numbers that are not finite are null: retry with NaN in their place.
                 if self.data.count(b"null") > MOST_NULLS:
                     raise
                 what = msgspec.convert(_with_nan(msgspec.json.decode(self.data)), type=self.kind)
@@ -95,10 +95,10 @@ def _with_nan(value: Any) -> Any:
 
 @dataclass
 class Scan:
-    """The rows of a recording, in the file's order; what cannot be read is counted and left out.
+    """The rows of a recording in the order of the file; unreadable parts are counted and skipped.
 
-    mcap's own readers trust the lengths in a file, and hand out what a cut left of a record; so records are taken apart
-    here, within bounds, and mcap reads what is in them.
+    The readers of mcap trust the lengths in a file and return truncated records. Records are therefore split here,
+    within bounds, and mcap only decodes their contents.
     """
 
     path: Path
@@ -111,10 +111,10 @@ class Scan:
     _reason: str = ""
     _crc: int = 0
     unpacked: int = 0
-    """Bytes in all chunks so far."""
+    """Unpacked bytes of all chunks so far."""
     _searches: int = SEARCHES
     _schemas: dict[int, str] = field(default_factory=dict)
-    # Until the file says otherwise, as the recorder numbers them: the chunk that says it may be damaged.
+    # Defaults to the numbers of the recorder, in case the chunk that defines the channels is damaged.
     _channels: dict[int, type[Tick] | type[Event] | None] = field(default_factory=lambda: {TICK: Tick, EVENT: Event})
 
     def __post_init__(self) -> None:
@@ -128,20 +128,20 @@ class Scan:
 
     @property
     def lost(self) -> str:
-        """How much was lost, and why; empty if nothing was."""
+        """The number of bytes lost, with the reason; empty if nothing was lost."""
         if not self._faults:
             return ""
         more = f", and {counted(self._faults - 1, 'more fault', form='')}" if self._faults > 1 else ""
         return f"{counted(self._lost_bytes, 'byte', form='')} ({self._reason}{more})"
 
     def lose(self, size: int, why: str) -> None:
-        """Count what cannot be read."""
+        """Count unreadable bytes; the first reason is kept."""
         self._lost_bytes += size
         self._faults += 1
         self._reason = self._reason or why
 
     def __iter__(self) -> Iterator[Row]:
-        """Every tick and event. Raises ValueError, perhaps only at the end, if this is no recording of arm-control."""
+        """Iterate over all ticks and events. Raises ValueError, possibly only at the end, for other files."""
         found = False
         with open_regular(self.path) as file:
             if file.read(len(MAGIC)) != MAGIC:
@@ -168,7 +168,8 @@ class Scan:
             if left < 9 or len(head) < 9:
                 return self.lose(left, "the file ends within a record")
             code, length = struct.unpack("<BQ", head)
-            if length > left - 9 or code == 0:  # which is no record: a file system may leave zeros after a crash
+            # A cut or damaged record, or zeros that a file system left after a crash: continue at the next sound chunk.
+            if length > left - 9 or code == 0:
                 why = "the file ends within a record, or its length is damaged"
                 if (found := self._find_chunk(file, sound_to)) is None:
                     return self.lose(left, why)
@@ -178,6 +179,7 @@ class Scan:
                 continue
             before = self._crc
             self._crc = zlib.crc32(head, before)
+            # Skip records that are not needed; they still count towards the checksum.
             if code not in READ or length > MAX_RECORD:
                 if code in READ:
                     self.lose(length, f"a record of {length} bytes")
@@ -205,7 +207,7 @@ class Scan:
                 self.lose(length, str(error) or "a record that is too short")
 
     def _find_chunk(self, file: BinaryIO, start: int) -> int | None:
-        """Where the next sound chunk begins, from `start` on: where a length was damaged, nothing else tells."""
+        """Return where the next sound chunk begins, searching from `start`, which a damaged length requires."""
         with mmap.mmap(file.fileno(), self.size, access=mmap.ACCESS_READ) as whole:
             mark = MARKS.search(whole, start + MARK_OFFSET)
             while mark is not None and self._searches:
@@ -221,20 +223,20 @@ class Scan:
 
     @property
     def _left(self) -> int:
-        """Bytes that a chunk may hold beside those before it."""
+        """Bytes that the next chunk may unpack to."""
         return MAX_SMALL + MAX_RATIO * self.size - self.unpacked
 
     @property
     def hopeless(self) -> bool:
-        """Whether so much makes no sense that the rest is not looked at."""
+        """Whether there are too many faults to read the rest."""
         return self._faults > MOST_FAULTS
 
     def may_hold(self, channel: int, kind: type[Tick] | type[Event]) -> bool:
-        """Whether messages of a channel are of this kind, or may be, since the channel is not known yet."""
+        """Return whether messages of a channel are of this kind, or may be because the channel is not known yet."""
         return self._channels.get(channel, kind) is kind
 
     def rows_in(self, data: bytes) -> Iterator[Row]:
-        """What records say that follow each other, none of which is a chunk."""
+        """Yield the rows of successive records, none of which is a chunk."""
         start = 0
         while start < len(data):
             code, length = struct.unpack_from("<BQ", data, start)
@@ -244,7 +246,7 @@ class Scan:
             yield from self.rows_of(code, data[start - length : start])
 
     def rows_of(self, code: int, body: bytes, *, again: bool = False) -> Iterator[Row]:
-        """What one record says; a chunk that is read `again` does not count as more."""
+        """Yield the rows of one record; a chunk that is read `again` is not counted again."""
         if code == Opcode.CHUNK:
             data = _chunk_data(body, MAX_RECORD if again else self._left)
             self.unpacked += 0 if again else len(data)
@@ -270,11 +272,12 @@ class Scan:
 
 
 def stream_of(body: bytes) -> ReadDataStream:
+    """Wrap the body of a record for the decoders of mcap."""
     return ReadDataStream(BytesIO(body))
 
 
 def _chunk_data(body: bytes, most: int) -> bytes:
-    """The records in a chunk. Raises ValueError, before it is unpacked, for too many bytes; and if they are damaged."""
+    """Unpack a chunk. Raises ValueError if it is damaged or, before unpacking, if it would be larger than `most`."""
     chunk = Chunk.read(stream_of(body))
     size = chunk.uncompressed_size
     if size > MAX_RECORD:
@@ -290,7 +293,7 @@ def _chunk_data(body: bytes, most: int) -> bytes:
             data = chunk.data
         else:
             raise ValueError(f"a chunk with compression {chunk.compression[:20]!r}; expected zstd, lz4 or none")
-    except (zstandard.ZstdError, RuntimeError, EOFError):  # the last two are those of lz4
+    except (zstandard.ZstdError, RuntimeError, EOFError):  # lz4 raises the last two
         raise ValueError("a damaged chunk") from None
     if len(data) != size or chunk.uncompressed_crc not in (0, zlib.crc32(data)):
         raise ValueError("a damaged chunk")

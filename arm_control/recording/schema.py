@@ -1,15 +1,15 @@
-"""The format of recordings: what one tick and one event hold, and the bounds within which both are accepted.
+"""The format of recordings: the fields of ticks and events, and the bounds within which both are accepted.
 
 Recordings are MCAP files, the same for simulated and real arms:
 
-| in the file | what |
+| in the file | content |
 |---|---|
-| metadata `arm_control.recording` | what was recorded, as strings |
+| metadata `arm_control.recording` | run, policy and arm, as strings |
 | channel `/tick`, schema `arm_control.Tick` | a `Tick` as JSON; fields that are None are left out |
 | channel `/event`, schema `arm_control.Event` | an `Event` as JSON |
 
-A number that is not finite, which only what was measured or said by a policy can be, is null in the file and NaN when
-read. `log_time` is the wall clock at zero of the monotonic clock (metadata `wall_at_zero_ns`) plus the tick's `time_s`.
+Numbers that are not finite, which only measurements and policy commands can be, are null in the file and NaN when read.
+`log_time` is the wall clock at zero of the monotonic clock (metadata `wall_at_zero_ns`) plus the tick's `time_s`.
 """
 
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ TICK = 1
 EVENT = 2
 TEXT_BYTES = 3000  # of an event, so that it fits into a pipe
 
-# What a file may claim, so that nothing that reads it is overwhelmed.
+# Bounds on values in a file, which protect its readers.
 MOST_JOINTS = 32
 LONGEST_NAME = 256  # of phases, bands, kinds of events and joints
 LARGEST_DEG = 1e6
@@ -35,10 +35,10 @@ PERIODS_S = (1e-4, 1.0)
 class Tick(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One turn of a control loop. Angles and speeds in degrees and degrees/s, in the order of the joints."""
 
-    time_s: float  # when it began, on the monotonic clock
+    time_s: float  # start of the tick on the monotonic clock
     phase: str  # "soft start", "run", "wait", "hold" or "park"
     goal_m: tuple[float, ...] | None = None  # x, y, z, and the velocity of a goal that moves
-    goal_error_mm: float | None = None  # of the goal before, whose time is over with this tick's reading; mostly None
+    goal_error_mm: float | None = None  # of the previous goal, in the tick that ends it; None in all others
     stamp_s: float | None = None  # of the reading; None if there was none
     angle_deg: list[float] | None = None
     speed_deg_s: list[float] | None = None
@@ -48,7 +48,7 @@ class Tick(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     raw_deg: list[float] | None = None  # the policy's command; None in a tick without one
     target_deg: list[float] | None = None  # what was sent; None if nothing was
     band: str  # the safety level: "pass" (ok), "clamp" (clamped) or "refuse" (fault)
-    period_error_us: float  # how much later than due it began
+    period_error_us: float  # delay of the start
     read_us: float
     decide_us: float
     safety_us: float
@@ -56,7 +56,7 @@ class Tick(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Event(msgspec.Struct, frozen=True):
-    """Something that happened: the text says what.
+    """An event of a run, described by its text.
 
     Kinds: "refusal" (a fault stop), "failure", "driver", "phase", "goal" (one begins), "drops" and "end".
     """
@@ -71,7 +71,7 @@ PER_JOINT = ("angle_deg", "speed_deg_s", "temperature_c", "load", "voltage_v", "
 
 
 def of_simulated_arm(metadata: Mapping[str, str]) -> bool:
-    """Whether the recorded arm was a simulation, according to the metadata of a recording."""
+    """Return whether the recorded arm was a simulation, according to the metadata of a recording."""
     if "simulated" in metadata:
         return metadata["simulated"] == "true"
     # Recordings made before drivers declared it: the only simulation was the driver "sim".
@@ -79,7 +79,7 @@ def of_simulated_arm(metadata: Mapping[str, str]) -> bool:
 
 
 def joint_names(metadata: Mapping[str, str]) -> list[str] | None:
-    """The names, if they are said. Raises ValueError if they are said badly."""
+    """Return the joint names in the metadata; None if there are none. Raises ValueError if they are invalid."""
     if "joint_names" not in metadata:
         return None
     try:
@@ -92,13 +92,13 @@ def joint_names(metadata: Mapping[str, str]) -> list[str] | None:
 
 
 class Soundness:
-    """Whether ticks and events can be written and read: times, finite numbers, as many as there are joints."""
+    """Validation of ticks and events: times, finite numbers, one value per joint."""
 
     def __init__(self, joints: int | None) -> None:
-        self.joints = joints  # None until the first tick says it
+        self.joints = joints  # None until the first tick
 
     def fault(self, what: Tick | Event) -> str | None:
-        """What is wrong; None if nothing is."""
+        """Return the reason why a tick or event is invalid; None if it is valid."""
         if not 0.0 <= what.time_s < 1e9:
             return f"time_s is {what.time_s}"
         if isinstance(what, Event):

@@ -11,25 +11,25 @@ from arm_control.recording.identification_motion import LEAST_READINGS, Motion
 
 Array = NDArray[np.float64]
 
-# What is searched.
+# Search range.
 LONGEST_DELAY_S = 0.6
 LONGEST_LAG_S = 0.5
 SHORTEST_LAG_S = 0.003
-# A reading farther from the model than this, and far more than others, is left out; at most this fraction is.
+# A reading farther from the model than this, and far more than others, is excluded; at most this fraction.
 BAD_READING_DEG = 2.0
 BAD_FRACTION = 0.05
-# Of a joint, to say anything about it.
+# Requirements on the motion of a joint.
 LEAST_TRAVEL_DEG = 60.0
 LEAST_SPAN_DEG = 5.0
 LEAST_EXPLAINED = 0.7
-REST_S = 0.5  # targets that have not moved for so long: the arm is at rest
+REST_S = 0.5  # the arm is at rest after targets have been constant for so long
 BLOCK_S = 1.0
-TIMING_S = 2e-4  # the times in a recording are no more exact than this
+TIMING_S = 2e-4  # accuracy of the times in a recording
 
 
 @dataclass(frozen=True)
 class JointFit:
-    """What was measured of one joint. Where `unmeasured` says why it was not, the rest is None."""
+    """Measured values of one joint. If it could not be measured, `unmeasured` gives the reason and the rest is None."""
 
     name: str
     travel_deg: float
@@ -54,8 +54,8 @@ class ServoModel:
         self._sent_s = sent_s
         self._target_deg = target_deg
         self._lag_s = lag_s
-        # Angles when targets come: y[k + 1] = keep[k] y[k] + (1 - keep[k]) target[k]. Affine maps, put together two by
-        # two, four by four and so on, until nothing is left of what was before.
+        # Angles when targets arrive: y[k + 1] = keep[k] y[k] + (1 - keep[k]) target[k]. The affine maps are composed
+        # in spans of 2, 4, 8 and so on, until the initial angle no longer matters.
         keep = np.concatenate(([0.0], np.exp(-np.diff(sent_s) / lag_s)))
         angle = np.concatenate((target_deg[:1], (1.0 - keep[1:]) * target_deg[:-1]))
         span = 1
@@ -66,7 +66,7 @@ class ServoModel:
         self._angle_deg = angle
 
     def __call__(self, times_s: Array) -> Array:
-        """The angles at these times."""
+        """Return the angles at these times."""
         last = np.maximum(np.searchsorted(self._sent_s, times_s, "right") - 1, 0)
         passed_s = np.maximum(times_s - self._sent_s[last], 0.0)
         target = self._target_deg[last]
@@ -87,21 +87,21 @@ class Samples:
     """(readings,)."""
 
     def __getitem__(self, chosen: NDArray[np.bool_]) -> "Samples":
-        """Those of the readings that are chosen."""
+        """Return the selected readings."""
         return Samples(self.motion, self.target, self.times_s[chosen], self.angle[chosen])
 
     @property
     def held_deg(self) -> Array:
-        """The target that holds at each reading."""
+        """The target in effect at each reading."""
         held: Array = self.target[np.searchsorted(self.motion.sent_s, self.times_s, "right") - 1]
         return held
 
     def search(self) -> tuple[float, float]:
-        """The delay and the lag of least squares, in s."""
+        """Return the least-squares delay and lag, in s."""
         return _search(self.motion, self.target, self.times_s, self.angle)
 
     def residual(self, delay_s: float, lag_s: float) -> Array:
-        """What a delay and a lag leave of each reading, without the offset."""
+        """Return the residual of each reading for a delay and a lag, without the offset."""
         return _residual(self.motion, self.target, lag_s, self.times_s - delay_s, self.angle)
 
 
@@ -114,7 +114,7 @@ def fit_joint(motion: Motion, joint: int) -> JointFit:
     fault = _motion_fault(samples, travel_deg)
     if fault is not None:
         return JointFit(name, travel_deg, fault)
-    # Fit, and once more without bad readings.
+    # Fit, then fit again without outliers.
     delay_s, lag_s = samples.search()
     residual = samples.residual(delay_s, lag_s)
     bad = np.abs(residual) > max(BAD_READING_DEG, 8.0 * float(np.median(np.abs(residual))))
@@ -178,9 +178,10 @@ def _residual(motion: Motion, target: Array, lag_s: float, times_s: Array, angle
 
 
 def _search(motion: Motion, target: Array, times_s: Array, angle: Array) -> tuple[float, float]:
-    """The delay and the lag of least squares.
+    """Return the least-squares delay and lag.
 
-    Targets in steps make the squares ripple along the line of equal delay + lag, so that line is searched closely.
+    With stepwise targets, the sum of squares ripples along the line of constant delay + lag, so that line is searched
+    finely.
     """
 
     def costs(lag_s: float, some: slice) -> Callable[[float], float]:
@@ -197,10 +198,10 @@ def _search(motion: Motion, target: Array, times_s: Array, angle: Array) -> tupl
     delays = np.arange(0.0, LONGEST_DELAY_S + step_s, step_s)
     table = [[cost(float(delay)) for delay in delays] for cost in (costs(float(lag), few) for lag in lags)]
     at, column = np.unravel_index(int(np.argmin(table)), (len(lags), len(delays)))
-    sum_s = float(lags[at] + delays[column])  # is told well; how it divides, less well
+    sum_s = float(lags[at] + delays[column])  # well determined, unlike its division
 
     def best_delay(lag_s: float, some: slice = many) -> tuple[float, float]:
-        """The delay of the lowest cost for a lag, both in seconds, and that cost."""
+        """Return the delay of the lowest cost for a lag, both in seconds, and that cost."""
         cost = costs(lag_s, some)
         middle = sum_s - lag_s
         reach = 1.5 * step_s + 0.2 * lag_s
@@ -217,13 +218,13 @@ def _search(motion: Motion, target: Array, times_s: Array, angle: Array) -> tupl
 
 
 def _around(places: Array, costs: list[float]) -> tuple[float, float]:
-    """The neighbours of the place that costs least."""
+    """Return the neighbours of the place with the lowest cost."""
     best = int(np.argmin(costs))
     return float(places[max(best - 1, 0)]), float(places[min(best + 1, len(places) - 1)])
 
 
 def _golden_section(cost: Callable[[float], float], low: float, high: float, steps: int = 16) -> tuple[float, float]:
-    """Where the cost is least between two places, and how much it is there; to 0.05 % of their distance."""
+    """Return the minimum between two places, to 0.05 % of their distance, and the cost there."""
     ratio = 0.5 * (math.sqrt(5.0) - 1.0)
     first = high - ratio * (high - low)
     second = low + ratio * (high - low)
@@ -248,7 +249,7 @@ def _golden_section(cost: Callable[[float], float], low: float, high: float, ste
 
 
 def _covariance(samples: Samples, delay_s: float, lag_s: float) -> tuple[tuple[float, float], tuple[float, float]]:
-    """Of delay and lag: H^-1 (sum of g g^T over blocks of time) H^-1, with H = J^T J and g = J^T residual."""
+    """Covariance of both: H^-1 (sum of g g^T over blocks of time) H^-1, with H = J^T J and g = J^T residual."""
     # J by central differences.
     small_s = 1e-3
     part = 0.05
@@ -270,19 +271,19 @@ def _covariance(samples: Samples, delay_s: float, lag_s: float) -> tuple[tuple[f
 
 
 def _resolution_deg(angle: Array) -> float | None:
-    """The step of the readings; None if it is too fine to be seen."""
+    """Return the step of the readings; None if it is too fine to be detected."""
     values = np.unique(np.round(angle, 7))
     if len(values) < 10:
         return None
     step = float(np.diff(values).min())
-    # A smallest step has its own rounding; over the whole range it does not show.
+    # Refine the smallest step, which contains rounding, over the whole range.
     step = float(np.ptp(values)) / max(1, round(float(np.ptp(values)) / step))
     off = (values - values[0]) / step
     return step if step > 1e-4 and np.all(np.abs(off - np.round(off)) < 0.05) else None
 
 
 def _noise_deg(samples: Samples, resolution: float | None) -> float | None:
-    """Standard deviation of the readings while the targets rest; None if they never do."""
+    """Return the standard deviation of the readings while the targets rest; None if they never do."""
     motion = samples.motion
     times_s = samples.times_s
     moves_s = motion.sent_s[1:][np.abs(np.diff(samples.target)) > 1e-3]
@@ -292,6 +293,6 @@ def _noise_deg(samples: Samples, resolution: float | None) -> float | None:
     pairs = resting[1:] & resting[:-1] & (np.diff(times_s) < 1.5 * motion.period_s)
     if pairs.sum() < 20:
         return None
-    # Half the variance of differences is noise; a step d adds d^2 / 12.
+    # Noise variance: half the variance of the differences, less d^2 / 12 for a resolution of d.
     variance = 0.5 * float(np.mean(np.diff(samples.angle)[pairs] ** 2)) - (resolution or 0.0) ** 2 / 12.0
     return math.sqrt(max(0.0, variance))

@@ -1,6 +1,6 @@
-"""Writes recordings: the file itself, and the process that a `Recorder` sends its ticks to.
+"""Writing recordings: the file, and the process to which a `Recorder` sends its ticks.
 
-That process ends when the pipe does, whatever became of the control loop.
+The process ends when the pipe is closed, even if the control loop was killed.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ from arm_control.recording.pipe import HEADER
 from arm_control.recording.schema import EVENT, KINDS, METADATA, POST_MORTEM, TICK, Event, Soundness, Tick, joint_names
 
 FLUSH_S = 0.2  # at most this much is lost if this process is killed
-REST_S = 0.05  # between two looks into the pipe: to wake this process costs a control loop more than to write a tick
+REST_S = 0.05  # between reads of the pipe: waking this process costs the loop more than writing a tick
 CHUNK_BYTES = 1 << 16
 KEPT_BYTES = 16 << 20  # of the last seconds, however many ticks they have
 AFTERMATH_S = 2.0  # of a fault, in a post-mortem
@@ -46,7 +46,7 @@ class RecordingFile:
             self._writer.register_channel(topic, "json", schema)
 
     def add_metadata(self, metadata: Mapping[str, str]) -> None:
-        """Say what is recorded."""
+        """Write the metadata."""
         self._writer.add_metadata(METADATA, dict(metadata))
         self._stream.flush()
 
@@ -55,7 +55,7 @@ class RecordingFile:
         self._writer.add_message(channel, log_time_ns, data, log_time_ns)
 
     def flush(self) -> None:
-        """Give everything so far to the operating system."""
+        """Pass everything so far to the operating system."""
         self._writer.flush()  # type: ignore[no-untyped-call]
 
     def finish(self) -> None:
@@ -65,9 +65,9 @@ class RecordingFile:
 
 
 def schema_of(kind: type[msgspec.Struct]) -> dict[str, Any]:
-    """The JSON schema of a tick or event, without the unions that viewers of MCAP files do not know.
+    """Return the JSON schema of a tick or event, without unions, which viewers of MCAP files do not support.
 
-    A field that may be None is not required instead.
+    Fields that may be None are optional instead.
     """
     _, components = msgspec.json.schema_components([kind])
     schema: dict[str, Any] = components[kind.__name__]
@@ -78,7 +78,7 @@ def schema_of(kind: type[msgspec.Struct]) -> dict[str, Any]:
 
 
 class Message(NamedTuple):
-    """A tick or an event as it is written."""
+    """An encoded tick or event."""
 
     channel: int
     time_s: float
@@ -87,11 +87,11 @@ class Message(NamedTuple):
 
 
 class FullRecording:
-    """A file of everything. Its verbs raise OSError if the disk does not take it."""
+    """A file with all ticks and events. Its methods raise OSError if writing fails."""
 
     def __init__(self, path: Path, stream: BinaryIO, metadata: Mapping[str, str]) -> None:
         self.path = path
-        with contextlib.suppress(OSError):  # tells viewers that it grows; not every file system can
+        with contextlib.suppress(OSError):  # shows viewers that the file is growing; some file systems have no locks
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         self._stream = stream
         self._file = RecordingFile(stream)
@@ -99,7 +99,7 @@ class FullRecording:
         self._file.add_metadata(metadata)
 
     def add(self, message: Message) -> None:
-        """Write it, at the latest with the next flush."""
+        """Write a message, at the latest with the next flush."""
         self._file.add(message.channel, max(0, self._zero_ns + round(1e9 * message.time_s)), message.data)
 
     def flush(self) -> None:
@@ -125,7 +125,7 @@ class PostMortem:
         self._file: FullRecording | None = None
 
     def add(self, message: Message) -> None:
-        """Keep it, or write it after a fault."""
+        """Keep a message, or write it after a fault."""
         if self._until_s is not None:
             if message.time_s > self._until_s:
                 self.finish()
@@ -156,7 +156,7 @@ class PostMortem:
 
 
 class Messages:
-    """What comes through the pipe, checked and handed to every output that still works."""
+    """Messages from the pipe, validated and passed to every output that still works."""
 
     def __init__(self, metadata: Mapping[str, str]) -> None:
         names = joint_names(metadata)
@@ -166,7 +166,7 @@ class Messages:
         self.problems: list[str] = []
 
     def take(self, kind: int, dropped: int, payload: bytes) -> None:
-        """Take a message, and before it what it says was dropped."""
+        """Decode and add a message, after an event for the messages dropped before it."""
         what = None
         fault = None
         if kind in DECODERS:
@@ -191,14 +191,14 @@ class Messages:
         self.each(lambda output: output.add(message))
 
     def each(self, do: Callable[[FullRecording | PostMortem], None]) -> None:
-        """Do it with every output, and go on without those that fail."""
+        """Call a function with every output, and remove those that fail."""
         for output in list(self.outputs):
             with self.excluding(output.path):
                 do(output)
 
     @contextlib.contextmanager
     def excluding(self, path: Path) -> Iterator[None]:
-        """Note an error of a file's, and do not write to it any more."""
+        """Note an error of a file and stop writing to it."""
         try:
             yield
         except OSError as error:
@@ -207,7 +207,7 @@ class Messages:
 
 
 def take_all(pipe: BinaryIO, messages: Messages) -> None:
-    """Take messages until the pipe ends, or no output works any more; flush in between."""
+    """Read messages until the pipe ends or no output works any more, flushing every `FLUSH_S`."""
     buffer = b""
     due_s = math.inf
     while messages.outputs:
@@ -221,6 +221,7 @@ def take_all(pipe: BinaryIO, messages: Messages) -> None:
             break
         due_s = min(due_s, time.monotonic() + FLUSH_S)
         buffer = buffer + more
+        # Take the complete messages; the rest stays in the buffer.
         start = 0
         while len(buffer) - start >= HEADER.size:
             size, kind, dropped = HEADER.unpack_from(buffer, start)
@@ -235,7 +236,7 @@ def take_all(pipe: BinaryIO, messages: Messages) -> None:
 
 
 def read_exactly(pipe: BinaryIO, size: int) -> bytes:
-    """As many bytes. Raises EOFError if the pipe ends before."""
+    """Read `size` bytes. Raises EOFError if the pipe ends before."""
     data = b""
     while len(data) < size:
         if not (more := pipe.read(size - len(data))):
@@ -245,10 +246,10 @@ def read_exactly(pipe: BinaryIO, size: int) -> bytes:
 
 
 def main() -> NoReturn:
-    """Write what comes through standard input; the exit code is 1 if not everything could be."""
+    """Write the messages from standard input; the exit code is 1 if not all could be written."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    with contextlib.suppress(OSError):  # not with the priority of a control loop
+    with contextlib.suppress(OSError):  # drop the real-time priority of the control loop
         os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
         os.nice(5)
     with open(0, "rb", buffering=0) as pipe:
@@ -262,9 +263,9 @@ def main() -> NoReturn:
         if order["post_mortem"] is not None:
             messages.outputs.append(PostMortem(Path(order["post_mortem"]), metadata, order["keep_last_seconds"]))
         take_all(pipe, messages)
-    with contextlib.suppress(OSError):  # where nobody listens any more
+    with contextlib.suppress(OSError):  # the reader may have closed the pipe
         print("; ".join(messages.problems), file=sys.stderr, flush=True)
-    # A stream that the disk did not take would fail again, loudly, as the interpreter ends.
+    # Exit without closing streams: one that failed would fail again, with a traceback.
     os._exit(1 if messages.problems else 0)
 
 
