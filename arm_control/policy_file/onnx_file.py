@@ -1,4 +1,4 @@
-"""A look into an ONNX file before onnxruntime loads it: is it one, is it whole, and what could running it cost?
+"""Checks of an ONNX file before onnxruntime loads it: format, completeness, and the cost of running it.
 
 The base install has no `onnx`, and onnxruntime reads side files named by a model without asking, loads operators and
 allocates what a graph asks for; so this walks the few protobuf fields that matter. A file passes only if
@@ -76,14 +76,14 @@ def check_self_contained(content: bytes) -> None:
 
 
 class _Walk:
-    """Through all messages in which a tensor may stand, counting as it goes so that it ends soon."""
+    """Walk through all messages that may contain a tensor, within a bound on the number of fields."""
 
     def __init__(self) -> None:
         self.fields_left = MOST_FIELDS
         self.values = 0  # bytes of tensors' values
 
     def message(self, message: memoryview, kind: str, depth: int) -> None:
-        """Go through a message of this kind. Raises ValueError for what may not be in it."""
+        """Check a message of this kind and those in it. Raises ValueError for fields that are not accepted."""
         if depth > DEEPEST_GRAPH:
             raise ValueError("its graphs are nested too deep")
         for number, value, is_bytes in fields(message):

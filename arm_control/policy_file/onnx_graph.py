@@ -1,10 +1,10 @@
-"""What a graph may hold, and the most that running it can cost.
+"""Checks of an ONNX graph: accepted operators, and bounds on tensor sizes and on the work of one inference.
 
 Only the operators in `_OPERATORS` pass: those that arm-control's exporter writes for any of its agents. None of them
-holds a graph, loops, reads a file or comes from another package. What remains is that small constants can make huge
-tensors (`Expand`, the sum of a column and a row, a `Concat` of a tensor with itself, over and over) or much work
-(`MatMul`), so the shapes of all tensors are worked out, for one row of inputs, as in a control loop, and for
-`MOST_GOLDEN_SAMPLES` of them, as when a policy is loaded. Refused is a graph in which
+holds a graph, loops, reads a file or comes from another package. Small constants can still make huge
+tensors (`Expand`, the sum of a column and a row, a `Concat` of a tensor with itself, over and over)
+or much work (`MatMul`), so the shapes of all tensors are inferred, for one row of inputs, as in a control loop, and for
+`MOST_GOLDEN_SAMPLES` of them, as when a policy is loaded. A graph is rejected if
 
 - a tensor of the file has dimensions that are negative, or other than its bytes make up;
 - a tensor, of the file or worked out, has more than `LARGEST_TENSOR` elements or `MOST_AXES` axes;
@@ -67,14 +67,14 @@ def check_graph(graph: Message, opsets: list[Message]) -> None:
 
 @dataclass
 class _Tensors:
-    """What is known of tensors by their names: shapes and, of small lists of whole numbers, values."""
+    """Inferred tensors by name: shapes and, for small lists of integers, values."""
 
     shapes: dict[str, Shape] = field(default_factory=dict)
     values: dict[str, tuple[int, ...]] = field(default_factory=dict)
     divisors: set[str] = field(default_factory=set)  # constants that all may be divided by
 
     def add(self, name: str, shape: Shape) -> None:
-        """One more. Raises ValueError if it is there already, or too large."""
+        """Add a tensor. Raises ValueError if it exists already or is too large."""
         if name in self.shapes:
             raise ValueError(f"it has two tensors {_shown(name)}")
         if len(shape) > MOST_AXES or any(size < 0 for size in shape) or math.prod(shape) > LARGEST_TENSOR:
@@ -83,7 +83,7 @@ class _Tensors:
         self.shapes[name] = shape
 
     def shape(self, name: str) -> Shape:
-        """Of a tensor. Raises ValueError if there is none so far."""
+        """Return the shape of a tensor. Raises ValueError if no tensor has that name so far."""
         if name not in self.shapes:
             raise ValueError(f"it uses a tensor {_shown(name)} before anything gives it")
         return self.shapes[name]
@@ -99,7 +99,7 @@ class _Node:
     attributes: dict[str, Attribute]
 
     def whole(self, name: str, default: int) -> int:
-        """An attribute that is a whole number."""
+        """Return an integer attribute."""
         value = self.attributes.get(name, default)
         if not isinstance(value, int):
             raise _Unclear
@@ -150,7 +150,7 @@ def _add_constant(constants: _Tensors, tensor: Message) -> None:
 
 
 def _input_shape(message: Message, rows: int) -> Shape:
-    """Of a ValueInfoProto, with so many rows where the batch is free."""
+    """Return the shape of a ValueInfoProto, with `rows` where the batch size is free."""
     kind = message.message(2)  # TypeProto
     tensor = kind.message(1) if kind else None
     shape = tensor.message(2) if tensor else None  # TensorShapeProto
@@ -168,7 +168,7 @@ def _input_shape(message: Message, rows: int) -> Shape:
 
 
 def _run(nodes: list[_Node], tensors: _Tensors) -> None:
-    """Work out all shapes, without any values but those of shapes."""
+    """Infer all shapes, and add up elements and multiplications."""
     elements = multiplications = 0
     for node in nodes:
         try:
@@ -220,7 +220,7 @@ def _broadcast_shapes(shapes: Sequence[Shape]) -> Shape:
 
 
 def _elementwise(node: _Node, tensors: _Tensors) -> tuple[Sequence[Shape], int]:
-    """Broadcasts its inputs; an optional one may be missing."""
+    """Broadcast the inputs; optional ones may be missing."""
     shapes = [tensors.shape(name) for name in node.inputs if name]
     if not shapes:
         raise _Unclear
@@ -403,7 +403,7 @@ _OPERATORS: dict[str, Rule] = {
 
 
 def _shown(name: str) -> str:
-    """A name from a file, as one short piece of a line."""
+    """Quote a name from a file in at most about 60 characters."""
     return repr(name if len(name) <= 60 else name[:57] + "...")
 
 

@@ -7,7 +7,7 @@ MOST_NUMBERS = 4096  # in one list, of those that are read; a tensor's values ar
 
 
 def fields(message: memoryview) -> Iterator[tuple[int, int | memoryview, bool]]:
-    """(field number, value, whether it is bytes) of one message. Raises ValueError if it is none."""
+    """Yield (field number, value, whether it is bytes) of one message. Raises ValueError for invalid messages."""
     place = 0
     while place < len(message):
         key, place = _varint(message, place)
@@ -32,7 +32,7 @@ def fields(message: memoryview) -> Iterator[tuple[int, int | memoryview, bool]]:
 
 
 def _varint(message: memoryview, place: int) -> tuple[int, int]:
-    """An unsigned number of at most 64 bits, as which negative ones are written too, and where it ends."""
+    """Read an unsigned integer of at most 64 bits (negative ones are written so, too); returns it and where it ends."""
     value = shift = 0
     while True:
         if place >= len(message) or shift > 63:
@@ -50,16 +50,16 @@ def _signed(value: int) -> int:
 
 
 class Message:
-    """The fields of one message by their numbers. Raises ValueError if it is none."""
+    """The fields of one message by their numbers. Raises ValueError for invalid messages."""
 
     def __init__(self, content: memoryview) -> None:
         self._fields: dict[int, list[int | memoryview]] = {}
         for number, value, is_bytes in fields(content):
-            if is_bytes or isinstance(value, int):  # floats have no say in what is checked
+            if is_bytes or isinstance(value, int):  # no check depends on floats
                 self._fields.setdefault(number, []).append(value)
 
     def all(self, number: int) -> list[int | memoryview]:
-        """Everything that stands in a field."""
+        """All values of a field."""
         return self._fields.get(number, [])
 
     def bytes(self, number: int) -> list[memoryview]:
