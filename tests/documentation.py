@@ -30,6 +30,7 @@ SHORTER = [
     ("bench runner", r"$", " --seconds 1 --rounds 1"),
     ("bench simulation", r"$", " --seconds 0.02 --rounds 1"),
     ("bench viewer", r"$", " --seconds 4"),
+    ("lab corridor", r"$", " --quick"),
 ]
 # The same for the Python programs.
 SHORTER_PYTHON = [

@@ -1,7 +1,7 @@
 """Settings of REINFORCE."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from policies.common.settings import PolicyGradientSettings
 
@@ -9,6 +9,8 @@ from policies.common.settings import PolicyGradientSettings
 @dataclass(frozen=True)
 class ReinforceSettings(PolicyGradientSettings):
     """Monte Carlo policy gradient (Williams 1992), with a baseline."""
+
+    num_envs: ClassVar[int] = 8
 
     baseline: Literal["none", "average", "value"] = "value"
     """Baseline subtracted from each return: none, the average of the other environments, or the state's value."""
