@@ -41,6 +41,7 @@ LEARNING_RATES = {
     "average": (2.0**-7, 2.0**-8, 2.0**-9),
     "value": (2.0**-5, 2.0**-6, 2.0**-7),
 }
+PRIZE = 100.0  # the step sizes above suit it
 VALUE_RATE = 0.2  # step size of the learned values
 LONGEST_EPISODE = 5_000  # steps, where the gradient is measured
 LONGEST_LEARNING_EPISODE = 400  # steps; an episode that is longer ends there, without the prize
@@ -55,8 +56,6 @@ LARGEST_FRACTION = 1.0 / 3.0  # of the episodes
 class Settings:
     """Settings of the experiment."""
 
-    prize: float = 100.0
-    """Reward at the goal, the same for every policy."""
     episodes: int = 4
     """Episodes of one update; the average baseline requires at least 2."""
     updates: int = 200
@@ -148,8 +147,8 @@ def measure_gradient(settings: Settings, generator: np.random.Generator) -> Row:
     for p in PROBABILITIES:
         each_p = np.full((settings.measured_updates, settings.episodes), p)
         states, actions = run_episodes(each_p, LONGEST_EPISODE, generator)
-        returns = returns_of(states, actions, settings.prize)
-        values = np.tile(exact_values(p, settings.prize), (settings.measured_updates, 1))
+        returns = returns_of(states, actions, PRIZE)
+        values = np.tile(exact_values(p, PRIZE), (settings.measured_updates, 1))
         for kind in BASELINES:
             advantage = returns - baseline_of(kind, returns, states, values)
             updates = update_of(each_p, states, actions, advantage)
@@ -167,7 +166,7 @@ def learn(settings: Settings, kind: str, generator: np.random.Generator) -> list
     for _ in range(settings.updates):
         each_p = np.repeat(1.0 / (1.0 + np.exp(-theta))[:, None], settings.episodes, axis=1)
         states, actions = run_episodes(each_p, LONGEST_LEARNING_EPISODE, generator)
-        returns = returns_of(states, actions, settings.prize)
+        returns = returns_of(states, actions, PRIZE)
         advantage = returns - baseline_of(kind, returns, states, values)
         theta = theta + rates * update_of(each_p, states, actions, advantage)
         # V(s) <- V(s) + 0.2 (mean G of the visits - V(s))

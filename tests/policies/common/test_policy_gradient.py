@@ -57,6 +57,8 @@ SMALL: dict[str, Any] = {
 POLICIES = ("gaussian", "squashed", "clipped", "softmax")
 METHODS = ("reinforce-none", "reinforce-average", "reinforce-value", "actor-critic", "a2c", "a3c")
 
+METRICS = {"policy_loss", "value_loss", "entropy", "std", "value", "gradient_norm", "learning_rate", "updates"}
+
 
 def settings_of(method: str, **changed: Any) -> PolicyGradientSettings:
     """Small settings of a method."""
@@ -420,9 +422,7 @@ class TestUpdates:
             before = copy.deepcopy(agent.state_dict())
             metrics = agent.update(0.0)
             if update == "1":
-                assert set(metrics) == {
-                    *("policy_loss", "value_loss", "entropy", "value", "gradient_norm", "learning_rate", "updates")
-                }
+                assert set(metrics) == METRICS
                 assert metrics["updates"] == 1
                 assert len(agent._rollout) == 0
             else:
