@@ -286,7 +286,7 @@ class TestInvalidFiles:
             (unknown_operator, "an operator 'NoSuchOperator', which arm-control never writes"),
             (without_contract, "has no contract: it was not written by 'arm-control export'"),
             (in_contract("schema_version", 5), "schema version 5, this program reads 2, 3 and 4"),
-            (broken_contract, "the contract is no JSON"),
+            (broken_contract, "the contract is not a JSON object"),
             (in_contract("schema_version", 3), "contract version 3 with the input previous_target_speed_deg_s"),
             (in_contract("schema_version", 2), "contract version 2 with the input previous_target_speed_deg_s"),
             (

@@ -12,14 +12,15 @@ PRIORITIES = """
 import json, os, subprocess, sys, threading
 from arm_control.runner.priority import request_priority
 
-said, found = request_priority(), []
+message = request_priority()
+found = []
 thread = threading.Thread(target=lambda: found.append(os.sched_getscheduler(0)))
 thread.start()
 thread.join()
 code = "import os; print(os.sched_getscheduler(0))"
 child = int(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout)
 own = os.sched_getscheduler(0) & ~os.SCHED_RESET_ON_FORK
-print(json.dumps({"said": said, "own": own, "thread": found[0], "child": child}))
+print(json.dumps({"message": message, "own": own, "thread": found[0], "child": child}))
 """
 
 
