@@ -296,7 +296,7 @@ class TestFaults:
         figures = json.loads((tmp_path / "run.json").read_text())
         assert figures["faults"]
         assert parks in (None, figures["parked"])
-        assert ("the arm is not parked, and its torque was left on" in err) is not figures["parked"]
+        assert ("the arm is not parked, and its torque is on" in err) is not figures["parked"]
         (post_mortem,) = tmp_path.glob("post-mortem-*.mcap")
         recording = read_recording(post_mortem)
         assert any(event.kind == "refusal" and re.search(message, event.text) for event in recording.events)
