@@ -83,7 +83,7 @@ def load_variant(name: str) -> Command:
 
 
 def run(command: Lab) -> None:
-    """Run one experiment and print the two sentences."""
+    """Run one experiment, and print its claim and what was measured."""
     from arm_control.lab.common.page import conclusion
     from arm_control.lab.common.running import FIGURE, run_experiment
 
@@ -124,7 +124,7 @@ def run_all(command: LabAll) -> None:
 
 
 def make_plan(command: Lab) -> Any:
-    """The experiment to run. Raises ValueError for settings or a number of seeds that it cannot have."""
+    """Resolve the flags of an experiment. Raises ValueError for invalid settings or too few seeds."""
     from arm_control.lab.common.experiment import check_settings, load_experiment, quick_settings
     from arm_control.lab.common.running import Plan
 

@@ -50,7 +50,7 @@ class ReferenceEpisodes:
         self._arms: Arms | None = None
 
     def fits(self, config: TrainConfig) -> bool:
-        """Whether a configuration's environment equals that of the references."""
+        """Return True if a configuration has the environment of the references."""
         own = self._config
         return config.env == own.env and config.environment_options() == own.environment_options()
 

@@ -40,7 +40,7 @@ class Validation:
         self._seconds = 0.0  # duration of the validations of this process
 
     def is_due(self, step: int, elapsed_s: float) -> bool:
-        """Whether a validation may run: the first one, the one at the end, and others within their budget.
+        """Return True if a validation is due: the first one, the one at the end, and others within their budget.
 
         The budget is a fraction of the training's steps, so that a resumed training repeats it exactly; with --minutes,
         of its time.

@@ -118,7 +118,7 @@ def cases(settings: Settings, seeds: int) -> list[Case]:
 
 
 def measure(settings: Settings, case: Case) -> Row:
-    """What each method learns, and its error, from the same episodes."""
+    """The estimates of each method and their errors, from the same episodes."""
     count = case["episodes"]
     generator = np.random.default_rng([case["seed"], count])
     start = generator.integers(STATES, size=(count,))

@@ -234,7 +234,7 @@ def output_text(kind: str, positions: int) -> str:
 
 
 def draw_line(axes: Axes, place: int, values: list[float], label: str) -> None:
-    """What was measured, from one joint on."""
+    """The measured figures by number of joints, starting with one."""
     joints = range(1, len(values) + 1)
     axes.plot(joints, values, color=COLOURS[place], marker=MARKERS[place], label=label)
 

@@ -134,7 +134,7 @@ def estimates(settings: Settings, rows: list[Row], method: str) -> list[Mean]:
 
 
 def errors_from(exact: list[float], settings: Settings, rows: list[Row], method: str) -> Array:
-    """How far the estimate at each age is from an exact value, in (exact) standard errors."""
+    """The distance of the estimate at each age from an exact value, in (exact) standard errors."""
     errors = []
     for age, expected, estimate in zip(all_ages(settings), exact, estimates(settings, rows, method), strict=True):
         variance = exact_moments(old_mean(settings, age), settings.std, method)[1]

@@ -64,7 +64,7 @@ class FaultInjector:
                     self._end(event, servo)
 
     def is_silent(self, servo: Servo) -> bool:
-        """Whether a servo neither hears nor replies."""
+        """Return True if a servo is disconnected: it receives nothing and sends no replies."""
         return servo.id in self._silent
 
     def happens(self, kind: str, servo: Servo) -> bool:

@@ -1,4 +1,4 @@
-"""How an emulated servo moves and measures: lag, delay, noise and sag."""
+"""Dynamics and sensors of an emulated servo: lag, delay, noise and sag."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ from arm_control.drivers.dynamixel.control_table import (
 
 @dataclass(frozen=True)
 class ServoDynamics:
-    """How emulated servos move, and how well they measure. Raises ValueError for values out of range."""
+    """Dynamics and sensor errors of emulated servos. Raises ValueError for values out of range."""
 
     lag_s: float = 0.05
     """Lag behind a goal that moves at constant speed; the servo is a critically damped second-order system."""

@@ -1,1 +1,1 @@
-"""What experiments share: their declaration, how they are run and resumed, their statistics, figures and page."""
+"""Shared code of the experiments: declaration, running and resuming, statistics, figures and the page."""

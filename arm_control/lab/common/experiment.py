@@ -1,4 +1,4 @@
-"""What an experiment declares, and the experiments that there are."""
+"""The declaration of an experiment, and the list of experiments."""
 
 import ast
 from collections.abc import Callable
@@ -23,7 +23,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether a claim holds, and the sentence with the measured figures that says so."""
+    """The verdict on a claim: whether it holds, and a sentence with the measured figures."""
 
     holds: bool
     measured: str
@@ -37,7 +37,7 @@ class Experiment:
     """
 
     claim: str
-    """What theory says, in one sentence."""
+    """The claim of the theory, in one sentence."""
     settings: Any
     """Settings of the full experiment."""
     quick: Any

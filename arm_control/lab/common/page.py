@@ -46,7 +46,7 @@ def plain_markdown(text: str) -> str:
 
 
 def summary(outcomes: Sequence[Outcome]) -> str:
-    """How many of the claims hold."""
+    """The number of claims that hold, as a sentence."""
     holding = sum(outcome.verdict.holds for outcome in outcomes)
     return f"{holding} of {len(outcomes)} claims hold as stated."
 

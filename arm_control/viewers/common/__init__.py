@@ -1,1 +1,1 @@
-"""What viewers share: trajectories, live arms, playback, figures and the scene in a browser."""
+"""Shared code of the viewers: trajectories, live arms, playback, figures and the scene in a browser."""

@@ -1,4 +1,4 @@
-"""What figures share: colours, axes in millimetres, and writing them as PNG files.
+"""Shared code of the figures: colours, axes in millimetres, and writing them as PNG files.
 
 Figures are objects of their own, so that drawing changes no setting of the program that draws (no `pyplot`).
 """

@@ -1,4 +1,4 @@
-"""What a viewer declares, and the viewers that there are."""
+"""The declaration of a viewer, and the list of viewers."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
