@@ -45,8 +45,9 @@ def finish(figure: Figure, panels: Sequence[Axes], path: Path) -> None:
 def make_printable(figure: Figure) -> None:
     """Escape what is not printable in the texts of a figure, such as names from files, and cut long lines.
 
-    Dollars in them are dollars: no text is read as a formula but the labels that matplotlib gives a logarithmic axis.
+    Dollar signs do not start a formula, except in the labels that matplotlib gives a logarithmic axis.
     """
+    # Labels that matplotlib writes as formulas, such as 10^1.
     formulas = set()
     for axes in figure.axes:
         for axis in (axes.xaxis, axes.yaxis):

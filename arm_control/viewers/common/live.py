@@ -27,6 +27,7 @@ from arm_control.viewers.common.trajectory import (
     check_length,
     to_segment,
 )
+from envs.arm import DEFAULT_URDF, Arm
 from envs.arm_env import ArmEnv
 from envs.tasks.base import GoalTrajectory, StillGoal, last_distance, rms_distance
 
@@ -39,11 +40,11 @@ MOST_STEPS = 20  # per frame; further ones are skipped
 class LiveArm:
     """A simulated arm and its controller. Each goal begins from the current pose and velocity.
 
-    `manual_deg` are target angles set by the user; with None, the controller decides.
+    `manual_deg` are target angles set by the user; None leaves the joints to the controller.
     """
 
     def __init__(self, source: OpenedController, seed: int, start_deg: FloatArray | None = None) -> None:
-        """Goals, and the start pose unless given, are those of an evaluation with this seed, which no training uses."""
+        """Draw goals, and the start pose unless given, like an evaluation with this seed, which no training uses."""
         self.name = printable("/".join(Path(source.name).parts[-2:]))
         self._controller = source.controller
         env = cast(ArmEnv, environment_maker(source.config)().unwrapped)
@@ -73,26 +74,30 @@ class LiveArm:
     @property
     def episode_name(self) -> str:
         """Name of the current goal."""
-        return "goal by hand" if self.held else f"{'path' if self.moving else 'goal'} {self.goal_number}"
+        if self.held:
+            return "goal by hand"
+        kind = "path" if self.moving else "goal"
+        return f"{kind} {self.goal_number}"
 
     def distance_m(self, goal_m: Sequence[float] | None = None) -> float:
         """Distance from the tip, by the measured angles, to a goal, by default the current one."""
         return math.dist(self.arm.tip_position(self._env.measured_deg), (goal_m or self._env.goal_m)[:3])
 
     def error_mm(self, distances_m: Sequence[float]) -> float:
-        """The task's error in mm, from the tip's distances to the goal: the first before the first step."""
+        """The task's error in mm, from the tip's distances to the goal before the first and after each step."""
         return 1000.0 * float(self._env.task.errors_m(np.array(distances_m)))
 
     def next_goal(self) -> None:
         """Draw another goal, or path."""
         self.goal_number += 1
         limits = self.arm.limits
+        # The evaluation's generator of this episode, past the start pose that it draws first.
         generator = np.random.default_rng(derived_seeds(self._seed, EVALUATION, self.goal_number)[-1])
-        generator.uniform(limits.lower_deg, limits.upper_deg)  # skip the start pose of that episode
+        generator.uniform(limits.lower_deg, limits.upper_deg)
         self._begin(self._env.task.draw_goals(self.arm, generator, self.episode_steps, self.period_s), held=False)
 
     def move_goal(self, goal_m: tuple[float, float, float]) -> tuple[float, float, float]:
-        """Move the goal there, or to the nearest reachable point, until `next_goal`; returns its position.
+        """Move the goal to a position, or to the nearest reachable point, until `next_goal`; returns its position.
 
         Raises ValueError for an arm that follows paths.
         """
@@ -115,7 +120,8 @@ class LiveArm:
 
     def _begin(self, goals: GoalTrajectory, *, held: bool) -> None:
         """Begin an episode with these goals; `held` if the goal was set by hand."""
-        if not (held and self.held):  # a goal that is being dragged stays the same episode
+        # Dragging a goal continues the same episode.
+        if not (held and self.held):
             begin_episodes(self._controller)
         self.held = held
         self._left = self.episode_steps
@@ -140,7 +146,7 @@ class LiveArm:
         return tick
 
     def advance(self, until_s: float, most_steps: int) -> bool:
-        """Simulate up to a time, by `most_steps` at most; returns whether the time was reached."""
+        """Simulate up to a time, by at most `most_steps`; returns True if the time was reached."""
         for _ in range(most_steps):
             if self.time_s + self.period_s > until_s + 1e-9:
                 return True
@@ -194,7 +200,8 @@ def roll_out(source: OpenedController, goals: int, seed: int) -> Trajectory:
     try:
         ticks: list[Tick] = []
         episodes: list[Episode] = []
-        error: float | None = None  # of the previous goal
+        # A goal's error is stored in the tick after its last one, in which the next goal begins.
+        error: float | None = None
         for number in range(goals):
             if number:
                 live.next_goal()
@@ -222,18 +229,23 @@ def roll_out_beside(source: OpenedController, trajectory: Trajectory) -> Traject
     """
     check_length(trajectory)
     if not any(has_goals(trajectory, episode) for episode in trajectory.episodes):
-        raise ValueError(f"{trajectory.name} has no goals for {source.name}: name another source beside it")
-    began = trajectory.segment(0.0, 1.0).angle_deg
-    poses = began[~np.isnan(began).any(axis=1)]
-    live = LiveArm(source, 0, poses[0] if len(poses) else None)
+        raise ValueError(f"{trajectory.name} has no goals for {source.name}: compare it with another source")
+    if not Arm(source.config.arm or DEFAULT_URDF).moves_like(trajectory.arm):
+        raise ValueError(f"{source.name} is for another arm: expected {trajectory.arm.name}, as in {trajectory.name}")
+    # Start from the first pose that was read within a second.
+    first_angles_deg = trajectory.segment(0.0, 1.0).angle_deg
+    poses_deg = first_angles_deg[~np.isnan(first_angles_deg).any(axis=1)]
+    live = LiveArm(source, 0, poses_deg[0] if len(poses_deg) else None)
     try:
-        if live.moving or not live.arm.moves_like(trajectory.arm):
-            raise ValueError(f"{source.name} is not for goals that stay, or not for the arm {trajectory.arm.name}")
-        beside = Beside(live, trajectory)
+        if live.moving:
+            raise ValueError(
+                f"{source.name} follows moving goals: expected a controller for the still goals of {trajectory.name}"
+            )
+        follower = RecordedGoalFollower(live, trajectory)
         ticks: list[Tick] = []
         while live.time_s < trajectory.length_s:
-            ticks.append(beside.step())
-        ticks.append(beside.now())
+            ticks.append(follower.step())
+        ticks.append(follower.now())
     finally:
         live.close()
     return Trajectory(
@@ -247,15 +259,15 @@ def roll_out_beside(source: OpenedController, trajectory: Trajectory) -> Traject
 
 
 def has_goals(trajectory: Trajectory, episode: Episode) -> bool:
-    """Whether any tick of an episode has a goal."""
+    """Return True if any tick of an episode has a goal."""
     goals_m = trajectory.segment(trajectory.tick_s(episode.start_s), episode.end_s, most=100).goal_m
     return not bool(np.isnan(goals_m).all())
 
 
-class Beside:
-    """Moves a live arm with the goals of a recording, tick by tick.
+class RecordedGoalFollower:
+    """Moves a live arm to the goals of a recording, tick by tick.
 
-    Episodes begin and end in the ticks of the recorded events, whatever the times of the ticks are.
+    Episodes begin and end with the ticks in which they began and ended in the recording, even if ticks are irregular.
     """
 
     def __init__(self, live: LiveArm, trajectory: Trajectory) -> None:
@@ -265,21 +277,21 @@ class Beside:
         self._ends_s = [trajectory.tick_s(episode.end_s) for episode in trajectory.episodes]
         self._begun = 0  # number of episodes
         self._goal_m: Point | None = None
-        # Of the current episode.
+        # The goals, and the distances to them, in the current episode.
         self._goals_m: set[Point] = set()
         self._distances_m: list[float] = []
 
     def step(self) -> Tick:
         """Set the current goal, and simulate one control period."""
-        goal_m, error = self._take_goal()
+        goal_m, error = self._update_goal()
         return msgspec.structs.replace(self._live.step(), goal_m=goal_m, goal_error_mm=error)
 
     def now(self) -> Tick:
         """Set the current goal, and return the state without a step."""
-        goal_m, error = self._take_goal()
+        goal_m, error = self._update_goal()
         return msgspec.structs.replace(self._live.now(), goal_m=goal_m, goal_error_mm=error)
 
-    def _take_goal(self) -> tuple[Point | None, float | None]:
+    def _update_goal(self) -> tuple[Point | None, float | None]:
         """Set the recorded goal of the current time; returns it, and the error of a goal whose episode has ended.
 
         While the recording has no goal, the arm holds its pose.
@@ -288,21 +300,23 @@ class Beside:
         tick_s = float(now.time_s[0])
         error = self._error_mm(tick_s)
         x, y, z = now.goal_m[0].tolist()
+        # Hold the pose while there is no goal.
         if math.isnan(x):
             self._live.manual_deg = self._live.now().target_deg
             return None, error
         self._live.manual_deg = None
+        # Set a goal that is new, or one that begins an episode.
         begun = bisect.bisect_right(self._starts_s, tick_s)
         if begun > self._begun or (x, y, z) != self._goal_m:
             self._live.set_goal((x, y, z), new_episode=begun > self._begun)
         self._begun = begun
         self._goal_m = (x, y, z)
         if begun and tick_s < self._ends_s[begun - 1]:
-            self._note_distance(settling=now.phase[0] == "soft start")
+            self._add_distance(settling=now.phase[0] == "soft start")
         return self._goal_m, error
 
-    def _note_distance(self, *, settling: bool) -> None:
-        """Note the distance to the goal; only the first one during a soft start."""
+    def _add_distance(self, *, settling: bool) -> None:
+        """Add the distance to the goal to those of the episode; during a soft start only the first one."""
         assert self._goal_m is not None
         if not (settling and self._distances_m):
             self._distances_m.append(self._live.distance_m(self._goal_m))

@@ -13,7 +13,7 @@ BEHIND_S = 0.6  # delay behind a recording that is being written
 
 
 class Playback:
-    """A position in time that advances with the clock while it plays, however seldom it is read."""
+    """A position in time that advances with the clock while it plays."""
 
     def __init__(
         self, period_s: float, length_s: float = math.inf, *, now_s: Callable[[], float] = time.monotonic
@@ -39,7 +39,7 @@ class Playback:
 
     @property
     def playing(self) -> bool:
-        """Whether the position advances; not at the end."""
+        """True while the position advances; False at the end."""
         return self._playing and self.position_s < self.length_s
 
     @property
@@ -70,7 +70,7 @@ class Playback:
             self.play()
 
     def seek(self, position_s: float) -> None:
-        """Jump to a position; playing or paused stays the same, paused at the end."""
+        """Jump to a position and stay playing or paused; a playback at its end is paused."""
         self._playing = self.playing
         self._set(position_s)
 

@@ -21,12 +21,12 @@ GREEN = (26, 158, 76)
 TABLE = (219, 204, 178)
 TRACE_S = 3.0  # length of the tip's trace
 TRACE_POINTS = 60
-SECOND = (0.84, 0.37, 0.0, 0.45)  # the second arm is translucent
+SECOND_ARM = (0.84, 0.37, 0.0, 0.45)  # orange, translucent
 
 
 @contextlib.contextmanager
 def serving(host: str, port: int) -> Iterator[viser.ViserServer]:
-    """A page server that prints nothing. It takes another port if this one is in use."""
+    """A web server that prints nothing; it takes another port if this one is in use."""
     logging.getLogger("websockets").setLevel(logging.CRITICAL)  # ignore clients that disconnect
     with contextlib.redirect_stdout(io.StringIO()):
         server = start_guarded(host, port)
@@ -51,11 +51,12 @@ class Stage:
         server.initial_camera.fov = np.radians(45.0)
         size = (0.96 * reach_m, 0.96 * reach_m, 0.02)
         scene.add_box("/table", dimensions=size, color=TABLE, position=(0.28 * reach_m, 0.28 * reach_m, -0.011))
+        # The arms, each with its goal and the trace of its tip.
         self._urdfs = []
         self._goals = []
         self._traces = []
         for place, arm in enumerate(arms):
-            colour = SECOND if place else None
+            colour = SECOND_ARM if place else None
             urdf = ViserUrdf(server, _shapes(arm), root_node_name=f"/arm{place}", mesh_color_override=colour)
             goal = scene.add_icosphere(
                 f"/goal{place}", radius=0.02 * reach_m, color=ORANGE if place else GREEN, opacity=0.6 if place else 0.9
@@ -77,13 +78,13 @@ class Stage:
             # The URDF has the arm's joints in the same order.
             self._urdfs[place].update_cfg(angles * RADIANS)
         goal = self._goals[place]
-        there = not np.isnan(now.goal_m).any()
         first = self._goals[0]
-        if there:
+        has_goal = not np.isnan(now.goal_m).any()
+        if has_goal:
             goal.position = now.goal_m[0]
         # Draw a goal that both arms share only once.
         same = place > 0 and first.visible and np.allclose(goal.position, first.position, atol=1e-4)
-        goal.visible = bool(there and not same)
+        goal.visible = bool(has_goal and not same)
         if len(trace_m) > 1:
             self._traces[place].points = np.stack([trace_m[:-1], trace_m[1:]], axis=1).astype(np.float32)
         self._traces[place].visible = len(trace_m) > 1
@@ -93,7 +94,7 @@ def _shapes(arm: Arm) -> yourdfpy.URDF:
     """The arm's shapes; without meshes if one of them is damaged."""
     try:
         return _load(drawn_urdf(arm.chain, arm.mesh_folder))
-    except Exception:  # the readers of mesh formats raise errors of many types
+    except Exception:  # readers of meshes raise errors of many types
         return _load(drawn_urdf(arm.chain, arm.mesh_folder, usable=()))
 
 

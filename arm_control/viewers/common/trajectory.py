@@ -105,8 +105,8 @@ class Ticks(Protocol):
         """The ticks from one time to another, thinned evenly to about `most`."""
 
 
-def _time_s(what: Tick | Event) -> float:
-    return what.time_s
+def _time_s(entry: Tick | Event) -> float:
+    return entry.time_s
 
 
 class TicksInMemory:
@@ -120,7 +120,8 @@ class TicksInMemory:
     def ticks(self, start_s: float, end_s: float, most: int | None = None) -> list[Tick]:
         """The ticks from one time to another, thinned evenly to about `most`."""
         first = bisect.bisect_left(self._ticks, start_s, key=_time_s)
-        found = self._ticks[first : bisect.bisect_right(self._ticks, end_s, first, key=_time_s)]
+        end = bisect.bisect_right(self._ticks, end_s, first, key=_time_s)
+        found = self._ticks[first:end]
         return found if most is None else found[:: max(1, len(found) // most)]
 
 
@@ -160,11 +161,11 @@ class Trajectory:
 
     @property
     def growing(self) -> bool:
-        """Whether the recording is still being written."""
+        """True while the recording is being written."""
         return self._recording is not None and self._recording.growing
 
     def refresh(self) -> bool:
-        """Read new ticks of a growing recording, every REFRESH_S at most; returns whether there were any."""
+        """Read new ticks of a growing recording, at most every REFRESH_S; returns True if there were any."""
         recording = self._recording
         now_s = time.monotonic()
         if recording is None or now_s < self._refreshed_s + REFRESH_S:
@@ -180,7 +181,7 @@ class Trajectory:
     def segment(self, start_s: float, end_s: float, most: int | None = None) -> Segment:
         """The ticks from one time to another, both included, thinned evenly to about `most`.
 
-        The segment may be empty, since a recording can have gaps.
+        The segment is empty in a gap of a recording.
         """
         zero_s = self._ticks.start_s
         ticks = self._ticks.ticks(zero_s + start_s - ROUNDING_S, zero_s + end_s + ROUNDING_S, most)
@@ -202,19 +203,20 @@ class Trajectory:
     def error_at_end_mm(self, episode: Episode) -> float:
         """The error of an episode's goal in mm, as recorded in the tick in which the episode ended; NaN if unknown.
 
-        If no tick has it, because the goal was cut short: the distance from tip to goal at the end.
+        If no tick has it, because the goal was interrupted: the distance from tip to goal at the end.
         """
         end_s = self.tick_s(episode.end_s)
         zero_s = self._ticks.start_s
-        # A trajectory simulated beside a recording may have no tick exactly at the end, but has one within a period.
+        # The recorded error. A simulation of recorded goals may have no tick at the end, but has one within a period.
         latest_s = episode.end_s + self.period_s
         for tick in self._ticks.ticks(zero_s + end_s - ROUNDING_S, zero_s + latest_s + ROUNDING_S):
             if tick.goal_error_mm is not None and math.isfinite(tick.goal_error_mm):
                 return tick.goal_error_mm
+        # The distance in the last ticks of the episode.
         start_s = max(self.tick_s(episode.start_s), end_s - LAST_TICKS * self.period_s)
         rows = self.segment(start_s, end_s)
-        # The tick in which an episode ends has its last reading but may already have the next goal.
         tips_m = rows.tip_m[~np.isnan(rows.tip_m).any(axis=1)]
+        # The tick in which an episode ends has its last reading but may already have the next goal.
         goals_m = rows.goal_m[: max(1, len(rows) - 1)]
         goals_m = goals_m[~np.isnan(goals_m).any(axis=1)]
         if not len(tips_m) or not len(goals_m):
@@ -228,12 +230,14 @@ class Trajectory:
     def fault_at(self, time_s: float) -> str | None:
         """The reason of the fault stop at a time; None if the arm is not stopped."""
         number = bisect.bisect_right(self._stops, time_s + ROUNDING_S, key=_time_s)
-        if number == 0 or self._stops[number - 1].kind == "phase":  # it continues, or parks
+        # A phase after the fault stop means that the arm continues or parks.
+        if number == 0 or self._stops[number - 1].kind == "phase":
             return None
         return self._stops[number - 1].text
 
     def sample(self, time_s: float) -> Segment:
-        """The last tick at or before a time, or the first tick, as a segment of one row."""
+        """The last tick at or before a time as a segment of one row; before the first tick, that one."""
+        # Search back over longer and longer times, for a recording may have gaps.
         back_s = 2.0 * self.period_s
         while True:
             found = self.segment(time_s - back_s, time_s)
@@ -246,14 +250,14 @@ class Trajectory:
 
 def to_segment(arm: Arm, ticks: Sequence[Tick], zero_s: float = 0.0) -> Segment:
     """Ticks as columns, their times since `zero_s`."""
-    nothing = [math.nan] * arm.joint_count
+    unknown = [math.nan] * arm.joint_count
 
     def column(name: str) -> FloatArray:
         """A value per joint, (n, joints); NaN also for readings too large to draw."""
         rows = []
         for tick in ticks:
             row = getattr(tick, name)
-            rows.append(nothing if row is None else row)
+            rows.append(unknown if row is None else row)
         values = np.array(rows, np.float64).reshape(len(ticks), arm.joint_count)
         return np.where(np.abs(values) <= LARGEST_DEG, values, math.nan)
 
@@ -280,7 +284,7 @@ def to_segment(arm: Arm, ticks: Sequence[Tick], zero_s: float = 0.0) -> Segment:
 def open_trajectory(path: str | Path, urdf: str | None = None) -> Trajectory:
     """Open the trajectory of a recording, drawn as the arm in the file `urdf` if given.
 
-    Raises ValueError, naming the file, if it is no recording, has no readable tick, or is of another arm.
+    Raises ValueError for a file that is no recording, has no readable tick, or is of another arm.
     """
     recording = IndexedRecording(path)
     metadata = recording.metadata
@@ -325,7 +329,7 @@ def events_and_episodes(recording: IndexedRecording) -> tuple[list[Event], list[
 
 
 def stops_of(events: Sequence[Event]) -> list[Event]:
-    """The events with which an arm is stopped or continues."""
+    """The events that stop an arm or let it continue."""
     return [event for event in events if event.kind in ("refusal", "phase")]
 
 
@@ -346,7 +350,7 @@ def drawn_arm(path: str | Path, arm: Arm, urdf: str | None) -> Arm:
         given = Arm(urdf)
         if not arm.moves_like(given):
             raise ValueError(
-                f"{path} is of the arm {arm.name}, not of that in {urdf}: joints, limits or lengths differ"
+                f"{path} is of the arm {arm.name}: expected that in {urdf} (joints, limits or lengths differ)"
             )
         return given
     default = Arm(DEFAULT_URDF)

@@ -45,21 +45,22 @@ def _verify(recording: IndexedRecording, urdf: str | None) -> tuple[int, str]:
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
     context = OpeningContext(period_s, start_deg, imperfections, time.monotonic)
-    again = driver_type.open(drawn_arm(path, arm, urdf), {}, context)
+    resimulated = driver_type.open(drawn_arm(path, arm, urdf), {}, context)
+    # Compare each tick's readings, then send its target, as the runner did.
     try:
         ticks = 0
         for ticks, tick in enumerate(recording, 1):
-            if difference := _difference(tick, again, arm.joint_names):
+            if difference := _difference(tick, resimulated, arm.joint_names):
                 because = f"; the recording is incomplete ({recording.missing})" if recording.missing else ""
                 raise RuntimeError(
                     f"{path}: tick {ticks}, at {tick.time_s - recording.start_s:.3f} s, is the first that differs "
                     f"from its re-simulation: {difference}{because}"
                 )
             if tick.target_deg is not None:
-                again.write(tick.target_deg)
+                resimulated.write(tick.target_deg)
         return ticks, recording.missing
     finally:
-        again.close()
+        resimulated.close()
 
 
 def _simulated_driver(path: Path, metadata: Mapping[str, str]) -> DriverType:
@@ -90,13 +91,14 @@ def _start_deg(path: Path, arm: Arm, metadata: Mapping[str, str]) -> tuple[float
     return tuple(start_deg)
 
 
-def _difference(tick: Tick, again: Driver, names: tuple[str, ...]) -> str:
+def _difference(tick: Tick, resimulated: Driver, names: tuple[str, ...]) -> str:
     """The joint whose reading differs most, and by how much; empty if none differs."""
-    state = again.read()
-    for what, unit, recorded, now in (
+    state = resimulated.read()
+    readings = (
         ("", "degrees", tick.angle_deg, state.angles_deg),
         ("'s speed", "degrees/s", tick.speed_deg_s, state.speeds_deg_s),
-    ):
+    )
+    for what, unit, recorded, now in readings:
         if recorded is None:
             return "it has no reading"
         if recorded != now:

@@ -11,7 +11,7 @@ from arm_control.viewers.common.trajectory import Trajectory
 if TYPE_CHECKING:
     from arm_control.viewers.common.live import LiveArm
 
-COMMON = "common"  # the package that is no viewer
+COMMON = "common"  # the package of shared code
 
 Show = Callable[["LiveArm | Sequence[Trajectory]"], None]  # returns when the user closes the viewer
 Save = Callable[[Sequence[Trajectory], str], str]  # writes a file; returns a description of its content
@@ -35,14 +35,14 @@ class Viewer:
     summary: str
     """What it shows, for the help of --viewer."""
     max_sources: int = 1
-    """How many sources it shows together."""
+    """The largest number of sources that it shows together."""
     load_show: Callable[[Any], Show] | None = None
     """Takes the viewer's own flags."""
     load_save: Callable[[], Save] | None = None
     endings: tuple[str, ...] = ()
     """Endings of the files that it saves, such as .mp4."""
     load_save_runs: Callable[[], SaveRuns] | None = None
-    """Saves a file about run folders themselves, of any number."""
+    """Saves a file about any number of run folders."""
     flags: type[Any] | None = None
     """Frozen dataclass of the viewer's own flags, each None unless given."""
     default_priority: Callable[[int], int] = never_default

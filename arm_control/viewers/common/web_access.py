@@ -32,9 +32,9 @@ PAGE_POLICY = (
 
 
 class Access:
-    """The addresses at which a viewer is served: loopback's, and those of the host that it listens at.
+    """The addresses at which a viewer is served: those of loopback and of the host that it listens on.
 
-    A host that stands for all addresses, such as 0.0.0.0, is served at each IP address and at this machine's name.
+    With a host that means all addresses, such as 0.0.0.0, it is served at each IP address and at this machine's name.
     The name of another site is never served, even if it resolves to this machine (DNS rebinding).
     """
 
@@ -42,30 +42,30 @@ class Access:
         """Raises OSError for an unknown host."""
         found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
         addresses = {ip_address(str(entry[4][0]).partition("%")[0]) for entry in found}
-        self._names = {*LOOPBACK, host.lower(), *map(written, addresses)}
+        self._names = {*LOOPBACK, host.lower(), *map(in_url, addresses)}
         self._every_address = any(address.is_unspecified for address in addresses)
         if self._every_address:
             own_name = socket.gethostname().lower()
             self._names |= {own_name, f"{own_name}.local"}
 
     def allows(self, hosts: Sequence[str], origins: Sequence[str], port: int) -> bool:
-        """Whether to answer a request with these `Host` and `Origin` headers on a port.
+        """Return True if a request is to be answered that has these `Host` and `Origin` headers.
 
         Programs other than browsers send no `Origin`, and neither does a browser that loads the page.
         """
         if len(hosts) != 1 or len(origins) > 1:
             return False
-        address = parsed(hosts[0])
+        address = parse_address(hosts[0])
         if address is None or address[1] != port or not self._serves(address[0]):
             return False
-        return not origins or (origins[0].lower().startswith("http://") and parsed(origins[0][7:]) == address)
+        return not origins or (origins[0].lower().startswith("http://") and parse_address(origins[0][7:]) == address)
 
     def _serves(self, name: str) -> bool:
         return name in self._names or (self._every_address and is_ip_address(name))
 
 
-def parsed(address: str) -> tuple[str, int] | None:
-    """Name and port of `name:port` as a header has it, the names of loopback as one; None if malformed."""
+def parse_address(address: str) -> tuple[str, int] | None:
+    """The name and port of `name:port` in a header; None if malformed. All names of loopback become localhost."""
     match = ADDRESS.fullmatch(address.lower())
     if match is None:
         return None
@@ -73,15 +73,15 @@ def parsed(address: str) -> tuple[str, int] | None:
     return ("localhost" if name in LOOPBACK else name), int(port or 80)
 
 
-def written(address: IPv4Address | IPv6Address) -> str:
-    """An IP address as a URL has it."""
+def in_url(address: IPv4Address | IPv6Address) -> str:
+    """An IP address in the notation of URLs."""
     return f"[{address}]" if address.version == 6 else str(address)
 
 
 def is_ip_address(name: str) -> bool:
-    """Whether a name in a URL is an IP address."""
+    """Return True if a name in a URL is an IP address."""
     try:
-        return written(ip_address(name.strip("[]"))) == name
+        return in_url(ip_address(name.strip("[]"))) == name
     except ValueError:
         return False
 
@@ -101,7 +101,7 @@ class BrowserMessage(msgspec.Struct, tag_field="type", tag=True, omit_defaults=T
 
 
 class ViewerCameraMessage(BrowserMessage):
-    """Where a browser's camera is; the first one makes it a client."""
+    """The pose of a browser's camera; the first one makes the browser a client."""
 
     wxyz: Quaternion
     position: Vector
@@ -189,8 +189,8 @@ class GuardedConnection(ServerConnection):
 def start_guarded(host: str, port: int) -> viser.ViserServer:
     """Start a server of viser behind the guard. Raises OSError for an unknown host.
 
-    viser offers no way to pass options to its server of the package `websockets`, though public ones exist for all of
-    this. So a subclass that adds them replaces that class until viser has started it. Raises RuntimeError, and serves
+    The guard consists of public options of the package `websockets`, which viser offers no way to pass to its server.
+    So a subclass that adds them replaces the server's class until viser has started it. Raises RuntimeError, and serves
     nothing, if viser has started its server in another way.
     """
     access = Access(host)
@@ -211,14 +211,14 @@ def start_guarded(host: str, port: int) -> viser.ViserServer:
         raise RuntimeError(
             f"the web viewer does not support viser {viser.__version__}: expected 1.1 (pip install 'viser==1.1.*')"
         )
-    # A value of the wrong type for its control raises in a task of viser: drop that message without printing anything.
+    # A value of the wrong type for its control raises an error in a task of viser: ignore it, print nothing.
     loop = server.get_event_loop()
     loop.call_soon_threadsafe(loop.set_exception_handler, lambda loop, context: None)
     return server
 
 
 def answer(access: Access, respond: Any, connection: ServerConnection, request: Request) -> Response | None:
-    """Reject requests of other sites; let viser answer all others. None opens a websocket."""
+    """Reject requests of other sites and let viser answer all others; returns None to open a websocket."""
     hosts = request.headers.get_all("Host")
     port = connection.local_address[1]
     if not access.allows(hosts, request.headers.get_all("Origin"), port):

@@ -52,7 +52,7 @@ def save_page(trajectories: Sequence[Trajectory], path: str | Path) -> None:
     start_s, end_s = shown_part(trajectories)
     note = "Drag to rotate, scroll to zoom; the bar below the arm plays and scrubs."
     if end_s - start_s < max(trajectory.length_s for trajectory in trajectories) - 1e-6:
-        note += f" The arm is shown from {start_s:.0f} to {end_s:.0f} s, and the table has the goals of that part."
+        note += f" The animation and the table cover {start_s:.0f} to {end_s:.0f} s."
     text = PAGE.format(
         policy=PAGE_POLICY + "connect-src data: blob:",
         title=" and ".join(trajectory.name for trajectory in trajectories),
@@ -67,48 +67,56 @@ def save_page(trajectories: Sequence[Trajectory], path: str | Path) -> None:
 def shown_part(trajectories: Sequence[Trajectory]) -> tuple[float, float]:
     """Start and end of the animation in s: up to LONGEST_S, around the time at which a recording opens."""
     length_s = max(trajectory.length_s for trajectory in trajectories)
-    start_s = min(max(0.0, trajectories[0].opens_at_s - 0.5 * LONGEST_S), max(0.0, length_s - LONGEST_S))
+    latest_start_s = max(0.0, length_s - LONGEST_S)
+    centred_start_s = max(0.0, trajectories[0].opens_at_s - 0.5 * LONGEST_S)
+    start_s = min(centred_start_s, latest_start_s)
     return start_s, min(length_s, start_s + LONGEST_S)
 
 
 def scene_of(trajectories: Sequence[Trajectory], start_s: float, end_s: float) -> str:
     """The scene as a page of its own, which plays without a server."""
+    # Serve the scene on any free port, record its animation, and take it as a page.
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     with serving("127.0.0.1", port) as server:
         stage = Stage(server, [trajectory.arm for trajectory in trajectories])
-        server.initial_camera.position = 0.8 * np.array(server.initial_camera.position)  # there is no panel beside it
+        # Move the camera closer: a saved page has no panel beside the arm.
+        server.initial_camera.position = 0.8 * np.array(server.initial_camera.position)
         label = server.scene.add_label("/numbers", "", position=LABEL * trajectories[0].arm.reach_m)
         serializer = server.get_scene_serializer()
         for time_s in np.arange(start_s, end_s, 1.0 / RATE_HZ).tolist():
-            words = []
+            # The label: the goal's name, and each arm's error.
+            episode = trajectories[0].episode_at(time_s)
+            texts = [] if episode is None else [episode.name]
             for place, trajectory in enumerate(trajectories):
                 now = trajectory.sample(time_s)
-                stage.show(place, now, trajectory.segment(time_s - TRACE_S, time_s, most=200).trace_m(TRACE_POINTS))
+                recent = trajectory.segment(time_s - TRACE_S, time_s, most=200)
+                stage.show(place, now, recent.trace_m(TRACE_POINTS))
                 if not np.isnan(now.error_mm[0]):
-                    words.append(f"{now.error_mm[0]:.1f} mm")
-            episode = trajectories[0].episode_at(time_s)
-            label.text = f"{f'{episode.name}   ' if episode else ''}{'   '.join(words)}"
+                    texts.append(f"{now.error_mm[0]:.1f} mm")
+            label.text = "   ".join(texts)
             serializer.insert_sleep(1.0 / RATE_HZ)
         return serializer.as_html()
 
 
 def table_of(trajectories: Sequence[Trajectory], start_s: float, end_s: float) -> Markup:
-    """The error of each trajectory for each goal that begins in that part, as `arm-control run` prints it."""
+    """The error of each trajectory for each goal that begins in the part shown, as `arm-control run` prints it."""
     names = [Markup("<th>{} (mm)</th>").format(trajectory.name) for trajectory in trajectories]
     rows = []
     for number, episode in enumerate(trajectories[0].episodes):
         if not start_s <= episode.start_s < end_s:
             continue
-        errors = [trajectory.error_at_end_mm(own_episode(trajectory, number, episode)) for trajectory in trajectories]
-        cells = [Markup("<td>{}</td>").format("-" if np.isnan(error) else f"{error:.2f}") for error in errors]
+        cells = []
+        for trajectory in trajectories:
+            error_mm = trajectory.error_at_end_mm(own_episode(trajectory, number, episode))
+            cells.append(Markup("<td>{}</td>").format("-" if np.isnan(error_mm) else f"{error_mm:.2f}"))
         rows.append(Markup("<tr><td>{}</td>{}</tr>").format(episode.name, Markup().join(cells)))
     head = Markup("<tr><th>error at the end</th>{}</tr>").format(Markup().join(names))
     return Markup("<table>{}{}</table>").format(head, Markup().join(rows))
 
 
 def own_episode(trajectory: Trajectory, number: int, episode: Episode) -> Episode:
-    """A trajectory's own episode of this number and name, which may be at other times; if there is none, `episode`."""
+    """A trajectory's own episode with this number and name, possibly at other times; `episode` if it has none."""
     own = trajectory.episodes[number : number + 1]
     return own[0] if own and own[0].name == episode.name else episode
 

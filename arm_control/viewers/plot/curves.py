@@ -33,20 +33,24 @@ def save_curves(folders: Sequence[str | Path], path: str | Path) -> None:
 
 
 def curves_of(folders: Sequence[str | Path]) -> dict[str, Progress]:
-    """How runs learned, by their names in the legend. Runs that differ only in their seeds are one."""
+    """Learning curves by their names in the legend. Runs that differ only in their seeds form one curve."""
+    # Group the runs by their configuration without the seed.
     runs: dict[str, list[tuple[str, dict[str, Any]]]] = {}
     for folder in dict.fromkeys(map(str, folders)):
         run, config = RunFolder.open(folder)
         rows = run.read_metrics()
         if not rows:
-            raise ValueError(f"{folder} has no learning curve yet: it has not reported once")
+            raise ValueError(f"{folder} has no learning curve yet: no progress report has been written")
         without_seed = {key: value for key, value in config.items() if key != "seed"}
         configuration = json.dumps(without_seed, sort_keys=True)
         runs.setdefault(configuration, []).append((folder, {"agent": config["agent"], "curve": rows}))
+    # One curve for each group, with its interval over the seeds.
     curves = {}
     for seeds in runs.values():
         names, drawn = zip(*seeds, strict=True)
-        count = counted(len(names), "seed") + (", 95 % interval" if len(names) > 1 else "")
+        count = counted(len(names), "seed")
+        if len(names) > 1:
+            count += ", 95 % interval"
         curves[f"{drawn[0]['agent']}, {count}: {', '.join(names)}"] = progress_of({"runs": drawn}, "elapsed_s")
     return curves
 

@@ -26,6 +26,13 @@ LEVELS = {
     SafetyLevel.CLAMPED: (COLOURS[4], "///"),
     SafetyLevel.FAULT: ("black", ""),
 }
+# Annotations at a time, and at a height as a fraction of the panel.
+TEXT_AT_TIME: dict[str, Any] = {
+    "xycoords": ("data", "axes fraction"),
+    "textcoords": "offset points",
+    "fontsize": 8,
+    "va": "bottom",
+}
 STYLES = ("-", "--", ":", "-.", (0, (5, 1)), (0, (1, 1)), (0, (3, 1, 1, 1)))
 
 
@@ -62,6 +69,7 @@ def trajectory_figure(trajectories: Sequence[Trajectory]) -> Figure:
     heights += [1.4] * len(timed)
     figure = Figure(figsize=(10, 1.1 + sum(heights)), layout="constrained")
     panels: list[Axes] = list(figure.subplots(len(heights), 1, sharex=True, height_ratios=heights))
+    # Draw the panels from top to bottom.
     colours = (BLUE, ORANGE)
     for joint, axes in enumerate(panels[: arm.joint_count]):
         draw_angles(axes, trajectories, segments, joint, colours)
@@ -75,6 +83,7 @@ def trajectory_figure(trajectories: Sequence[Trajectory]) -> Figure:
     for axes, segment in zip(others, timed, strict=True):
         draw_timings(axes, segment)
     mark_episodes(panels, trajectories[0])
+    mark_faults(panels, trajectories[0])
     panels[-1].set_xlabel("time (s)")
     panels[-1].set_xlim(0.0, max(trajectory.length_s for trajectory in trajectories) or 1.0)
     # The legend names two trajectories, the title a single one.
@@ -103,7 +112,7 @@ def scale_angles(axes: Axes, arm: Arm, joint: int) -> None:
 
 
 def thinned(segment: Segment, trajectory: Trajectory) -> bool:
-    """Whether ticks were left out because there are so many."""
+    """Return True if ticks were left out because there are too many to draw."""
     return len(segment) > 2 and bool(np.median(np.diff(segment.time_s)) > 1.5 * trajectory.period_s)
 
 
@@ -168,8 +177,9 @@ def draw_speeds(axes: Axes, segments: Sequence[Segment], colours: Sequence[str])
             label = shortened(arm.joint_names[joint]) if segment is segments[0] else None
             speeds = broken(segment, segment.speed_deg_s[:, joint])
             axes.plot(*speeds, color=shade, linestyle=style, linewidth=1.1, label=label)
-    for limit in {limit for most in arm.limits.max_speed_deg_s for limit in (-most, most)}:
-        axes.axhline(limit, color="black", linewidth=0.8, linestyle=(0, (1, 2)))
+    for max_speed_deg_s in set(arm.limits.max_speed_deg_s):
+        for limit_deg_s in (-max_speed_deg_s, max_speed_deg_s):
+            axes.axhline(limit_deg_s, color="black", linewidth=0.8, linestyle=(0, (1, 2)))
     axes.set_ylabel("speed\n(degrees/s)")
     axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.05), fontsize=8, frameon=False)
 
@@ -178,10 +188,10 @@ def draw_safety_levels(axes: Axes, trajectories: Sequence[Trajectory], segments:
     """The safety level of each target: a strip for each trajectory."""
     for place, (trajectory, segment) in enumerate(zip(trajectories, segments, strict=True)):
         for level, (colour, hatch) in LEVELS.items():
-            spans = [
-                (segment.time_s[first], segment.time_s[last] + trajectory.period_s - segment.time_s[first])
-                for first, last in runs_of(segment.band, level.value)
-            ]
+            spans = []  # start and duration of each run of this level
+            for first, last in runs_of(segment.band, level.value):
+                start_s = segment.time_s[first]
+                spans.append((start_s, segment.time_s[last] + trajectory.period_s - start_s))
             label = level.name.lower() if place == 0 else None
             axes.broken_barh(
                 spans, (-place - 0.45, 0.9), facecolor=colour, hatch=hatch, edgecolor="0.3", lw=0, label=label
@@ -206,27 +216,30 @@ def draw_timings(axes: Axes, segment: Segment) -> None:
 
 
 def mark_episodes(panels: Sequence[Axes], trajectory: Trajectory) -> None:
-    """A line and a name at the start of each goal, unless there are too many, and the faults with their reasons."""
-    above: dict[str, Any] = {
-        "xycoords": ("data", "axes fraction"),
-        "textcoords": "offset points",
-        "fontsize": 8,
-        "va": "bottom",
-    }
-    for episode in trajectory.episodes if 1 < len(trajectory.episodes) <= MOST_LINES else ():
+    """A line and a name at the start of each goal, unless there are too many."""
+    if not 1 < len(trajectory.episodes) <= MOST_LINES:
+        return
+    for episode in trajectory.episodes:
         for axes in panels:
             axes.axvline(episode.start_s, color="0.55", linewidth=0.8)
         if len(trajectory.episodes) <= MOST_NAMES:
-            panels[0].annotate(shortened(episode.name), (episode.start_s, 1.0), (2, 1), color="0.3", **above)
+            name = shortened(episode.name)
+            panels[0].annotate(name, (episode.start_s, 1.0), (2, 1), color="0.3", **TEXT_AT_TIME)
+
+
+def mark_faults(panels: Sequence[Axes], trajectory: Trajectory) -> None:
+    """A line at each fault stop, and the reasons of the first ones."""
     faults = [event for event in trajectory.events if event.kind == "refusal"]
     for place, event in enumerate(faults):
         for axes in panels:
             axes.axvline(event.time_s, color="black", linewidth=1.4)
         if place < MOST_FAULTS:
+            # The text is on the side of the line that has more room.
             side, shift = ("right", -4) if event.time_s > 0.5 * trajectory.length_s else ("left", 4)
             box = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}
             text = f"stopped: {shortened(event.text)}"
-            panels[0].annotate(text, (event.time_s, 0.72 - 0.2 * place), (shift, 0), ha=side, bbox=box, **above)
+            at = (event.time_s, 0.72 - 0.2 * place)
+            panels[0].annotate(text, at, (shift, 0), ha=side, bbox=box, **TEXT_AT_TIME)
 
 
 def broken(segment: Segment, values: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -239,13 +252,13 @@ def broken(segment: Segment, values: FloatArray) -> tuple[FloatArray, FloatArray
     return np.insert(times, gaps, np.nan), np.insert(values, gaps, np.nan)
 
 
-def runs_of(bands: Sequence[str], wanted: str) -> list[tuple[int, int]]:
+def runs_of(bands: Sequence[str], level: str) -> list[tuple[int, int]]:
     """First and last index of each run of a safety level."""
     found = []
-    at = 0
+    first = 0
     for band, run in groupby(bands):
         length = sum(1 for _ in run)
-        if band == wanted:
-            found.append((at, at + length - 1))
-        at += length
+        if band == level:
+            found.append((first, first + length - 1))
+        first += length
     return found

@@ -96,11 +96,11 @@ class Film:
         self._trajectory = trajectory
         self._scene = Scene(trajectory.arm)
         self._shown: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None
-        self._part = Part(
-            0, 0, WIDTH * SUPERSAMPLING, (HEIGHT - CAPTION_HEIGHT) * SUPERSAMPLING
-        )  # of the arm in the last picture
+        # The part of the last picture that the arm covers; at first, all of it is drawn.
+        self._part = Part(0, 0, WIDTH * SUPERSAMPLING, (HEIGHT - CAPTION_HEIGHT) * SUPERSAMPLING)
         self._picture = np.empty((HEIGHT - CAPTION_HEIGHT, WIDTH, 3), np.uint8)
-        self._fonts = ImageFont.load_default(20), ImageFont.load_default(14)
+        self._caption_font = ImageFont.load_default(20)
+        self._fault_font = ImageFont.load_default(14)
 
     def frame(self, time_s: float) -> Frame:
         """The picture at a time, antialiased, with its caption below, (480, 640, 3)."""
@@ -110,7 +110,7 @@ class Film:
         frame[: HEIGHT - CAPTION_HEIGHT] = self._picture
         frame[HEIGHT - CAPTION_HEIGHT :] = self._caption(now, time_s)
         if (fault := self._trajectory.fault_at(time_s)) is not None:
-            frame[:30] = self._strip(30, [(10, "la", fault, RED)], self._fonts[1])
+            frame[:30] = self._strip(30, [(10, "la", fault, RED)], self._fault_font)
         return frame
 
     def _draw(self, now: Segment) -> None:
@@ -125,14 +125,16 @@ class Film:
             angles, goal = self._shown
             if np.abs(angles - angles_deg).max() < STILL_DEG and np.array_equal(goal, goal_m, equal_nan=True):
                 return
-        size = WIDTH * SUPERSAMPLING, (HEIGHT - CAPTION_HEIGHT) * SUPERSAMPLING
+        size = (WIDTH * SUPERSAMPLING, (HEIGHT - CAPTION_HEIGHT) * SUPERSAMPLING)
         self._scene.show(angles_deg.tolist(), None if np.isnan(goal_m).any() else goal_m.tolist())
         # Render the part that covers the arm as it was and as it is.
-        there = self._scene.occupied(*size)
-        was = self._part
-        part = Part(*map(min, was[:2], there[:2]), *map(max, was[2:], there[2:]))
+        before = self._part
+        after = self._scene.occupied(*size)
+        left_top = map(min, before[:2], after[:2])
+        right_bottom = map(max, before[2:], after[2:])
+        part = Part(*left_top, *right_bottom)
         self._shown = (angles_deg, goal_m)
-        self._part = there
+        self._part = after
         # Antialias: average blocks of SUPERSAMPLING x SUPERSAMPLING pixels.
         left, top, right, bottom = (edge // SUPERSAMPLING for edge in part)
         large = Image.fromarray(self._scene.picture(*size, part))
@@ -140,6 +142,7 @@ class Film:
 
     def _caption(self, now: Segment, time_s: float) -> Frame:
         """The goal, the time since it began, and the error."""
+        # The texts: horizontal position, anchor, text, colour.
         trajectory = self._trajectory
         error_mm = float(now.error_mm[0])
         episode = trajectory.episode_at(time_s)
@@ -151,7 +154,7 @@ class Film:
             texts.append((500, "la", "stopped", RED))
         elif episode is not None and trajectory.tolerance_m is not None and error_mm <= 1000.0 * trajectory.tolerance_m:
             texts.append((500, "la", "on it" if episode.name.startswith("path") else "reached", GREEN))
-        return self._strip(CAPTION_HEIGHT, texts, self._fonts[0])
+        return self._strip(CAPTION_HEIGHT, texts, self._caption_font)
 
     def _strip(self, height: int, texts: list[tuple[int, str, str, tuple[int, int, int]]], font: Any) -> Frame:
         strip = Image.new("RGB", (WIDTH, height), PAPER)

@@ -1,6 +1,5 @@
 """The page of a live arm, whose goal or joints the user can move."""
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -11,19 +10,19 @@ from arm_control.viewers.common.live import LiveArm
 from arm_control.viewers.common.playback import Playback
 from arm_control.viewers.common.stage import BLUE, TRACE_POINTS, TRACE_S
 from arm_control.viewers.web.page import PLOTTED_S, Page
-from arm_control.viewers.web.panel import as_text, numbers, put
+from arm_control.viewers.web.panel import as_html, numbers, set_value
 
 
 class LivePage(Page):
     """Shows a live arm; the user can move its goal or its joints."""
 
-    steps = ("on",)  # a simulation only steps forward
+    steps = ("forward",)  # a simulation only steps forward
 
     def __init__(self, server: viser.ViserServer, live: LiveArm) -> None:
         self.live = live
         super().__init__(server, [live], Playback(live.period_s))
         self._next = server.gui.add_button("Next goal", icon=viser.Icon.TARGET)
-        self.on(self._next, lambda _: self._change(live.next_goal))
+        self.on_change(self._next, lambda _: self._next_goal())
         self.handle: viser.TransformControlsHandle | None = None
         if not live.moving:
             self.handle = server.scene.add_transform_controls(
@@ -31,7 +30,7 @@ class LivePage(Page):
             )
             self._dragged: tuple[float, float, float] | None = None
             self.handle.on_update(self._drag)
-            self._hold_goal()
+            self._move_handle()
         limits = live.arm.limits
         with server.gui.add_folder("By hand", expand_by_default=False):
             self.manual = server.gui.add_checkbox("Move the joints", initial_value=False)
@@ -39,16 +38,16 @@ class LivePage(Page):
                 server.gui.add_slider(name, min=low, max=high, step=0.5, initial_value=low, disabled=True)
                 for name, low, high in zip(live.arm.joint_names, limits.lower_deg, limits.upper_deg, strict=True)
             ]
-        self.on(self.manual, self._take)
+        self.on_change(self.manual, self._set_manual)
         for joint, slider in enumerate(self.joints):
-            self.on(slider, partial(self._turn, joint))
+            self.on_change(slider, partial(self._set_target, joint))
         self.add_plots(live.arm)
 
-    def _change(self, do: Callable[[], None]) -> None:
-        do()
-        self._hold_goal()
+    def _next_goal(self) -> None:
+        self.live.next_goal()
+        self._move_handle()
 
-    def _hold_goal(self) -> None:
+    def _move_handle(self) -> None:
         """Move the handle to the goal."""
         if self.handle is not None:
             self.handle.position = tuple(self.live.recent(0.0).goal_m[-1].tolist())
@@ -65,17 +64,18 @@ class LivePage(Page):
         self._dragged = None
         if dragged is not None:
             self.live.move_goal(dragged)
-        if ended:  # to the nearest reachable point
-            self._hold_goal()
+        # Snap the handle to the goal, which is the nearest reachable point.
+        if ended:
+            self._move_handle()
 
-    def _take(self, by_hand: bool) -> None:
+    def _set_manual(self, by_hand: bool) -> None:
         """Give control of the joints to the user, or back to the controller."""
         for slider in self.joints:
             slider.disabled = not by_hand
         self.live.manual_deg = self._slider_angles() if by_hand else None
         self.show_controls()
 
-    def _turn(self, joint: int, angle_deg: float) -> None:
+    def _set_target(self, joint: int, angle_deg: float) -> None:
         """Set the target of a joint under manual control."""
         if self.live.manual_deg is not None:
             self.live.manual_deg[joint] = angle_deg
@@ -90,15 +90,15 @@ class LivePage(Page):
     def show_controls(self) -> None:
         """Show the current values."""
         super().show_controls()
-        put(self.manual, self.live.manual_deg is not None)
+        set_value(self.manual, self.live.manual_deg is not None)
         for slider, angle_deg in zip(self.joints, self._slider_angles(), strict=True):
-            put(slider, angle_deg)
+            set_value(slider, angle_deg)
 
     def step(self, periods: int) -> None:
         """Pause, and simulate one control period."""
         self.live.step_paused(self.playback)
 
-    def rest(self) -> None:
+    def hold(self) -> None:
         """Hold the arm while no browser is connected."""
         self.playback.seek(self.live.time_s)
 
@@ -107,7 +107,7 @@ class LivePage(Page):
         before = self.live.episode_name
         self.live.follow(self.playback)
         if self.live.episode_name != before:
-            self._hold_goal()
+            self._move_handle()
         return self.live.time_s
 
     def draw(self, position_s: float) -> None:
@@ -120,7 +120,7 @@ class LivePage(Page):
         recent = self.live.recent(PLOTTED_S)
         if self.live.manual_deg is None:
             for slider, angle_deg in zip(self.joints, self._slider_angles(), strict=True):
-                put(slider, angle_deg)
+                set_value(slider, angle_deg)
         heading = Markup("<b>{}</b> at {:.2f} s").format(self.live.episode_name, position_s)
-        self.numbers.content = as_text([heading, numbers(recent.row(-1), self.live.name, BLUE)])
+        self.numbers.content = as_html([heading, numbers(recent.row(-1), self.live.name, BLUE)])
         self.plot([recent], position_s)

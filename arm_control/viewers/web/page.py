@@ -15,7 +15,7 @@ from arm_control.viewers.common.live import LiveArm
 from arm_control.viewers.common.playback import FASTEST, SLOWEST, Playback
 from arm_control.viewers.common.stage import BLUE, ORANGE, Stage
 from arm_control.viewers.common.trajectory import FloatArray, Segment, Trajectory
-from arm_control.viewers.web.panel import offered, put
+from arm_control.viewers.web.panel import checked_value, set_value
 from envs.arm import Arm
 
 PLOTS_S = 1 / 8  # period of drawing plots and numbers
@@ -26,12 +26,12 @@ MAX_REQUESTS = 100  # in the queue for the next update: more than users make, an
 
 
 class Page:
-    """A page: scene, playback controls, numbers and plots. One thread calls `update`.
+    """A page: scene, playback controls, numbers and plots.
 
-    Requests of browsers arrive in other threads, and wait in a queue for the next update.
+    One thread calls `update`. Requests of browsers arrive in other threads and are queued for the next update.
     """
 
-    steps: tuple[str, ...] = ("back", "on")
+    steps: tuple[str, ...] = ("back", "forward")
 
     def __init__(self, server: viser.ViserServer, sources: Sequence[LiveArm | Trajectory], playback: Playback) -> None:
         self.server = server
@@ -39,28 +39,31 @@ class Page:
         self._names = [source.name for source in sources]
         self.stage = Stage(server, [source.arm for source in sources])
         self._requests: queue.Queue[Callable[[], None]] = queue.Queue(MAX_REQUESTS)
-        self._drawn_s = self._plotted_s = -math.inf
+        self._drawn_s = -math.inf
+        self._plotted_s = -math.inf
         self._position_s = math.nan
         self.numbers = server.gui.add_html("")
         self._play = server.gui.add_button("Pause", icon=viser.Icon.PLAYER_PAUSE)
         self._step = server.gui.add_button_group("Step", self.steps)
         self._speed = server.gui.add_slider("Speed", min=SLOWEST, max=FASTEST, step=0.1, initial_value=1.0)
-        self.on(self._play, lambda _: self.playback.toggle())
-        self.on(self._step, lambda step: self.step(-1 if step == "back" else 1))
-        self.on(self._speed, lambda speed: setattr(self.playback, "speed", speed))
+        self.on_change(self._play, lambda _: self.playback.toggle())
+        self.on_change(self._step, lambda step: self.step(-1 if step == "back" else 1))
+        self.on_change(self._speed, lambda speed: setattr(self.playback, "speed", speed))
 
-    def on(self, handle: Any, do: Callable[[Any], None]) -> None:
+    def on_change(self, handle: Any, do: Callable[[Any], None]) -> None:
         """Call `do` with the value that the user gave a control, in the thread of `update`."""
 
-        def used(event: Any) -> None:
-            """Queue a change for the next update; ignore those that the program made."""
+        def changed(event: Any) -> None:
+            """Queue a change by a user for the next update; ignore those that the program made."""
             if event.client_id is None:
                 return
-            value = offered(handle, event.target.value)
+            value = checked_value(handle, event.target.value)
             self.request(self.show_controls if value is None else lambda: do(value))
 
-        clicked = isinstance(handle, viser.GuiButtonHandle | viser.GuiButtonGroupHandle)
-        (handle.on_click if clicked else handle.on_update)(used)
+        if isinstance(handle, viser.GuiButtonHandle | viser.GuiButtonGroupHandle):
+            handle.on_click(changed)
+        else:
+            handle.on_update(changed)
 
     def request(self, do: Callable[[], None]) -> None:
         """Queue a call for the next `update`; dropped if too many are waiting."""
@@ -69,7 +72,7 @@ class Page:
 
     def show_controls(self) -> None:
         """Show the current values, after a browser sent one that its control does not offer."""
-        put(self._speed, self.playback.speed)
+        set_value(self._speed, self.playback.speed)
 
     def add_plots(self, arm: Arm) -> None:
         """Add plots of each joint, the tip error and the reward; a dot marks the current time."""
@@ -112,7 +115,7 @@ class Page:
             self._requests.get()()
         # Hold the position while no browser is connected.
         if not self.server.get_clients():
-            self.rest()
+            self.hold()
             return True
         # Draw the scene as often as it changes, plots and numbers less often.
         position_s = self.advance()
@@ -136,10 +139,12 @@ class Page:
         marked = max(0, np.searchsorted(times, position_s + 1e-9, side="right") - 1)
         others = np.arange(len(times)) != marked
 
-        def along(columns: list[FloatArray]) -> list[FloatArray]:
+        def align(columns: list[FloatArray]) -> list[FloatArray]:
             """A column of each segment, at the first one's times."""
-            more = zip(segments[1:], columns[1:], strict=True)
-            return [columns[0], *(np.interp(times, segment.time_s, column) for segment, column in more)]
+            aligned = [columns[0]]
+            for segment, column in zip(segments[1:], columns[1:], strict=True):
+                aligned.append(np.interp(times, segment.time_s, column))
+            return aligned
 
         def put_lines(plot: viser.GuiUplotHandle, lines: list[FloatArray], dashed: list[FloatArray]) -> None:
             """Plot the rows without missing values: an axis cannot begin with NaN."""
@@ -149,17 +154,17 @@ class Page:
             plot.data = tuple(column[known] for column in columns)
 
         for joint, plot in enumerate(self.angles):
-            measured = along([it.angle_deg[:, joint] for it in segments])
-            put_lines(plot, measured, along([it.target_deg[:, joint] for it in segments]))
-        put_lines(self.error, along([it.error_mm for it in segments]), [])
-        put_lines(self.reward, along([it.reward for it in segments]), [])
+            measured = align([it.angle_deg[:, joint] for it in segments])
+            put_lines(plot, measured, align([it.target_deg[:, joint] for it in segments]))
+        put_lines(self.error, align([it.error_mm for it in segments]), [])
+        put_lines(self.reward, align([it.reward for it in segments]), [])
 
     def step(self, periods: int) -> None:
         """Pause, and step by control periods."""
         self.playback.step(periods)
 
-    def rest(self) -> None:
-        """Called instead of drawing while no browser is connected."""
+    def hold(self) -> None:
+        """Hold the position; called instead of drawing while no browser is connected."""
 
     def advance(self) -> float:
         """Advance; returns the current position in s."""

@@ -23,10 +23,10 @@ def serve(
     check_port(host, port)
     with serving(host, port) as server:
         if server.get_port() != port:  # another program took it in the meantime
-            raise OSError(f"port {port} is in use: --port names another")
+            raise OSError(f"port {port} is in use: choose another with --port")
         page = LivePage(server, shown) if isinstance(shown, LiveArm) else PlayedPage(server, shown)
         name = f"[{host}]" if ":" in host else host
-        say(f"http://{name}:{port}   open it in a browser; Ctrl-C ends it")
+        say(f"http://{name}:{port}   open it in a browser; press Ctrl-C to stop")
         paced(page.update)
 
 
@@ -37,8 +37,8 @@ def check_port(host: str, port: int) -> None:
         for family, _, _, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
             with socket.create_server(address, family=family):
                 pass
-    except (OSError, UnicodeError) as error:  # an invalid host name
+    except (OSError, UnicodeError) as error:  # UnicodeError: an invalid host name
         why = getattr(error, "strerror", None) or "no such host"
         taken = getattr(error, "errno", None) == errno.EADDRINUSE
         reason = "is in use" if taken else f"cannot be opened on {host} ({why})"
-        raise OSError(f"port {port} {reason}: --port names another") from None
+        raise OSError(f"port {port} {reason}: choose another with --port") from None

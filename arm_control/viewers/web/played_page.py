@@ -9,12 +9,12 @@ from arm_control.viewers.common.playback import playback_of
 from arm_control.viewers.common.stage import BLUE, ORANGE, TRACE_POINTS, TRACE_S
 from arm_control.viewers.common.trajectory import Trajectory
 from arm_control.viewers.web.page import PLOTTED_S, Page
-from arm_control.viewers.web.panel import as_text, numbers, put, rounded
+from arm_control.viewers.web.panel import as_html, numbers, rounded, set_value
 
 AHEAD_S = 2.5  # part of the plots' time span after the current time
 SHOWN_EVENT_S = 3.0  # how long an event is shown
 MOST_POINTS = 600  # of a line in a plot
-SHOWN_ANYWAY = ("phase", "goal", "refusal")  # kinds of events that the numbers show
+ALREADY_SHOWN = ("phase", "goal", "refusal")  # kinds of events that the numbers show
 
 
 class PlayedPage(Page):
@@ -30,8 +30,8 @@ class PlayedPage(Page):
             "Time (s)", min=0.0, max=max(rounded(length_s), 0.01), step=0.01, initial_value=0.0
         )
         self.episodes = server.gui.add_dropdown("Episode", self._episode_names())
-        self.on(self.timeline, self.playback.seek)
-        self.on(self.episodes, self._choose)
+        self.on_change(self.timeline, self.playback.seek)
+        self.on_change(self.episodes, self._choose)
         self.add_plots(first.arm)
         self._left_s = self.playback.position_s
 
@@ -43,15 +43,15 @@ class PlayedPage(Page):
         if name in names:
             self.playback.seek(self.trajectories[0].episodes[names.index(name)].start_s)
 
-    def rest(self) -> None:
+    def hold(self) -> None:
         """Hold the position until a browser connects, unless the recording is growing."""
         if not self.trajectories[0].growing:
             self.playback.seek(self._left_s)
 
     def advance(self) -> float:
         """Read what was recorded since the last call; returns the current position in s."""
-        new = [trajectory.refresh() for trajectory in self.trajectories]
-        if any(new):
+        have_grown = [trajectory.refresh() for trajectory in self.trajectories]
+        if any(have_grown):
             self.playback.length_s = max(trajectory.length_s for trajectory in self.trajectories)
             self.timeline.max = rounded(self.playback.length_s)
             if (names := self._episode_names()) != list(self.episodes.options):
@@ -68,12 +68,12 @@ class PlayedPage(Page):
     def write(self, position_s: float) -> None:
         """Show the numbers and plots at a time."""
         # The position on the timeline, and the episode there.
-        put(self.timeline, rounded(position_s))
+        set_value(self.timeline, rounded(position_s))
         first = self.trajectories[0]
         if (episode := first.episode_at(position_s)) is not None:
             name = f"{episode.name}, {episode.start_s:.1f} s"
             if name in self.episodes.options:
-                put(self.episodes, name)
+                set_value(self.episodes, name)
         name = first.sample(position_s).phase[0] if episode is None else episode.name
         now = Markup("<b>{}</b> at {:.2f} s of {:.1f} s").format(name, position_s, self.playback.length_s)
         # The numbers, and recent events, of each trajectory.
@@ -86,9 +86,9 @@ class PlayedPage(Page):
                 lines.append(Markup("<b>Damaged:</b> {}").format(trajectory.lost))
             for event in trajectory.events:
                 is_recent = position_s - SHOWN_EVENT_S < event.time_s <= position_s
-                if is_recent and event.kind not in SHOWN_ANYWAY:
+                if is_recent and event.kind not in ALREADY_SHOWN:
                     lines.append(Markup("{} at {:.2f} s: {}").format(event.kind, event.time_s, event.text))
-        self.numbers.content = as_text(lines)
+        self.numbers.content = as_html(lines)
         # Plots around the position.
         end_s = min(max(PLOTTED_S, position_s + AHEAD_S), self.playback.length_s)
         shown = []

@@ -1,5 +1,6 @@
 """The simulator's own window: a moving arm, with keys and sliders."""
 
+import bisect
 import contextlib
 import os
 import time
@@ -14,7 +15,7 @@ from envs.bullet import pybullet
 from envs.scene import Scene
 
 # Each update of text or trace waits for the next picture, so they are rare.
-WORDS_S = 0.2
+TEXT_UPDATE_S = 0.2
 TRACE_UPDATE_S = 0.15
 TRACE_S = 3.0
 TRACE_POINTS = 60
@@ -72,6 +73,7 @@ class Window:
         self.playback = Playback(period_s) if self.trajectory is None else playback_of([self.trajectory])
         self._scene = Scene(shown.arm, window=True)
         self._client = {"physicsClientId": self._scene.client}
+        # Hide the simulator's own panels, and show the sliders.
         for panel in ("RGB_BUFFER_PREVIEW", "DEPTH_BUFFER_PREVIEW", "SEGMENTATION_MARK_PREVIEW", "KEYBOARD_SHORTCUTS"):
             pybullet.configureDebugVisualizer(getattr(pybullet, f"COV_ENABLE_{panel}"), 0, **self._client)
         pybullet.configureDebugVisualizer(pybullet.COV_ENABLE_GUI, 1, **self._client)
@@ -84,10 +86,12 @@ class Window:
                 self._add(name, low, high, low)
         self._add("next goal", 1.0, 0.0, 0.0)  # a button
         self._read = {name: self._value(name) for name in self.sliders}
-        self._words = self._trace = -1
+        self._text_id = -1  # none yet
+        self._trace_id = -1
         self._held: set[int] = set()  # keys
-        self._written_s = self._traced_s = -np.inf
-        self._place = (0.0, -0.25 * shown.arm.reach_m, 1.15 * shown.arm.reach_m)
+        self._written_s = -np.inf
+        self._traced_s = -np.inf
+        self._text_position_m = (0.0, -0.25 * shown.arm.reach_m, 1.15 * shown.arm.reach_m)
 
     def _add(self, name: str, low: float, high: float, at: float) -> None:
         self.sliders[name] = pybullet.addUserDebugParameter(name, low, high, at, **self._client)
@@ -97,7 +101,7 @@ class Window:
         return value
 
     def is_open(self) -> bool:
-        """Whether the window is open."""
+        """Return True while the window is open."""
         return bool(pybullet.isConnected(**self._client))
 
     def close(self) -> None:
@@ -106,9 +110,9 @@ class Window:
 
     def update(self) -> bool:
         """Handle input, advance and draw; returns False once the user closes the window."""
-        if not self.is_open() or not self._obey_keys():
+        if not self.is_open() or not self._handle_keys():
             return False
-        self._obey_sliders()
+        self._handle_sliders()
         now, recent = self._advance()
         goal_m = None if np.isnan(now.goal_m).any() else now.goal_m[0]
         if not np.isnan(now.angle_deg).any():
@@ -117,7 +121,7 @@ class Window:
         self._write(now)
         return True
 
-    def _obey_keys(self) -> bool:
+    def _handle_keys(self) -> bool:
         """Handle pressed keys; returns False if the window is to be closed."""
         for code in self._pressed():
             if code in (ord("q"), ESCAPE):
@@ -149,7 +153,7 @@ class Window:
                 self._held.add(code)
         return pressed
 
-    def _obey_sliders(self) -> None:
+    def _handle_sliders(self) -> None:
         """Handle the sliders that were moved."""
         read = {name: self._value(name) for name in self.sliders}
         moved = {name for name, value in read.items() if value != self._read[name]}
@@ -161,7 +165,8 @@ class Window:
         if "next goal" in moved:
             self._next()
         names = self._arm.joint_names
-        if self.live is not None and moved & set(names):  # the other joints keep their targets
+        # Switch to manual control; joints that were not moved keep their targets.
+        if self.live is not None and moved & set(names):
             held = self.live.manual_deg or self._angles_deg()
             joints = zip(names, held, strict=True)
             self.live.manual_deg = [read[name] if name in moved else angle for name, angle in joints]
@@ -184,10 +189,9 @@ class Window:
         if self.live is not None:
             self.live.next_goal()
         elif self.trajectory is not None:
-            later = [
-                episode.start_s for episode in self.trajectory.episodes if episode.start_s > self.playback.position_s
-            ]
-            self.playback.seek(later[0] if later else self.trajectory.episodes[0].start_s)
+            starts_s = [episode.start_s for episode in self.trajectory.episodes]
+            number = bisect.bisect_right(starts_s, self.playback.position_s)
+            self.playback.seek(starts_s[number % len(starts_s)])
 
     def _advance(self) -> tuple[Segment, Segment]:
         """Advance; returns the current sample and the last seconds."""
@@ -208,18 +212,18 @@ class Window:
         self._traced_s = time.monotonic()
         points = recent.trace_m(TRACE_POINTS).tolist()
         if points:
-            self._trace = pybullet.addUserDebugPoints(
-                points, [BLUE] * len(points), 4, replaceItemUniqueId=self._trace, **self._client
+            self._trace_id = pybullet.addUserDebugPoints(
+                points, [BLUE] * len(points), 4, replaceItemUniqueId=self._trace_id, **self._client
             )
 
     def _write(self, now: Segment) -> None:
         """Write the numbers above the arm."""
-        if time.monotonic() < self._written_s + WORDS_S:
+        if time.monotonic() < self._written_s + TEXT_UPDATE_S:
             return
         self._written_s = time.monotonic()
         text, colour = self._text(now)
-        self._words = pybullet.addUserDebugText(
-            text, self._place, colour, 1.3, replaceItemUniqueId=self._words, **self._client
+        self._text_id = pybullet.addUserDebugText(
+            text, self._text_position_m, colour, 1.3, replaceItemUniqueId=self._text_id, **self._client
         )
 
     def _text(self, now: Segment) -> tuple[str, tuple[float, float, float]]:

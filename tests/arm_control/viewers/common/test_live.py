@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from other_arms import KUKA
 from recordings import durations
 
 from arm_control.evaluation.controllers import IKController
@@ -55,7 +56,7 @@ class TestGoals:
     """The goals of a live arm."""
 
     def test_the_goals_are_those_of_an_evaluation(self, ik: OpenedController, live: LiveArm) -> None:
-        """With the same seed, and numbered."""
+        """Goals of the same seed are equal, and numbered."""
         goals = [live.now().goal_m]
         for _ in range(3):
             live.next_goal()
@@ -86,7 +87,7 @@ class TestGoals:
         )
 
     def test_a_goal_set_by_hand_stays_until_the_next(self, live: LiveArm) -> None:
-        """Also beyond the end of an episode."""
+        """It stays beyond the end of an episode."""
         reachable = live.arm.tip_position([30.0, 60.0, 20.0])
         assert live.move_goal(reachable) == pytest.approx(reachable, abs=1e-5)
         assert (live.held, live.episode_name) == (True, "goal by hand")
@@ -120,7 +121,7 @@ class TestSteps:
     """Simulation of a live arm."""
 
     def test_manual_angles_replace_the_controller(self, live: LiveArm) -> None:
-        """Within limits, and the controller continues afterwards."""
+        """They are clipped to the limits, and the controller continues afterwards."""
         live.manual_deg = [20.0, 70.0, 200.0]  # the last beyond its limit
         for _ in range(3 * live.episode_steps):
             live.step()
@@ -193,7 +194,7 @@ class TestRollOut:
         assert (ticks.error_mm[[49, 99, 150]] < 5.0).all()
 
     def test_its_first_goal_is_the_first_episode_of_an_evaluation(self, ik: OpenedController) -> None:
-        """Errors of all ticks are equal."""
+        """The errors of all ticks are equal."""
         known = evaluated(ik.controller, environment_maker(ik.config), derived_seeds(3, EVALUATION, 1))
         errors_mm = roll_out(ik, 1, 3).segment(0.0, 99.0).error_mm
         np.testing.assert_allclose(errors_mm, 1000.0 * known.distances_m[0], atol=1e-3)
@@ -214,7 +215,7 @@ class TestRollOut:
             assert last.error_mm[0] < 2.0
 
     def test_it_starts_at_the_first_reading(self, ik: OpenedController) -> None:
-        """A trajectory without goals is an error."""
+        """A missing first reading is skipped; a trajectory without goals is an error."""
         trajectory = roll_out(open_controller("zero", 0), 1, 0)
         ticks = trajectory._ticks.ticks(0.0, 9.0)
         later = [msgspec.structs.replace(ticks[0], angle_deg=None), *ticks[1:]]
@@ -223,6 +224,14 @@ class TestRollOut:
         goalless = [msgspec.structs.replace(tick, goal_m=None) for tick in ticks]
         with pytest.raises(ValueError, match="no goals has no goals for ik"):
             roll_out_beside(ik, Trajectory("no goals", trajectory.arm, trajectory.period_s, TicksInMemory(goalless)))
+
+    def test_controllers_for_other_goals_or_arms_are_rejected(self) -> None:
+        """A controller of paths, and one of another arm than the recording's."""
+        trajectory = roll_out(open_controller("zero", 0), 1, 0)
+        with pytest.raises(ValueError, match="follows moving goals"):
+            roll_out_beside(open_controller("ik", 0, env="ArmTrack-v0"), trajectory)
+        with pytest.raises(ValueError, match="is for another arm: expected arm3"):
+            roll_out_beside(open_controller("ik", 0, arm=KUKA), trajectory)
 
 
 Point = tuple[float, float, float]
@@ -256,7 +265,7 @@ class TestGoalsBesideARecording:
     def test_every_tick_has_the_goal_of_its_time(
         self, rows: list[tuple[float, int | None, float]], begin_s: float
     ) -> None:
-        """For late, missing and shifted ticks, with events anywhere within theirs."""
+        """Ticks may be late, missing or shifted, and events anywhere within them."""
         ticks = [tick_at(begin_s, GOALS[0])]
         events_s = [0.0]  # of goals
         for gap_s, number, share in rows:
@@ -287,7 +296,7 @@ class TestGoalsBesideARecording:
         assert [beside.error_at_end_mm(episode) < 2.0 for episode in episodes] == [True] * 3
 
     def test_the_error_at_the_end_is_taken_when_the_next_goal_begins(self, ik: OpenedController) -> None:
-        """Computed here from the ticks of a moving arm."""
+        """It equals the distance computed from the ticks of a moving arm."""
         ticks = [tick_at(k / 10, GOALS[k // 2 % 3]) for k in range(7)]
         episodes = [Episode(f"goal {k + 1}", k / 5 + 0.003, k / 5 + 0.203) for k in range(3)]
         beside = roll_out_beside(ik, recorded(ticks, episodes))

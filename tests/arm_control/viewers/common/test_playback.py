@@ -40,7 +40,7 @@ class TestPlayback:
         assert (playback.position_s, playback.playing) == (10.0, False)
 
     def test_playing_at_the_end_starts_again(self, clock: Clock, playback: Playback) -> None:
-        """From position 0."""
+        """It starts from position 0."""
         clock.now_s += 11.0
         playback.toggle()
         assert (playback.position_s, playback.playing) == (0.0, True)
@@ -109,7 +109,7 @@ class TestPlayback:
         assert playback.position_s == 10.0
 
     def test_the_position_depends_on_the_clock_only(self, clock: Clock, playback: Playback) -> None:
-        """Not on the number of calls."""
+        """The number of calls makes no difference."""
         often = Playback(0.1, 10.0, now_s=clock)
         for _ in range(64):
             clock.now_s += 0.125
@@ -140,12 +140,12 @@ class TestPlaybackOf:
         assert playback.position_s < 1.0
 
     def test_a_post_mortem_is_paused_at_its_fault(self) -> None:
-        """At the time where it opens."""
+        """The position is the time at which the recording opens."""
         playback = playback_of(cast(Any, [Shown(12.0, opens_at_s=10.0)]))
         assert (playback.position_s, playback.playing) == (10.0, False)
 
     def test_a_growing_recording_is_followed_with_a_delay(self) -> None:
-        """By at most `BEHIND_S`."""
+        """The delay is at most `BEHIND_S`."""
         playback = playback_of(cast(Any, [Shown(12.0, growing=True)]))
         assert playback.playing
         assert 12.0 - BEHIND_S <= playback.position_s <= 12.0
@@ -155,7 +155,7 @@ class TestPaced:
     """Regular updates."""
 
     def test_updates_are_due_at_absolute_times_and_missed_ones_skipped(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """With an update of five periods, by hand."""
+        """After an update that takes five periods, the next one follows at once."""
         now_s, began = 100.0, []
         takes = [0.0, 0.01, 5 * FRAME_S, 0.0, 0.0, 0.0]  # s, of each update
 

@@ -193,7 +193,7 @@ class TestOpenTrajectory:
         assert not Arm(other).moves_like(ARM)
         path = record(tmp_path / "log.mcap", ticks(*range(9)))
         with pytest.raises(
-            ValueError, match=r"log\.mcap is of the arm .*other\.urdf: joints, limits or lengths differ"
+            ValueError, match=r"log\.mcap is of the arm .*other\.urdf \(joints, limits or lengths differ\)"
         ):
             open_trajectory(path, str(other))
         trajectory = open_trajectory(path, str(DEFAULT_URDF))

@@ -159,7 +159,7 @@ class TestBadInput:
             ({"start_deg": "[1, 2]"}, (), "start_deg: expected a pose within the arm's limits, got '[1, 2]'"),
             ({"start_deg": "[0, 0, 91]"}, (), "start_deg: expected a pose within the arm's limits"),
             ({"start_deg": "nowhere"}, (), "start_deg: expected a pose within the arm's limits"),
-            ({}, ("--arm", KUKA), "is of the arm arm3, not of that in"),
+            ({}, ("--arm", KUKA), "is of the arm arm3: expected that in"),
             ({}, ("--goals", "2"), "--verify shows nothing: expected no --goals"),
             ({}, ("--viewer", "web", "--save", "x.html"), "expected no --viewer, --save"),
             ({}, ("again.mcap",), "--verify: expected one recording"),

@@ -41,7 +41,7 @@ from arm_control.viewers.common.web_access import Access, accepted, start_guarde
 from arm_control.viewers.page.html import save_page
 from arm_control.viewers.web.live_page import LivePage
 from arm_control.viewers.web.pages import serve
-from arm_control.viewers.web.panel import as_text, numbers
+from arm_control.viewers.web.panel import as_html, numbers
 from arm_control.viewers.web.played_page import PlayedPage
 from envs.arm import Arm
 
@@ -395,7 +395,7 @@ def any_message(draw: random.Random, uuids: list[str]) -> bytes | str:
     fields: dict[Any, Any] = {field: draw.choice(ODD) for field in MESSAGES[name].__dataclass_fields__}
     if name in KNOWN:
         usual = CAMERA | {"name": "/handle", "owner": "", "uuid": draw.choice(uuids)}
-        usual["updates"] = {"value": draw.choice([*SCALARS, 1.5, 30.0, "on", "back", "zzz"])}
+        usual["updates"] = {"value": draw.choice([*SCALARS, 1.5, 30.0, "forward", "back", "zzz"])}
         usual["position"] = [draw.uniform(-1, 1) for _ in range(3)]
         fields = {field: usual[field] for field in fields if field in usual}
         if kind == 5 and fields:
@@ -599,7 +599,7 @@ class TestTexts:
         """Read back with an HTML parser."""
         now = usual.sample(0.0)
         now.phase[:], now.band[:] = [phase], [band]
-        shown = Elements(as_text([numbers(now, name, BLUE)]))
+        shown = Elements(as_html([numbers(now, name, BLUE)]))
         assert shown.tags == {"div", "span", "b"}
         assert not shown.active
         message = f"\u25a0 {name}: error {now.error_mm[0]:.1f} mm, reward {now.reward[0]:.3f}, {phase}"
@@ -639,7 +639,7 @@ class TestTexts:
             file.touch()
         except OSError:
             pytest.skip("this file system has no such names")
-        shown = as_text([numbers(usual.sample(0.0), printable(file.name), BLUE)])
+        shown = as_html([numbers(usual.sample(0.0), printable(file.name), BLUE)])
         assert r"\udcffname.mcap" in msgspec.msgpack.decode(msgspec.msgpack.encode(shown))
 
 

@@ -62,7 +62,7 @@ class TestSavePage:
         assert [url for url in requests if not url.startswith(("file:", "data:", "blob:", "about:"))] == []
 
     def test_the_table_has_the_error_of_each_goal(self, trajectories: list[Trajectory], tmp_path: Path) -> None:
-        """And the page loads nothing else."""
+        """The page itself refers to no other file."""
         path = tmp_path / "both.html"
         save_page(trajectories, path)
         text = path.read_text()
@@ -78,7 +78,7 @@ class TestSavePage:
         assert [file.name for file in tmp_path.iterdir()] == ["both.html"]
 
     def test_a_missing_folder_is_an_error(self, trajectories: list[Trajectory], tmp_path: Path) -> None:
-        """Saving raises a ValueError."""
+        """A ValueError names the folder."""
         with pytest.raises(ValueError, match="there is no folder"):
             save_page(trajectories, tmp_path / "missing" / "x.html")
 

@@ -22,7 +22,7 @@ class TestSaveCurves:
         [metrics] = run.glob("metrics*")
         rows = metrics.read_text().splitlines(keepends=True)
         metrics.write_text("")
-        with pytest.raises(ValueError, match=r"no learning curve yet: it has not reported once"):
+        with pytest.raises(ValueError, match=r"no learning curve yet: no progress report"):
             save_curves([run], tmp_path / "out.png")
         metrics.write_text(rows[0])
         save_curves([run], tmp_path / "one.png")

@@ -51,7 +51,7 @@ class TestTexts:
     """Names in figures."""
 
     def test_dollar_signs_are_text(self, tmp_path: Path) -> None:
-        """They start no formula."""
+        """A name with an invalid formula can be drawn."""
         trajectory = a_trajectory()
         trajectory.name = r"a$\frac$b"
         save_plot([trajectory], tmp_path / "out.png")
@@ -74,7 +74,7 @@ class TestLines:
     """Runs of levels, and gaps."""
 
     def test_runs_of_a_level_have_their_first_and_last_index(self) -> None:
-        """By hand."""
+        """A level that does not occur has none."""
         bands = ["pass", "clamp", "clamp", "pass", "clamp"]
         assert runs_of(bands, "clamp") == [(1, 2), (4, 4)]
         assert runs_of(bands, "refuse") == []
@@ -114,7 +114,7 @@ class TestPanels:
         assert labels([a_trajectory(took_us=50.0), a_trajectory(took_us=70.0)])[-2:] == ["times", "times"]
 
     def test_a_fault_is_marked_with_its_reason(self) -> None:
-        """At its time."""
+        """A vertical line at its time, and a text."""
         figure = trajectory_figure([a_trajectory(bands=("pass",) * 4 + ("clamp",) * 2 + ("refuse",) * 4)])
         assert "stopped: too fast" in [text.get_text() for text in figure.axes[0].texts]
         assert any(np.asarray(line.get_xdata()).tolist() == [0.6, 0.6] for line in figure.axes[0].get_lines())
@@ -133,13 +133,13 @@ class TestPanels:
         assert len(upright) == (goals if marked else 0)
 
     def test_the_title_says_if_ticks_were_thinned(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """And only then."""
+        """A figure with all ticks has no such note."""
         assert "not all" not in str(trajectory_figure([a_trajectory()]).get_suptitle())
         monkeypatch.setattr("arm_control.viewers.plot.figure.MOST_TICKS", 5)
         assert "not all ticks are drawn" in str(trajectory_figure([a_trajectory()]).get_suptitle())
 
     def test_two_trajectories_have_different_colours(self) -> None:
-        """In the panel of each joint."""
+        """Each has one line of measured angles in a joint's panel."""
         joint = trajectory_figure([a_trajectory(), a_trajectory(angle_deg=60.0)]).axes[0]
         low, high = (
             [line for line in joint.get_lines() if np.asarray(line.get_ydata()).tolist() == [angle] * 20]

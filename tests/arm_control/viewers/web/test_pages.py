@@ -153,7 +153,7 @@ class TestLivePage:
             live.close()
 
     def test_a_live_arm_is_paused_stepped_and_moved_by_hand(self, browser: Browser) -> None:
-        """By buttons and sliders."""
+        """Buttons pause and step it; a slider sets the angle of a joint."""
         live = LiveArm(open_controller("ik", 0), 0)
         try:
             with watched(browser, lambda server: LivePage(server, live)) as (served, page):
@@ -162,7 +162,7 @@ class TestLivePage:
                 stood = served.ask(lambda it: it.live.time_s)
                 time.sleep(0.5)
                 assert served.ask(lambda it: it.live.time_s) == stood
-                press(page, "on")
+                press(page, "forward")
                 wait_until(lambda: served.ask(lambda it: it.live.time_s) == pytest.approx(stood + live.period_s))
                 press(page, "Play")
                 page.get_by_text("By hand").click()
@@ -193,7 +193,7 @@ class TestPlayedPage:
         served, browser = played
         seek(played, 1.0)
         wait_until(lambda: browser.get_by_role("button", name="Play", exact=True).count() == 1)
-        press(browser, "on")
+        press(browser, "forward")
         wait_until(lambda: served.ask(lambda page: page.playback.position_s) == pytest.approx(1.0 + 1 / 30))
         press(browser, "back")
         press(browser, "back")
@@ -206,7 +206,7 @@ class TestPlayedPage:
         wait_until(lambda: not served.ask(lambda page: page.playback.playing))
 
     def test_choosing_an_episode_jumps_to_it(self, played: tuple[Served, BrowserPage], trajectory: Trajectory) -> None:
-        """To its start time."""
+        """The position becomes the start of the episode."""
         served, browser = played
         seek(played, 0.0)
         browser.locator("input[value^='goal 1 of 3']").first.click()
@@ -246,7 +246,7 @@ class TestPlayedPage:
         assert min(inside) > 50  # blue lines
 
     def test_plots_show_ten_seconds_and_the_events(self, browser: Browser, trajectory: Trajectory) -> None:
-        """Of a long trajectory, around the present time."""
+        """The plots of a long trajectory show the time around the current position."""
         ticks = trajectory._ticks.ticks(0.0, 5.0)
         late = [msgspec.structs.replace(tick, time_s=tick.time_s + 20.0) for tick in ticks[1:]]
         events = [Event(21.0, "refusal", "joint <1> is too fast"), Event(21.5, "driver", "torque off")]
@@ -264,7 +264,7 @@ class TestPlayedPage:
             np.testing.assert_array_equal(measured, shown.angle_deg[:, 0])
 
     def test_play_at_the_end_starts_again(self, played: tuple[Served, BrowserPage], trajectory: Trajectory) -> None:
-        """From the start of the trajectory."""
+        """Playback restarts from the start of the trajectory."""
         served, browser = played
         seek(played, trajectory.length_s)
         press(browser, "Play")
@@ -298,7 +298,7 @@ class TestPlayedPage:
             served.close()
 
     def test_error_plots_skip_rows_without_a_goal(self, trajectory: Trajectory) -> None:
-        """Plots of the angles have them."""
+        """Plots of the angles include them."""
         ticks = [msgspec.structs.replace(tick, goal_m=None) for tick in trajectory._ticks.ticks(0.0, 0.99)]
         begins = Trajectory(
             "ik", trajectory.arm, trajectory.period_s, TicksInMemory([*ticks, *trajectory._ticks.ticks(1.0, 5.0)])
@@ -316,10 +316,10 @@ class TestServe:
     """Ports and values."""
 
     def test_a_port_in_use_is_an_error(self) -> None:
-        """And an address of another machine is."""
+        """So is an address of another machine."""
         with serving("127.0.0.1", 8300) as server:
             port = server.get_port()
-            with pytest.raises(OSError, match=f"port {port} is in use: --port names another"):
+            with pytest.raises(OSError, match=f"port {port} is in use: choose another with --port"):
                 check_port("127.0.0.1", port)
         with pytest.raises(OSError, match=r"port 8300 cannot be opened on 192\.0\.2\.1"):
             check_port("192.0.2.1", 8300)
