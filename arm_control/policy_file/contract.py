@@ -122,7 +122,7 @@ class Contract:
 
     @property
     def follows(self) -> bool:
-        """Whether the policy follows moving goals: it then has their velocity as an input."""
+        """True if the policy follows moving goals, and so has their velocity as an input."""
         return any(tensor.name == GOAL_VELOCITY for tensor in self.inputs)
 
     @property
@@ -149,7 +149,7 @@ class Contract:
         if takes_speed != (version >= TARGET_SPEED_SINCE):
             raise ValueError(
                 f"contract version {version} {'with' if takes_speed else 'without'} the input {PREVIOUS_TARGET_SPEED}; "
-                f"expected it from version {TARGET_SPEED_SINCE} on and not before (export the policy again)"
+                f"expected it from version {TARGET_SPEED_SINCE} on, and not before (export the policy again)"
             )
         # The expected size of each input.
         expected = {name: joints for name in READINGS if takes_speed or name != PREVIOUS_TARGET_SPEED}
@@ -196,12 +196,13 @@ class Contract:
             imperfections_from_json(self.imperfections)
         except ValueError as error:
             raise ValueError(f"the contract is malformed: {error}") from None
-        for name, value, (least, most) in (
+        ranges = (
             ("control_rate_hz", self.control_rate_hz, RATES_HZ),
             ("goal_tolerance_m", self.goal_tolerance_m, TOLERANCES_M),
             ("speed_m_s", self.speed_m_s, GOAL_SPEEDS_M_S),
             ("episode_steps", self.episode_steps, (1, MOST_EPISODE_STEPS)),
-        ):
+        )
+        for name, value, (least, most) in ranges:
             if value is not None and not least <= value <= most:
                 raise ValueError(f"the contract is malformed: {name} is {value}; expected {least:g} to {most:g}")
         if not 0 < self.golden.tolerance_deg <= LARGEST_TOLERANCE_DEG:
@@ -213,21 +214,26 @@ class Contract:
 
     def _check_bounds(self) -> None:
         tensors = [*self.inputs, *self.outputs]
-        for what, count, least, most in (
+        # What is counted, how often it occurs, and its bounds.
+        counts = [
             ("joints", len(self.joints), 0, MOST_JOINTS),  # without joints, the limits raise ValueError
             ("inputs", len(self.inputs), 0, MOST_INPUTS),
             ("versions", len(self.versions), 0, MOST_VERSIONS),
             ("task options", len(self.task_options or {}), 0, MOST_OPTIONS),
             ("golden samples", len(self.golden.target_deg), 0, MOST_GOLDEN_SAMPLES),
             ("arm_urdf's characters", len(self.arm_urdf), 0, LARGEST_URDF),
-            *((f"size of '{tensor.name}'", tensor.size, 1, LARGEST_SIZE) for tensor in tensors),
-        ):
+        ]
+        for tensor in tensors:
+            counts.append((f"size of '{tensor.name}'", tensor.size, 1, LARGEST_SIZE))
+        for what, count, least, most in counts:
             if not least <= count <= most:
                 raise ValueError(f"the contract is malformed: {what}: expected {least} to {most}, got {count}")
         for name in self._texts():
             if len(name) > LONGEST_NAME:
-                wanted = f"texts of at most {LONGEST_NAME} characters"
-                raise ValueError(f"the contract is malformed: expected {wanted}, got {len(name)}: '{name[:40]}...'")
+                raise ValueError(
+                    f"the contract is malformed: expected texts of at most {LONGEST_NAME} characters, got {len(name)}: "
+                    f"'{name[:40]}...'"
+                )
         if len({tensor.name for tensor in tensors}) != len(tensors):
             raise ValueError("the contract is malformed: two inputs or outputs have the same name")
 
@@ -250,7 +256,10 @@ class Contract:
         sizes |= {tensor.name: tensor.size for tensor in self.outputs}
         if sizes.get(MEMORY) != sizes.get(NEXT_MEMORY):
             raise ValueError("the contract is malformed: memory and next_memory differ in size")
-        given = [self.golden.target_deg, *([] if self.golden.next_memory is None else [self.golden.next_memory])]
+        # Each output has samples, and each sample the size of its tensor.
+        given = [self.golden.target_deg]
+        if self.golden.next_memory is not None:
+            given.append(self.golden.next_memory)
         if len(given) != len(self.outputs):
             raise ValueError("the contract is malformed: its golden samples do not match its outputs")
         names = [tensor.name for tensor in self.outputs]
@@ -274,12 +283,13 @@ def _sizes(sizes: dict[str, int]) -> str:
 
 
 class _Version(msgspec.Struct):
-    """The version alone, which is read first: contracts of other versions may have other fields."""
+    """The version alone: contracts of other versions may have other fields."""
 
     schema_version: msgspec.Raw = msgspec.Raw(b"None")  # undecoded, since it may be of any length
 
 
 def _read(text: str) -> Contract:
+    # Read the version first.
     try:
         version = bytes(msgspec.json.decode(text, type=_Version).schema_version)
     except (msgspec.MsgspecError, RecursionError, UnicodeEncodeError) as error:
@@ -291,6 +301,7 @@ def _read(text: str) -> Contract:
             f"the contract has schema version {version[:20].decode(errors='replace')}, this program reads "
             f"{readable}: export the policy again, or update arm-control"
         )
+    # Read and check all fields.
     try:
         contract = msgspec.json.decode(text, type=Contract)
     except (msgspec.MsgspecError, RecursionError) as error:

@@ -1,13 +1,13 @@
 """Checks of an ONNX file before onnxruntime loads it: format, completeness, and the cost of running it.
 
-The base install has no `onnx`, and onnxruntime reads side files named by a model without asking, loads operators and
-allocates what a graph asks for; so this walks the few protobuf fields that matter. A file passes only if
+onnxruntime itself reads any side file that a model names, loads custom operators and allocates whatever a graph
+requires. The base install has no `onnx`, so the few protobuf fields that matter are read here. A file is accepted if
 
 - it is a regular file of at most `LARGEST_FILE` bytes, and without its tensors' values of at most `LARGEST_REST` bytes
   in `MOST_FIELDS` protobuf fields: onnxruntime then needs no more than a small multiple of the file;
-- it keeps no tensor in another file, wherever the tensor stands: in a subgraph, a function or training information;
-- its graph passes `onnx_graph`: only operators that arm-control writes, and no tensor, known or worked out, larger
-  than the bounds given there.
+- it stores no tensor in another file, including those in subgraphs, functions or training information;
+- its graph passes `onnx_graph.check_graph`: it has only operators that arm-control writes, and tensors within the
+  bounds given there.
 
 Of protobuf messages (onnx.proto3) the numbers are: ModelProto.graph = 7, opset_import = 8, metadata_props = 14,
 training_info = 20 and functions = 25, TrainingInfoProto.initialization = 1 and algorithm = 2, FunctionProto.node = 7,
@@ -37,14 +37,14 @@ _FIELDS: dict[str, dict[int, str]] = {
     "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph", 22: "sparse", 23: "sparse"},
     "sparse": {1: "tensor", 2: "tensor"},
 }
-_NEVER_WRITTEN = {20: "training information", 25: "functions of its own"}
+_NOT_WRITTEN = {20: "training information", 25: "functions of its own"}
 
 
 def read_model(path: str | Path) -> bytes:
-    """Read an ONNX file that is fit for onnxruntime.
+    """Read and check an ONNX file.
 
-    Raises OSError if it cannot be read, is no regular file or is too large, and ValueError, in one line, if it is
-    refused by `check_self_contained`.
+    Raises OSError if it cannot be read, is no regular file or is too large, and ValueError, in one line, if
+    `check_self_contained` rejects it.
     """
     content = read_file(path, LARGEST_FILE)
     check_self_contained(content)
@@ -52,23 +52,25 @@ def read_model(path: str | Path) -> bytes:
 
 
 def check_self_contained(content: bytes) -> None:
-    """Raise ValueError, in one line that names the fault, if this is not an ONNX model that is fit for onnxruntime.
+    """Raise ValueError, in one line, for bytes that are no ONNX model or one that onnxruntime must not load.
 
-    That is one with tensors in other files, with operators that arm-control never writes, or with tensors, its own or
-    those that come up as it runs, that are beyond the bounds.
+    Rejected are models with tensors in other files, operators that arm-control does not write, and tensors, stored or
+    computed, beyond the bounds.
     """
     if len(content) > LARGEST_FILE:
         raise ValueError(f"it has {len(content)} bytes, expected at most {LARGEST_FILE}")
+    # Walk through all fields, which bounds their number and finds external data.
     walk = _Walk()
     walk.message(memoryview(content), "model", 0)
     if len(content) - walk.values > LARGEST_REST:
         raise ValueError(
-            f"it has {len(content) - walk.values} bytes beside its tensors' values, expected at most {LARGEST_REST}"
+            f"it has {len(content) - walk.values} bytes besides its tensors' values, expected at most {LARGEST_REST}"
         )
+    # Check the graph, and that there is nothing else to execute.
     model = Message(memoryview(content))
-    for number, what in _NEVER_WRITTEN.items():
+    for number, what in _NOT_WRITTEN.items():
         if model.all(number):
-            raise ValueError(f"it has {what}, which arm-control never writes")
+            raise ValueError(f"it has {what}, which arm-control does not write")
     graph = model.message(7)
     if graph is None:
         raise ValueError("it is not an ONNX model: it has no graph")
@@ -85,17 +87,19 @@ class _Walk:
     def message(self, message: memoryview, kind: str, depth: int) -> None:
         """Check a message of this kind and those in it. Raises ValueError for fields that are not accepted."""
         if depth > DEEPEST_GRAPH:
-            raise ValueError("its graphs are nested too deep")
+            raise ValueError("its graphs are nested too deeply")
         for number, value, is_bytes in fields(message):
             self.fields_left -= 1
             if self.fields_left < 0:
                 raise ValueError(f"it has more than {MOST_FIELDS} protobuf fields")
+            # A tensor's values must be in this file.
             if kind == "tensor":
                 if number == 13 or (number == 14 and value != 0):
-                    raise ValueError("it keeps tensors in another file (external data); export it as one file")
+                    raise ValueError("it stores tensors in another file (external data): export it as one file")
                 if number == 9 and is_bytes:
                     assert isinstance(value, memoryview)
                     self.values += len(value)
+            # Continue with the messages in this one.
             inner = _FIELDS.get(kind, {}).get(number)
             if inner and is_bytes:
                 assert isinstance(value, memoryview)

@@ -3,11 +3,11 @@
 from collections.abc import Iterator
 
 WORD = 2**64
-MOST_NUMBERS = 4096  # in one list, of those that are read; a tensor's values are not
+MOST_NUMBERS = 4096  # in a list that is read, unlike a tensor's values
 
 
 def fields(message: memoryview) -> Iterator[tuple[int, int | memoryview, bool]]:
-    """Yield (field number, value, whether it is bytes) of one message. Raises ValueError for invalid messages."""
+    """Yield field number, value, and True for bytes, of each field. Raises ValueError for an invalid message."""
     place = 0
     while place < len(message):
         key, place = _varint(message, place)
@@ -26,17 +26,18 @@ def fields(message: memoryview) -> Iterator[tuple[int, int | memoryview, bool]]:
         else:
             raise ValueError("it is not an ONNX model")
         if place + length > len(message):
-            raise ValueError("it is not an ONNX model, or is cut short")
+            raise ValueError("it is not an ONNX model, or is truncated")
         yield number, message[place : place + length], wire == 2
         place += length
 
 
 def _varint(message: memoryview, place: int) -> tuple[int, int]:
-    """Read an unsigned integer of at most 64 bits (negative ones are written so, too); returns it and where it ends."""
-    value = shift = 0
+    """Read an integer of 64 bits, without its sign, at a place; returns it and the place of its end."""
+    value = 0
+    shift = 0
     while True:
         if place >= len(message) or shift > 63:
-            raise ValueError("it is not an ONNX model, or is cut short")
+            raise ValueError("it is not an ONNX model, or is truncated")
         byte = message[place]
         value |= (byte & 0x7F) << shift
         place += 1
@@ -74,11 +75,11 @@ class Message:
         """The message in a field. Raises ValueError for several, which protobuf would merge."""
         found = self.messages(number)
         if len(found) > 1:
-            raise ValueError(f"it has field {number} {len(found)} times where one was expected")
+            raise ValueError(f"it has {len(found)} fields with the number {number}, expected one")
         return found[0] if found else None
 
     def text(self, number: int) -> str:
-        """The text in a field, the last one as in protobuf; empty if there is none."""
+        """The text in a field, the last one of several, as in protobuf; empty if there is none."""
         found = self.bytes(number)
         return bytes(found[-1]).decode(errors="replace") if found else ""
 
@@ -87,12 +88,12 @@ class Message:
         return [bytes(value).decode(errors="replace") for value in self.bytes(number)]
 
     def number(self, number: int) -> int:
-        """The signed whole number in a field, the last one as in protobuf; 0 if there is none."""
+        """The signed integer in a field, the last one of several, as in protobuf; 0 if there is none."""
         found = [value for value in self.all(number) if isinstance(value, int)]
         return _signed(found[-1]) if found else 0
 
     def numbers(self, number: int) -> tuple[int, ...]:
-        """The signed whole numbers in a repeated field, packed or not. Raises ValueError for too many."""
+        """The signed integers in a repeated field, packed or not. Raises ValueError for too many."""
         found: list[int] = []
         for value in self.all(number):
             place = 0

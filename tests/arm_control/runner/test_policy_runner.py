@@ -283,7 +283,7 @@ class TestInvalidFiles:
             (double_precision, "its outputs are .*double.* its contract has .*float"),
             (fix_batch, r"have a fixed batch of \[16"),
             (runs_only_with_many_rows, "golden samples do not run"),
-            (unknown_operator, "an operator 'NoSuchOperator', which arm-control never writes"),
+            (unknown_operator, "the operator 'NoSuchOperator', which arm-control does not write"),
             (without_contract, "has no contract: it was not written by 'arm-control export'"),
             (in_contract("schema_version", 5), "schema version 5, this program reads 2, 3 and 4"),
             (broken_contract, "the contract is not a JSON object"),
