@@ -528,7 +528,7 @@ class TestNewDriver:
                 "unknown driver 'lamps' (did you mean lamp?); available: broken, dynamixel, instant, lamp, sim",
             ),
             (("--driver", "lamp", "--option", "size"), "--option: expected NAME=VALUE, got 'size'"),
-            (("--driver", "lamp", "--pace", "fast"), "--pace: is for the simulated arm, not for --driver lamp"),
+            (("--driver", "lamp", "--pace", "fast"), "--pace: applies to the simulated arm only, not to --driver lamp"),
         ],
     )
     def test_bad_options_are_reported_in_one_line(

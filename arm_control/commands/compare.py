@@ -36,8 +36,8 @@ DEFAULT_MINUTES = 3.0
 class Compare:
     """Train agents with several seeds and the same budget, and report performance with confidence intervals.
 
-    With the --out of an earlier comparison, finished trainings are skipped and the others resume; those of
-    Stable-Baselines3, which keep no checkpoints, start again.
+    If --out is the folder of an earlier comparison, finished trainings are skipped and the others resume; those of
+    Stable-Baselines3 have no checkpoints and start again.
     """
 
     agents: tyro.conf.Positional[tuple[str, ...]]
@@ -46,9 +46,9 @@ class Compare:
     seeds: int = 3
     """Number of trainings of each agent."""
     first_seed: int = 0
-    """Seed of the first training; the others count up from it."""
+    """Seed of the first training; each further training has the next seed."""
     minutes: float | None = None
-    """Length of each training in minutes, without validations (default: 3, unless --steps is given)."""
+    """Length of each training in minutes, not counting validations (default: 3, unless --steps is given)."""
     steps: int | None = None
     """Length of each training in steps, instead of --minutes."""
     goals: int = 1000
@@ -66,7 +66,7 @@ class Compare:
 
     def __post_init__(self) -> None:
         if not self.agents:
-            raise ValueError(f"expected agents to compare; available: {', '.join(AGENTS)}, and sb3-a2c and others")
+            raise ValueError(f"expected agents to compare; available: {', '.join(AGENTS)}, and sb3-a2c, sb3-ddpg, ...")
         check_count("seeds", self.seeds, MOST_SEEDS)
         check_count("goals", self.goals, MOST_GOALS)
         check_seed("first-seed", self.first_seed)
@@ -148,5 +148,7 @@ def parse_contestant(
         return None
     for field in ("seed", "steps", "minutes"):
         if getattr(config, field) != getattr(default, field):
-            raise ValueError(f"'{shlex.join(arguments)}': --{field} is for all agents, not for one")
+            raise ValueError(
+                f"'{shlex.join(arguments)}': --{field} applies to all agents: expected it outside the quotes"
+            )
     return config if imperfections is None else dataclasses.replace(config, imperfections=imperfections)

@@ -33,40 +33,40 @@ WAITING_LINES = 1000  # events that wait to be printed; more are dropped
 class Emulate:
     """Emulate servos at a virtual serial port (pty): real packets, motion and faults, to test an arm without hardware.
 
-    A fault is KIND[=PROBABILITY][@SECONDS][:ID], and may be given several times. Of all replies: lost, corrupt, late,
-    duplicated, noise, as in lost=0.01. Once, seconds after the torque was first on: overload, voltage, overheating,
-    encoder, shock, reboot, stuck, slow (half speed), frozen (constant reading), drift (2 degrees/s), swapped (with the
-    next servo), wrap, silent, disconnect, as in overload@5:2 for servo 2.
+    A fault is KIND[=PROBABILITY][@SECONDS][:ID]. Kinds that affect each reply with a probability, such as lost=0.01:
+    lost, corrupt, late, duplicated, noise. Kinds that begin once, a number of seconds after the torque is first on,
+    such as overload@5:2 for servo 2: overload, voltage, overheating, encoder, shock, reboot, stuck, slow (half speed),
+    frozen (constant reading), drift (2 degrees/s), swapped (with the next servo), wrap, silent, disconnect.
     """
 
     kind: tyro.conf.Positional[Literal["dynamixel"]]
-    """The kind of servos: XL430-W250."""
+    """Protocol of the servos: dynamixel emulates XL430-W250."""
     servos: int | None = None
     """Number of servos, with ids from 1 (default: 3)."""
     ids: str | None = None
-    """Ids of the servos, as 1,2,3, instead of --servos."""
+    """Ids of the servos, such as 1,2,3, instead of --servos."""
     link: str | None = None
-    """Symbolic link to the port while it exists, such as runs/arm (default: its path is printed)."""
+    """Symbolic link to make to the port, such as runs/arm; removed at the end."""
     calibration: str | None = None
     """Calibration file of the emulated arm, written if it does not exist; the arm starts with every joint at 0, or in
     the nearest pose found above the table."""
     arm: str | None = None
     """URDF file of the arm of the calibration (default: the default arm)."""
     fault: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """A fault, see above; may be given several times."""
+    """Fault, as described above; may be given several times."""
     start: str | None = None
-    """Start positions in ticks, as 2048,2048,2048, or one number for all."""
+    """Start positions in ticks, such as 2048,2048,2048, or one number for all servos."""
     lag_s: float | None = None
     """Lag of a joint behind a goal that moves at constant speed, in seconds (default: 0.05)."""
     imperfections: OptionalImperfectionsFlag = None
-    """Delay, lag and noise of the servos, drawn from a preset or a file written by 'identify --json'; backlash, load
-    and the rest are not emulated."""
+    """Delay, lag and noise of the servos, drawn from a preset or a file written by 'identify --json'. Backlash, load
+    and other imperfections are not emulated."""
     sag_deg_s: float = 0.0
     """Speed at which a joint sinks without torque, in degrees/s; negative: towards lower ticks."""
     keeps_goal: bool = False
-    """When the torque goes on, move to the goal that was written before instead of holding the position."""
+    """When the torque is switched on, move to the goal that was written before instead of holding the position."""
     seed: int = 0
-    """Seed of the faults of replies and of the drawn imperfections."""
+    """Seed of the faults of replies and of the imperfections."""
 
     def __post_init__(self) -> None:
         if self.lag_s is not None and self.imperfections is not None:
@@ -103,7 +103,7 @@ def _parse_whole_numbers(flag: str, text: str) -> tuple[int, ...]:
     try:
         return tuple(int(word) for word in text.split(","))
     except ValueError:
-        raise ValueError(f"--{flag}: expected whole numbers as 1,2,3, got '{text}'") from None
+        raise ValueError(f"--{flag}: expected whole numbers such as 1,2,3, got '{text}'") from None
 
 
 class _Servos(NamedTuple):
@@ -171,7 +171,7 @@ def run(command: Emulate) -> None:
 def _greeting(command: Emulate, ids: Sequence[int], path: str) -> list[str]:
     """The servos and their port; for an arm also the command that drives it."""
     port = printable(command.link or path)
-    lines = [f"servos {', '.join(map(str, ids))} (XL430-W250) at {port}; Ctrl-C ends this"]
+    lines = [f"servos {', '.join(map(str, ids))} (XL430-W250) at {port}; press Ctrl-C to stop"]
     if command.calibration is not None:
         options = f"--port {port} --calibration {printable(command.calibration)}"
         lines.append("In another terminal:")

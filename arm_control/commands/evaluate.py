@@ -18,7 +18,7 @@ class Evaluate:
     """Evaluate a controller on held-out goals: error, success, time to reach and rest."""
 
     source: tyro.conf.Positional[str]
-    """Run folder, policy file, or one of the controllers zero, random and ik."""
+    """Run folder, policy file, or the controller zero, random or ik."""
     goals: int = 1000
     """Number of goals."""
     seed: int = 0
@@ -32,7 +32,7 @@ class Evaluate:
     """Dynamics randomisation of the arm: a preset, or a file written by 'identify --json' (default: that of the
     training)."""
     last: bool = False
-    """Evaluate the last policy of a run, not the best validated one."""
+    """Evaluate the last policy of a run instead of the best validated one."""
     json: str | None = None
     """JSON file to write the figures to."""
 
@@ -42,7 +42,7 @@ class Evaluate:
 
 
 def run(command: Evaluate) -> None:
-    """Print the figures of a controller."""
+    """Evaluate a controller, and print or write its figures."""
     from arm_control.evaluation.opening import evaluate
     from arm_control.evaluation.table import format_evaluation
 

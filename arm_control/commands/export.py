@@ -11,7 +11,7 @@ class Export:
     """Export a run's best validated policy as one ONNX file, verified against PyTorch.
 
     onnxruntime and PyTorch are compared on 10,000 random states and all corners of the state space, or on 1,000 of them
-    for a policy that searches a grid of actions; if they differ, no file is kept.
+    for a policy that searches a grid of actions; if they differ, no file is written.
     """
 
     run: tyro.conf.Positional[str]
@@ -19,7 +19,7 @@ class Export:
     output: Annotated[str | None, tyro.conf.arg(aliases=("-o",))] = None
     """File to write (default: policy.onnx in the run folder)."""
     last: bool = False
-    """Export the last policy of the run, not the best validated one."""
+    """Export the last policy of the run instead of the best validated one."""
 
 
 def run(command: Export) -> None:

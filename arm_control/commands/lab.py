@@ -27,13 +27,13 @@ class Lab:
     name: tyro.conf.Suppress[str]
     settings: Annotated[Any, tyro.conf.arg(name="")]
     seeds: int | None = None
-    """Number of seeds (default: as many as the experiment needs for its claim)."""
+    """Number of seeds (default: the number that the experiment needs to judge its claim)."""
     quick: bool = False
-    """Measure at a reduced size, but for settings that differ from their defaults: less precise, within a minute."""
+    """Measure at a reduced size, within a minute and less precisely; settings that are given keep their values."""
     out: str = "runs/lab"
     """Folder that holds a folder for each experiment."""
     json: str | None = None
-    """Also write the figures to this JSON file."""
+    """JSON file to write the figures to."""
 
     def __post_init__(self) -> None:
         if self.seeds is not None:
@@ -45,11 +45,11 @@ class LabAll:
     """Run all experiments, and write one illustrated page: index.html, which opens offline, and index.md."""
 
     quick: bool = False
-    """Measure at a reduced size: less precise, and within minutes."""
+    """Measure at a reduced size, within minutes and less precisely."""
     out: str = "runs/lab"
     """Folder of the page, which holds a folder for each experiment."""
     json: str | None = None
-    """Also write the figures to this JSON file."""
+    """JSON file to write the figures to."""
 
 
 def variants() -> Variants:

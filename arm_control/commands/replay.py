@@ -26,13 +26,13 @@ if TYPE_CHECKING:
 else:
     ViewerName = tyro.extras.literal_type_from_choices(viewer_names())
 
-GOALS = 6  # of a controller in a file or a comparison
+GOALS = 6  # of a controller that is not shown live
 
 
 def viewer_help() -> str:
     """The help of --viewer: what each viewer shows."""
     summaries = "; ".join(f"{name}: {viewer.summary}" for name, viewer in load_viewers().items())
-    return f"How to watch; the ending of --save also selects it. {summaries}."
+    return f"Viewer, which the ending of --save also selects. {summaries}."
 
 
 def save_help() -> str:
@@ -44,7 +44,7 @@ def save_help() -> str:
 
 
 def own_flags_type() -> type[Any]:
-    """A dataclass with each viewer's own flags, if it has any, in a field of the viewer's name."""
+    """Make a dataclass that holds the own flags of each viewer, in a field with the viewer's name."""
     own = []
     for name, viewer in load_viewers().items():
         if viewer.flags is not None:
@@ -59,29 +59,30 @@ OwnFlags = own_flags_type()
 class Replay:
     """Watch a controller or a recording: in a window, in a browser, as a video or as plots.
 
-    A single controller moves its simulated arm live, without end; with --goals or --save, for a number of goals.
+    A single controller is simulated live until the viewer is closed; with --goals or --save, for a number of goals.
     """
 
     sources: tyro.conf.Positional[tuple[str, ...]]
-    """Run folders, policy files, recordings (ending in .mcap), or zero, random, ik. web, page and plot compare two."""
+    """Run folders, policy files, recordings (ending in .mcap), or the controllers zero, random and ik. The
+    viewers web, page and plot overlay two."""
     viewer: Annotated[ViewerName | None, tyro.conf.arg(help=viewer_help())] = None
     save: Annotated[str | None, tyro.conf.arg(help=save_help())] = None
     goals: int | None = None
-    """Number of goals of a controller (6 in files and comparisons, otherwise unlimited, unless given)."""
+    """Number of goals of a controller (default: 6 with --save or two sources, otherwise unlimited)."""
     seed: int = 0
-    """Seed of the goals. No seed gives a goal used in training."""
+    """Seed of the goals; none of them is used in training."""
     verify: bool = False
-    """Instead of showing a recording of the simulated arm, re-simulate it and check that every reading is bit-exact."""
+    """Re-simulate a recording of the simulated arm, and check that all readings are identical bit for bit."""
     own_flags: Annotated[Any, tyro.conf.arg(constructor=OwnFlags, name="")] = field(default_factory=OwnFlags)
     """The flags of single viewers."""
     arm: str | None = None
-    """URDF file of the arm: for a policy or recording of another than the default one; a run has its own and takes one
-    that matches, such as one with meshes to draw."""
+    """URDF file of the arm, for zero, random and ik, or for a policy or recording of another arm than the default one;
+    for a run, it must match the arm of the training, and may add meshes to draw."""
     env: str | None = None
-    """The environment's id, for zero, random and ik (ArmReach-v0 unless given); a run or policy has its own."""
+    """Environment id, for zero, random and ik (default: ArmReach-v0); runs and policies have their own."""
     imperfections: OptionalImperfectionsFlag = None
-    """Dynamics randomisation of a controller's arm: a preset, or a file written by 'identify --json' (that of the
-    training unless given)."""
+    """Dynamics randomisation of a controller's arm: a preset, or a file written by 'identify --json' (default: that of
+    the training)."""
 
     def __post_init__(self) -> None:
         if not self.sources:
@@ -174,9 +175,9 @@ def show_sources(command: Replay, chosen: ChosenViewer) -> None:
     """Show the sources until the user closes the viewer: a single controller live, others from start to end."""
     viewer = chosen.viewer
     if viewer.load_show is None:
-        raise ValueError(f"--viewer {chosen.name} writes a file: name it with --save")
+        raise ValueError(f"--viewer {chosen.name} only writes files: expected --save FILE")
     check_source_count(command, chosen)
-    # Import the viewer's packages before anything is opened.
+    # Import the viewer's packages first: a missing one is reported before a file is opened.
     show = viewer.load_show(getattr(command.own_flags, chosen.name, None))
     if len(command.sources) == 1 and not is_recording(command.sources[0]) and command.goals is None:
         show_live(command, show)
@@ -191,20 +192,20 @@ def save_sources(command: Replay, chosen: ChosenViewer, path: str) -> None:
     if viewer.load_save_runs is not None and all(Path(source).is_dir() for source in command.sources):
         for name in ("goals", "seed", "arm", "env", "imperfections"):
             if getattr(command, name):
-                raise ValueError(f"--{name}: the learning curves of runs have their own")
+                raise ValueError(f"--{name}: has no effect on the learning curves of runs")
         save_runs = viewer.load_save_runs()
         print(printable(f"{path}: {save_runs(command.sources, path)}"))
         return
     check_source_count(command, chosen)
     assert viewer.load_save is not None
-    # Import the viewer's packages before anything is opened.
+    # Import the viewer's packages first: a missing one is reported before a file is opened.
     save = viewer.load_save()
     with open_trajectories(command) as trajectories:
         print(printable(f"{path}: {save(trajectories, path)}"))
 
 
 def check_source_count(command: Replay, chosen: ChosenViewer) -> None:
-    """Raise ValueError for more sources than the viewer shows together."""
+    """Raise ValueError for more sources than the viewer can show together."""
     most = chosen.viewer.max_sources
     if len(command.sources) > most:
         raise ValueError(
@@ -219,7 +220,7 @@ def verify_recording(command: Replay) -> None:
     [source] = command.sources
     ticks, missing = verify(source, command.arm)
     missing = f"; missing: {missing}" if missing else ""
-    print(printable(f"{source}: {counted(ticks, 'tick', form='')}, each read bit for bit as recorded{missing}"))
+    print(printable(f"{source}: {counted(ticks, 'tick', form='')}, all readings identical bit for bit{missing}"))
 
 
 def show_live(command: Replay, show: Show) -> None:
@@ -247,7 +248,7 @@ def controller_of(command: Replay, source: str) -> "OpenedController":
 
 @contextlib.contextmanager
 def open_trajectories(command: Replay) -> Iterator[list[Trajectory]]:
-    """The trajectories of recordings and controllers; beside a recording, a controller gets its goals."""
+    """Open recordings and simulate controllers; a controller beside a recording gets the recorded goals."""
     with contextlib.ExitStack() as opened:
         recorded: dict[str, Trajectory] = {}
         for source in filter(is_recording, command.sources):
@@ -279,8 +280,8 @@ def simulate_trajectories(command: Replay, recorded: dict[str, Trajectory]) -> l
         if source in recorded:
             trajectories.append(recorded[source])
         elif recorded:
-            beside = next(iter(recorded.values()))
-            trajectories.append(roll_out_beside(controller_of(command, source), beside))
+            first_recorded = next(iter(recorded.values()))
+            trajectories.append(roll_out_beside(controller_of(command, source), first_recorded))
         else:
             trajectories.append(roll_out(controller_of(command, source), command.goals or GOALS, command.seed))
     first, *others = trajectories
@@ -288,7 +289,7 @@ def simulate_trajectories(command: Replay, recorded: dict[str, Trajectory]) -> l
         if not other.arm.moves_like(first.arm):
             raise ValueError(
                 f"{first.name} is of the arm {first.arm.name}, {other.name} of {other.arm.name}: "
-                "only two of the same arm can be shown together"
+                "expected two of the same arm"
             )
     return trajectories
 
@@ -302,10 +303,10 @@ def check_recorded_flags(command: Replay, recorded: dict[str, Trajectory]) -> No
         names.append("imperfections")
     for name in names:
         if getattr(command, name) is not None:
-            raise ValueError(f"--{name}: {', '.join(recorded)} has its own")
+            raise ValueError(f"--{name}: determined by the recording {', '.join(recorded)}")
 
 
 def report_damage(trajectory: Trajectory) -> None:
-    """Print what part of a recording could not be read so far."""
+    """Print which part of a recording could not be read so far."""
     if trajectory.lost:
         say(f"{trajectory.name} is damaged: {trajectory.lost}")

@@ -48,7 +48,7 @@ class BaselineConfig:
     """Dynamics randomisation of servos and sensors: ideal, xl430 (a guess at such servos), rough, late, or a file
     written by 'identify --json'."""
     seed: int = 0
-    """Seed of everything random."""
+    """Seed of all random numbers."""
     steps: int | None = None
     """Length of the training in steps."""
     minutes: float | None = None

@@ -27,7 +27,7 @@ class SessionConfig:
     """Settings of a run on an arm."""
 
     source: tyro.conf.Positional[str]
-    """Policy file (ONNX), or a recording ending in .mcap, which is replayed: space pauses it, s stops it."""
+    """Policy file (ONNX), or a recording (ending in .mcap) to replay; during a replay, space pauses and s stops."""
     driver: str = "sim"
     """Driver of the arm: sim, dynamixel, or another installed one."""
     port: str | None = None
@@ -49,19 +49,19 @@ class SessionConfig:
     speed: float = 1.0
     """Speed of a replay as a fraction of the recorded one, 0.05 to 1."""
     rate: float | None = None
-    """Control rate in Hz, from the policy's rate (the default) up to 1000 or what the arm's bus allows. The policy runs
-    at its own rate, and its targets are interpolated."""
+    """Control rate in Hz, from the policy's rate (the default) up to 1000 Hz or the limit of the arm's bus. The policy
+    runs at its own rate, and its targets are interpolated."""
     max_speed: float | None = None
-    """Speed limit of all joints in degrees/s, where it is tighter than that of the arm."""
+    """Speed limit of all joints in degrees/s; applies where it is lower than the arm's own limit."""
     max_acceleration: float | None = None
-    """Acceleration limit of all joints in degrees/s^2, where it is tighter than that of the arm."""
+    """Acceleration limit of all joints in degrees/s^2; applies where it is lower than the arm's own limit."""
     workspace: str | None = None
     """Box x,y,z,X,Y,Z in metres (lowest, then highest corner) that no link end may leave."""
     table: float | None = None
-    """Height of the table in metres, below which no link end may go (default: 0; none for a simulated arm)."""
+    """Height of the table in metres, below which no link end may move (default: 0; none for a simulated arm)."""
     park: str | None = None
-    """Parking pose, an angle in degrees for each joint, in which the torque is switched off (default: every joint at 0,
-    or the nearest pose found inside limits and workspace)."""
+    """Parking pose, an angle in degrees for each joint, in which the torque is switched off (default: all joints at 0,
+    or the nearest pose found within limits and workspace)."""
     shadow: bool = False
     """Dry run: read, infer and check, but send nothing to the arm."""
     record: str | None = None
@@ -92,7 +92,7 @@ class SessionConfig:
             )
         if not self.of_recording and given != 1:
             got = "several" if given else "none"
-            raise ValueError(f"expected goals by just one of --goal, --goals-file and --random, got {got}")
+            raise ValueError(f"expected exactly one of --goal, --goals-file and --random, got {got}")
         if self.random is not None:
             check_count("random", self.random, MOST_RUN_GOALS)
         check_seed("seed", self.seed)
@@ -119,15 +119,15 @@ class SessionConfig:
         if driver_type.simulated:
             return
         if self.pace != "realtime":
-            raise ValueError(f"--pace: is for the simulated arm, not for --driver {self.driver}")
+            raise ValueError(f"--pace: applies to the simulated arm only, not to --driver {self.driver}")
         if self.arm is not None:
-            raise ValueError(f"--arm: is for the simulated arm, not for --driver {self.driver}")
+            raise ValueError(f"--arm: applies to the simulated arm only, not to --driver {self.driver}")
         if self.of_recording and self.imperfections is not None:
             raise ValueError("--imperfections: has no effect on a recording on a real arm")
 
     @property
     def of_recording(self) -> bool:
-        """Whether the source is a recording rather than a policy."""
+        """True if the source is a recording, False if it is a policy."""
         return self.source.endswith(".mcap")
 
 

@@ -54,9 +54,9 @@ class TrainConfig:
         AgentSettings, tyro.conf.arg(name="agent", help="Settings of the agent."), tyro.conf.AvoidSubcommands
     ] = None  # type: ignore[assignment]
     env: str = ""
-    """The environment's id."""
+    """Environment id."""
     reward: RewardKind = "dense"
-    """The reward that the environment gives. With a sparse reward DDPG needs a longer horizon: --n-step 3."""
+    """Reward of the environment. With a sparse reward, DDPG needs a longer horizon: --n-step 3."""
     goal_tolerance_m: float = 0.01
     """Distance within which a goal is reached, in metres."""
     arm: str | None = None
@@ -64,25 +64,25 @@ class TrainConfig:
     grid_step_deg: float = 1.0
     """Step of the degree grid in degrees, for agents with discrete actions."""
     control: Control = "absolute"
-    """What an action is: a target, or a change of the measured angle or of the last target."""
+    """Meaning of an action: a target angle, or a change of the measured angle or of the last target."""
     imperfections: ImperfectionsFlag = "ideal"
-    """Dynamics randomisation of servos and sensors: ideal, xl430 (a guess at such servos), rough, late, or a file
-    written by 'identify --json'."""
+    """Dynamics randomisation of servos and sensors: ideal, xl430 (an estimate for these servos), rough, late, or a
+    file written by 'identify --json'."""
     task_options: TaskOptions = field(default_factory=TaskOptions)
     """Options of the environment's task."""
     episode_steps: int | None = None
-    """Length of an episode in control steps (unless given, the task's own, longer for a slow arm: for ArmReach-v0 twice
-    the time in which the slowest joint crosses its range, and at least 1.67 s)."""
+    """Length of an episode in control steps (default: that of the task, which is longer for a slow arm; for ArmReach-v0
+    twice the time in which the slowest joint crosses its range, and at least 1.67 s)."""
     control_rate_hz: Annotated[float | None, tyro.conf.arg(name="control-rate")] = None
-    """Control steps per second, in Hz (30, unless given)."""
+    """Control rate in Hz (default: 30)."""
     num_envs: int = None  # type: ignore[assignment]
-    """Number of arms simulated in parallel."""
+    """Number of environments simulated in parallel."""
     processes: int = 1
-    """Number of processes among which the arms are divided. It affects the speed only, not the result."""
+    """Number of processes among which the environments are divided. It affects the speed, not the result."""
     seed: int = 0
-    """Seed of everything random."""
+    """Seed of all random numbers."""
     steps: int | None = None
-    """Length of the training in steps, those of all arms together (200000, unless --minutes is given)."""
+    """Length of the training in steps of all environments together (default: 200000, unless --minutes is given)."""
     minutes: float | None = None
     """Length of the training in minutes, instead of --steps."""
     init: str | None = None
@@ -112,7 +112,9 @@ class TrainConfig:
         if not 1 <= self.num_envs <= MOST_PROCESSES:
             raise ValueError(f"--num-envs: expected from 1 to {MOST_PROCESSES}, got {self.num_envs}")
         if not 1 <= self.processes <= self.num_envs:
-            raise ValueError(f"--processes: expected from 1 to {self.num_envs}, one for each arm, got {self.processes}")
+            raise ValueError(
+                f"--processes: expected from 1 to {self.num_envs}, one for each environment, got {self.processes}"
+            )
         self.settings.check_num_envs(self.num_envs, self.processes)
 
     def _check_environment(self) -> None:

@@ -19,7 +19,7 @@ def task_option_flags(info: StructTypeInfo) -> StructConstructorSpec | None:
         return None
     fields: list[StructFieldSpec] = []
     for name, (option, ids) in all_options().items():
-        help = f"For {', '.join(ids)}, {option.help} ({option.default}, unless given)."
+        help = f"For {', '.join(ids)}, {option.help} (default: {option.default})."
         fields.append(StructFieldSpec(name, option.kind | None, info.default.get(name), help))
     return StructConstructorSpec(_given, tuple(fields))
 

@@ -230,7 +230,7 @@ class TestBadInput:
             (["run", "no-such.onnx", "--random", "1"], "cannot read policy no-such.onnx"),
             (["replay"], "expected a source: run folders, policies, recordings, or zero, random, ik"),
             (["replay", "no-such-run"], "no run folder and no policy no-such-run"),
-            (["replay", "ik", "--viewer", "video"], "--viewer video writes a file: name it with --save"),
+            (["replay", "ik", "--viewer", "video"], "--viewer video only writes files: expected --save FILE"),
             (
                 ["replay", "ik", "--viewer", "window", "--save", "x.png"],
                 "expected no file with --viewer window, got x.png",
@@ -267,8 +267,8 @@ class TestBadInput:
     @pytest.mark.parametrize(
         ("words", "message"),
         [
-            ([], "expected goals by just one of --goal, --goals-file and --random"),
-            (["--random", "2", "--goal", TEXTS[0]], "expected goals by just one of"),
+            ([], "expected exactly one of --goal, --goals-file and --random"),
+            (["--random", "2", "--goal", TEXTS[0]], "expected exactly one of"),
             (["--random", "0"], "--random: expected a number from 1 to 100000, got 0"),
             (["--random", "1", "--seed", "-2"], "--seed: expected a number from 0, of at most 63 bits, got -2"),
             (

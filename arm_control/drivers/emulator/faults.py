@@ -39,8 +39,8 @@ _GRAMMAR = re.compile(r"([a-z]+)(?:=([^@:]+))?(?:@([^@:=]+))?(?::(\d+))?")
 class Fault:
     """One fault, of all servos or of the servo `id`.
 
-    It begins `at_s` seconds after the torque was first on, or immediately (None). `probability` is that with which an
-    reply goes wrong; events have none. Raises ValueError for values that do not fit the kind.
+    It begins `at_s` seconds after the torque was first on, or immediately (None). Each reply goes
+    wrong with `probability`; events have none. Raises ValueError for values that do not fit the kind.
     """
 
     kind: str
@@ -61,7 +61,7 @@ class Fault:
         if self.at_s is not None and not 0.0 <= self.at_s < float("inf"):
             raise ValueError(f"fault {self.kind}: expected seconds from 0 on, as in {self.kind}@5, got {self.at_s}")
         if self.kind == "disconnect" and self.id is not None:
-            raise ValueError("fault disconnect: expected no servo, since it closes the port of all")
+            raise ValueError("fault disconnect: expected no servo: it closes the port of all servos")
         if self.kind == "swapped" and self.id is None:
             raise ValueError("fault swapped: expected a servo, as in swapped@5:2, which is swapped with the next one")
 

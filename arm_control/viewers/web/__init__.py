@@ -14,9 +14,9 @@ class WebFlags:
     """Flags of --viewer web."""
 
     port: int | None = None
-    """Port to listen on (8080 unless given)."""
+    """Port to listen on (default: 8080)."""
     host: str | None = None
-    """Address to listen on, without a password (127.0.0.1 unless given, reachable from this machine only)."""
+    """Address to listen on, without a password (default: 127.0.0.1, which only this machine can reach)."""
 
     def __post_init__(self) -> None:
         if self.port is not None and not 1 <= self.port <= 65535:
@@ -24,7 +24,7 @@ class WebFlags:
 
 
 def load_show(flags: WebFlags) -> Show:
-    """Serve a page."""
+    """Load the server, for the host and port of the flags."""
     from arm_control.viewers.web.pages import serve
 
     host = HOST if flags.host is None else flags.host

@@ -89,7 +89,7 @@ class TestEmulate:
             (["--fault", "overload@5:9"], "no servo 9; expected one of [1, 2, 3]"),
             (["--servos", "0"], "expected a number from 1"),
             (["--servos", "2", "--ids", "1,2"], "got both"),
-            (["--ids", "1,x"], "expected whole numbers as 1,2,3, got '1,x'"),
+            (["--ids", "1,x"], "expected whole numbers such as 1,2,3, got '1,x'"),
             (["--ids", "1,1"], "expected different ones"),
             (["--start", "9999"], "expected one from 0 to 4095"),
             (["--lag-s", "0"], "expected 0.005 to 1 s"),

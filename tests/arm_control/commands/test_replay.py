@@ -200,7 +200,7 @@ class TestBadInput:
     ) -> None:
         """Goals, environment and imperfections."""
         line = rejected("replay", recording, *flags, "--save", tmp_path / "out.png")
-        assert f"{flags[0]}: {recording} has its own" in line
+        assert f"{flags[0]}: determined by the recording {recording}" in line
 
     @pytest.mark.parametrize(
         "flags",
@@ -217,7 +217,7 @@ class TestBadInput:
     ) -> None:
         """Goals, seed, environment, arm and imperfections."""
         line = rejected("replay", tiny_run, *flags, "--save", tmp_path / "out.png")
-        assert f"{flags[0]}: the learning curves of runs have their own" in line
+        assert f"{flags[0]}: has no effect on the learning curves of runs" in line
 
     def test_an_invalid_host(self, rejected: Rejected, recording: Path) -> None:
         """Malformed, unknown and foreign addresses."""

@@ -54,7 +54,7 @@ class TestExactRecordings:
         ticks = len(read_recording(plain).ticks)
         assert verify(plain) == (ticks, "")
         assert main(["replay", str(plain), "--verify"]) == 0
-        assert capfd.readouterr() == (f"{plain}: {ticks} ticks, each read bit for bit as recorded\n", "")
+        assert capfd.readouterr() == (f"{plain}: {ticks} ticks, all readings identical bit for bit\n", "")
 
     def test_the_file_ending_may_be_in_capitals(self, plain: Path, tmp_path: Path) -> None:
         """`.MCAP` is a recording too."""
