@@ -90,7 +90,7 @@ class Arm:
         return tuple(sum(lengths[index:]) for index in range(self.joint_count))
 
     def moves_like(self, other: "Arm") -> bool:
-        """Whether the other arm has the same joints, limits and lengths; masses and shapes may differ."""
+        """Return True if the other arm has the same joints, limits and lengths; masses and shapes may differ."""
         if self.joint_names != other.joint_names or self.limits != other.limits:
             return False
         return np.allclose(self._geometry, other._geometry, rtol=0, atol=1e-9)

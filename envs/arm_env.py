@@ -311,7 +311,7 @@ class ArmEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
         return False
 
     def compute_truncated(self, achieved_goal: Any, desired_goal: Any, info: Any) -> bool:
-        """Whether the episode has reached its time limit."""
+        """Return True if the episode has reached its time limit."""
         return self._steps >= self.episode_steps
 
     def save_state(self) -> dict[str, Any]:

@@ -113,7 +113,7 @@ class Imperfections:
 
     @property
     def any(self) -> bool:
-        """Whether any imperfection is on."""
+        """True if any imperfection is on."""
         return any(getattr(self, field.name) != OFF for field in fields(self))
 
     @property

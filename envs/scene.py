@@ -171,7 +171,7 @@ def _disconnect(client: int) -> None:
 
 
 def has_display() -> bool:
-    """Whether a window can be opened. Checked with the X server, because PyBullet exits the process if it cannot."""
+    """Return True if a window can be opened. Tested with the X server: PyBullet exits the process on failure."""
     if sys.platform != "linux":
         return True
     library = ctypes.util.find_library("X11")

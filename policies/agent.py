@@ -84,9 +84,9 @@ class Transition:
     next_observation: Observation
     """Observations after the step, before any reset."""
     terminated: NDArray[np.bool_]
-    """Whether the task itself ended: nothing comes after."""
+    """True if the task itself ended: nothing comes after."""
     ended: NDArray[np.bool_]
-    """Whether the episode ended, by termination or a time limit."""
+    """True if the episode ended, by termination or a time limit."""
     achieved_between: FloatArray | None = None
     """Achieved goals (num_envs, control steps - 1, size) after each control step but the last."""
     desired_between: FloatArray | None = None

@@ -58,7 +58,7 @@ def write_saved_files(page: Path, folder: Path) -> None:
 
 
 def adds_code(page: Path) -> bool:
-    """Whether the page adds a task, an agent or a driver, without which its commands are not valid."""
+    """Return True if the page adds a task, an agent or a driver, without which its commands are not valid."""
     return any(name.endswith((".py", ".toml")) for name in saved_files(page))
 
 

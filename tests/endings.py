@@ -34,7 +34,7 @@ class Program:
             assert self._read() or self.process.poll() is None, self.printed.decode(errors="replace")
 
     def _read(self) -> bool:
-        """Read the available output; returns whether there was any."""
+        """Read the available output; returns True if there was any."""
         found = False
         for name in select.select(list(self.streams.values()), [], [], 0.05)[0]:
             try:

@@ -69,7 +69,7 @@ def children(parent: int | None = None) -> list[int]:
 
 
 def running(process: int) -> bool:
-    """Whether a process exists and is no zombie."""
+    """Return True if a process exists and is no zombie."""
     try:
         return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:

@@ -26,7 +26,7 @@ def bits(observation: dict[str, NDArray[np.float32]]) -> dict[str, bytes]:
 
 
 def same(one: list[Step], another: list[Step]) -> bool:
-    """Whether two rollouts are equal to the last bit, in every field."""
+    """Return True if two rollouts are equal to the last bit, in every field."""
     if len(one) != len(another):
         return False
     return all(bits(a[0]) == bits(b[0]) and a[1:] == b[1:] for a, b in zip(one, another, strict=True))

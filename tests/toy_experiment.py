@@ -29,7 +29,7 @@ class Settings:
     pause_s: float = 0.001
     """Duration of a case in seconds."""
     cubed: bool = False
-    """Whether it is the cube."""
+    """Measure the cube instead of the square."""
 
 
 def cases(settings, seeds):

@@ -63,7 +63,7 @@ def bench_determinism(imperfections: tuple[str, ...]) -> dict[str, Any]:
 
 
 def check_environment(name: str, imperfections: Imperfections) -> dict[str, bool]:
-    """Repeat the first two episodes of a seed in six ways; returns whether each is bit-exact."""
+    """Repeat the first two episodes of a seed in six ways; returns for each way True if it is bit-exact."""
     make_env = functools.partial(gymnasium.make, name, disable_env_checker=True, imperfections=imperfections)
     expected = trace(make_env)
     env: Any = make_env().unwrapped

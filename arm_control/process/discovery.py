@@ -44,7 +44,7 @@ class Variants:
     summarise: Callable[[str], str]
     """Returns the summary of a name for help, without heavy imports."""
     listed_without_name: bool = False
-    """Whether the command alone lists the names, instead of requiring one."""
+    """True if the command alone lists the names, instead of requiring one."""
 
 
 def first_sentence(docstring: str | None) -> str:

@@ -40,7 +40,7 @@ class ArmStoppedError(RuntimeError):
 
 
 def debugging() -> bool:
-    """Whether errors show their traceback."""
+    """Return True if errors show their traceback."""
     return bool(os.environ.get("ARM_CONTROL_DEBUG"))
 
 

@@ -72,7 +72,7 @@ def _others(name: str) -> str:
 
 
 def _is_command() -> bool:
-    """Whether this process is `arm-control` or `python -m arm_control.cli`."""
+    """Return True if this process is `arm-control` or `python -m arm_control.cli`."""
     arguments = sys.orig_argv
     as_module = ("-m", "arm_control.cli") in pairwise(arguments)
     return as_module or any(Path(argument).name == PROGRAM for argument in arguments[:2])

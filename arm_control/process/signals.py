@@ -38,7 +38,7 @@ class _Requests:
         self._latest_s = -math.inf
 
     def is_new(self) -> bool:
-        """Whether the present signal is a new request, and not a repeated delivery."""
+        """Return True if the present signal is a new request, and not a repeated delivery."""
         now_s = time.monotonic()
         if now_s - self._latest_s <= REPEAT_S:
             return False

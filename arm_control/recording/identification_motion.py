@@ -127,7 +127,7 @@ def _fill_gaps(
 
 
 def _usable(read_s: Array, gaps: list[tuple[float, float]]) -> NDArray[np.bool_]:
-    """Whether each reading is outside all gaps, and at least SETTLE_S after them."""
+    """Readings (readings,) that are outside all gaps, and at least SETTLE_S after them."""
     # The number of gaps around each reading: the cumulative sum of +1 at starts and -1 at ends.
     edges = np.zeros(len(read_s) + 1)
     for start_s, end_s in gaps:

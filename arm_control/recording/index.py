@@ -65,7 +65,7 @@ class IndexedRecording:
         self._at = len(MAGIC)  # end of the part whose headers were read, if there is no index
         self._file = open_regular(self.path)
         self.growing = self._is_locked()
-        """Whether the file is still being written."""
+        """True if the file is still being written."""
         # The size is taken after the lock is tested, so that the last records are not missed.
         scan.size = self.path.stat().st_size
         try:
@@ -146,7 +146,7 @@ class IndexedRecording:
         return sorted(found, key=lambda tick: tick.time_s)
 
     def refresh(self) -> bool:
-        """Read what was written since the last call. Returns whether there was anything."""
+        """Read what was written since the last call. Returns True if there was anything."""
         if not self.growing:
             return False
         with self._lock:
@@ -162,7 +162,7 @@ class IndexedRecording:
         self._file.close()
 
     def _is_locked(self) -> bool:
-        """Return whether another process is still writing the file."""
+        """Return True if another process is still writing the file."""
         try:
             fcntl.flock(self._file, fcntl.LOCK_SH | fcntl.LOCK_NB)
             fcntl.flock(self._file, fcntl.LOCK_UN)

@@ -17,7 +17,7 @@ class Recording:
     ticks: list[Tick]
     events: list[Event]
     whole: bool
-    """Whether it was closed, and has no damage."""
+    """True if it was closed and is undamaged."""
     lost: str
     """The parts that could not be read; empty if none are known."""
 

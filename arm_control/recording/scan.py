@@ -228,11 +228,11 @@ class Scan:
 
     @property
     def hopeless(self) -> bool:
-        """Whether there are too many faults to read the rest."""
+        """True if there are too many faults to read the rest."""
         return self._faults > MOST_FAULTS
 
     def may_hold(self, channel: int, kind: type[Tick] | type[Event]) -> bool:
-        """Return whether messages of a channel are of this kind, or may be because the channel is not known yet."""
+        """Return True if messages of a channel are of this kind, or may be because the channel is not known yet."""
         return self._channels.get(channel, kind) is kind
 
     def rows_in(self, data: bytes) -> Iterator[Row]:

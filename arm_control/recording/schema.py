@@ -71,7 +71,7 @@ PER_JOINT = ("angle_deg", "speed_deg_s", "temperature_c", "load", "voltage_v", "
 
 
 def of_simulated_arm(metadata: Mapping[str, str]) -> bool:
-    """Return whether the recorded arm was a simulation, according to the metadata of a recording."""
+    """Return True if the recorded arm was a simulation, according to the metadata of a recording."""
     if "simulated" in metadata:
         return metadata["simulated"] == "true"
     # Recordings made before drivers declared it: the only simulation was the driver "sim".

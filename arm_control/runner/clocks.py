@@ -8,7 +8,7 @@ class Clock(Protocol):
     """The time of a control loop."""
 
     waits: bool
-    """Whether it passes in real time, so that a person can respond."""
+    """True if it passes in real time, so that a person can respond."""
 
     def now_s(self) -> float:
         """The time in s."""

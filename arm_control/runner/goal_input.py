@@ -104,7 +104,7 @@ def task_of(runner: PolicyRunner) -> Task:
 
 
 def inside_workspace(course: GoalTrajectory, steps: int, safety: Safety) -> bool:
-    """Whether all goals of a trajectory are inside the workspace; of a goal drawn as a pose, all link ends."""
+    """Return True if all goals of a trajectory are inside the workspace; of a goal drawn as a pose, all link ends."""
     if course.pose_deg is not None:
         return safety.workspace.outside_m(course.pose_deg) <= ROUNDING_M
     try:

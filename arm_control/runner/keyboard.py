@@ -51,5 +51,5 @@ def keyboard() -> Iterator[Callable[[], str] | None]:
 
 
 def in_foreground(terminal: int) -> bool:
-    """Whether this process runs in the foreground of the terminal."""
+    """Return True if this process runs in the foreground of the terminal."""
     return os.tcgetpgrp(terminal) == os.getpgrp()

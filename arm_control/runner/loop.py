@@ -78,7 +78,7 @@ class ControlLoop:
     ) -> None:
         """Prepare a run; nothing moves yet.
 
-        `stopped()` is whether a stop was requested. `key()` is the last key pressed since its last call, "" for none;
+        `stopped()` is True once a stop is requested. `key()` is the last key pressed since its last call, "" for none;
         `key` is None without a keyboard. Raises ValueError if the driver's joints differ from the arm's, and for a
         parking pose outside limits or workspace.
         """
@@ -120,7 +120,7 @@ class ControlLoop:
     def run(self, work: Callable[["ControlLoop"], Script]) -> LoopReport:
         """Do the work, then park. An error raised by the work parks the arm before it is raised again.
 
-        Raises DriverError if communication is lost; `torque_on` is then whether the torque may be on.
+        Raises DriverError if communication is lost; `torque_on` is then True if the torque may be on.
         """
         self._work = work
         self.driver.read()  # raises if the arm does not reply, before the torque is switched on
@@ -151,7 +151,7 @@ class ControlLoop:
             raise self._error
 
     def _enable(self) -> None:
-        """Switch the torque on; if that fails, `torque_on` is whether it may be on nevertheless."""
+        """Switch the torque on; if that fails, `torque_on` is True if it may be on nevertheless."""
         self.torque_on = True
         try:
             self.driver.enable()

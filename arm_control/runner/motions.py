@@ -90,7 +90,7 @@ class Parking:
             yield safety.toward(self.pose_deg)
 
     def is_at_rest(self) -> bool:
-        """Whether the arm is in its parking pose and does not move."""
+        """Return True if the arm is in its parking pose and does not move."""
         state = self._ticker.state
         pairs = zip(state.angles_deg, self.pose_deg, strict=True)
         is_near = all(abs(angle - park) <= PARKED_DEG for angle, park in pairs)

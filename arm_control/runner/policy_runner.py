@@ -236,7 +236,7 @@ def open_session(content: bytes) -> onnxruntime.InferenceSession:
 
 
 def _same_limits(ours: JointLimits, others: JointLimits) -> bool:
-    """Whether the limits are equal, except for angles that a URDF gives in rounded radians."""
+    """Return True if the limits are equal, except for angles that a URDF gives in rounded radians."""
     rates = (ours.max_speed_deg_s, ours.max_acceleration_deg_s2)
     if rates != (others.max_speed_deg_s, others.max_acceleration_deg_s2):
         return False

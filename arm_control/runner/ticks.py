@@ -67,7 +67,7 @@ class Ticker:
         """The error of the goal whose time ends with this tick's reading."""
         self.command_deg: list[float] | None = None
         self.waits_for_person = False
-        """Whether a person, not a timeout, decides about an arm that does not reply."""
+        """True if a person, not a timeout, decides about an arm that does not reply."""
         self.times_s = dict.fromkeys(PARTS, 0.0)
         self._timings = [report.timings[name] for name in PARTS]
         self._due_s = 0.0

@@ -130,7 +130,7 @@ class TrainConfig:
 
     @property
     def on_grid(self) -> bool:
-        """Whether the environment's actions are those of the degree grid."""
+        """True if the environment's actions are those of the degree grid."""
         return environment_of(self.env).actions != "degrees"
 
     def progress(self, step: int, elapsed_s: float) -> float:

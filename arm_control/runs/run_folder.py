@@ -115,7 +115,7 @@ class RunFolder:
         return run, config
 
     def _has_nothing_to_lose(self) -> bool:
-        """Whether the folder holds only a run that was killed before its first checkpoint."""
+        """Return True if the folder holds only a run that was killed before its first checkpoint."""
         if not self.config.is_file() or any(self.checkpoints.glob("step-*")):
             return False
         made_by_us = {path.name for path in (self.config, self.arm, self.checkpoints, self.tensorboard)}

@@ -148,7 +148,7 @@ class Training:
         return done.metrics
 
     def _may_validate(self) -> bool:
-        """Whether a validation is allowed: after the first update and within its budget, or at the end."""
+        """Return True if a validation is allowed: after the first update and within its budget, or at the end."""
         return (self.updates > 0 or self.progress >= 1.0) and self._validation.is_due(self.step, self.elapsed_s)
 
     def _report(self, reporter: Reporter, metrics: dict[str, float]) -> None:

@@ -35,7 +35,7 @@ class Reach:
 
     ## Info
     `distance_m`: from the tip to the goal, in metres; for an imperfect arm from the true tip position, not the measured
-    one. `is_success`: whether that is within `goal_tolerance_m`.
+    one. `is_success`: True if that is within `goal_tolerance_m`.
     """
 
     reward_kind: RewardKind = "dense"

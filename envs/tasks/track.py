@@ -46,7 +46,7 @@ class Track:
 
     ## Info
     `distance_m`: from the tip to the goal's position, in metres. `rms_error_m`: root mean square of that over the
-    episode from its 30th step on (later for a slow arm); before that step, the distance. `is_success`: whether
+    episode from its 30th step on (later for a slow arm); before that step, the distance. `is_success`: True if
     `rms_error_m` is within `goal_tolerance_m`.
 
     ## Arguments

@@ -80,7 +80,7 @@ def parse(text: str | bytes) -> ElementTree.Element:
 
 
 def _contains(text: str | bytes, part: str) -> bool:
-    """Whether a text contains an ASCII part; for bytes, in any encoding that the parser accepts."""
+    """Return True if a text contains an ASCII substring; for bytes, in any encoding that the parser accepts."""
     if isinstance(text, str):
         return part in text
     return any(part.encode(codec) in text for codec in ("ascii", "utf-16-le", "utf-16-be"))

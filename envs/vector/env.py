@@ -192,7 +192,7 @@ class ArmVectorEnv(VectorEnv[Observations, Any, Array]):
         return array
 
     def _good(self, actions: Array, shape: tuple[int, ...]) -> bool:
-        """Whether actions (..., *shape) have the shape, type and range of the action space."""
+        """Return True if actions (..., *shape) have the shape, type and range of the action space."""
         kinds = "fiu" if self._low.dtype.kind == "f" else "iu"
         if shape != self._low.shape or actions.dtype.kind not in kinds or actions.itemsize > 8:
             return False

@@ -56,6 +56,6 @@ class ActionGrid(nn.Module):
         return torch.minimum(nearest.clamp(min=0), self.counts - 1)
 
     def contains(self, values: Tensor) -> Tensor:
-        """Whether values (batch, actions) in the environment's units are on the grid, (batch,)."""
+        """Mask (batch,) of the values (batch, actions), in the environment's units, that are on the grid."""
         distance = (self.values(self.positions_of(values)) - values).abs().amax(dim=1)
         return distance < TOLERANCE * self.step.min()

@@ -142,7 +142,7 @@ class PolicyGradient:
 
     @property
     def _ready(self) -> bool:
-        """Whether the rollout has the steps that an update needs."""
+        """True if the rollout has the steps that an update needs."""
         steps = self._settings.rollout_steps
         if steps is None:
             return self._rollout.every_env_has_ended

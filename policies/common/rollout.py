@@ -60,7 +60,7 @@ class Rollout:
 
     @property
     def every_env_has_ended(self) -> bool:
-        """Whether an episode of each environment has ended since the last `take`."""
+        """True if an episode of each environment has ended since the last `take`."""
         return len(self) > 0 and bool(self._has_ended.all())
 
     def add(self, transition: Transition, sample: NDArray[Any]) -> None:

@@ -47,7 +47,7 @@ class AgentSettings:
 
     @property
     def asynchronous(self) -> bool:
-        """Whether worker processes learn concurrently rather than in turns."""
+        """True if worker processes learn concurrently rather than in turns."""
         return False
 
     def check_num_envs(self, num_envs: int, processes: int) -> None:
@@ -226,7 +226,7 @@ class PolicyGradientSettings(AgentSettings):
 
     @property
     def recurrent(self) -> bool:
-        """Whether policy and value have an LSTM."""
+        """True if policy and value have an LSTM."""
         return False
 
     def __post_init__(self) -> None:

@@ -105,7 +105,7 @@ class DDPG:
 
     @property
     def _learning_started(self) -> bool:
-        """Whether the replay buffer holds enough transitions to learn from."""
+        """True if the replay buffer holds enough transitions to learn from."""
         return self._replay.size >= self._settings.learning_starts
 
     def update(self, progress: float) -> dict[str, float]:

@@ -211,7 +211,7 @@ class Episode:
 
     @property
     def now(self) -> bool:
-        """Whether the fault is there in this reading; notes that it was."""
+        """True if the fault affects this reading; then it is marked as fired."""
         so = self.at <= self.reads < self.at + self.lasts
         self.fired |= so
         return so
@@ -1204,7 +1204,7 @@ def test_without_a_check_the_campaign_fails(monkeypatch: pytest.MonkeyPatch, wha
 
 
 def judge_says(words: str, name: str, seeds: range) -> bool:
-    """Whether one of the episodes fails with these words."""
+    """Return True if one of the episodes fails with these words."""
     for seed in seeds:
         try:
             live(name, seed)

@@ -88,7 +88,7 @@ class Bus:
 
     @property
     def is_gone(self) -> bool:
-        """Whether the port no longer works: the adaptor was unplugged, or the port was closed."""
+        """True if the port no longer works: the adaptor was unplugged, or the port was closed."""
         return self._lost is not None
 
     def reopen(self) -> None:

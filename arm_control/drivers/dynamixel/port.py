@@ -62,7 +62,7 @@ class SerialPort(sdk.PortHandler):
 
     @property
     def is_overdue(self) -> bool:
-        """Whether the packet timeout (which the SDK then sets to 0) or the deadline has passed."""
+        """True if the packet timeout (which the SDK then sets to 0) or the deadline has passed."""
         return self.packet_timeout == 0 or time.monotonic() > self._deadline_s
 
     def readPort(self, length: int) -> bytes:

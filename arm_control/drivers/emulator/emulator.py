@@ -138,12 +138,12 @@ class Emulator:
 
     @property
     def is_open(self) -> bool:
-        """Whether the port is open."""
+        """True if the port is open."""
         return self._master >= 0
 
     @property
     def disconnected(self) -> bool:
-        """Whether the fault `disconnect` closes, or has closed, the port."""
+        """True if the fault `disconnect` closes, or has closed, the port."""
         return self._faults.disconnected
 
     def positions(self) -> dict[int, int]:

@@ -66,7 +66,7 @@ class Fault:
             raise ValueError("fault swapped: expected a servo, as in swapped@5:2, which is swapped with the next one")
 
     def concerns(self, id: int) -> bool:
-        """Whether it is a fault of this servo."""
+        """Return True if it is a fault of this servo."""
         return self.id is None or self.id == id
 
     def __str__(self) -> str:

@@ -43,7 +43,7 @@ class Profile:
 
     @property
     def is_done(self) -> bool:
-        """Whether the trajectory has reached its target."""
+        """True if the trajectory has reached its target."""
         return self.position == self.target
 
     def step(self, dt: float) -> None:

@@ -123,7 +123,7 @@ class PacketReader:
 
     @property
     def waiting(self) -> bool:
-        """Whether part of a possible packet has been received."""
+        """True if part of a possible packet has been received."""
         return bool(self._bytes)
 
     def _next(self) -> Packet | None:

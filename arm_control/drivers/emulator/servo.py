@@ -122,17 +122,17 @@ class Servo:
 
     @property
     def torque(self) -> bool:
-        """Whether the torque is on."""
+        """True if the torque is on."""
         return self["torque_enable"] == 1
 
     @property
     def alert(self) -> bool:
-        """Whether it has a hardware error."""
+        """True if it has a hardware error."""
         return self["hardware_error_status"] != 0
 
     @property
     def stuck(self) -> bool:
-        """Whether the joint is blocked."""
+        """True if the joint is blocked."""
         return self._shaft.stuck
 
     @stuck.setter
@@ -155,7 +155,7 @@ class Servo:
         return ticks
 
     def awake(self, now: float) -> bool:
-        """Whether it has finished booting."""
+        """Return True if it has finished booting."""
         return now >= self._awake_at
 
     def hear(self, now: float) -> None:
@@ -259,7 +259,7 @@ class Servo:
     # What registers do
 
     def _error_of(self, name: str, value: int) -> ErrorNumber:
-        """Whether a value can be written to a register now."""
+        """The error of writing a value to a register now; NONE if it can be written."""
         register = REGISTERS[name]
         if not register.writable or (register.eeprom and self.torque):
             return ErrorNumber.ACCESS

@@ -51,7 +51,7 @@ class ServoBus:
 
     @property
     def has_incomplete_packet(self) -> bool:
-        """Whether part of a possible packet has been received."""
+        """True if part of a possible packet has been received."""
         return self._reader.waiting
 
     def receive(self, data: bytes, now: float) -> list[Arrival]:

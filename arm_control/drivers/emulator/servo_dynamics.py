@@ -20,8 +20,8 @@ class ServoDynamics:
     sag_deg_s: float = 0.0
     """Speed without torque, until the end of the servo's turn; positive: towards higher ticks."""
     keeps_goal: bool = False
-    """When the torque goes on, whether to move to the goal that was written before instead of holding the present
-    position. The e-Manual leaves it open, and a driver should be safe either way."""
+    """When the torque is switched on, move to the goal that was written before instead of holding the present
+    position. The e-Manual does not specify it, so a driver must be safe either way."""
 
     def __post_init__(self) -> None:
         if not 0.005 <= self.lag_s <= 1.0:

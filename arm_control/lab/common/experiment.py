@@ -56,7 +56,7 @@ class Experiment:
     min_seeds: int = 1
     """Number of seeds that an interval requires."""
     alone: bool = False
-    """Whether cases run one at a time, because they measure times or use several cores."""
+    """True if cases run one at a time, because they measure times or use several cores."""
     size: tuple[float, float] = (9.0, 4.0)
     """Size of the figure in inches."""
 

@@ -52,7 +52,7 @@ def summary(outcomes: Sequence[Outcome]) -> str:
 
 
 def conclusion(outcome: Outcome) -> str:
-    """Whether the claim holds, as a sentence."""
+    """The verdict on the claim, as a sentence."""
     return "The claim holds." if outcome.verdict.holds else "The claim does not hold as stated."
 
 

@@ -68,7 +68,7 @@ class ReadingMonitor:
             self._expected.lost()
 
     def judge(self, state: JointState | None, target_deg: Sequence[float], now_s: float, why: str) -> bool:
-        """Check the reading of a tick, or its absence for the reason `why`; returns whether it is plausible.
+        """Check the reading of a tick, or its absence for the reason `why`; returns True if it is plausible.
 
         `target_deg` is the target that has been acting since the previous tick.
         """

@@ -40,7 +40,7 @@ class Safety:
         self.period_s = period_s
         self.settings = settings
         self.placed = False
-        """Whether the targets start from a valid reading of the arm; before that, none may be sent."""
+        """True if the targets start from a valid reading of the arm; before that, none may be sent."""
         self.latch = FaultLatch()
         self.workspace = Workspace(arm, limits, period_s, settings)
         self.readings = ReadingMonitor(arm, limits, period_s, settings, self.latch)
@@ -95,7 +95,7 @@ class Safety:
         return target_deg
 
     def reads(self, state: JointState | None, now_s: float, why: str = "") -> bool:
-        """Check the reading of this tick, or its absence for the reason `why`; returns whether it is plausible."""
+        """Check the reading of this tick, or its absence for the reason `why`; returns True if it is plausible."""
         self.targets.now_s = now_s
         self.latch.begin_tick()
         return self.readings.judge(state, self.targets.target_deg, now_s, why)
@@ -162,5 +162,5 @@ class Safety:
 
     @property
     def moving(self) -> bool:
-        """Whether the targets are moving."""
+        """True if the targets are moving."""
         return self.targets.moving

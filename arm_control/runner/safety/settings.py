@@ -54,7 +54,7 @@ class SafetySettings:
 
 
 def is_box(box: Box) -> bool:
-    """Whether these are six finite numbers, each lowest one below its highest."""
+    """Return True if these are six finite numbers, each lowest one below its highest."""
     if len(box) != 6 or not all(map(math.isfinite, box)):
         return False
     return all(low < high for low, high in zip(box[:3], box[3:], strict=True))

@@ -76,7 +76,7 @@ class TargetLimiter:
 
     @property
     def moving(self) -> bool:
-        """Whether the targets are moving."""
+        """True if the targets are moving."""
         return any(abs(speed) > REST_DEG_S for speed in self.speed_deg_s)
 
     def admit(

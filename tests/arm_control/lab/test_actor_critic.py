@@ -27,7 +27,7 @@ THETA = np.array([0.5, -1.0, 0.2, 0.0, 1.0])
 
 
 def claim_holds() -> bool:
-    """Whether the claim holds at a reduced size."""
+    """Return True if the claim holds at a reduced size."""
     rows = [{**case, **EXPERIMENT.measure(SMALL, case)} for case in EXPERIMENT.cases(SMALL, 4)]
     return EXPERIMENT.judge(SMALL, rows).holds
 

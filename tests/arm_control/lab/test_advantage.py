@@ -17,7 +17,7 @@ from arm_control.lab.common.chain import (
 
 
 def claim_holds() -> bool:
-    """Whether the claim holds at the size of --quick: at a smaller one, the slopes are not precise enough."""
+    """Return True if the claim holds at the size of --quick: at a smaller one, the slopes are not precise enough."""
     settings = EXPERIMENT.quick
     rows = [
         {**case, **EXPERIMENT.measure(settings, case)} for case in EXPERIMENT.cases(settings, EXPERIMENT.quick_seeds)

@@ -31,7 +31,7 @@ def sample_batches(batches: int, dimension: int, std: float) -> tuple[np.ndarray
 
 
 def claim_holds() -> bool:
-    """Whether the claim holds at a reduced size."""
+    """Return True if the claim holds at a reduced size."""
     rows = [{**case, **EXPERIMENT.measure(SMALL, case)} for case in EXPERIMENT.cases(SMALL, 5)]
     return EXPERIMENT.judge(SMALL, rows).holds
 

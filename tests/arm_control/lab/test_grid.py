@@ -22,7 +22,7 @@ COARSE = Settings(step_deg=5.0, goals=1_000)  # 19^3 = 6,859 actions
 
 
 def judge_all(settings: Settings) -> bool:
-    """Whether the claim holds, of the enumeration and two seeds."""
+    """Return True if the claim holds for the enumeration and two seeds."""
     rows: list[dict[str, Any]] = []
     for case in EXPERIMENT.cases(settings, 2):
         rows.append({**case, **EXPERIMENT.measure(settings, case)})

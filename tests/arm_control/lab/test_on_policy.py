@@ -18,7 +18,7 @@ SMALL = Settings(samples=20_000)
 
 
 def holds() -> bool:
-    """Whether the claim holds with five seeds at a reduced size."""
+    """Return True if the claim holds with five seeds at a reduced size."""
     rows = [{**case, **EXPERIMENT.measure(SMALL, case)} for case in EXPERIMENT.cases(SMALL, 5)]
     return EXPERIMENT.judge(SMALL, rows).holds
 

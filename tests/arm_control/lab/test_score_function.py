@@ -25,7 +25,7 @@ Array = np.ndarray
 
 
 def holds() -> bool:
-    """Whether the claim holds with four seeds at a reduced size."""
+    """Return True if the claim holds with four seeds at a reduced size."""
     rows = [{**case, **EXPERIMENT.measure(SMALL, case)} for case in EXPERIMENT.cases(SMALL, 4)]
     return EXPERIMENT.judge(SMALL, rows).holds
 

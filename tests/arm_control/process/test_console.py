@@ -130,7 +130,7 @@ class Terminal(io.StringIO):
     """A stream that is a terminal."""
 
     def isatty(self) -> bool:
-        """Whether the stream is a terminal."""
+        """Return True if the stream is a terminal."""
         return True
 
 

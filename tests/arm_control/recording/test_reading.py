@@ -21,7 +21,7 @@ from arm_control.recording.schema import EVENT, Tick
 
 
 def is_part(ticks: list[Tick], whole: list[Tick]) -> bool:
-    """Whether the ticks are among those of the whole, in the same order."""
+    """Return True if the ticks are among those of the whole, in the same order."""
     rest = iter(whole)
     return all(tick in rest for tick in ticks)
 

@@ -22,7 +22,7 @@ def test_a_schema_lists_required_fields_and_types() -> None:
 
 
 class TestSimulatedArm:
-    """Whether a recorded arm was simulated."""
+    """The metadata tell a simulated arm from a real one."""
 
     @pytest.mark.parametrize(
         ("metadata", "simulated"),

@@ -482,7 +482,7 @@ class TestLostReplies:
 
 
 class TestTorqueReport:
-    """Whether the torque may be on after an error."""
+    """After an error, the report states whether the torque may be on."""
 
     @pytest.mark.parametrize("reading", [2, 3])
     def test_an_arm_that_falls_silent_when_enabled_counts_as_energised(self, reading: int) -> None:

@@ -131,7 +131,7 @@ def assert_within_limits(servos: Emulator, *, but: int | None = None) -> None:
 
 
 def torque(servos: Emulator) -> dict[int, bool]:
-    """Whether each servo's torque is on."""
+    """The torque of each servo by its id: True if it is on."""
     return {id: bool(servos.register("torque_enable", id)) for id in (1, 2, 3)}
 
 
