@@ -142,6 +142,23 @@ class ParameterSharingAgent(Agent, Protocol):
         """Use the shared parameters, and the inputs' normalisation of another copy's `state_dict`."""
 
 
+class StochasticPolicy(Protocol):
+    """A policy with a distribution over actions; as a module it returns the mode.
+
+    The settings of its agent declare it (`policies.common.settings.AgentSettings.stochastic`).
+    """
+
+    def sample(
+        self,
+        generator: np.random.Generator,
+        observation: torch.Tensor,
+        achieved_goal: torch.Tensor,
+        desired_goal: torch.Tensor,
+        recurrent_state: torch.Tensor | None = None,
+    ) -> Any:
+        """Actions drawn from the distribution, in the form in which the module returns the mode."""
+
+
 @runtime_checkable
 class GridPolicy(Protocol):
     """A policy that selects the best action of a grid, where rounding may decide between two equal ones."""

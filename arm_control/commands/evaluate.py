@@ -33,6 +33,8 @@ class Evaluate:
     training)."""
     last: bool = False
     """Evaluate the last policy of a run instead of the best validated one."""
+    stochastic: bool = False
+    """Draw the actions from a run's stochastic policy, by the seed, instead of its deterministic actions."""
     json: str | None = None
     """JSON file to write the figures to."""
 
@@ -55,5 +57,6 @@ def run(command: Evaluate) -> None:
         env=command.env,
         imperfections=command.imperfections,
         last=command.last,
+        stochastic=command.stochastic,
     )
     report_figures(command.json, figures, format_evaluation(command.source, figures))

@@ -71,6 +71,8 @@ class Replay:
     """Number of goals of a controller (default: 6 with --save or two sources, otherwise unlimited)."""
     seed: int = 0
     """Seed of the goals; none of them is used in training."""
+    stochastic: bool = False
+    """Draw the actions from the runs' stochastic policies, by the seed, instead of their deterministic actions."""
     verify: bool = False
     """Re-simulate a recording of the simulated arm, and check that all readings are identical bit for bit."""
     own_flags: Annotated[Any, tyro.conf.arg(constructor=OwnFlags, name="")] = field(default_factory=OwnFlags)
@@ -96,7 +98,7 @@ class Replay:
     def _check_verify(self) -> None:
         if len(self.sources) != 1 or not is_recording(self.sources[0]):
             raise ValueError(f"--verify: expected one recording, ending in .mcap, got {' '.join(self.sources)}")
-        names = ["viewer", "save", "goals", "seed", "env", "imperfections"]
+        names = ["viewer", "save", "goals", "seed", "stochastic", "env", "imperfections"]
         unused = [name for name in names if getattr(self, name)]
         for own in self.given_flags().values():
             unused += own
@@ -189,7 +191,9 @@ def show_sources(command: Replay, chosen: ChosenViewer) -> None:
 def save_sources(command: Replay, chosen: ChosenViewer, path: str) -> None:
     """Write a file, and print what it shows."""
     viewer = chosen.viewer
-    if viewer.load_save_runs is not None and all(Path(source).is_dir() for source in command.sources):
+    # The learning curves of runs, unless their motion is asked for by drawing its actions.
+    only_runs = all(Path(source).is_dir() for source in command.sources)
+    if viewer.load_save_runs is not None and only_runs and not command.stochastic:
         for name in ("goals", "seed", "arm", "env", "imperfections"):
             if getattr(command, name):
                 raise ValueError(f"--{name}: has no effect on the learning curves of runs")
@@ -243,7 +247,14 @@ def controller_of(command: Replay, source: str) -> "OpenedController":
     """Open a controller, on the arm and in the environment of the flags."""
     from arm_control.evaluation.opening import open_controller
 
-    return open_controller(source, command.seed, arm=command.arm, env=command.env, imperfections=command.imperfections)
+    return open_controller(
+        source,
+        command.seed,
+        arm=command.arm,
+        env=command.env,
+        imperfections=command.imperfections,
+        stochastic=command.stochastic,
+    )
 
 
 @contextlib.contextmanager
@@ -300,9 +311,9 @@ def check_recorded_flags(command: Replay, recorded: dict[str, Trajectory]) -> No
         return
     names = ["env", "goals"]
     if len(recorded) == len(command.sources):
-        names.append("imperfections")
+        names += ["imperfections", "stochastic"]
     for name in names:
-        if getattr(command, name) is not None:
+        if getattr(command, name) not in (None, False):
             raise ValueError(f"--{name}: determined by the recording {', '.join(recorded)}")
 
 

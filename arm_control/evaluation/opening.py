@@ -22,10 +22,12 @@ from arm_control.policy_file.contract import GOAL, GOAL_VELOCITY, MEMORY, READIN
 from arm_control.runs.arm import open_arm
 from arm_control.runs.config import TrainConfig
 from arm_control.runs.run_folder import PolicyOrigin
+from arm_control.runs.seeding import SAMPLING
 from arm_control.runs.task_options_flag import TaskOptions
 from envs.arm import DEFAULT_URDF, Arm
 from envs.imperfections import Imperfections, imperfections_from_json
 from envs.observation import split_observation
+from policies.registry import AGENTS
 
 PLAIN = ("zero", "random", "ik")
 
@@ -39,6 +41,8 @@ class OpenedController:
     config: TrainConfig
     origin: PolicyOrigin | None = None
     """Which of a run's policies it is; None for other controllers."""
+    sampled: bool = False
+    """Whether its actions are drawn from a stochastic policy."""
 
 
 class ExportedPolicyController:
@@ -80,21 +84,26 @@ def open_controller(
     env: str | None = None,
     imperfections: str | Imperfections | None = None,
     last: bool = False,
+    stochastic: bool = False,
 ) -> OpenedController:
     """Open a run folder, a policy file, or `zero`, `random` or `ik`. Raises ValueError for anything else.
 
-    `imperfections` replace those of the training. A run's policy is the best validated one, or the `last` one.
+    `imperfections` replace those of the training. A run's policy is the best validated one, or the `last` one;
+    `stochastic` draws its actions, by the seed. Raises ValueError for that if the policy has no distribution.
     """
     path = Path(source)
     if last and not path.is_dir():
         raise ValueError(f"--last: {source} is no run folder")
+    if stochastic and (source in PLAIN or path.is_file()):
+        raise ValueError(f"--stochastic: {source} has no distribution of actions; expected {stochastic_runs()}")
     if source in PLAIN:
         plain = TrainConfig("ddpg", arm=arm, env=env or "", imperfections=imperfections or "ideal")
         return OpenedController(source, plain_controller(source, seed), plain)
     if env is not None:
         raise ValueError(f"--env {env}: {source} has its own environment; --env is for {', '.join(PLAIN)}")
     if path.is_dir():
-        opened = open_run(path, arm, last=last)
+        sampling_seed = seed if stochastic else None
+        opened = open_run(path, arm, last=last, sampling_seed=sampling_seed)
     elif path.exists():
         opened = open_policy_file(path, arm)
     else:
@@ -114,17 +123,35 @@ def plain_controller(name: str, seed: int) -> Controller:
     return IKController()
 
 
-def open_run(path: Path, arm: str | None, *, last: bool) -> OpenedController:
-    """Open a run's best validated policy, or its last one, on the run's arm or a matching one in the file `arm`."""
+def stochastic_runs() -> str:
+    """The runs whose policies are stochastic, in words."""
+    names = [name for name, settings in AGENTS.items() if settings().stochastic]
+    return f"the run folder of a stochastic policy ({', '.join(names)})"
+
+
+def open_run(path: Path, arm: str | None, *, last: bool, sampling_seed: int | None) -> OpenedController:
+    """Open a run's best validated policy, or its last one, on the run's arm or a matching one in the file `arm`.
+
+    With a seed, its actions are drawn. Raises ValueError for that if the policy is deterministic.
+    """
     from arm_control.evaluation.torch_controller import TorchController
     from arm_control.runs.agent import load_policy
 
     loaded = load_policy(path, last=last)
     config = loaded.config
+    generator = None
+    if sampling_seed is not None:
+        if not config.settings.stochastic:
+            raise ValueError(
+                f"--stochastic: the policy of {config.agent} is deterministic; expected {stochastic_runs()}"
+            )
+        generator = np.random.default_rng(np.random.SeedSequence((SAMPLING, sampling_seed)))
     if arm is not None:
         matching = open_arm(Arm(config.arm or DEFAULT_URDF), arm)
         config = dataclasses.replace(config, arm=str(matching.urdf))
-    return OpenedController(str(path), TorchController(loaded.policy), config, loaded.origin)
+    controller = TorchController(loaded.policy, generator)
+    sampled = generator is not None
+    return OpenedController(str(path), controller, config, loaded.origin, sampled)
 
 
 def open_policy_file(path: Path, arm: str | None) -> OpenedController:
@@ -155,12 +182,16 @@ def evaluate(
     env: str | None = None,
     imperfections: str | Imperfections | None = None,
     last: bool = False,
+    stochastic: bool = False,
 ) -> dict[str, Any]:
     """The figures of `evaluate_controller` for a run folder, a policy file, or `zero`, `random` or `ik`.
 
-    And `policy`: which of a run's policies was evaluated; None for other controllers.
+    And `policy`: which of a run's policies was evaluated; None for other controllers. And `stochastic`: whether its
+    actions were drawn instead of its deterministic ones.
     """
-    opened = open_controller(str(source), seed, arm=arm, env=env, imperfections=imperfections, last=last)
+    opened = open_controller(
+        str(source), seed, arm=arm, env=env, imperfections=imperfections, last=last, stochastic=stochastic
+    )
     policy = None if opened.origin is None else dataclasses.asdict(opened.origin)
     figures = evaluate_controller(opened.controller, opened.config, goals=goals, seed=seed)
-    return {"policy": policy, **figures}
+    return {"policy": policy, "stochastic": opened.sampled, **figures}

@@ -45,6 +45,7 @@ class Evaluation(msgspec.Struct):
     normalised_return: float | None
     rest: Rest | None = None  # None in older files
     undefined: dict[str, str] = {}
+    stochastic: bool = False  # also in older files
 
     def __post_init__(self) -> None:
         wanted = {*map(str, LADDER_MM)}
@@ -126,8 +127,9 @@ def _evaluated(evaluation: Evaluation, task: type[Task], tolerance_mm: float) ->
     normalised = f"undefined: {evaluation.undefined.get('normalised_return', 'no reference')}"
     if evaluation.normalised_return is not None:
         normalised = f"{evaluation.normalised_return:.3f}"
+    sampled = ", sampled actions" if evaluation.stochastic else ""
     lines = [
-        f"## How good it is: {counted(evaluation.goals, 'held-out goal')}",
+        f"## How good it is: {counted(evaluation.goals, 'held-out goal')}{sampled}",
         "",
         "| | |",
         "|---|---|",

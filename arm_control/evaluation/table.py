@@ -18,8 +18,9 @@ def format_evaluation(name: str, figures: dict[str, Any]) -> str:
     where = "" if imperfections == "ideal" else f", {imperfections} arm"
     policy = figures.get("policy")
     which = "" if policy is None else f", {PolicyOrigin(**policy)}"
+    sampled = ", sampled actions" if figures.get("stochastic") else ""
     lines = [
-        f"{name}{which}: {figures['goals']} held-out {goals}, seed {figures['seed']}{where}",
+        f"{name}{which}{sampled}: {figures['goals']} held-out {goals}, seed {figures['seed']}{where}",
         f"  {figures['error']:<22}   mean {figures['mean_error_mm']:.2f} mm, "
         f"median {figures['median_error_mm']:.2f} mm, "
         f"95 % below {figures['p95_error_mm']:.2f} mm, worst {figures['max_error_mm']:.2f} mm",

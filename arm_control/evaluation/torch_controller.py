@@ -2,12 +2,14 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
+import numpy as np
 import torch
 
 from arm_control.evaluation.controllers import Observation, actions_for
-from policies.agent import tensors_of
+from policies.agent import StochasticPolicy, tensors_of
 
 
 @contextmanager
@@ -24,8 +26,12 @@ def one_thread() -> Iterator[None]:
 class TorchController:
     """A PyTorch policy as a controller for `arm_control.evaluation`."""
 
-    def __init__(self, policy: torch.nn.Module) -> None:
+    def __init__(self, policy: torch.nn.Module, generator: np.random.Generator | None = None) -> None:
+        """With a generator, which requires a `StochasticPolicy`, actions are drawn from the policy."""
         self._policy = policy
+        self._decide: Any = policy
+        if generator is not None:
+            self._decide = partial(cast(StochasticPolicy, policy).sample, generator)
         self._recurrent_state: torch.Tensor | None = None
 
     def reset(self) -> None:
@@ -39,8 +45,8 @@ class TorchController:
         inputs = tensors_of(observation)
         memory = getattr(self._policy, "memory", None)
         if memory is None:
-            return actions_for(self._policy(*inputs).numpy(), arms)
+            return actions_for(self._decide(*inputs).numpy(), arms)
         if self._recurrent_state is None:
             self._recurrent_state = torch.zeros(len(arms), memory.size)
-        action, self._recurrent_state = self._policy(*inputs, self._recurrent_state)
+        action, self._recurrent_state = self._decide(*inputs, self._recurrent_state)
         return actions_for(action.numpy(), arms)

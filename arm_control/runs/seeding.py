@@ -2,7 +2,7 @@
 
 import numpy as np
 
-TRAINING, VALIDATION, EVALUATION, LEARNING = range(4)
+TRAINING, VALIDATION, EVALUATION, LEARNING, SAMPLING = range(5)
 
 
 def derived_seeds(seed: int, purpose: int, count: int) -> list[int]:

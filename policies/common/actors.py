@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -104,11 +105,34 @@ class GaussianPolicy(nn.Module):
         self, observation: Tensor, achieved_goal: Tensor, desired_goal: Tensor, recurrent_state: Tensor | None = None
     ) -> Any:
         """The deterministic actions (batch, actions); of a recurrent policy, also the next recurrent state."""
+        return self._act(None, observation, achieved_goal, desired_goal, recurrent_state)
+
+    def sample(
+        self,
+        generator: np.random.Generator,
+        observation: Tensor,
+        achieved_goal: Tensor,
+        desired_goal: Tensor,
+        recurrent_state: Tensor | None = None,
+    ) -> Any:
+        """Actions (batch, actions) drawn from the policy; of a recurrent one, also the next recurrent state."""
+        return self._act(generator, observation, achieved_goal, desired_goal, recurrent_state)
+
+    def _act(
+        self,
+        generator: np.random.Generator | None,
+        observation: Tensor,
+        achieved_goal: Tensor,
+        desired_goal: Tensor,
+        recurrent_state: Tensor | None,
+    ) -> Any:
+        """Actions drawn by a generator or, without one, of the mode."""
         features = self.encoder(observation, achieved_goal, desired_goal)
         if self.memory is not None:
             features, recurrent_state = self.memory(features, recurrent_state)
         distribution = self.distribution(features, observation)
-        step = distribution.action(distribution.mode())
+        chosen = distribution.mode() if generator is None else distribution.sample(generator)
+        step = distribution.action(chosen)
         action = self.action(step, observation, achieved_goal, desired_goal)
         return action if self.memory is None else (action, recurrent_state)
 
@@ -149,6 +173,19 @@ class SoftmaxPolicy(nn.Module):
         """The most probable actions (batch, actions); of a recurrent policy, also the next recurrent state."""
         distribution, recurrent_state = self._distribution(observation, achieved_goal, desired_goal, recurrent_state)
         action = self.grid.values(distribution.mode())
+        return action if self.memory is None else (action, recurrent_state)
+
+    def sample(
+        self,
+        generator: np.random.Generator,
+        observation: Tensor,
+        achieved_goal: Tensor,
+        desired_goal: Tensor,
+        recurrent_state: Tensor | None = None,
+    ) -> Any:
+        """Actions (batch, actions) drawn from the softmax; of a recurrent policy, also the next recurrent state."""
+        distribution, recurrent_state = self._distribution(observation, achieved_goal, desired_goal, recurrent_state)
+        action = self.grid.values(distribution.sample(generator))
         return action if self.memory is None else (action, recurrent_state)
 
     def suboptimality(self, action: Tensor, *observed: Tensor) -> tuple[Tensor, Tensor]:

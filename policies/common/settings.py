@@ -46,6 +46,11 @@ class AgentSettings:
         return 0
 
     @property
+    def stochastic(self) -> bool:
+        """Whether the agent's policy is a `policies.agent.StochasticPolicy`."""
+        return False
+
+    @property
     def asynchronous(self) -> bool:
         """True if worker processes learn concurrently rather than in turns."""
         return False
@@ -179,6 +184,7 @@ class PolicyGradientSettings(AgentSettings):
     """Settings of the agents that follow the gradient of a stochastic policy."""
 
     num_envs: ClassVar[int] = 32
+    stochastic: ClassVar[bool] = True
 
     policy: Literal["gaussian", "squashed", "clipped", "softmax"] = "squashed"
     """Distribution of the actions: a normal step, plain, squashed or clipped; or, on the degree grid, a softmax."""

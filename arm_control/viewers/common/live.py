@@ -45,7 +45,7 @@ class LiveArm:
 
     def __init__(self, source: OpenedController, seed: int, start_deg: FloatArray | None = None) -> None:
         """Draw goals, and the start pose unless given, like an evaluation with this seed, which no training uses."""
-        self.name = printable("/".join(Path(source.name).parts[-2:]))
+        self.name = shown_name(source)
         self._controller = source.controller
         env = cast(ArmEnv, environment_maker(source.config)().unwrapped)
         self._env = env
@@ -192,6 +192,12 @@ class LiveArm:
     def close(self) -> None:
         """Close the simulation."""
         self._env.close()
+
+
+def shown_name(source: OpenedController) -> str:
+    """The name of a controller for titles and legends."""
+    name = printable("/".join(Path(source.name).parts[-2:]))
+    return f"{name} (sampled actions)" if source.sampled else name
 
 
 def roll_out(source: OpenedController, goals: int, seed: int) -> Trajectory:

@@ -7,12 +7,14 @@ import math
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from policies.a2c.settings import A2CSettings
 from policies.agent import Spec
 from policies.common.action_grid import ActionGrid
 from policies.common.actors import GaussianPolicy, SoftmaxPolicy, bounded
@@ -248,6 +250,52 @@ class TestGaussianPolicy:
         observed = seen(ARM, 7)
         assert torch.equal(drawn(second, observed).std, drawn(first, observed).std)
         assert torch.equal(second(*observed), first(*observed))
+
+
+class TestSample:
+    """Actions drawn from a policy as a controller."""
+
+    @pytest.mark.parametrize("policy", KINDS)
+    def test_gaussian_actions_are_the_distribution_s(self, policy: str) -> None:
+        """The action of mean + std * noise, with the noise of the same generator."""
+        actor = gaussian(ARM, policy=policy)
+        observed = seen(ARM, 4)
+        with torch.no_grad():
+            actions = actor.sample(np.random.default_rng(1), *observed)
+            distribution = drawn(actor, observed)
+            noise = torch.from_numpy(np.random.default_rng(1).standard_normal((4, 2), np.float32))
+            step = distribution.action(distribution.mean + distribution.std * noise)
+            expected = actor.action(step, *observed)
+            assert torch.equal(actions, expected)
+            assert not torch.equal(actions, actor(*observed))
+
+    def test_softmax_actions_have_the_softmax_s_frequencies(self) -> None:
+        """Of 20,000 draws in one state, within five standard errors; the values are on the grid."""
+        actor = softmax(PLAIN, size=100.0)
+        rows = 20_000
+        observed = [column.expand(rows, -1) for column in seen(PLAIN, 1)]
+        with torch.no_grad():
+            actions = actor.sample(np.random.default_rng(0), *observed)
+            logits = actor.distribution(actor.encoder(*observed), observed[0]).logits
+        assert actor.grid.contains(actions).all()
+        positions = actor.grid.positions_of(actions)
+        for joint, joint_logits in enumerate(logits):
+            p = torch.softmax(joint_logits[0], -1)
+            frequency = torch.bincount(positions[:, joint], minlength=len(p)) / rows
+            assert p.max() < 0.95
+            assert ((frequency - p).abs() < 5.0 * (p * (1 - p) / rows).sqrt() + 1e-6).all()
+
+    @pytest.mark.parametrize("policy", ["squashed", "softmax"])
+    def test_a_recurrent_policy_also_returns_its_next_state(self, policy: str) -> None:
+        """It is the one that the deterministic policy returns."""
+        settings = A2CSettings(policy=policy, recurrent=True, hidden_units=16)  # type: ignore[arg-type]
+        actor = SoftmaxPolicy(ARM, settings) if policy == "softmax" else GaussianPolicy(ARM, settings)
+        observed = seen(ARM, 3)
+        recurrent_state = torch.ones(3, 32)
+        with torch.no_grad():
+            _, following = actor.sample(np.random.default_rng(0), *observed, recurrent_state)
+            _, expected = actor(*observed, recurrent_state)
+        assert torch.equal(following, expected)
 
 
 class TestStartSmall:
