@@ -31,6 +31,14 @@ TABLE_CLEARANCE_M = 0.02  # of a default pose above the table, where possible: m
 DEFAULT_POSES = 512  # candidates if the pose with every joint at zero is outside the box
 
 
+def urdf_file(arm: str | Path) -> Path:
+    """The URDF file of an arm: a path, or the name of an arm in `assets`, such as arm1, unless a file has this name."""
+    path = Path(arm)
+    shipped = ASSETS / f"{path}.urdf"
+    is_name = path.name == str(arm)
+    return shipped if is_name and shipped.is_file() and not path.exists() else path
+
+
 class Arm:
     """A serial arm of revolute joints, read from a URDF file.
 
@@ -39,12 +47,12 @@ class Arm:
     """
 
     def __init__(self, urdf: str | Path = DEFAULT_URDF, *, text: str | None = None) -> None:
-        """Read the URDF file, or its content from `text` where there is no file.
+        """Read the URDF file (see `urdf_file`), or its content from `text` where there is no file.
 
         Raises ValueError, naming the fault, for anything but a serial arm. Meshes are opened only when the arm is
         drawn, from the folder of the file: an arm from a text has none.
         """
-        self.urdf = Path(urdf).resolve()
+        self.urdf = urdf_file(urdf).resolve()
         self.mesh_folder = self.urdf.parent if text is None else None
         try:
             self.urdf_text = decode_urdf(read_file(self.urdf, LARGEST_URDF)) if text is None else text

@@ -24,8 +24,8 @@ class Evaluate:
     seed: int = 0
     """Seed of the goals; none of them is used in training."""
     arm: str | None = None
-    """URDF file of the arm, for zero, random and ik, or for a policy of another arm than the default one; for a run, it
-    must match the arm of the training."""
+    """URDF file of the arm, or the name of a shipped one (arm1): for zero, random and ik, or for a policy of another
+    arm than the default one; for a run, it must match the arm of the training."""
     env: str | None = None
     """Environment id, for zero, random and ik (default: ArmReach-v0); runs and policies have their own."""
     imperfections: OptionalImperfectionsFlag = None

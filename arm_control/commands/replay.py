@@ -78,8 +78,8 @@ class Replay:
     own_flags: Annotated[Any, tyro.conf.arg(constructor=OwnFlags, name="")] = field(default_factory=OwnFlags)
     """The flags of single viewers."""
     arm: str | None = None
-    """URDF file of the arm, for zero, random and ik, or for a policy or recording of another arm than the default one;
-    for a run, it must match the arm of the training, and may add meshes to draw."""
+    """URDF file of the arm, or the name of a shipped one (arm1), for zero, random and ik, or for a policy or recording
+    of another arm than the default one; for a run, it must match the arm of the training, and may add meshes."""
     env: str | None = None
     """Environment id, for zero, random and ik (default: ArmReach-v0); runs and policies have their own."""
     imperfections: OptionalImperfectionsFlag = None

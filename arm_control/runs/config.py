@@ -20,6 +20,7 @@ from arm_control.runs.checks import MOST_PROCESSES, check_choice, check_grid_ste
 from arm_control.runs.imperfections_flag import ImperfectionsFlag, as_imperfections
 from arm_control.runs.older_formats import present_config
 from arm_control.runs.task_options_flag import TaskOptions
+from envs.arm import urdf_file
 from envs.control import ActionKind, Control
 from envs.files import read_file
 from envs.imperfections import imperfections_from_json
@@ -60,7 +61,7 @@ class TrainConfig:
     goal_tolerance_m: float = 0.01
     """Distance within which a goal is reached, in metres."""
     arm: str | None = None
-    """URDF file of another arm."""
+    """Another arm: a URDF file, or the name of a shipped arm, such as arm1, which has one joint."""
     grid_step_deg: float = 1.0
     """Step of the degree grid in degrees, for agents with discrete actions."""
     control: Control = "absolute"
@@ -98,7 +99,7 @@ class TrainConfig:
         self._check_environment()
 
     def _resolve_defaults(self) -> None:
-        """Fill in the agent's defaults: its settings, environment and number of arms."""
+        """Fill in the agent's defaults (its settings, environment and number of arms) and the file of the arm."""
         set_field = partial(object.__setattr__, self)
         if self.settings is None:
             set_field("settings", AGENTS[self.agent]())
@@ -106,6 +107,8 @@ class TrainConfig:
             set_field("env", default_environment(self.settings.actions))
         if self.num_envs is None:
             set_field("num_envs", self.settings.num_envs)
+        if isinstance(self.arm, str):
+            set_field("arm", str(urdf_file(self.arm)))
         set_field("imperfections", as_imperfections(self.imperfections))
 
     def _check_parallel_environments(self) -> None:

@@ -13,6 +13,7 @@ from other_arms import KUKA
 from short_trainings import short_validations
 
 from arm_control.cli import main
+from arm_control.evaluation.opening import evaluate
 from arm_control.exporter import exporter
 from arm_control.exporter.exporter import export
 from arm_control.recording.reading import read_recording
@@ -22,6 +23,7 @@ from arm_control.training.loop import train
 from arm_control.viewers.common.verification import verify
 from envs.arm import Arm
 from policies.ddpg.settings import DDPGSettings
+from policies.reinforce.settings import ReinforceSettings
 
 
 @pytest.fixture(scope="module")
@@ -194,3 +196,26 @@ class TestInvalidUrdfs:
         assert main(["evaluate", "ik", *words]) == 0
         assert json.loads(figures.read_text())["mean_error_mm"] < 1.0
         assert "b3" not in "".join(capfd.readouterr())
+
+
+class TestShippedOneJointArm:
+    """`--arm arm1`, the arm for experiments that take seconds."""
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize("seed", [0, 1])
+    def test_reinforce_learns_it_in_30000_steps(self, tmp_path: Path, seed: int) -> None:
+        """To a mean error below 0.5 mm on 200 held-out goals, from more than 50 mm at the first validation."""
+        run = train(TrainConfig("reinforce", arm="arm1", seed=seed, steps=30_000), tmp_path / "run", quiet=True)
+        rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+        assert rows[0]["mean_error_mm"] > 50.0
+        assert evaluate(run, goals=200)["mean_error_mm"] < 0.5
+
+    def test_its_run_needs_no_file_of_the_assets(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The run folder has a copy, by which its policy is opened; `--arm arm1` matches it."""
+        monkeypatch.chdir(tmp_path)
+        settings = ReinforceSettings(hidden_units=16, learning_starts=100)
+        with short_validations():
+            train(TrainConfig("reinforce", settings, arm="arm1", steps=400), "run", quiet=True)
+        assert json.loads(Path("run/config.json").read_text())["arm"] == "arm.urdf"
+        assert main(["evaluate", "run", "--goals", "2"]) == 0
+        assert main(["evaluate", "run", "--goals", "2", "--arm", "arm1"]) == 0

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from urdf_parts import CROOKED, joint, link, robot
 
-from envs.arm import DEFAULT_URDF, Arm, UnreachableGoalError
+from envs.arm import ASSETS, DEFAULT_URDF, Arm, UnreachableGoalError
 from envs.bullet import pybullet
 
 Array = NDArray[np.float64]
@@ -397,6 +397,29 @@ class TestParsing:
         """A missing file or a folder raises ValueError with the system's reason."""
         with pytest.raises(ValueError, match=f"cannot read arm .*: {reason}"):
             Arm(tmp_path / name)
+
+
+class TestShippedArms:
+    """Arms named without their file."""
+
+    def test_a_name_is_a_file_of_the_assets(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """From any folder."""
+        monkeypatch.chdir(tmp_path)
+        assert Arm("arm1").urdf == ASSETS / "arm1.urdf"
+        assert Arm("arm3").urdf == DEFAULT_URDF
+
+    def test_a_file_of_the_same_name_comes_first(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A file `arm1` in the working folder is read instead of the shipped arm."""
+        monkeypatch.chdir(tmp_path)
+        Path("arm1").write_text(DEFAULT_URDF.read_text())
+        assert Arm("arm1").joint_count == 3
+
+    @pytest.mark.parametrize("name", ["arm1.urdf", "./arm1", "arm2", "imperfections/arm1"])
+    def test_other_names_are_files(self, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Paths, names with an ending and unknown names are not looked up in the assets."""
+        monkeypatch.chdir(tmp_path)
+        with pytest.raises(ValueError, match=f"cannot read arm {name}"):
+            Arm(name)
 
 
 class TestNearestReachable:

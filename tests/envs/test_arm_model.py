@@ -1,8 +1,8 @@
-"""The default URDF against its sources: parts, data sheet and geometry, and the body that PyBullet loads."""
+"""The shipped URDFs against their sources: parts, data sheet and geometry, and the body that PyBullet loads."""
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import product
 from pathlib import Path
 from xml.etree import ElementTree
@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from envs.arm import DEFAULT_URDF, Arm
+from envs.arm import ASSETS, DEFAULT_URDF, Arm
 from envs.bullet import pybullet
 
 Array = NDArray[np.float64]
@@ -67,6 +67,15 @@ PARTS = {
     "forearm": [plate(0.015), round_tube(0.012, 0.001, 0.175, 0.1025)],
     "tip": [ball(0.012)],
 }
+ONE_JOINT_PARTS = {
+    "stand": [square_tube(0.04, 0.002, 0.215, 0.1075), servo(0.238)],
+    "pointer": PARTS["forearm"],
+    "tip": PARTS["tip"],
+}
+ONE_JOINT_URDF = ASSETS / "arm1.urdf"
+LINKS = [(DEFAULT_URDF, link, parts) for link, parts in PARTS.items()]
+LINKS += [(ONE_JOINT_URDF, link, parts) for link, parts in ONE_JOINT_PARTS.items()]
+TORQUES = r"needs (\S+) N m against gravity and (\S+) kg m\^2 x 40 = (\S+) N m to accelerate:\s+(\S+) N m, (\d+) %"
 
 
 def mass_centre_inertia(parts: list[Part]) -> tuple[float, float, Array]:
@@ -110,11 +119,18 @@ def body() -> Iterator[Body]:
 
 
 @pytest.fixture
-def loose_body() -> Iterator[Body]:
-    """The arm with a free base, since PyBullet reports a mass of 0 for a fixed one."""
-    body = Body(DEFAULT_URDF, fixed=False)
-    yield body
-    pybullet.disconnect(body.client)
+def loaded() -> Iterator[Callable[..., Body]]:
+    """A function that loads a URDF as a body, for the length of the test."""
+    bodies = []
+
+    def load(urdf: Path, *, fixed: bool = True) -> Body:
+        body = Body(urdf, fixed=fixed)
+        bodies.append(body)
+        return body
+
+    yield load
+    for body in bodies:
+        pybullet.disconnect(body.client)
 
 
 @pytest.fixture(params=["collision", "visual"])
@@ -135,11 +151,13 @@ def solid_body(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Body]
 class TestDataSheet:
     """Masses, inertias and limits, from parts and data sheet."""
 
-    @pytest.mark.parametrize("link", PARTS)
-    def test_mass_centre_and_inertia_of_each_link_are_those_of_its_parts(self, link: str, loose_body: Body) -> None:
+    @pytest.mark.parametrize(("urdf", "link", "parts"), LINKS)
+    def test_mass_centre_and_inertia_of_each_link_are_those_of_its_parts(
+        self, urdf: Path, link: str, parts: list[Part], loaded: Callable[..., Body]
+    ) -> None:
         """Written and loaded values equal the closed forms of the parts' solids, moved by Steiner's theorem (1e-7)."""
-        mass, centre, inertia = mass_centre_inertia(PARTS[link])
-        inertial = ElementTree.parse(DEFAULT_URDF).getroot().find(f"link[@name='{link}']/inertial")
+        mass, centre, inertia = mass_centre_inertia(parts)
+        inertial = ElementTree.parse(urdf).getroot().find(f"link[@name='{link}']/inertial")
         assert inertial is not None
         origin, mass_element, inertia_element = inertial.find("origin"), inertial.find("mass"), inertial.find("inertia")
         assert mass_element is not None
@@ -151,15 +169,20 @@ class TestDataSheet:
         xyz = "0 0 0" if origin is None else origin.attrib["xyz"]
         assert [float(word) for word in xyz.split()] == pytest.approx([0, 0, centre], abs=1e-10)
 
-        loaded = pybullet.getDynamicsInfo(loose_body.id, loose_body.links[link], physicsClientId=loose_body.client)
-        assert loaded[0] == pytest.approx(mass, rel=1e-7)
-        assert loaded[2] == pytest.approx(inertia.tolist(), rel=1e-7)
-        assert loaded[3] == pytest.approx([0, 0, centre], abs=1e-10)
-        assert loaded[4] == pytest.approx([0, 0, 0, 1], abs=1e-12)
+        # With a free base, since PyBullet reports a mass of 0 for a fixed one.
+        body = loaded(urdf, fixed=False)
+        dynamics = pybullet.getDynamicsInfo(body.id, body.links[link], physicsClientId=body.client)
+        assert dynamics[0] == pytest.approx(mass, rel=1e-7)
+        assert dynamics[2] == pytest.approx(inertia.tolist(), rel=1e-7)
+        assert dynamics[3] == pytest.approx([0, 0, centre], abs=1e-10)
+        assert dynamics[4] == pytest.approx([0, 0, 0, 1], abs=1e-12)
 
-    def test_the_body_has_no_other_links(self, body: Body) -> None:
+    @pytest.mark.parametrize(("urdf", "parts"), [(DEFAULT_URDF, PARTS), (ONE_JOINT_URDF, ONE_JOINT_PARTS)])
+    def test_the_body_has_no_other_links(
+        self, urdf: Path, parts: dict[str, list[Part]], loaded: Callable[..., Body]
+    ) -> None:
         """The URDF has exactly the links whose parts are listed."""
-        assert set(body.links) == set(PARTS)
+        assert set(loaded(urdf).links) == set(parts)
 
     @pytest.mark.parametrize("joint", ["base_yaw", "shoulder", "elbow"])
     def test_joint_limits_torque_and_speed_are_those_of_the_servo(self, joint: str, body: Body) -> None:
@@ -183,10 +206,7 @@ class TestDataSheet:
 
     def test_the_headers_torques_of_the_level_arm_hold(self, body: Body) -> None:
         """The torques stated in the URDF's header equal PyBullet's inverse dynamics and the sums over the parts."""
-        claim = re.search(
-            r"needs (\S+) N m against gravity and (\S+) kg m\^2 x 40 = (\S+) N m to accelerate:\s+(\S+) N m, (\d+) %",
-            DEFAULT_URDF.read_text(),
-        )
+        claim = re.search(TORQUES, DEFAULT_URDF.read_text())
         assert claim is not None
         gravity, inertia, accelerating, together, fraction = (float(group) for group in claim.groups())
 
@@ -205,6 +225,33 @@ class TestDataSheet:
         assert accelerating == pytest.approx(40 * true_inertia, abs=0.005)
         assert together == pytest.approx(true_gravity + 40 * true_inertia, abs=0.005)
         assert fraction == pytest.approx(100 * (true_gravity + 40 * true_inertia) / 1.4, abs=0.5)
+
+    def test_the_torques_in_the_header_of_the_one_joint_arm_hold(self, loaded: Callable[..., Body]) -> None:
+        """They equal PyBullet's inverse dynamics of the level arm, to the figures that are written."""
+        claim = re.search(TORQUES, ONE_JOINT_URDF.read_text())
+        assert claim is not None
+        gravity, inertia, accelerating, together, percent = (float(group) for group in claim.groups())
+        body = loaded(ONE_JOINT_URDF)
+        level = [math.pi / 2]
+        [torque] = pybullet.calculateInverseDynamics(body.id, level, [0.0], [0.0], physicsClientId=body.client)
+        [[true_inertia]] = pybullet.calculateMassMatrix(body.id, level, physicsClientId=body.client)
+        true_torque = abs(torque) + 40 * true_inertia
+        assert gravity == pytest.approx(abs(torque), abs=0.0005)
+        assert inertia == pytest.approx(true_inertia, abs=0.000005)
+        assert accelerating == pytest.approx(40 * true_inertia, abs=0.0005)
+        assert together == pytest.approx(true_torque, abs=0.0005)
+        assert percent == pytest.approx(100 * true_torque / 1.4, abs=0.5)
+
+    def test_the_one_joint_arm_has_the_limits_of_the_default_one(self) -> None:
+        """Those of the servo; the tip turns 0.2 m around 0.25 m above the table."""
+        arm = Arm(ONE_JOINT_URDF)
+        default = Arm()
+        assert arm.joint_names == ("shoulder",)
+        for name in ("lower_deg", "upper_deg", "max_speed_deg_s", "max_acceleration_deg_s2"):
+            assert getattr(arm.limits, name) == getattr(default.limits, name)[:1]
+        assert arm.max_torque_nm == default.max_torque_nm[:1]
+        assert arm.tip_position([0.0]) == pytest.approx((0.0, 0.0, 0.45))
+        assert arm.tip_position([90.0]) == pytest.approx((0.2, 0.0, 0.25))
 
 
 class TestGeometry:
