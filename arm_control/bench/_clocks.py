@@ -69,12 +69,15 @@ class TurnClock(RealTime):
 
     def wait_until(self, due_s: float) -> None:
         """Run the others' turn if it is due, then sleep."""
+        # The duration of the tick that ends.
         if 0 < self.ticks <= len(self.taken_s):
             self.taken_s[self.ticks - 1] = self.now_s() - self.last_s
+        # The others' turn, whose time is left out.
         if 0 < self.ticks < len(self.errors_s) and self.ticks % self._turn_ticks == 0:
             begin_s = super().now_s()
             self._others()
             self._away_s += super().now_s() - begin_s
+        # The next tick: how far from its due time it begins.
         super().wait_until(due_s + self._away_s)
         self.last_s = self.now_s()
         if self.ticks == 0:
@@ -99,6 +102,7 @@ class EmptyLoop:
         for _ in range(self._turn_ticks):
             clock.wait_until(due_s)
             now_s = clock.now_s()
+            # An overrun postpones all later ticks.
             if now_s - due_s > OVERRUN_FRACTION * PERIOD_S:
                 self.overruns += 1
                 due_s = now_s

@@ -117,6 +117,7 @@ class LoopSetup:
         """Export an untrained policy into a folder. `safety` and `recorder` are called for each loop."""
         self._safety = safety
         self._recorder = recorder
+        # The policy.
         self.arm = Arm()
         self.policy_path = folder / "policy.onnx"
         self.recording = folder / "recording.mcap"
@@ -124,6 +125,7 @@ class LoopSetup:
         runner = SteeredRunner.load(self.policy_path)
         assert isinstance(runner, SteeredRunner)
         runner.period_s = PERIOD_S  # so that the policy decides in every tick
+        # The goals, and the poses that reach them.
         runner.poses = self._draw_poses(pose_count)
         self.runner = runner
         # The arguments of one inference.

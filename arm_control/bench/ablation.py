@@ -52,9 +52,9 @@ class BenchAblation:
     out: str = "runs/ablation"
     """Folder of the runs; finished runs are skipped."""
     save: str | None = None
-    """Also plot the figures to this file, ending in .png."""
+    """PNG file to plot the figures to."""
     json: str | None = None
-    """Also write the figures to this JSON file."""
+    """JSON file to write the figures to."""
 
     def __post_init__(self) -> None:
         check_count("seeds", self.seeds, MOST_SEEDS)
@@ -102,6 +102,7 @@ def bench_ablation(length: Length, seeds: int, goals: int, out: str) -> dict[str
 
     Raises ValueError for a folder of another ablation, RuntimeError if a training fails.
     """
+    # Train every variant with every seed.
     trials = {}
     for seed in range(seeds):
         for name in VARIANTS:
@@ -110,34 +111,40 @@ def bench_ablation(length: Length, seeds: int, goals: int, out: str) -> dict[str
     for name, result in results.items():
         if "failed" in result:
             raise RuntimeError(f"{name}: {result['failed']}")
+    # Summarise the runs of each variant, and time a decision and an update of the first one.
     rows: list[dict[str, Any]] = []
+    error: dict[str, float] = {}
     for name in VARIANTS:
         runs = [results[f"{name}, seed {seed}"] for seed in range(seeds)]
-        last = [run["last"] for run in runs]
-        curves = []
-        for run in runs:
-            curves.append([[row[column] for column in CURVE] for row in run["curve"]])
         decision_ms, update_ms = time_run(trials[f"{name}, seed 0"].folder)
-        rows.append(
-            {
-                "variant": name,
-                "errors_mm": [run["mean_error_mm"] for run in runs],
-                "steps": float(np.mean([row["step"] for row in last])),
-                "updates": float(np.mean([row["updates"] for row in last])),
-                "coverage": mean_or_none([row.get("coverage") for row in last]),
-                "untried_picks": mean_or_none([row.get("untried_picks") for row in last]),
-                "peak_memory_mb": float(max(run["memory_mb"] for run in runs)),
-                "decision_ms": decision_ms,
-                "update_ms": update_ms,
-                "curves": curves,
-            }
-        )
-    error = {str(row["variant"]): float(np.mean(row["errors_mm"])) for row in rows}
+        row = {"variant": name, **summarise(runs), "decision_ms": decision_ms, "update_ms": update_ms}
+        rows.append(row)
+        error[name] = float(np.mean(row["errors_mm"]))
     ratios = {
         "flat_over_branching": min(error["flat, random"], error["flat, zero"]) / error["branching"],
         "branching_over_ddpg": error["branching"] / error["ddpg"],
     }
     return {**asdict(length), "seeds": seeds, "goals": goals, "variants": rows, "ratios": ratios}
+
+
+def summarise(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """The error and curve of each run, and means over the runs at the end of training."""
+    last = [run["last"] for run in runs]
+    curves = []
+    for run in runs:
+        points = []
+        for row in run["curve"]:
+            points.append([row[column] for column in CURVE])
+        curves.append(points)
+    return {
+        "errors_mm": [run["mean_error_mm"] for run in runs],
+        "steps": float(np.mean([row["step"] for row in last])),
+        "updates": float(np.mean([row["updates"] for row in last])),
+        "coverage": mean_or_none([row.get("coverage") for row in last]),
+        "untried_picks": mean_or_none([row.get("untried_picks") for row in last]),
+        "peak_memory_mb": float(max(run["memory_mb"] for run in runs)),
+        "curves": curves,
+    }
 
 
 def trial_of(name: str, seed: int, length: Length, goals: int, out: Path) -> Trial:
@@ -155,13 +162,15 @@ def time_run(path: Path) -> tuple[float, float]:
         learner = training.learner
         assert isinstance(learner, Collector)
         training.load_state_dict(load_latest(RunFolder(path).checkpoints)[1])
+        # The decision of a single arm.
         one = {key: value[:1] for key, value in learner.observation.items()}
         decision = median_ms(lambda: learner.agent.act(one, explore=False))
-        # A training that was stopped before its first update still has to collect the steps for it.
+        # A training that was stopped before its first update first collects the steps for it.
         updates = 0
         while not updates:
             updates = learner.advance(lambda _: 1.0).updates
-        return decision, median_ms(lambda: learner.agent.update(1.0)) / updates
+        update = median_ms(lambda: learner.agent.update(1.0)) / updates
+        return decision, update
 
 
 def median_ms(work: Callable[[], Any]) -> float:
@@ -191,7 +200,7 @@ def format_ablation(figures: dict[str, Any]) -> str:
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for row in figures["variants"]:
-        errors = ", ".join(f"{error:.{1 if error >= 10 else 2}f}" for error in row["errors_mm"])
+        errors = ", ".join(f"{error:.1f}" if error >= 10 else f"{error:.2f}" for error in row["errors_mm"])
         coverage = percentage(row["coverage"], 1)
         untried = percentage(row["untried_picks"], 0)
         lines.append(
@@ -210,9 +219,8 @@ def draw(figures: dict[str, Any], path: Path) -> None:
     """Plot the validation error against training time and against steps: a colour per variant, a line per seed."""
     figure = Figure(figsize=(10, 4.2), layout="constrained")
     panels = figure.subplots(1, 2, sharey=True)
-    for axes, column, label in zip(
-        panels, ("elapsed_s", "step"), ("training time (s)", "environment steps"), strict=True
-    ):
+    abscissae = (("elapsed_s", "training time (s)"), ("step", "environment steps"))
+    for axes, (column, label) in zip(panels, abscissae, strict=True):
         styles = zip(cycle(COLOURS), cycle(MARKERS), strict=False)
         for row, (colour, marker) in zip(figures["variants"], styles, strict=False):
             draw_variant(axes, row, CURVE.index(column), color=colour, marker=marker)

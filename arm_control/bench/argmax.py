@@ -57,9 +57,9 @@ class BenchArgmax:
     rounds: int = 9
     """Number of rounds in which each operation is timed, in turns; the figures are medians."""
     save: str | None = None
-    """Also plot the figures to this file, ending in .png."""
+    """PNG file to plot the figures to."""
     json: str | None = None
-    """Also write the figures to this JSON file."""
+    """JSON file to write the figures to."""
 
     def __post_init__(self) -> None:
         check_count("rounds", self.rounds, MOST_ROUNDS)
@@ -97,7 +97,9 @@ def bench_argmax(step_deg: float, rounds: int) -> dict[str, Any]:
     rows: list[dict[str, Any]] = []
     for joints in MEASURED_JOINTS:
         rows += agent_costs((shape * 2)[:joints], rounds)
-    rows += [four_joints(row, shape[0]) for row in rows[-3:]]
+    three_joints = rows[-3:]
+    for row in three_joints:
+        rows.append(four_joints(row, shape[0]))
     # The flat head of three joints, and its bounds.
     grid = ActionGrid(spec_of(shape))
     streams = stream_times(grid, step_deg, rounds)
@@ -151,6 +153,7 @@ def agent_costs(shape: tuple[int, ...], rounds: int) -> list[dict[str, Any]]:
     """The costs of flat, branching and deterministic agents on these joints."""
     spec = spec_of(shape)
     joints = len(shape)
+    # The same network and batch for all agents.
     common: dict[str, Any] = {
         "updates_per_step": 1,
         "hidden_units": HIDDEN,
@@ -163,6 +166,7 @@ def agent_costs(shape: tuple[int, ...], rounds: int) -> list[dict[str, Any]]:
         "branching": (make_agent("branching-dqn", spec, BranchingDQNSettings(**common), minus_distance, 0), joints),
         "deterministic": (make_agent("ddpg", spec, DDPGSettings(**common), minus_distance, 0), joints),
     }
+    # Time a decision and an update of each agent, in turns.
     generator = np.random.default_rng(0)
     work: dict[str, Callable[[], Any]] = {}
     for name, (agent, columns) in agents.items():
@@ -171,8 +175,9 @@ def agent_costs(shape: tuple[int, ...], rounds: int) -> list[dict[str, Any]]:
         work[f"{name} decision"] = functools.partial(agent.act, one, explore=False)
         work[f"{name} update"] = functools.partial(agent.update, 0.5)
     times = in_turns(work, rounds)
-    return [
-        {
+    rows = []
+    for name, (agent, _) in agents.items():
+        row = {
             "agent": name,
             "joints": joints,
             "actions": math.prod(shape),
@@ -181,8 +186,8 @@ def agent_costs(shape: tuple[int, ...], rounds: int) -> list[dict[str, Any]]:
             "memory_mb": learning_mb(agent),
             "computed": False,
         }
-        for name, (agent, _) in agents.items()
-    ]
+        rows.append(row)
+    return rows
 
 
 def minus_distance(achieved_goal: Any, desired_goal: Any, info: Any) -> Any:
@@ -212,21 +217,24 @@ def random_transitions(spec: Spec, name: str, columns: int, generator: np.random
 
 
 def learning_mb(agent: Agent) -> float:
-    """Memory for learning: four numbers for each weight, with its target and two moments of Adam."""
+    """Memory for learning in MB."""
     policy = agent.policy()
     weights: int = sum(parameter.numel() for parameter in policy.parameters())
     weights += sum(tensor.numel() for tensor in agent.state_dict().get("critic", {}).values())
     for module in policy.modules():
         if isinstance(module, FlatHead):  # its table is a buffer, not a parameter
             weights += module.table.numel()
+    # Four float32 numbers for each weight: itself, that of the target network, and two moments of Adam.
     return 4 * 4e-6 * weights
 
 
 def four_joints(three: dict[str, Any], positions: int) -> dict[str, Any]:
     """The computed row of four joints: costs of the flat agent grow by a factor of `positions`, others stay equal."""
     factor = positions if three["agent"] == "flat" else 1
-    costs = {name: three[name] * factor for name in ("decision_ms", "update_ms", "memory_mb")}
-    return three | costs | {"joints": COMPUTED_JOINTS, "actions": three["actions"] * positions, "computed": True}
+    row = {**three, "joints": COMPUTED_JOINTS, "actions": three["actions"] * positions, "computed": True}
+    for name in ("decision_ms", "update_ms", "memory_mb"):
+        row[name] = three[name] * factor
+    return row
 
 
 def stream_times(grid: ActionGrid, step_deg: float, rounds: int) -> dict[str, float]:
@@ -239,6 +247,7 @@ def stream_times(grid: ActionGrid, step_deg: float, rounds: int) -> dict[str, fl
     assert isinstance(head, FlatHead)
     read = head.table.contiguous()
     x = torch.rand(1, HIDDEN)
+    # Export the untrained policy, with 16 states as golden samples.
     states = random_states(arm, 16, np.random.default_rng(0))
     states = {name: values[:16] for name, values in states.items()}
     golden = golden_samples(states, *environment_path(arm, policy, config.control, states))
@@ -247,6 +256,7 @@ def stream_times(grid: ActionGrid, step_deg: float, rounds: int) -> dict[str, fl
         file = Path(folder) / "policy.onnx"
         onnx.save_model(trace(ExportedPolicy(arm, policy, config.control), contract), file)
         runner = PolicyRunner.load(file)
+    # Time a decision in both, and reading all memory of the head, which bounds it.
     one = {name: values[:1] for name, values in states.items()}
     return in_turns(
         {
@@ -283,12 +293,14 @@ def batch_times(grid: ActionGrid, rounds: int) -> dict[str, Any]:
 
 def update_times(grid: ActionGrid, rounds: int) -> dict[str, float]:
     """Median ms of one update with `nn.Linear` and Adam, and with the flat head; the largest gradient difference."""
+    # The flat head and a plain layer, with equal weights and target weights.
     head = FlatHead(grid, HIDDEN, random=True, seed=0)
     target = FlatHead(grid, HIDDEN, random=True, seed=0)
     plain = plain_layer(head)
     plain_target = plain_layer(head)
     lazy = LazyAdam(head)
     adam = torch.optim.Adam(plain.parameters(), 1e-3)
+    # A batch of hidden activations, next ones, and actions.
     x = torch.rand(BATCH, HIDDEN)
     next_x = torch.rand(BATCH, HIDDEN)
     actions = torch.randint(grid.size, (BATCH,))
@@ -317,6 +329,7 @@ def update_times(grid: ActionGrid, rounds: int) -> dict[str, float]:
         assert gradient is not None
         return gradient
 
+    # Both give the same gradient; then time them.
     difference = float((plain_update() - sparse_update()).abs().max())
     times = in_turns({"plain_ms": plain_update, "sparse_ms": sparse_update}, rounds)
     return times | {"largest_gradient_difference": difference}
@@ -334,6 +347,7 @@ def plain_layer(head: FlatHead) -> nn.Linear:
 def in_turns(work: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
     """Median ms of each operation, one after the other in each round, after a warm-up."""
     times: dict[str, list[float]] = {name: [] for name in work}
+    # Warm up caches and lazily created buffers.
     for operation in work.values():
         operation()
     for _ in range(rounds):
@@ -348,12 +362,15 @@ def peak_memory_mb(work: Callable[[], Any]) -> float | None:
     """The peak in MB by which an operation raises this process's memory; None where the system does not report it."""
 
     def kilobytes(name: str) -> int:
+        """A line of the process's status, such as `VmRSS: 1234 kB`."""
         lines = STATUS.read_text(encoding="utf-8", errors="replace").splitlines()
         return next(int(line.split()[1]) for line in lines if line.startswith(name))
 
     try:
-        ctypes.CDLL(None).malloc_trim(0)  # return freed memory, whose reuse would not be seen
-        CLEAR_PEAK.write_text("5", encoding="ascii")  # reset the peak, see proc(5)
+        # Return freed memory to the system: its reuse would not be measured.
+        ctypes.CDLL(None).malloc_trim(0)
+        # Reset the peak, see proc(5).
+        CLEAR_PEAK.write_text("5", encoding="ascii")
         before = kilobytes("VmRSS:")
         work()
         return (kilobytes("VmHWM:") - before) / 1000.0
@@ -391,8 +408,8 @@ def format_argmax(figures: dict[str, Any]) -> str:
         f"Gradients differ by {update['largest_gradient_difference']:.1g} at most.",
         f"GPU: {figures['gpu']}.",
         "",
-        *(f"{name:<32} {value:6.2f}" for name, value in figures["ratios"].items()),
     ]
+    lines += [f"{name:<32} {value:6.2f}" for name, value in figures["ratios"].items()]
     return "\n".join(lines)
 
 
@@ -416,8 +433,11 @@ def draw(figures: dict[str, Any], path: Path) -> None:
 
 def draw_agent(axes: Axes, rows: list[dict[str, Any]], column: str, *, color: str, marker: str) -> None:
     """Plot one agent: solid and filled where measured, dotted and hollow where computed."""
-    measured = [(row["joints"], row[column]) for row in rows if not row["computed"]]
-    computed = [(row["joints"], row[column]) for row in rows if row["computed"]]
+    measured: list[tuple[int, float]] = []
+    computed: list[tuple[int, float]] = []
+    for row in rows:
+        points = computed if row["computed"] else measured
+        points.append((row["joints"], row[column]))
     axes.plot(*zip(*measured, strict=True), color=color, marker=marker, label=rows[0]["agent"])
     axes.plot(*zip(measured[-1], *computed, strict=True), color=color, linestyle=":")
     axes.plot(*zip(*computed, strict=True), color=color, marker=marker, fillstyle="none", linestyle="")

@@ -33,9 +33,9 @@ class BenchDelay:
     seed: int = 0
     """Seed of the goals."""
     save: str | None = None
-    """Also plot the figures to this file, ending in .png."""
+    """PNG file to plot the figures to."""
     json: str | None = None
-    """Also write the figures to this JSON file."""
+    """JSON file to write the figures to."""
 
     def __post_init__(self) -> None:
         check_count("goals", self.goals, MOST_GOALS)
@@ -68,6 +68,7 @@ def bench_delay(sources: tuple[str, ...], goals: int, seed: int) -> dict[str, An
     for source, opened in opened_controllers.items():
         errors[source] = {}
         success[source] = {}
+        # Evaluate at each delay, on the same goals.
         for delay_ms in DELAYS_MS:
             late = Imperfections(action_delay_s=(delay_ms / 1000, delay_ms / 1000))
             make_env = environment_maker(opened.config, imperfections=late)
@@ -86,10 +87,12 @@ def format_delay(figures: dict[str, Any]) -> str:
         "  " + " " * width + "".join(f"{delay:>14}" for delay in DELAYS_MS),
     ]
     for source, errors in figures["mean_error_mm"].items():
-        cells = [
-            f"{errors[str(delay)]:.1f} ({figures['success_10_mm'][source][str(delay)]:.0%})" for delay in DELAYS_MS
-        ]
-        lines.append(f"  {source:<{width}}" + "".join(f"{cell:>14}" for cell in cells))
+        line = f"  {source:<{width}}"
+        for delay in DELAYS_MS:
+            success = figures["success_10_mm"][source][str(delay)]
+            cell = f"{errors[str(delay)]:.1f} ({success:.0%})"
+            line += f"{cell:>14}"
+        lines.append(line)
     return printable_lines(lines)
 
 

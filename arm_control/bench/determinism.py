@@ -25,7 +25,7 @@ class BenchDeterminism:
     imperfections: tuple[str, ...] = ("ideal", "rough")
     """Dynamics randomisations to check: presets, or files written by 'identify --json'."""
     json: str | None = None
-    """Also write the figures to this JSON file."""
+    """JSON file to write the figures to."""
 
     def __post_init__(self) -> None:
         if not self.imperfections:
@@ -59,13 +59,15 @@ def bench_determinism(imperfections: tuple[str, ...]) -> dict[str, Any]:
             opened = open_imperfections(given)
             label = opened.name if opened.name in PRESETS else f"custom {number}"
             exact[f"{name}, {label}"] = check_environment(name, opened)
-    return {"exact": exact, "all_exact": all(all(checks.values()) for checks in exact.values())}
+    all_exact = all(all(checks.values()) for checks in exact.values())
+    return {"exact": exact, "all_exact": all_exact}
 
 
 def check_environment(name: str, imperfections: Imperfections) -> dict[str, bool]:
     """Repeat the first two episodes of a seed in six ways; returns for each way True if it is bit-exact."""
     make_env = functools.partial(gymnasium.make, name, disable_env_checker=True, imperfections=imperfections)
     expected = trace(make_env)
+    # One environment, used several times.
     env: Any = make_env().unwrapped
     play(env, LATER_SEED, stop_after=17)
     after_dirty_episode = play(env, SEED) == expected
@@ -160,14 +162,20 @@ def vector_trace(make_env: MakeEnv) -> Trace:
         steps = one.episode_steps + 10
         one.close()
         actions = draw_actions(env.single_action_space, steps)
-        rows = [row({key: value[-1] for key, value in observation.items()})]
+        rows = [row(of_last_arm(observation))]
         for step, action in enumerate(actions):
+            # The other arms take later actions, the last one this action.
             others = [actions[(step + arm + 1) % len(actions)] for arm in range(ARMS - 1)]
             observation, reward, *_ = env.step(np.array([*others, action]))
-            rows.append(row({key: value[-1] for key, value in observation.items()}, reward[-1]))
+            rows.append(row(of_last_arm(observation), reward[-1]))
         return rows
     finally:
         env.close()
+
+
+def of_last_arm(observation: dict[str, Any]) -> dict[str, Any]:
+    """The observation of the last arm of a vector environment."""
+    return {key: value[-1] for key, value in observation.items()}
 
 
 def restored(make_env: MakeEnv, used: Any) -> Trace:
@@ -175,14 +183,21 @@ def restored(make_env: MakeEnv, used: Any) -> Trace:
     env: Any = make_env().unwrapped
     actions = draw_actions(env.action_space, 2 * env.episode_steps)
     half = env.episode_steps // 2
-    rows = [row(*env.reset(seed=SEED)), *(row(*env.step(action)) for action in actions[:half])]
+    # The first half of an episode, whose state goes through JSON.
+    rows = [row(*env.reset(seed=SEED))]
+    for action in actions[:half]:
+        rows.append(row(*env.step(action)))
     state = json.loads(json.dumps(env.save_state()))
     env.close()
+    # The rest in another environment, which was in the middle of an episode, and a second episode.
     play(used, LATER_SEED, stop_after=9)
     used.restore_state(state)
-    rows += [row(*used.step(action)) for action in actions[half : env.episode_steps]]
+    for action in actions[half : env.episode_steps]:
+        rows.append(row(*used.step(action)))
     rows.append(row(*used.reset()))
-    return rows + [row(*used.step(action)) for action in actions[env.episode_steps :]]
+    for action in actions[env.episode_steps :]:
+        rows.append(row(*used.step(action)))
+    return rows
 
 
 def format_determinism(figures: dict[str, Any]) -> str:
@@ -194,6 +209,9 @@ def format_determinism(figures: dict[str, Any]) -> str:
         "  " + " " * width + "  " + "  ".join(checks),
     ]
     for name, results in figures["exact"].items():
-        cells = (f"{'exact' if results[check] else 'DIFFERS':>{len(check)}}" for check in checks)
+        cells = []
+        for check in checks:
+            verdict = "exact" if results[check] else "DIFFERS"
+            cells.append(f"{verdict:>{len(check)}}")
         lines.append(f"  {name:<{width}}  " + "  ".join(cells))
     return "\n".join(lines)

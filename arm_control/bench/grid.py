@@ -24,7 +24,7 @@ class BenchGrid:
     step_deg: float = 1.0
     """Step of the grid in degrees."""
     json: str | None = None
-    """Also write the figures to this JSON file."""
+    """JSON file to write the figures to."""
 
     def __post_init__(self) -> None:
         check_count("goals", self.goals, MOST_GOALS)

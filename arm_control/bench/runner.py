@@ -46,7 +46,7 @@ class BenchRunner:
     rounds: int = 20
     """Number of rounds in which inferences and ticks are timed, 500 of each; figures are medians over the rounds."""
     json: str | None = None
-    """Also write the figures to this JSON file."""
+    """JSON file to write the figures to."""
 
     def __post_init__(self) -> None:
         if not 0.1 <= self.seconds <= 3600:
@@ -189,6 +189,7 @@ def bare_onnxruntime(path: Path, contract: Contract, inputs: Sequence[Sequence[f
         binding.bind_input(name, "cpu", 0, np.float32, (1, len(column)), place.ctypes.data)
         start += len(column)
     binding.bind_output(contract.output.name, "cpu", 0, np.float32, (1, len(target)), target.ctypes.data)
+    # Look everything up in advance.
     angles, speeds, targets, target_speeds, goal = inputs
     write = struct.Struct(f"{len(values)}f").pack_into
     memory = values.data.cast("B")
@@ -231,6 +232,7 @@ class InferenceRounds:
         time.sleep(self._sizes.pause_s)
         for name, infer in self._ways.items():
             record = self.times_s[name].append
+            # Warm up the caches, then time each call.
             for _ in range(self._sizes.lead_calls):
                 infer()
             for _ in range(self._sizes.calls):
@@ -247,6 +249,7 @@ def measure_times(setup: LoopSetup, rounds: int, sizes: RoundSizes) -> TimedCall
         inferences.run_round, calls=sizes.calls, lead_ticks=sizes.lead_calls, warm_up_ticks=sizes.warm_up_ticks
     )
     ran = setup.run_loop(clock, lambda: inferences.done >= rounds)
+    # Leave out the ticks after the last round, in which the arm parks.
     times_s = inferences.times_s | {"tick": clock.times_s[: rounds * sizes.calls]}
     times_us = {name: percentiles_us(np.array(values), rounds) for name, values in times_s.items()}
     return TimedCalls(times_us, ran.dropped_records)
@@ -257,6 +260,7 @@ def measure_periods(setup: LoopSetup, seconds: float) -> dict[str, dict[str, Any
     turns = max(2, round(seconds / TURN_S))
     turn_ticks = max(1, round(seconds / turns / PERIOD_S))
     ticks = turns * turn_ticks
+    # The control loop runs as a whole, and lets the empty loop run in between.
     empty = EmptyLoop(ticks, turn_ticks)
     memory_mb: list[float] = []
 
@@ -267,10 +271,15 @@ def measure_periods(setup: LoopSetup, seconds: float) -> dict[str, dict[str, Any
 
     clock = TurnClock(ticks, turn_ticks, run_empty_loop)
     ran = setup.run_loop(clock, lambda: clock.ticks >= ticks)
-    run_empty_loop()  # for an equal number of turns
+    # The last turn, so that both loops have the same number.
+    run_empty_loop()
     report = ran.loop.report
     # Ticks are lost if more periods have passed than were reported as ticks or as overruns.
     periods = (clock.last_s - clock.first_s - report.shifted_s) / PERIOD_S
+    parts_us = {}
+    for name, timings in report.timings.items():
+        if name not in ("tick", "period error"):
+            parts_us[name] = 1e6 * timings.percentile_s(0.5)
     control = {
         "ticks": ticks,
         "period_error_us": percentiles_us(clock.errors_s, turns),
@@ -280,11 +289,7 @@ def measure_periods(setup: LoopSetup, seconds: float) -> dict[str, dict[str, Any
         "dropped_records": ran.dropped_records,
         "memory_mb": [memory_mb[0], memory_mb[-1]],
         "tick_us": percentiles_us(clock.taken_s, turns),
-        "parts_us": {
-            name: 1e6 * timings.percentile_s(0.5)
-            for name, timings in report.timings.items()
-            if name not in ("tick", "period error")
-        },
+        "parts_us": parts_us,
     }
     return {
         "control": control,

@@ -34,7 +34,7 @@ class BenchSimulation:
     rounds: int = 5
     """Number of measurements of each, in turns; the figures are medians."""
     json: str | None = None
-    """Also write the figures to this JSON file."""
+    """JSON file to write the figures to."""
 
     def __post_init__(self) -> None:
         if not 0 < self.seconds <= 60:
@@ -73,17 +73,20 @@ BASELINES = ("async_vector_env", "subproc_vec_env")
 
 def bench_simulation(seconds: float, rounds: int) -> dict[str, Any]:
     """Environment steps per second of all arms together: medians of several rounds in which all take turns."""
+    # Let all environments take turns, so that a disturbance affects all of them.
     with contextlib.ExitStack() as stack:
         measures = open_environments(stack)
         rates: dict[Measured, list[float]] = {measured: [] for measured in measures}
         for _ in range(rounds):
             for measured, measure in measures.items():
                 rates[measured].append(measure(seconds))
+    # Medians over the rounds, by the number of processes where there are several.
     median = {measured: statistics.median(values) for measured, values in rates.items()}
     steps_per_s: dict[str, Any] = {name: median[name, 1] for name in ("raw", "single", "panda_gym")}
     for name in ("vector", *BASELINES):
         steps_per_s[name] = {str(count): median[name, count] for count in PROCESSES}
     versions = {package: importlib.metadata.version(package) for package in VERSIONS_OF}
+    best_baseline = max(median[name, 2] for name in BASELINES)
     return {
         "seconds": seconds,
         "rounds": rounds,
@@ -95,7 +98,7 @@ def bench_simulation(seconds: float, rounds: int) -> dict[str, Any]:
             "single_over_panda_gym": median["single", 1] / median["panda_gym", 1],
             "single_over_raw_bound": median["single", 1] / median["raw", 1],
             "vector2_over_vector1": median["vector", 2] / median["vector", 1],
-            "vector2_over_best_peer": median["vector", 2] / max(median[name, 2] for name in BASELINES),
+            "vector2_over_best_peer": median["vector", 2] / best_baseline,
         },
     }
 
@@ -105,6 +108,7 @@ def open_environments(stack: contextlib.ExitStack) -> dict[Measured, Measure]:
     import panda_gym  # noqa: F401  (registers its ids)
     from stable_baselines3.common.vec_env import SubprocVecEnv
 
+    # Single environments.
     make_arm = functools.partial(gymnasium.make, ARM, disable_env_checker=True)
     arm: Any = stack.enter_context(contextlib.closing(make_arm()))
     with _silent_stdout():
@@ -121,6 +125,7 @@ def open_environments(stack: contextlib.ExitStack) -> dict[Measured, Measure]:
         stack.enter_context(contextlib.closing(env)).reset()
         measures[name, count] = functools.partial(measure_many, env, arms)
 
+    # Vector environments; those of other libraries run one arm a process.
     for count in PROCESSES:
         arms = ARMS_PER_PROCESS * count
         makers: list[MakeEnv] = [make_arm] * count
@@ -167,7 +172,10 @@ def measure_raw(env: gymnasium.Env[Any, Any], seconds: float) -> float:
 def measure_many(env: Any, arms: int, seconds: float) -> float:
     """Steps per second of all arms of a vector environment of Gymnasium or Stable-Baselines3 together."""
     space = getattr(env, "single_action_space", env.action_space)
-    rows = np.array(_actions(space)[: ACTIONS // arms * arms]).reshape(-1, arms, *space.shape)
+    # As many rows of actions, one for each arm, as the drawn actions suffice for.
+    row_count = ACTIONS // arms
+    rows = np.array(_actions(space)[: row_count * arms]).reshape(row_count, arms, *space.shape)
+    # Negative numbers count the steps of the warm-up.
     steps = -WARM_UP_STEPS
     begin = end = time.perf_counter()
     for actions in itertools.cycle(rows):
@@ -187,12 +195,15 @@ def format_simulation(figures: dict[str, Any]) -> str:
     lines = [
         f"environment steps a second: median of {counted(figures['rounds'], 'round')} of {figures['seconds']:g} s, "
         f"{counted(figures['cores'], 'core')}",
-        *(f"  {TITLES[name]:<52}{rates[name]:>9,.0f}" for name in ("raw", "single", "panda_gym")),
-        f"  {'processes':<52}" + "".join(f"{count:>9}" for count in PROCESSES),
     ]
+    for name in ("raw", "single", "panda_gym"):
+        lines.append(f"  {TITLES[name]:<52}{rates[name]:>9,.0f}")
+    lines.append(f"  {'processes':<52}" + "".join(f"{count:>9}" for count in PROCESSES))
     for name in ("vector", *BASELINES):
         lines.append(f"  {TITLES[name]:<52}" + "".join(f"{rates[name][str(count)]:>9,.0f}" for count in PROCESSES))
-    return "\n".join([*lines, *(f"  {name} {ratio:.2f}" for name, ratio in figures["ratios"].items())])
+    for name, ratio in figures["ratios"].items():
+        lines.append(f"  {name} {ratio:.2f}")
+    return "\n".join(lines)
 
 
 def _play(env: gymnasium.Env[Any, Any], seconds: float) -> tuple[int, float]:

@@ -37,7 +37,7 @@ class BenchViewer:
     seconds: float = 60.0
     """Duration in s of the control loop at 500 Hz, half of it with viewers."""
     json: str | None = None
-    """Also write the figures to this JSON file."""
+    """JSON file to write the figures to."""
 
     def __post_init__(self) -> None:
         if not 0.1 <= self.seconds <= 3600:
@@ -78,7 +78,8 @@ def bench_viewer(seconds: float, *, settings: DDPGSettings | None = None) -> dic
             "period_error_us": percentiles_us(errors_s[first::2], turns // 2),
             "tick_us": percentiles_us(taken_s[first::2], turns // 2),
         }
-    without, beside = (loops[name]["period_error_us"]["p99_of_all"] for name in ("without", "with"))
+    without_p99 = loops["without"]["period_error_us"]["p99_of_all"]
+    with_p99 = loops["with"]["period_error_us"]["p99_of_all"]
     return {
         "seconds": seconds,
         "rate_hz": 1.0 / PERIOD_S,
@@ -89,7 +90,7 @@ def bench_viewer(seconds: float, *, settings: DDPGSettings | None = None) -> dic
         "loops": loops,
         "overruns": ran.loop.report.overruns,
         "dropped_records": ran.dropped_records,
-        "ratios": {"period_p99_with_over_without": beside / without},
+        "ratios": {"period_p99_with_over_without": with_p99 / without_p99},
     }
 
 
@@ -132,6 +133,7 @@ class WatchedTurns:
 @contextlib.contextmanager
 def watched(recording: Path, folder: Path) -> Iterator[Sequence["subprocess.Popen[bytes]"]]:
     """Run the web viewer of a recording and, if one is installed, a browser that shows it."""
+    # The commands: the viewer on a free port, and a browser without a window.
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -141,6 +143,7 @@ def watched(recording: Path, folder: Path) -> Iterator[Sequence["subprocess.Pope
     if browser := next(filter(None, map(shutil.which, BROWSERS)), None):
         profile = f"--user-data-dir={folder / 'profile'}"
         commands.append([browser, "--headless", "--no-sandbox", "--remote-debugging-port=0", profile, url])
+    # Start both, and stop them at the end.
     processes: list[subprocess.Popen[bytes]] = []
     try:
         for command in commands:
