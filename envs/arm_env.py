@@ -19,7 +19,7 @@ from envs.limits import limit_target
 from envs.observation import observe_one
 from envs.simulation import Simulation, SimulationState
 from envs.tasks import task_named
-from envs.tasks.base import GoalTrajectory, StillGoal, check_goal, options_of, steps_for
+from envs.tasks.base import GoalTrajectory, StillGoal, Task, check_goal, options_of, steps_for
 from envs.tasks.reward import RewardKind, distance
 
 Observation = dict[str, NDArray[np.float32]]
@@ -110,27 +110,22 @@ class ArmEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
         render_mode: str | None = None,
         **task_options: Any,
     ) -> None:
-        # The task, for this arm.
-        task_type = task_named(task)
-        if unknown := set(task_options) - set(options_of(task_type)):
-            raise TypeError(f"unexpected arguments {sorted(unknown)}: the task '{task}' has no such options")
-        _check_choices(render_mode, actions, control)
-        if not (0 < control_period_s < math.inf):
-            raise ValueError(f"expected a positive control period, got {control_period_s} s")
+        # The arm and its task.
+        task_type = _task_type(task, task_options)
+        _check_arguments(render_mode, actions, control, control_period_s)
         self.arm = Arm(arm)
-        limits = self.arm.limits
         self.task = task_type.for_arm(
             self.arm, control_period_s, reward=reward, goal_tolerance_m=goal_tolerance_m, **task_options
         )
         self._moving = self.task.moving
-        if episode_steps is None:
-            episode_steps = steps_for(self.task.episode_steps, limits, control_period_s)
-        if episode_steps < 1:
-            raise ValueError(f"expected at least one step an episode, got {episode_steps}")
-        self.episode_steps = episode_steps
+        self.episode_steps = self._episode_length(episode_steps, control_period_s)
+
+        # Actions, and the dynamics that they meet.
         self.actions = actions
         self.control = control
-        self._actions = Actions(limits, actions, control, grid_step_deg=grid_step_deg, period_s=control_period_s)
+        self._actions = Actions(
+            self.arm.limits, actions, control, grid_step_deg=grid_step_deg, period_s=control_period_s
+        )
         self.grid = self._actions.grid
         self.imperfections = open_imperfections(imperfections)
         self.task.check_arm(self.arm)
@@ -141,6 +136,7 @@ class ArmEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
         self._body = self._imperfect or self.simulation
         self._period_s = control_period_s
 
+        # Rendering; the scene is made when it is first shown.
         self.render_mode = render_mode
         self.metadata = {**self.metadata, "render_fps": round(1 / control_period_s)}
         self._scene: Any = None
@@ -149,6 +145,13 @@ class ArmEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
         self.action_space = self._actions.space
         self.observation_space: spaces.Dict = self._make_observation_space()  # type: ignore[assignment]
         self._begin(StillGoal((0.0,) * (6 if self._moving else 3)))
+
+    def _episode_length(self, given: int | None, period_s: float) -> int:
+        """The number of steps of an episode, by default that of the task for this arm."""
+        steps = steps_for(self.task.episode_steps, self.arm.limits, period_s) if given is None else given
+        if steps < 1:
+            raise ValueError(f"expected at least one step an episode, got {steps}")
+        return steps
 
     def _make_observation_space(self) -> spaces.Dict:
         # Angles, speeds, previous target and its speed: the limits, and what measurements may exceed them by.
@@ -335,18 +338,21 @@ class ArmEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
 
         Raises ValueError for a state of an environment with another task or imperfections.
         """
+        # Check the state before anything is changed.
         try:
             trajectory = self.task.goals_from_json(state["course"], self.episode_steps, self._period_s)
         except ValueError as error:
             raise ValueError(f"the state is of an environment with another task: {error}") from None
         if (state["imperfect"] is None) != (self._imperfect is None):
             raise ValueError("the state is of an environment with other imperfections")
+        # The generator, and the body.
         self.np_random.bit_generator.state = state["generator"]
         if self._imperfect is not None:
             self._imperfect.restore(state["imperfect"], self.np_random)
         self.simulation.restore(
             SimulationState(tuple(state["angles_rad"]), tuple(state["speeds_rad_s"]), tuple(state["motor_target_rad"]))
         )
+        # The episode, and the limiter.
         self._trajectory = trajectory
         self._steps = state["steps"]
         self._update_goal()
@@ -380,11 +386,22 @@ class ArmEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
             self._scene = None
 
 
-def _check_choices(render_mode: str | None, actions: str, control: str) -> None:
-    """Raise ValueError for an unknown render mode, kind of actions or kind of control."""
+def _task_type(name: str, options: dict[str, Any]) -> type[Task]:
+    """The class of a task. Raises TypeError for options that it does not have."""
+    task_type = task_named(name)
+    unknown = set(options) - set(options_of(task_type))
+    if unknown:
+        raise TypeError(f"unexpected arguments {sorted(unknown)}: the task '{name}' has no such options")
+    return task_type
+
+
+def _check_arguments(render_mode: str | None, actions: str, control: str, period_s: float) -> None:
+    """Raise ValueError for an unknown render mode, kind of actions or kind of control, and for an invalid period."""
     if render_mode not in (None, *ArmEnv.metadata["render_modes"]):
         raise ValueError(f"expected a render mode of {ArmEnv.metadata['render_modes']}, got '{render_mode}'")
     if actions not in get_args(ActionKind):
         raise ValueError(f"expected actions of {get_args(ActionKind)}, got '{actions}'")
     if control not in get_args(Control):
         raise ValueError(f"expected control of {get_args(Control)}, got '{control}'")
+    if not 0 < period_s < math.inf:
+        raise ValueError(f"expected a positive control period, got {period_s} s")

@@ -87,10 +87,15 @@ class Row:
 
 
 def _with_nan(value: Any) -> Any:
+    """A decoded tick with NaN for null, as which JSON encoders write it."""
     if not isinstance(value, dict):
         return value
-    lists = {name: value[name] for name in PER_JOINT if isinstance(value.get(name), list)}
-    return value | {name: [math.nan if item is None else item for item in items] for name, items in lists.items()}
+    replaced = dict(value)
+    for name in PER_JOINT:
+        numbers = value.get(name)
+        if isinstance(numbers, list):
+            replaced[name] = [math.nan if number is None else number for number in numbers]
+    return replaced
 
 
 @dataclass
@@ -179,12 +184,8 @@ class Scan:
                 continue
             before = self._crc
             self._crc = zlib.crc32(head, before)
-            # Skip records that are not needed; they still count towards the checksum.
             if code not in READ or length > MAX_RECORD:
-                if code in READ:
-                    self.lose(length, f"a record of {length} bytes")
-                for size in (*[MAX_RECORD] * (length // MAX_RECORD), length % MAX_RECORD):
-                    self._crc = zlib.crc32(file.read(size), self._crc)
+                self._skip(file, code, length)
                 continue
             body = file.read(length)
             try:
@@ -205,6 +206,16 @@ class Scan:
                 sound_to = file.tell()
             except DAMAGE as error:
                 self.lose(length, str(error) or "a record that is too short")
+
+    def _skip(self, file: BinaryIO, code: int, length: int) -> None:
+        """Skip the body of a record that is not needed, or too long; it still counts towards the checksum."""
+        if code in READ:
+            self.lose(length, f"a record of {length} bytes")
+        # Read it in parts, since it may be longer than the memory.
+        while length > 0:
+            part = file.read(min(length, MAX_RECORD))
+            self._crc = zlib.crc32(part, self._crc)
+            length -= MAX_RECORD
 
     def _find_chunk(self, file: BinaryIO, start: int) -> int | None:
         """Return where the next sound chunk begins, searching from `start`, which a damaged length requires."""
@@ -284,6 +295,7 @@ def _chunk_data(body: bytes, most: int) -> bytes:
         raise ValueError(f"a chunk of {size} bytes")
     if size > most:
         raise ValueError(f"a chunk of {size} bytes: with those before it, more than {MAX_RATIO} times the file's size")
+    # Unpack one byte more than the chunk declares, to detect a larger one.
     try:
         if chunk.compression == "zstd":
             data = zstandard.ZstdDecompressor(max_window_size=MAX_RECORD).stream_reader(chunk.data).read(size + 1)

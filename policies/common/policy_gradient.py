@@ -69,17 +69,20 @@ class PolicyGradient:
         spec = spec.with_step_scaling(settings.max_step, settings.slowing_distance)
         self._estimate_advantages = estimate_advantages
         self._generator = np.random.default_rng(seed)
+        # The networks, initialised by the seed without changing PyTorch's own generator.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             kind = SoftmaxPolicy if settings.policy == "softmax" else GaussianPolicy
             self._policy: Actor = kind(spec, settings)
             self._value = mlp(self._policy.features, settings.hidden_units, 1, layer_norm=True)
         self._average = PolicyAverage(self._policy)
+        # Their optimiser.
         networks = nn.ModuleList([self._policy, self._value])
         self._parameters = [parameter for parameter in networks.parameters() if parameter.requires_grad]
         self.shared = None if share_parameters is None else share_parameters(self._parameters)
         if self.shared is None:
             self._adam = torch.optim.Adam(self._parameters, settings.learning_rate, fused=True)
+        # The steps for the next update, and the recurrent state of the environments.
         self._rollout = Rollout()
         self._sample: Tensor | None = None  # of the last exploring action
         self._recurrent_state: Tensor | None = None  # of a recurrent policy, current and at the start of the rollout
@@ -180,14 +183,8 @@ class PolicyGradient:
         if isinstance(distribution, SquashedGaussian):
             loss = loss + SQUASH_PENALTY * distribution.mean.square().sum(-1).mean()
 
-        # Gradients, clipped separately, so that a large value loss does not shrink the policy's step.
-        for parameter in self._parameters:
-            parameter.grad = None
-        loss.backward()  # type: ignore[no-untyped-call]
-        gradient_norm = nn.utils.clip_grad_norm_(self._policy.parameters(), settings.max_grad_norm)
-        nn.utils.clip_grad_norm_(self._value.parameters(), settings.max_grad_norm)
-
         # Gradient step.
+        gradient_norm = self._backpropagate(loss)
         metrics = {
             "policy_loss": float(policy_loss.detach()),
             "value_loss": float(value_loss.detach()),
@@ -196,7 +193,7 @@ class PolicyGradient:
         }
         if isinstance(distribution, Gaussian):
             metrics["std"] = float(distribution.std.detach().mean())
-        return metrics | self._descend(learning_rate) | {"gradient_norm": float(gradient_norm)}
+        return metrics | self._descend(learning_rate) | {"gradient_norm": gradient_norm}
 
     def _encode(self, steps: Steps) -> tuple[Tensor, Tensor]:
         """Features (steps, num_envs, size) of the states before and after each step, with those of an LSTM.
@@ -210,6 +207,19 @@ class PolicyGradient:
             return features, next_features
         assert self._first_recurrent_state is not None
         return self._policy.memory.unroll(features, next_features, self._first_recurrent_state, steps.ended)
+
+    def _backpropagate(self, loss: Tensor) -> float:
+        """Compute all gradients and clip them; returns the norm of the policy's gradient before clipping.
+
+        Policy and value are clipped separately, so that a large value loss does not shrink the policy's step.
+        """
+        for parameter in self._parameters:
+            parameter.grad = None
+        loss.backward()  # type: ignore[no-untyped-call]
+        largest = self._settings.max_grad_norm
+        gradient_norm = nn.utils.clip_grad_norm_(self._policy.parameters(), largest)
+        nn.utils.clip_grad_norm_(self._value.parameters(), largest)
+        return float(gradient_norm)
 
     def _descend(self, learning_rate: float) -> dict[str, float]:
         """Update the shared parameters or, by Adam, the agent's own ones with the gradients; return metrics."""
