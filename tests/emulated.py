@@ -36,7 +36,7 @@ def replies(servos: Emulator, data: bytes) -> list[tuple[int, int, bytes]]:
     """Send any bytes; returns id, error byte and data of each reply."""
     reader = PacketReader()
     found = reader.feed(b"".join(reply for _, reply in servos.reply(data)))
-    assert not reader.waiting
+    assert not reader.has_incomplete
     assert all(packet.instruction == Instruction.STATUS for packet in found)
     return [(packet.id, packet.parameters[0], packet.parameters[1:]) for packet in found]
 

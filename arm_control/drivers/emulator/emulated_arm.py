@@ -53,6 +53,7 @@ def make_calibration(arm: Arm, ids: Sequence[int]) -> Calibration:
     fastest_deg_s = REGISTERS["velocity_limit"].initial * SPEED_UNIT_DEG_S
     joints = []
     for id, name, (low, high, speed, acceleration) in zip(ids, arm.joint_names, arm.limits.by_joint, strict=True):
+        # tick = zero + angle * ticks_per_degree is half a turn in the middle of the range.
         zero = round(TICKS_PER_TURN / 2.0 - (low + high) / 2.0 * TICKS_PER_DEGREE)
         first, last = clip_to_servo(low, high, zero, DIRECTION)
         if (first, last) != (low, high):

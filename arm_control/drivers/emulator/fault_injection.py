@@ -68,11 +68,13 @@ class FaultInjector:
         return servo.id in self._silent
 
     def happens(self, kind: str, servo: Servo) -> bool:
-        """Draw whether a reply of this servo goes wrong in this way."""
-        return any(
-            fault.kind == kind and fault.concerns(servo.id) and self._random.random() < (fault.probability or 0.0)
-            for fault in self._of_replies
-        )
+        """Draw whether a reply of this servo goes wrong in this way; returns True if it does."""
+        for fault in self._of_replies:
+            if fault.kind != kind or not fault.concerns(servo.id):
+                continue
+            if self._random.random() < (fault.probability or 0.0):
+                return True
+        return False
 
     def reading_noise(self, servo: Servo) -> int:
         """Draw the error in ticks that the fault `noise` adds to a reading."""

@@ -113,8 +113,8 @@ class PacketReader:
             packets.append(packet)
         return packets
 
-    def give_up(self) -> list[Packet]:
-        """Drop an incomplete packet after a long silence; returns packets that it hid."""
+    def discard_incomplete(self) -> list[Packet]:
+        """Drop an incomplete packet after a long silence; returns packets within its bytes."""
         packets = []
         while self._bytes:
             del self._bytes[0]
@@ -122,7 +122,7 @@ class PacketReader:
         return packets
 
     @property
-    def waiting(self) -> bool:
+    def has_incomplete(self) -> bool:
         """True if part of a possible packet has been received."""
         return bool(self._bytes)
 

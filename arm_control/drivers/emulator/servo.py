@@ -41,9 +41,9 @@ GOALS = ("goal_pwm", "goal_velocity", "goal_position")
 
 _SPEED_UNIT = SPEED_UNIT_DEG_S / 360.0 * TICKS_PER_TURN  # ticks/s
 _ACCELERATION_UNIT = ACCELERATION_UNIT_DEG_S2 / 360.0 * TICKS_PER_TURN  # ticks/s^2
-_DEFINED = {
-    byte for register in REGISTERS.values() for byte in range(register.address, register.address + register.size)
-}
+_DEFINED: set[int] = set()  # addresses of bytes that belong to a register
+for _register in REGISTERS.values():
+    _DEFINED.update(range(_register.address, _register.address + _register.size))
 _BY_ADDRESS = {register.address: name for name, register in REGISTERS.items()}
 # Registers without a function here: only these values are accepted.
 _ONLY = {"drive_mode": (0,), "operating_mode": MODES, "secondary_id": (255,), "protocol_type": (2,)}
@@ -192,6 +192,7 @@ class Servo:
 
     def write(self, address: int, data: bytes) -> ErrorNumber:
         """Write whole registers from `address` on: all of them, or none if one value is not accepted."""
+        # Split the bytes into registers, and check all values before any is set.
         values: list[tuple[str, int]] = []
         while data:
             name = _BY_ADDRESS.get(address)
@@ -289,6 +290,7 @@ class Servo:
         return None
 
     def _set(self, name: str, value: int) -> None:
+        """Write an accepted value to a register, with its effects."""
         if name == "torque_enable":
             self._set_torque(value)
             return
@@ -308,8 +310,9 @@ class Servo:
             self._start()
 
     def _set_torque(self, value: int) -> None:
+        """Switch the torque on or off; after a shutdown, only a reboot allows to switch it on."""
         if value == self["torque_enable"] or (value and self["hardware_error_status"] & self["shutdown"]):
-            return  # after a shutdown only a reboot helps
+            return
         self["torque_enable"] = value
         if value:
             self._clear_turns()
@@ -321,27 +324,31 @@ class Servo:
         self._say(f"servo {self.id}: torque {'on' if value else 'off'} at {self.ticks} ticks")
 
     def _start(self) -> None:
+        """Hold the present position, as after booting."""
         self._clear_turns()
         self._hold(self._shaft.position)
         self["goal_position"] = self.ticks
 
     def _clear_turns(self) -> None:
+        """Reset the count of whole turns, which only extended position mode keeps."""
         self.wrap_ticks = 0
         if self["operating_mode"] == POSITION_MODE:
             self._shaft.position %= TICKS_PER_TURN
 
     def _offset(self) -> int:
+        """The homing offset; in position mode, at most a quarter of a turn of it."""
         offset = self["homing_offset"]
-        # In position mode, a quarter of a turn at most counts.
         return max(-1024, min(1024, offset)) if self["operating_mode"] == POSITION_MODE else offset
 
     def _trip(self) -> None:
+        """Trip the bus watchdog: the servo stops and holds, and accepts no goals until it is cleared."""
         self["bus_watchdog"] = WATCHDOG_TRIPPED
         # The nearest goal that it reaches without going back: critically damped, from its present speed.
         self._hold(self._shaft.position + self._shaft.speed * self._dynamics.lag_s / 2.0)
         self._say(f"servo {self.id}: bus watchdog tripped")
 
     def _check_hardware(self) -> None:
+        """Set the hardware errors of voltage and temperature."""
         volts = self.supply_v * 10.0
         if not self["min_voltage_limit"] <= volts <= self["max_voltage_limit"]:
             self.fail(0)
@@ -351,15 +358,17 @@ class Servo:
     # Motion
 
     def _hold(self, position: float) -> None:
+        """Make a position the goal, reached and at rest, and drop goals that were not acted on."""
         self._pending.clear()
         self._profile.hold(position)
 
     def _go(self, position: float) -> None:
-        # A profile is made when a goal comes, from the registers as they then are.
+        """Start a profile to a goal, with the present values of the registers."""
         fastest = min(self["profile_velocity"], self["velocity_limit"]) * _SPEED_UNIT
         self._profile.start(position, fastest, self["profile_acceleration"] * _ACCELERATION_UNIT)
 
     def _fastest(self) -> float:
+        """The speed limit in ticks/s, which the PWM limit and the fault `slow` reduce."""
         fraction = SLOW_FRACTION if self.slow else 1.0
         return fraction * self["velocity_limit"] * _SPEED_UNIT * abs(self["goal_pwm"]) / LARGEST_PWM
 
@@ -372,6 +381,7 @@ class Servo:
         self._move(until)
 
     def _move(self, until: float) -> None:
+        """Simulate the motion until then, without new goals."""
         duration = until - self._time
         if duration <= 0.0:
             return

@@ -52,15 +52,15 @@ class ServoBus:
     @property
     def has_incomplete_packet(self) -> bool:
         """True if part of a possible packet has been received."""
-        return self._reader.waiting
+        return self._reader.has_incomplete
 
     def receive(self, data: bytes, now: float) -> list[Arrival]:
         """Execute the packets that are complete with these bytes."""
         return self._execute_all(self._reader.feed(data), now)
 
     def discard_incomplete(self, now: float) -> list[Arrival]:
-        """Drop an incomplete packet, and execute packets that it hid."""
-        return self._execute_all(self._reader.give_up(), now)
+        """Drop an incomplete packet, and execute packets within its bytes."""
+        return self._execute_all(self._reader.discard_incomplete(), now)
 
     def _execute_all(self, packets: Sequence[Packet], now: float) -> list[Arrival]:
         arrivals: list[Arrival] = []
