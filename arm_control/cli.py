@@ -49,6 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(arguments: list[str]) -> int:
     """Run one command; errors that a user can correct become a line and an exit code."""
     try:
+        # Signals raise KeyboardInterrupt; printed text cannot contain control sequences.
         with interrupt_on_signals():
             parsed = parse(arguments)
             if parsed is not None:

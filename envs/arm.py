@@ -86,13 +86,13 @@ class Arm:
     @cached_property
     def reach_m(self) -> float:
         """Upper bound of the tip's distance from the base frame's origin, in metres."""
-        return float(
-            sum(np.linalg.norm(joint.offset_m) for joint in self.chain.joints) + np.linalg.norm(self.chain.tip_offset_m)
-        )
+        to_joints = sum(np.linalg.norm(joint.offset_m) for joint in self.chain.joints)
+        return float(to_joints + np.linalg.norm(self.chain.tip_offset_m))
 
     @cached_property
     def levers_m(self) -> tuple[float, ...]:
         """Largest lever of each joint: turning it by 1 rad moves no point of the links further than this, in metres."""
+        # The length of each link after its joint; a lever is the sum of those from the joint to the tip.
         lengths = [float(np.linalg.norm(joint.offset_m)) for joint in self.chain.joints[1:]]
         lengths.append(float(np.linalg.norm(self.chain.tip_offset_m)))
         return tuple(sum(lengths[index:]) for index in range(self.joint_count))
@@ -174,10 +174,9 @@ class Arm:
     def tip_with_lengths(self, factors: Sequence[float]) -> Callable[[Sequence[float]], tuple[float, float, float]]:
         """`tip_position` of an arm with its link lengths multiplied by factors (joints + 1,), from the base on."""
         *lengths, last = factors
-        joints = [
-            replace(joint, offset_m=joint.offset_m * length)
-            for joint, length in zip(self.chain.joints, lengths, strict=True)
-        ]
+        joints = []
+        for joint, length in zip(self.chain.joints, lengths, strict=True):
+            joints.append(replace(joint, offset_m=joint.offset_m * length))
         chain = replace(self.chain, joints=tuple(joints), tip_offset_m=self.chain.tip_offset_m * last)
         return TracedKinematics(Kinematics(chain), len(joints)).tip_position
 
@@ -207,6 +206,7 @@ class Arm:
             axes.append(turned @ joint.rotation @ joint.axis)
             places.append(place)
             turned = turned @ (constant + cosines[..., index, :, :] * cosine + sines[..., index, :, :] * sine)
+            # Add up the links that turn with this joint.
             mass_kg = 0.0
             moment = np.zeros(3)
             for link in self.chain.links:

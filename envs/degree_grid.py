@@ -27,6 +27,7 @@ class DegreeGrid:
         """Raises ValueError unless the step divides each joint's range and 64 bits can hold the indices."""
         if not 0 < step_deg < math.inf:
             raise ValueError(f"expected a positive grid step in degrees, got {step_deg}")
+        # The number of steps in each joint's range, which must be whole.
         steps = [(high - low) / step_deg for low, high in zip(lower_deg, upper_deg, strict=True)]
         divides = [round(count) >= 1 and math.isclose(count, round(count), abs_tol=1e-6) for count in steps]
         if not all(divides):

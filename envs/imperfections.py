@@ -33,7 +33,7 @@ BOUNDS = {
 
 
 def _pair(value: Any) -> list[float]:
-    """A range as two numbers, a single number as twice the same; a list of another length for anything else."""
+    """The two numbers of a range, or twice a single number; a list of another length for anything else."""
     try:
         array = np.asarray(value)
     except ValueError:  # rows of several lengths
@@ -78,6 +78,7 @@ class Imperfections:
     """Fraction of a speed that is missing from its reading; 1 for servos that report no speeds."""
 
     def __post_init__(self) -> None:
+        # Turn single numbers into ranges, and check them all.
         for field in fields(self):
             value = getattr(self, field.name)
             pair = _pair(value)

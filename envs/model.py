@@ -44,8 +44,9 @@ def tip_name(chain: Chain) -> str:
 
 def simulated_urdf(chain: Chain) -> str:
     """The URDF of the arm without its shapes. Raises ValueError for a joint whose link has no mass."""
+    heavy_joints = {link.carrier for link in chain.links if link.inertial is not None}
     for number, joint in enumerate(chain.joints):
-        if not any(link.inertial is not None for link in chain.links if link.carrier == number):
+        if number not in heavy_joints:
             raise ValueError(
                 f"link '{joint.link}' turns but weighs nothing: neither it nor a link that is fixed to it has a mass; "
                 "expected an <inertial> with the mass and inertia of each moving part"
@@ -55,9 +56,15 @@ def simulated_urdf(chain: Chain) -> str:
 
 def mesh_files(chain: Chain, folder: Path | None) -> list[Path]:
     """The mesh files of the arm that exist in the folder of its URDF."""
-    names = {visual.mesh_file for link in chain.links for visual in link.visuals if visual.mesh_file is not None}
-    paths = (find_file(name, folder) for name in sorted(names))
-    return [path for path in paths if path is not None and path.suffix.lower() in MESH_SUFFIXES]
+    names: set[str] = set()
+    for link in chain.links:
+        names.update(visual.mesh_file for visual in link.visuals if visual.mesh_file is not None)
+    paths = []
+    for name in sorted(names):
+        path = find_file(name, folder)
+        if path is not None and path.suffix.lower() in MESH_SUFFIXES:
+            paths.append(path)
+    return paths
 
 
 def drawn_urdf(chain: Chain, folder: Path | None, usable: Container[Path] | None = None) -> Drawing:
@@ -69,6 +76,7 @@ def drawn_urdf(chain: Chain, folder: Path | None, usable: Container[Path] | None
         usable = mesh_files(chain, folder)
     names: dict[Path, str] = {}
     missing: list[str] = []
+    # The shapes of each link, except those whose mesh cannot be drawn.
     shapes: list[list[str]] = []
     for link in chain.links:
         shapes.append([])
@@ -87,10 +95,13 @@ def drawn_urdf(chain: Chain, folder: Path | None, usable: Container[Path] | None
             f"arm '{chain.name}': drawn without {len(missing)} of its {count} shapes, such as '{missing[0]}': expected "
             f"files of type {', '.join(MESH_SUFFIXES)} in the folder of the URDF{f', {folder}' if folder else ''}"
         )
-    if not any(shapes[place] for place, link in enumerate(chain.links) if link.carrier is not None):
+    # If no moving link has a shape, draw lines instead.
+    moving = [place for place, link in enumerate(chain.links) if link.carrier is not None]
+    if not any(shapes[place] for place in moving):
         for place, bones in _bones(chain).items():
             shapes[place].extend(bones)
-    return Drawing(_urdf(chain, lambda place: "".join(shapes[place])), {name: path for path, name in names.items()})
+    urdf = _urdf(chain, lambda place: "".join(shapes[place]))
+    return Drawing(urdf, {name: path for path, name in names.items()})
 
 
 def find_file(name: str, folder: Path | None) -> Path | None:

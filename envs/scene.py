@@ -130,6 +130,7 @@ class Scene:
 
     def _render(self, width: int, height: int, part: Part, flags: int) -> tuple[NDArray[Any], ...]:
         """Pixels, depths and body ids of a part of a picture."""
+        # The camera, and the part of its image that is rendered, on the near plane.
         view = pybullet.computeViewMatrix(self._eye.tolist(), self._target.tolist(), (0, 0, 1))
         up = NEAR_M * math.tan(math.radians(0.5 * FIELD_OF_VIEW_DEG))
         side = 2.0 * up / height  # of a pixel on the near plane

@@ -83,6 +83,7 @@ class Simulation:
         """
         if not (0 < physics_step_s < math.inf and 0 < control_period_s < math.inf):
             raise ValueError(f"expected positive periods, got {physics_step_s} s and {control_period_s} s")
+        # The number of physics steps in a control period, which must be whole.
         self.substeps = round(control_period_s / physics_step_s)
         if self.substeps < 1 or not math.isclose(self.substeps * physics_step_s, control_period_s, rel_tol=1e-9):
             raise ValueError(
@@ -95,8 +96,10 @@ class Simulation:
         limits = arm.limits
         slack = LIMIT_TOLERANCE_DEG
         pairs = list(zip(limits.lower_deg, limits.upper_deg, strict=True))
+        # The angles that targets may have, and those at which the joints' stops begin.
         self._allowed = tuple(((low - slack) * RADIANS, (high + slack) * RADIANS) for low, high in pairs)
         self._stops = tuple((low - STOP_DEG, high + STOP_DEG) for low, high in pairs)
+        # A physics engine of its own, with the arm at rest.
         self._client: int = pybullet.connect(pybullet.DIRECT)
         if self._client < 0:
             raise RuntimeError("PyBullet refused another client: close simulations that are no longer used")

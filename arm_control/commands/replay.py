@@ -295,6 +295,7 @@ def simulate_trajectories(command: Replay, recorded: dict[str, Trajectory]) -> l
             trajectories.append(roll_out_beside(controller_of(command, source), first_recorded))
         else:
             trajectories.append(roll_out(controller_of(command, source), command.goals or GOALS, command.seed))
+    # Trajectories of different arms cannot be overlaid.
     first, *others = trajectories
     for other in others:
         if not other.arm.moves_like(first.arm):

@@ -140,6 +140,7 @@ def train_baseline(
 
         def _on_step(self) -> bool:
             progress = self.progress()
+            # Report, with the clock stopped.
             if progress * reports >= self.reported + 1:
                 self.reported = int(progress * reports)
                 now = time.perf_counter()
@@ -189,6 +190,7 @@ def _model(
     from stable_baselines3.common.noise import NormalActionNoise
     from torch import nn
 
+    # The settings that differ from the library's defaults.
     more: dict[str, Any] = {}
     if config.agent in OFF_POLICY:
         more["action_noise"] = NormalActionNoise(np.zeros(3), 0.1 * np.ones(3))

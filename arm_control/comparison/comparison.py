@@ -123,7 +123,9 @@ def _with_absolute_path(config: Config) -> Config:
 
 def check_results(agents: dict[str, Any]) -> None:
     """Raise RuntimeError, with the reasons, for a comparison in which no training succeeded."""
-    runs = [run for agent in agents.values() for run in agent["runs"]]
+    runs = []
+    for agent in agents.values():
+        runs += agent["runs"]
     if all("failed" in run for run in runs):
         reasons = "; ".join(sorted({run["failed"] for run in runs}))
         raise RuntimeError(f"all {len(runs)} trainings failed: {reasons}")

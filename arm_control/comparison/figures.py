@@ -37,6 +37,7 @@ def agent_figures(runs: Sequence[Result], cores: int) -> dict[str, Any]:
     figures["seeds_solved"] = sum(run["mean_error_mm"] <= SOLVED_MM for run in done)
     if not done:
         return figures
+    # Means over the seeds.
     for name in ("mean_error_mm", "memory_mb", "decision_us"):
         figures[name] = mean_over(done, name)
     # All runs have the same goals, so that a return undefined for one is undefined for all.

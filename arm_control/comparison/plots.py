@@ -67,6 +67,7 @@ def _draw_errors(axes: Axes, row: int, name: str, agent: dict[str, Any]) -> None
 
 def _scale_errors(axes: Axes, figures: dict[str, Any], agents: dict[str, dict[str, Any]]) -> None:
     """Make the axis logarithmic, with a dashed line for each reference, or an arrow to one far below."""
+    # The range of the axis: the errors of all seeds, and at least 1 mm.
     seeds = []
     for agent in agents.values():
         seeds += _seed_errors_mm(agent)
@@ -131,6 +132,7 @@ def draw_progress(agents: dict[str, Progress], path: Path, *, references: dict[s
     row_count = -(-len(agents) // column_count)
     figure = Figure(figsize=(3.1 * column_count, 3.4 * row_count + 0.5), layout="constrained")
     panels = figure.subplots(2 * row_count, column_count, squeeze=False, sharex=True, height_ratios=[3, 2] * row_count)
+    # Hide the panels that are left over in the last row.
     for place in range(row_count * column_count):
         row, column = divmod(place, column_count)
         if place >= len(agents):
@@ -154,6 +156,7 @@ def draw_progress(agents: dict[str, Progress], path: Path, *, references: dict[s
 
 def _draw_error_progress(axes: Axes, agents: dict[str, Progress], name: str, references: dict[str, float]) -> None:
     """Plot one agent's error with its interval, and the others' in grey."""
+    # All agents in grey, and above them this one with its interval.
     own = agents[name]
     colour, _ = _style(name)
     for other in agents.values():
@@ -164,16 +167,20 @@ def _draw_error_progress(axes: Axes, agents: dict[str, Progress], name: str, ref
             own.x, own.error[1], own.error[2], color=colour, alpha=0.3, linewidth=0, label="95 % interval"
         )
     axes.plot(own.x, own.error[0], color=colour, linewidth=1.8)
-    # One range of errors for all panels.
+    # One range of errors for all panels. It includes the references, except those near 0.
     highest = max(progress.error.max() for progress in agents.values())
     lowest = min(progress.error.min() for progress in agents.values())
-    bottom = min([0.8 * float(lowest), *(0.4 * error for error in references.values() if error > 0.5)])
+    bottom = 0.8 * float(lowest)
+    for error in references.values():
+        if error > 0.5:
+            bottom = min(bottom, 0.4 * error)
     note: dict[str, Any] = {
         "xycoords": ("axes fraction", "data"),
         "textcoords": "offset points",
         "fontsize": 7,
         "ha": "right",
     }
+    # A line for each reference, or an arrow to one below the range.
     for row, (reference, error) in enumerate(references.items()):
         if error > bottom:
             label = f"{reference}, {three_digits(error)} mm"

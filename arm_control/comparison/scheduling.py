@@ -47,6 +47,7 @@ def run_trials(trials: dict[str, Trial]) -> dict[str, Result]:
         else:
             results[name] = result
     check_trials(left)
+    # Train the others.
     begin = time.monotonic()
 
     def report(name: str, result: Result) -> None:
@@ -98,6 +99,7 @@ def _run_on(cores: list[int], width: int, trials: dict[str, Trial], report: Call
     at_once = max(1, len(cores) // width)
     for place in range(at_once):
         free.put(cores[place * width : (place + 1) * width])
+    # All running processes, to be terminated together.
     stopping = threading.Event()
     processes = set[subprocess.Popen[str]]()
 
@@ -112,6 +114,7 @@ def _run_on(cores: list[int], width: int, trials: dict[str, Trial], report: Call
         finally:
             free.put(own)
 
+    # A thread for each group of cores, which waits for the processes of its trials.
     with ThreadPoolExecutor(at_once) as pool:
         waiting: dict[Future[Result], str] = {pool.submit(work, trial): name for name, trial in trials.items()}
         try:
@@ -148,6 +151,7 @@ def run_process(trial: Trial, processes: set[subprocess.Popen[str]], stopping: t
             process.terminate()
         error_lines = process.communicate()[1].splitlines()
         processes.discard(process)
+    # The result, or the reason of the failure.
     if process.returncode == 0 and (result := trial.result()) is not None:
         return result
     if process.returncode < 0:

@@ -111,6 +111,7 @@ class Trial:
 
     def result(self) -> dict[str, Any] | None:
         """Its figures if it is finished, otherwise None. Raises ValueError for a folder of another trial."""
+        # A finished trial has a result file.
         if self.result_file.exists():
             try:
                 kept = msgspec.convert(read_json(self.result_file, LARGEST_RESULT), Kept)
@@ -122,6 +123,7 @@ class Trial:
             except msgspec.ValidationError as error:
                 raise ValueError(f"{self.result_file} is damaged ({error})") from None
             return kept.result
+        # An interrupted one has a run folder.
         if isinstance(self.config, TrainConfig) and self.folder.exists():
             run, values = RunFolder.open(self.folder)
             config = TrainConfig.from_json(values, run.path)
@@ -133,6 +135,7 @@ class Trial:
         own = self.identity()
         if stored == own:
             return
+        # Find a field that differs, in the trial or in its configuration.
         settings = stored.get("config")
         own_fields = {**own, **own["config"]}
         stored_fields = {**stored, **(settings if isinstance(settings, dict) else {})}
@@ -143,7 +146,7 @@ class Trial:
                 break
         raise ValueError(
             f"{self.folder} is of another comparison, with {different} {stored_fields.get(different)} instead of "
-            f"{own_fields.get(different)}: name another folder (--out)"
+            f"{own_fields.get(different)}: choose another folder with --out"
         )
 
     def run(self) -> None:
@@ -173,6 +176,7 @@ def _run_own(trial: Trial, config: TrainConfig) -> dict[str, Any]:
             train(config, run.path)
     rows = run.read_metrics()
     figures = evaluate(run.path, goals=trial.goals, seed=trial.goals_seed)
+    # Time the exported policy in the middle of the joints' ranges.
     runner = PolicyRunner.load(export(run.path))
     middle = 0.5 * (np.array(runner.limits.lower_deg) + np.array(runner.limits.upper_deg))
     readings = (middle.tolist(), [0.0] * len(middle))
@@ -205,6 +209,7 @@ def _run_baseline(trial: Trial, config: BaselineConfig) -> dict[str, Any]:
 
     with peak_memory() as memory_mb, contextlib.closing(Validation(config.task)) as validation:
         controller = train_baseline(config, REPORTS, report)
+    # Evaluate the best validated policy.
     controller.restore(best)
     figures = evaluate_controller(controller, config.task, goals=trial.goals, seed=trial.goals_seed)
     env = environment_maker(config.task)()
@@ -217,14 +222,12 @@ def _run_baseline(trial: Trial, config: BaselineConfig) -> dict[str, Any]:
 def _figures(
     rows: list[dict[str, Any]], figures: dict[str, Any], memory_mb: float, decision_us: float
 ) -> dict[str, Any]:
+    """The figures of a trial, with the columns of its learning curve that are plotted."""
     names = ("step", "elapsed_s", "mean_error_mm")
-    return {
-        **figures,
-        "last": rows[-1],
-        "memory_mb": memory_mb,
-        "decision_us": decision_us,
-        "curve": [{name: row[name] for name in row if name in names or name.startswith("success_")} for row in rows],
-    }
+    curve = []
+    for row in rows:
+        curve.append({name: row[name] for name in row if name in names or name.startswith("success_")})
+    return {**figures, "last": rows[-1], "memory_mb": memory_mb, "decision_us": decision_us, "curve": curve}
 
 
 def median_us(work: Callable[[], Any]) -> float:
@@ -248,6 +251,7 @@ def peak_memory() -> Iterator[Callable[[], float]]:
     def sample() -> None:
         """Measure now."""
         nonlocal peak
+        # The sum over this process and its children.
         total = 0
         own = psutil.Process()
         for process in (own, *own.children(recursive=True)):

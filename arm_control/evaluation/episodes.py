@@ -72,9 +72,11 @@ class Arms:
         """
         parts = []
         for start in range(0, len(seeds), len(self._envs)):
+            # One episode in each environment; the last time, only in as many as there are seeds left.
             together = self._envs[: len(seeds) - start]
-            parts.append(_episodes(controller, together, seeds[start : start + len(together)]))
-            on_episodes(start + len(together))
+            end = start + len(together)
+            parts.append(_episodes(controller, together, seeds[start:end]))
+            on_episodes(end)
         return joined(parts)
 
     @property

@@ -21,13 +21,20 @@ class Progress:
     success: dict[int, NDArray[np.float64]]
 
 
+def _first_positive(curve: list[dict[str, Any]], field: str) -> float:
+    """The first positive value of a column of a curve."""
+    value: float = next(row[field] for row in curve if row[field] > 0)
+    return value
+
+
 def progress_of(agent: dict[str, Any], field: str) -> Progress:
     """An agent's learning curve against `step` or `elapsed_s`, over the range that all its runs cover."""
     curves = [run["curve"] for run in agent["runs"] if "failed" not in run]
+    # The points at which all curves are interpolated.
     last = min(curve[-1][field] for curve in curves)
     if field == "step":
         # Evenly spaced on a logarithmic axis, from the first validation after step 0.
-        first = max(next(row[field] for row in curve if row[field] > 0) for curve in curves)
+        first = max(_first_positive(curve, field) for curve in curves)
         x = np.geomspace(first, last, POINTS)
     else:
         first = max(curve[0][field] for curve in curves)
@@ -42,12 +49,12 @@ def progress_of(agent: dict[str, Any], field: str) -> Progress:
             columns.append(np.interp(x, positions, values))
         return np.array(columns).T
 
+    # The error with its interval, which is empty for a single run.
     errors = interpolated("mean_error_mm")
     intervals = []
     for runs in errors:
         intervals.append(bootstrap_interval(interquartile_mean, runs) if len(curves) > 1 else (runs[0], runs[0]))
-    return Progress(
-        x,
-        np.column_stack([interquartile_mean(errors), intervals]).T,
-        {mm: interquartile_mean(interpolated(f"success_{mm}_mm")) for mm in LADDER_MM},
-    )
+    success = {}
+    for mm in LADDER_MM:
+        success[mm] = interquartile_mean(interpolated(f"success_{mm}_mm"))
+    return Progress(x, np.column_stack([interquartile_mean(errors), intervals]).T, success)

@@ -28,10 +28,12 @@ def evaluate_controller(controller: Controller, config: TrainConfig, *, goals: i
     defined is None, with the reason in `undefined`. On a terminal, a long evaluation shows its progress on standard
     error.
     """
+    # Episodes of the controller and of the references, on the same starts and goals.
     simulated = simulate(controller, config, goals, seed)
     own = simulated.own
     error_mm = own.error_mm
     returns = return_figures(simulated, config.goal_tolerance_m)
+    # Figures that may be undefined.
     rest = None
     undefined = returns.pop("undefined")
     if own.rest_fault is None:

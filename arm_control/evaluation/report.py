@@ -123,6 +123,7 @@ def write_report(path: str | Path) -> Path:
 
 def _evaluated(evaluation: Evaluation, task: type[Task], tolerance_mm: float) -> list[str]:
     """The section about accuracy and rest on held-out goals."""
+    # Figures that may be undefined.
     reach = evaluation.time_to_reach_s
     normalised = f"undefined: {evaluation.undefined.get('normalised_return', 'no reference')}"
     if evaluation.normalised_return is not None:
@@ -143,6 +144,7 @@ def _evaluated(evaluation: Evaluation, task: type[Task], tolerance_mm: float) ->
         "| within | of the goals | 95 % interval (Wilson) |",
         "|---|---|---|",
     ]
+    # Success by distance.
     for mm in map(str, LADDER_MM):
         low, high = evaluation.success_interval[mm]
         lines.append(f"| {mm} mm | {evaluation.success[mm]:.1%} | {low:.1%} to {high:.1%} |")

@@ -25,10 +25,12 @@ def format_evaluation(name: str, figures: dict[str, Any]) -> str:
         f"median {figures['median_error_mm']:.2f} mm, "
         f"95 % below {figures['p95_error_mm']:.2f} mm, worst {figures['max_error_mm']:.2f} mm",
     ]
+    # Success by distance, and the time to reach.
     for mm in map(str, LADDER_MM):
         low, high = figures["success_interval"][mm]
         lines.append(f"  within {mm:>2} mm   {figures['success'][mm]:7.1%}   (95 % interval {low:.1%} to {high:.1%})")
     lines.append(f"  time to reach and stay   {'never' if reach is None else f'{reach:.2f} s (median)'}")
+    # Figures that may be undefined.
     rest = figures["rest"]
     shown = f"undefined: {figures['undefined']['rest']}" if rest is None else format_rest(Rest(**rest))
     lines.append(f"  at rest (last 0.5 s)   {shown}")

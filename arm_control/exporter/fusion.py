@@ -141,9 +141,15 @@ def tip_as_sines(arm: Arm) -> tuple[Matrix, Matrix]:
     tip is a + b cos + c sin, and products of sines and cosines are sums of those of the sums and differences of angles.
     """
     # Each joint's factor is 0, 1 or -1; a sum and its negative give the same sines.
-    choices = [np.array(choice, dtype=float) for choice in itertools.product((0, 1, -1), repeat=arm.joint_count)]
-    half = [choice for choice in choices if choice.any() and choice[np.flatnonzero(choice)[0]] > 0]
-    sums = np.array([[*choice, turn] for choice in half for turn in (0.0, math.pi / 2)])
+    # Of each such pair, take the one whose first factor is positive, with its sine and its cosine: sin(a + pi / 2).
+    rows = []
+    for factors in itertools.product((0.0, 1.0, -1.0), repeat=arm.joint_count):
+        first = next((factor for factor in factors if factor), 0.0)
+        if first > 0.0:
+            rows.append([*factors, 0.0])
+            rows.append([*factors, math.pi / 2])
+    sums = np.array(rows)
+    # Fit the coefficients of a constant and of all sines to random poses, and drop the negligible ones.
     poses = np.random.default_rng(0).uniform(-180.0, 180.0, (POSES, arm.joint_count))
     sines = np.sin(poses * RADIANS @ sums[:, :-1].T + sums[:, -1])
     columns = np.concatenate([np.ones((POSES, 1)), sines], axis=1)

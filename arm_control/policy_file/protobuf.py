@@ -10,6 +10,7 @@ def fields(message: memoryview) -> Iterator[tuple[int, int | memoryview, bool]]:
     """Yield field number, value, and True for bytes, of each field. Raises ValueError for an invalid message."""
     place = 0
     while place < len(message):
+        # A key: the field's number and its wire type.
         key, place = _varint(message, place)
         number = key >> 3
         wire = key & 7
@@ -19,6 +20,7 @@ def fields(message: memoryview) -> Iterator[tuple[int, int | memoryview, bool]]:
             value, place = _varint(message, place)
             yield number, value, False
             continue
+        # Types 2 (with a length), 1 and 5 (eight and four bytes); no other is in use.
         if wire == 2:
             length, place = _varint(message, place)
         elif wire in (1, 5):

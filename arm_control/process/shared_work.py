@@ -38,10 +38,11 @@ class SharedWork(Generic[Piece, Result]):
         self._results: dict[int, Result] = {}
         self._pickled = pickle.dumps(work) if helpers > 0 else b""
         self._stopping = threading.Event()
-        self._threads = [
-            threading.Thread(target=self._help, args=(number,), name=f"helper {number}", daemon=True)
-            for number in range(helpers)
-        ]
+        # A thread for each helper process, which waits for its replies.
+        self._threads = []
+        for number in range(helpers):
+            thread = threading.Thread(target=self._help, args=(number,), name=f"helper {number}", daemon=True)
+            self._threads.append(thread)
 
     def __enter__(self) -> Self:
         for thread in self._threads:
@@ -109,7 +110,7 @@ class SharedWork(Generic[Piece, Result]):
             if self._stopping.is_set():
                 raise InterruptedError
             if time.monotonic() > end_s:
-                raise RuntimeError(f"{worker} has not answered for {timeout_s:g} s")
+                raise RuntimeError(f"{worker} has not replied for {timeout_s:g} s")
         reply = worker.receive(timeout_s)
         if isinstance(reply, Failure):
             raise reply.error

@@ -71,7 +71,8 @@ def identify_recording(recording: Recording) -> dict[str, Any]:
     joints = [fit_joint(motion, joint) for joint in range(len(motion.names))]
     measured = [fit for fit in joints if fit.unmeasured is None]
     if not measured:
-        raise ValueError("no joint can be measured: " + "; ".join(f"{fit.name}: {fit.unmeasured}" for fit in joints))
+        reasons = "; ".join(f"{fit.name}: {fit.unmeasured}" for fit in joints)
+        raise ValueError(f"no joint can be measured: {reasons}")
     # Pool the joints, and compare the result with the presets.
     delay, lag = pool(measured)
     values = measured_imperfections(measured, delay, lag, motion.computing_s)
@@ -103,6 +104,7 @@ def measured_imperfections(
     fits: list[JointFit], delay: dict[str, float], lag: dict[str, float], computing_s: float
 ) -> dict[str, list[float]]:
     """The measured values as ranges of `Imperfections`. Raises ValueError for ranges that it does not accept."""
+    # The delay of a command also includes the time from a reading to its target.
     values = {
         "action_delay_s": _within("action_delay_s", delay["low"] + computing_s, delay["high"] + computing_s),
         "servo_lag_s": _within("servo_lag_s", lag["low"], lag["high"]),
@@ -159,17 +161,21 @@ def _intervals(fit: JointFit) -> dict[str, Any]:
 
 
 def compare_presets(delay: dict[str, float], lag: dict[str, float], computing_s: float) -> dict[str, dict[str, Any]]:
-    """For each preset: its ranges of total delay and of lag, whether the measured values are inside, and how far off.
+    """The ranges of total delay and of lag of each preset, and how far outside them the measured values are.
 
     A value counts as inside if it is within half its interval, or within `ACCURACY_S`, of the range.
     """
     presets: dict[str, dict[str, Any]] = {}
     for name, preset in PRESETS.items():
-        pairs = zip(preset.action_delay_s, preset.observation_delay_s, strict=True)
+        # The delay is the sum of those of actions and of observations.
+        least_delay_s = preset.action_delay_s[0] + preset.observation_delay_s[0]
+        largest_delay_s = preset.action_delay_s[1] + preset.observation_delay_s[1]
+        least_lag_s, largest_lag_s = preset.servo_lag_s
         ranges = {
-            "delay_s": tuple(action + observation for action, observation in pairs),
-            "lag_s": tuple(bound or IDEAL_LAG_S for bound in preset.servo_lag_s),
+            "delay_s": (least_delay_s, largest_delay_s),
+            "lag_s": (least_lag_s or IDEAL_LAG_S, largest_lag_s or IDEAL_LAG_S),
         }
+        # How far the measured values are outside the ranges.
         off_s = 0.0
         inside = True
         for key, measured, more in (("delay_s", delay, computing_s), ("lag_s", lag, 0.0)):

@@ -31,7 +31,7 @@ class Motion:
     angle_deg: Array
     """(readings, joints); NaN where the reading was not finite."""
     usable: NDArray[np.bool_]
-    """(readings,): whether the targets before a reading are complete."""
+    """(readings,): True where the targets before a reading are complete."""
     computing_s: float
     """Median time from the beginning of a tick, with its reading, to sending its target."""
 

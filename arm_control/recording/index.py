@@ -142,7 +142,10 @@ class IndexedRecording:
                 if len(spans) * in_each > most:
                     spans = spans[:: -(-len(spans) // most)]
                     step = max(1, len(spans) * in_each // most)
-            found = [tick for span in spans for tick in self._ticks_in(span)[::step] if start_s <= tick.time_s <= end_s]
+            found = []
+            for span in spans:
+                thinned = self._ticks_in(span)[::step]
+                found += [tick for tick in thinned if start_s <= tick.time_s <= end_s]
         return sorted(found, key=lambda tick: tick.time_s)
 
     def refresh(self) -> bool:
@@ -258,6 +261,7 @@ class IndexedRecording:
         if span.length > HEAD.size + MAX_RECORD:
             self._lose(span.offset, 0, span.length, f"a record of {span.length} bytes")
             return rows
+        # Read the record that the index places here.
         self._file.seek(min(span.offset, self._scan.size))  # an offset may be damaged
         record = self._file.read(min(span.length, self._scan.size))
         try:

@@ -28,6 +28,7 @@ def read_recording(path: str | Path) -> Recording:
     Ticks and events are in the order of their log times, whatever their order in the file. Raises ValueError for a file
     that is not a recording of arm-control, has no readable message, an invalid one, or more than 1 GiB of JSON.
     """
+    # Decode all messages, up to a bound on the memory.
     scan = Scan(Path(path))
     found: list[tuple[int, Tick | Event]] = []  # with log times
     sound = Soundness(None)
@@ -41,9 +42,11 @@ def read_recording(path: str | Path) -> Recording:
             found.append((row.log_time_ns, row.decode(sound)))
         except ValueError as error:
             raise ValueError(f"{path}: {row.name} {len(found) + 1} is invalid: {error}") from None
+    # Order them by log time; the sort is stable.
     found.sort(key=lambda pair: pair[0])
     ticks = [what for _, what in found if isinstance(what, Tick)]
     events = [what for _, what in found if isinstance(what, Event)]
+    # Check the number of joints against the metadata.
     try:
         names = joint_names(scan.metadata)
     except ValueError as error:

@@ -176,7 +176,7 @@ def check_outputs(files: Sequence[str | Path]) -> None:
 def check_new_file(path: Path) -> None:
     """Raise ValueError for a file that exists already, or in a folder that cannot be written to."""
     if path.exists() or path.is_symlink():
-        raise ValueError(f"{path} exists already: name another file")
+        raise ValueError(f"{path} exists already: choose another file")
     if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
         raise ValueError(f"cannot write {path}: {path.parent} is not a writable folder")
 

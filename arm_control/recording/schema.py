@@ -99,6 +99,7 @@ class Soundness:
 
     def fault(self, what: Tick | Event) -> str | None:
         """Return the reason why a tick or event is invalid; None if it is valid."""
+        # The time.
         if not 0.0 <= what.time_s < 1e9:
             return f"time_s is {what.time_s}"
         if isinstance(what, Event):
@@ -107,6 +108,7 @@ class Soundness:
             return None
         if len(what.phase) > LONGEST_NAME or len(what.band) > LONGEST_NAME:
             return f"a phase and a band of {len(what.phase)} and {len(what.band)} characters"
+        # One number for each joint; the first tick gives their number.
         for name in PER_JOINT:
             values = getattr(what, name)
             if values is None:
@@ -117,6 +119,7 @@ class Soundness:
                 return f"{name} has {len(values)} numbers for {self.joints or f'at most {MOST_JOINTS}'} joints"
         if what.goal_m is not None and len(what.goal_m) not in (3, 6):
             return f"goal_m has {len(what.goal_m)} numbers, not 3 or 6"
+        # Finite numbers of plausible size.
         times = (what.period_error_us, what.read_us, what.decide_us, what.safety_us, what.write_us)
         bounded = (times, LARGEST_US), (what.goal_m or (), LARGEST_M), (what.target_deg or (), LARGEST_DEG)
         for values, largest in bounded:

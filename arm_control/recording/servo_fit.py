@@ -196,7 +196,10 @@ def _search(motion: Motion, target: Array, times_s: Array, angle: Array) -> tupl
     lags = np.geomspace(SHORTEST_LAG_S, LONGEST_LAG_S, 16)
     step_s = max(0.5 * motion.period_s, 0.01)
     delays = np.arange(0.0, LONGEST_DELAY_S + step_s, step_s)
-    table = [[cost(float(delay)) for delay in delays] for cost in (costs(float(lag), few) for lag in lags)]
+    table = []
+    for lag in lags:
+        cost = costs(float(lag), few)
+        table.append([cost(float(delay)) for delay in delays])
     at, column = np.unravel_index(int(np.argmin(table)), (len(lags), len(delays)))
     sum_s = float(lags[at] + delays[column])  # well determined, unlike its division
 
@@ -225,6 +228,7 @@ def _around(places: Array, costs: list[float]) -> tuple[float, float]:
 
 def _golden_section(cost: Callable[[float], float], low: float, high: float, steps: int = 16) -> tuple[float, float]:
     """Return the minimum between two places, to 0.05 % of their distance, and the cost there."""
+    # Two places inside, by the golden ratio: one of them is reused in the next, smaller interval.
     ratio = 0.5 * (math.sqrt(5.0) - 1.0)
     first = high - ratio * (high - low)
     second = low + ratio * (high - low)

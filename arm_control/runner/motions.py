@@ -30,7 +30,7 @@ def ease(safety: Safety, pose_deg: Sequence[float], *, min_s: float, speed_fract
 
     It takes at least `min_s`, and longer if a joint would exceed `speed_fraction` of its speed limit on average.
     """
-    # The duration: that of the joint with the longest way relative to its speed limit.
+    # The duration: that of the joint with the longest path relative to its speed limit.
     start_deg = list(safety.target_deg)
     fastest_s = 0.0
     for start, end, max_speed in zip(start_deg, pose_deg, safety.limits.max_speed_deg_s, strict=True):
@@ -110,5 +110,5 @@ def parking_pose(safety: Safety, pose_deg: Sequence[float] | None) -> list[float
     if len(park_deg) != safety.arm.joint_count or park_deg != limits.clip(park_deg):
         ranges = ", ".join(f"{low:g} to {high:g}" for low, high, _, _ in limits.by_joint)
         raise ValueError(f"parking pose: expected an angle for each joint, {ranges} degrees, got {park_deg}")
-    safety.workspace.check_pose(park_deg, f"the parking pose {park_deg}", "--park names another pose")
+    safety.workspace.check_pose(park_deg, f"the parking pose {park_deg}", "choose another pose with --park")
     return park_deg

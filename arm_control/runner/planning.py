@@ -44,6 +44,7 @@ class Plan:
 
 def plan_policy(config: SessionConfig, driver_type: DriverType) -> Plan:
     """Plan a run of a policy over its goals. Raises ValueError for an invalid policy or rate."""
+    # Load the policy, and choose the control period.
     runner = PolicyRunner.load(config.source)
     contract = runner.contract
     period_s = runner.period_s if config.rate is None else 1.0 / config.rate
@@ -65,6 +66,7 @@ def plan_policy(config: SessionConfig, driver_type: DriverType) -> Plan:
             on_goal=lambda result: console.out(format_goal(result)),
         )
 
+    # The metadata of a recording that this run makes.
     metadata = {
         "policy": config.source,
         "policy_sha256": hashlib.sha256(read_file(config.source, LARGEST_FILE)).hexdigest(),

@@ -250,16 +250,21 @@ def _check_shapes(session: onnxruntime.InferenceSession, contract: Contract) -> 
 
     def of_graph(nodes: Any) -> dict[str, tuple[str, int, Any]]:
         """Type, number of axes and size of each input or output."""
-        return {node.name: (node.type, len(node.shape), node.shape[-1] if node.shape else None) for node in nodes}
+        shapes = {}
+        for node in nodes:
+            size = node.shape[-1] if node.shape else None
+            shapes[node.name] = (node.type, len(node.shape), size)
+        return shapes
 
     def of_contract(tensors: Any) -> dict[str, tuple[str, int, Any]]:
         """The same by the contract."""
         return {tensor.name: ("tensor(float)", 2, tensor.size) for tensor in tensors}
 
-    for kind, nodes, tensors in (
+    both = (
         ("inputs", session.get_inputs(), contract.inputs),
         ("outputs", session.get_outputs(), contract.outputs),
-    ):
+    )
+    for kind, nodes, tensors in both:
         got = of_graph(nodes)
         expected = of_contract(tensors)
         if got != expected:

@@ -26,14 +26,13 @@ class GoalResult:
 
     def figures(self) -> dict[str, Any]:
         """The result as values for JSON."""
-        path = {} if self.path is None else {"path": self.path}
-        return {
-            "goal_m": self.goal_m,
-            **path,
-            "error_mm": self.error_mm,
-            "time_to_reach_s": self.time_to_reach_s,
-            "rest": None if self.rest is None else dataclasses.asdict(self.rest),
-        }
+        figures: dict[str, Any] = {"goal_m": self.goal_m}
+        if self.path is not None:
+            figures["path"] = self.path
+        figures["error_mm"] = self.error_mm
+        figures["time_to_reach_s"] = self.time_to_reach_s
+        figures["rest"] = None if self.rest is None else dataclasses.asdict(self.rest)
+        return figures
 
 
 def new_timings() -> dict[str, Timings]:
@@ -94,10 +93,12 @@ class LoopReport:
 
 def format_report(report: LoopReport, *, fast: bool) -> Iterator[str]:
     """Yield the lines that summarise a run, below its goals; without timings for a simulated clock (`fast`)."""
+    # The errors, and how still the arm rested.
     if report.goals:
         rest = report.rest
         at_rest = "" if rest is None else f"; at rest (last 0.5 s): {format_rest(rest)}"
         yield f"mean error {report.mean_error_mm:.2f} mm over {counted(len(report.goals), 'goal')}{at_rest}"
+    # The rate of the loop.
     if report.ticks and not fast:
         yield (
             f"loop {report.ticks / report.loop_s:.1f} Hz, expected {1 / report.period_s:.1f}; "
@@ -109,8 +110,11 @@ def format_report(report: LoopReport, *, fast: bool) -> Iterator[str]:
     # Durations in microseconds; a simulated clock has no period error.
     for name in ("period error", "tick", "decide", "limit", "read", "write")[fast:]:
         timings = report.timings[name]
-        times = [f"{label} {1e6 * timings.percentile_s(fraction):.0f}" for label, fraction in PERCENTILES.items()]
+        times = []
+        for label, fraction in PERCENTILES.items():
+            times.append(f"{label} {1e6 * timings.percentile_s(fraction):.0f}")
         yield f"  {name:<12} {', '.join(times)}, worst {1e6 * timings.worst_s:.0f} us"
+    # What the safety checks did.
     clamped = ", ".join(f"{check} {count}" for check, count in report.clamped.items()) or "nothing"
     yield f"clamped: {clamped}; faults: {len(report.faults) or 'none'}"
 

@@ -91,6 +91,7 @@ def load_latest(folder: Path) -> tuple[int, dict[str, Any]]:
 
 def load_checkpoint(path: Path) -> tuple[int, dict[str, Any]]:
     """Step and state of one checkpoint. Raises ValueError, naming the file, for a damaged or newer one."""
+    # The manifest: its form, its version and its own hash.
     manifest_path = path / MANIFEST
     try:
         manifest = read_json(manifest_path, LARGEST_MANIFEST)
@@ -108,6 +109,7 @@ def load_checkpoint(path: Path) -> tuple[int, dict[str, Any]]:
         )
     if own_hash != _json_sha256(manifest):
         raise ValueError(f"checkpoint {manifest_path} is damaged: its content does not match its hash")
+    # The tensors: a file of the size and hash in the manifest.
     try:
         expected = msgspec.convert(files, dict[str, StoredFile])[TENSORS]
     except (msgspec.ValidationError, KeyError) as error:
@@ -120,6 +122,7 @@ def load_checkpoint(path: Path) -> tuple[int, dict[str, Any]]:
         raise ValueError(f"checkpoint file {file} is damaged: expected {expected.bytes} bytes, got {size}")
     if _sha256(file) != expected.sha256:
         raise ValueError(f"checkpoint file {file} is damaged: its content does not match its hash")
+    # Put the tensors into their places in the state.
     try:
         tensors = load_file(file)
         return int(step), present_state(_join(values, tensors))

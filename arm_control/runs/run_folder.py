@@ -74,13 +74,14 @@ class RunFolder:
 
         Raises ValueError for a folder that is not empty.
         """
+        # Replace a run that was killed before its first checkpoint; leave everything else alone.
         run = cls(path)
         if run._has_nothing_to_lose():
             with run.locked():
                 shutil.rmtree(run.path)
         if run.path.exists() and (not run.path.is_dir() or any(run.path.iterdir())):
             raise ValueError(
-                f"{run.path} exists already: name another folder (--out), or go on with 'resume {run.path}'"
+                f"{run.path} exists already: choose another folder with --out, or continue it with 'resume {run.path}'"
             )
         run.path.mkdir(parents=True, exist_ok=True)
         if arm_urdf is not None:
@@ -142,6 +143,7 @@ class RunFolder:
                 raise ValueError(busy) from None
             if not same:
                 raise ValueError(busy)
+            # Check that nothing else would be written to, and remove what an interrupted write has left.
             for path in (self.config, self.arm, self.checkpoints, self.metrics, self.tensorboard, self.curve):
                 check_no_link(path)
             for path in (self.config, self.arm, self.metrics, self.curve):
@@ -157,11 +159,15 @@ class RunFolder:
             return []
         except (OSError, ValueError) as error:
             raise ValueError(f"{self.metrics} is damaged ({getattr(error, 'strerror', None) or error})") from None
-        if not all(isinstance(row, dict) and row.keys() >= REPORTED for row in rows):
-            raise ValueError(f"{self.metrics} is damaged: expected {', '.join(sorted(REPORTED))} on each line")
-        numbers = (value for row in rows for name, value in row.items() if value is not None or name in REPORTED)
-        if not all(isinstance(value, int | float) for value in numbers):
-            raise ValueError(f"{self.metrics} is damaged: expected numbers as values")
+        # Check each line: the required fields, and numbers as values, or null for other fields.
+        for row in rows:
+            if not isinstance(row, dict) or not row.keys() >= REPORTED:
+                raise ValueError(f"{self.metrics} is damaged: expected {', '.join(sorted(REPORTED))} on each line")
+        for row in rows:
+            for name, value in row.items():
+                is_missing = value is None and name not in REPORTED
+                if not is_missing and not isinstance(value, int | float):
+                    raise ValueError(f"{self.metrics} is damaged: expected numbers as values")
         return rows
 
     def cut_metrics(self, step: int) -> None:
@@ -171,5 +177,8 @@ class RunFolder:
 
 
 def _available(folder: Path) -> str:
-    runs = sorted(config.parent.name for config in folder.glob("*/config.json"))[:8] if folder.is_dir() else []
-    return f"; in {folder} there are {', '.join(runs)}" if runs else ""
+    """A hint that lists the first runs in a folder; empty if there are none."""
+    if not folder.is_dir():
+        return ""
+    runs = sorted(config.parent.name for config in folder.glob("*/config.json"))
+    return f"; available in {folder}: {', '.join(runs[:8])}" if runs else ""

@@ -61,17 +61,21 @@ class Workers:
 
     def advance(self, progress: Callable[[int], float]) -> Advance:
         """Wait for the next worker that completes an update (asynchronous), or let the next one make one (in turns)."""
+        # Fit the input normaliser in this process, then start the workers.
         if not self._agent.normalizer_fitted:
             return self._first.advance(progress)
         if not self._workers:
             self._start(dict.fromkeys(range(self._count)))
+        # Return progress that was made before a pause.
         if self._late:
             return self._late.pop()
         if self._config.settings.asynchronous:
+            # Let all workers run, and take the first that completes an update.
             for place in set(self._workers) - self._busy:
                 self._begin(place, progress(0))
             place = self._wait()
         else:
+            # Let one worker run, each in its turn.
             place = self._turn
             self._turn = (self._turn + 1) % self._count
             self._begin(place, progress(0))
@@ -124,6 +128,7 @@ class Workers:
 
     def _start(self, states: dict[int, dict[str, Any] | None]) -> None:
         """Start workers at these places, from saved states or, if None, with new arms and the present parameters."""
+        # Start all processes, and let each make its arms and agent.
         for place, saved in states.items():
             if saved is None:
                 self._number[place] = self._started
@@ -137,6 +142,7 @@ class Workers:
             )
             with contextlib.suppress(WorkerDeath):  # detected below, when the reply is missing
                 self._workers[place].send(message("make", *arguments))
+        # Wait until all are ready.
         for place in states:
             try:
                 _checked(self._workers[place].receive(START_S))

@@ -28,11 +28,13 @@ def inertial(link: ElementTree.Element) -> Inertial | None:
     if inertia is None:
         raise ValueError(f"{named} has a mass but no <inertia>; expected both in its <inertial>")
     diagonal = ("ixx", "iyy", "izz")
-    values = {
-        name: numbers(named, inertia, "inertia", name, 1, None if name in diagonal else "0")[0]
-        for name in LARGEST_NUMBERS["inertia"]
-    }
-    return Inertial(frame, mass_kg, _possible_inertia(named, *values.values()))
+    # Products of inertia may be missing, moments may not.
+    values = []
+    for name in LARGEST_NUMBERS["inertia"]:
+        default = None if name in diagonal else "0"
+        (value,) = numbers(named, inertia, "inertia", name, 1, default)
+        values.append(value)
+    return Inertial(frame, mass_kg, _possible_inertia(named, *values))
 
 
 def _possible_inertia(

@@ -35,7 +35,9 @@ def limits(joint: ElementTree.Element, time_to_full_speed_s: float) -> tuple[flo
     lower_deg = _whole_degrees(lower)
     upper_deg = _whole_degrees(upper)
     if lower_deg >= upper_deg or min(velocity, acceleration) <= 0 or effort < LEAST_EFFORT_NM:
-        got = {key: value for element in joint.findall("limit") for key, value in element.attrib.items()}
+        got: dict[str, str] = {}
+        for element in joint.findall("limit"):
+            got.update(element.attrib)
         raise ValueError(
             f"joint '{joint.get('name')}': expected lower < upper, a positive velocity and an effort of at least "
             f"{LEAST_EFFORT_NM:g} N m, got {got}"

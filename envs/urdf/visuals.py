@@ -35,10 +35,9 @@ def visuals(link: ElementTree.Element, materials: dict[str, ElementTree.Element]
             continue
         # The scale of a mesh is optional; the dimensions of other shapes are not.
         default = "1 1 1" if shape.tag == "mesh" else None
-        size = {
-            attribute: numbers(named, shape, shape.tag, attribute, count, default)
-            for attribute, count in SHAPES[shape.tag].items()
-        }
+        size = {}
+        for attribute, count in SHAPES[shape.tag].items():
+            size[attribute] = numbers(named, shape, shape.tag, attribute, count, default)
         material = element.find("material")
         if material is not None and not len(material):
             material = materials.get(material.get("name", ""))

@@ -62,6 +62,7 @@ class ArmVectorEnv(VectorEnv[Observations, Any, Array]):
 
     def __init__(self, make_env: MakeEnv, num_envs: int, processes: int = 1, *, timeout_s: float = 60.0) -> None:
         """Start the workers and make the arms. One more arm is made and closed here, for its spaces and infos."""
+        # Check the arguments before a process is started.
         for name, value in (("arms", num_envs), ("processes", processes)):
             if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
                 raise ValueError(f"expected a positive number of {name}, got {value!r}")
@@ -73,6 +74,7 @@ class ArmVectorEnv(VectorEnv[Observations, Any, Array]):
             pickled = cloudpickle.dumps(make_env)
         except Exception as error:
             raise ValueError(f"expected a make_env that can be sent to a process, got {make_env!r}: {error}") from error
+        # The spaces, and the layout of the shared memory.
         record = self._inspect(make_env)
         self.num_envs = int(num_envs)
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
@@ -185,7 +187,8 @@ class ArmVectorEnv(VectorEnv[Observations, Any, Array]):
         """The actions (arms, ...) as an array of numbers. Raises ValueError for bad ones."""
         array = _array(actions)
         fine = array.shape[:1] == (self.num_envs,) and self._good(array, array.shape[1:])
-        if not fine or array is not actions:  # an array made of a list hides what the types of its rows were
+        # Check each row of a list as well: its array does not show the types of the rows.
+        if not fine or array is not actions:
             self._check_each(actions)
         if not fine:
             raise ValueError(f"expected actions of one kind, got {actions!r}")

@@ -96,7 +96,7 @@ class WorkerProcess:
             if self._poll.poll(1000 * timeout_s / slices) or self._process.poll() is not None:
                 break
         else:
-            raise RuntimeError(f"{self} has not answered for {timeout_s:g} s")
+            raise RuntimeError(f"{self} has not replied for {timeout_s:g} s")
         try:
             return pickle.loads(self._connection.recv_bytes())
         except (EOFError, OSError):

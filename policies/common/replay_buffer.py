@@ -20,6 +20,7 @@ class ReplayBuffer:
     """
 
     def __init__(self, capacity: int, spec: Spec, action_repeat: int = 1) -> None:
+        # The fields of a row, with their widths.
         sizes = {
             "observation": spec.observation_size,
             "achieved_goal": spec.goal_size,
@@ -36,6 +37,7 @@ class ReplayBuffer:
         self._width_without_between = sum(sizes.values())  # width of a row without the goals after these
         if self._between:
             sizes |= dict.fromkeys(BETWEEN, self._between * spec.goal_size)
+        # The columns of each field, side by side.
         ends = np.cumsum(list(sizes.values())).tolist()
         self.columns: dict[str, slice] = {}  # columns of each field
         for (name, size), end in zip(sizes.items(), ends, strict=True):
@@ -68,6 +70,7 @@ class ReplayBuffer:
             for goals in (transition.achieved_between, transition.desired_between):
                 assert goals is not None
                 fields.append(goals.reshape(len(goals), -1))
+        # Write the rows where the oldest ones are.
         rows = np.concatenate(fields, axis=-1, dtype=np.float32)
         indices = (self._next + np.arange(len(rows))) % self.capacity
         self._num_envs = len(rows)

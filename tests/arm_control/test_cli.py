@@ -404,7 +404,7 @@ class TestDamagedFiles:
 
     def test_the_error_of_a_missing_run_lists_existing_runs(self, rejected: Rejected, run_copy: Path) -> None:
         """Run folders beside the missing one are named."""
-        assert rejected("export", run_copy.parent / "rum").endswith(f"; in {run_copy.parent} there are run\n")
+        assert rejected("export", run_copy.parent / "rum").endswith(f"; available in {run_copy.parent}: run\n")
 
     @pytest.mark.parametrize(
         ("data", "message"),
@@ -436,7 +436,7 @@ class TestOutput:
         out = tmp_path / "out"
         out.mkdir()
         (out / "thesis.txt").write_text("three years of work")
-        assert f"{out} exists already: name another folder" in rejected("train", "ddpg", "--steps", "8", "--out", out)
+        assert f"{out} exists already: choose another folder" in rejected("train", "ddpg", "--steps", "8", "--out", out)
         assert content(tmp_path) == {"out": None, "out/thesis.txt": b"three years of work"}
 
     @pytest.mark.slow

@@ -66,6 +66,7 @@ class JointCalibration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def check(self) -> None:
         """Raise ValueError, in one line, for values out of range."""
+        # The servo.
         where = f"joint {self.name!r}"
         if not 0 <= self.servo_id <= LARGEST_ID:
             raise ValueError(f"{where}: expected a servo id from 0 to {LARGEST_ID}, got {self.servo_id}")
@@ -75,6 +76,7 @@ class JointCalibration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError(f"{where}: unknown model number {self.model_number}; expected {MODEL_NUMBER} (XL430-W250)")
         if self.direction not in (1, -1):
             raise ValueError(f"{where}: expected direction 1 or -1, got {self.direction}")
+        # The relation of ticks to degrees.
         scale = self.ticks_per_degree
         if not abs(scale / TICKS_PER_DEGREE - 1.0) <= SCALE_TOLERANCE:  # NaN compares as false
             raise ValueError(
@@ -83,6 +85,7 @@ class JointCalibration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             )
         if not abs(self.zero_tick) <= 1e6:
             raise ValueError(f"{where}: expected a finite zero_tick up to a million, got {self.zero_tick}")
+        # The limits, and the range within one turn of the servo.
         try:
             JointLimits.of_joints([self])
         except ValueError as error:
@@ -190,6 +193,7 @@ def parse_calibration(data: bytes, *, hashed: bool = True) -> Calibration:
     if len(data) > LARGEST_FILE:
         raise ValueError(f"expected at most {LARGEST_FILE:,} bytes, got {len(data):,}")
     try:
+        # The version first: other versions may have other fields.
         version = msgspec.json.decode(data, type=dict[str, Any]).get("schema_version")
         if version != SCHEMA_VERSION:
             raise ValueError(

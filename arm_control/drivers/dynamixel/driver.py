@@ -67,6 +67,7 @@ class DynamixelDriver:
         self._watchdog = round(watchdog_s / WATCHDOG_UNIT_S) if math.isfinite(watchdog_s) else 0
         if not 1 <= self._watchdog <= LARGEST_WATCHDOG:
             raise DriverError(f"watchdog: expected 0.02 to 2.54 s, in steps of 0.02, got {watchdog_s:g}")
+        # What a control loop reads from its driver.
         calibration.check()
         self.calibration = calibration
         self.joint_names = calibration.joint_names
@@ -75,12 +76,14 @@ class DynamixelDriver:
         self.fastest_rate_hz = fastest_rate_hz(baud, len(calibration.joints))
         self.rate_hint = rate_hint(baud, len(calibration.joints))
         self.firmware: dict[str, int] = {}
+        # The state of the connection.
         self._joints = calibration.joints
         self._enabled = False
         self._checked = False  # whether the servos were checked since the port was opened
         self._fault: str | None = None  # why `write` raises until the next `enable`
         self._bus = Bus(port, baud, patience_s=patience_s, usb_serial=usb_serial)
         self._reader = StateReader(self._bus, self._joints, retries=retries, retry_within_s=retry_within_s)
+        # Check the servos; the port is closed if they are not accepted.
         try:
             self._check()
         except BaseException:

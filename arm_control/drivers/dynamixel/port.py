@@ -119,7 +119,8 @@ def check_latency(path: str, usb_serial: Path = USB_SERIAL) -> None:
 def serial_ports() -> list[str]:
     """The serial ports at which an arm may be connected."""
     devices = Path("/dev")
-    return sorted(str(port) for kind in ("ttyUSB*", "ttyACM*") for port in devices.glob(kind))
+    ports = [*devices.glob("ttyUSB*"), *devices.glob("ttyACM*")]
+    return sorted(map(str, ports))
 
 
 def only_port() -> str:

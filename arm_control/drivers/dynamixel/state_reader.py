@@ -15,17 +15,15 @@ RETRIES = 2  # of a read with missing replies
 RETRY_WITHIN_S = 0.015  # no retry begins later than this
 
 # The registers of the state. The watchdog shows whether it has stopped the servo, and also a reboot (0 again).
-STATE = {
-    name: REGISTERS[name]
-    for name in (
-        "bus_watchdog",
-        "present_load",
-        "present_velocity",
-        "present_position",
-        "present_voltage",
-        "present_temperature",
-    )
-}
+STATE_NAMES = (
+    "bus_watchdog",
+    "present_load",
+    "present_velocity",
+    "present_position",
+    "present_voltage",
+    "present_temperature",
+)
+STATE = {name: REGISTERS[name] for name in STATE_NAMES}
 # Address and size of reads that contain the state. After a missing reply the next read has another size, so that a late
 # reply is not taken for a reply to the new read. Each starts at a register and ends before address 148.
 SHAPES = tuple((start, end - start) for start in (98, 90, 88, 84, 82, 80) for end in (147, 148))

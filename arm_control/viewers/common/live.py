@@ -54,6 +54,7 @@ class LiveArm:
         self.moving = env.task.moving
         self.tolerance_m = source.config.goal_tolerance_m
         self.episode_steps = env.episode_steps
+        # The user's control, and the goals so far.
         self.manual_deg: list[float] | None = None
         self.goal_number = 0
         self.held = False

@@ -261,6 +261,7 @@ def to_segment(arm: Arm, ticks: Sequence[Tick], zero_s: float = 0.0) -> Segment:
         values = np.array(rows, np.float64).reshape(len(ticks), arm.joint_count)
         return np.where(np.abs(values) <= LARGEST_DEG, values, math.nan)
 
+    # The columns that are not per joint.
     times_s = []
     goals_m: list[Sequence[float]] = []
     timings_us: list[list[float]] = []

@@ -144,6 +144,7 @@ def draw_error(
         largest = max(largest, np.nanmax(segment.error_mm, initial=1.0))
     for trajectory, colour in zip(trajectories, colours, strict=False):
         mark_errors(axes, trajectory, colour)
+    # The tolerance, within which a goal counts as reached.
     if (tolerance_m := trajectories[0].tolerance_m) is not None:
         axes.axhline(1000.0 * tolerance_m, color="black", linewidth=0.8, linestyle=(0, (1, 2)))
         place: dict[str, Any] = {

@@ -30,6 +30,7 @@ STILL_DEG = 0.05  # smaller changes are not rendered
 
 def write_video(trajectory: Trajectory, path: str | Path) -> int:
     """Write the mp4 whole or not at all; returns the number of frames."""
+    # Check everything before the first frame is rendered.
     target = Path(path)
     if target.suffix.lower() != ".mp4":
         raise ValueError(f"expected a file ending in .mp4, got {target}")
@@ -38,6 +39,7 @@ def write_video(trajectory: Trajectory, path: str | Path) -> int:
     check_length(trajectory)
     if shutil.which(encoder_path()) is None:
         raise RuntimeError(f"cannot write {target}: no ffmpeg was found: pip install imageio-ffmpeg")
+    # Encode frame by frame; count the frames of the file, since the encoder reports no errors.
     frames = 0
     with written_whole(target) as aside:
         aside.touch()  # raises a short error where the folder cannot be written to

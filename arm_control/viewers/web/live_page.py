@@ -23,6 +23,7 @@ class LivePage(Page):
         super().__init__(server, [live], Playback(live.period_s))
         self._next = server.gui.add_button("Next goal", icon=viser.Icon.TARGET)
         self.on_change(self._next, lambda _: self._next_goal())
+        # A handle to drag the goal, unless it follows a path.
         self.handle: viser.TransformControlsHandle | None = None
         if not live.moving:
             self.handle = server.scene.add_transform_controls(
@@ -31,13 +32,14 @@ class LivePage(Page):
             self._dragged: tuple[float, float, float] | None = None
             self.handle.on_update(self._drag)
             self._move_handle()
+        # Manual control: a slider for each joint.
         limits = live.arm.limits
         with server.gui.add_folder("By hand", expand_by_default=False):
             self.manual = server.gui.add_checkbox("Move the joints", initial_value=False)
-            self.joints = [
-                server.gui.add_slider(name, min=low, max=high, step=0.5, initial_value=low, disabled=True)
-                for name, low, high in zip(live.arm.joint_names, limits.lower_deg, limits.upper_deg, strict=True)
-            ]
+            self.joints = []
+            for name, low, high in zip(live.arm.joint_names, limits.lower_deg, limits.upper_deg, strict=True):
+                slider = server.gui.add_slider(name, min=low, max=high, step=0.5, initial_value=low, disabled=True)
+                self.joints.append(slider)
         self.on_change(self.manual, self._set_manual)
         for joint, slider in enumerate(self.joints):
             self.on_change(slider, partial(self._set_target, joint))

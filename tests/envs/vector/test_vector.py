@@ -455,7 +455,7 @@ class TestFailures:
         [
             ("raise", r"^arm 2 \(worker 1\): OSError: step failed"),
             ("exit", r"^worker 1 \(arms 1 to 2\) ended with exit code 3"),
-            ("hang", r"^worker 1 \(arms 1 to 2\) has not answered for 2 s"),
+            ("hang", r"^worker 1 \(arms 1 to 2\) has not replied for 2 s"),
         ],
     )
     def test_a_worker_that_fails_in_a_step_closes_all(self, fault: str, message: str) -> None:
