@@ -63,7 +63,7 @@ def wrap_docstring(app: Sphinx, what: str, name: str, obj: object, options: obje
 
 
 def has_listed_fields(obj: object) -> bool:
-    """Whether an object is a class whose fields are documented below it: a dataclass, a Struct or a protocol."""
+    """Return True if an object is a class whose fields are documented below it: a dataclass, a Struct or a protocol."""
     if not isinstance(obj, type):
         return False
     return dataclasses.is_dataclass(obj) or issubclass(obj, msgspec.Struct) or getattr(obj, "_is_protocol", False)

@@ -42,7 +42,7 @@ class OpenedController:
     origin: PolicyOrigin | None = None
     """Which of a run's policies it is; None for other controllers."""
     sampled: bool = False
-    """Whether its actions are drawn from a stochastic policy."""
+    """True if its actions are drawn from a stochastic policy."""
 
 
 class ExportedPolicyController:

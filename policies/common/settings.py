@@ -47,7 +47,7 @@ class AgentSettings:
 
     @property
     def stochastic(self) -> bool:
-        """Whether the agent's policy is a `policies.agent.StochasticPolicy`."""
+        """True if the agent's policy is a `policies.agent.StochasticPolicy`."""
         return False
 
     @property

@@ -37,7 +37,7 @@ SMALL = Settings(lengths=(8, 32, 128), updates=1_000, steps=500)
 
 
 def claim_holds(settings: Settings = SMALL) -> bool:
-    """Whether the claim holds at a reduced size."""
+    """Return True if the claim holds at a reduced size."""
     rows = [{**case, **EXPERIMENT.measure(settings, case)} for case in EXPERIMENT.cases(settings, 4)]
     return EXPERIMENT.judge(settings, rows).holds
 
