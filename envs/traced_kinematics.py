@@ -88,6 +88,7 @@ class TracedKinematics:
 
 def _traced(function: Callable[..., Any], joints: int, arguments: list[str]) -> Callable[..., Any]:
     """The function as straight-line code of its operations on the arguments' elements."""
+    # Symbols for the elements of the arguments; the function begins by unpacking them.
     trace = Trace()
     header = []
     columns = []
@@ -95,6 +96,7 @@ def _traced(function: Callable[..., Any], joints: int, arguments: list[str]) -> 
         column = [Symbol(trace, f"{argument}{joint}") for joint in range(joints)]
         header.append(f"{', '.join(map(str, column))}, = {argument}")
         columns.append(column)
+    # Run the reference with the symbols, and write its operations as a function.
     result = function(*columns, trace.cos, trace.sin)
     body = "\n    ".join([*header, *trace.lines, f"return {_code(result)}"])
     namespace: dict[str, Any] = {"cos": math.cos, "sin": math.sin}

@@ -86,7 +86,7 @@ def stuck(processes: list[int]) -> list[int]:
 
 
 def drive(
-    runner: PolicyRunner, driver: Driver, courses: Iterable[GoalTrajectory], *, seconds_per_goal: float, **settings: Any
+    runner: PolicyRunner, driver: Driver, goals: Iterable[GoalTrajectory], *, seconds_per_goal: float, **settings: Any
 ) -> LoopReport:
     """The report of a policy that runs its goals on an arm, faster than real time."""
     safety = Safety(runner.arm, runner.limits, runner.period_s)
@@ -95,4 +95,4 @@ def drive(
     if isinstance(driver, SimulationDriver):
         driver.now_s = clock.now_s
     loop = ControlLoop(driver, safety, clock, **settings)
-    return loop.run(GoalWork(runner, courses, seconds_per_goal=seconds_per_goal, on_goal=on_goal))
+    return loop.run(GoalWork(runner, goals, seconds_per_goal=seconds_per_goal, on_goal=on_goal))

@@ -18,7 +18,7 @@ from envs.tasks.base import GoalTrajectory, StillGoal
 
 LOW = np.array(ARM.limits.lower_deg)
 POSES = [[20.0, 40.0, 60.0], [70.0, 30.0, 20.0], [45.0, 80.0, 10.0]]
-COURSES = [StillGoal(ARM.tip_position(pose)) for pose in POSES]
+GOALS = [StillGoal(ARM.tip_position(pose)) for pose in POSES]
 EASE_S = LoopSettings.ease_s
 LOST_S = LoopSettings.lost_s
 SOFT_STEPS = round(EASE_S * 30)
@@ -33,7 +33,7 @@ class Rig:
     def __init__(
         self,
         policy: ScriptedPolicy | PolicyRunner | None = None,
-        courses: Iterable[GoalTrajectory | None] = COURSES,
+        goals: Iterable[GoalTrajectory | None] = GOALS,
         *,
         rate: float = 30.0,
         seconds: float = 0.5,
@@ -71,7 +71,7 @@ class Rig:
         )
         self.work = GoalWork(
             self.policy,  # type: ignore[arg-type]
-            courses,
+            goals,
             seconds_per_goal=seconds,
             on_goal=self.results.append,
         )

@@ -88,6 +88,7 @@ def run(command: Compare) -> None:
     from arm_control.comparison.comparison import Plan, check_results, compare
     from arm_control.comparison.table import write_comparison
 
+    # Check everything before the first training.
     configs = contestants(command)
     if configs is None:
         return
@@ -133,6 +134,7 @@ def parse_contestant(
     """The settings of an agent or baseline with its own flags; None after printing its help."""
     from arm_control.comparison.baselines import BASELINES, BaselineConfig
 
+    # The name, then the flags of the agent.
     name, *flags = arguments or [""]
     check_choice("agent", name, [*AGENTS, *BASELINES])
     if name in BASELINES and importlib.util.find_spec("stable_baselines3") is None:
@@ -146,6 +148,7 @@ def parse_contestant(
     config: TrainConfig | BaselineConfig | None = parse_flags(type(default), program, flags, default, see)
     if config is None:
         return None
+    # Seed and budget are those of the comparison.
     for field in ("seed", "steps", "minutes"):
         if getattr(config, field) != getattr(default, field):
             raise ValueError(

@@ -116,6 +116,7 @@ class _Servos(NamedTuple):
 
 def _emulated_servos(command: Emulate) -> _Servos:
     """The servos that the flags describe. Raises ValueError for bad flags."""
+    # Without a calibration: the ids of the flags, in the middle of a turn.
     ids = command.servo_ids
     starts: tuple[int, ...] = (TICKS_PER_TURN // 2,)
     calibration = None
@@ -134,6 +135,7 @@ def run(command: Emulate) -> None:
 
     Raises ValueError for bad flags, before anything is created.
     """
+    # Check the flags, and make the servos.
     faults = [parse_fault(text) for text in command.fault]
     servos = _emulated_servos(command)
     lines: queue.Queue[str] = queue.Queue(WAITING_LINES)

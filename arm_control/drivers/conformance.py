@@ -30,9 +30,8 @@ def check_names_and_limits(driver: Driver) -> None:
     """Joint names are unique, each joint has limits, and a calibration is identified by its SHA-256."""
     names = driver.joint_names
     limits = driver.limits
-    _expect(
-        isinstance(names, tuple) and all(isinstance(name, str) and name for name in names), "a tuple of names", names
-    )
+    are_names = isinstance(names, tuple) and all(isinstance(name, str) and name for name in names)
+    _expect(are_names, "a tuple of names", names)
     _expect(len(set(names)) == len(names) > 0, "a name of its own for each joint", names)
     _expect(len(limits.by_joint) == len(names), f"limits of {len(names)} joints", limits)
     sha256 = driver.calibration_sha256
@@ -54,12 +53,12 @@ def check_readings(driver: Driver) -> None:
 
 
 def check_enable_holds(driver: Driver) -> None:
-    """Switching the torque on does not move the arm; twice is fine."""
+    """Switching the torque on, also twice, does not move the arm."""
     before = driver.read().angles_deg
     driver.enable()
     driver.enable()
     for _ in range(25):
-        _near(driver.read().angles_deg, before, "angles as before the torque went on")
+        _near(driver.read().angles_deg, before, "angles as before the torque was switched on")
         time.sleep(PERIOD_S)
 
 
@@ -68,10 +67,11 @@ def check_small_move(driver: Driver) -> None:
     driver.enable()
     start = driver.limits.clip(driver.read().angles_deg)
     for joint, (low, high, _, _) in enumerate(driver.limits.by_joint):
-        by = MOVE_DEG if start[joint] + MOVE_DEG <= high else -MOVE_DEG
-        _expect(low <= start[joint] + by <= high, "room to move by a few degrees", start[joint])
+        # Move up, or down where the upper limit is too near.
+        step_deg = MOVE_DEG if start[joint] + MOVE_DEG <= high else -MOVE_DEG
+        _expect(low <= start[joint] + step_deg <= high, "room to move by a few degrees", start[joint])
         moved = list(start)
-        moved[joint] += by
+        moved[joint] += step_deg
         _settle(driver, moved)
         _settle(driver, start)
 
@@ -83,6 +83,7 @@ def check_own_copies(driver: Driver) -> None:
     kept = list(state.angles_deg)
     target = driver.limits.clip(kept)
     driver.write(target)
+    # Overwrite the list: the driver must not use it any more.
     target[:] = [math.nan] * len(target)
     _check_state(driver, driver.read())
     _expect(state.angles_deg == kept, f"the first reading to stay {kept}", state.angles_deg)
@@ -103,7 +104,7 @@ def check_bad_targets(driver: Driver) -> None:
 
 
 def check_disable_and_close(driver: Driver) -> None:
-    """The torque goes off and on again, and closing twice is fine."""
+    """The torque can be switched off and on again; disabling and closing twice is allowed."""
     driver.enable()
     driver.disable()
     driver.disable()

@@ -49,6 +49,7 @@ class Validation:
             return True
         if self._config.minutes is not None:
             return self._seconds <= VALIDATION_FRACTION * elapsed_s
+        # The steps of all validations so far and this one.
         episode_steps = self._open().first.episode_steps
         return (self.count + 1) * len(self._seeds) * episode_steps <= VALIDATION_FRACTION * step
 

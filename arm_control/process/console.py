@@ -65,6 +65,7 @@ class ProgressLine:
         if not self._live or now_s - self._last_s < PROGRESS_EVERY_S or now_s - self._begin_s < PROGRESS_FROM_S:
             return
         self._last_s = now_s
+        # The time left, if the progress so far continues.
         self._shown = True
         left = ""
         if fraction > 0:
@@ -133,6 +134,7 @@ def _write_unbuffered(stream: TextIO, text: str) -> None:
         stream.write(text)
         stream.flush()
         return
+    # Write all bytes, waiting where the descriptor is not ready.
     data = text.encode(stream.encoding or "utf-8", errors="backslashreplace")
     while data:
         try:

@@ -83,6 +83,7 @@ def _preset_rows(figures: dict[str, Any]) -> list[str]:
 
 def _conclusion(figures: dict[str, Any], saved: str | None) -> list[str]:
     """The nearest preset, and the next command."""
+    # The nearest preset, and whether the measured arm is like it.
     nearest = figures["preset"]
     lines = [f"no preset has such delay and lag; the nearest is {nearest}"]
     if figures["presets"][nearest]["inside"]:
@@ -91,6 +92,7 @@ def _conclusion(figures: dict[str, Any], saved: str | None) -> list[str]:
     preset_noise = PRESETS[nearest].angle_noise_deg[1]
     if noise > preset_noise + 0.01:
         lines.append(f"(its readings are noisier: {noise:.3f} degrees, {nearest} has up to {preset_noise:g})")
+    # The next command.
     if saved is None:
         lines.append("--json FILE writes the measured values, for --imperfections FILE of train, evaluate and run")
     else:

@@ -132,10 +132,12 @@ class PostMortem:
             elif self._file is not None:
                 self._file.add(message)
             return
+        # Keep the last seconds, within a bound on the memory.
         self._kept.append(message)
         self._bytes += len(message.data)
         while message.time_s - self._kept[0].time_s > self._keep_s or self._bytes > KEPT_BYTES:
             self._bytes -= len(self._kept.popleft().data)
+        # A fault: begin the file with what was kept.
         if message.is_fault:
             self._until_s = message.time_s + AFTERMATH_S
             self._file = FullRecording(self.path, self.path.open("xb"), self._metadata)
@@ -167,6 +169,7 @@ class Messages:
 
     def take(self, kind: int, dropped: int, payload: bytes) -> None:
         """Decode and add a message, after an event for the messages dropped before it."""
+        # Decode and check it.
         what = None
         fault = None
         if kind in DECODERS:
@@ -177,11 +180,12 @@ class Messages:
                 fault = str(error)
         if what is not None and fault is None:
             self._time_s = what.time_s
+        # Add an event for what was dropped, the message itself included if it is invalid.
         if dropped:
             subject = counted(dropped, "tick or event before this was", "ticks and events before this were", form="")
             self._add(EVENT, Event(self._time_s, "drops", f"{subject} dropped"))
         if fault is not None:
-            self._add(EVENT, Event(self._time_s, "drops", f"one makes no sense and was dropped: {fault}"))
+            self._add(EVENT, Event(self._time_s, "drops", f"one is invalid and was dropped: {fault}"))
         elif what is not None:
             self._add(kind, what)
 
@@ -211,6 +215,7 @@ def take_all(pipe: BinaryIO, messages: Messages) -> None:
     buffer = b""
     due_s = math.inf
     while messages.outputs:
+        # Flush when it is due, otherwise wait for more until then.
         if (wait_s := due_s - time.monotonic()) <= 0.0:
             messages.each(lambda output: output.flush())
             due_s = math.inf
@@ -219,6 +224,7 @@ def take_all(pipe: BinaryIO, messages: Messages) -> None:
             continue
         if not (more := pipe.read(CHUNK_BYTES)):
             break
+        # New messages are flushed after FLUSH_S at the latest.
         due_s = min(due_s, time.monotonic() + FLUSH_S)
         buffer = buffer + more
         # Take the complete messages; the rest stays in the buffer.
@@ -230,6 +236,7 @@ def take_all(pipe: BinaryIO, messages: Messages) -> None:
             messages.take(kind, dropped, buffer[start + HEADER.size : start + size])
             start += size
         buffer = buffer[start:]
+        # Rest, unless the pipe holds more than was read.
         if len(more) < CHUNK_BYTES:
             time.sleep(REST_S)
     messages.each(lambda output: output.finish())
@@ -240,18 +247,20 @@ def read_exactly(pipe: BinaryIO, size: int) -> bytes:
     data = b""
     while len(data) < size:
         if not (more := pipe.read(size - len(data))):
-            raise EOFError("the pipe ended before it said what to record")
+            raise EOFError("the pipe ended before the order of what to record was complete")
         data += more
     return data
 
 
 def main() -> NoReturn:
     """Write the messages from standard input; the exit code is 1 if not all could be written."""
+    # Only the end of the pipe ends this process.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     with contextlib.suppress(OSError):  # drop the real-time priority of the control loop
         os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
         os.nice(5)
+    # What to record comes first, as JSON with its length before it.
     with open(0, "rb", buffering=0) as pipe:
         order = msgspec.json.decode(read_exactly(pipe, int.from_bytes(read_exactly(pipe, 4), "little")))
         metadata = order["metadata"]

@@ -54,6 +54,7 @@ def standard_input_goals(
 def file_goals(path: str, runner: PolicyRunner, safety: Safety) -> list[GoalTrajectory]:
     """The goals of a file. Raises ValueError for a file that cannot be read, has no goals, or too many."""
     try:
+        # Read all lines, with any line ends.
         lines = io.StringIO(read_text(path, MAX_FILE_BYTES), newline=None).readlines()
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or error
@@ -83,10 +84,10 @@ def random_goals(config: SessionConfig, runner: PolicyRunner, safety: Safety) ->
     # The number of tries grows with the goals found, so that an empty workspace is reported soon.
     while tried < tries * (found + 1):
         tried += 1
-        course = task.draw_goals(runner.arm, generator, steps, runner.period_s, table_m=table_height_m(config))
-        if not inside_workspace(course, steps, safety):
+        trajectory = task.draw_goals(runner.arm, generator, steps, runner.period_s, table_m=table_height_m(config))
+        if not inside_workspace(trajectory, steps, safety):
             continue
-        yield course
+        yield trajectory
         found += 1
         if found == count:
             return
@@ -103,13 +104,13 @@ def task_of(runner: PolicyRunner) -> Task:
     return environment_of(contract.environment).task(**contract.given_task_options)
 
 
-def inside_workspace(course: GoalTrajectory, steps: int, safety: Safety) -> bool:
+def inside_workspace(trajectory: GoalTrajectory, steps: int, safety: Safety) -> bool:
     """Return True if all goals of a trajectory are inside the workspace; of a goal drawn as a pose, all link ends."""
-    if course.pose_deg is not None:
-        return safety.workspace.outside_m(course.pose_deg) <= ROUNDING_M
+    if trajectory.pose_deg is not None:
+        return safety.workspace.outside_m(trajectory.pose_deg) <= ROUNDING_M
     try:
         for step in range(steps + 1):
-            safety.workspace.check_point(course.goal(step)[:3])
+            safety.workspace.check_point(trajectory.goal(step)[:3])
     except WorkspaceError:
         return False
     return True

@@ -25,18 +25,18 @@ class GoalWork:
     def __init__(
         self,
         runner: PolicyRunner,
-        courses: Iterable[GoalTrajectory | None],
+        goals: Iterable[GoalTrajectory | None],
         *,
         seconds_per_goal: float,
         arm: Imperfections = PRESETS["ideal"],
         on_goal: Callable[[GoalResult], None] = lambda result: None,
     ) -> None:
-        """`courses` yields None while no goal is available: the arm then holds its pose.
+        """`goals` yields None while no goal is available: the arm then holds its pose.
 
         `arm` describes the delay and lag of the arm that moves. `on_goal` receives the result of each goal.
         """
         self._runner = runner
-        self._courses = iter(courses)
+        self._goals = iter(goals)
         self._seconds = seconds_per_goal
         self._arm = arm
         self._on_goal = on_goal
@@ -50,13 +50,13 @@ class GoalWork:
             )
         predictor = Predictor(self._arm, self._runner.arm.joint_count, loop.period_s)
         soft = True
-        for course in self._courses:
-            if course is None:
+        for trajectory in self._goals:
+            if trajectory is None:
                 self._wait(loop)
                 predictor.reset()
                 yield loop.safety.toward(loop.safety.target_deg)
                 continue
-            yield from self._reach(loop, course, soft, predictor)
+            yield from self._reach(loop, trajectory, soft, predictor)
             soft = False
 
     @staticmethod
@@ -67,7 +67,7 @@ class GoalWork:
             loop.ticker.goal_m = None
             loop.ticker.record_event("phase", "wait")
 
-    def _reach(self, loop: ControlLoop, course: GoalTrajectory, soft: bool, predictor: Predictor) -> Script:
+    def _reach(self, loop: ControlLoop, trajectory: GoalTrajectory, soft: bool, predictor: Predictor) -> Script:
         """The targets of one goal: the soft start in steps up to 0, then `steps` steps of the policy.
 
         A step of the policy takes several ticks of a faster loop: `admit` begins it, `go_on` continues it.
@@ -77,10 +77,10 @@ class GoalWork:
         ease_s = loop.settings.ease_s
         soft_steps = math.ceil(ease_s / period_s) if soft else 0
         steps = max(1, round(self._seconds / period_s))
-        progress = GoalProgress(self._runner, loop, course, steps, soft_steps)
+        progress = GoalProgress(self._runner, loop, trajectory, steps, soft_steps)
         self._runner.reset_memory()
         self._number += 1
-        loop.ticker.record_event("goal", f"{'goal' if course.path_kind is None else 'path'} {self._number}")
+        loop.ticker.record_event("goal", f"{'goal' if trajectory.path_kind is None else 'path'} {self._number}")
         loop.ticker.phase = "soft start" if soft else "run"
         targets = loop.safety.targets
         ticks = 0
@@ -90,7 +90,7 @@ class GoalWork:
             # The tick in which the next step is due; a step takes at least one tick.
             until = max(ticks + 1, round((step + soft_steps) * period_s / loop.period_s))
             # The first tick of the step.
-            command_deg = self._command(loop, course, step, until - ticks, predictor)
+            command_deg = self._command(loop, trajectory, step, until - ticks, predictor)
             blend = smoothstep(until * loop.period_s / ease_s) if soft else 1.0
             sent_deg = loop.admit(command_deg, blend=blend, ticks=until - ticks)
             yield sent_deg
@@ -111,10 +111,10 @@ class GoalWork:
         self._on_goal(result)
 
     def _command(
-        self, loop: ControlLoop, course: GoalTrajectory, step: int, ticks: int, predictor: Predictor
+        self, loop: ControlLoop, trajectory: GoalTrajectory, step: int, ticks: int, predictor: Predictor
     ) -> list[float]:
         """The policy's command in degrees for a step of `ticks` ticks."""
-        goal = course.goal(max(0, step - 1))
+        goal = trajectory.goal(max(0, step - 1))
         goal_m = goal[:3]
         velocity_m_s = (0.0, 0.0, 0.0) if step < 1 else goal[3:] or (0.0, 0.0, 0.0)
         loop.ticker.goal_m = goal
@@ -138,12 +138,12 @@ class GoalProgress:
     """Measures the distance of the arm from one goal, and how still it rests there."""
 
     def __init__(
-        self, runner: PolicyRunner, loop: ControlLoop, course: GoalTrajectory, steps: int, soft_steps: int
+        self, runner: PolicyRunner, loop: ControlLoop, trajectory: GoalTrajectory, steps: int, soft_steps: int
     ) -> None:
         self._runner = runner
         self._loop = loop
         self._ticker = loop.ticker
-        self._course = course
+        self._trajectory = trajectory
         self._steps = steps
         self._soft_steps = soft_steps
         # Number of steps after which the tip has stayed within the tolerance; None while it is outside.
@@ -171,12 +171,12 @@ class GoalProgress:
 
     def result(self) -> GoalResult:
         """The result, once the goal's time is over."""
-        course = self._course
-        path = course.path_kind
-        error_m = float(course.error_m(np.array(self._distances_m)))
+        trajectory = self._trajectory
+        path = trajectory.path_kind
+        error_m = float(trajectory.error_m(np.array(self._distances_m)))
         reached_s = None if self._reached_steps is None else self._reached_steps * self._runner.period_s
         return GoalResult(
-            goal_m=course.goal(self._steps)[:3],
+            goal_m=trajectory.goal(self._steps)[:3],
             path=path,
             error_mm=1000.0 * error_m,
             time_to_reach_s=reached_s,
@@ -191,4 +191,4 @@ class GoalProgress:
 
     def _distance_m(self, step: int) -> float:
         tip_m = self._runner.arm.tip_position(self._ticker.state.angles_deg)
-        return math.dist(tip_m, self._course.goal(step)[:3])
+        return math.dist(tip_m, self._trajectory.goal(step)[:3])

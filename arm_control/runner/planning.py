@@ -55,12 +55,12 @@ def plan_policy(config: SessionConfig, driver_type: DriverType) -> Plan:
 
     def work(safety: Safety, console: Console) -> GoalWork:
         """Read and check all goals before the arm moves; those on standard input as they arrive."""
-        courses = read_goals(config, runner, safety)
+        goals = read_goals(config, runner, safety)
         if config.goals_file != "-":
-            courses = iter(list(courses))
+            goals = iter(list(goals))
         return GoalWork(
             runner,
-            courses,
+            goals,
             seconds_per_goal=config.seconds_per_goal,
             arm=imperfections,
             on_goal=lambda result: console.out(format_goal(result)),

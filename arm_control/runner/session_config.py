@@ -153,6 +153,7 @@ def parse_pose(text: str | None) -> tuple[float, ...] | None:
 
 def driver_options(config: SessionConfig) -> dict[str, str]:
     """The options of the driver by name: --port, --calibration, and each --option. Raises ValueError for a bad one."""
+    # The flags that every driver may have, then its own options.
     given = {"port": config.port, "calibration": config.calibration}
     options = {name: value for name, value in given.items() if value is not None}
     for text in config.option:

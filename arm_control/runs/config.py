@@ -152,6 +152,7 @@ class TrainConfig:
 
         Raises ValueError, naming the field, for values that do not fit.
         """
+        # Bring values of older formats up to date.
         values = present_config(config)
         values.pop("version", None)
         try:
@@ -189,6 +190,7 @@ class TrainConfig:
 
     def environment_options(self) -> dict[str, Any]:
         """The keyword arguments of `gymnasium.make`."""
+        # The options that are fields of this configuration, and those of the task.
         names = ["reward", "goal_tolerance_m", "arm", "control", "imperfections", "episode_steps"]
         if self.on_grid:
             names.append("grid_step_deg")

@@ -46,12 +46,14 @@ class Reporter:
         `counters` are at least step, updates, elapsed_s and progress; `train` are the metrics of the last update.
         """
         row = {**counters, **evaluation, **train}
+        # A line of metrics.jsonl, and the same as TensorBoard scalars by group.
         with self._run.metrics.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
         for group, scalars in (("time", counters), ("eval", evaluation), ("train", train)):
             for name, value in scalars.items():
                 if name != "step":
                     self._tensorboard.add_scalar(f"{group}/{name}", value, row["step"])  # type: ignore[no-untyped-call]
+        # The line on the terminal.
         self._latest = f"error {row['mean_error_mm']:6.2f} mm, success {row['success']:4.0%}"
         self._say(self._line(row["step"], row["updates"], row["elapsed_s"], row["progress"]))
 
@@ -78,6 +80,7 @@ class Reporter:
             return f"{line}     0 s left"
         if done <= 0:  # no estimate yet
             return line
+        # The time left, if the progress of this process continues.
         left_s = (time.monotonic() - self._start) * (1 - progress) / done
         return f"{line}  {left_s:4.0f} s left"
 

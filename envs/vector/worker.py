@@ -96,6 +96,7 @@ class Worker:
             shared.reward[place] = reward
             shared.terminated[place] = terminated
             shared.truncated[place] = truncated
+            # Same-step autoreset: keep the last observation, and return the first of the next episode.
             if terminated or truncated:
                 _put(shared.final_observation, place, observation)
                 _put(shared.final_info, place, info)

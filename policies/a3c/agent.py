@@ -78,6 +78,7 @@ class SharedRMSProp:
 
     def __init__(self, parameters: list[torch.nn.Parameter], memory: SharedMemory | None = None) -> None:
         """Use `memory`, `bytes_needed` zeros or already in use by others; by default, allocate it."""
+        # The arrays in the shared memory: parameters, RMSProp's statistics, average.
         size = sum(parameter.numel() for parameter in parameters)
         self._local = parameters
         is_own = memory is None

@@ -80,6 +80,7 @@ class Rollout:
         row.append(self._episode_step)
         self._rows.append(row)
 
+        # Count the steps of the episodes, and note those that have ended.
         self._episode_step = np.where(transition.ended, 0, self._episode_step + 1)
         self._has_ended = self._has_ended | transition.ended
 

@@ -291,7 +291,7 @@ def tracked(
     """A path of 60 ticks: its goals, the goal observed at each, the distances after each, and the result."""
     observed: list[Any] = []
     decide, arm = PolicyRunner.decide, Arm()
-    course = MovingGoal(Track(path="eight", speed_m_s=0.1).draw_path(arm, np.random.default_rng(3)), 60, 1 / 30)
+    trajectory = MovingGoal(Track(path="eight", speed_m_s=0.1).draw_path(arm, np.random.default_rng(3)), 60, 1 / 30)
     driver = SimulationDriver(arm, 1 / 30)
     distances = []
     write = driver.write
@@ -306,14 +306,14 @@ def tracked(
         write(target_deg)
         if SOFT_STEPS + len(distances) < len(observed):  # parking comes after the last tick
             step = len(observed) - SOFT_STEPS
-            distances.append(math.dist(arm.tip_position(driver.read().angles_deg), course.goal(step)[:3]))
+            distances.append(math.dist(arm.tip_position(driver.read().angles_deg), trajectory.goal(step)[:3]))
 
     monkeypatch.setattr(PolicyRunner, "decide", recording_decide)
     monkeypatch.setattr(driver, "write", recording_write)
     runner = PolicyRunner.load(policies["track"])
-    report = drive(runner, driver, [course], seconds_per_goal=2.0)
+    report = drive(runner, driver, [trajectory], seconds_per_goal=2.0)
     driver.close()
-    return course, observed, distances, report.goals[0]
+    return trajectory, observed, distances, report.goals[0]
 
 
 class TestRun:
@@ -363,10 +363,10 @@ class TestRun:
 
     def test_the_policy_observes_position_and_velocity_of_the_goal(self, tracked: Any) -> None:
         """The goal waits at the start of its path during the soft start."""
-        course, observed, _, result = tracked
-        assert observed[:SOFT_STEPS] == [(course.goal(0)[:3], (0.0, 0.0, 0.0))] * SOFT_STEPS
-        assert observed[SOFT_STEPS:] == [(course.goal(tick)[:3], course.goal(tick)[3:]) for tick in range(60)]
-        assert (result.path, result.goal_m) == ("eight", course.goal(60)[:3])
+        trajectory, observed, _, result = tracked
+        assert observed[:SOFT_STEPS] == [(trajectory.goal(0)[:3], (0.0, 0.0, 0.0))] * SOFT_STEPS
+        assert observed[SOFT_STEPS:] == [(trajectory.goal(tick)[:3], trajectory.goal(tick)[3:]) for tick in range(60)]
+        assert (result.path, result.goal_m) == ("eight", trajectory.goal(60)[:3])
 
     def test_the_error_on_a_path_is_the_rms_from_the_30th_tick_on(self, tracked: Any) -> None:
         """Computed here from the distances, as the environment does."""

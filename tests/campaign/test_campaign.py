@@ -358,8 +358,8 @@ def live(name: str, seed: int) -> Episode:
         settings=LOOP_SETTINGS,
     )
     policy = ScriptedPolicy(episode.answers)
-    courses = [StillGoal((0.2, 0.2, 0.3))] * episode.goals
-    work = episode.work or GoalWork(policy, courses, seconds_per_goal=episode.seconds)  # type: ignore[arg-type]
+    goals = [StillGoal((0.2, 0.2, 0.3))] * episode.goals
+    work = episode.work or GoalWork(policy, goals, seconds_per_goal=episode.seconds)  # type: ignore[arg-type]
     raised: BaseException | None = None
     try:
         loop.run(work)

@@ -106,6 +106,7 @@ class Bus:
 
     def scan(self) -> dict[int, int]:
         """The model number of every servo that replies, by its id; takes about a second."""
+        # Ping twice: replies to a broadcast can collide.
         found: dict[int, int] = {}
         for _ in range(2):
             with self._wire():
@@ -131,6 +132,7 @@ class Bus:
 
         Raises NoReplyError if all attempts fail, and RejectedError if the servo replies with an error.
         """
+        # One read from the first to the last of the registers.
         registers = {name: REGISTERS[name] for name in names}
         start = min(register.address for register in registers.values())
         size = max(register.address + register.size for register in registers.values()) - start
@@ -223,6 +225,7 @@ class Bus:
     def write_all(self, name: str, by_id: Mapping[int, int]) -> None:
         """Sync write: a register of several servos in one packet, without acknowledgement. Raises DriverError."""
         register = REGISTERS[name]
+        # For each servo its id and the bytes of its value.
         parameters: list[int] = []
         for id, value in by_id.items():
             parameters += (id, *value.to_bytes(register.size, "little", signed=register.signed))

@@ -82,6 +82,7 @@ class Playback:
 
 def playback_of(trajectories: Sequence[Trajectory]) -> Playback:
     """A playback of trajectories: paused where the first one opens, or following one that grows."""
+    # A post-mortem opens at its fault; a growing recording is followed; any other plays from its start.
     first = trajectories[0]
     playback = Playback(first.period_s, max(trajectory.length_s for trajectory in trajectories))
     if first.opens_at_s > 0.0:

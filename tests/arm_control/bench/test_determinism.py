@@ -66,9 +66,9 @@ def remembering(monkeypatch: pytest.MonkeyPatch) -> None:
     """Episodes that begin with the limiter's speed of the last one."""
     begin = ArmEnv._begin
 
-    def on_the_move(self: ArmEnv, course: Any) -> None:
+    def on_the_move(self: ArmEnv, goals: Any) -> None:
         speed = getattr(self, "_target_speed_deg_s", [0.0] * 3)
-        begin(self, course)
+        begin(self, goals)
         self._target_speed_deg_s = list(speed)
 
     monkeypatch.setattr(ArmEnv, "_begin", on_the_move)

@@ -199,7 +199,7 @@ class TestContent:
         assert recording.whole
         assert recording.ticks == [tick()]
         assert [event.text[:9] for event in recording.events if event.kind == "drops"] == ["3 ticks a"] + [
-            "one makes"
+            "one is in"
         ] * 7
         assert recording.events[1].text.startswith("?üüü")
 

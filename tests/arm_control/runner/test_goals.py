@@ -13,7 +13,7 @@ from fake_arm import ARM, FakeClock, ScriptedPolicy, Skilled, lost
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from recordings import MemoryRecorder
-from rig import COURSES, EASE_S, POSES, SOFT_STEPS, Rig, from_step
+from rig import EASE_S, GOALS, POSES, SOFT_STEPS, Rig, from_step
 
 from arm_control.cli import main
 from arm_control.recording.schema import Event
@@ -29,8 +29,8 @@ class TestResults:
     def test_errors_and_times_to_reach_are_those_of_the_motion(self) -> None:
         """A goal of the commanded pose is reached; another one is missed by its distance."""
         pose = POSES[0]
-        here, there = (course.goal_m for course in COURSES[:2])
-        rig = Rig(ScriptedPolicy(pose), COURSES[:2], seconds=2.0)
+        here, there = (goal.goal_m for goal in GOALS[:2])
+        rig = Rig(ScriptedPolicy(pose), GOALS[:2], seconds=2.0)
         reach, miss = rig.run().goals
         assert reach.error_mm < 0.1
         assert reach.time_to_reach_s is not None
@@ -40,7 +40,7 @@ class TestResults:
 
     def test_a_goal_that_is_left_again_was_not_reached(self) -> None:
         """The time of reaching is None if the goal is left before its end."""
-        rig = Rig(ScriptedPolicy(from_step(SOFT_STEPS + 20, POSES[1])), COURSES[:1], seconds=2.0)
+        rig = Rig(ScriptedPolicy(from_step(SOFT_STEPS + 20, POSES[1])), GOALS[:1], seconds=2.0)
         (result,) = rig.run().goals
         assert result.time_to_reach_s is None
         assert result.error_mm > 50.0
@@ -61,7 +61,7 @@ class TestRates:
         """At 30 to 1,000 Hz it decides every 1/30 s, and all targets keep the limits."""
         decided_s: list[float] = []
         policy = ScriptedPolicy(lambda call: decided_s.append(rig.clock.now_s()) or POSES[call // 10 % 3])
-        rig = Rig(policy, COURSES[:2], rate=rate)
+        rig = Rig(policy, GOALS[:2], rate=rate)
         report = rig.run()
         assert policy.calls == SOFT_STEPS + 30
         np.testing.assert_allclose(np.array(decided_s) - decided_s[0], np.arange(len(decided_s)) / 30, atol=1 / rate)
@@ -114,9 +114,9 @@ class TestErrorsAtTheEnd:
         clock = FakeClock(oversleep=lambda wait: late_s[wait % len(late_s)])
         # Poses other than the goals', so that the arm is still moving when their time is over.
         policy = ScriptedPolicy(lambda call: POSES[call // 7 % 3])
-        courses = [None if number is None else COURSES[number] for number in (0, *numbers)]
+        goals = [None if number is None else GOALS[number] for number in (0, *numbers)]
         recorder = MemoryRecorder()
-        rig = Rig(policy, courses, rate=rate, seconds=0.5, clock=clock, fault=fault, recorder=recorder)
+        rig = Rig(policy, goals, rate=rate, seconds=0.5, clock=clock, fault=fault, recorder=recorder)
         report = rig.run()
         trajectory = trajectory_of(recorder)
         assert report.faults == []
@@ -128,12 +128,12 @@ class TestErrorsAtTheEnd:
     def test_it_is_the_distance_when_the_goals_time_is_over(self) -> None:
         """Computed here from that tick's angles."""
         recorder = MemoryRecorder()
-        rig = Rig(ScriptedPolicy(lambda call: POSES[call // 7 % 3]), COURSES[:2], seconds=0.5, recorder=recorder)
+        rig = Rig(ScriptedPolicy(lambda call: POSES[call // 7 % 3]), GOALS[:2], seconds=0.5, recorder=recorder)
         results = rig.run().goals
         run = [place for place, tick in enumerate(recorder.ticks) if tick.phase == "run"]
-        for result, course, place in zip(results, COURSES, (run[15], run[-1] + 1), strict=False):
+        for result, goal, place in zip(results, GOALS, (run[15], run[-1] + 1), strict=False):
             tick = recorder.ticks[place]
-            wanted_mm = 1000.0 * math.dist(ARM.tip_position(tick.angle_deg or []), course.goal_m)
+            wanted_mm = 1000.0 * math.dist(ARM.tip_position(tick.angle_deg or []), goal.goal_m)
             assert result.error_mm == pytest.approx(wanted_mm, rel=1e-12)
             assert tick.goal_error_mm == result.error_mm
 
@@ -141,8 +141,8 @@ class TestErrorsAtTheEnd:
         """The page of the recording states the same."""
         path = Track(path="circle", speed_m_s=0.1).draw_path(ARM, np.random.default_rng(3))
         recorder = MemoryRecorder()
-        courses = [MovingGoal(path, 45, 1 / 30), COURSES[0]]
-        rig = Rig(ScriptedPolicy(POSES[0]), courses, seconds=1.5, recorder=recorder)
+        goals = [MovingGoal(path, 45, 1 / 30), GOALS[0]]
+        rig = Rig(ScriptedPolicy(POSES[0]), goals, seconds=1.5, recorder=recorder)
         errors_mm = [f"{result.error_mm:.2f}" for result in rig.run().goals]
         assert table_errors(trajectory_of(recorder)) == errors_mm
 

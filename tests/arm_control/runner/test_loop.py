@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from fake_arm import ARM, START, FakeArm, FakeClock, ScriptedPolicy, Skilled, lost
 from helpers import drive
-from rig import COURSES, EASE_S, LOST_S, LOW, POSES, SOFT_STEPS, Rig, from_step, once
+from rig import EASE_S, GOALS, LOST_S, LOW, POSES, SOFT_STEPS, Rig, from_step, once
 
 from arm_control.drivers.base import DriverError, JointState, TorqueLeftOnError
 from arm_control.drivers.simulation import SimulationDriver
@@ -57,7 +57,7 @@ class TestLifeCycle:
             0,
             0,
         )
-        assert [result.goal_m for result in report.goals] == [course.goal_m for course in COURSES]
+        assert [result.goal_m for result in report.goals] == [goal.goal_m for goal in GOALS]
         assert rig.results == report.goals
         assert all(result.error_mm < 1.0 for result in report.goals)
         assert rig.policy.calls == SOFT_STEPS + 3 * 45
@@ -83,7 +83,7 @@ class TestLifeCycle:
     def test_phases_follow_in_order(self, tmp_path: Path) -> None:
         """Wait, soft start, run, wait, run and park, with the number of ticks of each."""
         seen: list[str] = []
-        rig = Rig(courses=[None, None, COURSES[0], None, COURSES[1]])
+        rig = Rig(goals=[None, None, GOALS[0], None, GOALS[1]])
         finish = rig.loop.ticker.finish
 
         def noting(target: list[float], phase: str) -> None:
@@ -101,7 +101,7 @@ class TestLifeCycle:
 
     def test_a_run_without_goals_parks(self) -> None:
         """Its report is strict JSON with an undefined mean error."""
-        rig = Rig(courses=[])
+        rig = Rig(goals=[])
         figures = json.loads(json.dumps(rig.run().figures(), allow_nan=False))
         assert (figures["goals"], figures["mean_error_mm"], figures["parked"]) == ([], None, True)
         rig.assert_parked()
@@ -123,7 +123,7 @@ class TestLifeCycle:
         driver = SimulationDriver(ARM, 1 / rate, imperfections, clock.now_s)
         try:
             loop = ControlLoop(driver, Safety(ARM, ARM.limits, 1 / rate), clock)
-            report = loop.run(GoalWork(Skilled(), COURSES, seconds_per_goal=2.0))  # type: ignore[arg-type]
+            report = loop.run(GoalWork(Skilled(), GOALS, seconds_per_goal=2.0))  # type: ignore[arg-type]
         finally:
             driver.close()
         assert (report.faults, report.clamped, report.parked, len(report.goals)) == ([], {}, True, 3)
@@ -133,9 +133,7 @@ class TestLifeCycle:
         """All goals are reported, and the arm rests in its parking pose."""
         driver, results = SimulationDriver(ARM, 1 / 30), []
         try:
-            report = drive(
-                PolicyRunner.load(tiny_policy), driver, COURSES, seconds_per_goal=0.5, on_goal=results.append
-            )
+            report = drive(PolicyRunner.load(tiny_policy), driver, GOALS, seconds_per_goal=0.5, on_goal=results.append)
             state = driver.read()
         finally:
             driver.close()
@@ -185,7 +183,7 @@ class TestParking:
             sign = 1 if rig.reads % 2 else -1
             return dataclasses.replace(state, angles_deg=[angle + sign * noise_deg for angle in state.angles_deg])
 
-        rig = Rig(courses=[], park_deg=park, fault=block)
+        rig = Rig(goals=[], park_deg=park, fault=block)
         rig.arm.faulty_read = flicker
         report = rig.run()
         assert rig.checks == [check]
@@ -201,7 +199,7 @@ class TestParking:
         def block(rig: Rig) -> None:
             rig.arm.blocked = {0} if rig.reads < 500 else set()
 
-        rig = Rig(courses=[], fault=block, keys=["", "", key, "", key, *[""] * 300, key])
+        rig = Rig(goals=[], fault=block, keys=["", "", key, "", key, *[""] * 300, key])
         rig.run()
         assert rig.checks == ["frozen", "parking", "parking"]
         rig.assert_parked()
@@ -212,7 +210,7 @@ class TestParking:
         def swing(state: JointState) -> JointState:
             return dataclasses.replace(state, speeds_deg_s=[0.0, PARKED_DEG_S + 1.0, 0.0])
 
-        rig = Rig(courses=[])
+        rig = Rig(goals=[])
         rig.arm.faulty_read = swing
         rig.run()
         assert rig.checks == ["parking"]
@@ -247,7 +245,7 @@ class TestStop:
             while True:
                 yield None
 
-        rig = Rig(courses=for_ever(), stop=lambda rig: rig.reads > 40)
+        rig = Rig(goals=for_ever(), stop=lambda rig: rig.reads > 40)
         assert rig.run().interrupted
         rig.assert_parked()
 
@@ -275,7 +273,7 @@ class TestFaultStop:
         rig = faulty_rig(keys=[*[""] * 50, "r"])
         report = rig.run()
         assert rig.checks == ["finite"]
-        assert [goal.goal_m for goal in report.goals] == [course.goal_m for course in COURSES[1:]]
+        assert [goal.goal_m for goal in report.goals] == [goal.goal_m for goal in GOALS[1:]]
         assert rig.policy.calls == SOFT_STEPS + 7 + SOFT_STEPS + 30
         assert rig.messages[-1] == "r: continue with the rest; p or Ctrl-C or SIGTERM: park"
         held = next(place for place, pair in enumerate(pairwise(rig.arm.sent)) if place > 210 and pair[0] == pair[1])

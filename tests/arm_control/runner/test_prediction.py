@@ -193,12 +193,12 @@ class TestHigherRates:
     @pytest.mark.parametrize("rate_hz", [60.0, 100.0, 240.0])
     def test_a_moving_goal_is_followed_as_closely_at_a_higher_rate(self, rate_hz: float) -> None:
         """Within 0.5 mm of the error at 30 Hz; the delay alone would cost 3 to 6 mm."""
-        course = MovingGoal(Track(path="circle").draw_path(ARM, np.random.default_rng(2)), 120, 1 / 30)
+        trajectory = MovingGoal(Track(path="circle").draw_path(ARM, np.random.default_rng(2)), 120, 1 / 30)
 
         def error_mm(rate_hz: float) -> float:
             clock = FakeClock()
             loop = ControlLoop(FakeArm(clock, lag_s=IDEAL_LAG_S), Safety(ARM, ARM.limits, 1 / rate_hz), clock)
-            (result,) = loop.run(GoalWork(Pursuer([]), [course], seconds_per_goal=4.0)).goals  # type: ignore[arg-type]
+            (result,) = loop.run(GoalWork(Pursuer([]), [trajectory], seconds_per_goal=4.0)).goals  # type: ignore[arg-type]
             return result.error_mm
 
         assert error_mm(rate_hz) < error_mm(30.0) + 0.5  # the delay alone would be worth 3 to 6 mm

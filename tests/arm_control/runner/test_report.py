@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from rig import COURSES, Rig
+from rig import GOALS, Rig
 
 
 def test_figures_equal_the_results_of_the_run() -> None:
@@ -15,6 +15,6 @@ def test_figures_equal_the_results_of_the_run() -> None:
     assert figures["wanted_rate_hz"] == pytest.approx(30.0)
     assert figures["rate_hz"] > 0
     assert figures["ticks"] == report.ticks == report.timings["tick"].count
-    assert figures["goals"][2]["goal_m"] == list(COURSES[2].goal_m)
+    assert figures["goals"][2]["goal_m"] == list(GOALS[2].goal_m)
     for timings in figures["timings_us"].values():
         assert 0.0 <= timings["p50"] <= timings["p99"] <= timings["p99.9"] <= timings["worst"] * (1 + 1e-12)

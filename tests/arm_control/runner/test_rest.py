@@ -349,7 +349,7 @@ class Run:
     def __init__(
         self,
         action: Callable[[int], list[float]],
-        courses: list[GoalTrajectory],
+        goals: list[GoalTrajectory],
         *,
         rate_hz: float = 30.0,
         seconds: float = 1.0,
@@ -376,8 +376,8 @@ class Run:
         loop.ticker.begin = note_reading  # type: ignore[method-assign]
         loop.ticker.finish = note_target  # type: ignore[method-assign]
         policy: Any = ScriptedPolicy(action)
-        policy.contract.follows = any(isinstance(course, MovingGoal) for course in courses)
-        self.report: LoopReport = loop.run(GoalWork(policy, courses, seconds_per_goal=seconds))
+        policy.contract.follows = any(isinstance(goal, MovingGoal) for goal in goals)
+        self.report: LoopReport = loop.run(GoalWork(policy, goals, seconds_per_goal=seconds))
 
 
 HERE: list[GoalTrajectory] = [StillGoal(ARM.tip_position(POSE))]

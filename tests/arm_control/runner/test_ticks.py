@@ -54,7 +54,7 @@ class TestTiming:
         """For any delays, due times and overruns computed here by the rule."""
         period_s = 1 / rate
         clock = FakeClock(oversleep=lambda wait: period_s * lateness[wait % len(lateness)])
-        rig = Rig(courses=[], rate=rate, clock=clock, arm=FakeArm(clock))
+        rig = Rig(goals=[], rate=rate, clock=clock, arm=FakeArm(clock))
         report = rig.run()
         assert (np.diff(rig.arm.sent_s) >= (0.8 - 1e-6) * period_s).all()
         # By hand: when each tick is due, and when it begins.

@@ -225,11 +225,11 @@ class TestHealthyArms:
             if PRESETS[preset].any:
                 body.randomise(generator)
                 body.start(generator)
-            courses = [StillGoal(ARM.tip_position(generator.uniform(0.0, 90.0, 3).tolist())) for _ in range(4)]
+            goals = [StillGoal(ARM.tip_position(generator.uniform(0.0, 90.0, 3).tolist())) for _ in range(4)]
             seconds = float(generator.choice([0.2, 0.5, 1.5]))
             loop = ControlLoop(driver, Safety(ARM, limits, 1.0 / rate), clock)
             try:
-                report = loop.run(GoalWork(Skilled(), courses, seconds_per_goal=seconds))  # type: ignore[arg-type]
+                report = loop.run(GoalWork(Skilled(), goals, seconds_per_goal=seconds))  # type: ignore[arg-type]
             finally:
                 driver.close()
             assert (report.faults, report.parked) == ([], True), (seed, preset, rate)
@@ -242,10 +242,10 @@ class TestHealthyArms:
             ARM, 0.01, Imperfections(action_delay_s=(0.4, 0.4), servo_lag_s=(0.25, 0.25)), clock.now_s
         )
         settings = SafetySettings(max_delay_s=0.4, max_lag_s=0.25) if is_described else SafetySettings()
-        courses = [StillGoal(ARM.tip_position(angles)) for angles in ([80.0, 80.0, 5.0], [5.0, 10.0, 80.0])]
+        goals = [StillGoal(ARM.tip_position(angles)) for angles in ([80.0, 80.0, 5.0], [5.0, 10.0, 80.0])]
         loop = ControlLoop(driver, Safety(ARM, ARM.limits, 0.01, settings), clock)
         try:
-            report = loop.run(GoalWork(Skilled(), courses, seconds_per_goal=1.5))  # type: ignore[arg-type]
+            report = loop.run(GoalWork(Skilled(), goals, seconds_per_goal=1.5))  # type: ignore[arg-type]
         finally:
             driver.close()
         assert (report.faults == []) == is_described
@@ -256,10 +256,10 @@ class TestHealthyArms:
         driver = SimulationDriver(ARM, 0.01, Imperfections(payload_kg=(0.2, 0.2)), clock.now_s)
         body: Any = driver._body
         body.randomise(np.random.default_rng(0))
-        courses = [StillGoal(ARM.tip_position(angles)) for angles in ([45.0, 90.0, 5.0], [45.0, 5.0, 5.0])]
+        goals = [StillGoal(ARM.tip_position(angles)) for angles in ([45.0, 90.0, 5.0], [45.0, 5.0, 5.0])]
         loop = ControlLoop(driver, Safety(ARM, ARM.limits, 0.01), clock)
         try:
-            report = loop.run(GoalWork(Skilled(), courses, seconds_per_goal=1.5))  # type: ignore[arg-type]
+            report = loop.run(GoalWork(Skilled(), goals, seconds_per_goal=1.5))  # type: ignore[arg-type]
         finally:
             driver.close()
         assert report.faults[0].check == "tracking"
@@ -271,6 +271,6 @@ class TestHealthyArms:
         arm = FakeArm(clock)
         safety = Safety(ARM, ARM.limits, 1 / 30, SafetySettings(tracking_deg=math.inf))
         loop = ControlLoop(arm, safety, clock, dry_run=True)
-        courses = [StillGoal(ARM.tip_position([80.0, 80.0, 10.0]))] * 2
-        report = loop.run(GoalWork(Skilled(), courses, seconds_per_goal=2.0))  # type: ignore[arg-type]
+        goals = [StillGoal(ARM.tip_position([80.0, 80.0, 10.0]))] * 2
+        report = loop.run(GoalWork(Skilled(), goals, seconds_per_goal=2.0))  # type: ignore[arg-type]
         assert report.faults == []
