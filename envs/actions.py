@@ -52,6 +52,7 @@ class Actions:
         Raises ValueError for an action of another shape or type, non-finite, or outside the space.
         """
         if self.grid is not None:
+            # An index or positions on the grid.
             if self._kind == "index" and np.ndim(action) != 0:
                 raise ValueError(f"expected one grid index, got {action!r}")
             positions = self.grid.positions(action) if self._kind == "index" else action

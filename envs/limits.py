@@ -55,12 +55,14 @@ class JointLimits:
             raise ValueError(f"joint limits: expected lower < upper, got {self.lower_deg} and {self.upper_deg} degrees")
         if min(self.max_speed_deg_s) <= 0 or min(self.max_acceleration_deg_s2) <= 0:
             raise ValueError(f"joint limits: expected positive speeds and accelerations, got {self}")
+        # Plausible sizes.
         angles = (*self.lower_deg, *self.upper_deg)
-        for name, unit, values, (least, most) in (
+        bounded = (
             ("angles", "degrees", angles, (-LARGEST_ANGLE_DEG, LARGEST_ANGLE_DEG)),
             ("speeds", "degrees/s", self.max_speed_deg_s, SPEEDS_DEG_S),
             ("accelerations", "degrees/s^2", self.max_acceleration_deg_s2, ACCELERATIONS_DEG_S2),
-        ):
+        )
+        for name, unit, values, (least, most) in bounded:
             if min(values) < least or max(values) > most:
                 raise ValueError(f"joint limits: expected {name} from {least:g} to {most:g} {unit}, got {values}")
 

@@ -156,6 +156,7 @@ class Simulation:
         if servo_lag_s or self._physics_step_s != PHYSICS_STEP_S:
             gain = -math.expm1(-self._physics_step_s / (servo_lag_s or IDEAL_LAG_S))
         self._position_gains = [gain] * len(self._joints)
+        # Change the engine's bodies only if they differ.
         if self._dynamics == (payload_kg, friction_nm_s_rad):
             return
         client = self._open_client()

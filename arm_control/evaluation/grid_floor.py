@@ -22,6 +22,7 @@ def grid_floor(goals: int, seed: int, step_deg: float) -> dict[str, Any]:
     grid = DegreeGrid(arm.limits.lower_deg, arm.limits.upper_deg, step_deg)
     if grid.size > LARGEST_GRID:
         raise ValueError(f"--step-deg: expected a grid of at most {LARGEST_GRID:,} poses, got {grid.size:,}")
+    # Goals are the tips of random poses, so that the exact pose of each is known.
     generator = np.random.default_rng(np.random.SeedSequence((EVALUATION, seed)))
     poses = generator.uniform(arm.limits.lower_deg, arm.limits.upper_deg, (goals, arm.joint_count))
     rounded, best = grid_errors_m(arm, grid, poses)
@@ -42,6 +43,7 @@ def grid_errors_m(
     """Distances (goals,) in metres from the tips of these poses to those of the nearest and the best grid pose."""
     goals = arm.forward_kinematics(poses_deg)
     rounded = arm.forward_kinematics(grid.degrees(grid.nearest(poses_deg)))
+    # The nearest of the tips of all grid poses, by a k-d tree.
     every_tip = arm.forward_kinematics(grid.degrees(grid.positions(np.arange(grid.size))))
     best, _ = KDTree(every_tip).query(goals)
     return np.linalg.norm(rounded - goals, axis=-1), best

@@ -91,6 +91,7 @@ def open_controller(
     `imperfections` replace those of the training. A run's policy is the best validated one, or the `last` one;
     `stochastic` draws its actions, by the seed. Raises ValueError for that if the policy has no distribution.
     """
+    # Flags that do not go with the source.
     path = Path(source)
     if last and not path.is_dir():
         raise ValueError(f"--last: {source} is no run folder")
@@ -101,6 +102,7 @@ def open_controller(
         return OpenedController(source, plain_controller(source, seed), plain)
     if env is not None:
         raise ValueError(f"--env {env}: {source} has its own environment; --env is for {', '.join(PLAIN)}")
+    # A policy brings its own environment; only the imperfections may be replaced.
     if path.is_dir():
         sampling_seed = seed if stochastic else None
         opened = open_run(path, arm, last=last, sampling_seed=sampling_seed)

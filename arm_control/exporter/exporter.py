@@ -146,6 +146,7 @@ def golden_samples(inputs: Inputs, target_deg: FloatArray, next_memory: FloatArr
 
 def make_contract(config: TrainConfig, facts: EnvironmentFacts, golden: GoldenSamples) -> Contract:
     """The contract of the exported policy."""
+    # The tensors of the graph, by the kind of policy.
     arm = facts.arm
     joints = arm.joint_count
     inputs = [

@@ -190,6 +190,7 @@ class Contract:
             raise ValueError(printable(error)) from None
 
     def _check(self) -> None:
+        # Bounds first, so that the other checks are fast.
         self._check_bounds()
         JointLimits.of_joints(self.joints)  # raises ValueError for invalid limits
         try:

@@ -263,6 +263,7 @@ class Scan:
             self.unpacked += 0 if again else len(data)
             yield from self.rows_in(data)
         elif code == Opcode.MESSAGE:
+            # A message: channel, sequence number, log and publish time, data.
             channel, _, log_time, _ = struct.unpack_from("<HIQQ", body)
             kind = self._channels.get(channel)
             if kind is not None:

@@ -35,6 +35,7 @@ def check_rate(driver: Driver, plan: Plan) -> None:
     rate_hz = 1.0 / plan.period_s
     if rate_hz <= driver.fastest_rate_hz * (1.0 + 1e-9):
         return
+    # The rates that are possible, if any are, and what would allow higher ones.
     slowest_hz = max(plan.slowest_rate_hz, LOWEST_RATE_HZ)
     fastest_hz = round_down(driver.fastest_rate_hz)
     hint = getattr(driver, "rate_hint", "")

@@ -87,6 +87,7 @@ class LoadedPolicy(NamedTuple):
 
 def load_policy(path: str | Path, *, last: bool = False) -> LoadedPolicy:
     """Load the best validated policy of a run, or its last one."""
+    # The run's configuration and its latest checkpoint, which holds both policies.
     run, values = RunFolder.open(path)
     config = TrainConfig.from_json(values, run.path)
     step, state = load_latest(run.checkpoints)

@@ -31,6 +31,7 @@ def train(config: TrainConfig, out: str | Path, *, quiet: bool = False) -> Path:
     """
     config = config.as_read_back()
     with Training(config) as training:  # before the folder is made, so that a bad configuration leaves none behind
+        # Start from the networks of another run.
         if config.init is not None:
             _, state = load_latest(RunFolder.open(config.init)[0].checkpoints)
             fit_state(lambda: training.learner.load_networks(state), f"--init {config.init}")

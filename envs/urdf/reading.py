@@ -27,10 +27,12 @@ def read_chain(text: str) -> Chain:
     Raises ValueError unless it is a single chain of 1 to 7 revolute joints with limits. Links and branches that are
     fixed to a link of the chain belong to it. Of several ends, the tip is the one furthest from the last joint.
     """
+    # Read and check the elements.
     robot = parse(text)
     turning, fixed = joint_elements(robot)
     links = link_elements(robot)
     check_references(links, [*turning, *fixed])
+    # Place the links along the chain, and find its tip.
     placed, joints = _place_links(robot, links)
     if len(placed) != len(links):
         raise ValueError("expected one chain of links, got joints that the base is not connected to")

@@ -101,6 +101,7 @@ def _check_kind(robot: ElementTree.Element) -> None:
 
 def _check_texts(robot: ElementTree.Element) -> None:
     """Raise ValueError for names and attributes that are too long, nested too deeply or not printable."""
+    # Level by level, without recursion: the depth of a file is unbounded.
     level = [robot]
     depth = 1
     while level:
@@ -116,7 +117,10 @@ def _check_texts(robot: ElementTree.Element) -> None:
                     )
                 if not text.isprintable():
                     raise ValueError(f"expected printable names and attributes, got {text!r} in <{element.tag[:40]}>")
-        level = [child for element in level for child in element]
+        children: list[ElementTree.Element] = []
+        for element in level:
+            children.extend(element)
+        level = children
         depth += 1
 
 
@@ -205,6 +209,7 @@ def check_references(links: dict[str, ElementTree.Element], joints: list[Element
         if child in children:
             raise ValueError(f"expected one chain of links, but link '{child}' has several parents")
         children.add(child)
+    # Every link is joined to another, and all but the base are children.
     for name in links:
         if name not in joined:
             raise ValueError(f"link '{name}' is loose: no joint joins it to another link (join it, or remove it)")

@@ -114,6 +114,7 @@ class DQN:
         self._compute_reward = compute_reward
         self._grid = ActionGrid(spec)
         self._generator = np.random.default_rng(seed)
+        # The networks, initialised by the seed without changing PyTorch's own generator.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             encoder = Encoder(spec, settings.fourier_octaves)
@@ -121,6 +122,7 @@ class DQN:
             self._head, self._target_head = make_heads(self._grid, trunk.max_step)
         self._policy = GreedyPolicy(encoder, trunk, self._head, self._grid)
         self._target_trunk = copy.deepcopy(trunk).requires_grad_(False)
+        # Their optimisers: of a flat head, only the columns of a batch's actions are updated.
         parameters = [*trunk.parameters(), *self._head.parameters()]
         self._optimizer = torch.optim.Adam(parameters, settings.learning_rate, fused=True)
         self._columns_optimizer = self._head.columns_optimizer()
@@ -171,6 +173,7 @@ class DQN:
         """Make `updates_per_step` updates of Algorithm 1; none until learning starts."""
         if not self._learning_started:
             return {}
+        # Fit the normalisation of the inputs once, to the random steps.
         if not self._normalizer_fitted:
             self._policy.encoder.fit(*(self._replay.column(name) for name in OBSERVATION_KEYS))
             self._normalizer_fitted = True

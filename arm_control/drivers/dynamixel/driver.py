@@ -305,6 +305,7 @@ def open_dynamixel(arm: Arm, options: Mapping[str, str]) -> DynamixelDriver:
 
     Raises ValueError for bad options and for a calibration of another arm, DriverError if the arm cannot be reached.
     """
+    # Check the options before the port is opened.
     known = {"port", "calibration", "baud", "watchdog"}
     if unknown := sorted(set(options) - known):
         raise ValueError(f"driver dynamixel: expected options {', '.join(sorted(known))}, got {', '.join(unknown)}")

@@ -29,6 +29,7 @@ def check_servos(bus: Bus, joints: Sequence[JointCalibration]) -> dict[str, int]
 
     Raises DriverError for servos that do not reply, or differ from the calibration.
     """
+    # Every servo replies, and is of the calibrated model.
     models = {joint.servo_id: bus.ping(joint.servo_id) for joint in joints}
     missing = [joint for joint in joints if models[joint.servo_id] is None]
     if missing:
@@ -43,6 +44,7 @@ def check_servos(bus: Bus, joints: Sequence[JointCalibration]) -> dict[str, int]
                 f"{servo_name(joint)} is of model {models[joint.servo_id]}, the calibration is of "
                 f"{joint.model_number}: calibrate again"
             )
+    # Its registers can be read once it acknowledges every instruction.
     bus.enable_replies([joint.servo_id for joint in joints])
     firmware = {}
     for joint in joints:

@@ -30,6 +30,7 @@ class ReadingMonitor:
     def __init__(
         self, arm: Arm, limits: JointLimits, period_s: float, settings: SafetySettings, latch: FaultLatch
     ) -> None:
+        # The arm and its bounds.
         self._joint_names = arm.joint_names
         self._joint_count = arm.joint_count
         self._limits = limits
@@ -39,6 +40,7 @@ class ReadingMonitor:
         self._max_jump_deg_s = [JUMP_SPEED_FACTOR * speed for speed in arm.limits.max_speed_deg_s]
         self._levers_m = arm.levers_m
         self._max_tip_m = RADIANS * settings.tip_deg * max(arm.levers_m)
+        # The motion that the targets make expected, and how long it has deviated.
         self._expected = ExpectedMotion(arm, period_s, settings.max_delay_s, settings.max_lag_s)
         self._still = StillJoints(arm.joint_count, settings.max_delay_s, settings.max_lag_s)
         self._is_followed = False  # whether the arm is expected to follow the targets
