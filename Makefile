@@ -6,8 +6,8 @@ DEMO := runs/demo
 # How long `make demo` trains, and on how many goals it evaluates.
 LENGTH ?= --steps 40000
 GOALS ?= 1000
-# Tests run on each core, but for those that need the machine for themselves.
-CORES := -n logical --maxprocesses 4 --dist worksteal
+# Tests run side by side (conftest.py says how many), but for those that need the machine for themselves.
+CORES := -n auto --maxprocesses 4 --dist worksteal
 PYTEST := $(BIN)/python -m pytest
 READY := .venv/ready
 
@@ -27,7 +27,9 @@ demo: $(READY)
 	@echo "Done. Look at:"
 	@ls -1 $(DEMO)/report.md $(DEMO)/curve.png $(DEMO)/video.mp4 $(DEMO)/page.html $(DEMO)/policy.onnx
 
-test: $(READY) static docs
+# The static checks and the site take a core each.
+test: $(READY)
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync static docs
 	@failed=0; \
 	$(PYTEST) -m "not alone and not soak" $(CORES) || failed=1; \
 	$(PYTEST) -m "alone and not soak" || failed=1; \

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from locations import TESTS
 
 settings.register_profile("repeatable", deadline=None, derandomize=True)
 settings.load_profile("repeatable")
@@ -26,9 +27,19 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 SOAK = os.environ.get("ARM_CONTROL_SOAK") == "1"
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """One worker more than there are cores, since tests wait for the programs that they start."""
+    return len(os.sched_getaffinity(0)) + 1
+
+
 @pytest.hookimpl(tryfirst=True)  # before `-m` deselects
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests whose size is a setting, so that `make soak` selects them, and note which run in it alone."""
+    """Mark the tests whose size is a setting, so that `make soak` selects them, and note which run in it alone.
+
+    Tests of the whole program come first: some take a minute, for which other workers would wait at the end.
+    """
+    items.sort(key=lambda item: item.path.parent != TESTS)
     for item in items:
         if item.get_closest_marker("soak"):
             item.user_properties.append(("soak", True))
