@@ -17,8 +17,8 @@ from envs.vector.env import ArmVectorEnv
 
 pytestmark = pytest.mark.slow
 
-NUM_ENVS, CHUNK = 50, 500
-SMALL, FULL = 50_000, 1_000_000  # steps: an even number of chunks of NUM_ENVS * CHUNK
+NUM_ENVS, CHUNK = 50, 250
+SMALL, FULL = 25_000, 1_000_000  # steps: an even number of chunks of NUM_ENVS * CHUNK
 CASES = [
     ("ArmReach-v0", "ideal"),
     ("ArmReachDiscrete-v0", "ideal"),
