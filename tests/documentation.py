@@ -57,6 +57,12 @@ def write_saved_files(page: Path, folder: Path) -> None:
         file.write_text(text)
 
 
+def exercises(page: Path) -> list[tuple[str, str, str]]:
+    """The file, the line and its replacement of each exercise: "In `FILE`, change `LINE` to `LINE`"."""
+    text = " ".join(page.read_text().split())
+    return re.findall(r"In `([\w/]+\.py)`, change `([^`]+)` to `([^`]+)`", text)
+
+
 def adds_code(page: Path) -> bool:
     """Return True if the page adds a task, an agent or a driver, without which its commands are not valid."""
     return any(name.endswith((".py", ".toml")) for name in saved_files(page))

@@ -22,6 +22,7 @@ from documentation import (
     SHORTER_PYTHON,
     adds_code,
     commands,
+    exercises,
     mentioned_commands,
     programs,
     saved_files,
@@ -129,6 +130,28 @@ class TestShortForms:
                 assert short != command or "delay" in name, short
             assert not re.search(r"--(steps|goals|random) \d{4,}|--goals (?!100\b)\d{3,}|--seeds [2-9]", short), short
             assert "--minutes" not in short or name == "bench ablation", short
+
+
+class TestExercises:
+    """The exercises of the page for a class."""
+
+    PAGE = ROOT / "docs" / "class.md"
+
+    def test_each_section_has_three(self) -> None:
+        """And each has a solution."""
+        sections = re.split(r"^## ", self.PAGE.read_text(), flags=re.MULTILINE)
+        counts = [len(re.findall(r"change\s`", section)) for section in sections if "**Exercises**" in section]
+        assert len(counts) >= 7
+        assert set(counts) == {3}
+        solutions = re.findall(r"^[123]\. ", sections[-1], re.MULTILINE)
+        assert len(solutions) == sum(counts) == len(exercises(self.PAGE))
+
+    @pytest.mark.parametrize(("file", "line", "replacement"), exercises(PAGE))
+    def test_its_line_occurs_once_in_its_file(self, file: str, line: str, replacement: str) -> None:
+        """And the changed file is valid Python."""
+        source = (ROOT / file).read_text()
+        assert source.count(line) == 1
+        compile(source.replace(line, replacement), file, "exec")
 
 
 @contextlib.contextmanager
