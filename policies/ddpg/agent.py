@@ -84,6 +84,14 @@ class DDPG:
         random = self._generator.random((len(action), 1)) < RANDOM_ACTIONS
         return np.clip(np.where(random, uniform, action + noise), *bounds).astype(np.float32)
 
+    @torch.no_grad()
+    def q(self, observation: Observation, action: FloatArray) -> FloatArray:
+        """The critic's Q(s, a) (num_envs,) of actions (num_envs, actions) in the environment's units."""
+        batch = dict(zip(OBSERVATION_KEYS, tensors_of(observation), strict=True))
+        a = self._policy.scaling.to_unit(torch.from_numpy(action))
+        q: FloatArray = self._inputs.q(self._critic, self._inputs.view(batch), a).numpy()
+        return q
+
     @property
     def _max_step(self) -> FloatArray:
         """Largest step of each action (actions,), in the environment's units."""

@@ -303,6 +303,17 @@ class TestUpdate:
         assert max(value.abs().max() for value in wanted.values()) > 1e-3
         assert_same(gradients(agent._policy.net), wanted)
 
+    def test_q_is_that_of_the_update(self) -> None:
+        """The mean Q of the batch, before the update that reports it."""
+        agent = filled(ARM, SMALL)
+        agent.update(0.0)
+        with frozen(agent, ARM, SMALL) as batch:
+            seen = {name: batch[name].float().numpy() for name in OBSERVATION_KEYS}
+            q = agent.q(seen, batch["action"].float().numpy())
+            metrics = agent.update(0.0)
+        assert q.shape == (SMALL.batch_size,)
+        assert q.mean() == pytest.approx(metrics["q"], abs=1e-6)
+
     def test_each_network_takes_adams_first_step(self) -> None:
         """Parameters move by -rate g / (|g| + eps), Adam's first step, with the scheduled rate."""
         agent = filled(PLAIN, SMALL)
