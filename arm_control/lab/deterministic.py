@@ -88,12 +88,14 @@ class Settings:
     """Numbers of joints of the arm."""
     arm_samples: int = 3_000
     """Most samples of the reward in one run on the arm."""
+    arm_runs: int = 30
+    """Runs on the arm, and in the sweep there, whatever the number of seeds."""
     stds: tuple[float, ...] = (0.01, 0.1, 0.5, 1.0, 2.0, 4.0)
     """Standard deviations of the action in the sweep on the bandit."""
     rates_per_decade: int = 4
     """Number of step sizes in the sweep for each factor of ten between 0.001 and 1."""
     sweep_runs: int = 10
-    """Runs with which the sweep on the bandit compares its settings; on the arm there are as many as seeds."""
+    """Runs with which the sweep on the bandit compares its settings."""
 
 
 def fit_critic(features: Array, reward: Array) -> tuple[Array, Array]:
@@ -217,7 +219,7 @@ def sweep(settings: Settings, task: str, method: str, dimension: int, runs: int)
 
 
 def cases(settings: Settings, seeds: int) -> list[Case]:
-    """Each method in each dimension, with a run for each seed. Raises ValueError for settings without a comparison."""
+    """Each method in each dimension of both tasks. Raises ValueError for settings without a comparison."""
     listed: list[Case] = []
     for task, name in ((BANDIT, "dimensions"), (ARM, "joints")):
         dimensions = getattr(settings, name)
@@ -229,8 +231,9 @@ def cases(settings: Settings, seeds: int) -> list[Case]:
             raise ValueError(f"--{flag}: expected at least one batch of 2 for each dimension, got {got}")
         # The natural method takes the steps of the deterministic one, which the bandit shows.
         methods = METHODS if task == BANDIT else (STOCHASTIC, ADVANTAGE, DETERMINISTIC)
+        runs = seeds if task == BANDIT else settings.arm_runs
         for m in dimensions:
-            listed += [{"task": task, "dimension": m, "method": method, "runs": seeds} for method in methods]
+            listed += [{"task": task, "dimension": m, "method": method, "runs": runs} for method in methods]
     return listed
 
 
@@ -395,7 +398,7 @@ EXPERIMENT = Experiment(
     judge=judge,
     draw=draw,
     seeds=30,
-    quick_seeds=30,
+    quick_seeds=10,
     min_seeds=2,
     size=(13.0, 4.2),
 )

@@ -24,7 +24,13 @@ from arm_control.lab.deterministic import (
 )
 
 SMALL = Settings(
-    dimensions=(3, 50), stds=(0.01, 0.5, 2.0), rates_per_decade=2, sweep_runs=3, joints=(3, 5), arm_samples=1_500
+    dimensions=(3, 50),
+    stds=(0.01, 0.5, 2.0),
+    rates_per_decade=2,
+    sweep_runs=3,
+    joints=(3, 5),
+    arm_samples=1_500,
+    arm_runs=15,
 )
 
 
@@ -39,7 +45,7 @@ def sample_batches(batches: int, dimension: int, std: float) -> tuple[np.ndarray
 
 def claim_holds() -> bool:
     """Return True if the claim holds at a reduced size."""
-    rows = [{**case, **EXPERIMENT.measure(SMALL, case)} for case in EXPERIMENT.cases(SMALL, 15)]
+    rows = [{**case, **EXPERIMENT.measure(SMALL, case)} for case in EXPERIMENT.cases(SMALL, 5)]
     return EXPERIMENT.judge(SMALL, rows).holds
 
 
