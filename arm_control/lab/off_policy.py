@@ -30,7 +30,7 @@ from arm_control.lab.common.experiment import Case, Experiment, Row, Verdict
 from arm_control.lab.common.statistics import Mean, mean_interval
 from arm_control.lab.common.training import train_and_evaluate
 from arm_control.runs.config import TrainConfig
-from arm_control.viewers.common.figures import label_plainly
+from arm_control.viewers.common.figures import label_plainly, ticks_between
 from policies.ddpg.settings import DDPGSettings
 
 DISCOUNT = 0.99
@@ -120,6 +120,7 @@ def draw(settings: Settings, rows: list[Row], figure: Figure) -> None:
     for axes in (left, right):
         axes.set_yscale("log")
         label_plainly(axes.yaxis)
+        axes.set_yticks(ticks_between(*axes.get_ylim()))
     left.set_title("validation goals: median and range of the seeds", fontsize=10)
     left.set_xlabel("environment steps")
     left.set_ylabel("mean error at the last step (mm)")
