@@ -21,15 +21,22 @@ SHORTER = [
     ("compare", r"--(minutes|steps) \S+", "--steps 400"),
     ("compare", r"--seeds [2-9]", "--seeds 1 --no-intervals"),
     ("compare", r"--goals \d{2,}", "--goals 3"),
+    # What other comparisons of the pages have as well.
+    ("compare", r"^compare ddpg (?=branching)", "compare "),
+    ("compare", r" reinforce 'reinforce --baseline none' sb3-ddpg sb3-td3 ", " sb3-ddpg "),
     ("compare", r" dqn ", " 'dqn --grid-step-deg 30' "),
     ("run", r"--random \d{2,}", "--random 3"),
+    ("run", r"--random 5 ", "--random 2 "),
+    ("run", r"^run (?!\S+\.mcap)(?!.*--pace fast).*", r"\g<0> --seconds-per-goal 1"),
+    ("replay", r"^(?!.*(\.mcap|--goals)).*\.mp4$", r"\g<0> --goals 1"),
+    ("replay", r"--goals 2 (?=.*\.mp4)", "--goals 1 "),
     ("bench argmax", r"$", " --grid-step-deg 30 --rounds 1"),
     ("bench delay", r"--goals \d{3,}", "--goals 2"),
     ("bench grid", r"$", " --goals 100"),
     ("bench ablation", r"$", " --minutes 0.01 --seeds 1 --goals 2 --grid-step-deg 30"),
     ("bench runner", r"$", " --seconds 1 --rounds 1"),
     ("bench simulation", r"$", " --seconds 0.02 --rounds 1"),
-    ("bench viewer", r"$", " --seconds 4"),
+    ("bench viewer", r"$", " --seconds 1"),
     ("lab corridor", r"$", " --quick"),
 ]
 # The same for the Python programs.

@@ -111,14 +111,6 @@ class TestClaim:
         monkeypatch.setattr(baseline, "update_of", lambda *args: -update_of(*args))
         assert largest_bias(SMALL, gradient_rows(SMALL)) > LARGEST_BIAS
 
-    @pytest.mark.slow
-    def test_the_claim_holds_with_the_size_of_a_quick_run(self) -> None:
-        """Including the fraction of the episodes."""
-        settings = EXPERIMENT.quick
-        cases = EXPERIMENT.cases(settings, EXPERIMENT.quick_seeds)
-        rows = [{**case, **EXPERIMENT.measure(settings, case)} for case in cases]
-        assert EXPERIMENT.judge(settings, rows).holds
-
     def test_fewer_than_two_episodes_are_refused(self) -> None:
         """There is no average of the others."""
         with pytest.raises(ValueError, match="--episodes"):

@@ -17,6 +17,10 @@ from arm_control.lab.common.experiment import (
 )
 from arm_control.lab.common.running import Plan, run_experiment
 
+# Experiments whose claim needs more seeds and steps than --quick has. Those that measure durations, which run alone,
+# depend on what else runs at the same time.
+UNDECIDED = ("recurrent",)
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -115,6 +119,8 @@ class TestEveryExperiment:
         monkeypatch.setattr("arm_control.lab.common.running.load_experiment", lambda _: kept)
         plan = Plan(name, experiment.quick, experiment.quick_seeds, True, tmp_path / name)
         outcome, _ = run_experiment(plan)
+        if not experiment.alone and name not in UNDECIDED:
+            assert outcome.verdict.holds, outcome.verdict.measured
         assert outcome.verdict.measured.endswith(".")
         [figure] = drawn
         shown = [axes for axes in figure.axes if axes.axison]
