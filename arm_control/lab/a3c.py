@@ -42,6 +42,7 @@ from arm_control.lab.common.statistics import mean_interval
 from arm_control.lab.common.training import train_and_evaluate
 from arm_control.process.shared_work import spare_cores
 from arm_control.runs.config import TrainConfig
+from arm_control.viewers.common.figures import label_plainly, ticks_between
 from policies.a2c.settings import A2CSettings
 from policies.a3c.settings import A3CSettings
 
@@ -351,6 +352,8 @@ def draw_speed(settings: Settings, rows: list[Row], axes: Axes) -> None:
         band(axes, seconds, lines, label, place)
     reference(axes, settings.error_mm, f"{settings.error_mm:g} mm")
     axes.set_yscale("log")
+    label_plainly(axes.yaxis)
+    axes.set_yticks(ticks_between(*axes.get_ylim()))
     axes.set_title("arm: median and range", fontsize=10)
     axes.set_xlabel("time since the first update in s")
     axes.set_ylabel("mean error in mm")

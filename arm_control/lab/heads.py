@@ -19,7 +19,8 @@ softmax with 3 x 91 = 273 outputs for 753,571 actions, or by a squashed Gaussian
     pi(a | s)  =  prod_j  N(u_j; mu_j(s), sigma_j(s)) |du_j / da_j|
 
 where u is the number that is drawn, and the step of a joint is in proportion to tanh(u) (Haarnoja et al. 2018). The
-training is short: with 600,000 steps a Gaussian policy ends below a millimetre (docs/policy-gradient.md).
+Gaussian's steps are bounded and get smaller near the goal, those of the softmax are absolute angles, whose grid misses
+a goal by 1.9 mm on average at least.
 """
 
 from dataclasses import dataclass
@@ -67,7 +68,7 @@ GOAL_DEG = (20.0, 70.0, 45.0)
 JOINT_NAMES = ("joint 1", "joint 2", "joint 3")
 SOFTMAX_LEARNING_RATE = 0.003  # of the arm's softmax policy; the Gaussian one has the default
 CHOICES = np.linspace(-6.0, 6.0, 1201)  # u, before tanh
-LARGEST_FRACTION = 1.0 / 3.0  # of the arm's error without learning, which is left after it
+LARGEST_FRACTION = 0.1  # of the arm's error without learning, which is left after it
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ class Settings:
     """Actions in an update for one joint."""
     joint_goals: int = 40
     """Number of goals of one joint, each of which is learned by itself."""
-    steps: int = 100_000
+    steps: int = 600_000
     """Environment steps of each training on the arm."""
     goals: int = 200
     """Held-out goals on which each policy of the arm is evaluated."""
@@ -279,7 +280,7 @@ def judge_arm(settings: Settings, rows: list[Row]) -> Verdict:
         is_distribution and all(error.high < limit_mm for error in error_mm.values()),
         f"the arm after {settings.steps:,} steps by {error_mm[SOFTMAX]} mm with 3 x 91 logits and by "
         f"{error_mm[GAUSSIAN]} mm with 3 means and 3 standard deviations (random actions: {random['error_mm']:.0f} mm; "
-        f"expected: less than a third), where the probabilities of each joint's angles sum to {min(totals):.3f} to "
+        f"expected: less than a tenth), where the probabilities of each joint's angles sum to {min(totals):.3f} to "
         f"{max(totals):.3f}",
     )
 
@@ -349,14 +350,15 @@ def draw_arm_curve(rows: list[Row], axes: Axes) -> None:
     """The error of the arm over the steps."""
     for place, (head, label) in enumerate(HEADS.items()):
         chosen = find(rows, "arm", head)
-        band(axes, chosen[0]["step"], [row["curve_mm"] for row in chosen], label, place)
+        thousand_steps = np.array(chosen[0]["step"]) / 1000.0
+        band(axes, thousand_steps, [row["curve_mm"] for row in chosen], label, place)
     [random] = find(rows, "arm", "random")
     reference(axes, random["error_mm"], "random actions")
     axes.set_yscale("log")
     label_plainly(axes.yaxis)
-    axes.set_yticks(ticks_between(20.0, 500.0))
+    axes.set_yticks(ticks_between(*axes.get_ylim()))
     axes.set_title("arm: median and range of the seeds", fontsize=10)
-    axes.set_xlabel("environment steps")
+    axes.set_xlabel("thousand environment steps")
     axes.set_ylabel("mean error at the last step (mm)")
 
 
