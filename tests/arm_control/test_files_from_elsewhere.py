@@ -263,7 +263,7 @@ class TestTerminal:
         shutil.copy(tiny_policy, run / "policy.onnx")
         assert main(["evaluate", "zero", "--goals", "1", "--json", str(run / "evaluation.json")]) == 0
         assert main(["run", str(tiny_policy), "--goal", GOAL, *QUICK, "--json", str(run / "run.json")]) == 0
-        used = {"goals", "mean_error_mm", "median_error_mm", "p95_error_mm", "max_error_mm", "success"}
+        used = {"goals", "mean_error_mm", "median_error_mm", "p95_error_mm", "max_error_mm", "success", "stochastic"}
         used |= {"success_interval", "time_to_reach_s", "normalised_return", "rest", "undefined", "timings_us"}
         for name in ("evaluation.json", "run.json"):
             before = (run / name).read_text()
