@@ -240,7 +240,7 @@ def draw(settings: Settings, rows: list[Row], figure: Figure) -> None:
 EXPERIMENT = Experiment(
     claim="The advantage, how much better than average an action is, can be learned from samples of the policy.",
     settings=Settings(),
-    quick=Settings(),
+    quick=Settings(episodes=(100, 300, 1_000, 3_000, 10_000)),
     cases=cases,
     measure=measure,
     judge=judge,
