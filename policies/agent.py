@@ -164,7 +164,7 @@ class GridPolicy(Protocol):
     """A policy that selects the best action of a grid, where rounding may decide between two equal ones."""
 
     def suboptimality(self, action: torch.Tensor, *observed: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """How much lower than the maximum the values of actions are, (batch,), and the maximum (batch,).
+        """Difference (batch,) between the maximum and the values of actions, and the maximum (batch,).
 
         `action` (batch, actions) is in the environment's units. NaN for an action that is not on the grid.
         """

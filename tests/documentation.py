@@ -82,7 +82,7 @@ def programs(page: Path) -> list[str]:
 
 
 def commands(page: Path) -> list[str]:
-    """What follows `arm-control` in the page's shell blocks, one string a command, without comments."""
+    """The arguments of `arm-control` in the page's shell blocks, one string a command, without comments."""
     return [words_of(line) for block in blocks(page, "sh") for line in block.splitlines() if line.startswith(PROGRAM)]
 
 

@@ -40,7 +40,7 @@ class OpenedController:
     controller: Controller
     config: TrainConfig
     origin: PolicyOrigin | None = None
-    """Which of a run's policies it is; None for other controllers."""
+    """The run's policy that was loaded (best or last); None for other controllers."""
     sampled: bool = False
     """True if its actions are drawn from a stochastic policy."""
 

@@ -83,9 +83,9 @@ class Settings:
     learning_rate: float = 3e-4
     """Learning rate of a3c on the arm."""
     compare_a2c: bool = True
-    """Whether to train a2c on the arm, too."""
+    """Also train a2c on the arm."""
     judge_times: bool = True
-    """Whether the speed on the arm is part of the verdict; otherwise it is only shown."""
+    """Make the speed on the arm part of the verdict; otherwise it is only shown."""
     sweeps: int = 2
     """Sweeps over the learning rates in the small core for each seed."""
     rates: int = 50
@@ -123,7 +123,7 @@ def gradient(parameters: Array, goal: float, deviation: Array) -> Array:
 
 
 def direction(method: str, statistics: Array, dtheta: Array) -> Array:
-    """What the learning rate multiplies; updates the statistics, g or m, in place."""
+    """The update direction, to be multiplied by the learning rate; updates the statistics g or m in place."""
     if method == MOMENTUM:
         # m <- alpha m + (1 - alpha) dtheta
         statistics += (1.0 - DECAY) * (dtheta - statistics)
@@ -183,7 +183,7 @@ def training(settings: Settings, agent: str, workers: int, seed: int) -> TrainCo
 
 
 def at_error(curve: list[dict[str, float]], error_mm: float, column: str) -> float | None:
-    """How much a column has grown from the first validation until the error is `error_mm`; None if it never is.
+    """The increase of a column from the first validation until the error is `error_mm`; None if it never is.
 
     Between two validations the logarithm of the error is taken as a straight line.
     """
@@ -258,7 +258,7 @@ def ratios(rows: list[Row], workers: int, column: str) -> Array:
 
 
 def judge_speed(settings: Settings, rows: list[Row]) -> tuple[bool, str]:
-    """Whether two workers are faster by the number to meet, and the speed-ups as a clause."""
+    """Judge the speed-up of two workers against the required one, and report it as a clause."""
     error = f"{settings.error_mm:g} mm"
     trainings = select(rows, agent="a3c")
     missed = sum(row["seconds_to_error"] is None for row in trainings)
@@ -306,7 +306,7 @@ def usable(settings: Settings, rows: list[Row], method: str) -> Array:
 
 
 def judge_stability(settings: Settings, rows: list[Row]) -> tuple[bool, str]:
-    """Whether shared statistics, and several workers, have more usable learning rates; the figures as a clause."""
+    """Judge whether shared statistics and several workers have more usable learning rates; report them as a clause."""
     percent = {method: usable(settings, rows, method) for method in METHODS}
     gains = [mean_interval(percent[SHARED] - percent[method]) for method in METHODS if method != SHARED]
     # The error at the best learning rate.
@@ -361,7 +361,7 @@ def draw_speed(settings: Settings, rows: list[Row], axes: Axes) -> None:
 
 
 def draw_staleness(rows: list[Row], axes: Axes) -> None:
-    """How often an update comes so many updates of others after the copy of the parameters."""
+    """Draw the distribution of the staleness: updates by others between a worker's copy and its own update."""
     for place, count in enumerate(worker_counts(rows)):
         staleness = np.concatenate([row["staleness"] for row in select(rows, agent="a3c", workers=count)])
         fraction = np.bincount(staleness.astype(int)) / len(staleness)

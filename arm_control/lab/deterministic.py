@@ -294,7 +294,7 @@ def largest_difference(rows: list[Row]) -> float:
 
 
 def judge_arm(settings: Settings, rows: list[Row]) -> tuple[bool, str]:
-    """Whether the deterministic gradient needs fewer samples with each number of joints; the ratios as a sentence."""
+    """True if the deterministic gradient needs fewer samples with each number of joints; the ratios as a sentence."""
     ratios = [sample_ratio(rows, DETERMINISTIC, m) for m in settings.joints]
     intervals = [mean_interval(ratio) for ratio in ratios]
     leads = [Mean(*(10.0**value for value in interval)) for interval in intervals]

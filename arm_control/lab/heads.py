@@ -193,7 +193,7 @@ def densities(distribution: Gaussian, unit_per_deg: Any, choices: torch.Tensor) 
 
 @torch.no_grad()
 def look_at_head(loaded: LoadedPolicy) -> Row:
-    """What a trained policy outputs in the compared state: angles in degrees, and the probability of each degree."""
+    """The trained policy's output in the compared state: angles in degrees, and the probability of each degree."""
     policy: Any = loaded.policy
     env = environment_maker(loaded.config)()
     options = {"angles_deg": list(STATE_DEG), "goal_m": Arm().tip_position(GOAL_DEG)}

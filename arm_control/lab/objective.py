@@ -1,4 +1,4 @@
-"""What is optimised: a value function improves its predictions, a policy its return.
+"""The optimised quantity: a value function improves its predictions, a policy its return.
 
 The first part is exact. Random tasks of 20 states and 4 actions have known transitions, so that nothing is sampled.
 Both methods get the same 16 random features x(s, a) and make gradient steps:
@@ -241,12 +241,12 @@ def changes(values: list[float]) -> Array:
 
 
 def falls(values: list[float]) -> int:
-    """How many times values fall."""
+    """The number of times that values fall."""
     return int((changes(values) < 0.0).sum())
 
 
 def without_gain(loss: list[float], returns: list[float]) -> NDArray[np.bool_]:
-    """Whether the loss falls and the return does not rise, for each pair of consecutive values."""
+    """True for each pair of consecutive values where the loss falls and the return does not rise."""
     flags: NDArray[np.bool_] = (changes(loss) < 0.0) & (changes(returns) <= 0.0)
     return flags
 

@@ -48,7 +48,7 @@ class Settings:
     goals: int = 200
     """Held-out goals on which each policy is evaluated."""
     variants: tuple[Variant, ...] = VARIANTS
-    """What is trained: with both, and others to compare with it."""
+    """The trained variants: 'both', and others to compare with it."""
 
 
 def make_config(settings: Settings, variant: Variant, seed: int) -> TrainConfig:
@@ -81,7 +81,7 @@ def log_errors(rows: list[Row], variant: str) -> NDArray[np.float64]:
 
 
 def ratio_to_both(rows: list[Row], variant: str) -> Mean:
-    """How many times as large as with both the error is, as the geometric mean of the seeds with its interval."""
+    """The ratio of the error to that with both: geometric mean over the seeds, with its interval."""
     log_ratio = log_errors(rows, variant) - log_errors(rows, BOTH)
     return Mean(*np.exp(mean_interval(log_ratio)).tolist())
 

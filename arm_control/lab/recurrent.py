@@ -272,7 +272,7 @@ def arm_errors(rows: list[Row], preset: str, policy: str) -> Array:
 
 
 def gain_of_memory(rows: list[Row], preset: str) -> Mean:
-    """How much lower the error on the arm is with an LSTM, in mm; seeds are paired."""
+    """The reduction of the arm's error by an LSTM, in mm, with seeds paired."""
     return mean_interval(arm_errors(rows, preset, FEED_FORWARD) - arm_errors(rows, preset, RECURRENT))
 
 

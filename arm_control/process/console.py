@@ -87,7 +87,7 @@ class Console:
     """
 
     output_error: OSError | None = None
-    """Why standard output was lost; None if it was not."""
+    """The error with which standard output was lost; None if it was not."""
 
     def __init__(self) -> None:
         self._output = unwrapped(sys.stdout)

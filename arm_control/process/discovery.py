@@ -36,7 +36,7 @@ class Variants:
     """The variants of a command, selected by its first argument, such as the agents of `train AGENT`."""
 
     noun: str
-    """What a name denotes: "agent"."""
+    """The kind of thing that a name denotes, such as "agent"."""
     summary: str
     names: Sequence[str]
     load: Callable[[str], Command]

@@ -23,11 +23,11 @@ class Motion:
     names: list[str]
     period_s: float
     sent_s: Array
-    """When each target was sent (targets,)."""
+    """Time at which each target was sent (targets,)."""
     target_deg: Array
     """(targets, joints)."""
     read_s: Array
-    """When each reading was taken (readings,)."""
+    """Time at which each reading was taken (readings,)."""
     angle_deg: Array
     """(readings, joints); NaN where the reading was not finite."""
     usable: NDArray[np.bool_]

@@ -48,7 +48,7 @@ class LoopState(Enum):
 
 
 class PhaseEnd(Enum):
-    """How the targets of a phase ended."""
+    """The reasons for which a phase ends."""
 
     DONE = "done"
     STOP_REQUESTED = "stop requested"

@@ -31,7 +31,7 @@ LARGEST_METRICS = 2**26
 
 @dataclass(frozen=True)
 class PolicyOrigin:
-    """Which of a run's policies is used."""
+    """The run's policy that is used: the best validated one or the last one."""
 
     kind: Literal["best", "last"]
     step: int

@@ -189,7 +189,7 @@ class SoftmaxPolicy(nn.Module):
         return action if self.memory is None else (action, recurrent_state)
 
     def suboptimality(self, action: Tensor, *observed: Tensor) -> tuple[Tensor, Tensor]:
-        """How much lower than the largest sum of logits those of actions are, (batch,), and the largest sum (batch,).
+        """Difference (batch,) between the largest sum of logits and that of actions, and the largest sum (batch,).
 
         `action` (batch, actions) is in the environment's units. NaN for an action that is not on the grid.
         """

@@ -1,4 +1,4 @@
-"""How much memory is available, checked before large allocations."""
+"""Check of the available memory before large allocations."""
 
 import resource
 from pathlib import Path

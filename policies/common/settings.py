@@ -18,7 +18,7 @@ ActionKind = Literal["degrees", "index", "positions"]
 
 
 class AgentSettings:
-    """What the program needs to know about an agent. The settings of each agent override what differs."""
+    """The properties of an agent that the program uses. The settings of each agent override those that differ."""
 
     @property
     def actions(self) -> ActionKind:

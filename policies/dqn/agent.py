@@ -64,7 +64,7 @@ class GreedyPolicy(nn.Module):
         return self.grid.values(positions)
 
     def suboptimality(self, action: Tensor, *observed: Tensor) -> tuple[Tensor, Tensor]:
-        """How much lower than the maximum of Q the Q-values of actions are, (batch,), and the maximum (batch,).
+        """Difference (batch,) between the maximum of Q and the Q-values of actions, and the maximum (batch,).
 
         `action` (batch, actions) is in the environment's units. NaN for an action that is not on the grid.
         """

@@ -41,7 +41,7 @@ Angles = list[float]
 
 
 class Violation(BaseException):
-    """What must never happen; no error of the program's, which the loop would deal with."""
+    """A violated safety property; no error of the program, which the loop would handle."""
 
     def __init__(self, what: str, values: tuple[Any, ...]) -> None:
         super().__init__(f"{what}: {values}")
@@ -227,7 +227,7 @@ class Episode:
 
 @dataclasses.dataclass
 class Expectation:
-    """How an episode may end."""
+    """The permitted endings of an episode."""
 
     checks: tuple[str | None, ...] = (None,)  # of the first fault; None: that there is none
     raises: tuple[type[BaseException], ...] = ()
@@ -370,7 +370,7 @@ def live(name: str, seed: int) -> Episode:
 
 
 def judge(episode: Episode, loop: ControlLoop, monitor: Monitor, bus: Bus, raised: BaseException | None) -> None:
-    """How it ended."""
+    """The ending of the episode."""
     report, expects = loop.report, episode.expects
     if raised is not None:
         check(isinstance(raised, expects.raises), f"unexpected {type(raised).__name__}", repr(raised))

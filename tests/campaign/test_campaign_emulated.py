@@ -288,7 +288,7 @@ def test_without_a_check_the_campaign_fails(monkeypatch: pytest.MonkeyPatch, wha
 
 
 def judged(kind: str, seed: int) -> str:
-    """What the judge says of an episode, nothing if it is content."""
+    """The violations in an episode, empty if there are none."""
     try:
         episode(kind, seed)
     except AssertionError as error:

@@ -24,7 +24,7 @@ EPISODES = 2
 
 
 def build() -> dict[str, str]:
-    """What must be equal for two trajectories to be equal to the last bit."""
+    """The values that are equal if two trajectories are equal to the last bit."""
     cpu = Path("/proc/cpuinfo")
     flags = [line for line in cpu.read_text().splitlines() if line.startswith("flags")] if cpu.exists() else []
     return {

@@ -33,7 +33,7 @@ class Viewer:
     """
 
     summary: str
-    """What it shows, for the help of --viewer."""
+    """Description for the help of --viewer."""
     max_sources: int = 1
     """The largest number of sources that it shows together."""
     load_show: Callable[[Any], Show] | None = None

@@ -102,7 +102,7 @@ class TestFigures:
 
 
 class TestMeasurements:
-    """What the times contain."""
+    """Contents of the measured times."""
 
     @pytest.mark.slow
     def test_a_tick_contains_the_safety_checks(self) -> None:

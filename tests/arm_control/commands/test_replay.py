@@ -56,7 +56,7 @@ def shown(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Any]]:
 
 
 class TestShownSources:
-    """What viewers receive."""
+    """Sources and flags that viewers receive."""
 
     def test_controllers_are_live_or_recorded_first(self, shown: list[tuple[str, Any]]) -> None:
         """One controller is live; with `--goals` or beside another one it is recorded first."""

@@ -139,7 +139,7 @@ class TestFile:
 
 
 class TestTargets:
-    """What an exported policy computes."""
+    """Outputs of an exported policy."""
 
     @pytest.mark.parametrize("batch", [1, 7, 32])
     def test_targets_do_not_depend_on_the_batch(self, tiny_policy: Path, batch: int) -> None:

@@ -46,7 +46,7 @@ def core_rows(settings: Settings) -> list[Row]:
 
 
 def is_stable(settings: Settings = SMALL) -> bool:
-    """Whether the claim about the small core holds."""
+    """True if the claim about the small core holds."""
     return judge_stability(settings, core_rows(settings))[0]
 
 

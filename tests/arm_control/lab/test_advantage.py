@@ -63,7 +63,7 @@ class TestChain:
 
 
 class TestLearning:
-    """What both methods learn from given episodes."""
+    """Estimates of both methods from given episodes."""
 
     def test_monte_carlo_of_one_episode(self) -> None:
         """The last of ten steps returns -1, the one before -1.9, and the first one -10 (1 - 0.9^10)."""

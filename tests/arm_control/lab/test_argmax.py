@@ -41,7 +41,7 @@ CONSTANT = [0.03] * 4
 
 
 class TestActions:
-    """What the outputs of the networks mean."""
+    """Meaning of the networks' outputs."""
 
     def test_the_flat_network_names_one_action_of_all(self) -> None:
         """Index 5 of 3 x 3 is the position (1, 2): 45 and 90 degrees."""

@@ -49,7 +49,7 @@ class TestClosedForms:
 
 
 class TestBaselines:
-    """What is subtracted from the returns of two short episodes."""
+    """Baselines of the returns of two short episodes."""
 
     # Right, right, right leads through states 0, 1, 0; right, left, right through 0, 1, 2 to the goal.
     STATES = np.array([[0, 0], [1, 1], [0, 2], [1, GOAL]])

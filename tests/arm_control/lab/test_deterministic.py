@@ -140,7 +140,7 @@ class TestSamplesToGoal:
     def test_the_lead_must_be_there_for_each_number_of_joints(
         self, stochastic: dict[int, float], holds: bool, words: str
     ) -> None:
-        """Whether it grows is said, but is no part of the claim."""
+        """Its growth is reported, but is no part of the verdict."""
         rows = []
         for joints, samples in stochastic.items():
             for method, mean in ((STOCHASTIC, samples), (ADVANTAGE, 100.0), (DETERMINISTIC, 100.0)):

@@ -24,7 +24,7 @@ from arm_control.lab.exploration import (
 
 
 class TestClosedForms:
-    """What is exact."""
+    """Closed forms."""
 
     def test_probability_of_a_hit_by_hand(self) -> None:
         """With sigma = w at the goal: within one standard deviation, 68.3 %."""
@@ -105,7 +105,7 @@ def rows_with(learned: float, hidden: float, seen: float, throws: list[float]) -
 
 
 class TestJudgement:
-    """What is judged, by made-up rows."""
+    """The judgement of the claim, by made-up rows."""
 
     @pytest.mark.parametrize(
         ("learned", "hidden", "seen", "throws", "holds"),

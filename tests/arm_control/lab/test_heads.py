@@ -78,7 +78,7 @@ class TestGradients:
 
 
 class TestOutputsOfTheArm:
-    """What is drawn of the project's policies."""
+    """Drawn outputs of the project's policies."""
 
     def test_softmax_by_hand(self) -> None:
         """Logits 0 and log 3: probabilities 1/4 and 3/4."""
@@ -129,7 +129,7 @@ def rows_with(joint_deg: tuple[float, float], arm_mm: tuple[list[float], list[fl
 
 
 class TestClaim:
-    """What is judged."""
+    """The judgement of the claim."""
 
     @pytest.mark.parametrize(
         ("joint_deg", "arm_mm", "scale", "holds"),

@@ -1,4 +1,4 @@
-"""What value and policy optimise: exact values and gradients, and the claim, broken on purpose."""
+"""Objectives of value and policy: exact values and gradients, and the claim, broken on purpose."""
 
 from typing import Any
 
@@ -42,7 +42,7 @@ def rows_of(exact: Row, arm_return: tuple[float, ...] = (-2.0, -2.5, -1.0)) -> l
 
 
 def holds(settings: Settings) -> bool:
-    """Whether the claim holds with these exact tasks."""
+    """True if the claim holds with these exact tasks."""
     exact = EXPERIMENT.measure(settings, {"part": EXACT})
     return EXPERIMENT.judge(settings, rows_of(exact)).holds
 
@@ -91,7 +91,7 @@ class TestExactValues:
 
 
 class TestCounts:
-    """What counts as falling."""
+    """Values that count as falling."""
 
     def test_values_within_rounding_do_not_fall(self) -> None:
         """Of three changes one is a fall, one rounding."""

@@ -40,7 +40,7 @@ def train_all(settings: Settings, seeds: int) -> list[Row]:
 
 
 class TestVariants:
-    """What is trained."""
+    """The trained variants."""
 
     @pytest.mark.parametrize(
         ("variant", "replay", "target_networks"),

@@ -24,7 +24,7 @@ def holds() -> bool:
 
 
 class TestClosedForms:
-    """What the sampled estimates are compared with."""
+    """Closed forms that the sampled estimates are compared with."""
 
     @pytest.mark.parametrize("delta", [0.0, -0.3, 0.5])
     def test_the_mean_of_an_estimate_is_the_derived_one(self, delta: float) -> None:

@@ -116,7 +116,7 @@ class TestPoint:
 
 
 class TestMotion:
-    """What an observation leaves open."""
+    """The motion that an observation leaves unexplained."""
 
     def test_the_unexplained_fraction_of_known_variables(self) -> None:
         """Outputs 2 a + 3 + b of inputs a, with b as the part that is not observed: 1 of 5."""

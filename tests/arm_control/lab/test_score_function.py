@@ -31,7 +31,7 @@ def holds() -> bool:
 
 
 class TestClosedForms:
-    """What the sampled estimates are compared with."""
+    """Closed forms that the sampled estimates are compared with."""
 
     @pytest.mark.parametrize("std", [0.05, 0.5, 3.0])
     def test_mean_and_variance_of_the_estimate_agree_with_quadrature(self, std: float) -> None:

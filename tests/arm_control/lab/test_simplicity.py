@@ -50,7 +50,7 @@ class TestFigures:
         [([False, True, True], 1), ([True, False, True], 2), ([True, True], 0), ([True, False], None)],
     )
     def test_reached_for_good(self, reached: list[bool], first: int | None) -> None:
-        """What is lost again does not count."""
+        """Right actions that are lost again do not count."""
         assert for_good(reached) == first
 
 
@@ -70,7 +70,7 @@ class TestStates:
 
 
 class TestClaim:
-    """What is judged."""
+    """The judgement of the claim."""
 
     @pytest.mark.parametrize(
         ("right", "error", "holds"),

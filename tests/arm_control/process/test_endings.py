@@ -1,4 +1,4 @@
-"""How commands end when they are interrupted, or lose their terminal, their reader or their disk.
+"""Endings of commands that are interrupted, or lose their terminal, their reader or their disk.
 
 The exit codes are those of the help: 0, 1 where the output was lost, 2 for an error, 3 for a stopped arm, 130 for a
 request to stop. An arm in motion is parked, whatever was lost; only a second, deliberate request leaves it as it is.
@@ -30,7 +30,7 @@ ZERO_TICK = 1024
 
 @dataclass(frozen=True)
 class Event:
-    """What happens to a program, and the exit code that follows for one that would otherwise go on."""
+    """An event during a program, and the exit code that follows if the program would otherwise go on."""
 
     happen: Callable[[Program], None]
     code: int

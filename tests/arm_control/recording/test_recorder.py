@@ -43,7 +43,7 @@ sys.stdin.read()
 
 
 def readable(path: Path) -> int:
-    """How many ticks can be read."""
+    """The number of ticks that can be read."""
     try:
         return len(read_recording(path).ticks)
     except ValueError:
@@ -90,7 +90,7 @@ def kill_and_count(process: "subprocess.Popen[bytes]") -> int:
 
 
 class TestContent:
-    """What a recording holds."""
+    """Contents of a recording."""
 
     def test_values_are_read_back_bit_for_bit(self, tmp_path: Path) -> None:
         """Random floats of all magnitudes, NaN, -0.0, Unicode and long metadata."""

@@ -1,4 +1,4 @@
-"""What a run prints about its recording."""
+"""Messages of a run about its recording."""
 
 from pathlib import Path
 from types import SimpleNamespace

@@ -170,7 +170,7 @@ class TestRoundTrip:
 
 
 class TestKeptCheckpoints:
-    """Which checkpoints are kept and loaded."""
+    """Checkpoints that are kept and loaded."""
 
     def test_only_the_last_two_are_kept_and_the_last_one_is_loaded(self, tmp_path: Path) -> None:
         """After five saves; steps of ten digits keep their order."""

@@ -231,7 +231,7 @@ class TestReproducibility:
 
 
 class TestReplay:
-    """What the replay buffer holds."""
+    """Contents of the replay buffer."""
 
     def test_every_step_is_stored_and_none_terminates(self, tmp_path: Path) -> None:
         """Next observations are those before a reset, and time limits are not terminations."""
@@ -637,7 +637,7 @@ class TestRunFolder:
 
 
 class TestValidations:
-    """When a training validates its policy."""
+    """Times of the validations of a policy."""
 
     def test_there_is_none_before_the_first_update(self, tmp_path: Path) -> None:
         """The first report comes with the first update, at the step of `learning_starts`."""

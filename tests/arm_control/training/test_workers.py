@@ -47,7 +47,7 @@ LONG = 10_000_000
 
 
 def left() -> tuple[list[int], list[str]]:
-    """What workers might leave behind: processes, connections to them, and shared memory."""
+    """Resources that workers could leak: processes, connections to them, and shared memory."""
     gc.collect()
     opened = []
     for path in Path("/proc/self/fd").iterdir():

@@ -63,7 +63,7 @@ def plain(value: Any) -> Any:
 
 
 def leftovers() -> tuple[list[int], int]:
-    """What an environment could leave behind: child processes and open files, shared memory included."""
+    """Resources that an environment could leak: child processes and open files, shared memory included."""
     return sorted(children()), len([*Path("/proc/self/fd").iterdir()])
 
 

@@ -367,7 +367,7 @@ class TestSlowing:
 
 
 class TestUpdates:
-    """When and how the methods learn."""
+    """Updates of the methods: their times and results."""
 
     @pytest.mark.parametrize("policy", POLICIES)
     @pytest.mark.parametrize("method", ["reinforce-value", "actor-critic", "a2c"])

@@ -55,7 +55,7 @@ def stored(buffer: ReplayBuffer) -> list[int]:
 
 
 class TestStorage:
-    """What is kept and what is overwritten."""
+    """Kept and overwritten transitions."""
 
     def test_every_field_comes_back_from_its_own_column(self) -> None:
         """Each field is read back from its own column."""

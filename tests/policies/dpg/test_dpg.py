@@ -336,7 +336,7 @@ def sarsa_by_least_squares(lqr: LQR, k: Matrix, exploration: float, steps: int, 
 
 
 class TestIdentifiability:
-    """Which slopes dQ/da the data determine."""
+    """Slopes dQ/da that the data determine."""
 
     def test_without_exploration_the_slope_is_not_determined(self) -> None:
         """Without noise in system or actions, Sarsa's error is zero for Q, and for Q + anything (u - mu(x)) x."""

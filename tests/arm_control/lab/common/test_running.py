@@ -28,12 +28,12 @@ def plan(toy: Toy, tmp_path: Path) -> Plan:
 
 
 def squares(rows: list[dict[str, Any]]) -> list[float]:
-    """What was measured."""
+    """The measured rows."""
     return [row["square"] for row in rows]
 
 
 class TestResults:
-    """What a run leaves behind."""
+    """The files that a run leaves."""
 
     def test_figure_and_results_are_written(self, plan: Plan) -> None:
         """The verdict is NumPy-free JSON, and the figure a PNG."""
@@ -48,7 +48,7 @@ class TestResults:
 
 
 class TestResuming:
-    """Which cases are measured again."""
+    """The cases that are measured again."""
 
     def test_nothing_is_measured_twice(self, toy: Toy, plan: Plan) -> None:
         """The second run judges and draws the same rows."""
@@ -165,7 +165,7 @@ class TestFolder:
 
 
 class TestEveryExperiment:
-    """What holds for each experiment of the lab."""
+    """Properties of each experiment of the lab."""
 
     @pytest.mark.parametrize("name", experiment_names())
     def test_its_cases_are_json_and_differ(self, name: str, tmp_path: Path) -> None:

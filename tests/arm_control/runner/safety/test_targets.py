@@ -14,7 +14,7 @@ from envs.limits import JointLimits
 
 
 class TestCommands:
-    """Which commands pass."""
+    """Commands that pass."""
 
     @pytest.mark.parametrize(
         "command",

@@ -62,7 +62,7 @@ CAMERA = {
 
 
 class TestAccess:
-    """Which addresses (Host) and which pages (Origin) are served."""
+    """Accepted addresses (Host) and pages (Origin)."""
 
     @pytest.mark.parametrize("host", ["localhost:8080", "127.0.0.1:8080", "[::1]:8080", "LocalHost:8080"])
     def test_loopback_names_are_served(self, host: str) -> None:

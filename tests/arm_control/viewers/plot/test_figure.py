@@ -93,7 +93,7 @@ def tick_fields(time_s: float) -> dict[str, Any]:
 
 
 class TestPanels:
-    """What the panels show."""
+    """Contents of the panels."""
 
     def test_each_joint_has_a_panel(self) -> None:
         """With measured and commanded angles."""
