@@ -105,10 +105,10 @@ def write_report(path: str | Path) -> Path:
         f"# {config.agent} on {config.env}, seed {config.seed}",
         "",
         *_evaluated(evaluation, task, 1000 * contract.goal_tolerance_m),
-        "## The training",
+        "## Training",
         "",
         *_trained(config, rows[-1]),
-        "## The exported policy",
+        "## Exported policy",
         "",
         f"[policy.onnx](policy.onnx), {run.policy.stat().st_size / 1000:.0f} kB: raw joint readings and a goal in, "
         f"{counted(len(contract.joints), 'target angle')} out, at {contract.control_rate_hz:g} Hz. Its golden samples "
@@ -130,7 +130,7 @@ def _evaluated(evaluation: Evaluation, task: type[Task], tolerance_mm: float) ->
         normalised = f"{evaluation.normalised_return:.3f}"
     sampled = ", sampled actions" if evaluation.stochastic else ""
     lines = [
-        f"## How good it is: {counted(evaluation.goals, 'held-out goal')}{sampled}",
+        f"## Evaluation: {counted(evaluation.goals, 'held-out goal')}{sampled}",
         "",
         "| | |",
         "|---|---|",

@@ -84,7 +84,7 @@ class TestClaim:
         ],
     )
     def test_holds_only_if_the_action_is_right_first(self, right: list[float], error: list[float], holds: bool) -> None:
-        """Two seeds of the same course."""
+        """Two seeds with the same curves."""
         rows = [row_of(right, error)] * 2
         assert EXPERIMENT.judge(SMALL, rows).holds is holds
 
